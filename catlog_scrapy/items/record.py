@@ -1,0 +1,307 @@
+"""The base of all record types, and the shapes in which a spider yields records."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, create_model
+from pydantic_core import CoreSchema
+
+BIGINT = 2**63 - 1
+# PostgreSQL's numeric: 131072 digits before the point, 16383 after it (its manual, part 8.1.2).
+NUMERIC = Decimal("1E+131071")
+NUMERIC_SCALE = 16383
+# PostgreSQL cuts longer identifiers (NAMEDATALEN - 1).
+MAX_NAME_BYTES = 63
+MAX_KEY_BYTES = 1000
+
+# What JSON can carry and jsonb cannot. The search is cheap; what it finds may still be innocent.
+SUSPECT = re.compile(rb"\\u0000|NaN|Infinity")
+
+SQL_TYPES = {
+    "bool": "boolean",
+    "int": "bigint",
+    "float": "double precision",
+    "decimal": "numeric",
+    "str": "text",
+    "date": "date",
+    "time": "time",
+    "timedelta": "interval",
+    "uuid": "uuid",
+    "url": "text",
+    "multi-host-url": "text",
+}
+# The words a declaration may use for a field's type, besides the SQL names themselves.
+FIELD_TYPES: dict[str, Any] = {
+    "text": str,
+    "bigint": int,
+    "double precision": float,
+    "numeric": Decimal,
+    "boolean": bool,
+    "jsonb": Any,
+}
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class RecordTypeError(TypeError):
+    """A record type whose key, view or fields cannot become a table. Raised when it is defined."""
+
+
+class NotStorable(ValueError):
+    """A valid record that PostgreSQL cannot hold. Its text is the reason kept with the item."""
+
+
+def _bound(schema: Any) -> None:
+    """Narrow every number and instant in *schema* to what its SQL type holds."""
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            _bound(part)
+    if not isinstance(schema, dict):
+        return
+    match schema.get("type"):
+        case "int":
+            schema.setdefault("ge", -BIGINT - 1)
+            schema.setdefault("le", BIGINT)
+        case "float":
+            schema["allow_inf_nan"] = False
+        case "decimal":
+            schema.setdefault("ge", -NUMERIC)
+            schema.setdefault("le", NUMERIC)
+            schema.setdefault("decimal_places", NUMERIC_SCALE)
+        case "datetime":
+            schema.setdefault("tz_constraint", "aware")
+    for name, part in schema.items():
+        if name not in ("metadata", "default", "serialization"):
+            _bound(part)
+
+
+def _field_schemas(schema: Any) -> dict[str, Any]:
+    """The core schemas of a model's fields, by name."""
+    while schema["type"] != "model-fields":
+        schema = schema["schema"]
+    return {name: field["schema"] for name, field in schema["fields"].items()}
+
+
+def _sql_type(schema: Any) -> str:
+    """The SQL type of a core schema; jsonb for what has no type of its own."""
+    while "schema" in schema and schema["type"] not in ("list", "model"):
+        schema = schema["schema"]
+    kind = schema["type"]
+    if kind == "datetime":
+        return "timestamp" if schema.get("tz_constraint") == "naive" else "timestamptz"
+    if kind == "literal":
+        return "text" if all(isinstance(word, str) for word in schema["expected"]) else "jsonb"
+    if kind == "enum":
+        return {"str": "text", "int": "bigint", "float": "double precision"}.get(
+            schema.get("sub_type", ""), "jsonb"
+        )
+    return SQL_TYPES.get(kind, "jsonb")
+
+
+def _refuse_unstorable(value: Any, place: str = "") -> None:
+    """Raise NotStorable where *value* really holds what jsonb cannot."""
+    if isinstance(value, str) and "\0" in value:
+        raise NotStorable(f"{place or 'text'}: U+0000, which PostgreSQL cannot store")
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        raise NotStorable(f"{place or 'number'}: {value}, which JSON cannot hold")
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            _refuse_unstorable(name, place)
+            _refuse_unstorable(part, f"{place}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for part in value:
+            _refuse_unstorable(part, place)
+
+
+class Record(BaseModel):
+    """One thing of a catalog: `class Product(Record, key=("vendor", "sku"), view="products")`.
+
+    `key` names the field or fields that identify it. `view` names its view in SQL, which is also
+    its kind. Every field is bounded by its SQL type: integers to 64 bits, no NaN, no infinities,
+    instants with a time zone. An unknown field is a mistake.
+    """
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    key_fields: ClassVar[tuple[str, ...]]
+    kind: ClassVar[str]
+
+    def __init_subclass__(
+        cls, key: str | Sequence[str] = (), view: str = "", **kwargs: Any
+    ) -> None:
+        """*key* and *view* are inherited by a subclass that does not say its own."""
+        super().__init_subclass__(**kwargs)
+        if key:
+            cls.key_fields = (key,) if isinstance(key, str) else tuple(key)
+        if view:
+            cls.kind = view
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        if not getattr(cls, "kind", "") or not getattr(cls, "key_fields", ()):
+            raise RecordTypeError(
+                f"{cls.__name__} needs a key and a view:"
+                f' class {cls.__name__}(Record, key="id", view="things").'
+            )
+        unknown = [name for name in cls.key_fields if name not in cls.model_fields]
+        if unknown:
+            raise RecordTypeError(f"{cls.__name__} has no field {unknown[0]!r} for its key.")
+        for name in (cls.kind, *cls.model_fields):
+            if not NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
+                raise RecordTypeError(
+                    f"{cls.__name__}: {name!r} is no plain SQL name;"
+                    " use lower-case letters, digits and underscores, 63 at most."
+                )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _bound(schema)
+        return schema
+
+    @classmethod
+    def draft(cls, **values: Any) -> "Draft":
+        """An unvalidated item of this type: built in a callback, it cannot raise there."""
+        return Draft(cls, values)
+
+    @classmethod
+    def sql_fields(cls) -> list[dict[str, str]]:
+        """Its fields in order, as `{"name", "type"}`, the type as PostgreSQL names it."""
+        types = _field_schemas(cls.__pydantic_core_schema__)
+        return [{"name": name, "type": _sql_type(types[name])} for name in cls.model_fields]
+
+    @classmethod
+    def key_of(cls, values: Sequence[Any]) -> str:
+        """The text that identifies a record with these key *values*, in the order of the key.
+
+        One value is its own text; several are a JSON array. Raises NotStorable where one is
+        missing, or the text is longer than 1000 bytes.
+        """
+        if len(values) != len(cls.key_fields):
+            raise NotStorable(f"the key needs {len(cls.key_fields)} values: {cls.key_fields}")
+        for name, value in zip(cls.key_fields, values, strict=True):
+            if value is None or (value == "" and len(values) == 1):
+                raise NotStorable(f"{name}: the key is missing")
+        try:
+            text = (
+                str(values[0]) if len(values) == 1 else orjson.dumps(values, default=str).decode()
+            )
+            size = len(text.encode())
+        except (UnicodeEncodeError, orjson.JSONEncodeError) as error:
+            raise NotStorable("the key has a lone surrogate") from error
+        if size > MAX_KEY_BYTES:
+            raise NotStorable(f"the key is {size} bytes long; {MAX_KEY_BYTES} is the limit")
+        if "\0" in text:
+            raise NotStorable("the key has U+0000, which PostgreSQL cannot store")
+        return text
+
+    def row(self) -> tuple[str, bytes]:
+        """Its key and its data as JSON, both as PostgreSQL will take them; else NotStorable."""
+        key = self.key_of([getattr(self, name) for name in self.key_fields])
+        try:
+            data = self.__pydantic_serializer__.to_json(self)
+        except ValueError as error:
+            reason = str(error).removeprefix("Error serializing to JSON: ")
+            raise NotStorable(f"not to be written as JSON: {reason}") from error
+        if SUSPECT.search(data):
+            _refuse_unstorable(self.model_dump(mode="python"))
+        return key, data
+
+
+class Draft(dict[str, Any]):
+    """A plain dict that remembers which record type it is meant for."""
+
+    def __init__(self, record: type[Record], values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.record = record
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Many records as one item, such as a JSON page of ten thousand. It counts by its length.
+
+    `items` are dicts (or Drafts); `record` is needed only where the spider yields several types.
+    """
+
+    items: Sequence[Mapping[str, Any]]
+    record: type[Record] | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A known record that the spider has seen but not read again: it is kept, not removed.
+
+    `key` is the value of a single-field key, or the values in the order of the key.
+    """
+
+    key: Any
+    record: type[Record] | None = None
+
+    def values(self) -> Sequence[Any]:
+        """The key's values, in the order of the key."""
+        return list(self.key) if isinstance(self.key, (list, tuple)) else [self.key]
+
+
+def record_type(
+    kind: str, key: Sequence[str], fields: Mapping[str, str] | None = None
+) -> type[Record]:
+    """The record type of a spider that has none: *kind* and *key* as its operation declares them.
+
+    *fields* maps names to SQL types (see FIELD_TYPES); a key field without one is text. What else
+    an item holds is kept in its data. Raises RecordTypeError.
+    """
+    types = {**dict.fromkeys(key, "text"), **(fields or {})}
+    for name, sql_type in types.items():
+        if sql_type not in FIELD_TYPES:
+            raise RecordTypeError(
+                f"{name} has the type {sql_type!r}; use one of {', '.join(FIELD_TYPES)}."
+            )
+    definitions: dict[str, Any] = {
+        name: (
+            (FIELD_TYPES[sql_type], ...)
+            if name in key
+            else (FIELD_TYPES[sql_type] | None if sql_type != "jsonb" else Any, None)
+        )
+        for name, sql_type in types.items()
+    }
+    model = create_model(
+        "".join(word.capitalize() for word in kind.split("_")),
+        __base__=_Foreign,
+        __cls_kwargs__={"key": tuple(key), "view": kind},
+        **definitions,
+    )
+    return model
+
+
+class _Foreign(Record, key="id", view="foreign"):
+    """What types made by `record_type` share. It is never stored itself."""
+
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
+
+    id: Any = None
+
+
+def record_types(spider: Any) -> tuple[type[Record], ...]:
+    """The record types that *spider* (a class or an object) says it yields: its `record`."""
+    said = getattr(spider, "record", None)
+    if said is None:
+        return ()
+    return tuple(said) if isinstance(said, Iterable) else (said,)
+
+
+__all__ = [
+    "Batch",
+    "Draft",
+    "NotStorable",
+    "Record",
+    "RecordTypeError",
+    "Unchanged",
+    "record_type",
+    "record_types",
+]

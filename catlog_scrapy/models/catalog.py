@@ -1,0 +1,157 @@
+"""What is to be loaded, runs, was loaded or failed: the queue."""
+
+import datetime as dt
+import uuid
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from catlog_scrapy.database import Base, Big, CreatedAt, Instant, Json, UuidKey
+
+CATALOG_STATES = (
+    "waiting",
+    "loading",
+    "publishing",
+    "loaded",
+    "failed",
+    "cancelled",
+    "skipped",
+)
+INSTANCE_STATES = ("new", "running", "done", "failed", "cancelled")
+OUTCOMES = ("done", "failed", "incomplete", "lost", "timed_out", "cancelled", "released")
+
+
+def one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
+    """The check that *column* holds one of *words*."""
+    listed = ", ".join(f"'{word}'" for word in words)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class Catalog(Base):
+    """One load of a scheme. `whole` says that nothing narrowed it: only then may it remove records.
+
+    `as_of` is the time its data speaks for. `operation` names the only operation of a narrowed
+    load. `published` counts what publishing did, by kind of change.
+    """
+
+    __tablename__ = "catalog"
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "due_at"),
+        one_of("state", CATALOG_STATES),
+        Index(
+            "catalog_open_idx",
+            "scheme_id",
+            postgresql_where=text("state IN ('waiting', 'loading', 'publishing')"),
+        ),
+        Index(
+            "catalog_publishing_idx",
+            "publish_at",
+            postgresql_where=text("state = 'publishing'"),
+        ),
+        Index("catalog_parent_id_idx", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+        Index("catalog_created_at_idx", "created_at"),
+    )
+
+    id: Mapped[UuidKey]
+    provider_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.provider.id"))
+    scheme_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.catalog_scheme.id"))
+    parent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("catlog.catalog.id"))
+    schedule_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("catlog.schedule.id"))
+    due_at: Mapped[Instant | None]
+    as_of: Mapped[Instant | None]
+    arguments: Mapped[Json] = mapped_column(server_default="{}")
+    operation: Mapped[str | None]
+    whole: Mapped[bool] = mapped_column(server_default=text("true"))
+    origin: Mapped[str]
+    priority: Mapped[int] = mapped_column(server_default="0")
+    state: Mapped[str] = mapped_column(server_default="waiting")
+    errors: Mapped[int] = mapped_column(server_default="0")
+    error: Mapped[str | None]
+    published: Mapped[Json | None]
+    publish_failures: Mapped[int] = mapped_column(server_default="0")
+    publish_at: Mapped[Instant | None]
+    purged_at: Mapped[Instant | None]
+    deadline_at: Mapped[Instant | None]
+    created_at: Mapped[CreatedAt]
+    started_at: Mapped[Instant | None]
+    finished_at: Mapped[Instant | None]
+
+
+class CatalogSchemeOperationInstance(Base):
+    """One operation of one catalog, for one part: a place in the queue.
+
+    `attempt` is the number of its latest try. `node` names who holds it, from the claim until the
+    slot is given back; it outlives a cancellation, for the crawl still runs until its next
+    heartbeat. `lost` counts attempts lost in a row. `position` is its age in the queue.
+    """
+
+    __tablename__ = "catalog_scheme_operation_instance"
+    __table_args__ = (
+        UniqueConstraint("catalog_id", "operation_id", "part"),
+        one_of("state", INSTANCE_STATES),
+        # The claim reads the head of this one, whatever has finished.
+        Index(
+            "instance_queue_idx",
+            "provider_id",
+            text("priority DESC"),
+            "position",
+            postgresql_where=text("state = 'new'"),
+        ),
+        # Not on lease_expires_at: a heartbeat must stay a heap-only update.
+        Index("instance_held_idx", "provider_id", postgresql_where=text("node IS NOT NULL")),
+    )
+
+    id: Mapped[UuidKey]
+    catalog_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.catalog.id"))
+    operation_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("catlog.catalog_scheme_operation.id")
+    )
+    provider_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.provider.id"))
+    part: Mapped[str] = mapped_column(server_default="")
+    arguments: Mapped[Json] = mapped_column(server_default="{}")
+    priority: Mapped[int] = mapped_column(server_default="0")
+    position: Mapped[int] = mapped_column(BigInteger, Identity())
+    state: Mapped[str] = mapped_column(server_default="new")
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column(server_default="0")
+    lost: Mapped[int] = mapped_column(server_default="0")
+    available_at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    lease_expires_at: Mapped[Instant | None]
+    node: Mapped[str | None]
+
+
+class InstanceAttempt(Base):
+    """One try at an instance; `outcome` is null while it runs.
+
+    `limits` are the tolerances and times it ran under, `stats` are Scrapy's. `log` is a file on
+    `node`. `accepted`, `rejected` and `dropped` count items.
+    """
+
+    __tablename__ = "instance_attempt"
+    __table_args__ = (one_of("outcome", OUTCOMES),)
+
+    instance_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("catlog.catalog_scheme_operation_instance.id"), primary_key=True
+    )
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    node: Mapped[str]
+    job: Mapped[str | None]
+    started_at: Mapped[CreatedAt]
+    finished_at: Mapped[Instant | None]
+    deadline_at: Mapped[Instant]
+    outcome: Mapped[str | None]
+    error: Mapped[str | None]
+    log: Mapped[str | None]
+    limits: Mapped[Json] = mapped_column(server_default="{}")
+    stats: Mapped[Json | None]
+    accepted: Mapped[Big] = mapped_column(server_default="0")
+    rejected: Mapped[Big] = mapped_column(server_default="0")
+    dropped: Mapped[Big] = mapped_column(server_default="0")

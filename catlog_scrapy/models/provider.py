@@ -1,0 +1,19 @@
+"""Who provides data."""
+
+from sqlalchemy import CheckConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from catlog_scrapy.database import Base, UuidKey
+
+
+class Provider(Base):
+    """A source of catalogs. `max_running` bounds its running instances; None is no bound."""
+
+    __tablename__ = "provider"
+    __table_args__ = (CheckConstraint("max_running > 0", name="max_running"),)
+
+    id: Mapped[UuidKey]
+    name: Mapped[str] = mapped_column(unique=True)
+    title: Mapped[str] = mapped_column(server_default="")
+    base_url: Mapped[str | None]
+    max_running: Mapped[int | None]

@@ -1,0 +1,74 @@
+"""The current picture and its history: what the views in `public` show."""
+
+import datetime as dt
+import uuid
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from catlog_scrapy.database import Base, Instant, Json, Key, UuidKey
+from catlog_scrapy.models.catalog import one_of
+
+# Beyond this a B-tree entry could outgrow its page.
+MAX_KEY_BYTES = 1000
+
+
+class Scope(Base):
+    """Who is responsible for a set of records, across scheme versions and parts.
+
+    `as_of` is its mark: the newest whole snapshot that has spoken for all of them.
+    """
+
+    __tablename__ = "scope"
+    __table_args__ = (UniqueConstraint("provider_id", "scheme_name", "operation_name"),)
+
+    id: Mapped[UuidKey]
+    provider_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.provider.id"))
+    scheme_name: Mapped[str]
+    operation_name: Mapped[str]
+    as_of: Mapped[Instant | None]
+
+
+class Record(Base):
+    """The newest known state of one thing. Its key is natural: an index a million rows can spare.
+
+    `updated_at` is when this state became current; `removed_at` when it ceased to be. `as_of` is
+    the load that wrote it, or the newest partial load that saw it.
+    """
+
+    __tablename__ = "record"
+    __table_args__ = (
+        CheckConstraint(f"octet_length(key) <= {MAX_KEY_BYTES}", name="key"),
+        Index("record_created_at_idx", "created_at"),
+        {"postgresql_partition_by": "LIST (kind)"},
+    )
+
+    provider_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[Key] = mapped_column(primary_key=True)
+    scope_id: Mapped[uuid.UUID]
+    data: Mapped[Json]
+    as_of: Mapped[dt.datetime]
+    created_at: Mapped[dt.datetime]
+    updated_at: Mapped[dt.datetime]
+    removed_at: Mapped[Instant | None]
+    catalog_id: Mapped[uuid.UUID]
+
+
+class RecordVersion(Base):
+    """A former state of a record: what it was from `valid_from` until `valid_to`.
+
+    `change` says what ended it, `changed` or `removed`; `catalog_id` is the catalog that did.
+    """
+
+    __tablename__ = "record_version"
+    __table_args__ = (one_of("change", ("changed", "removed")),)
+
+    provider_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[Key] = mapped_column(primary_key=True)
+    valid_from: Mapped[dt.datetime] = mapped_column(primary_key=True)
+    valid_to: Mapped[dt.datetime] = mapped_column(index=True)
+    data: Mapped[Json]
+    change: Mapped[str]
+    catalog_id: Mapped[uuid.UUID]

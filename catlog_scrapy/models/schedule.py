@@ -1,0 +1,32 @@
+"""When a scheme's catalogs are due."""
+
+import uuid
+
+from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from catlog_scrapy.database import Base, Instant, Json, UuidKey
+
+
+class Schedule(Base):
+    """A named cron line for a scheme. Provider, scheme and name are its identity for ever:
+
+    its due times stay one series whatever is edited, so no due time makes two catalogs.
+    """
+
+    __tablename__ = "schedule"
+    __table_args__ = (
+        UniqueConstraint("provider_id", "scheme_name", "name"),
+        CheckConstraint("catch_up IN ('latest', 'none')", name="catch_up"),
+    )
+
+    id: Mapped[UuidKey]
+    provider_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.provider.id"))
+    scheme_name: Mapped[str]
+    name: Mapped[str]
+    cron: Mapped[str]
+    timezone: Mapped[str] = mapped_column(server_default="UTC")
+    arguments: Mapped[Json] = mapped_column(server_default="{}")
+    catch_up: Mapped[str] = mapped_column(server_default="latest")
+    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    next_due_at: Mapped[Instant | None]

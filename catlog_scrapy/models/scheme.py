@@ -1,0 +1,88 @@
+"""What a catalog consists of. Frozen once a catalog uses it, but for limits and times."""
+
+import datetime as dt
+import uuid
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from catlog_scrapy.database import Base, Instant, Json, Seconds, UuidKey
+
+
+class CatalogScheme(Base):
+    """One version of a scheme. `includes` names schemes of the same provider."""
+
+    __tablename__ = "catalog_scheme"
+    __table_args__ = (
+        UniqueConstraint("provider_id", "name", "version"),
+        Index(
+            "catalog_scheme_active_key",
+            "provider_id",
+            "name",
+            unique=True,
+            postgresql_where=text("retired_at IS NULL"),
+        ),
+        CheckConstraint("version > 0", name="version"),
+        CheckConstraint("max_errors > 0", name="max_errors"),
+    )
+
+    id: Mapped[UuidKey]
+    provider_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.provider.id"))
+    name: Mapped[str]
+    version: Mapped[int]
+    max_errors: Mapped[int] = mapped_column(server_default="5")
+    includes: Mapped[Json] = mapped_column(server_default="[]")
+    after: Mapped[str | None]
+    retired_at: Mapped[Instant | None]
+
+
+class CatalogSchemeOperation(Base):
+    """A spider, or an external executor, as part of a scheme.
+
+    `for_each` is null, a kind's name, or a list of words. `tolerate` maps `rejected`, `given_up`,
+    `ignored`, `dropped` and `removed` to a count (an integer) or a share (below 1). `timeout`,
+    `backoff_base`, `backoff_cap` and `keep` are seconds; a null `keep` keeps for ever.
+    """
+
+    __tablename__ = "catalog_scheme_operation"
+    __table_args__ = (
+        UniqueConstraint("scheme_id", "name"),
+        CheckConstraint("executor IN ('scrapy', 'external')", name="executor"),
+        CheckConstraint("mode IN ('snapshot', 'incremental')", name="mode"),
+    )
+
+    id: Mapped[UuidKey]
+    scheme_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.catalog_scheme.id"))
+    name: Mapped[str]
+    spider: Mapped[str]
+    executor: Mapped[str] = mapped_column(server_default="scrapy")
+    arguments: Mapped[Json] = mapped_column(server_default="{}")
+    for_each: Mapped[Json | None]
+    mode: Mapped[str] = mapped_column(server_default="snapshot")
+    isolate: Mapped[bool] = mapped_column(server_default=text("false"))
+    tolerate: Mapped[Json] = mapped_column(server_default="{}")
+    min_results: Mapped[int] = mapped_column(server_default="1")
+    timeout: Mapped[Seconds] = mapped_column(server_default="3600")
+    backoff_base: Mapped[Seconds] = mapped_column(server_default="10")
+    backoff_cap: Mapped[Seconds] = mapped_column(server_default="600")
+    keep: Mapped[Seconds | None]
+
+
+class Kind(Base):
+    """A sort of record, as one operation of one scheme version writes it.
+
+    `name` is also its view's name in `public`. `key` lists the fields that identify a record, in
+    order; `fields` lists `{"name", "type"}` in order, the type as PostgreSQL names it.
+    """
+
+    __tablename__ = "kind"
+    __table_args__ = (UniqueConstraint("operation_id", "name"),)
+
+    id: Mapped[UuidKey]
+    operation_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("catlog.catalog_scheme_operation.id")
+    )
+    name: Mapped[str] = mapped_column(index=True)
+    key: Mapped[Json]
+    fields: Mapped[Json]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))

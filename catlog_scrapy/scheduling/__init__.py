@@ -1,0 +1,1 @@
+"""What is due, and how long to wait: pure functions, the clock handed in."""

@@ -1,0 +1,12 @@
+"""This project's wiring. A foreign project needs the ADDONS line alone."""
+
+BOT_NAME = "catlog_scrapy"
+SPIDER_MODULES = ["catlog_scrapy.spiders"]
+NEWSPIDER_MODULE = "catlog_scrapy.spiders"
+
+ADDONS = {"catlog_scrapy.addon.CatlogAddon": 500}
+
+ROBOTSTXT_OBEY = True
+CONCURRENT_REQUESTS_PER_DOMAIN = 8
+DOWNLOAD_DELAY = 0
+FEED_EXPORT_ENCODING = "utf-8"
