@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
 from urllib.parse import quote
 
 import psycopg2
@@ -92,7 +91,8 @@ class EmbeddedServer:
             self.home.mkdir(parents=True, exist_ok=True)
             with _locked(self.home / "start.lock"):
                 try:
-                    self._users = self._users or _open_lock(self.home / "users.lock")
+                    if self._users is None:
+                        self._users = _open_lock(self.home / "users.lock")
                     fcntl.flock(self._users, fcntl.LOCK_SH)
                     self._start()
                 except EmbeddedServerError:

@@ -95,7 +95,7 @@ class CatalogSchemeOperationInstance(Base):
 
     __tablename__ = "catalog_scheme_operation_instance"
     __table_args__ = (
-        UniqueConstraint("catalog_id", "operation_id", "part"),
+        UniqueConstraint("catalog_id", "operation_id", "part", name="instance_part_key"),
         one_of("state", INSTANCE_STATES),
         # The claim reads the head of this one, whatever has finished.
         Index(

@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.Column("data", postgresql.JSONB(), nullable=True),
         sa.Column("link", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint(
-            "instance_id", "attempt", "seq", name=("catalog_operation_instance_result_pkey")
+            "instance_id", "attempt", "seq", name=op.f("catalog_operation_instance_result_pkey")
         ),
         schema="catlog",
     )
@@ -31,9 +31,9 @@ def upgrade() -> None:
         sa.Column("title", sa.Text(), server_default="", nullable=False),
         sa.Column("base_url", sa.Text(), nullable=True),
         sa.Column("max_running", sa.Integer(), nullable=True),
-        sa.CheckConstraint("max_running > 0", name=("provider_max_running_check")),
-        sa.PrimaryKeyConstraint("id", name=("provider_pkey")),
-        sa.UniqueConstraint("name", name=("provider_name_key")),
+        sa.CheckConstraint("max_running > 0", name=op.f("provider_max_running_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("provider_pkey")),
+        sa.UniqueConstraint("name", name=op.f("provider_name_key")),
         schema="catlog",
     )
     op.create_table(
@@ -48,8 +48,8 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("catalog_id", sa.Uuid(), nullable=False),
-        sa.CheckConstraint("octet_length(key) <= 1000", name=("record_key_check")),
-        sa.PrimaryKeyConstraint("provider_id", "kind", "key", name=("record_pkey")),
+        sa.CheckConstraint("octet_length(key) <= 1000", name=op.f("record_key_check")),
+        sa.PrimaryKeyConstraint("provider_id", "kind", "key", name=op.f("record_pkey")),
         schema="catlog",
         postgresql_partition_by="LIST (kind)",
     )
@@ -67,15 +67,15 @@ def upgrade() -> None:
         sa.Column("change", sa.Text(), nullable=False),
         sa.Column("catalog_id", sa.Uuid(), nullable=False),
         sa.CheckConstraint(
-            "change IN ('changed', 'removed')", name=("record_version_change_check")
+            "change IN ('changed', 'removed')", name=op.f("record_version_change_check")
         ),
         sa.PrimaryKeyConstraint(
-            "provider_id", "kind", "key", "valid_from", name=("record_version_pkey")
+            "provider_id", "kind", "key", "valid_from", name=op.f("record_version_pkey")
         ),
         schema="catlog",
     )
     op.create_index(
-        ("record_version_valid_to_idx"),
+        op.f("record_version_valid_to_idx"),
         "record_version",
         ["valid_to"],
         unique=False,
@@ -95,12 +95,12 @@ def upgrade() -> None:
             server_default=sa.text("clock_timestamp()"),
             nullable=False,
         ),
-        sa.CheckConstraint("octet_length(data) <= 65536", name=("rejected_result_data_check")),
-        sa.PrimaryKeyConstraint("id", name=("rejected_result_pkey")),
+        sa.CheckConstraint("octet_length(data) <= 65536", name=op.f("rejected_result_data_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("rejected_result_pkey")),
         schema="catlog",
     )
     op.create_index(
-        ("rejected_result_instance_id_idx"),
+        op.f("rejected_result_instance_id_idx"),
         "rejected_result",
         ["instance_id"],
         unique=False,
@@ -116,14 +116,17 @@ def upgrade() -> None:
         sa.Column("includes", postgresql.JSONB(), server_default="[]", nullable=False),
         sa.Column("after", sa.Text(), nullable=True),
         sa.Column("retired_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("max_errors > 0", name=("catalog_scheme_max_errors_check")),
-        sa.CheckConstraint("version > 0", name=("catalog_scheme_version_check")),
+        sa.CheckConstraint("max_errors > 0", name=op.f("catalog_scheme_max_errors_check")),
+        sa.CheckConstraint("version > 0", name=op.f("catalog_scheme_version_check")),
         sa.ForeignKeyConstraint(
-            ["provider_id"], ["catlog.provider.id"], name=("catalog_scheme_provider_id_fkey")
+            ["provider_id"], ["catlog.provider.id"], name=op.f("catalog_scheme_provider_id_fkey")
         ),
-        sa.PrimaryKeyConstraint("id", name=("catalog_scheme_pkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("catalog_scheme_pkey")),
         sa.UniqueConstraint(
-            "provider_id", "name", "version", name=("catalog_scheme_provider_id_name_version_key")
+            "provider_id",
+            "name",
+            "version",
+            name=op.f("catalog_scheme_provider_id_name_version_key"),
         ),
         schema="catlog",
     )
@@ -147,13 +150,16 @@ def upgrade() -> None:
         sa.Column("catch_up", sa.Text(), server_default="latest", nullable=False),
         sa.Column("enabled", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("next_due_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("catch_up IN ('latest', 'none')", name=("schedule_catch_up_check")),
+        sa.CheckConstraint("catch_up IN ('latest', 'none')", name=op.f("schedule_catch_up_check")),
         sa.ForeignKeyConstraint(
-            ["provider_id"], ["catlog.provider.id"], name=("schedule_provider_id_fkey")
+            ["provider_id"], ["catlog.provider.id"], name=op.f("schedule_provider_id_fkey")
         ),
-        sa.PrimaryKeyConstraint("id", name=("schedule_pkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("schedule_pkey")),
         sa.UniqueConstraint(
-            "provider_id", "scheme_name", "name", name=("schedule_provider_id_scheme_name_name_key")
+            "provider_id",
+            "scheme_name",
+            "name",
+            name=op.f("schedule_provider_id_scheme_name_name_key"),
         ),
         schema="catlog",
     )
@@ -165,14 +171,14 @@ def upgrade() -> None:
         sa.Column("operation_name", sa.Text(), nullable=False),
         sa.Column("as_of", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
-            ["provider_id"], ["catlog.provider.id"], name=("scope_provider_id_fkey")
+            ["provider_id"], ["catlog.provider.id"], name=op.f("scope_provider_id_fkey")
         ),
-        sa.PrimaryKeyConstraint("id", name=("scope_pkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("scope_pkey")),
         sa.UniqueConstraint(
             "provider_id",
             "scheme_name",
             "operation_name",
-            name=("scope_provider_id_scheme_name_operation_name_key"),
+            name=op.f("scope_provider_id_scheme_name_operation_name_key"),
         ),
         schema="catlog",
     )
@@ -207,23 +213,24 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "state IN ('waiting', 'loading', 'publishing', 'loaded', 'failed', 'cancelled', 'skipped')",
-            name=("catalog_state_check"),
+            "state IN ('waiting', 'loading', 'publishing',"
+            " 'loaded', 'failed', 'cancelled', 'skipped')",
+            name=op.f("catalog_state_check"),
         ),
         sa.ForeignKeyConstraint(
-            ["parent_id"], ["catlog.catalog.id"], name=("catalog_parent_id_fkey")
+            ["parent_id"], ["catlog.catalog.id"], name=op.f("catalog_parent_id_fkey")
         ),
         sa.ForeignKeyConstraint(
-            ["provider_id"], ["catlog.provider.id"], name=("catalog_provider_id_fkey")
+            ["provider_id"], ["catlog.provider.id"], name=op.f("catalog_provider_id_fkey")
         ),
         sa.ForeignKeyConstraint(
-            ["schedule_id"], ["catlog.schedule.id"], name=("catalog_schedule_id_fkey")
+            ["schedule_id"], ["catlog.schedule.id"], name=op.f("catalog_schedule_id_fkey")
         ),
         sa.ForeignKeyConstraint(
-            ["scheme_id"], ["catlog.catalog_scheme.id"], name=("catalog_scheme_id_fkey")
+            ["scheme_id"], ["catlog.catalog_scheme.id"], name=op.f("catalog_scheme_id_fkey")
         ),
-        sa.PrimaryKeyConstraint("id", name=("catalog_pkey")),
-        sa.UniqueConstraint("schedule_id", "due_at", name=("catalog_schedule_id_due_at_key")),
+        sa.PrimaryKeyConstraint("id", name=op.f("catalog_pkey")),
+        sa.UniqueConstraint("schedule_id", "due_at", name=op.f("catalog_schedule_id_due_at_key")),
         schema="catlog",
     )
     op.create_index(
@@ -271,19 +278,20 @@ def upgrade() -> None:
         sa.Column("backoff_cap", sa.Double(), server_default="600", nullable=False),
         sa.Column("keep", sa.Double(), nullable=True),
         sa.CheckConstraint(
-            "executor IN ('scrapy', 'external')", name=("catalog_scheme_operation_executor_check")
+            "executor IN ('scrapy', 'external')",
+            name=op.f("catalog_scheme_operation_executor_check"),
         ),
         sa.CheckConstraint(
-            "mode IN ('snapshot', 'incremental')", name=("catalog_scheme_operation_mode_check")
+            "mode IN ('snapshot', 'incremental')", name=op.f("catalog_scheme_operation_mode_check")
         ),
         sa.ForeignKeyConstraint(
             ["scheme_id"],
             ["catlog.catalog_scheme.id"],
-            name=("catalog_scheme_operation_scheme_id_fkey"),
+            name=op.f("catalog_scheme_operation_scheme_id_fkey"),
         ),
-        sa.PrimaryKeyConstraint("id", name=("catalog_scheme_operation_pkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("catalog_scheme_operation_pkey")),
         sa.UniqueConstraint(
-            "scheme_id", "name", name=("catalog_scheme_operation_scheme_id_name_key")
+            "scheme_id", "name", name=op.f("catalog_scheme_operation_scheme_id_name_key")
         ),
         schema="catlog",
     )
@@ -311,30 +319,25 @@ def upgrade() -> None:
         sa.Column("node", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "state IN ('new', 'running', 'done', 'failed', 'cancelled')",
-            name=("catalog_scheme_operation_instance_state_check"),
+            name=op.f("catalog_scheme_operation_instance_state_check"),
         ),
         sa.ForeignKeyConstraint(
             ["catalog_id"],
             ["catlog.catalog.id"],
-            name=("catalog_scheme_operation_instance_catalog_id_fkey"),
+            name=op.f("catalog_scheme_operation_instance_catalog_id_fkey"),
         ),
         sa.ForeignKeyConstraint(
             ["operation_id"],
             ["catlog.catalog_scheme_operation.id"],
-            name=("catalog_scheme_operation_instance_operation_id_fkey"),
+            name=op.f("catalog_scheme_operation_instance_operation_id_fkey"),
         ),
         sa.ForeignKeyConstraint(
             ["provider_id"],
             ["catlog.provider.id"],
-            name=("catalog_scheme_operation_instance_provider_id_fkey"),
+            name=op.f("catalog_scheme_operation_instance_provider_id_fkey"),
         ),
-        sa.PrimaryKeyConstraint("id", name=("catalog_scheme_operation_instance_pkey")),
-        sa.UniqueConstraint(
-            "catalog_id",
-            "operation_id",
-            "part",
-            name=("catalog_scheme_operation_instance_catalog_id_operation_id_part_key"),
-        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("catalog_scheme_operation_instance_pkey")),
+        sa.UniqueConstraint("catalog_id", "operation_id", "part", name="instance_part_key"),
         schema="catlog",
     )
     op.create_index(
@@ -369,13 +372,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["operation_id"],
             ["catlog.catalog_scheme_operation.id"],
-            name=("kind_operation_id_fkey"),
+            name=op.f("kind_operation_id_fkey"),
         ),
-        sa.PrimaryKeyConstraint("id", name=("kind_pkey")),
-        sa.UniqueConstraint("operation_id", "name", name=("kind_operation_id_name_key")),
+        sa.PrimaryKeyConstraint("id", name=op.f("kind_pkey")),
+        sa.UniqueConstraint("operation_id", "name", name=op.f("kind_operation_id_name_key")),
         schema="catlog",
     )
-    op.create_index(("kind_name_idx"), "kind", ["name"], unique=False, schema="catlog")
+    op.create_index(op.f("kind_name_idx"), "kind", ["name"], unique=False, schema="catlog")
     op.create_table(
         "instance_attempt",
         sa.Column("instance_id", sa.Uuid(), nullable=False),
@@ -399,15 +402,16 @@ def upgrade() -> None:
         sa.Column("rejected", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("dropped", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint(
-            "outcome IN ('done', 'failed', 'incomplete', 'lost', 'timed_out', 'cancelled', 'released')",
-            name=("instance_attempt_outcome_check"),
+            "outcome IN ('done', 'failed', 'incomplete', 'lost',"
+            " 'timed_out', 'cancelled', 'released')",
+            name=op.f("instance_attempt_outcome_check"),
         ),
         sa.ForeignKeyConstraint(
             ["instance_id"],
             ["catlog.catalog_scheme_operation_instance.id"],
-            name=("instance_attempt_instance_id_fkey"),
+            name=op.f("instance_attempt_instance_id_fkey"),
         ),
-        sa.PrimaryKeyConstraint("instance_id", "attempt", name=("instance_attempt_pkey")),
+        sa.PrimaryKeyConstraint("instance_id", "attempt", name=op.f("instance_attempt_pkey")),
         schema="catlog",
     )
 

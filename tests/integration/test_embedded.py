@@ -1,0 +1,365 @@
+"""The embedded server, with real processes: it starts once, survives kills, and ends with its users.
+
+As root these tests also cover the change of user, since temporary folders are closed to others.
+"""
+
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from catlog_scrapy.embedded import LOG_LIMIT, EmbeddedServer
+from catlog_scrapy.exceptions import EmbeddedServerError
+
+PROJECT = Path(__file__).parents[2]
+PREAMBLE = """
+import sys
+from pathlib import Path
+import psycopg2
+from catlog_scrapy.embedded import EmbeddedServer
+home = Path(sys.argv[1])
+"""
+USER = "with EmbeddedServer(home):\n    print('ready', flush=True)\n    sys.stdin.read()"
+BUSY_USER = """
+for _ in range(10):
+    with EmbeddedServer(home) as url:
+        connection = psycopg2.connect(url.replace('+psycopg2', ''))
+        connection.cursor().execute('SELECT 1')
+        connection.close()
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home of the test's own; whatever server a failed test leaves there is ended."""
+    yield tmp_path / "home"
+    for pid_file in tmp_path.rglob("postmaster.pid"):
+        with suppress(psutil.NoSuchProcess):
+            left = psutil.Process(int(pid_file.read_text().split()[0]))
+            if left.name() == "postgres":
+                left.send_signal(signal.SIGQUIT)
+                gone(left)
+
+
+def start_user(home: Path, script: str = USER) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + script, home],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@contextmanager
+def a_user(home: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that uses the server until the block ends, or somebody kills it."""
+    with start_user(home) as user:
+        try:
+            assert user.stdout and user.stdin
+            assert user.stdout.readline() == "ready\n"
+            yield user
+            with suppress(BrokenPipeError):
+                user.stdin.close()
+            user.wait(30)
+        finally:
+            user.kill()
+
+
+def postmaster(home: Path) -> psutil.Process:
+    return psutil.Process(int((home / "postgres" / "postmaster.pid").read_text().split()[0]))
+
+
+def gone(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        process.wait(10)
+    return not process.is_running()
+
+
+def kill(process: psutil.Process) -> None:
+    process.kill()
+    assert gone(process)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def ask(url: str, query: str) -> object:
+    """The first value that `query` gives, None if it gives no rows."""
+    with closing(psycopg2.connect(url.replace("+psycopg2", ""))) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(query)
+        return cursor.fetchone()[0] if cursor.description else None
+
+
+def starts(home: Path) -> int:
+    return (home / "postgres.log").read_text().count("ready to accept connections")
+
+
+def test_starts_in_an_empty_home_and_ends_with_its_only_user(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with EmbeddedServer(home) as url:
+        assert url.startswith(f"postgresql+psycopg2://catlog@/catlog?host={home}/postgres-socket")
+        assert ask(url, "SELECT current_database()") == "catlog"
+        assert ask(url, "SELECT lower('ЦЕНЫ')") == "цены"
+        safe = {"fsync": "on", "data_checksums": "on", "server_encoding": "UTF8", "jit": "off"}
+        assert {name: ask(url, f"SHOW {name}") for name in safe} == safe
+        server = postmaster(home)
+    assert gone(server)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_listens_on_a_socket_closed_to_others_and_on_no_port(home: Path) -> None:
+    with EmbeddedServer(home):
+        assert not postmaster(home).net_connections("inet")
+        folder = home / "postgres-socket"
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE((folder / ".s.PGSQL.5432").stat().st_mode) == 0o700
+        assert postmaster(home).uids().real == folder.stat().st_uid != 0
+
+
+def test_the_server_inherits_no_lock(home: Path) -> None:
+    with EmbeddedServer(home):
+        server = postmaster(home)
+        files = [f.path for p in (server, *server.children()) for f in p.open_files()]
+    assert not [path for path in files if path.endswith(".lock") and "/home/" in path]
+
+
+def test_another_process_shares_the_server_and_the_last_one_stops_it(home: Path) -> None:
+    with a_user(home):
+        server = postmaster(home)
+        with a_user(home), EmbeddedServer(home) as url:
+            assert postmaster(home) == server
+        assert ask(url, "SELECT 1") == 1
+    assert gone(server)
+    assert starts(home) == 1
+
+
+def test_two_users_in_one_process_count_as_two(home: Path) -> None:
+    first, second = EmbeddedServer(home), EmbeddedServer(home)
+    url = first.acquire()
+    second.acquire()
+    server = postmaster(home)
+    first.release()
+    first.release()
+    assert ask(url, "SELECT 1") == 1
+    second.release()
+    assert gone(server)
+
+
+def test_a_killed_user_counts_no_more(home: Path) -> None:
+    with a_user(home) as user:
+        server = postmaster(home)
+        user.kill()
+    assert server.is_running()
+    with EmbeddedServer(home) as url:
+        assert ask(url, "SELECT 1") == 1
+        assert postmaster(home) == server
+    assert gone(server)
+
+
+def test_interrupting_the_user_that_started_it_leaves_the_server_to_the_others(home: Path) -> None:
+    with a_user(home) as starter, EmbeddedServer(home) as url:
+        server = postmaster(home)
+        os.killpg(starter.pid, signal.SIGINT)
+        starter.wait(10)
+        assert ask(url, "SELECT 1") == 1
+        assert postmaster(home) == server
+
+
+def test_a_killed_server_recovers_what_was_committed(home: Path) -> None:
+    server = EmbeddedServer(home)
+    url = server.acquire()
+    ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    kill(postmaster(home))
+    with EmbeddedServer(home):
+        assert ask(url, "SELECT answer FROM kept") == 42
+    kill(postmaster(home))
+    server.acquire()  # again: it heals
+    assert ask(url, "SELECT answer FROM kept") == 42
+    revived = postmaster(home)
+    server.release()
+    assert gone(revived)
+
+
+def test_waits_for_a_backend_that_outlives_its_killed_server(home: Path) -> None:
+    def work() -> None:
+        with suppress(psycopg2.OperationalError):  # its answer finds the server dead
+            ask(url, "SELECT count(*) FROM generate_series(1, 500), generate_series(1, 30000)")
+
+    with EmbeddedServer(home) as url:
+        busy = "SELECT pid FROM pg_stat_activity WHERE query ~ '^SELECT count' AND state = 'active'"
+        worker = threading.Thread(target=work)
+        worker.start()
+        wait_for(lambda: ask(url, busy))
+        backend = psutil.Process(int(str(ask(url, busy))))
+        kill(postmaster(home))
+        assert backend.is_running()
+        EmbeddedServer(home).acquire()
+        assert gone(backend)
+        worker.join()
+    assert "pre-existing shared memory block" in (home / "postgres.log").read_text()
+
+
+def test_a_foreign_process_with_the_servers_pid_is_neither_believed_nor_signalled(
+    home: Path,
+) -> None:
+    server = EmbeddedServer(home)
+    server.acquire()
+    kill(postmaster(home))
+    user, pid_file = (home / "postgres").stat().st_uid, home / "postgres" / "postmaster.pid"
+    lines = pid_file.read_text().splitlines()[1:]
+    with subprocess.Popen(["sleep", "60"], user=user) as foreign:
+        for pid in (foreign.pid, os.getpid()):
+            pid_file.write_text("\n".join([str(pid), *lines]) + "\n")
+            server.release()
+            assert foreign.poll() is None
+            assert ask(server.acquire(), "SELECT 1") == 1
+            kill(postmaster(home))
+        foreign.kill()
+
+
+def test_a_zombie_with_the_servers_pid_is_not_believed(home: Path) -> None:
+    with EmbeddedServer(home):
+        pass
+    with subprocess.Popen(["true"], user=(home / "postgres").stat().st_uid) as zombie:
+        wait_for(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE)
+        (home / "postgres" / "postmaster.pid").write_text(f"{zombie.pid}\n{home}/postgres\n")
+        with EmbeddedServer(home) as url:
+            assert ask(url, "SELECT 1") == 1
+
+
+def test_processes_that_come_at_once_to_an_empty_home_start_one_server(home: Path) -> None:
+    users = [start_user(home) for _ in range(4)]
+    for user in users:
+        with user:
+            assert user.communicate(timeout=30) == ("ready\n", "")
+    assert starts(home) >= 1
+    assert not list(home.glob("postgres.new-*"))
+    assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+def test_users_that_wait_for_one_another_share_one_server(home: Path) -> None:
+    users = [start_user(home) for _ in range(4)]
+    for user in users:
+        assert user.stdout
+        assert user.stdout.readline() == "ready\n"
+    server = postmaster(home)
+    for user in users:
+        with user:
+            assert server.is_running()
+            assert user.communicate(timeout=30) == ("", "")
+    assert gone(server)
+    assert starts(home) == 1
+
+
+def test_users_that_come_and_go_at_once_never_fail(home: Path) -> None:
+    users = [start_user(home, BUSY_USER) for _ in range(4)]
+    for user in users:
+        with user:
+            assert user.communicate(timeout=60) == ("", "")
+            assert user.returncode == 0
+    assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+def test_users_killed_at_any_moment_need_no_hand(home: Path) -> None:
+    moments = random.Random(7)
+    for _ in range(12):
+        with start_user(home) as user:
+            time.sleep(moments.uniform(0.05, 0.8))
+            user.kill()
+    with EmbeddedServer(home) as url:
+        assert ask(url, "SELECT 1") == 1
+        server = postmaster(home)
+    assert gone(server)
+    assert not list(home.glob("postgres.new-*"))
+
+
+def test_a_killed_initdb_is_begun_anew(home: Path) -> None:
+    with start_user(home) as user:
+        wait_for(lambda: list(home.glob("postgres.new-*/PG_VERSION")))
+        for process in (psutil.Process(user.pid), *psutil.Process(user.pid).children(True)):
+            process.kill()
+    assert list(home.glob("postgres.new-*"))
+    with EmbeddedServer(home) as url:
+        assert ask(url, "SELECT 1") == 1
+        assert not list(home.glob("postgres.new-*"))
+
+
+@pytest.mark.parametrize("name", ["deep/" * 30, "a b,c'd\"$(false)`e;ё%20", "a" * 70])
+def test_any_path_will_do_for_a_home(home: Path, name: str) -> None:
+    place = home / name
+    with EmbeddedServer(place) as url:
+        assert ask(url, "SELECT 1") == 1
+        (socket,) = {Path(c.laddr) for c in postmaster(place).net_connections("unix") if c.laddr}
+    assert len(os.fsencode(socket)) < 104
+    if not socket.is_relative_to(home):
+        socket.parent.rmdir()
+
+
+def test_a_socket_folder_of_somebody_else_is_not_trusted(home: Path, tmp_path: Path) -> None:
+    home.mkdir()
+    (home / "postgres-socket").symlink_to(tmp_path)
+    with pytest.raises(EmbeddedServerError, match="belongs to another user: remove it"):
+        EmbeddedServer(home).acquire()
+
+
+def test_data_of_another_major_version_is_refused_with_a_remedy(home: Path) -> None:
+    (home / "postgres").mkdir(parents=True)
+    (home / "postgres" / "PG_VERSION").write_text("15\n")
+    with pytest.raises(EmbeddedServerError, match=r"PostgreSQL 15.*move the folder away"):
+        EmbeddedServer(home).acquire()
+
+
+def test_a_start_that_fails_shows_the_log_and_a_remedy(home: Path) -> None:
+    with EmbeddedServer(home):
+        pass
+    (home / "postgres" / "global" / "pg_control").write_bytes(b"\0" * 8192)
+    with pytest.raises(EmbeddedServerError, match=r"does not start(.|\n)*control file") as caught:
+        EmbeddedServer(home).acquire()
+    assert "CATLOG_DATABASE_URL" in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_in_time_is_named(home: Path) -> None:
+    with EmbeddedServer(home):
+        server = postmaster(home)
+        server.suspend()
+        try:
+            with pytest.raises(EmbeddedServerError, match=rf"after 1 s \(process {server.pid}\)"):
+                EmbeddedServer(home, start_timeout=1).acquire()
+        finally:
+            server.resume()
+
+
+def test_a_home_that_cannot_be_written_is_refused_with_a_remedy(home: Path) -> None:
+    home.write_text("a file")
+    with pytest.raises(EmbeddedServerError, match="choose another CATLOG_HOME"):
+        EmbeddedServer(home).acquire()
+
+
+def test_a_long_log_makes_room_at_the_next_start(home: Path) -> None:
+    with EmbeddedServer(home):
+        pass
+    with (home / "postgres.log").open("a") as log:
+        log.write("x" * LOG_LIMIT)
+    with EmbeddedServer(home):
+        assert (home / "postgres.log").stat().st_size < LOG_LIMIT
