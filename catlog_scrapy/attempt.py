@@ -1,0 +1,81 @@
+"""A claimed attempt while its crawl runs: what pipelines, middlewares and extension share."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from scrapy.crawler import Crawler
+from sqlalchemy import Engine
+
+from catlog_scrapy.items.record import Record
+from catlog_scrapy.store.attempts import Report
+from catlog_scrapy.store.claims import Claim
+
+# How many exceptions an attempt remembers in words; all are counted.
+MOST_ERRORS = 5
+
+
+class Attempt:
+    """What one crawl works for, and what has become of it so far.
+
+    `stop_answer` is why it has to stop (`cancel`, `lost`, `timed_out` or `release`), None while it
+    may go on. `outcome` is how it ended, once the store has said so.
+    """
+
+    def __init__(self, engine: Engine, claim: Claim, records: tuple[type[Record], ...]) -> None:
+        self.engine = engine
+        self.claim = claim
+        self.records = {record.kind: record for record in records}
+        self.report = Report()
+        self.outcome: str | None = None
+        self.error: str | None = None
+        self.stop_answer: str | None = None
+        self.stopped = threading.Event()
+        self.deadline = time.monotonic() + claim.seconds
+        self._on_stop: Callable[[], None] | None = None
+
+    def raised(self, where: str, error: BaseException) -> None:
+        """Note an exception of the crawl; *where* says what raised it."""
+        self.report.raised += 1
+        if len(self.report.errors) < MOST_ERRORS:
+            self.report.errors.append(f"{where}: {type(error).__name__}: {error}"[:2000])
+
+    def given_up(self, what: str, reason: str) -> None:
+        """Note a request that came to nothing; *what* is `given_up` or `ignored`."""
+        setattr(self.report, what, getattr(self.report, what) + 1)
+        self.report.reasons.setdefault(what, reason)
+
+    def on_stop(self, close: Callable[[], None]) -> None:
+        """Have *close* called, in the event loop of this call, when the crawl has to stop."""
+        loop = asyncio.get_running_loop()
+        self._on_stop = lambda: loop.call_soon_threadsafe(close)
+        if self.stop_answer:
+            close()
+
+    def stop(self, answer: str) -> None:
+        """Make the crawl stop, from any thread; only the first *answer* counts."""
+        if self.stop_answer is None and self.outcome is None:
+            self.stop_answer = answer
+            self.stopped.set()
+            if self._on_stop:
+                self._on_stop()
+
+
+_attempts: WeakKeyDictionary[Crawler, Attempt] = WeakKeyDictionary()
+
+
+def assign(crawler: Crawler, attempt: Attempt) -> None:
+    """Make *crawler* run *attempt*. Before its crawl starts."""
+    _attempts[crawler] = attempt
+
+
+def attempt_of(crawler: Crawler) -> Attempt | None:
+    """The attempt that *crawler* runs; None for a crawler that runs on its own."""
+    return _attempts.get(crawler)
+
+
+def running_attempt(crawler: Crawler) -> Attempt:
+    """The attempt of a crawler that has one, for components that only then exist."""
+    return _attempts[crawler]

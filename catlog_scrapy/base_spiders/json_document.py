@@ -1,0 +1,30 @@
+"""Sources whose records are all in one JSON document."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from scrapy import Request, Spider
+from scrapy.http import Response
+
+
+class JsonDocument(Spider):
+    """Reads the array of objects at `base_url`/`path`. A subclass says what an object holds."""
+
+    base_url: str = ""
+    path: str
+
+    async def start(self) -> AsyncIterator[Any]:
+        yield Request(f"{self.base_url}/{self.path}")
+
+    def parse(self, response: Response, **_: Any) -> Iterator[dict[str, Any]]:
+        """Raises ValueError where the document is not an array of objects."""
+        document = json.loads(response.body)
+        if not isinstance(document, list) or not all(isinstance(one, dict) for one in document):
+            raise ValueError(f"{response.url} is no array of objects: the source has changed.")
+        for entry in document:
+            yield from self.items(entry)
+
+    def items(self, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The items that *entry* holds, unvalidated: what it lacks is for the check to find."""
+        raise NotImplementedError

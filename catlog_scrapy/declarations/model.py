@@ -1,0 +1,188 @@
+"""What a provider file may say: its tables, their fields, and what each of them takes.
+
+What a value must be is decided here; whether it fits the project's spiders is for `checking`.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
+
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+NAME = re.compile(r"[\w-]+")
+SCHEDULE_NAME = re.compile(r"[\w-]+( [\w-]+)*")
+BASE_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
+
+
+def _name(value: str) -> str:
+    """A part of PROVIDER/SCHEME/OPERATION, so without a slash."""
+    if not NAME.fullmatch(value):
+        raise ValueError(f'is "{value}"; use letters, digits, "_" and "-" only')
+    return value
+
+
+def _schedule_name(value: str) -> str:
+    if not SCHEDULE_NAME.fullmatch(value):
+        raise ValueError(f'is "{value}"; use words of letters, digits, "_" and "-"')
+    return value
+
+
+def _seconds(value: Any) -> float:
+    """The seconds of a duration such as "10m"."""
+    match = DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f'is {shown(value)}; write a duration such as "30s", "10m", "2h" or "90d"')
+    return float(match[1]) * SECONDS[match[2]]
+
+
+def _tolerance(value: Any) -> int | float:
+    """A count, or a share below 1."""
+    is_count = type(value) is int and value >= 0
+    is_share = type(value) is float and 0 <= value < 1
+    if not (is_count or is_share):
+        raise ValueError(
+            f"is {shown(value)}; write a count such as 10, or a share below 1 such as 0.01"
+        )
+    return float(value) if is_share else int(value)
+
+
+def _for_each(value: Any) -> str | list[str]:
+    """A kind's name, or the words themselves."""
+    if isinstance(value, str) and value:
+        return value
+    words = value if isinstance(value, list) else []
+    if not words or not all(isinstance(word, str) and word for word in words):
+        raise ValueError(f'is {shown(value)}; write a kind\'s name, or a list such as ["a", "b"]')
+    if len(set(words)) < len(words):
+        raise ValueError("has a word twice; remove one of them")
+    return list(words)
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _base_url(value: str) -> str:
+    if not BASE_URL.fullmatch(value):
+        raise ValueError(f'is "{value}"; write a whole URL such as https://example.com/fuel')
+    return value
+
+
+def shown(value: Any) -> str:
+    """*value* as TOML writes it, cut where it is long."""
+    text = {True: "true", False: "false"}.get(value, "") if isinstance(value, bool) else ""
+    text = text or (f'"{value}"' if isinstance(value, str) else str(value))
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+Name = Annotated[str, AfterValidator(_name)]
+ScheduleName = Annotated[str, AfterValidator(_schedule_name)]
+Duration = Annotated[float, BeforeValidator(_seconds)]
+Tolerance = Annotated[int | float | None, PlainValidator(_tolerance)]
+Words = Annotated[str | list[str] | None, PlainValidator(_for_each)]
+OneOrMany = Annotated[list[str], BeforeValidator(_one_or_many), Field(min_length=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Table(BaseModel):
+    """A table of a provider file. An unknown field is a mistake, and "5" is no number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ProviderTable(Table):
+    """`[provider]`."""
+
+    name: Name
+    title: str = ""
+    base_url: Annotated[str, AfterValidator(_base_url)] | None = None
+    max_running: Positive | None = None
+
+
+class TolerateTable(Table):
+    """What may go wrong in an attempt that still counts as done: counts, or shares below 1."""
+
+    rejected: Tolerance = None
+    given_up: Tolerance = None
+    ignored: Tolerance = None
+    dropped: Tolerance = None
+    removed: Tolerance = None
+
+
+class BackoffTable(Table):
+    """How long a failed instance waits: seconds, doubled by every failure up to `cap`."""
+
+    base: Duration = 10.0
+    cap: Duration = 600.0
+
+    @model_validator(mode="after")
+    def _cap_is_no_less(self) -> "BackoffTable":
+        if self.cap < self.base:
+            raise ValueError("has a cap below its base; write a longer cap")
+        return self
+
+
+class OperationTable(Table):
+    """`[[scheme.operation]]`, or a name in a scheme's `operations`."""
+
+    name: Name
+    spider: str = ""
+    executor: Literal["scrapy", "external"] = "scrapy"
+    arguments: dict[str, str] = {}
+    for_each: Words = None
+    mode: Literal["snapshot", "incremental"] = "snapshot"
+    isolate: bool = False
+    tolerate: TolerateTable = TolerateTable()
+    min_results: Annotated[int, Field(ge=0)] = 1
+    timeout: Duration = 3600.0
+    backoff: BackoffTable = BackoffTable()
+    keep: Duration | None = None
+    kind: str | None = None
+    key: OneOrMany | None = None
+    fields: dict[str, str] = {}
+
+    @property
+    def spider_name(self) -> str:
+        """The spider that does it; by default the operation bears its name."""
+        return self.spider or self.name
+
+
+class SchemeTable(Table):
+    """`[[scheme]]`: either operations, or `includes`."""
+
+    name: Name
+    version: Positive = 1
+    max_errors: Positive = 5
+    operations: list[Name] = []
+    operation: list[OperationTable] = []
+    includes: list[str] = []
+    after: str | None = None
+
+
+class ScheduleTable(Table):
+    """`[[schedule]]`."""
+
+    name: ScheduleName
+    scheme: str
+    cron: str
+    timezone: str = "UTC"
+    arguments: dict[str, str] = {}
+    catch_up: Literal["latest", "none"] = "latest"
+    enabled: bool = True
+
+
+class ProviderFile(Table):
+    """A whole file."""
+
+    provider: ProviderTable
+    scheme: list[SchemeTable] = []
+    schedule: list[ScheduleTable] = []

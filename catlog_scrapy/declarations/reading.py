@@ -1,0 +1,114 @@
+"""The folders of provider files and of views, read; every mistake is collected."""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from catlog_scrapy.declarations.model import (
+    BackoffTable,
+    OperationTable,
+    ProviderFile,
+    ProviderTable,
+    ScheduleTable,
+    SchemeTable,
+    Table,
+    TolerateTable,
+    shown,
+)
+from catlog_scrapy.declarations.source import Place, Source, label, nearest
+from catlog_scrapy.exceptions import DeclarationError
+
+TABLES: dict[tuple[str, ...], type[Table]] = {
+    (): ProviderFile,
+    ("provider",): ProviderTable,
+    ("scheme",): SchemeTable,
+    ("scheme", "operation"): OperationTable,
+    ("scheme", "operation", "tolerate"): TolerateTable,
+    ("scheme", "operation", "backoff"): BackoffTable,
+    ("schedule",): ScheduleTable,
+}
+REMEDIES = {
+    "string_type": "write text in quotes",
+    "int_type": "write a whole number",
+    "bool_type": "write true or false",
+    "list_type": "write a list such as [...]",
+    "dict_type": "write a table such as { name = ... }",
+    "model_type": "write a table such as { name = ... }",
+    "greater_than": "write a whole number above {gt}",
+    "greater_than_equal": "write a whole number from {ge} on",
+    "literal_error": "write {expected}",
+    "too_short": "write at least one",
+}
+SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One provider file: what it says, and where it says it."""
+
+    source: Source
+    file: ProviderFile
+
+
+def read_providers(folder: Path) -> tuple[list[Declared], list[str]]:
+    """The provider files of *folder*, and a line for every mistake in them.
+
+    A file with mistakes is not among the files. Raises DeclarationError for a missing folder:
+    taken for an empty one, it would retire everything.
+    """
+    if not folder.is_dir():
+        raise DeclarationError(
+            f"there is no folder {folder}; make it, or set CATLOG_PROVIDERS to the right one."
+        )
+    declared: list[Declared] = []
+    mistakes: list[str] = []
+    for path in sorted(folder.glob("*.toml")):
+        source, wrong = _read(path)
+        if not wrong:
+            try:
+                declared.append(Declared(source, ProviderFile.model_validate(source.tables)))
+            except ValidationError as error:
+                wrong = [_explain(source, detail) for detail in error.errors()]
+        mistakes += wrong
+    return declared, mistakes
+
+
+def _read(path: Path) -> tuple[Source, list[str]]:
+    """The file as TOML, or the line that says why it is none."""
+    source = Source(label(path))
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return source, [source.mistake((), "it is not UTF-8; save it as UTF-8")]
+    try:
+        return Source(source.name, text, tomllib.loads(text)), []
+    except tomllib.TOMLDecodeError as error:
+        match = SYNTAX.fullmatch(str(error))
+        reason = match[1] if match else str(error)
+        place = f"line {match[2]} column {match[3]}" if match and match[2] else "end of the file"
+        return source, [f"{source.name}: {place}: {reason}; correct the TOML there"]
+
+
+def _explain(source: Source, detail: ErrorDetails) -> str:
+    """A mistake that pydantic found, in the file's own words."""
+    place: Place = detail["loc"]
+    match detail["type"]:
+        case "extra_forbidden":
+            known = TABLES[tuple(step for step in place[:-1] if isinstance(step, str))].model_fields
+            what = f'unknown field "{place[-1]}"; {nearest(str(place[-1]), known)}'
+            return source.mistake(place, what)
+        case "missing" if place == ("provider",):
+            return source.mistake((), 'the table [provider] is missing; add it with name = "..."')
+        case "missing":
+            return source.mistake(place[:-1], f'"{place[-1]}" is missing; add it')
+        case "value_error":
+            return source.mistake(place, str(detail["ctx"]["error"]))
+        case kind:
+            context: dict[str, Any] = detail.get("ctx", {})
+            remedy = REMEDIES.get(kind, detail["msg"]).format(**context)
+            return source.mistake(place, f"is {shown(detail['input'])}; {remedy}")

@@ -1,0 +1,1 @@
+"""What became of the crawl goes to the store."""

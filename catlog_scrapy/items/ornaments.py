@@ -1,0 +1,27 @@
+"""What ornament shops sell, by the year of its release."""
+
+from decimal import Decimal
+from typing import Literal
+
+from catlog_scrapy.items.record import Record
+
+
+class YearLink(Record, key=("vendor", "year"), view="year_links"):
+    """Where a shop lists the products of a year."""
+
+    vendor: str
+    year: int
+    url: str
+
+
+class Product(Record, key=("vendor", "sku", "name", "link"), view="products"):
+    """An ornament in a shop. It has no price where the shop names none."""
+
+    vendor: str
+    sku: str
+    name: str
+    price: Decimal | None
+    brand: str
+    availability: Literal["available", "unavailable"]
+    release_year: int
+    link: str

@@ -1,0 +1,168 @@
+"""The second step: rows go to the database, in batches, off the event loop."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from scrapy.crawler import Crawler
+from sqlalchemy import exc
+
+from catlog_scrapy.attempt import Attempt, running_attempt
+from catlog_scrapy.exceptions import AttemptLost
+from catlog_scrapy.pipelines.check import Checked, Rejected, Row
+from catlog_scrapy.store.results import (
+    MOST_REJECTED,
+    BatchUncertain,
+    copy_batch,
+    settle_batch,
+    store_rejected,
+)
+
+logger = logging.getLogger(__name__)
+
+# A batch is sent when it has so many rows, or so many bytes.
+BATCH_ROWS = 10_000
+BATCH_BYTES = 4 * 1024 * 1024
+# Seconds between two looks at a database that is away.
+PAUSE = 0.5
+
+ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+class StorePipeline:
+    """Hands every checked item's rows to the attempt's writer, and gives the item back."""
+
+    def __init__(self, writer: "ResultWriter") -> None:
+        self.writer = writer
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "StorePipeline":
+        return cls(ResultWriter(running_attempt(crawler)))
+
+    async def process_item(self, checked: Checked) -> Any:
+        """Returns the item itself, for whoever listens to `item_scraped`. Waits while full."""
+        if self.writer.add(checked.rows):
+            await self.writer.room()
+        if checked.rejections:
+            raise Rejected(checked.rejections)
+        return checked.item
+
+
+class ResultWriter:
+    """Gathers the rows of one attempt and sends them, one batch at a time, numbered.
+
+    Two batches at most are in memory: one that is being sent, one that fills. A batch that is
+    full while the other is on its way makes the crawl wait: this is the back-pressure.
+    """
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        instance, number = attempt.claim.attempt
+        self.prefix = f"{instance}\t{number}\t"
+        self.lines: list[bytes] = []
+        self.bytes = 0
+        self.first = 0
+        self.sending: asyncio.Task[None] | None = None
+        self.kept_rejections = 0
+
+    def add(self, rows: list[Row]) -> bool:
+        """Number the *rows* and keep them for the next batch; True when that one is full."""
+        report = self.attempt.report
+        for kind, key, data in rows:
+            value = b"\\N" if data is None else data.replace(b"\\", b"\\\\")
+            head = f"{self.prefix}{report.accepted}\t{kind}\t{key.translate(ESCAPES)}\t"
+            line = b"%b%b\n" % (head.encode(), value)
+            self.lines.append(line)
+            self.bytes += len(line)
+            report.accepted += 1
+        return len(self.lines) >= BATCH_ROWS or self.bytes >= BATCH_BYTES
+
+    async def room(self) -> None:
+        """Wait until the former batch is stored, then send the full one. Raises its error."""
+        while self.sending and not self.sending.done():
+            # Shielded: a cancelled callback must not take the batch along.
+            await asyncio.shield(self.sending)
+        self._raise_if_failed()
+        if len(self.lines) >= BATCH_ROWS or self.bytes >= BATCH_BYTES:
+            self._send()
+
+    async def finish(self) -> None:
+        """Send what is left and wait until all is stored. Raises the error of any batch."""
+        await self._settled()
+        if self.lines:
+            self._send()
+        await self._settled()
+
+    async def _settled(self) -> None:
+        if self.sending:
+            await self.sending
+            self.sending = None
+
+    def _raise_if_failed(self) -> None:
+        if self.sending and self.sending.done():
+            self.sending.result()
+
+    def _send(self) -> None:
+        lines, first = self.lines, self.first
+        self.lines, self.bytes, self.first = [], 0, self.attempt.report.accepted
+        self.sending = asyncio.create_task(asyncio.to_thread(self._store, lines, first))
+
+    def _store(self, lines: list[bytes], first: int) -> None:
+        """Store one batch, exactly once, however often the database goes away meanwhile."""
+        batch = b"".join(lines)
+        stored = False
+        while not stored:
+            try:
+                copy_batch(self.attempt.engine, batch)
+                stored = True
+            except BatchUncertain as uncertain:
+                logger.warning("%s; looking whether the batch is stored", uncertain)
+                backend = uncertain.backend
+                stored = persist(
+                    self.attempt,
+                    lambda backend=backend: settle_batch(  # type: ignore[misc]
+                        self.attempt.engine,
+                        backend,
+                        self.attempt.claim.attempt,
+                        first,
+                        len(lines),
+                    ),
+                )
+            except exc.OperationalError as error:
+                wait_for_database(self.attempt, error)
+
+    async def reject(self, url: str | None, rejected: Rejected) -> None:
+        """Keep rejected items with their reasons, the first thousand of an attempt."""
+        report = self.attempt.report
+        report.rejected += len(rejected.rejections)
+        data, reasons = rejected.rejections[0]
+        report.reasons.setdefault("rejected", f"{'; '.join(reasons)} in {data[:200]} of {url}")
+        room = MOST_REJECTED - self.kept_rejections
+        kept = [(url, data, reasons) for data, reasons in rejected.rejections[:room]]
+        if kept:
+            self.kept_rejections += len(kept)
+            name = self.attempt.claim.attempt
+            await asyncio.to_thread(
+                persist,
+                self.attempt,
+                lambda: store_rejected(self.attempt.engine, name, kept),
+            )
+
+
+def persist[T](attempt: Attempt, work: Callable[[], T]) -> T:
+    """Do *work*, again and again while the database is away. Raises AttemptLost."""
+    while True:
+        try:
+            return work()
+        except exc.OperationalError as error:
+            wait_for_database(attempt, error)
+
+
+def wait_for_database(attempt: Attempt, error: exc.OperationalError) -> None:
+    """Pause before the next try. Raises AttemptLost once the attempt has to stop for good."""
+    if attempt.stop_answer in ("lost", "cancel"):
+        raise AttemptLost(f"the database was away for too long: {error.orig}") from error
+    logger.warning("the database is away: %s", str(error.orig).strip())
+    time.sleep(PAUSE)

@@ -1,0 +1,295 @@
+"""How an attempt ends: complete, fail, release, lost. Whoever is fenced off changes nothing."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Engine
+
+from catlog_scrapy.exceptions import NotFound
+from catlog_scrapy.scheduling.backoff import Backoff
+from catlog_scrapy.store.transactions import lock_catalog, row, run, stop_catalog
+
+# An instance whose worker vanished so often takes its workers with it.
+MOST_LOST = 3
+
+
+class AttemptName(NamedTuple):
+    """One try at one instance: `<uuid>.<number>`."""
+
+    instance: UUID
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.instance}.{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote. Raises NotFound."""
+        instance, _, number = text.rpartition(".")
+        try:
+            return cls(UUID(instance), int(number))
+        except ValueError as error:
+            raise NotFound(f"{text!r} names no attempt; write INSTANCE.NUMBER.") from error
+
+
+@dataclass
+class Report:
+    """What a worker says of its crawl, and what the promise "done means complete" is judged by.
+
+    `accepted`, `rejected` and `dropped` count items, `given_up`, `ignored` and `responses`
+    requests. `errors` are the first exceptions raised, `reasons` the first of what was given up,
+    ignored or rejected, all in words; `raised` counts all exceptions.
+    """
+
+    reason: str = "finished"
+    accepted: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    given_up: int = 0
+    ignored: int = 0
+    responses: int = 0
+    raised: int = 0
+    errors: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+    log: str | None = None
+
+    def judge(self, limits: Mapping[str, Any], stored: int) -> tuple[str, str | None]:
+        """The outcome and, where it is not `done`, the reason, under an attempt's *limits*.
+
+        *stored* is how many rows of the attempt the database holds.
+        """
+        if self.raised:
+            more = f" (and {self.raised - 1} more)" if self.raised > 1 else ""
+            return "failed", f"{self.errors[0]}{more}"
+        if self.reason != "finished":
+            return "failed", f"the spider closed with {self.reason!r}, not 'finished'"
+        tolerate = limits.get("tolerate", {})
+        for name, count, total in (
+            ("given_up", self.given_up, self.given_up + self.responses),
+            ("ignored", self.ignored, self.ignored + self.responses),
+            ("rejected", self.rejected, self.rejected + self.accepted),
+        ):
+            if beyond(count, total, tolerate.get(name, 0)):
+                what = "requests" if name != "rejected" else "items"
+                return (
+                    "incomplete",
+                    f"{count} of {total} {what} {name.replace('_', ' ')}, tolerated"
+                    f" {tolerate.get(name, 0)}; the first: {self.reasons.get(name)}",
+                )
+        if "dropped" in tolerate and beyond(
+            self.dropped, self.dropped + self.accepted, tolerate["dropped"]
+        ):
+            return "incomplete", f"{self.dropped} items dropped, tolerated {tolerate['dropped']}"
+        if self.accepted < limits.get("min_results", 1):
+            return (
+                "incomplete",
+                f"{self.accepted} results, at least {limits.get('min_results', 1)} expected;"
+                " the source is empty or its markup changed",
+            )
+        if stored != self.accepted:
+            return "incomplete", f"{self.accepted} results accepted, but {stored} stored"
+        return "done", None
+
+
+def beyond(count: int, total: int, tolerated: float) -> bool:
+    """Whether *count* of *total* is more than *tolerated*: a count, or below 1 a share."""
+    if isinstance(tolerated, float) and tolerated < 1:
+        return count > tolerated * total
+    return count > tolerated
+
+
+class Held(NamedTuple):
+    """A locked catalog and a locked instance of it, joined with the attempt in question."""
+
+    catalog: Mapping[str, Any]
+    instance: Mapping[str, Any]
+
+
+def complete(engine: Engine, name: AttemptName, report: Report) -> str:
+    """End an attempt whose spider has closed; its outcome, `done` only if all of it is stored.
+
+    The last instance done makes its catalog `publishing`. Safe to repeat: an attempt that has
+    ended answers with its outcome and nothing changes.
+    """
+    with engine.begin() as connection:
+        # Counted before the catalog is locked: a million rows take a moment, and nobody else
+        # writes rows of this attempt.
+        counted = row(
+            connection,
+            """SELECT count(*) AS stored FROM catlog.catalog_operation_instance_result
+               WHERE instance_id = :instance AND attempt = :number""",
+            instance=name.instance,
+            number=name.number,
+        )
+        held = _held(connection, name)
+        if held.instance["outcome"]:
+            return str(held.instance["outcome"])
+        stored = counted["stored"] if counted else 0
+        outcome, error = report.judge(held.instance["limits"], stored)
+        _close(connection, held, outcome, error, report)
+        return outcome
+
+
+def fail(
+    engine: Engine,
+    name: AttemptName,
+    error: str,
+    *,
+    outcome: str = "failed",
+    report: Report | None = None,
+) -> str:
+    """End an attempt that cannot be completed, for the reason *error*; its outcome.
+
+    *outcome* is `failed`, `timed_out` or `cancelled`. Safe to repeat.
+    """
+    with engine.begin() as connection:
+        held = _held(connection, name)
+        if held.instance["outcome"]:
+            return str(held.instance["outcome"])
+        _close(connection, held, outcome, error, report or Report())
+        return outcome
+
+
+def release(engine: Engine, name: AttemptName, report: Report | None = None) -> str:
+    """Give an attempt back unfinished because its worker stops; it costs the catalog no error."""
+    return fail(engine, name, "released: its worker stopped", outcome="released", report=report)
+
+
+def close_lost(connection: Connection, held: Held) -> None:
+    """End a locked attempt whose lease expired."""
+    if held.instance["late"]:
+        _close(connection, held, "timed_out", "it ran past its time limit", Report())
+    else:
+        node = held.instance["node"]
+        _close(connection, held, "lost", f"its worker on {node} vanished", Report())
+
+
+def _held(connection: Connection, name: AttemptName) -> Held:
+    """Lock the instance of an attempt, its catalog first. Raises NotFound."""
+    found = row(
+        connection,
+        "SELECT catalog_id FROM catlog.catalog_scheme_operation_instance WHERE id = :id",
+        id=name.instance,
+    )
+    if found is None:
+        raise NotFound(f"no attempt {name}.")
+    catalog = lock_catalog(connection, found["catalog_id"])
+    instance = row(
+        connection,
+        """SELECT i.*, a.outcome, a.limits, a.attempt AS asked
+           FROM catlog.catalog_scheme_operation_instance i
+           JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = :number
+           WHERE i.id = :id FOR NO KEY UPDATE OF i""",
+        id=name.instance,
+        number=name.number,
+    )
+    if instance is None:
+        raise NotFound(f"no attempt {name}.")
+    return Held(catalog, instance)
+
+
+def _close(
+    connection: Connection, held: Held, outcome: str, error: str | None, report: Report
+) -> None:
+    """Write down how the attempt ended, and move its instance and catalog on."""
+    catalog, instance = held
+    if instance["state"] == "cancelled":
+        outcome, error = "cancelled", catalog["error"]
+    run(
+        connection,
+        """UPDATE catlog.instance_attempt SET outcome = :outcome, error = :error,
+               finished_at = clock_timestamp(), log = coalesce(:log, log),
+               stats = CAST(:stats AS jsonb), accepted = :accepted, rejected = :rejected,
+               dropped = :dropped
+           WHERE instance_id = :id AND attempt = :attempt""",
+        id=instance["id"],
+        attempt=instance["attempt"],
+        outcome=outcome,
+        error=error.replace("\0", "\\0") if error else None,
+        log=report.log,
+        stats=_json(report.stats),
+        accepted=report.accepted,
+        rejected=report.rejected,
+        dropped=report.dropped,
+    )
+    match outcome:
+        case "done":
+            _move(connection, instance, "done", lost=0)
+            _publish_if_last(connection, catalog)
+        case "released":
+            _move(connection, instance, "new")
+        case "cancelled":
+            _move(connection, instance, "cancelled")
+        case "lost" if instance["lost"] + 1 < MOST_LOST:
+            _move(connection, instance, "new", lost=instance["lost"] + 1)
+        case "lost":
+            _move(connection, instance, "failed", lost=MOST_LOST)
+            stop_catalog(connection, catalog, "failed", f"lost {MOST_LOST} times in a row: {error}")
+        case _:
+            _count_failure(connection, held, error or outcome)
+
+
+def _count_failure(connection: Connection, held: Held, error: str) -> None:
+    catalog, instance = held
+    limits = instance["limits"]
+    errors = catalog["errors"] + 1
+    failures = instance["failures"] + 1
+    run(
+        connection,
+        "UPDATE catlog.catalog SET errors = :errors WHERE id = :id",
+        id=catalog["id"],
+        errors=errors,
+    )
+    if errors >= limits["max_errors"]:
+        _move(connection, instance, "failed", failures=failures, lost=0)
+        stop_catalog(connection, catalog, "failed", f"{errors} attempts failed; the last: {error}")
+        return
+    backoff = Backoff(limits["backoff_base"], limits["backoff_cap"])
+    wait = backoff.delay(failures, random.random())
+    _move(connection, instance, "new", failures=failures, lost=0, wait=wait)
+
+
+def _move(
+    connection: Connection,
+    instance: Mapping[str, Any],
+    state: str,
+    *,
+    failures: int | None = None,
+    lost: int | None = None,
+    wait: float = 0.0,
+) -> None:
+    """Give the slot back, in the given state; the instance is available in *wait* seconds."""
+    run(
+        connection,
+        """UPDATE catlog.catalog_scheme_operation_instance
+           SET state = :state, node = NULL, lease_expires_at = NULL, failures = :failures,
+               lost = :lost, available_at = clock_timestamp() + make_interval(secs => :wait)
+           WHERE id = :id""",
+        id=instance["id"],
+        state=state,
+        failures=instance["failures"] if failures is None else failures,
+        lost=instance["lost"] if lost is None else lost,
+        wait=wait,
+    )
+
+
+def _publish_if_last(connection: Connection, catalog: Mapping[str, Any]) -> None:
+    run(
+        connection,
+        """UPDATE catlog.catalog SET state = 'publishing', publish_at = clock_timestamp()
+           WHERE id = :id AND state = 'loading' AND NOT EXISTS (
+               SELECT 1 FROM catlog.catalog_scheme_operation_instance
+               WHERE catalog_id = :id AND state <> 'done')""",
+        id=catalog["id"],
+    )
+
+
+def _json(stats: Mapping[str, Any]) -> str:
+    """Scrapy's statistics as JSON; what JSON does not know is written as text."""
+    text = orjson.dumps(stats, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return text.replace("\\u0000", "")

@@ -1,0 +1,400 @@
+"""The life of a catalog: create, start, cancel, retry."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import orjson
+from sqlalchemy import Connection, Engine
+
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.store.transactions import (
+    OPEN_STATES,
+    lock_catalog,
+    row,
+    rows,
+    run,
+    settle_parent,
+    stop_catalog,
+)
+
+DUE_AT = "{due_at"
+
+
+def create(
+    engine: Engine,
+    provider: str,
+    scheme: str,
+    *,
+    operation: str | None = None,
+    arguments: Mapping[str, str] | None = None,
+    origin: str = "load",
+    priority: int = 0,
+) -> UUID:
+    """A new catalog of the scheme's present version; it waits to be started.
+
+    *operation* or *arguments* narrow it: it then removes no record. Raises NotFound.
+    """
+    with engine.begin() as connection:
+        found = find_scheme(connection, provider, scheme)
+        if operation and not row(
+            connection,
+            """SELECT 1 FROM catlog.catalog_scheme_operation
+               WHERE scheme_id = :scheme AND name = :name""",
+            scheme=found["id"],
+            name=operation,
+        ):
+            names = rows(
+                connection,
+                "SELECT name FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme",
+                scheme=found["id"],
+            )
+            known = ", ".join(name["name"] for name in names) or "none"
+            raise NotFound(f"{provider}/{scheme} has no operation {operation!r}; it has {known}.")
+        return insert(
+            connection,
+            found,
+            arguments=arguments or {},
+            operation=operation,
+            origin=origin,
+            priority=priority,
+        )
+
+
+def find_scheme(connection: Connection, provider: str, scheme: str) -> Mapping[str, Any]:
+    """The present version of a scheme. Raises NotFound, naming those there are."""
+    found = row(
+        connection,
+        """SELECT s.* FROM catlog.catalog_scheme s
+           JOIN catlog.provider p ON p.id = s.provider_id
+           WHERE p.name = :provider AND s.name = :scheme AND s.retired_at IS NULL""",
+        provider=provider,
+        scheme=scheme,
+    )
+    if found:
+        return found
+    names = rows(
+        connection,
+        """SELECT p.name || '/' || s.name AS name FROM catlog.catalog_scheme s
+           JOIN catlog.provider p ON p.id = s.provider_id
+           WHERE s.retired_at IS NULL ORDER BY 1""",
+    )
+    known = ", ".join(name["name"] for name in names) or "none yet; run scrapy apply"
+    raise NotFound(f"no scheme {provider}/{scheme}; there are: {known}.")
+
+
+def insert(
+    connection: Connection,
+    scheme: Mapping[str, Any],
+    *,
+    arguments: Mapping[str, str],
+    operation: str | None = None,
+    origin: str,
+    priority: int = 0,
+    schedule_id: UUID | None = None,
+    due_at: dt.datetime | None = None,
+    parent_id: UUID | None = None,
+    state: str = "waiting",
+    error: str | None = None,
+) -> UUID | None:
+    """Add a catalog; None where its schedule already has one for this due time."""
+    speaks_for_due = due_at is not None and uses_due_at(connection, scheme["id"], arguments)
+    found = row(
+        connection,
+        """INSERT INTO catlog.catalog (provider_id, scheme_id, parent_id, schedule_id, due_at,
+               as_of, arguments, operation, whole, origin, priority, state, error, finished_at)
+           VALUES (:provider, :scheme, :parent, :schedule, :due_at, :as_of,
+               CAST(:arguments AS jsonb), :operation, :whole, :origin, :priority, :state, :error,
+               CASE WHEN :state = 'skipped' THEN clock_timestamp() END)
+           ON CONFLICT (schedule_id, due_at) DO NOTHING RETURNING id""",
+        provider=scheme["provider_id"],
+        scheme=scheme["id"],
+        parent=parent_id,
+        schedule=schedule_id,
+        due_at=due_at,
+        as_of=due_at if speaks_for_due else None,
+        arguments=orjson.dumps(dict(arguments)).decode(),
+        operation=operation,
+        whole=operation is None and not arguments,
+        origin=origin,
+        priority=priority,
+        state=state,
+        error=error,
+    )
+    return found["id"] if found else None
+
+
+def uses_due_at(
+    connection: Connection, scheme_id: UUID, arguments: Mapping[str, str] | None = None
+) -> bool:
+    """Whether the arguments of a scheme's catalogs are filled in from the due time."""
+    if any(DUE_AT in str(value) for value in (arguments or {}).values()):
+        return True
+    return bool(
+        row(
+            connection,
+            """SELECT 1 FROM catlog.catalog_scheme_operation
+               WHERE scheme_id = :scheme AND strpos(arguments::text, :due_at) > 0""",
+            scheme=scheme_id,
+            due_at=DUE_AT,
+        )
+    )
+
+
+def start_waiting(engine: Engine) -> int:
+    """Start every waiting catalog that nothing holds back; how many."""
+    with engine.connect() as connection:
+        ready = rows(
+            connection,
+            """SELECT c.id FROM catlog.catalog c
+               JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+               WHERE c.state = 'waiting' AND NOT EXISTS (
+                   SELECT 1 FROM catlog.catalog earlier
+                   JOIN catlog.catalog_scheme e ON e.id = earlier.scheme_id
+                   WHERE e.provider_id = s.provider_id AND e.name = s.after
+                     AND earlier.state IN ('waiting', 'loading', 'publishing')
+                     AND coalesce(earlier.due_at, earlier.created_at)
+                         <= coalesce(c.due_at, c.created_at))
+               ORDER BY c.priority DESC, c.created_at""",
+        )
+    return sum(start(engine, catalog["id"]) for catalog in ready)
+
+
+def start(engine: Engine, catalog_id: UUID) -> bool:
+    """Make a waiting catalog's instances, or its sub-catalogs; False where another one does."""
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["state"] != "waiting":
+            return False
+        run(
+            connection,
+            """UPDATE catlog.catalog SET state = 'loading', started_at = clock_timestamp()
+               WHERE id = :id""",
+            id=catalog_id,
+        )
+        scheme = row(
+            connection,
+            "SELECT * FROM catlog.catalog_scheme WHERE id = :id",
+            id=catalog["scheme_id"],
+        )
+        if scheme is None:
+            raise NotFound(f"catalog {catalog_id} has no scheme.")
+        if scheme["includes"]:
+            _include(connection, catalog, scheme)
+        else:
+            _expand(connection, catalog)
+    return True
+
+
+def _include(connection: Connection, catalog: Mapping[str, Any], scheme: Mapping[str, Any]) -> None:
+    for name in scheme["includes"]:
+        included = row(
+            connection,
+            """SELECT * FROM catlog.catalog_scheme
+               WHERE provider_id = :provider AND name = :name AND retired_at IS NULL""",
+            provider=scheme["provider_id"],
+            name=name,
+        )
+        if included is None:
+            stop_catalog(connection, catalog, "failed", f"the included scheme {name} is retired")
+            return
+        insert(
+            connection,
+            included,
+            arguments=catalog["arguments"],
+            origin="include",
+            priority=catalog["priority"],
+            due_at=catalog["due_at"],
+            parent_id=catalog["id"],
+        )
+
+
+def _expand(connection: Connection, catalog: Mapping[str, Any]) -> None:
+    """One instance for each operation and part. An operation without any is an error."""
+    operations = rows(
+        connection,
+        """SELECT * FROM catlog.catalog_scheme_operation
+           WHERE scheme_id = :scheme AND (CAST(:only AS text) IS NULL OR name = :only)
+           ORDER BY name""",
+        scheme=catalog["scheme_id"],
+        only=catalog["operation"],
+    )
+    due_at = _local_due_at(connection, catalog)
+    instances: list[dict[str, Any]] = []
+    for operation in operations:
+        parts = _parts(connection, catalog, operation["for_each"])
+        if not parts:
+            stop_catalog(
+                connection,
+                catalog,
+                "failed",
+                f"nothing to load: {operation['name']} runs for each of"
+                f" {operation['for_each']!r}, and there are none; load those first",
+            )
+            return
+        given = {
+            name: value.format(due_at=due_at) if DUE_AT in value else value
+            for name, value in catalog["arguments"].items()
+        }
+        for part, fields in parts:
+            filled = {
+                name: str(template).format_map({**fields, "part": part, "due_at": due_at})
+                for name, template in operation["arguments"].items()
+            }
+            instances.append(
+                {
+                    "catalog": catalog["id"],
+                    "operation": operation["id"],
+                    "provider": catalog["provider_id"],
+                    "part": part,
+                    "arguments": orjson.dumps({**filled, **given}).decode(),
+                    "priority": catalog["priority"],
+                }
+            )
+    if not instances:
+        stop_catalog(connection, catalog, "failed", "nothing to load: the scheme has no operation")
+        return
+    _insert_instances(connection, instances)
+
+
+def _insert_instances(connection: Connection, instances: Sequence[Mapping[str, Any]]) -> None:
+    columns = {name: [instance[name] for instance in instances] for name in instances[0]}
+    run(
+        connection,
+        """INSERT INTO catlog.catalog_scheme_operation_instance
+               (catalog_id, operation_id, provider_id, part, arguments, priority)
+           SELECT catalog, operation, provider, part, CAST(arguments AS jsonb), priority
+           FROM unnest(CAST(:catalog AS uuid[]), CAST(:operation AS uuid[]),
+               CAST(:provider AS uuid[]), CAST(:part AS text[]), CAST(:arguments AS text[]),
+               CAST(:priority AS int[]))
+               AS given (catalog, operation, provider, part, arguments, priority)""",
+        **columns,
+    )
+
+
+def _local_due_at(connection: Connection, catalog: Mapping[str, Any]) -> dt.datetime:
+    """The due time in its schedule's time zone; a catalog made by hand is due when made."""
+    schedule = row(
+        connection,
+        "SELECT timezone FROM catlog.schedule WHERE id = :id",
+        id=catalog["schedule_id"],
+    )
+    instant: dt.datetime = catalog["due_at"] or catalog["created_at"]
+    return instant.astimezone(ZoneInfo(schedule["timezone"] if schedule else "UTC"))
+
+
+def _parts(
+    connection: Connection, catalog: Mapping[str, Any], for_each: str | list[str] | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """The parts of an operation with their fields; an argument that names a field narrows them."""
+    if for_each is None:
+        return [("", {})]
+    if isinstance(for_each, str):
+        found = rows(
+            connection,
+            """SELECT key, data FROM catlog.record
+               WHERE provider_id = :provider AND kind = :kind AND removed_at IS NULL
+               ORDER BY key""",
+            provider=catalog["provider_id"],
+            kind=for_each,
+        )
+        parts = [(record["key"], dict(record["data"])) for record in found]
+    else:
+        parts = [(word, {}) for word in for_each]
+    return [
+        (part, fields)
+        for part, fields in parts
+        if all(
+            str({**fields, "part": part}.get(name, value)) == value
+            for name, value in catalog["arguments"].items()
+        )
+    ]
+
+
+def cancel(engine: Engine, catalog_id: UUID) -> None:
+    """Stop an open catalog and its sub-catalogs. Raises NotFound, NotPossible."""
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["state"] not in OPEN_STATES:
+            raise NotPossible(
+                f"catalog {catalog_id} is {catalog['state']}; only an open one can be cancelled."
+            )
+        _cancel(connection, catalog)
+
+
+def _cancel(connection: Connection, catalog: Mapping[str, Any]) -> None:
+    for child in _children(connection, catalog["id"]):
+        if child["state"] in OPEN_STATES:
+            _cancel(connection, child)
+    stop_catalog(connection, catalog, "cancelled", "cancelled by request")
+
+
+def _children(connection: Connection, catalog_id: UUID) -> list[Mapping[str, Any]]:
+    return rows(
+        connection,
+        "SELECT * FROM catlog.catalog WHERE parent_id = :id ORDER BY id FOR NO KEY UPDATE",
+        id=catalog_id,
+    )
+
+
+def retry(engine: Engine, catalog_id: UUID) -> None:
+    """Load again what a failed or cancelled catalog lacks; what is done stays done.
+
+    Raises NotFound, or NotPossible where it has not failed or its rows were purged.
+    """
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["state"] not in ("failed", "cancelled"):
+            raise NotPossible(
+                f"catalog {catalog_id} is {catalog['state']}; only a failed or cancelled one"
+                " can be retried."
+            )
+        if catalog["purged_at"]:
+            raise NotPossible(
+                f"catalog {catalog_id} was purged on {catalog['purged_at']:%Y-%m-%d}: what was done"
+                " of it is gone. Make a new one with scrapy load."
+            )
+        _retry(connection, catalog)
+
+
+def _retry(connection: Connection, catalog: Mapping[str, Any]) -> None:
+    for child in _children(connection, catalog["id"]):
+        if child["state"] in ("failed", "cancelled") and not child["purged_at"]:
+            _retry(connection, child)
+    # An attempt that a cancellation overtook is not to be taken for a running one.
+    run(
+        connection,
+        """UPDATE catlog.instance_attempt a
+           SET outcome = 'cancelled', finished_at = clock_timestamp()
+           FROM catlog.catalog_scheme_operation_instance i
+           WHERE i.catalog_id = :id AND a.instance_id = i.id AND a.outcome IS NULL""",
+        id=catalog["id"],
+    )
+    run(
+        connection,
+        """UPDATE catlog.catalog_scheme_operation_instance i
+           SET state = 'new', failures = 0, lost = 0, node = NULL, lease_expires_at = NULL,
+               available_at = clock_timestamp()
+           FROM (SELECT id FROM catlog.catalog_scheme_operation_instance
+                 WHERE catalog_id = :id AND state IN ('failed', 'cancelled')
+                 ORDER BY id FOR NO KEY UPDATE) AS again
+           WHERE i.id = again.id""",
+        id=catalog["id"],
+    )
+    run(
+        connection,
+        """UPDATE catlog.catalog c SET errors = 0, error = NULL, finished_at = NULL,
+               publish_failures = 0, publish_at = NULL,
+               state = CASE
+                   WHEN EXISTS (SELECT 1 FROM catlog.catalog WHERE parent_id = c.id) THEN 'loading'
+                   WHEN NOT EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance
+                                    WHERE catalog_id = c.id) THEN 'waiting'
+                   WHEN EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance
+                                WHERE catalog_id = c.id AND state <> 'done') THEN 'loading'
+                   ELSE 'publishing' END
+           WHERE id = :id""",
+        id=catalog["id"],
+    )
+    settle_parent(connection, catalog["parent_id"])

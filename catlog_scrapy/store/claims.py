@@ -1,0 +1,289 @@
+"""Who may run what, and for how long: claim, heartbeat, reap."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from catlog_scrapy.exceptions import NotFound, SchemaMismatch
+from catlog_scrapy.migrations import head
+from catlog_scrapy.store.attempts import AttemptName, Held, close_lost
+from catlog_scrapy.store.transactions import row, rows, try_lock_catalog
+
+known_revision = cache(head)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An attempt that this worker holds, with all that running it needs.
+
+    `kinds` are the record types of a spider that has none: name, key and fields. `seconds` is how
+    long it may run.
+    """
+
+    attempt: AttemptName
+    catalog: UUID
+    provider: str
+    scheme: str
+    operation: str
+    part: str
+    spider: str
+    isolate: bool
+    arguments: dict[str, str]
+    base_url: str | None
+    limits: dict[str, Any]
+    kinds: list[dict[str, Any]]
+    seconds: float
+
+    @property
+    def title(self) -> str:
+        """What people call it: `provider/scheme/operation part`."""
+        return f"{self.provider}/{self.scheme}/{self.operation} {self.part}".rstrip()
+
+
+CLAIM_COLUMNS = """
+    i.id AS instance, i.attempt, i.catalog_id, i.part, i.arguments,
+    p.name AS provider, p.base_url, s.name AS scheme, o.name AS operation, o.spider, o.isolate,
+    o.timeout AS seconds,
+    (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'key', k.key,
+         'fields', k.fields) ORDER BY k.name), '[]') FROM catlog.kind k
+     WHERE k.operation_id = o.id) AS kinds"""
+CLAIM_TABLES = """
+    JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+    JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+    JOIN catlog.provider p ON p.id = i.provider_id"""
+
+
+def claim(
+    engine: Engine,
+    node: str,
+    *,
+    limit: int = 1,
+    lease: float = 60.0,
+    catalogs: Sequence[UUID] | None = None,
+    executor: str = "scrapy",
+    job: str | None = None,
+) -> list[Claim]:
+    """Up to *limit* instances of one provider, by priority, then age; [] where none is free now.
+
+    *lease* is in seconds. *catalogs* narrows it to these. Raises SchemaMismatch when the database
+    has moved to another revision: this worker must not go on.
+    """
+    values = {
+        "catalogs": [str(catalog) for catalog in catalogs] if catalogs is not None else None,
+        "executor": executor,
+    }
+    with engine.begin() as connection:
+        version = row(connection, "SELECT version_num FROM catlog.alembic_version")
+        if version is None or version["version_num"] != known_revision():
+            raise SchemaMismatch(
+                "the database has moved to another revision; restart with its catlog."
+            )
+        provider = row(
+            connection,
+            """SELECT p.id, p.max_running FROM catlog.provider p
+               CROSS JOIN LATERAL (
+                   SELECT i.priority, i.position
+                   FROM catlog.catalog_scheme_operation_instance i
+                   JOIN catlog.catalog_scheme_operation o
+                       ON o.id = i.operation_id AND o.executor = :executor
+                   WHERE i.provider_id = p.id AND i.state = 'new' AND i.available_at <= now()
+                     AND (CAST(:catalogs AS uuid[]) IS NULL
+                          OR i.catalog_id = ANY(CAST(:catalogs AS uuid[])))
+                   ORDER BY i.priority DESC, i.position LIMIT 1) AS first
+               WHERE p.max_running IS NULL OR p.max_running > (
+                   SELECT count(*) FROM catlog.catalog_scheme_operation_instance r
+                   WHERE r.provider_id = p.id AND r.node IS NOT NULL)
+               ORDER BY first.priority DESC, first.position LIMIT 1
+               FOR NO KEY UPDATE OF p SKIP LOCKED""",
+            **values,
+        )
+        if provider is None:
+            return []
+        # A new statement sees what ran when the provider's row became ours; the one that locked
+        # it does not, and would let more run than max_running.
+        candidates = rows(
+            connection,
+            """SELECT i.id, c.id AS catalog_id, c.as_of IS NULL AS first
+               FROM catlog.catalog_scheme_operation_instance i
+               JOIN catlog.catalog_scheme_operation o
+                   ON o.id = i.operation_id AND o.executor = :executor
+               JOIN catlog.catalog c ON c.id = i.catalog_id
+               WHERE i.provider_id = :provider AND i.state = 'new' AND i.available_at <= now()
+                 AND (CAST(:catalogs AS uuid[]) IS NULL
+                      OR i.catalog_id = ANY(CAST(:catalogs AS uuid[])))
+               ORDER BY i.priority DESC, i.position
+               LIMIT greatest(0, least(:limit, CAST(:max_running AS int) - (
+                   SELECT count(*) FROM catlog.catalog_scheme_operation_instance r
+                   WHERE r.provider_id = :provider AND r.node IS NOT NULL)))""",
+            provider=provider["id"],
+            limit=limit,
+            max_running=provider["max_running"],
+            **values,
+        )
+        if not candidates:
+            return []
+        first = sorted({c["catalog_id"] for c in candidates if c["first"]})
+        if first:
+            rows(
+                connection,
+                """UPDATE catlog.catalog c SET as_of = clock_timestamp()
+                   FROM (SELECT id FROM catlog.catalog
+                         WHERE id = ANY(CAST(:ids AS uuid[])) AND as_of IS NULL
+                         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS first
+                   WHERE c.id = first.id RETURNING c.id""",
+                ids=[str(catalog) for catalog in first],
+            )
+        taken = rows(
+            connection,
+            f"""WITH free AS (
+                    SELECT i.id FROM catlog.catalog_scheme_operation_instance i
+                    JOIN catlog.catalog c ON c.id = i.catalog_id
+                    WHERE i.id = ANY(CAST(:ids AS uuid[])) AND i.state = 'new'
+                      AND c.state = 'loading' AND c.as_of IS NOT NULL
+                    ORDER BY i.id FOR NO KEY UPDATE OF i SKIP LOCKED),
+                i AS (
+                    UPDATE catlog.catalog_scheme_operation_instance i
+                    SET state = 'running', attempt = attempt + 1, node = :node,
+                        lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
+                    FROM free WHERE i.id = free.id RETURNING i.*),
+                claimed AS (SELECT {CLAIM_COLUMNS}, i.priority, i.position FROM i {CLAIM_TABLES}),
+                begun AS (
+                    INSERT INTO catlog.instance_attempt
+                        (instance_id, attempt, node, job, deadline_at, limits)
+                    SELECT i.id, i.attempt, :node, :job,
+                        clock_timestamp() + make_interval(secs => o.timeout),
+                        jsonb_build_object('tolerate', o.tolerate, 'min_results', o.min_results,
+                            'timeout', o.timeout, 'backoff_base', o.backoff_base,
+                            'backoff_cap', o.backoff_cap, 'max_errors', s.max_errors)
+                    FROM i {CLAIM_TABLES}
+                    RETURNING instance_id, limits)
+                SELECT claimed.*, begun.limits FROM claimed
+                JOIN begun ON begun.instance_id = claimed.instance
+                ORDER BY claimed.priority DESC, claimed.position""",
+            ids=[str(candidate["id"]) for candidate in candidates],
+            node=node,
+            job=job,
+            lease=lease,
+        )
+        return [_claim(found) for found in taken]
+
+
+def claimed(engine: Engine, name: AttemptName) -> Claim:
+    """The claim of a running attempt, for the process that is to run it. Raises NotFound."""
+    with engine.connect() as connection:
+        found = row(
+            connection,
+            f"""SELECT {CLAIM_COLUMNS}, a.limits
+                FROM catlog.catalog_scheme_operation_instance i
+                JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
+                {CLAIM_TABLES}
+                WHERE i.id = :instance AND i.attempt = :number AND i.state = 'running'""",
+            instance=name.instance,
+            number=name.number,
+        )
+    if found is None:
+        raise NotFound(f"attempt {name} is not running; it was lost, or it never was.")
+    return _claim(found)
+
+
+def _claim(found: Any) -> Claim:
+    return Claim(
+        attempt=AttemptName(found["instance"], found["attempt"]),
+        catalog=found["catalog_id"],
+        provider=found["provider"],
+        scheme=found["scheme"],
+        operation=found["operation"],
+        part=found["part"],
+        spider=found["spider"],
+        isolate=found["isolate"],
+        arguments=found["arguments"],
+        base_url=found["base_url"],
+        limits=found["limits"],
+        kinds=found["kinds"],
+        seconds=found["seconds"],
+    )
+
+
+def heartbeat(
+    engine: Engine, attempts: Sequence[AttemptName], *, lease: float = 60.0
+) -> dict[AttemptName, str]:
+    """Renew the leases of *attempts* for *lease* seconds, in one statement.
+
+    Answers each with `go`, `cancel` (its catalog stopped), `timed_out` (past its deadline) or
+    `lost` (it is another worker's now). A row that is locked is being changed: it is told `go`
+    and renewed the next time.
+    """
+    with engine.begin() as connection:
+        answers = rows(
+            connection,
+            """WITH held AS (
+                   SELECT * FROM unnest(CAST(:instances AS uuid[]), CAST(:numbers AS int[]))
+                       AS held (instance, number)),
+               free AS (
+                   SELECT i.id FROM catlog.catalog_scheme_operation_instance i
+                   JOIN held ON held.instance = i.id AND held.number = i.attempt
+                   JOIN catlog.instance_attempt a
+                       ON a.instance_id = i.id AND a.attempt = i.attempt
+                   WHERE i.state = 'running' AND a.deadline_at > clock_timestamp()
+                   FOR NO KEY UPDATE OF i SKIP LOCKED),
+               renewed AS (
+                   UPDATE catlog.catalog_scheme_operation_instance i
+                   SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
+                   FROM free WHERE i.id = free.id)
+               SELECT held.instance, held.number, CASE
+                   WHEN i.attempt <> held.number OR i.state IN ('new', 'done') THEN 'lost'
+                   WHEN i.state = 'running' AND c.state = 'loading' THEN
+                       CASE WHEN a.deadline_at > clock_timestamp() THEN 'go' ELSE 'timed_out' END
+                   ELSE 'cancel' END AS answer
+               FROM held
+               JOIN catlog.catalog_scheme_operation_instance i ON i.id = held.instance
+               JOIN catlog.catalog c ON c.id = i.catalog_id
+               LEFT JOIN catlog.instance_attempt a
+                   ON a.instance_id = held.instance AND a.attempt = held.number""",
+            instances=[str(name.instance) for name in attempts],
+            numbers=[name.number for name in attempts],
+            lease=lease,
+        )
+    said = {AttemptName(a["instance"], a["number"]): a["answer"] for a in answers}
+    return {name: said.get(name, "lost") for name in attempts}
+
+
+def reap(engine: Engine, *, lease: float = 60.0) -> int:
+    """End the attempts whose lease expired; how many.
+
+    Not within one *lease* (seconds) after the server's own start: their workers could not renew.
+    """
+    with engine.connect() as connection:
+        expired = rows(
+            connection,
+            """SELECT id, catalog_id FROM catlog.catalog_scheme_operation_instance
+               WHERE node IS NOT NULL AND lease_expires_at < clock_timestamp()
+                 AND clock_timestamp()
+                     > pg_postmaster_start_time() + make_interval(secs => :lease)""",
+            lease=lease,
+        )
+    return sum(_reap_one(engine, instance["id"], instance["catalog_id"]) for instance in expired)
+
+
+def _reap_one(engine: Engine, instance_id: UUID, catalog_id: UUID) -> bool:
+    with engine.begin() as connection:
+        catalog = try_lock_catalog(connection, catalog_id)
+        if catalog is None:
+            return False
+        found = row(
+            connection,
+            """SELECT i.*, a.deadline_at < clock_timestamp() AS late, a.limits, a.outcome
+               FROM catlog.catalog_scheme_operation_instance i
+               JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
+               WHERE i.id = :id AND i.node IS NOT NULL AND i.lease_expires_at < clock_timestamp()
+               FOR NO KEY UPDATE OF i SKIP LOCKED""",
+            id=instance_id,
+        )
+        if found is None:
+            return False
+        close_lost(connection, Held(catalog, found))
+        return True

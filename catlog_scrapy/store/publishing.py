@@ -1,0 +1,297 @@
+"""A loaded catalog becomes the current picture: all of it, at once, in one transaction."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Engine, exc
+
+from catlog_scrapy.exceptions import PublishRefused
+from catlog_scrapy.store.attempts import beyond
+from catlog_scrapy.store.results import purge_losers
+from catlog_scrapy.store.transactions import (
+    lock_catalog,
+    row,
+    rows,
+    run,
+    settle_parent,
+    stop_catalog,
+)
+
+# The share of an operation's records that one load may remove, unless it says otherwise.
+MOST_REMOVED = 0.5
+# Seconds to wait after a failed publish, for each failure so far, and at most.
+WAIT, LONGEST_WAIT = 5.0, 600.0
+
+# The first number of the advisory locks, so that they do not meet those of other programs.
+PUBLISH_LOCK = 4_226_002
+
+
+def publish_next(engine: Engine) -> UUID | None:
+    """Publish one catalog that waits for it; its id, or None where none can be taken now.
+
+    A publish that fails leaves the catalog `publishing`, to be tried again later without a crawl.
+    """
+    with engine.connect() as connection:
+        waiting = rows(
+            connection,
+            """SELECT id FROM catlog.catalog
+               WHERE state = 'publishing' AND publish_at <= clock_timestamp()
+               ORDER BY as_of, created_at""",
+        )
+    return next((c["id"] for c in waiting if publish(engine, c["id"])), None)
+
+
+def publish(engine: Engine, catalog_id: UUID) -> bool:
+    """Publish this catalog; False where another one publishes for its provider just now."""
+    try:
+        with engine.begin() as connection:
+            if not _publish(connection, catalog_id):
+                return False
+    except PublishRefused as refused:
+        with engine.begin() as connection:
+            catalog = lock_catalog(connection, catalog_id)
+            if catalog["state"] == "publishing":
+                stop_catalog(connection, catalog, "failed", str(refused))
+        return True
+    except exc.DBAPIError as error:
+        _try_later(engine, catalog_id, str(error.orig).strip())
+        raise
+    with engine.begin() as connection:
+        purge_losers(connection, catalog_id)
+    return True
+
+
+def _try_later(engine: Engine, catalog_id: UUID, error: str) -> None:
+    with engine.begin() as connection:
+        run(
+            connection,
+            """UPDATE catlog.catalog SET publish_failures = publish_failures + 1,
+                   error = :error, publish_at = clock_timestamp()
+                       + make_interval(secs => least(:longest, :wait * (publish_failures + 1)))
+               WHERE id = :id AND state = 'publishing'""",
+            id=catalog_id,
+            error=f"publishing failed, it will be tried again: {error}",
+            wait=WAIT,
+            longest=LONGEST_WAIT,
+        )
+
+
+def _publish(connection: Connection, catalog_id: UUID) -> bool:
+    # Sorts and hash tables of a large publish belong in memory, and it may take its time.
+    run(connection, "SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '256MB'")
+    locked = row(
+        connection,
+        """SELECT pg_try_advisory_xact_lock(:key, hashtext(provider_id::text)) AS ours
+           FROM catlog.catalog WHERE id = :id""",
+        key=PUBLISH_LOCK,
+        id=catalog_id,
+    )
+    if locked is None or not locked["ours"]:
+        return False
+    catalog = lock_catalog(connection, catalog_id)
+    if catalog["state"] != "publishing":
+        return False
+    now = row(connection, "SELECT clock_timestamp() AS now")
+    counts: dict[str, int] = {}
+    for operation in _operations(connection, catalog_id):
+        values = {
+            "catalog": catalog_id,
+            "operation": operation["id"],
+            "provider": catalog["provider_id"],
+            "as_of": catalog["as_of"],
+            "now": now["now"] if now else None,
+            "kinds": operation["kinds"],
+            "removes": catalog["whole"] and operation["mode"] == "snapshot",
+        }
+        for name, count in _publish_operation(connection, operation, values).items():
+            counts[name] = counts.get(name, 0) + count
+    run(
+        connection,
+        """UPDATE catlog.catalog SET state = 'loaded', finished_at = clock_timestamp(),
+               published = CAST(:counts AS jsonb), error = NULL WHERE id = :id""",
+        id=catalog_id,
+        counts=orjson.dumps(counts).decode(),
+    )
+    settle_parent(connection, catalog["parent_id"])
+    return True
+
+
+def _operations(connection: Connection, catalog_id: UUID) -> list[Mapping[str, Any]]:
+    """The catalog's operations, each with all kinds that any version of it has written."""
+    return rows(
+        connection,
+        """SELECT o.id, o.name, o.mode, o.tolerate, s.name AS scheme,
+               ARRAY(SELECT DISTINCT k.name FROM catlog.kind k
+                     JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
+                     JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
+                     WHERE v.provider_id = s.provider_id AND v.name = s.name
+                       AND w.name = o.name) AS kinds
+           FROM catlog.catalog_scheme_operation o
+           JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+           WHERE o.id IN (SELECT operation_id FROM catlog.catalog_scheme_operation_instance
+                          WHERE catalog_id = :id)
+           ORDER BY o.name""",
+        id=catalog_id,
+    )
+
+
+def _publish_operation(
+    connection: Connection, operation: Mapping[str, Any], values: dict[str, Any]
+) -> dict[str, int]:
+    """Publish what one operation brought; how many records were created, changed and so on."""
+    scope = _scope(connection, operation, values)
+    arrived = row(connection, COUNT_ARRIVED, **values)
+    counts = {
+        "seen": arrived["arrived"] if arrived else 0,
+        "duplicates": arrived["duplicates"] if arrived else 0,
+    }
+    if scope["mark"] is not None and values["as_of"] < scope["mark"]:
+        # A newer whole snapshot has spoken for all of these records, the absent ones included.
+        return {**counts, "late": counts["seen"]}
+    changes = rows(
+        connection,
+        PUBLISH.format(arrived=DISTINCT if counts["duplicates"] else ARRIVED),
+        scope=scope["id"],
+        **values,
+    )
+    if any(change["unknown"] for change in changes):
+        raise PublishRefused(
+            f"{operation['name']} yields Unchanged for a key that is no record: it was never"
+            " loaded; load it whole once."
+        )
+    counts |= {change["change"]: change["records"] for change in changes}
+    if counts.get("removed"):
+        _refuse_too_many_removed(connection, operation, values, counts)
+    if values["removes"]:
+        run(
+            connection,
+            "UPDATE catlog.scope SET as_of = :as_of WHERE id = :scope",
+            as_of=values["as_of"],
+            scope=scope["id"],
+        )
+    return counts
+
+
+def _scope(
+    connection: Connection, operation: Mapping[str, Any], values: dict[str, Any]
+) -> Mapping[str, Any]:
+    """The operation's scope, with the newest mark of any scope that wrote its kinds.
+
+    An operation that was renamed hands its records on: what the former one said still counts.
+    """
+    names = {
+        "provider": values["provider"],
+        "scheme": operation["scheme"],
+        "operation": operation["name"],
+    }
+    run(
+        connection,
+        """INSERT INTO catlog.scope (provider_id, scheme_name, operation_name)
+           VALUES (:provider, :scheme, :operation) ON CONFLICT DO NOTHING""",
+        **names,
+    )
+    found = row(
+        connection,
+        """SELECT own.id, (
+               SELECT max(s.as_of) FROM catlog.scope s
+               WHERE s.provider_id = :provider AND EXISTS (
+                   SELECT 1 FROM catlog.kind k
+                   JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
+                   JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
+                   WHERE v.provider_id = s.provider_id AND v.name = s.scheme_name
+                     AND w.name = s.operation_name AND k.name = ANY(:kinds))) AS mark
+           FROM catlog.scope own
+           WHERE own.provider_id = :provider AND own.scheme_name = :scheme
+             AND own.operation_name = :operation""",
+        kinds=values["kinds"],
+        **names,
+    )
+    if found is None:
+        raise PublishRefused(f"{operation['name']} has no scope.")
+    return found
+
+
+def _refuse_too_many_removed(
+    connection: Connection,
+    operation: Mapping[str, Any],
+    values: dict[str, Any],
+    counts: dict[str, int],
+) -> None:
+    left = row(
+        connection,
+        """SELECT count(*) AS records FROM catlog.record
+           WHERE provider_id = :provider AND kind = ANY(:kinds) AND removed_at IS NULL""",
+        **values,
+    )
+    removed = counts["removed"]
+    before = (left["records"] if left else 0) + removed
+    before -= counts.get("created", 0) + counts.get("revived", 0)
+    tolerated = operation["tolerate"].get("removed", MOST_REMOVED)
+    if beyond(removed, before, tolerated):
+        raise PublishRefused(
+            f"{operation['name']} would remove {removed} of {before} records, tolerated"
+            f" {tolerated}. If they are gone, raise tolerate.removed, run scrapy apply and"
+            " scrapy retry."
+        )
+
+
+ARRIVED = """
+    SELECT r.kind, r.key, r.data FROM catlog.catalog_operation_instance_result r
+    JOIN catlog.catalog_scheme_operation_instance i
+        ON i.id = r.instance_id AND i.attempt = r.attempt
+    WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'"""
+
+# A key twice in one catalog: the last by part and number wins; data wins over `Unchanged`.
+DISTINCT = (
+    ARRIVED.replace("SELECT", "SELECT DISTINCT ON (r.kind, r.key)", 1)
+    + """
+    ORDER BY r.kind, r.key, r.data IS NULL, i.part DESC, r.seq DESC"""
+)
+
+COUNT_ARRIVED = f"""
+    SELECT coalesce(sum(times), 0)::bigint AS arrived,
+        coalesce(sum(times - 1), 0)::bigint AS duplicates
+    FROM (SELECT count(*) AS times FROM ({ARRIVED}) AS arrived GROUP BY kind, key) AS keys"""
+
+# One pass over what arrived and what is known says what changes; the rest follows from it. A record
+# that a newer load has spoken for (its as_of) is left alone. A load that is not a whole snapshot
+# has no mark to speak by, so it notes its time on every key that it saw.
+PUBLISH = """
+    WITH arrived AS ({arrived}),
+    known AS (
+        SELECT * FROM catlog.record WHERE provider_id = :provider AND kind = ANY(:kinds)),
+    verdict AS MATERIALIZED (
+        SELECT coalesce(a.kind, k.kind) AS kind, coalesce(a.key, k.key) AS key,
+            coalesce(a.data, k.data) AS data, k.data AS former, k.updated_at AS since,
+            CASE WHEN k.key IS NULL THEN 'created'
+                 WHEN a.key IS NULL THEN 'removed'
+                 WHEN k.removed_at IS NOT NULL THEN 'revived'
+                 WHEN a.data <> k.data THEN 'changed'
+                 ELSE 'noted' END AS change
+        FROM arrived a FULL JOIN known k ON k.kind = a.kind AND k.key = a.key
+        WHERE k.key IS NULL OR k.as_of <= :as_of AND CASE
+            WHEN a.key IS NULL THEN :removes AND k.removed_at IS NULL
+            ELSE k.removed_at IS NOT NULL OR a.data <> k.data
+                OR (NOT :removes AND k.as_of < :as_of) END),
+    kept AS (
+        INSERT INTO catlog.record_version
+            (provider_id, kind, key, valid_from, valid_to, data, change, catalog_id)
+        SELECT :provider, kind, key, since, :now, former, change, :catalog
+        FROM verdict WHERE change IN ('changed', 'removed')),
+    altered AS (
+        UPDATE catlog.record r SET data = v.data, as_of = :as_of, scope_id = :scope,
+            updated_at = CASE v.change WHEN 'noted' THEN r.updated_at ELSE :now END,
+            removed_at = CASE v.change WHEN 'removed' THEN CAST(:now AS timestamptz) END,
+            catalog_id = CASE v.change WHEN 'noted' THEN r.catalog_id ELSE :catalog END
+        FROM verdict v
+        WHERE r.provider_id = :provider AND r.kind = v.kind AND r.key = v.key
+          AND v.change <> 'created'),
+    made AS (
+        INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of, created_at,
+            updated_at, catalog_id)
+        SELECT :provider, kind, key, :scope, data, :as_of, :now, :now, :catalog
+        FROM verdict WHERE change = 'created' AND data IS NOT NULL)
+    SELECT change, count(*) AS records, bool_or(data IS NULL) AS unknown
+    FROM verdict GROUP BY change"""

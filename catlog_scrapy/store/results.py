@@ -1,0 +1,135 @@
+"""The rows of an attempt: written by COPY, a batch a transaction, and never twice."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, exc, text
+
+from catlog_scrapy.store.attempts import AttemptName
+from catlog_scrapy.store.transactions import row, run
+
+# Bytes of a rejected item that are kept, and how many rejected items an attempt keeps.
+MOST_REJECTED_BYTES = 65536
+MOST_REJECTED = 1000
+
+COPY = """COPY catlog.catalog_operation_instance_result
+    (instance_id, attempt, seq, kind, key, data) FROM STDIN"""
+
+
+class BatchUncertain(Exception):
+    """The connection broke while a batch was sent; `backend` (pid, start) may still work on it.
+
+    Raised by `copy_batch`; settle it with `settle_batch` before sending the batch again.
+    """
+
+    def __init__(self, backend: tuple[int, Any]) -> None:
+        super().__init__(f"the connection of backend {backend[0]} broke")
+        self.backend = backend
+
+
+def copy_batch(engine: Engine, lines: bytes) -> None:
+    """Store *lines*, in COPY's text format, as one transaction.
+
+    Raises BatchUncertain when nobody can know whether they are stored, and OperationalError when
+    they are not, because no connection could be made.
+    """
+    with engine.connect() as connection:
+        backend = _backend(connection)
+        try:
+            driver = connection.connection.dbapi_connection
+            if driver is None:
+                raise BatchUncertain(backend)
+            with driver.cursor() as cursor:
+                cursor.copy_expert(COPY, io.BytesIO(lines))
+            driver.commit()
+        except (
+            engine.dialect.loaded_dbapi.OperationalError,
+            engine.dialect.loaded_dbapi.InterfaceError,
+        ) as error:
+            connection.invalidate()
+            raise BatchUncertain(backend) from error
+        except engine.dialect.loaded_dbapi.DatabaseError:
+            if driver is not None:
+                driver.rollback()
+            raise
+
+
+def _backend(connection: Connection) -> tuple[int, Any]:
+    found = row(
+        connection,
+        "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+    )
+    if found is None:
+        raise exc.OperationalError("pg_stat_activity", None, Exception("no row for this backend"))
+    return found["pid"], found["backend_start"]
+
+
+def settle_batch(
+    engine: Engine, backend: tuple[int, Any], name: AttemptName, first: int, count: int
+) -> bool:
+    """End that *backend*, wait until it is gone, and say whether the batch is stored.
+
+    The batch has *count* rows, numbered from *first*. Raises OperationalError while the database
+    is away: ask again.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        values = {"pid": backend[0], "start": backend[1]}
+        while row(
+            connection,
+            """SELECT pg_terminate_backend(pid), pg_sleep(0.05) FROM pg_stat_activity
+               WHERE pid = :pid AND backend_start = :start AND pid <> pg_backend_pid()""",
+            **values,
+        ):
+            pass
+        found = row(
+            connection,
+            """SELECT count(*) AS stored FROM catlog.catalog_operation_instance_result
+               WHERE instance_id = :instance AND attempt = :number
+                 AND seq >= :first AND seq < :first + :count""",
+            instance=name.instance,
+            number=name.number,
+            first=first,
+            count=count,
+        )
+    return found is not None and found["stored"] == count
+
+
+def store_rejected(
+    engine: Engine, name: AttemptName, rejected: Sequence[tuple[str | None, str, list[str]]]
+) -> None:
+    """Keep rejected items as (URL, data, reasons). The caller keeps to MOST_REJECTED an attempt."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                """INSERT INTO catlog.rejected_result (instance_id, attempt, url, data, errors)
+                   VALUES (:instance, :number, :url, :data, CAST(:errors AS jsonb))"""
+            ),
+            [
+                {
+                    "instance": name.instance,
+                    "number": name.number,
+                    "url": url,
+                    "data": data[:MOST_REJECTED_BYTES],
+                    "errors": orjson.dumps(errors).decode(),
+                }
+                for url, data, errors in rejected
+            ],
+        )
+
+
+def purge_losers(connection: Connection, catalog_id: Any) -> int:
+    """Delete what attempts left that are not the done ones of an ended catalog; how many rows.
+
+    Called when it ends, and again by prune: a late COPY may land after that.
+    """
+    return run(
+        connection,
+        """DELETE FROM catlog.catalog_operation_instance_result r
+           USING catlog.catalog_scheme_operation_instance i, catlog.instance_attempt a
+           WHERE i.catalog_id = :id AND a.instance_id = i.id
+             AND r.instance_id = i.id AND r.attempt = a.attempt
+             AND a.outcome <> 'done'""",
+        id=catalog_id,
+    )
