@@ -114,13 +114,14 @@ class EmbeddedServer:
             return
         try:
             fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass  # others use it
+        else:
             if stop and self._is_alive():  # pg_ctl would signal any process that has the pid
                 timeout = ["-w", "-t", str(STOP_TIMEOUT)]
                 self._run("pg_ctl", "stop", "-m", "fast", "-D", self.data.name, *timeout)
                 with suppress(OSError):  # it is empty unless the server is still stopping
                     self.socket.rmdir()
-        except BlockingIOError:
-            pass  # others use it
         finally:
             _close_lock(self._users)
             self._users = None
@@ -136,7 +137,7 @@ class EmbeddedServer:
             if time.monotonic() > deadline:
                 who = f"process {_pid_in(self.data / 'postmaster.pid')}" if alive else "no process"
                 what = f"does not answer on {self.socket} after {self.start_timeout:g} s ({who})"
-                raise self._failure(what, "Try again later")
+                raise self._failure(what, f"Try again later (its log: {self.log})")
             if alive:  # it starts, recovers or stops: a former user was killed meanwhile
                 time.sleep(0.05)
             else:
@@ -187,7 +188,8 @@ class EmbeddedServer:
                 said = log.read()
             # Children of a killed server hold its memory until they notice: wait for them.
             if "pre-existing shared memory block" not in said:
-                raise self._failure("does not start", "See to what it says", said or done.stdout)
+                remedy = f"Correct what its log, {self.log}, says"
+                raise self._failure("does not start", remedy, said or done.stdout)
             time.sleep(0.2)
 
     def _init(self) -> None:
@@ -201,7 +203,7 @@ class EmbeddedServer:
         done = self._run("initdb", "-D", new.name, *auth, "-E", "UTF8", *locale)
         if done.returncode:
             shutil.rmtree(new, ignore_errors=True)
-            raise self._failure("cannot make its data folder", "See to what it says", done.stdout)
+            raise self._failure("cannot make its data folder", "Correct what it says", done.stdout)
         new.rename(self.data)
         home = os.open(self.home, os.O_RDONLY)
         os.fsync(home)  # else, after a power cut, the folder may have its former name: a leftover
@@ -262,9 +264,7 @@ class EmbeddedServer:
 
     def _failure(self, what: str, remedy: str, said: str = "") -> EmbeddedServerError:
         lines = "".join(f"\n  {line}" for line in said.splitlines()[-10:])
-        return EmbeddedServerError(
-            f"The embedded PostgreSQL {what}. {remedy} (its log is {self.log}), {ELSE}.{lines}"
-        )
+        return EmbeddedServerError(f"The embedded PostgreSQL {what}. {remedy}, {ELSE}.{lines}")
 
     @contextmanager
     def _readable_errors(self) -> Iterator[None]:

@@ -17,7 +17,10 @@ from catlog_scrapy.store import attempts as store
 
 # What Scrapy logs as an error without sending a signal: a pipeline's close_spider, the scheduler,
 # the reading of start(), its own bugs.
-ENGINE_LOGGERS = ("scrapy.core.engine",)
+ENGINE_LOGGER = logging.getLogger("scrapy.core.engine")
+HAS_A_SIGNAL = "Error while reading start items"
+# Seconds to wait for an absent database with what a stopped crawl still has to say.
+PATIENCE = 10.0
 
 
 class LoadingExtension:
@@ -89,7 +92,9 @@ class LoadingExtension:
         report.responses = stats.get("response_received_count", 0)
         report.stats = {name: value for name, value in stats.items() if name != "log_count"}
         try:
-            self.attempt.outcome = await asyncio.to_thread(persist, self.attempt, self._end)
+            self.attempt.outcome = await asyncio.to_thread(
+                persist, self.attempt, self._end, patience=PATIENCE
+            )
         except AttemptLost as lost:
             self.attempt.outcome, self.attempt.error = "lost", str(lost)
 
@@ -125,17 +130,17 @@ class EngineErrors(logging.Handler):
 
     def listen(self) -> None:
         """Start."""
-        for name in ENGINE_LOGGERS:
-            logging.getLogger(name).addHandler(self)
+        ENGINE_LOGGER.addHandler(self)
 
     def cease(self) -> None:
         """End."""
-        for name in ENGINE_LOGGERS:
-            logging.getLogger(name).removeHandler(self)
+        ENGINE_LOGGER.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note an error of this crawl's engine."""
         if getattr(record, "spider", None) is not self.crawler.spider:
+            return
+        if record.getMessage().startswith(HAS_A_SIGNAL):
             return
         error = record.exc_info[1] if record.exc_info else None
         self.attempt.raised(record.getMessage(), error or RuntimeError("no exception given"))

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from scrapy.crawler import Crawler
 from sqlalchemy import exc
@@ -21,6 +21,8 @@ from catlog_scrapy.store.results import (
 )
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A batch is sent when it has so many rows, or so many bytes.
 BATCH_ROWS = 10_000
@@ -82,8 +84,8 @@ class ResultWriter:
     async def room(self) -> None:
         """Wait until the former batch is stored, then send the full one. Raises its error."""
         while self.sending and not self.sending.done():
-            # Shielded: a cancelled callback must not take the batch along.
-            await asyncio.shield(self.sending)
+            # Waited for, not awaited: a cancelled callback must not take the batch along.
+            await asyncio.wait([self.sending])
         self._raise_if_failed()
         if len(self.lines) >= BATCH_ROWS or self.bytes >= BATCH_BYTES:
             self._send()
@@ -102,7 +104,11 @@ class ResultWriter:
 
     def _raise_if_failed(self) -> None:
         if self.sending and self.sending.done():
-            self.sending.result()
+            error = self.sending.exception()
+            if error:
+                # The attempt has failed; what still comes is not worth the memory.
+                self.lines, self.bytes = [], 0
+                raise error
 
     def _send(self) -> None:
         lines, first = self.lines, self.first
@@ -112,26 +118,18 @@ class ResultWriter:
     def _store(self, lines: list[bytes], first: int) -> None:
         """Store one batch, exactly once, however often the database goes away meanwhile."""
         batch = b"".join(lines)
-        stored = False
-        while not stored:
-            try:
-                copy_batch(self.attempt.engine, batch)
-                stored = True
-            except BatchUncertain as uncertain:
-                logger.warning("%s; looking whether the batch is stored", uncertain)
-                backend = uncertain.backend
-                stored = persist(
-                    self.attempt,
-                    lambda backend=backend: settle_batch(  # type: ignore[misc]
-                        self.attempt.engine,
-                        backend,
-                        self.attempt.claim.attempt,
-                        first,
-                        len(lines),
-                    ),
-                )
-            except exc.OperationalError as error:
-                wait_for_database(self.attempt, error)
+        while not persist(self.attempt, lambda: self._stored(batch, first, len(lines))):
+            logger.warning("the batch from row %d is not stored; sending it again", first)
+
+    def _stored(self, batch: bytes, first: int, count: int) -> bool:
+        engine, name = self.attempt.engine, self.attempt.claim.attempt
+        try:
+            copy_batch(engine, batch)
+        except BatchUncertain as uncertain:
+            logger.warning("%s; looking whether the batch is stored", uncertain)
+            backend = uncertain.backend
+            return persist(self.attempt, lambda: settle_batch(engine, backend, name, first, count))
+        return True
 
     async def reject(self, url: str | None, rejected: Rejected) -> None:
         """Keep rejected items with their reasons, the first thousand of an attempt."""
@@ -151,18 +149,18 @@ class ResultWriter:
             )
 
 
-def persist[T](attempt: Attempt, work: Callable[[], T]) -> T:
-    """Do *work*, again and again while the database is away. Raises AttemptLost."""
+def persist(attempt: Attempt, work: Callable[[], T], *, patience: float = 0.0) -> T:
+    """Do *work*, again and again while the database is away.
+
+    Raises AttemptLost once the attempt has to stop and *patience* (seconds) is over.
+    """
+    started = time.monotonic()
     while True:
         try:
             return work()
         except exc.OperationalError as error:
-            wait_for_database(attempt, error)
-
-
-def wait_for_database(attempt: Attempt, error: exc.OperationalError) -> None:
-    """Pause before the next try. Raises AttemptLost once the attempt has to stop for good."""
-    if attempt.stop_answer in ("lost", "cancel"):
-        raise AttemptLost(f"the database was away for too long: {error.orig}") from error
-    logger.warning("the database is away: %s", str(error.orig).strip())
-    time.sleep(PAUSE)
+            reason = str(error.orig).strip()
+            if attempt.stop_answer and time.monotonic() - started >= patience:
+                raise AttemptLost(f"the database was away for too long: {reason}") from error
+            logger.warning("the database is away: %s", reason)
+            time.sleep(PAUSE)

@@ -168,24 +168,80 @@ def start(engine: Engine, catalog_id: UUID) -> bool:
         catalog = lock_catalog(connection, catalog_id)
         if catalog["state"] != "waiting":
             return False
-        run(
+        _start(connection, catalog)
+    return True
+
+
+def plan(
+    engine: Engine,
+    provider: str,
+    scheme: str,
+    operation: str | None,
+    arguments: Mapping[str, str],
+) -> list[Mapping[str, Any]]:
+    """What `create` and `start` would make, without making it: operation, part and arguments."""
+    catalog_id = None
+    with engine.connect() as connection, connection.begin() as transaction:
+        found = find_scheme(connection, provider, scheme)
+        catalog_id = insert(
+            connection, found, arguments=arguments, operation=operation, origin="load"
+        )
+        if catalog_id is None:
+            return []
+        _start(connection, lock_catalog(connection, catalog_id))
+        instances = rows(
             connection,
-            """UPDATE catlog.catalog SET state = 'loading', started_at = clock_timestamp()
-               WHERE id = :id""",
+            """SELECT o.name AS operation, i.part, i.arguments
+               FROM catlog.catalog_scheme_operation_instance i
+               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+               WHERE i.catalog_id = :id ORDER BY o.name, i.part""",
             id=catalog_id,
         )
-        scheme = row(
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["error"]:
+            raise NotPossible(catalog["error"])
+        included = [
+            {"operation": f"scheme {name}", "part": "", "arguments": dict(arguments)}
+            for name in found["includes"]
+        ]
+        transaction.rollback()
+    return instances or included
+
+
+def give_up(engine: Engine, catalog_id: UUID) -> None:
+    """Fail an open catalog after its first failed attempt, instead of trying again."""
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        last = row(
             connection,
-            "SELECT * FROM catlog.catalog_scheme WHERE id = :id",
-            id=catalog["scheme_id"],
+            """SELECT a.error FROM catlog.instance_attempt a
+               JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id
+               WHERE i.catalog_id = :id AND a.outcome IN ('failed', 'incomplete', 'timed_out')
+               ORDER BY a.finished_at DESC LIMIT 1""",
+            id=catalog_id,
         )
-        if scheme is None:
-            raise NotFound(f"catalog {catalog_id} has no scheme.")
-        if scheme["includes"]:
-            _include(connection, catalog, scheme)
-        else:
-            _expand(connection, catalog)
-    return True
+        if last and catalog["state"] in OPEN_STATES:
+            stop_catalog(connection, catalog, "failed", last["error"])
+
+
+def _start(connection: Connection, catalog: Mapping[str, Any]) -> None:
+    run(
+        connection,
+        """UPDATE catlog.catalog SET state = 'loading', started_at = clock_timestamp()
+           WHERE id = :id""",
+        id=catalog["id"],
+    )
+    scheme = row(
+        connection,
+        "SELECT * FROM catlog.catalog_scheme WHERE id = :id",
+        id=catalog["scheme_id"],
+    )
+    if scheme is None:
+        raise NotFound(f"catalog {catalog['id']} has no scheme.")
+    if scheme["includes"]:
+        _include(connection, catalog, scheme)
+    else:
+        _expand(connection, catalog)
 
 
 def _include(connection: Connection, catalog: Mapping[str, Any], scheme: Mapping[str, Any]) -> None:

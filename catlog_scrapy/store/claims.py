@@ -65,11 +65,13 @@ def claim(
     lease: float = 60.0,
     catalogs: Sequence[UUID] | None = None,
     executor: str = "scrapy",
+    logs: str | None = None,
     job: str | None = None,
 ) -> list[Claim]:
     """Up to *limit* instances of one provider, by priority, then age; [] where none is free now.
 
-    *lease* is in seconds. *catalogs* narrows it to these. Raises SchemaMismatch when the database
+    *lease* is in seconds. *catalogs* narrows it to these. *logs* is the folder where this worker
+    writes an attempt's log, as `<attempt>.log`. Raises SchemaMismatch when the database
     has moved to another revision: this worker must not go on.
     """
     values = {
@@ -153,8 +155,9 @@ def claim(
                 claimed AS (SELECT {CLAIM_COLUMNS}, i.priority, i.position FROM i {CLAIM_TABLES}),
                 begun AS (
                     INSERT INTO catlog.instance_attempt
-                        (instance_id, attempt, node, job, deadline_at, limits)
+                        (instance_id, attempt, node, job, log, deadline_at, limits)
                     SELECT i.id, i.attempt, :node, :job,
+                        CAST(:logs AS text) || '/' || i.id || '.' || i.attempt || '.log',
                         clock_timestamp() + make_interval(secs => o.timeout),
                         jsonb_build_object('tolerate', o.tolerate, 'min_results', o.min_results,
                             'timeout', o.timeout, 'backoff_base', o.backoff_base,
@@ -167,6 +170,7 @@ def claim(
             ids=[str(candidate["id"]) for candidate in candidates],
             node=node,
             job=job,
+            logs=logs,
             lease=lease,
         )
         return [_claim(found) for found in taken]

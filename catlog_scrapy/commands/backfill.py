@@ -1,0 +1,44 @@
+"""`scrapy backfill`"""
+
+import argparse
+import datetime as dt
+
+from scrapy.exceptions import UsageError
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.store.schedules import backfill
+
+
+class Command(CatlogCommand):
+    """Catalogs for past due times. They fill themselves, not the current picture."""
+
+    def syntax(self) -> str:
+        return "[options] PROVIDER/SCHEME --from DATE --to DATE"
+
+    def short_desc(self) -> str:
+        return "Queue catalogs for past due times"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--from", dest="first", metavar="DATE", help="first day, YYYY-MM-DD")
+        parser.add_argument("--to", dest="last", metavar="DATE", help="last day, YYYY-MM-DD")
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        provider, _, scheme = (args or [""])[0].partition("/")
+        if len(args) != 1 or not provider or not scheme:
+            raise UsageError("write one PROVIDER/SCHEME")
+        try:
+            first, last = (
+                dt.date.fromisoformat(opts.first or ""),
+                dt.date.fromisoformat(opts.last or ""),
+            )
+        except ValueError:
+            raise UsageError("write --from YYYY-MM-DD --to YYYY-MM-DD") from None
+        if last < first:
+            raise UsageError("--to lies before --from")
+        with self.database() as engine:
+            made, present = backfill(engine, provider, scheme, first, last)
+        self.console.print(
+            f"{len(made)} catalogs queued, {present} due times had one already;"
+            " scrapy work --drain loads them"
+        )

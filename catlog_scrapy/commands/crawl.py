@@ -1,0 +1,105 @@
+"""`scrapy crawl`"""
+
+import argparse
+from typing import Any
+
+from scrapy.commands import crawl
+from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
+from scrapy.exceptions import UsageError
+from sqlalchemy import Engine
+
+from catlog_scrapy import addon
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.running.loading import run_catalog
+from catlog_scrapy.running.progress import Progress
+from catlog_scrapy.running.worker import Worker
+from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.attempts import AttemptName
+from catlog_scrapy.store.claims import claimed
+from catlog_scrapy.store.status import operations_of_spider, scheme_operations
+
+ASYNCIO_REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
+
+
+class Command(crawl.Command, CatlogCommand):
+    """Scrapy's own, which also records a catalog when the spider is an operation.
+
+    Exits 1 if the load failed. A spider that is no operation just runs.
+    """
+
+    requires_project = True
+    requires_crawler_process = False
+    default_settings: dict[str, Any] = {}
+
+    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
+        if addon.is_enabled(self.project_settings):
+            CatlogCommand.process_options(self, args, opts)
+        else:
+            crawl.Command.process_options(self, args, opts)
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        if len(args) != 1 or not addon.is_enabled(self.project_settings):
+            self._just_run(args, opts)
+            return
+        with self.mistakes(), self.database() as engine:
+            if name := self.project_settings["CATLOG_ATTEMPT"]:
+                self._run_attempt(engine, AttemptName.parse(name))
+                return
+            operations = operations_of_spider(engine, args[0])
+            if operations:
+                self.exitcode = self._load(engine, operations, opts.spargs)
+                return
+        self._just_run(args, opts)
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Not used: `run` decides first whether this is an operation at all."""
+
+    def _load(self, engine: Engine, operations: list[Any], arguments: dict[str, str]) -> int:
+        if len(operations) > 1:
+            names = ", ".join(f"{o['provider']}/{o['scheme']}/{o['name']}" for o in operations)
+            raise NotPossible(f"several operations run this spider; scrapy load one of {names}.")
+        found = operations[0]
+        alone = len(scheme_operations(engine, found["provider"], found["scheme"])) == 1
+        catalog_id = catalogs.create(
+            engine,
+            found["provider"],
+            found["scheme"],
+            operation=None if alone else found["name"],
+            arguments=arguments,
+            origin="crawl",
+        )
+        return run_catalog(
+            engine, self.project_settings, self.console, catalog_id, patient=False, log_files=False
+        )
+
+    def _run_attempt(self, engine: Engine, name: AttemptName) -> None:
+        """Run an attempt that another process has claimed for this one."""
+        self.project_settings.set("CATLOG_GRACE", 0.0, "cmdline")
+        worker = Worker(
+            engine,
+            self.project_settings,
+            Progress(self.console),
+            finished=lambda: True,
+            catalogs=list,
+            log_files=False,
+        )
+        worker.given.append(claimed(engine, name))
+        worker.run()
+
+    def _just_run(self, args: list[str], opts: argparse.Namespace) -> None:
+        """As Scrapy does, with the process that its command line would have made."""
+        settings = self.project_settings
+        asyncio_process = settings["TWISTED_REACTOR"] == ASYNCIO_REACTOR and not settings.getbool(
+            "FORCE_CRAWLER_PROCESS"
+        )
+        if asyncio_process or not settings.getbool("TWISTED_REACTOR_ENABLED"):
+            self.crawler_process = AsyncCrawlerProcess(settings)
+        else:
+            self.crawler_process = CrawlerProcess(settings)
+        try:
+            super().run(args, opts)
+        except UsageError:
+            raise
+        except KeyError as error:
+            self.fail(f"{error.args[0]}; scrapy list shows those there are")

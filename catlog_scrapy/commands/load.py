@@ -1,0 +1,105 @@
+"""`scrapy load`"""
+
+import argparse
+import os
+from uuid import UUID
+
+from rich.table import Table
+from scrapy.exceptions import UsageError
+from scrapy.spiderloader import get_spider_loader
+from scrapy.utils.conf import arglist_to_dict
+from sqlalchemy import Engine
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.declarations import spider_arguments
+from catlog_scrapy.exceptions import NotFound
+from catlog_scrapy.running.loading import run_catalog
+from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.status import scheme_operations
+
+
+class Command(CatlogCommand):
+    """A catalog now, run here. Exits 0 only if it is loaded, 1 if it is not."""
+
+    def syntax(self) -> str:
+        return "[options] PROVIDER/SCHEME[/OPERATION]"
+
+    def short_desc(self) -> str:
+        return "Load a catalog now, here"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument(
+            "-a",
+            dest="arguments",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="spider argument, or a field to narrow the parts by; may be repeated",
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print what would run, and run nothing"
+        )
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> int:
+        if len(args) != 1:
+            raise UsageError("write one PROVIDER/SCHEME[/OPERATION]")
+        provider, _, rest = args[0].partition("/")
+        scheme, _, operation = rest.partition("/")
+        if not provider or not scheme:
+            raise UsageError(f"{args[0]!r} is no PROVIDER/SCHEME[/OPERATION]")
+        try:
+            arguments = arglist_to_dict(opts.arguments)
+        except ValueError:
+            raise UsageError("write arguments as -a NAME=VALUE") from None
+        with self.database() as engine:
+            if resumed := os.environ.get("CATLOG_RESUME"):
+                return run_catalog(engine, self.project_settings, self.console, UUID(resumed))
+            self._check_arguments(engine, provider, scheme, operation, arguments)
+            if opts.dry_run:
+                return self._plan(engine, provider, scheme, operation, arguments)
+            catalog_id = catalogs.create(
+                engine, provider, scheme, operation=operation or None, arguments=arguments
+            )
+            return run_catalog(engine, self.project_settings, self.console, catalog_id)
+
+    def _plan(
+        self,
+        engine: Engine,
+        provider: str,
+        scheme: str,
+        operation: str,
+        arguments: dict[str, str],
+    ) -> int:
+        table = Table("operation", "part", "arguments", box=None)
+        for instance in catalogs.plan(engine, provider, scheme, operation or None, arguments):
+            written = " ".join(f"{name}={value}" for name, value in instance["arguments"].items())
+            table.add_row(instance["operation"], instance["part"], written)
+        self.console.print(table)
+        return 0
+
+    def _check_arguments(
+        self,
+        engine: Engine,
+        provider: str,
+        scheme: str,
+        operation: str,
+        arguments: dict[str, str],
+    ) -> None:
+        """Refuse an argument that none of the operations knows."""
+        loader = get_spider_loader(self.project_settings)
+        known: set[str] = set()
+        operations = scheme_operations(engine, provider, scheme)
+        for found in operations:
+            if operation and found["name"] != operation:
+                continue
+            if found["executor"] == "scrapy" and found["spider"] in loader.list():
+                known |= spider_arguments(loader.load(found["spider"]))
+            if found["for_each"]:
+                known |= {"part"} | {field["name"] for field in found["fields"] or []}
+        unknown = sorted(set(arguments) - known)
+        if unknown and operations:
+            raise NotFound(
+                f"no spider of {provider}/{scheme} knows the argument {unknown[0]!r};"
+                f" they know {', '.join(sorted(known)) or 'none'}."
+            )

@@ -1,0 +1,38 @@
+"""`scrapy prune`"""
+
+import argparse
+import time
+from pathlib import Path
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.store.pruning import prune
+
+
+class Command(CatlogCommand):
+    """Deletes what is older than its operation's `keep`, and old logs of this machine."""
+
+    def short_desc(self) -> str:
+        return "Delete results, rejects, versions and logs that are too old"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--dry-run", action="store_true", help="only count")
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        with self.database() as engine:
+            pruned = prune(engine, dry_run=opts.dry_run)
+        logs = self._old_logs()
+        if not opts.dry_run:
+            for log in logs:
+                log.unlink(missing_ok=True)
+        verb = "would go" if opts.dry_run else "deleted"
+        self.console.print(
+            f"{verb}: {pruned.results} results, {pruned.losers} results of attempts that lost,"
+            f" {pruned.rejected} rejected items, {pruned.versions} versions, {len(logs)} logs"
+        )
+
+    def _old_logs(self) -> list[Path]:
+        settings = self.project_settings
+        limit = time.time() - settings.getfloat("CATLOG_LOG_KEEP")
+        logs = Path(settings["CATLOG_HOME"]) / "logs"
+        return [log for log in logs.glob("*.log") if log.stat().st_mtime < limit]

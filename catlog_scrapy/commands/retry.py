@@ -1,0 +1,27 @@
+"""`scrapy retry`"""
+
+import argparse
+
+from scrapy.exceptions import UsageError
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.status import find_catalog
+
+
+class Command(CatlogCommand):
+    """Queues again what a failed or cancelled catalog lacks."""
+
+    def syntax(self) -> str:
+        return "[options] CATALOG"
+
+    def short_desc(self) -> str:
+        return "Queue a failed catalog again; what is done stays done"
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        if len(args) != 1:
+            raise UsageError("write one catalog's id, or its first letters")
+        with self.database() as engine:
+            catalog = find_catalog(engine, args[0])
+            catalogs.retry(engine, catalog["id"])
+        self.console.print(f"catalog {catalog['id']} is queued again; scrapy work --drain loads it")

@@ -1,0 +1,71 @@
+"""`scrapy sql`"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from rich.table import Table
+from scrapy.exceptions import UsageError
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.exceptions import NotPossible
+
+# A statement ends with a semicolon outside of quotes, dollar quotes and comments.
+STATEMENT = re.compile(
+    r"""(?: '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$ | --[^\n]* | /\*.*?\*/ | [^;] )+""",
+    re.DOTALL | re.VERBOSE,
+)
+COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+class Command(CatlogCommand):
+    """Asks the database, embedded or not. It reads; what changes data is refused."""
+
+    def syntax(self) -> str:
+        return "[options] QUERY-OR-FILE"
+
+    def short_desc(self) -> str:
+        return "Ask the database"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--csv", action="store_true", help="CSV instead of a table")
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        if len(args) != 1:
+            raise UsageError('write one query, in quotes, or a file: scrapy sql "select 1"')
+        text = sys.stdin.read() if args[0] == "-" else args[0]
+        if args[0].endswith(".sql") and Path(args[0]).is_file():
+            text = Path(args[0]).read_text(encoding="utf-8")
+        statements = [found[0].strip() for found in STATEMENT.finditer(text)]
+        with self.database() as engine, engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            if driver is None:
+                raise NotPossible("the connection is gone; run it again.")
+            driver.set_session(readonly=True)
+            with driver.cursor() as cursor:
+                cursor.execute("SET statement_timeout = 0")
+                for statement in statements:
+                    if COMMENT.sub("", statement).strip():
+                        self._ask(cursor, statement, opts.csv)
+
+    def _ask(self, cursor: Any, statement: str, csv: bool) -> None:
+        try:
+            if csv:
+                cursor.copy_expert(f"COPY ({statement}\n) TO STDOUT WITH CSV HEADER", sys.stdout)
+                return
+            cursor.execute(statement)
+        except psycopg2.OperationalError:
+            raise
+        except psycopg2.Error as error:
+            raise NotPossible(f"PostgreSQL refused it: {str(error).strip()}") from error
+        if cursor.description is None:
+            return
+        table = Table(*(column.name for column in cursor.description), box=None)
+        for found in cursor:
+            table.add_row(*("" if value is None else str(value) for value in found))
+        self.console.print(table, markup=False)
+        self.console.print(f"({cursor.rowcount} rows)")

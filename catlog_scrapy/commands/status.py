@@ -1,0 +1,113 @@
+"""`scrapy status`"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from rich.table import Table
+from scrapy.exceptions import UsageError
+from sqlalchemy import Engine
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.store.status import (
+    attempts_of,
+    find_catalog,
+    latest_catalogs,
+    rejected_of,
+)
+
+
+class Command(CatlogCommand):
+    """Catalogs, or one of them with instances, attempts, errors, rejected items and logs."""
+
+    def syntax(self) -> str:
+        return "[options] [CATALOG]"
+
+    def short_desc(self) -> str:
+        return "Show catalogs, or one with its attempts, errors and logs"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--failed", action="store_true", help="only what failed")
+        parser.add_argument("--json", action="store_true", help="for programs")
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        if len(args) > 1:
+            raise UsageError("write one catalog's id, or its first letters, or none")
+        with self.database() as engine:
+            if args:
+                self._catalog(engine, args[0], opts)
+            else:
+                self._catalogs(latest_catalogs(engine, failed=opts.failed), opts)
+
+    def _catalogs(self, catalogs: list[Mapping[str, Any]], opts: argparse.Namespace) -> None:
+        if opts.json:
+            self._json([dict(catalog) for catalog in catalogs])
+            return
+        table = Table("catalog", "scheme", "state", "done", "errors", "due", "created", box=None)
+        for catalog in catalogs:
+            table.add_row(
+                str(catalog["id"])[:8],
+                f"{catalog['scheme']} {catalog['version']}",
+                catalog["state"],
+                f"{catalog['done']}/{catalog['instances']}",
+                str(catalog["errors"]),
+                moment(catalog["due_at"]),
+                moment(catalog["created_at"]),
+            )
+        self.console.print(table)
+
+    def _catalog(self, engine: Engine, prefix: str, opts: argparse.Namespace) -> None:
+        catalog = find_catalog(engine, prefix)
+        attempts = attempts_of(engine, catalog["id"], failed=opts.failed)
+        rejected = rejected_of(engine, catalog["id"])
+        if opts.json:
+            self._json(
+                {
+                    **catalog,
+                    "attempts": [dict(attempt) for attempt in attempts],
+                    "rejected": [dict(item) for item in rejected],
+                }
+            )
+            return
+        self._say(f"catalog {catalog['id']}: {catalog['scheme']} {catalog['version']}")
+        self._say(f"{catalog['state']}, {catalog['done']} of {catalog['instances']} done")
+        if catalog["error"]:
+            self._say(catalog["error"])
+        if catalog["published"]:
+            self._say(", ".join(f"{n} {name}" for name, n in catalog["published"].items() if n))
+        for attempt in attempts:
+            self._attempt(attempt)
+        for item in rejected:
+            self._say(f"rejected by {item['operation']} {item['part']} at {item['url']}:")
+            self._say(f"  {'; '.join(item['errors'])}: {item['data']}")
+
+    def _attempt(self, attempt: Mapping[str, Any]) -> None:
+        title = f"{attempt['operation']} {attempt['part']}".rstrip()
+        if attempt["attempt"] is None:
+            self._say(f"{title}: {attempt['state']}")
+            return
+        outcome = attempt["outcome"] or "running"
+        self._say(
+            f"{title} attempt {attempt['attempt']}: {outcome} on {attempt['node']}"
+            f" at {moment(attempt['started_at'])}, {attempt['accepted']} results,"
+            f" {attempt['rejected']} rejected, {attempt['dropped']} dropped"
+        )
+        if attempt["error"]:
+            self._say(f"  {attempt['error']}")
+        if attempt["log"] and outcome != "done":
+            self._say(f"  log: {attempt['log']}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def _json(self, value: Any) -> None:
+        options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+        text = orjson.dumps(value, default=dict, option=options).decode()
+        self.console.print(text, markup=False, soft_wrap=True)
+
+
+def moment(instant: Any) -> str:
+    """An instant in local time, to the second; empty where there is none."""
+    return instant.astimezone().isoformat(sep=" ", timespec="seconds") if instant else ""

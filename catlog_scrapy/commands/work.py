@@ -1,0 +1,34 @@
+"""`scrapy work`"""
+
+import argparse
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.running.progress import Progress
+from catlog_scrapy.running.worker import Worker
+from catlog_scrapy.store.status import has_open_work
+
+
+class Command(CatlogCommand):
+    """Runs what is queued; any number of these may run at once, on any machine."""
+
+    def short_desc(self) -> str:
+        return "Run what is queued: a worker"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--drain", action="store_true", help="end when nothing is left to do")
+        parser.add_argument(
+            "--concurrency", type=int, metavar="N", help="crawls at once (CATLOG_CONCURRENCY)"
+        )
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        if opts.concurrency is not None and opts.concurrency < 1:
+            self.fail("--concurrency needs a number from 1")
+        with self.database() as engine:
+            Worker(
+                engine,
+                self.project_settings,
+                Progress(self.console),
+                finished=lambda: opts.drain and not has_open_work(engine),
+                concurrency=opts.concurrency,
+            ).run()

@@ -1,0 +1,1 @@
+"""Spiders in this process, by the queue."""

@@ -1,0 +1,54 @@
+"""One log file an attempt, however many run in one process."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from scrapy.settings import BaseSettings
+
+_current: ContextVar[logging.Handler | None] = ContextVar("attempt_log", default=None)
+
+
+class AttemptLogs(logging.Handler):
+    """Sends every record to the file of the attempt in whose context it was logged.
+
+    asyncio copies the context into each task, callback and thread, so what a spider, a library or
+    a pipeline logs finds its way by itself.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand the record on; without an attempt it is nobody's."""
+        handler = _current.get()
+        if handler is not None:
+            handler.handle(record)
+
+
+def install(settings: BaseSettings) -> None:
+    """Route the root logger, once a process."""
+    logs = AttemptLogs(settings.get("LOG_LEVEL", "INFO"))
+    logging.root.addHandler(logs)
+    logging.root.setLevel(logging.NOTSET)
+    # Scrapy sets these where it installs a handler of its own.
+    logging.getLogger("twisted").setLevel(logging.ERROR)
+    logging.getLogger("scrapy").setLevel(logging.DEBUG)
+    logging.captureWarnings(True)
+
+
+@contextmanager
+def attempt_log(path: str | None, settings: BaseSettings) -> Iterator[None]:
+    """Within the block, and all that it starts, log to *path*; a full disk costs only the log."""
+    handler: logging.Handler = logging.NullHandler()
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter(settings["LOG_FORMAT"], settings["LOG_DATEFORMAT"]))
+    token = _current.set(handler)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+        handler.close()

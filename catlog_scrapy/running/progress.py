@@ -1,0 +1,71 @@
+"""What a person sees of the work: a live table on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from catlog_scrapy.attempt import Attempt
+
+COLOURS = {"done": "green", "released": "yellow", "cancelled": "yellow"}
+
+
+class Progress:
+    """Follows attempts. With a terminal, what runs is shown below what has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.running: dict[Attempt, float] = {}
+        self.live = (
+            Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def started(self, attempt: Attempt) -> None:
+        """An attempt begins."""
+        self.running[attempt] = time.monotonic()
+
+    def ended(self, attempt: Attempt) -> None:
+        """An attempt has its outcome: one line, with the reason and the log if it failed."""
+        seconds = time.monotonic() - self.running.pop(attempt, time.monotonic())
+        report, outcome = attempt.report, attempt.outcome or "lost"
+        colour = COLOURS.get(outcome, "red")
+        counts = f"{report.accepted} results"
+        if report.rejected:
+            counts += f", {report.rejected} rejected"
+        self.console.print(
+            f"{attempt.claim.title}: [{colour}]{outcome}[/] ({counts}, {seconds:.1f} s)"
+        )
+        if outcome not in COLOURS:
+            self.console.print(f"  {attempt.error or ''}", markup=False)
+            if report.log:
+                self.console.print(f"  log: {report.log}", markup=False, soft_wrap=True)
+
+    def _table(self) -> Table:
+        table = Table("running", "results", "rejected", "seconds", box=None)
+        for attempt, since in list(self.running.items()):
+            table.add_row(
+                attempt.claim.title,
+                str(attempt.report.accepted),
+                str(attempt.report.rejected),
+                f"{time.monotonic() - since:.0f}",
+            )
+        return table
