@@ -34,7 +34,7 @@ class Attempt:
         self.stop_answer: str | None = None
         self.stopped = threading.Event()
         self.deadline = time.monotonic() + claim.seconds
-        self._on_stop: Callable[[], None] | None = None
+        self._on_stop: Callable[[], object] | None = None
 
     def raised(self, where: str, error: BaseException) -> None:
         """Note an exception of the crawl; *where* says what raised it."""

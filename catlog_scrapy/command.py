@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from rich.console import Console
 from scrapy.addons import AddonManager
@@ -37,7 +37,7 @@ class CatlogCommand(ScrapyCommand):
 
     requires_project = False  # so that outside of one it can say so itself
     requires_crawler_process = False
-    default_settings = {"LOG_ENABLED": False}
+    default_settings: ClassVar[dict[str, Any]] = {"LOG_ENABLED": False, "LOG_LEVEL": "INFO"}
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         """Prepare the settings; refuse what the command does not know."""

@@ -69,8 +69,8 @@ CONNECT_ARGUMENTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
     "application_name": "catlog",
-    "options": "-c timezone=UTC -c search_path=public -c statement_timeout=60000 -c lock_timeout=30000"
-    " -c idle_in_transaction_session_timeout=60000 -c jit=off",
+    "options": "-c timezone=UTC -c search_path=public -c jit=off -c statement_timeout=60000"
+    " -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000",
 }
 
 

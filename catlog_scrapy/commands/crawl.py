@@ -1,7 +1,7 @@
 """`scrapy crawl`"""
 
 import argparse
-from typing import Any
+from typing import Any, ClassVar
 
 from scrapy.commands import crawl
 from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
@@ -30,7 +30,7 @@ class Command(crawl.Command, CatlogCommand):
 
     requires_project = True
     requires_crawler_process = False
-    default_settings: dict[str, Any] = {}
+    default_settings: ClassVar[dict[str, Any]] = {}
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         if addon.is_enabled(self.project_settings):

@@ -15,7 +15,8 @@ from catlog_scrapy.exceptions import NotPossible
 
 # A statement ends with a semicolon outside of quotes, dollar quotes and comments.
 STATEMENT = re.compile(
-    r"""(?: '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$ | --[^\n]* | /\*.*?\*/ | [^;] )+""",
+    r"""(?: '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$
+         | --[^\n]* | /\*.*?\*/ | [^;] )+""",
     re.DOTALL | re.VERBOSE,
 )
 COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)

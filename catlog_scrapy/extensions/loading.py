@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
-from scrapy import Spider, signals
+from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
 from twisted.python.failure import Failure
@@ -64,11 +64,11 @@ class LoadingExtension:
         url = getattr(response, "url", None) or getattr(
             getattr(response, "request", None), "url", "start()"
         )
-        self.attempt.raised(f"the spider, at {url}", failure.value)
+        self.attempt.raised(f"the spider, at {url}", failure.value or Exception(str(failure)))
 
     def item_error(self, failure: Failure) -> None:
         """A pipeline raised."""
-        self.attempt.raised("a pipeline", failure.value)
+        self.attempt.raised("a pipeline", failure.value or Exception(str(failure)))
 
     async def item_dropped(self, response: Any, exception: Exception) -> None:
         """The project's own DropItem, or our check's."""
@@ -77,7 +77,7 @@ class LoadingExtension:
         else:
             self.attempt.report.dropped += 1
 
-    async def spider_closed(self, spider: Spider, reason: str) -> None:
+    async def spider_closed(self, reason: str) -> None:
         """Send the last batch, whatever other components did on closing, and end the attempt."""
         self.engine_errors.cease()
         if not self.opened:

@@ -1,5 +1,6 @@
 """The base of all record types, and the shapes in which a spider yields records."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def _refuse_unstorable(value: Any, place: str = "") -> None:
     """Raise NotStorable where *value* really holds what jsonb cannot."""
     if isinstance(value, str) and "\0" in value:
         raise NotStorable(f"{place or 'text'}: U+0000, which PostgreSQL cannot store")
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         raise NotStorable(f"{place or 'number'}: {value}, which JSON cannot hold")
     if isinstance(value, Mapping):
         for name, part in value.items():
@@ -270,13 +271,12 @@ def record_type(
         )
         for name, sql_type in types.items()
     }
-    model = create_model(
+    return create_model(
         "".join(word.capitalize() for word in kind.split("_")),
         __base__=_Foreign,
         __cls_kwargs__={"key": tuple(key), "view": kind},
         **definitions,
     )
-    return model
 
 
 class _Foreign(Record, key="id", view="foreign"):

@@ -80,7 +80,7 @@ class CheckPipeline:
             checked.rejections.append((describe(item), [str(error)]))
 
     def _record_type(self, item: Any, record: type[Record] | None) -> type[Record]:
-        chosen = getattr(item, "record", None) or record or self.only
+        chosen: type[Record] | None = getattr(item, "record", None) or record or self.only
         if chosen is None:
             kinds = ", ".join(self.records)
             raise NoRecordType(

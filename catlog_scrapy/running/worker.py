@@ -82,8 +82,10 @@ class Worker:
 
     def run(self) -> None:
         """Work, in a reactor of its own. Raises what the database or the store raises."""
-        from twisted.internet import reactor  # AsyncCrawlerProcess has installed the right one
+        # Only now: AsyncCrawlerProcess has installed the right one.
+        from twisted.internet import reactor
 
+        stop_reactor: Callable[[], None] = reactor.stop  # type: ignore[misc]
         failure: list[BaseException] = []
         loop = asyncio.get_event_loop()
 
@@ -93,7 +95,7 @@ class Worker:
             except BaseException as error:  # carried over the reactor to the caller
                 failure.append(error)
             finally:
-                reactor.stop()  # type: ignore[attr-defined]
+                stop_reactor()
 
         if self.logs:
             install(self.settings)

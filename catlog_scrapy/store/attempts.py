@@ -1,5 +1,6 @@
 """How an attempt ends: complete, fail, release, lost. Whoever is fenced off changes nothing."""
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,37 +64,38 @@ class Report:
 
         *stored* is how many rows of the attempt the database holds.
         """
+        shortfall = self._shortfall(limits.get("tolerate", {}))
+        least = limits.get("min_results", 1)
         if self.raised:
             more = f" (and {self.raised - 1} more)" if self.raised > 1 else ""
             return "failed", f"{self.errors[0]}{more}"
         if self.reason != "finished":
             return "failed", f"the spider closed with {self.reason!r}, not 'finished'"
-        tolerate = limits.get("tolerate", {})
-        for name, count, total in (
-            ("given_up", self.given_up, self.given_up + self.responses),
-            ("ignored", self.ignored, self.ignored + self.responses),
-            ("rejected", self.rejected, self.rejected + self.accepted),
-        ):
-            if beyond(count, total, tolerate.get(name, 0)):
-                what = "requests" if name != "rejected" else "items"
-                return (
-                    "incomplete",
-                    f"{count} of {total} {what} {name.replace('_', ' ')}, tolerated"
-                    f" {tolerate.get(name, 0)}; the first: {self.reasons.get(name)}",
-                )
-        if "dropped" in tolerate and beyond(
-            self.dropped, self.dropped + self.accepted, tolerate["dropped"]
-        ):
-            return "incomplete", f"{self.dropped} items dropped, tolerated {tolerate['dropped']}"
-        if self.accepted < limits.get("min_results", 1):
-            return (
-                "incomplete",
-                f"{self.accepted} results, at least {limits.get('min_results', 1)} expected;"
-                " the source is empty or its markup changed",
+        if shortfall is None and self.accepted < least:
+            shortfall = (
+                f"{self.accepted} results, at least {least} expected;"
+                " the source is empty or its markup changed"
             )
-        if stored != self.accepted:
-            return "incomplete", f"{self.accepted} results accepted, but {stored} stored"
-        return "done", None
+        if shortfall is None and stored != self.accepted:
+            shortfall = f"{self.accepted} results accepted, but {stored} stored"
+        return ("incomplete", shortfall) if shortfall else ("done", None)
+
+    def _shortfall(self, tolerate: Mapping[str, float]) -> str | None:
+        """What is beyond what the operation tolerates; nothing is, unless it says so."""
+        for name, what, count, others in (
+            ("given_up", "requests given up", self.given_up, self.responses),
+            ("ignored", "requests ignored", self.ignored, self.responses),
+            ("rejected", "items rejected", self.rejected, self.accepted),
+            ("dropped", "items dropped", self.dropped, self.accepted),
+        ):
+            # The project's own DropItem is intent, unless the operation limits it.
+            tolerated = tolerate.get(name, math.inf if name == "dropped" else 0)
+            if beyond(count, count + others, tolerated):
+                first = self.reasons.get(name)
+                return f"{count} {what}, tolerated {tolerated}" + (
+                    f"; the first: {first}" if first else ""
+                )
+        return None
 
 
 def beyond(count: int, total: int, tolerated: float) -> bool:

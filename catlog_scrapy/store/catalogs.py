@@ -53,7 +53,7 @@ def create(
             )
             known = ", ".join(name["name"] for name in names) or "none"
             raise NotFound(f"{provider}/{scheme} has no operation {operation!r}; it has {known}.")
-        return insert(
+        made = insert(
             connection,
             found,
             arguments=arguments or {},
@@ -61,6 +61,9 @@ def create(
             origin=origin,
             priority=priority,
         )
+    if made is None:
+        raise NotPossible(f"{provider}/{scheme} has a catalog for this due time already.")
+    return made
 
 
 def find_scheme(connection: Connection, provider: str, scheme: str) -> Mapping[str, Any]:
@@ -200,7 +203,7 @@ def plan(
         catalog = lock_catalog(connection, catalog_id)
         if catalog["error"]:
             raise NotPossible(catalog["error"])
-        included = [
+        included: list[Mapping[str, Any]] = [
             {"operation": f"scheme {name}", "part": "", "arguments": dict(arguments)}
             for name in found["includes"]
         ]

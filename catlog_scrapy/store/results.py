@@ -38,7 +38,7 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
     with engine.connect() as connection:
         backend = _backend(connection)
         try:
-            driver = connection.connection.dbapi_connection
+            driver = connection.connection.driver_connection
             if driver is None:
                 raise BatchUncertain(backend)
             with driver.cursor() as cursor:

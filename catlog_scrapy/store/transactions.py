@@ -18,12 +18,13 @@ def run(connection: Connection, sql: str, **values: Any) -> int:
 
 def rows(connection: Connection, sql: str, **values: Any) -> list[Mapping[str, Any]]:
     """All rows of *sql*, by column name."""
-    return list(connection.execute(text(sql), values).mappings())
+    return [found._asdict() for found in connection.execute(text(sql), values)]
 
 
 def row(connection: Connection, sql: str, **values: Any) -> Mapping[str, Any] | None:
     """The first row of *sql*, if there is one."""
-    return connection.execute(text(sql), values).mappings().first()
+    found = connection.execute(text(sql), values).first()
+    return found._asdict() if found else None
 
 
 def lock_catalog(connection: Connection, catalog_id: UUID) -> Mapping[str, Any]:
