@@ -23,6 +23,7 @@ from sqlalchemy import Engine, exc
 
 from catlog_scrapy import addon
 from catlog_scrapy.database import open_database
+from catlog_scrapy.entry_points import SUMMARIES
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.migrations import require_head, upgrade
 
@@ -56,6 +57,10 @@ class CatlogCommand(ScrapyCommand):
     @abstractmethod
     def execute(self, args: list[str], opts: argparse.Namespace) -> int | None:
         """The command itself; returns its exit code, None being 0."""
+
+    def short_desc(self) -> str:
+        """One line, as Scrapy lists it."""
+        return SUMMARIES[self.name]
 
     @property
     def name(self) -> str:

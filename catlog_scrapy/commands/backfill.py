@@ -15,9 +15,6 @@ class Command(CatlogCommand):
     def syntax(self) -> str:
         return "[options] PROVIDER/SCHEME --from DATE --to DATE"
 
-    def short_desc(self) -> str:
-        return "Queue catalogs for past due times"
-
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         parser.add_argument("--from", dest="first", metavar="DATE", help="first day, YYYY-MM-DD")

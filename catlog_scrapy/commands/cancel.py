@@ -15,9 +15,6 @@ class Command(CatlogCommand):
     def syntax(self) -> str:
         return "[options] CATALOG"
 
-    def short_desc(self) -> str:
-        return "Stop a catalog, wherever it runs"
-
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if len(args) != 1:
             raise UsageError("write one catalog's id, or its first letters")

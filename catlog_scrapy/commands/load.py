@@ -24,9 +24,6 @@ class Command(CatlogCommand):
     def syntax(self) -> str:
         return "[options] PROVIDER/SCHEME[/OPERATION]"
 
-    def short_desc(self) -> str:
-        return "Load a catalog now, here"
-
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         parser.add_argument(

@@ -11,9 +11,6 @@ from catlog_scrapy.migrations import upgrade
 class Command(CatlogCommand):
     """Makes or upgrades the schema."""
 
-    def short_desc(self) -> str:
-        return "Make or upgrade catlog's schema in the database"
-
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         settings = self.project_settings
         with open_database(

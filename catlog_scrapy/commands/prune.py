@@ -11,9 +11,6 @@ from catlog_scrapy.store.pruning import prune
 class Command(CatlogCommand):
     """Deletes what is older than its operation's `keep`, and old logs of this machine."""
 
-    def short_desc(self) -> str:
-        return "Delete results, rejects, versions and logs that are too old"
-
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         parser.add_argument("--dry-run", action="store_true", help="only count")

@@ -14,9 +14,6 @@ from catlog_scrapy.store.schedules import make_due
 class Command(CatlogCommand):
     """Makes what is due; any number of these may run at once."""
 
-    def short_desc(self) -> str:
-        return "Make the catalogs that are due, reap, publish: the scheduler"
-
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         parser.add_argument("--once", action="store_true", help="do what is due now, then end")

@@ -28,9 +28,6 @@ class Command(CatlogCommand):
     def syntax(self) -> str:
         return "[options] QUERY-OR-FILE"
 
-    def short_desc(self) -> str:
-        return "Ask the database"
-
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         parser.add_argument("--csv", action="store_true", help="CSV instead of a table")

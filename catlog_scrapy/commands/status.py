@@ -24,9 +24,6 @@ class Command(CatlogCommand):
     def syntax(self) -> str:
         return "[options] [CATALOG]"
 
-    def short_desc(self) -> str:
-        return "Show catalogs, or one with its attempts, errors and logs"
-
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         parser.add_argument("--failed", action="store_true", help="only what failed")

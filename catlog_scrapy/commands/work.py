@@ -11,9 +11,6 @@ from catlog_scrapy.store.status import has_open_work
 class Command(CatlogCommand):
     """Runs what is queued; any number of these may run at once, on any machine."""
 
-    def short_desc(self) -> str:
-        return "Run what is queued: a worker"
-
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         parser.add_argument("--drain", action="store_true", help="end when nothing is left to do")
