@@ -1,0 +1,34 @@
+# Every target works on a fresh machine: it makes .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint bench clean
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+.venv/run: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/dev: .venv/run requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@touch $@
+
+demo: .venv/run  ## the whole thing on this machine, with local sources
+	$(BIN)/scrapy demo
+
+test: .venv/dev  ## all tests, on real PostgreSQL
+	$(BIN)/python -m pytest
+
+lint: .venv/dev  ## style, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev  ## the benchmarks, each a ratio against a peer
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the virtual environment and caches, not the data
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
