@@ -1,0 +1,456 @@
+"""Whatever a source or a spider does wrong: a true reason, and nothing partial is visible.
+
+One worker runs all cases; each test looks at what became of its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from catlog_scrapy.database import make_engine
+from sqlalchemy import Engine, text
+
+from tests.project import Project
+from tests.source import Answer, Source
+
+HEADER = """
+import json
+from typing import Any
+
+from catlog_scrapy.items import Batch, Record
+from scrapy import Request, Spider
+
+
+class {name}(Record, key="id", view="{view}"):
+    id: str
+    number: int | None = None
+    share: float | None = None
+    text: str = ""
+    extra: dict[str, Any] = {{}}
+
+
+class Base(Spider):
+    record = {name}
+    base_url: str = ""
+    path: str = "/ok"
+
+    async def start(self):
+        yield Request(self.base_url + self.path)
+
+    def parse(self, response):
+        for item in json.loads(response.body):
+            yield item
+
+"""
+
+
+@dataclass
+class Case:
+    """A spider (the body of a class) and what must become of its catalog."""
+
+    spider: str
+    state: str = "failed"
+    error: str = ""
+    keys: set[str] = field(default_factory=set)
+    rejected: str = ""
+    declared: str = ""
+
+
+PAGES = """
+    async def start(self):
+        yield Request(self.base_url + "/page/1")
+
+    def parse(self, response):
+        number = int(response.url.rsplit("/", 1)[1])
+        yield {"id": f"of page {number}"}
+        if number < 5:
+            yield Request(self.base_url + f"/page/{number + 1}")
+"""
+
+CASES = {
+    "a_good_one": Case("", "loaded", keys={"a", "b"}),
+    "a_500_on_page_3_of_5": Case(PAGES, error="HTTP 500 for http://127.0.0.1"),
+    "a_timeout": Case(
+        'path = "/slow"\n    custom_settings = {"DOWNLOAD_TIMEOUT": 0.3}',
+        error="1 requests given up",
+    ),
+    "a_redirect_loop": Case(
+        'path = "/loop"\n    custom_settings = {"REDIRECT_MAX_TIMES": 3}',
+        error="max redirections reached",
+    ),
+    "a_404_without_errback": Case('path = "/missing"', error="HTTP 404"),
+    "a_404_with_errback": Case(
+        """
+    async def start(self):
+        yield Request(self.base_url + "/missing", errback=self.missing)
+
+    def missing(self, failure):
+        yield {"id": "from errback"}
+""",
+        "loaded",
+        keys={"from errback"},
+    ),
+    "an_errback_that_passes_it_on": Case(
+        """
+    async def start(self):
+        yield Request(self.base_url + "/missing", errback=lambda failure: failure)
+        yield Request(self.base_url + "/ok")
+""",
+        error="HTTP 404",
+    ),
+    "an_allowed_404": Case(
+        """
+    path = "/missing"
+    handle_httpstatus_list = [404]
+
+    def parse(self, response):
+        yield {"id": str(response.status)}
+""",
+        "loaded",
+        keys={"404"},
+    ),
+    "a_tolerated_404": Case(
+        """
+    async def start(self):
+        yield Request(self.base_url + "/missing")
+        yield Request(self.base_url + "/ok")
+""",
+        "loaded",
+        keys={"a", "b"},
+        declared="tolerate = { given_up = 1 }",
+    ),
+    "robots_txt_with_500": Case(
+        'custom_settings = {"ROBOTSTXT_OBEY": True}', "loaded", keys={"a", "b"}
+    ),
+    "forbidden_by_robots_txt": Case(
+        """
+    custom_settings = {"ROBOTSTXT_OBEY": True}
+
+    async def start(self):
+        yield Request(self.base_url.replace("127.0.0.1", "localhost") + "/ok")
+        yield Request(self.base_url.replace("127.0.0.1", "localhost") + "/private")
+""",
+        error="1 requests ignored, tolerated 0; the first: forbidden by robots.txt",
+    ),
+    "a_changed_markup": Case(
+        """
+    def parse(self, response):
+        for link in response.css("a.product"):
+            yield {"id": link.attrib["href"]}
+""",
+        error="0 results, at least 1 expected",
+    ),
+    "invalid_json": Case('path = "/broken.json"', error="JSONDecodeError"),
+    "an_item_without_its_key": Case(
+        'path = "/keyless"', error="1 items rejected", rejected="id: Field required"
+    ),
+    "a_tolerated_reject": Case(
+        'path = "/keyless"',
+        "loaded",
+        keys={"a"},
+        rejected="id: Field required",
+        declared="tolerate = { rejected = 0.5 }",
+    ),
+    "text_with_u0000": Case('path = "/nul"', error="U+0000", rejected="U+0000"),
+    "a_lone_surrogate": Case('path = "/surrogate"', error="1 items rejected", rejected="text"),
+    "a_number_too_large": Case('path = "/large"', error="less than or equal", rejected="number"),
+    "nan": Case('path = "/nan"', error="finite", rejected="share"),
+    "nan_deep_inside": Case('path = "/deep-nan"', error="JSON cannot hold", rejected="extra.x"),
+    "an_unknown_field": Case('path = "/unknown"', error="Extra inputs", rejected="colour"),
+    "ten_megabytes_in_one_item": Case('path = "/huge"', "loaded", keys={"huge"}),
+    "a_duplicate_key": Case('path = "/twice"', "loaded", keys={"a"}),
+    "an_empty_source": Case('path = "/empty"', error="0 results"),
+    "a_batch_with_a_bad_one": Case(
+        """
+    path = "/keyless"
+
+    def parse(self, response):
+        yield Batch(json.loads(response.body))
+""",
+        error="1 items rejected",
+        rejected="id: Field required",
+    ),
+    "no_item_at_all": Case(
+        """
+    def parse(self, response):
+        yield "just text"
+""",
+        error="1 items rejected",
+        rejected="a str is no item",
+    ),
+    "a_callback_that_raises": Case(
+        """
+    def parse(self, response):
+        yield {"id": "a"}
+        raise ZeroDivisionError("by nothing")
+""",
+        error="ZeroDivisionError: by nothing",
+    ),
+    "an_errback_that_raises": Case(
+        """
+    async def start(self):
+        yield Request(self.base_url + "/ok")
+        yield Request(self.base_url + "/missing", errback=self.missing)
+
+    def missing(self, failure):
+        raise ZeroDivisionError("in errback")
+""",
+        error="ZeroDivisionError: in errback",
+    ),
+    "start_that_raises": Case(
+        """
+    async def start(self):
+        yield {"id": "a"}
+        raise ZeroDivisionError("in start")
+""",
+        error="ZeroDivisionError: in start",
+    ),
+    "a_pipeline_that_raises": Case(
+        'custom_settings = {"ITEM_PIPELINES": {"shop.parts.RaisingPipeline": 300}}',
+        error="ZeroDivisionError: in a pipeline",
+    ),
+    "a_downloader_middleware_that_raises": Case(
+        'custom_settings = {"DOWNLOADER_MIDDLEWARES": {"shop.parts.RaisingMiddleware": 300}}',
+        error="ZeroDivisionError: in a middleware",
+    ),
+    "a_spider_middleware_that_raises": Case(
+        'custom_settings = {"SPIDER_MIDDLEWARES": {"shop.parts.RaisingSpiderMiddleware": 300}}',
+        error="ZeroDivisionError: in a spider middleware",
+    ),
+    "open_spider_that_raises": Case(
+        'custom_settings = {"ITEM_PIPELINES": {"shop.parts.RaisingOpen": 300}}',
+        error="ZeroDivisionError: in open_spider",
+    ),
+    "close_spider_that_raises": Case(
+        'custom_settings = {"ITEM_PIPELINES": {"shop.parts.RaisingClose": 300}}',
+        error="ZeroDivisionError: in close_spider",
+    ),
+    "init_that_raises": Case(
+        """
+    def __init__(self, *args, **kwargs):
+        raise ZeroDivisionError("in __init__")
+""",
+        error="ZeroDivisionError: in __init__",
+    ),
+    "a_pipeline_that_drops": Case(
+        'custom_settings = {"ITEM_PIPELINES": {"shop.parts.DroppingPipeline": 300}}',
+        "loaded",
+        keys={"b"},
+    ),
+    "a_spider_that_closes_itself": Case(
+        """
+    def parse(self, response):
+        from scrapy.exceptions import CloseSpider
+
+        yield {"id": "a"}
+        raise CloseSpider("enough")
+""",
+        error="closed with 'enough'",
+    ),
+    "one_that_hangs": Case(
+        """
+    async def start(self):
+        import asyncio
+
+        yield {"id": "a"}
+        await asyncio.sleep(3600)
+""",
+        error="ran past its time limit",
+        declared='timeout = "2s"',
+    ),
+    "one_that_always_fails": Case(
+        'path = "/missing"',
+        error="3 attempts failed; the last: ",
+        declared='backoff = { base = "0.1s", cap = "0.2s" }',
+    ),
+    "offsite_duplicate_and_too_deep_do_not_count": Case(
+        """
+    allowed_domains = ["127.0.0.1"]
+    custom_settings = {"DEPTH_LIMIT": 1}
+
+    def parse(self, response):
+        yield {"id": response.url[-1]}
+        yield Request("http://elsewhere.invalid/", callback=self.parse)
+        yield response.request.replace(dont_filter=False)
+        yield Request(self.base_url + "/page/1", callback=self.parse)
+        yield Request(self.base_url + "/page/2", callback=self.parse)
+""",
+        "loaded",
+        keys={"k", "1", "2"},
+    ),
+}
+
+PARTS = """
+from scrapy.exceptions import DropItem
+
+
+class RaisingPipeline:
+    def process_item(self, item):
+        raise ZeroDivisionError("in a pipeline")
+
+
+class DroppingPipeline:
+    def process_item(self, item):
+        if item["id"] == "a":
+            raise DropItem("not this one")
+        return item
+
+
+class RaisingOpen:
+    def open_spider(self):
+        raise ZeroDivisionError("in open_spider")
+
+    def process_item(self, item):
+        return item
+
+
+class RaisingClose:
+    def close_spider(self):
+        raise ZeroDivisionError("in close_spider")
+
+    def process_item(self, item):
+        return item
+
+
+class RaisingMiddleware:
+    def process_request(self, request):
+        raise ZeroDivisionError("in a middleware")
+
+
+class RaisingSpiderMiddleware:
+    async def process_spider_output(self, response, result):
+        async for item in result:
+            yield item
+        raise ZeroDivisionError("in a spider middleware")
+"""
+
+
+def answers() -> dict[str, Answer]:
+    pages = {f"/page/{number}": Answer(b"[]") for number in range(1, 6)}
+    return {
+        **pages,
+        "/page/3": Answer(status=500),
+        "/ok": Answer(b'[{"id": "a", "number": 1}, {"id": "b", "number": 2}]'),
+        "/slow": Answer(b"[]", delay=1.5),
+        "/loop": Answer(status=302, headers={"Location": "/loop?again"}),
+        "/loop?again": Answer(status=302, headers={"Location": "/loop"}),
+        "/robots.txt": Answer(status=500),
+        "localhost/robots.txt": Answer(b"User-agent: *\nDisallow: /private\n"),
+        "/broken.json": Answer(b'[{"id": "a"'),
+        "/keyless": Answer(b'[{"id": "a"}, {"number": 7}]'),
+        "/nul": Answer(b'[{"id": "a", "text": "x\\u0000y"}]'),
+        "/surrogate": Answer(b'[{"id": "a", "text": "\\ud800"}]'),
+        "/large": Answer(b'[{"id": "a", "number": 99999999999999999999}]'),
+        "/nan": Answer(b'[{"id": "a", "share": NaN}]'),
+        "/deep-nan": Answer(b'[{"id": "a", "extra": {"x": NaN}}]'),
+        "/unknown": Answer(b'[{"id": "a", "colour": "red"}]'),
+        "/huge": Answer(b'[{"id": "huge", "text": "' + b"x" * 10_000_000 + b'"}]'),
+        "/twice": Answer(b'[{"id": "a", "number": 1}, {"id": "a", "number": 2}]'),
+        "/empty": Answer(b"[]"),
+        "/private": Answer(b'[{"id": "private"}]'),
+    }
+
+
+@pytest.fixture(scope="module")
+def loaded(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The database after all cases ran once."""
+    admin = make_engine(server.replace("/catlog?", "/postgres?"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE bad_input TEMPLATE catlog"))
+    url = server.replace("/catlog?", "/bad_input?")
+    with Source() as source:
+        source.answers = answers()
+        project = given_a_project(tmp_path_factory.mktemp("bad"), url, source.url)
+        project.scrapy("apply")
+        engine = make_engine(url)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE catlog.schedule SET next_due_at = now()"))
+        project.scrapy("schedule", "--once")
+        project.scrapy("work", "--drain")
+        yield engine
+        engine.dispose()
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("DROP DATABASE bad_input WITH (FORCE)"))
+    admin.dispose()
+
+
+def given_a_project(folder: Path, url: str, base_url: str) -> Project:
+    project = Project(folder, url)
+    project.write("shop/parts.py", PARTS)
+    toml = [f'[provider]\nname = "cases"\nbase_url = "{base_url}"\n']
+    for name, case in CASES.items():
+        header = HEADER.format(name=name.title().replace("_", ""), view=name)
+        body = f"class Case(Base):\n    name = '{name}'\n    {case.spider.strip()}\n"
+        project.write(f"shop/spiders/{name}.py", header + body)
+        errors = 3 if name == "one_that_always_fails" else 1
+        toml.append(
+            f'[[scheme]]\nname = "{name}"\nmax_errors = {errors}\n'
+            f'[[scheme.operation]]\nname = "{name}"\n{case.declared}\n'
+            f'[[schedule]]\nname = "daily"\nscheme = "{name}"\ncron = "0 3 * * *"\n'
+        )
+    project.write("shop/providers/cases.toml", "\n".join(toml))
+    return project
+
+
+def one(engine: Engine, sql: str, **values: Any) -> Any:
+    with engine.connect() as connection:
+        return connection.execute(text(sql), values).scalar()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_catalog_says_what_happened(loaded: Engine, name: str) -> None:
+    case = CASES[name]
+    with loaded.connect() as connection:
+        state, error = connection.execute(
+            text(
+                """SELECT c.state, c.error FROM catlog.catalog c
+                   JOIN catlog.catalog_scheme s ON s.id = c.scheme_id WHERE s.name = :name"""
+            ),
+            {"name": name},
+        ).one()
+        keys = set(connection.execute(text(f"SELECT id FROM public.{name}")).scalars())
+    assert (state, case.error in (error or "")) == (case.state, True), (state, error)
+    assert keys == case.keys
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.rejected])
+def test_a_rejected_item_is_kept_with_its_reason_and_url(loaded: Engine, name: str) -> None:
+    found = one(
+        loaded,
+        """SELECT r.errors::text || ' at ' || r.url FROM catlog.rejected_result r
+           JOIN catlog.catalog_scheme_operation_instance i ON i.id = r.instance_id
+           JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id WHERE o.name = :name""",
+        name=name,
+    )
+    assert CASES[name].rejected in found
+    assert "at http://127.0.0.1" in found
+
+
+def test_the_last_of_a_duplicate_key_wins(loaded: Engine) -> None:
+    assert one(loaded, "SELECT number FROM a_duplicate_key") == 2
+    counted = (
+        "SELECT published ->> 'duplicates' FROM catlog.catalog WHERE published ->> 'seen' = '2'"
+    )
+    assert one(loaded, counted + " AND published ->> 'created' = '1'") == "1"
+
+
+def test_ten_megabytes_arrive_whole(loaded: Engine) -> None:
+    assert one(loaded, "SELECT length(text) FROM ten_megabytes_in_one_item") == 10_000_000
+
+
+def test_every_case_left_a_log(loaded: Engine) -> None:
+    with loaded.connect() as connection:
+        logs = list(connection.execute(text("SELECT log FROM catlog.instance_attempt")).scalars())
+    assert logs
+    assert all(Path(log).is_file() for log in logs)
+
+
+def test_nothing_is_left_open(loaded: Engine) -> None:
+    assert not one(
+        loaded, "SELECT count(*) FROM catlog.catalog WHERE state NOT IN ('loaded', 'failed')"
+    )
+    assert not one(
+        loaded, "SELECT count(*) FROM catlog.catalog_scheme_operation_instance WHERE node <> ''"
+    )

@@ -1,0 +1,62 @@
+"""A Scrapy project of somebody else, made for a test and run as real processes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+
+class Project:
+    """A project `shop` in *folder*, a catlog project by the ADDONS line alone."""
+
+    def __init__(self, folder: Path, database_url: str | None, **environment: str) -> None:
+        self.folder = folder
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("CATLOG")},
+            **({"CATLOG_DATABASE_URL": database_url} if database_url else {}),
+            "CATLOG_LEASE": "3",
+            "CATLOG_POLL": "0.1",
+            "PYTHONPATH": str(folder),
+            **environment,
+        }
+        self.write("scrapy.cfg", "[settings]\ndefault = shop.settings\n")
+        self.write("shop/__init__.py", "")
+        self.write("shop/spiders/__init__.py", "")
+        self.write(
+            "shop/settings.py",
+            """
+            BOT_NAME = "shop"
+            SPIDER_MODULES = ["shop.spiders"]
+            ADDONS = {"catlog_scrapy.addon.CatlogAddon": 500}
+            RETRY_TIMES = 0
+            """,
+        )
+
+    def write(self, path: str, text: str) -> Path:
+        """A file of the project; *text* may be indented."""
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
+        return file
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """`scrapy ARGUMENTS...`, running."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "scrapy", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def scrapy(self, *arguments: str, code: int | None = 0) -> str:
+        """`scrapy ARGUMENTS...`, ended; its output. *code* is the exit code it must have."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=240)
+        if code is not None:
+            assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+        assert "Traceback" not in err or code is None, err
+        return out + err
