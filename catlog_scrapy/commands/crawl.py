@@ -34,7 +34,8 @@ class Command(crawl.Command, CatlogCommand):
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         if addon.is_enabled(self.project_settings):
-            CatlogCommand.process_options(self, args, opts)
+            with self.mistakes():  # Scrapy's reads -a, and then calls ours
+                crawl.Command.process_options(self, args, opts)
         else:
             crawl.Command.process_options(self, args, opts)
 

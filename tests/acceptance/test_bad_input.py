@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from catlog_scrapy.database import make_engine
 from sqlalchemy import Engine, text
 
+from catlog_scrapy.database import make_engine
 from tests.project import Project
 from tests.source import Answer, Source
 

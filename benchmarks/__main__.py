@@ -1,0 +1,42 @@
+"""`python -m benchmarks [NAME ...] [--small]`: run them, and end each with its line.
+
+The line is `bench NAME RATIO TARGET ok|short`. To fall short is a finding, not an error.
+"""
+
+import argparse
+from collections.abc import Callable
+
+from benchmarks import claims, drain, items, memory, merge, republish, store, views
+from benchmarks.common import Result, Server, note, open_server
+
+BENCHMARKS: dict[str, Callable[[Server, bool], Result]] = {
+    "items": items.run,
+    "store": store.run,
+    "merge": merge.run,
+    "republish": republish.run,
+    "claims": claims.run,
+    "drain": drain.run,
+    "views": views.run,
+    "memory": memory.run,
+}
+
+
+def main() -> None:
+    """Run the named benchmarks, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument(
+        "--small", action="store_true", help="tiny sizes: shows that they work, not how fast"
+    )
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    with open_server() as server:
+        for name in options.names or BENCHMARKS:
+            note(f"{name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}")
+            print(BENCHMARKS[name](server, options.small), flush=True)
+
+
+if __name__ == "__main__":
+    main()

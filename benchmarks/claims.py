@@ -1,0 +1,82 @@
+"""Whether the queue gets slower by what it has done."""
+
+import statistics
+
+from sqlalchemy import Connection, Engine, text
+
+from benchmarks.common import Result, Server, note, run_sql, seconds
+from catlog_scrapy.store import attempts, claims
+
+INSTANCE = "catlog.catalog_scheme_operation_instance"
+
+
+def run(server: Server, small: bool) -> Result:
+    """Claims a second beside 1 000 000 finished instances and an open snapshot, against none.
+
+    The worst case: the snapshot was opened before those instances were claimed and finished, so
+    none of what they left in the indexes may be cleaned away. Each claim takes one instance, which
+    is then completed, so that `max_running` (2) never stands in the way; only claims are timed.
+    """
+    finished, count, rounds = (2_000, 10, 2) if small else (1_000_000, 200, 5)
+    with server.database() as empty, server.database() as full:
+        for engine in (empty, full):
+            queue(engine, 0)
+        with full.connect().execution_options(isolation_level="REPEATABLE READ") as reader:
+            reader.execute(text("SET idle_in_transaction_session_timeout = 0"))
+            reader.commit()
+            finish(full, finished, reader)
+            mine, theirs = [], []
+            for _ in range(rounds):
+                theirs.append(claim_all(empty, count))
+                mine.append(claim_all(full, count))
+                note(f"{mine[-1]:.0f} claims a second, {theirs[-1]:.0f} in an empty table")
+    return Result("claims", statistics.median(mine) / statistics.median(theirs), ">=0.8")
+
+
+def queue(engine: Engine, count: int) -> None:
+    """One more catalog with *count* new instances; provider and scheme as needed."""
+    run_sql(
+        engine,
+        """INSERT INTO catlog.provider (name, max_running) VALUES ('shop', 2)
+           ON CONFLICT DO NOTHING""",
+        """INSERT INTO catlog.catalog_scheme (provider_id, name, version)
+           SELECT id, 'products', 1 FROM catlog.provider ON CONFLICT DO NOTHING""",
+        """INSERT INTO catlog.catalog_scheme_operation (scheme_id, name, spider, min_results)
+           SELECT id, 'products', 'products', 0 FROM catlog.catalog_scheme
+           ON CONFLICT DO NOTHING""",
+        f"""WITH made AS (
+                INSERT INTO catlog.catalog (provider_id, scheme_id, origin, state, as_of)
+                SELECT provider_id, id, 'load', 'loading', clock_timestamp()
+                FROM catlog.catalog_scheme RETURNING id, provider_id)
+            INSERT INTO {INSTANCE} (catalog_id, operation_id, provider_id, part)
+            SELECT made.id, o.id, made.provider_id, number::text
+            FROM made, catlog.catalog_scheme_operation o, generate_series(1, {count}) AS number""",
+    )
+
+
+def finish(engine: Engine, count: int, reader: Connection) -> None:
+    """Queue *count* instances, open the *reader*'s snapshot, then run and finish them.
+
+    By as few statements as can be: what is left in the table and its indexes is the same.
+    """
+    queue(engine, count)
+    run_sql(engine, f"VACUUM ANALYZE {INSTANCE}")
+    reader.execute(text(f"SELECT count(*) FROM {INSTANCE}"))
+    run_sql(
+        engine,
+        f"""UPDATE {INSTANCE} SET state = 'running', attempt = 1, node = 'bench',
+                lease_expires_at = clock_timestamp() + interval '1 hour'""",
+        f"UPDATE {INSTANCE} SET state = 'done', node = NULL, lease_expires_at = NULL",
+        f"VACUUM ANALYZE {INSTANCE}",
+    )
+
+
+def claim_all(engine: Engine, count: int) -> float:
+    """Claims a second over *count* new instances, one at a time."""
+    queue(engine, count)
+    taken = 0.0
+    for _ in range(count):
+        held: list[claims.Claim] = []
+        taken += seconds(lambda: held.extend(claims.claim(engine, "bench")))
+        attempts.complete(engine, held[0].attempt, attempts.Report())
+    return count / taken

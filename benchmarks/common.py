@@ -1,0 +1,166 @@
+"""What the benchmarks share: a result's line, a server of their own, a Scrapy project to run."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine, text
+
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.embedded import EmbeddedServer
+from catlog_scrapy.migrations import upgrade
+
+ROOT = Path(__file__).parent.parent
+PROVIDER, SCHEME = "shop", "products"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a benchmark found. `target` is `<=` or `>=` and a number."""
+
+    name: str
+    ratio: float
+    target: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the ratio reaches the target."""
+        reach = float(self.target[2:])
+        return self.ratio <= reach if self.target.startswith("<=") else self.ratio >= reach
+
+    def __str__(self) -> str:
+        return f"bench {self.name} {self.ratio:.3g} {self.target} {'ok' if self.ok else 'short'}"
+
+
+def note(what: str) -> None:
+    """Print a line of what was measured; `#` keeps it apart from the results."""
+    print(f"# {what}", flush=True)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long *work* takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def alternate(
+    repetitions: int, ours: Callable[[], float], peer: Callable[[], float]
+) -> tuple[float, float]:
+    """The medians of *ours* and *peer*, measured in turn, so that both meet the same machine."""
+    mine, theirs = [], []
+    for _ in range(repetitions):
+        theirs.append(peer())
+        mine.append(ours())
+        note(f"catlog {mine[-1]:.3f} s, peer {theirs[-1]:.3f} s")
+    return statistics.median(mine), statistics.median(theirs)
+
+
+class Server:
+    """A PostgreSQL in a temporary folder; each measurement takes a fresh database of it."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        self.made = 0
+
+    @contextmanager
+    def database(self) -> Iterator[Engine]:
+        """A new database at the head revision, dropped in the end."""
+        self.made += 1
+        name = f"bench_{self.made}"
+        admin = make_engine(self.url.replace("/catlog?", "/postgres?"))
+        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            # What others left to do in the background would be done in our time.
+            connection.execute(text("SET statement_timeout = 0"))
+            connection.execute(text("CHECKPOINT"))
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE catlog"))
+            engine = make_engine(self.url.replace("/catlog?", f"/{name}?"))
+            yield engine
+            engine.dispose()
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()
+
+
+@contextmanager
+def open_server() -> Iterator[Server]:
+    """A server with a migrated template database."""
+    with tempfile.TemporaryDirectory(prefix="catlog-bench-") as folder:
+        with EmbeddedServer(Path(folder) / "home") as url:
+            template = make_engine(url)
+            upgrade(template)
+            template.dispose()
+            yield Server(Path(folder), url)
+
+
+@dataclass(frozen=True)
+class Crawled:
+    """What the project's stopwatch saw of one crawl, in a process of its own.
+
+    `seconds` is from `spider_opened` until the engine has stopped, `opened_at` the former as Unix
+    time, `peak` the process's largest resident memory in MiB.
+    """
+
+    seconds: float
+    opened_at: float
+    peak: float
+
+
+def scrapy(server: Server, engine: Engine, *words: str) -> None:
+    """Run `scrapy` *words* in the benchmarks' project. Raises CalledProcessError."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "SCRAPY_SETTINGS_MODULE": "benchmarks.project.settings",
+        "CATLOG_DATABASE_URL": engine.url.render_as_string(hide_password=False),
+        "CATLOG_PROVIDERS": str(server.folder / "providers"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "scrapy", *words],
+        cwd=server.folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"scrapy {' '.join(words)} failed:\n{done.stdout[-4000:]}")
+
+
+def crawl(server: Server, engine: Engine, spider: str, items: int) -> Crawled:
+    """`scrapy crawl` *spider*, which yields *items*; both sides of a comparison log alike."""
+    seen = server.folder / "stopwatch.json"
+    settings = {"STOPWATCH": seen, "ITEMS": items, "LOG_LEVEL": "INFO"}
+    options = [word for name, value in settings.items() for word in ("-s", f"{name}={value}")]
+    scrapy(server, engine, "crawl", spider, *options)
+    return Crawled(**json.loads(seen.read_text()))
+
+
+def declare(server: Server, engine: Engine, spider: str) -> None:
+    """Make *spider* the only operation of the scheme `shop/products`, in an empty database."""
+    folder = server.folder / "providers"
+    folder.mkdir(exist_ok=True)
+    (folder / "shop.toml").write_text(
+        f'[provider]\nname = "{PROVIDER}"\n\n'
+        f'[[scheme]]\nname = "{SCHEME}"\noperations = ["{spider}"]\n'
+    )
+    scrapy(server, engine, "apply")
+
+
+def run_sql(engine: Engine, *statements: str) -> None:
+    """Run *statements* one after the other, each committed, however long they take."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("SET statement_timeout = 0"))
+        for statement in statements:
+            connection.execute(text(statement))
+        connection.execute(text("RESET statement_timeout"))
+
+

@@ -1,0 +1,72 @@
+"""How fast records become the current picture, all the way."""
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Engine, text
+
+from benchmarks.common import Result, Server, alternate, crawl, declare, seconds
+from benchmarks.rows import pages
+from catlog_scrapy.items.ornaments import Product
+
+
+def run(server: Server, small: bool) -> Result:
+    """Rows a second of 1 000 000 records, stored and published, against dlt's `merge`.
+
+    dlt is what one would use otherwise: it too takes dicts, infers and checks, stages them and
+    merges them by primary key into PostgreSQL. Same rows, same server, its own defaults.
+    """
+    count = 2_000 if small else 1_000_000
+
+    def ours() -> float:
+        with server.database() as engine:
+            declare(server, engine, "in_batches")
+            opened_at = crawl(server, engine, "in_batches", count).opened_at
+            return loaded_at(engine) - opened_at
+
+    def peer() -> float:
+        with server.database() as engine:
+            return merge_with_dlt(engine, server.folder / f"dlt_{server.made}", count)
+
+    mine, theirs = alternate(1, ours, peer)
+    return Result("merge", theirs / mine, ">=3")
+
+
+def loaded_at(engine: Engine) -> float:
+    """When the catalog was loaded, as Unix time: server and crawl share a clock."""
+    with engine.connect() as connection:
+        query = "SELECT extract(epoch FROM finished_at) FROM catlog.catalog WHERE state = 'loaded'"
+        return float(connection.execute(text(query)).scalar_one())
+
+
+def merge_with_dlt(engine: Engine, folder: Path, count: int) -> float:
+    """Seconds that dlt needs for the first *count* products."""
+    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
+    import dlt
+
+    # dlt wants a password, which the server does not, and a host where libpq takes a folder too.
+    credentials = {
+        "database": engine.url.database,
+        "username": engine.url.username,
+        "password": "none",
+        "host": quote(str(engine.url.query["host"]), safe=""),
+        "port": int(str(engine.url.query["port"])),
+    }
+    pipeline = dlt.pipeline(
+        "bench",
+        pipelines_dir=str(folder),
+        destination=dlt.destinations.postgres(credentials),
+        dataset_name="dlt_bench",
+    )
+    ready = pages(count)
+    resource = dlt.resource(
+        ready, name="products", write_disposition="merge", primary_key=Product.key_fields
+    )
+    taken = seconds(lambda: pipeline.run(resource).raise_on_failed_jobs())
+    with engine.connect() as connection:
+        stored = connection.execute(text("SELECT count(*) FROM dlt_bench.products")).scalar_one()
+    if stored != count:
+        raise RuntimeError(f"dlt merged {stored} rows of {count}")
+    return taken

@@ -1,0 +1,93 @@
+"""Spiders that yield as many products as the setting ITEMS says, each in another way."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Self
+
+from scrapy import Request, Spider
+from scrapy.crawler import Crawler
+from scrapy.http import Response
+
+from benchmarks.rows import pages, product, products
+from catlog_scrapy.items import Batch
+from catlog_scrapy.items.ornaments import Product
+
+# A response without a network.
+NOTHING = "data:text/plain,nothing"
+
+
+class Shop(Spider):
+    """What they share. `items` is how many to yield."""
+
+    record = Product
+    items = 0
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        spider.items = crawler.settings.getint("ITEMS")
+        spider.prepare()
+        return spider
+
+    def prepare(self) -> None:
+        """Before the clock runs."""
+
+    async def start(self) -> AsyncIterator[Any]:
+        yield Request(NOTHING)
+
+
+class OneByOne(Shop):
+    """Yields ready dicts from a callback, one by one."""
+
+    name = "one_by_one"
+
+    def prepare(self) -> None:
+        self.ready = list(products(self.items))
+
+    def parse(self, response: Response, **_: Any) -> Iterator[dict[str, Any]]:
+        yield from self.ready
+
+
+class Unwatched(OneByOne):
+    """The same, but no operation: it just runs, without check and store."""
+
+    name = "unwatched"
+
+
+class InBatches(Shop):
+    """Yields ready pages of 10 000."""
+
+    name = "in_batches"
+
+    def prepare(self) -> None:
+        self.ready = pages(self.items)
+
+    def parse(self, response: Response, **_: Any) -> Iterator[Batch]:
+        yield from map(Batch, self.ready)
+
+
+class FromCallback(Shop):
+    """Yields from a callback what it makes on the way: nothing of it stays in memory."""
+
+    name = "from_callback"
+
+    def parse(self, response: Response, **_: Any) -> Iterator[dict[str, Any]]:
+        yield from products(self.items)
+
+
+class FromStart(Shop):
+    """The same from `start()`."""
+
+    name = "from_start"
+
+    async def start(self) -> AsyncIterator[Any]:
+        for one in products(self.items):
+            yield one
+
+
+class Single(Shop):
+    """Yields one product."""
+
+    name = "single"
+
+    def parse(self, response: Response, **_: Any) -> Iterator[dict[str, Any]]:
+        yield product(1)

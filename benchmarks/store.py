@@ -1,0 +1,59 @@
+"""How close check and store come to the speed of COPY."""
+
+import io
+
+from sqlalchemy import Engine
+
+from benchmarks.common import Result, Server, alternate, crawl, declare, run_sql, seconds
+from benchmarks.rows import BATCH
+from catlog_scrapy.store.results import COPY
+
+TABLE = "catlog.catalog_operation_instance_result"
+
+
+def run(server: Server, small: bool) -> Result:
+    """Rows a second of 1 000 000 records in batches, against a bare COPY of the same rows.
+
+    The peer copies the very rows that catlog stored, ready as text, into a table with the same
+    columns and primary key: one client, one transaction for each 10 000 rows. It neither builds
+    nor checks anything, so this is what the database itself allows.
+    """
+    count = 2_000 if small else 1_000_000
+    with server.database() as source:
+        declare(server, source, "in_batches")
+        crawl(server, source, "in_batches", count)
+        batches = stored_batches(source)
+
+    def ours() -> float:
+        with server.database() as engine:
+            declare(server, engine, "in_batches")
+            return crawl(server, engine, "in_batches", count).seconds
+
+    def peer() -> float:
+        with server.database() as engine:
+            run_sql(engine, f"CREATE TABLE catlog.bare (LIKE {TABLE} INCLUDING ALL)")
+            return seconds(lambda: copy_all(engine, batches))
+
+    mine, theirs = alternate(1 if small else 3, ours, peer)
+    return Result("store", theirs / mine, ">=0.4")
+
+
+def stored_batches(engine: Engine) -> list[bytes]:
+    """What the table of results holds, as COPY's text, in batches."""
+    whole = io.BytesIO()
+    connection = engine.raw_connection()
+    with connection.cursor() as cursor:
+        cursor.copy_expert(COPY.replace("FROM STDIN", "TO STDOUT"), whole)
+    connection.close()
+    lines = whole.getvalue().splitlines(keepends=True)
+    return [b"".join(lines[first : first + BATCH]) for first in range(0, len(lines), BATCH)]
+
+
+def copy_all(engine: Engine, batches: list[bytes]) -> None:
+    """Copy all *batches*, each in a transaction of its own."""
+    connection = engine.raw_connection()
+    for batch in batches:
+        with connection.cursor() as cursor:
+            cursor.copy_expert(COPY.replace(TABLE, "catlog.bare"), io.BytesIO(batch))
+        connection.commit()
+    connection.close()

@@ -1,0 +1,98 @@
+"""What it costs to read through the views."""
+
+import statistics
+
+from sqlalchemy import Engine, text
+
+from benchmarks.common import Result, Server, declare, note, run_sql, seconds
+
+# What the owner of the ornament shop's data asks, as written.
+QUERIES = (
+    "select vendor, count(distinct(sku)) from products group by vendor",
+    "select release_year, count(distinct(sku)) from products"
+    " where vendor = 'hallmark_ornaments_com' group by release_year",
+    "select name, price, release_year, created_at from products order by created_at desc limit 5",
+)
+OTHERS = tuple(f"other_{number}" for number in range(4))
+
+
+def run(server: Server, small: bool) -> Result:
+    """Time of the owner's three queries through the view, against a plain typed table.
+
+    The view reads 1 000 000 products beside 4 000 000 records of other kinds. The table holds the
+    same rows in columns of the same types, with the same indexes: the key, and `created_at`. The
+    ratio is that of the worst query.
+    """
+    count, rounds = (2_000, 1) if small else (1_000_000, 5)
+    with server.database() as engine:
+        declare(server, engine, "in_batches")
+        fill(engine, count)
+        ratios = []
+        for number, query in enumerate(QUERIES, 1):
+            plain = query.replace("from products", "from plain.products")
+            theirs, mine = [], []
+            for _ in range(rounds):
+                theirs.append(ask(engine, plain))
+                mine.append(ask(engine, query))
+            ratios.append(statistics.median(mine) / statistics.median(theirs))
+            note(
+                f"query {number}: view {statistics.median(mine) * 1000:.1f} ms,"
+                f" table {statistics.median(theirs) * 1000:.1f} ms"
+            )
+    return Result("views", max(ratios), "<=2.5")
+
+
+def fill(engine: Engine, count: int) -> None:
+    """Make the records, and the table from what the view shows of them."""
+    with engine.connect() as connection:
+        provider = connection.execute(text("SELECT id FROM catlog.provider")).scalar_one()
+    run_sql(
+        engine,
+        *(
+            f"CREATE TABLE catlog.record_{kind} PARTITION OF catlog.record FOR VALUES IN ('{kind}')"
+            for kind in OTHERS
+        ),
+        insert(str(provider), "products", count),
+        *(insert(str(provider), kind, count) for kind in OTHERS),
+        "VACUUM ANALYZE catlog.record",
+        "CREATE SCHEMA plain",
+        "CREATE TABLE plain.products AS SELECT * FROM public.products",
+        "ALTER TABLE plain.products ADD PRIMARY KEY (vendor, sku, name, link)",
+        "CREATE INDEX ON plain.products (created_at)",
+        "VACUUM ANALYZE plain.products",
+    )
+
+
+def insert(provider: str, kind: str, count: int) -> str:
+    """The statement that makes *count* products of `rows.product` as records of *kind*.
+
+    They are made in an order that is not their key's, at moments a millisecond apart.
+    """
+    return f"""
+        INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of, created_at,
+            updated_at, catalog_id)
+        SELECT '{provider}', '{kind}',
+            jsonb_build_array(p.data->'vendor', p.data->'sku', p.data->'name', p.data->'link')::text,
+            gen_random_uuid(), p.data, now(), p.at, p.at, gen_random_uuid()
+        FROM (
+            SELECT now() - make_interval(secs => n / 1000.0) AS at, jsonb_build_object(
+                'vendor', vendor, 'sku', year || 'QX' || lpad(n::text, 7, '0'),
+                'name', year || ' Father Christmas #' || n % 40 + 1,
+                'price', (n % 90 + 5) || '.95', 'brand', 'Hallmark',
+                'availability', CASE WHEN n % 4 = 0 THEN 'unavailable' ELSE 'available' END,
+                'release_year', year,
+                'link', 'https://' || vendor || '.example/products/' || year || '-' || n || '.html'
+            ) AS data
+            FROM generate_series(1, {count}) AS n,
+                LATERAL (SELECT 1973 + n % 48 AS year, (ARRAY['hallmark_ornaments_com',
+                    'hookedonhallmark_com', 'ornament_shop_com'])[n % 3 + 1] AS vendor) AS drawn
+        ) AS p"""
+
+
+def ask(engine: Engine, query: str) -> float:
+    """Seconds until the whole answer is here. A short query is asked often, for a mean."""
+    with engine.connect() as connection:
+        once = seconds(lambda: connection.execute(text(query)).all())
+        times = max(1, min(200, int(0.2 / once)))
+        asked = seconds(lambda: [connection.execute(text(query)).all() for _ in range(times)])
+        return asked / times

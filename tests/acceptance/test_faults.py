@@ -1,0 +1,373 @@
+"""Kill, cut, delay: real processes, and every catalog is loaded once or says why not."""
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.embedded import EmbeddedServer
+from tests.project import Project
+from tests.source import Answer, Source
+
+SPIDER = """
+import json
+
+from catlog_scrapy.items import Record
+from scrapy import Request, Spider
+
+
+class Thing(Record, key=("part", "number"), view="things"):
+    part: str
+    number: int
+
+
+class Things(Spider):
+    name = "things"
+    record = Thing
+    base_url: str = ""
+    part: str = "a"
+    pages: str = "5"
+    custom_settings = {"CONCURRENT_REQUESTS": 1}
+
+    async def start(self):
+        yield Request(self.base_url + "/page?1")
+
+    def parse(self, response):
+        page = int(response.url.rpartition("?")[2])
+        for number in range(10):
+            yield {"part": self.part, "number": page * 10 + number}
+        if page < int(self.pages):
+            yield Request(self.base_url + f"/page?{page + 1}")
+"""
+
+DECLARATION = """
+[provider]
+name = "maker"
+base_url = "{url}"
+max_running = {max_running}
+
+[[scheme]]
+name = "things"
+max_errors = 50
+[[scheme.operation]]
+name = "things"
+for_each = {parts}
+arguments = {{ part = "{{part}}" }}
+{more}
+[[schedule]]
+name = "always"
+scheme = "things"
+cron = "* * * * *"
+"""
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    with Source() as source:
+        source.answers = {f"/page?{page}": Answer(b"[]", delay=0.02) for page in range(1, 100)}
+        yield source
+
+
+def given_a_project(
+    folder: Path,
+    url: str,
+    source: Source,
+    *,
+    parts: list[str],
+    max_running: int = 4,
+    more: str = "",
+    **environment: str,
+) -> Project:
+    project = Project(folder, url, **environment)
+    project.write("shop/spiders/things.py", SPIDER)
+    declaration = DECLARATION.format(
+        url=source.url, parts=str(parts).replace("'", '"'), max_running=max_running, more=more
+    )
+    project.write("shop/providers/maker.toml", declaration)
+    project.scrapy("apply")
+    return project
+
+
+def rows(engine: Engine, sql: str, **values: Any) -> list[Any]:
+    with engine.begin() as connection:
+        return [tuple(found) for found in connection.execute(text(sql), values)]
+
+
+def states(engine: Engine) -> set[str]:
+    return {state for (state,) in rows(engine, "SELECT state FROM catlog.catalog")}
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait for *condition*; fail if it does not come."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_a_worker_killed_twenty_times_at_random(
+    engine: Engine, database_url: str, tmp_path: Path, source: Source
+) -> None:
+    parts = [f"p{number}" for number in range(60)]
+    project = given_a_project(tmp_path, database_url, source, parts=parts)
+    rows(engine, "UPDATE catlog.schedule SET next_due_at = now() RETURNING id")
+    project.scrapy("schedule", "--once")
+    chance = random.Random(7)
+    for _ in range(20):
+        worker = project.start("work")
+        # Most of the time goes by before the first claim.
+        time.sleep(0.7 + chance.random())
+        kill(worker)
+    project.scrapy("work", "--drain")
+    assert states(engine) == {"loaded"}
+    assert rows(engine, "SELECT count(*) FROM catlog.instance_attempt WHERE outcome = 'lost'") > [
+        (0,)
+    ]
+    undisturbed = {
+        (part, 10 * page + n) for part in parts for page in range(1, 6) for n in range(10)
+    }
+    assert set(rows(engine, "SELECT part, number FROM things")) == undisturbed
+    done = "SELECT max(n) FROM (SELECT count(*) AS n FROM catlog.instance_attempt WHERE outcome = 'done' GROUP BY instance_id) AS done"
+    assert rows(engine, done) == [(1,)]
+
+
+def test_two_schedulers_and_four_workers_on_fifty_due_catalogs(
+    engine: Engine, database_url: str, tmp_path: Path, source: Source
+) -> None:
+    project = given_a_project(tmp_path, database_url, source, parts=["a"], max_running=3)
+    rows(
+        engine,
+        """WITH made AS (
+               INSERT INTO catlog.schedule (provider_id, scheme_name, name, cron, next_due_at)
+               SELECT provider_id, scheme_name, 'extra ' || n, '0 0 1 1 *', now()
+               FROM catlog.schedule, generate_series(1, 50) AS n RETURNING id)
+           UPDATE catlog.schedule SET enabled = false WHERE name = 'always' RETURNING id""",
+    )
+    processes = [project.start("schedule") for _ in range(2)]
+    until(lambda: rows(engine, "SELECT 1 FROM catlog.catalog"))
+    processes += [project.start("work", "--concurrency", "3") for _ in range(4)]
+    most = 0
+    counted = (
+        "SELECT count(*) FROM catlog.catalog_scheme_operation_instance WHERE state = 'running'"
+    )
+
+    def all_loaded() -> bool:
+        nonlocal most
+        most = max(most, rows(engine, counted)[0][0])
+        return rows(engine, "SELECT count(*) FROM catlog.catalog WHERE state = 'loaded'") == [(50,)]
+
+    try:
+        until(all_loaded, 120)
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.communicate(timeout=30)
+    assert rows(engine, "SELECT count(*) FROM catlog.catalog") == [(50,)]
+    assert rows(engine, "SELECT DISTINCT attempt, outcome FROM catlog.instance_attempt") == [
+        (1, "done")
+    ]
+    assert 1 <= most <= 3
+
+
+def test_a_database_that_is_away_for_ten_seconds_in_mid_crawl(
+    tmp_path: Path, source: Source
+) -> None:
+    home = tmp_path / "home"
+    with EmbeddedServer(home) as url:
+        folder = tmp_path / "project"
+        environment = {"CATLOG_HOME": str(home), "CATLOG_LEASE": "30"}
+        project = Project(folder, None, **environment)
+        project = given_a_project(
+            folder,
+            None,
+            source,
+            parts=["a", "b"],
+            **environment,  # type: ignore[arg-type]
+        )
+        # Rows come while the database is away, more than one batch of them.
+        many = SPIDER.replace("range(10)", "range(4000)").replace("page * 10", "page * 4000")
+        project.write("shop/spiders/things.py", many)
+        for page in range(1, 100):
+            source.answers[f"/page?{page}"] = Answer(b"[]", delay=0.5)
+        load = project.start("load", "maker/things", "-a", "pages=30")
+        engine = make_engine(url)
+        stored = "SELECT 1 FROM catlog.catalog_operation_instance_result LIMIT 1"
+        until(lambda: rows(engine, stored))
+        pid = int((home / "postgres" / "postmaster.pid").read_text().split()[0])
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        time.sleep(10)
+        server = EmbeddedServer(home)
+        server.acquire()
+        out, err = load.communicate(timeout=120)
+        engine.dispose()
+        assert load.returncode == 0, out + err
+        counted = "SELECT count(*), count(DISTINCT (part, number)) FROM things"
+        assert rows(engine, counted) == [(2 * 30 * 4000,) * 2]
+        outcomes = "SELECT DISTINCT attempt, outcome FROM catlog.instance_attempt"
+        assert rows(engine, outcomes) == [(1, "done")]
+        engine.dispose()
+        server.release()
+
+
+def test_a_crawl_that_blocks_its_process_is_timed_out_and_the_others_go_on(
+    engine: Engine, database_url: str, tmp_path: Path, source: Source
+) -> None:
+    project = given_a_project(
+        tmp_path, database_url, source, parts=["blocks", "b", "c"], more='timeout = "3s"'
+    )
+    blocking = SPIDER.replace(
+        "        page = int",
+        "        if self.part == 'blocks' and not self.blocked.exists():\n"
+        "            self.blocked.touch()\n"
+        "            import time\n            time.sleep(600)\n"
+        "        page = int",
+    ).replace(
+        'pages: str = "5"',
+        f'pages: str = "5"\n    blocked = __import__("pathlib").Path({str(tmp_path / "blocked")!r})',
+    )
+    project.write("shop/spiders/things.py", blocking)
+    project.scrapy("load", "maker/things")
+    assert states(engine) == {"loaded"}
+    outcomes = dict(
+        rows(engine, "SELECT outcome, count(*) FROM catlog.instance_attempt GROUP BY 1")
+    )
+    assert outcomes["done"] == 3
+    assert outcomes["timed_out"] == 1
+
+
+def test_a_terminated_worker_releases_what_it_holds(
+    engine: Engine, database_url: str, tmp_path: Path, source: Source
+) -> None:
+    project = given_a_project(
+        tmp_path, database_url, source, parts=["a", "b"], CATLOG_GRACE="0.2", CATLOG_LEASE="300"
+    )
+    for page in range(1, 100):
+        source.answers[f"/page?{page}"] = Answer(b"[]", delay=1)
+    rows(engine, "UPDATE catlog.schedule SET next_due_at = now() RETURNING id")
+    project.scrapy("schedule", "--once")
+    worker = project.start("work")
+    until(lambda: source.requests)
+    worker.send_signal(signal.SIGTERM)
+    out, err = worker.communicate(timeout=30)
+    assert worker.returncode == 0, out + err
+    assert rows(engine, "SELECT DISTINCT outcome FROM catlog.instance_attempt") == [("released",)]
+    assert rows(engine, "SELECT errors FROM catlog.catalog") == [(0,)]
+    for page in range(1, 100):
+        source.answers[f"/page?{page}"] = Answer(b"[]")
+    project.scrapy("work", "--drain")
+    assert states(engine) == {"loaded"}
+
+
+def test_cancel_reaches_a_running_crawl(
+    engine: Engine, database_url: str, tmp_path: Path, source: Source
+) -> None:
+    project = given_a_project(tmp_path, database_url, source, parts=["a"])
+    for page in range(1, 100):
+        source.answers[f"/page?{page}"] = Answer(b"[]", delay=1)
+    load = project.start("load", "maker/things", "-a", "pages=50")
+    until(lambda: source.requests)
+    ((catalog,),) = rows(engine, "SELECT id::text FROM catlog.catalog")
+    project.scrapy("cancel", catalog)
+    out, err = load.communicate(timeout=30)
+    assert load.returncode == 1
+    assert "cancelled" in out + err
+    assert rows(engine, "SELECT outcome FROM catlog.instance_attempt") == [("cancelled",)]
+    assert rows(engine, "SELECT * FROM things") == []
+
+
+def test_an_isolated_operation_runs_in_a_process_of_its_own(
+    engine: Engine, database_url: str, tmp_path: Path, source: Source
+) -> None:
+    project = given_a_project(
+        tmp_path, database_url, source, parts=["good", "dies"], more="isolate = true"
+    )
+    dying = SPIDER.replace(
+        "        page = int",
+        "        if self.part == 'dies' and not self.died.exists():\n"
+        "            self.died.touch()\n"
+        "            import os\n            os.kill(os.getpid(), 9)\n"
+        "        page = int",
+    ).replace(
+        'pages: str = "5"',
+        f'pages: str = "5"\n    died = __import__("pathlib").Path({str(tmp_path / "died")!r})',
+    )
+    project.write("shop/spiders/things.py", dying)
+    project.write(
+        "shop/providers/maker.toml",
+        DECLARATION.format(
+            url=source.url,
+            parts='["good", "dies"]',
+            max_running=4,
+            more='isolate = true\nbackoff = { base = "0.1s" }',
+        ),
+    )
+    project.scrapy("apply")
+    project.scrapy("load", "maker/things")
+    assert states(engine) == {"loaded"}
+    failed = "SELECT error FROM catlog.instance_attempt WHERE outcome = 'failed'"
+    assert "SIGKILL" in rows(engine, failed)[0][0]
+    assert rows(engine, "SELECT count(*) FROM things") == [(100,)]
+
+
+def test_a_narrowed_load_removes_nothing_and_a_halved_snapshot_is_refused(
+    engine: Engine, database_url: str, tmp_path: Path, source: Source
+) -> None:
+    project = given_a_project(tmp_path, database_url, source, parts=["a", "b"])
+    project.scrapy("load", "maker/things")
+    project.scrapy("load", "maker/things", "-a", "pages=1")
+    project.scrapy("load", "maker/things", "-a", "part=b")
+    assert rows(engine, "SELECT count(*) FROM things") == [(100,)]
+    project.write("shop/spiders/things.py", SPIDER.replace('pages: str = "5"', 'pages: str = "2"'))
+    said = project.scrapy("load", "maker/things", code=1)
+    assert "would remove 60 of 100 records" in said
+    assert rows(engine, "SELECT count(*) FROM things") == [(100,)]
+
+
+def test_a_user_s_mistake_is_one_line_and_exit_code_2(
+    database_url: str, tmp_path: Path, source: Source
+) -> None:
+    project = given_a_project(tmp_path, database_url, source, parts=["a"])
+    for arguments, words in (
+        (("load", "maker/nothing"), "no scheme maker/nothing; there are: maker/things"),
+        (("load", "maker/things/other"), "has no operation 'other'; it has things"),
+        (("load", "maker/things", "-a", "colour=red"), "knows the argument 'colour'"),
+        (("load", "maker/things", "--colour"), "unknown option --colour"),
+        (("load",), "write one PROVIDER/SCHEME"),
+        (("status", "ffffffff"), "no catalog with the id"),
+        (("sql", "select * from nowhere"), 'relation "nowhere" does not exist'),
+        (("sql", "delete from catlog.provider"), "read-only"),
+        (("backfill", "maker/things", "--from", "x", "--to", "y"), "--from YYYY-MM-DD"),
+        (("retry", "ffffffff"), "no catalog with the id"),
+        (("crawl", "nobody"), "Spider not found"),
+        (("work", "--concurrency", "0"), "a number from 1"),
+    ):
+        said = project.scrapy(*arguments, code=2)
+        assert words in said
+        assert len(said.strip().splitlines()) <= 3, said
+
+
+def test_an_unreachable_database_is_said_in_a_line(tmp_path: Path) -> None:
+    project = Project(tmp_path, "postgresql://nobody@127.0.0.1:1/nothing")
+    assert "No connection to" in project.scrapy("status", code=2)
+
+
+def test_outside_of_a_catlog_project_each_command_says_so(tmp_path: Path) -> None:
+    project = Project(tmp_path, None)
+    (tmp_path / "scrapy.cfg").unlink()
+    assert "no Scrapy project here" in project.scrapy("load", "a/b", code=2)
+    project.write("scrapy.cfg", "[settings]\ndefault = shop.settings\n")
+    project.write("shop/settings.py", 'SPIDER_MODULES = ["shop.spiders"]\n')
+    assert "does not use catlog" in project.scrapy("load", "a/b", code=2)
