@@ -1,6 +1,5 @@
 """How an attempt ends: complete, fail, release, lost. Whoever is fenced off changes nothing."""
 
-import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,7 +88,7 @@ class Report:
             ("dropped", "items dropped", self.dropped, self.accepted),
         ):
             # The project's own DropItem is intent, unless the operation limits it.
-            tolerated = tolerate.get(name, math.inf if name == "dropped" else 0)
+            tolerated = tolerate.get(name, 1.0 if name == "dropped" else 0)
             if beyond(count, count + others, tolerated):
                 first = self.reasons.get(name)
                 return f"{count} {what}, tolerated {tolerated}" + (
@@ -99,10 +98,8 @@ class Report:
 
 
 def beyond(count: int, total: int, tolerated: float) -> bool:
-    """Whether *count* of *total* is more than *tolerated*: a count, or below 1 a share."""
-    if isinstance(tolerated, float) and tolerated < 1:
-        return count > tolerated * total
-    return count > tolerated
+    """Whether *count* of *total* is more than *tolerated*: an integer count, or a float share."""
+    return count > (tolerated * total if isinstance(tolerated, float) else tolerated)
 
 
 class Held(NamedTuple):

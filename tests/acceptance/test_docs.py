@@ -1,0 +1,126 @@
+"""Every command and file printed in README and docs, run as printed in a fresh checkout."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.source import Answer, Source
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+QUOTES = """
+import scrapy
+
+
+class Quotes(scrapy.Spider):
+    name = "quotes"
+    start_urls = ["{url}/quotes"]
+
+    def parse(self, response):
+        for quote in response.css("p"):
+            yield {{"text": quote.css("q::text").get(), "author": quote.css("b::text").get()}}
+"""
+PIPELINE = """
+class TutorialPipeline:
+    def process_item(self, item):
+        item["author"] = item["author"].title()
+        return item
+"""
+PAGE = b"<p><q>To be.</q><b>william</b></p><p><q>Not to be.</q><b>william</b></p>"
+
+
+def test_the_readme_works_as_printed(tmp_path: Path) -> None:
+    """In an empty folder, without any virtual environment but the one it makes."""
+    checkout = given_a_checkout(tmp_path)
+    with Source() as source:
+        source.answers["/quotes"] = Answer(PAGE, headers={"Content-Type": "text/html"})
+        given_a_tutorial(tmp_path, checkout, source.url)
+        answers = run(tmp_path, checkout, (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "tatneft/stations: loaded (4 seen" in answers
+    assert "21" in answers and "year_sizes" not in answers
+    assert "William" in answers
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_a_page_of_the_docs_works_as_printed(page: str, documented: Path) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for language, about, body in FENCE.findall(text):
+        if language == "sh":
+            shell(documented, body)
+        elif language == "python":
+            compile(body, f"{page}{about}", "exec")
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose demo has run."""
+    checkout = given_a_checkout(tmp_path_factory.mktemp("docs"))
+    shell(checkout, "scrapy demo")
+    return checkout
+
+
+def given_a_checkout(folder: Path) -> Path:
+    checkout = folder / "catlog"
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", ".catlog", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", "build"
+    )
+    shutil.copytree(ROOT, checkout, ignore=ignored)
+    return checkout
+
+
+def given_a_tutorial(folder: Path, checkout: Path, url: str) -> None:
+    """What `scrapy startproject tutorial` makes, with a spider and a pipeline of its own."""
+    shell(folder, "scrapy startproject tutorial")
+    package = folder / "tutorial" / "tutorial"
+    (package / "spiders" / "quotes.py").write_text(QUOTES.format(url=url))
+    (package / "pipelines.py").write_text(PIPELINE)
+    with (package / "settings.py").open("a") as settings:
+        settings.write('ITEM_PIPELINES = {"tutorial.pipelines.TutorialPipeline": 300}\n')
+
+
+def run(folder: Path, checkout: Path, text: str) -> str:
+    """Write the files and run the commands of a page, in order; what the commands said."""
+    said = ""
+    activate = ""
+    for language, about, body in FENCE.findall(text):
+        options = dict(option.split("=", 1) for option in about.split())
+        place = folder / options["in"] if "in" in options else checkout
+        if "file" in options:
+            target = place / options["file"]
+            target.parent.mkdir(exist_ok=True)
+            target.write_text(body, encoding="utf-8")
+        elif "append" in options:
+            with (place / options["append"]).open("a", encoding="utf-8") as target:
+                target.write(body)
+        elif language == "sh":
+            said += shell(place, activate + body)
+            activate = f". {checkout}/.venv/bin/activate\n"
+    return said
+
+
+def shell(folder: Path, commands: str) -> str:
+    """Run *commands* with bash, stopping at the first that fails; end what they left running."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CATLOG", "VIRTUAL_ENV", "PYTHONPATH"))
+    }
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    ended = subprocess.run(
+        ["bash", "-c", f"set -e; trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{commands}"],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ended.returncode == 0, f"{commands}\n{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
