@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
+from sqlalchemy import Engine, text
+
 from catlog_scrapy.store import attempts, catalogs, publishing, results
 from catlog_scrapy.store.attempts import AttemptName, Report
 from catlog_scrapy.store.claims import Claim, claim
-from sqlalchemy import Engine, text
 
 T = TypeVar("T")
 Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -52,9 +53,7 @@ def at_once(*works: Callable[[], T]) -> list[T]:
         return list(pool.map(begin, works))
 
 
-def given_a_provider(
-    engine: Engine, name: str = "acme", *, max_running: int | None = None
-) -> UUID:
+def given_a_provider(engine: Engine, name: str = "acme", *, max_running: int | None = None) -> UUID:
     return one(
         engine,
         """INSERT INTO catlog.provider AS p (name, max_running) VALUES (:name, :max_running)
@@ -244,9 +243,7 @@ def load(
 
     All of its instances are done: with *rows*, or with what *parts* or *by_operation* name.
     """
-    catalog = given_a_loaded_catalog(
-        engine, rows, parts=parts, by_operation=by_operation, **given
-    )
+    catalog = given_a_loaded_catalog(engine, rows, parts=parts, by_operation=by_operation, **given)
     assert publishing.publish(engine, catalog)
     return the_catalog(engine, catalog)
 

@@ -83,7 +83,9 @@ class Command(CatlogCommand):
 
     def _serve(self) -> int:
         with self._sources(YEARS, port=DEFAULT_PORT) as sources:
-            self.console.print(f"serving {sources.url}/fuel and {sources.url}/hallmark; Ctrl-C ends")
+            self.console.print(
+                f"serving {sources.url}/fuel and {sources.url}/hallmark; Ctrl-C ends"
+            )
             threading.Event().wait()
         return 0
 
@@ -138,8 +140,10 @@ class Command(CatlogCommand):
         table = Table("catalog", "state", "created", "changed", "removed", "unchanged", box=None)
         for catalog in reversed(latest_catalogs(engine, limit=8)):
             counts = catalog["published"] or {}
-            unchanged = counts.get("seen", 0) - counts.get("duplicates", 0) - sum(
-                counts.get(change, 0) for change in ("created", "changed", "revived")
+            unchanged = (
+                counts.get("seen", 0)
+                - counts.get("duplicates", 0)
+                - sum(counts.get(change, 0) for change in ("created", "changed", "revived"))
             )
             table.add_row(
                 catalog["scheme"],

@@ -9,7 +9,7 @@ in DEMO_YEARS moves the window on by one.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from functools import lru_cache
 from html import escape
@@ -153,11 +153,11 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")
 
 
-def index_page() -> bytes:
+def index_page(years: Iterable[int] = YEARS) -> bytes:
     """The page of year links."""
     links = "\n".join(
         f'<li class="year-item"><a class="year-link" href="{ROOT}/year/{year}">{year}</a></li>'
-        for year in YEARS
+        for year in years
     )
     return _page(
         "Ornaments by Year",

@@ -9,6 +9,7 @@ import contextlib
 import socket
 import sys
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,10 +43,20 @@ class DemoServer:
     `requests` lists the path and query of every request that came, in order.
     """
 
-    def __init__(self, port: int = 0, *, fuel_delay: float = 4.0) -> None:
-        """*fuel_delay* is how many seconds the stations take; the original takes four."""
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        fuel_delay: float = 4.0,
+        years: Collection[int] = hallmark.YEARS,
+    ) -> None:
+        """*fuel_delay* is how many seconds the stations take; the original takes four.
+
+        *years* are those that the shop knows.
+        """
         self.port = port
         self.fuel_delay = fuel_delay
+        self.years = years
         self.step = 0
         self.requests: list[str] = []
         self.stopping = threading.Event()
@@ -121,8 +132,8 @@ class DemoServer:
             case ["fuel", "fuel-prices"]:
                 return JSON, fuel.prices(self.step)
             case ["hallmark"]:
-                return HTML, hallmark.index_page()
-            case ["hallmark", "year", text] if text.isdecimal() and int(text) in hallmark.YEARS:
+                return HTML, hallmark.index_page(self.years)
+            case ["hallmark", "year", text] if text.isdecimal() and int(text) in self.years:
                 number = parse_qs(url.query).get("page", ["1"])[0]
                 if number.isdecimal() and 1 <= int(number) <= hallmark.pages(int(text)):
                     return HTML, hallmark.year_page(int(text), int(number), self.step)

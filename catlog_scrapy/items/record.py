@@ -1,10 +1,12 @@
 """The base of all record types, and the shapes in which a spider yields records."""
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import Enum
 from typing import Any, ClassVar
 
 import orjson
@@ -19,8 +21,9 @@ NUMERIC_SCALE = 16383
 MAX_NAME_BYTES = 63
 MAX_KEY_BYTES = 1000
 
-# What JSON can carry and jsonb cannot. The search is cheap; what it finds may still be innocent.
-SUSPECT = re.compile(rb"\\u0000|NaN|Infinity")
+# What JSON can carry and jsonb cannot, and the U+FFFD that stands for a lone surrogate in the name
+# of a dict's member. The search is cheap; what it finds may still be innocent.
+SUSPECT = re.compile(rb"\\u0000|NaN|Infinity|\xef\xbf\xbd")
 
 SQL_TYPES = {
     "bool": "boolean",
@@ -64,13 +67,13 @@ def _bound(schema: Any) -> None:
         return
     match schema.get("type"):
         case "int":
-            schema.setdefault("ge", -BIGINT - 1)
-            schema.setdefault("le", BIGINT)
+            schema["ge"] = max(schema.get("ge", -BIGINT - 1), -BIGINT - 1)
+            schema["le"] = min(schema.get("le", BIGINT), BIGINT)
         case "float":
             schema["allow_inf_nan"] = False
         case "decimal":
-            schema.setdefault("ge", -NUMERIC)
-            schema.setdefault("le", NUMERIC)
+            schema["ge"] = max(schema.get("ge", -NUMERIC), -NUMERIC)
+            schema["le"] = min(schema.get("le", NUMERIC), NUMERIC)
             schema.setdefault("decimal_places", NUMERIC_SCALE)
         case "datetime":
             schema.setdefault("tz_constraint", "aware")
@@ -79,17 +82,25 @@ def _bound(schema: Any) -> None:
             _bound(part)
 
 
-def _field_schemas(schema: Any) -> dict[str, Any]:
-    """The core schemas of a model's fields, by name."""
+def _field_schemas(schema: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The core schemas of a model's fields by name, and those that they share by reference."""
+    shared: dict[str, Any] = {}
     while schema["type"] != "model-fields":
-        schema = schema["schema"]
-    return {name: field["schema"] for name, field in schema["fields"].items()}
+        shared |= {part["ref"]: part for part in schema.get("definitions", ())}
+        schema = _inner(schema, shared)
+    return {name: field["schema"] for name, field in schema["fields"].items()}, shared
 
 
-def _sql_type(schema: Any) -> str:
+def _inner(schema: Any, shared: Mapping[str, Any]) -> Any:
+    return shared[schema["schema_ref"]] if "schema_ref" in schema else schema["schema"]
+
+
+def _sql_type(schema: Any, shared: Mapping[str, Any]) -> str:
     """The SQL type of a core schema; jsonb for what has no type of its own."""
-    while "schema" in schema and schema["type"] not in ("list", "model"):
-        schema = schema["schema"]
+    while schema["type"] not in ("list", "model") and (
+        "schema" in schema or "schema_ref" in schema
+    ):
+        schema = _inner(schema, shared)
     kind = schema["type"]
     if kind == "datetime":
         return "timestamp" if schema.get("tz_constraint") == "naive" else "timestamptz"
@@ -106,6 +117,8 @@ def _refuse_unstorable(value: Any, place: str = "") -> None:
     """Raise NotStorable where *value* really holds what jsonb cannot."""
     if isinstance(value, str) and "\0" in value:
         raise NotStorable(f"{place or 'text'}: U+0000, which PostgreSQL cannot store")
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise NotStorable(f"{place or 'text'}: a lone surrogate, which is no character")
     if isinstance(value, float) and not math.isfinite(value):
         raise NotStorable(f"{place or 'number'}: {value}, which JSON cannot hold")
     if isinstance(value, Mapping):
@@ -125,7 +138,7 @@ class Record(BaseModel):
     instants with a time zone. An unknown field is a mistake.
     """
 
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(extra="forbid", validate_default=True, ser_json_inf_nan="constants")
 
     key_fields: ClassVar[tuple[str, ...]]
     kind: ClassVar[str]
@@ -142,6 +155,12 @@ class Record(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        own = {*vars(Record), *Record.__annotations__}
+        taken = [name for name in cls.model_fields if name in own]
+        if taken:
+            raise RecordTypeError(
+                f"{cls.__name__}: {taken[0]!r} is a name of every record type; rename the field."
+            )
         if not getattr(cls, "kind", "") or not getattr(cls, "key_fields", ()):
             raise RecordTypeError(
                 f"{cls.__name__} needs a key and a view:"
@@ -164,15 +183,17 @@ class Record(BaseModel):
         return schema
 
     @classmethod
-    def draft(cls, **values: Any) -> "Draft":
+    def draft(cls, /, **values: Any) -> "Draft":
         """An unvalidated item of this type: built in a callback, it cannot raise there."""
         return Draft(cls, values)
 
     @classmethod
     def sql_fields(cls) -> list[dict[str, str]]:
         """Its fields in order, as `{"name", "type"}`, the type as PostgreSQL names it."""
-        types = _field_schemas(cls.__pydantic_core_schema__)
-        return [{"name": name, "type": _sql_type(types[name])} for name in cls.model_fields]
+        schemas, shared = _field_schemas(cls.__pydantic_core_schema__)
+        return [
+            {"name": name, "type": _sql_type(schemas[name], shared)} for name in cls.model_fields
+        ]
 
     @classmethod
     def key_of(cls, values: Sequence[Any]) -> str:
@@ -186,13 +207,14 @@ class Record(BaseModel):
         for name, value in zip(cls.key_fields, values, strict=True):
             if value is None or (value == "" and len(values) == 1):
                 raise NotStorable(f"{name}: the key is missing")
+        only = values[0].value if isinstance(values[0], Enum) else values[0]
         try:
-            text = (
-                str(values[0]) if len(values) == 1 else orjson.dumps(values, default=str).decode()
-            )
+            text = str(only) if len(values) == 1 else orjson.dumps(values, default=str).decode()
             size = len(text.encode())
-        except (UnicodeEncodeError, orjson.JSONEncodeError) as error:
+        except UnicodeEncodeError as error:
             raise NotStorable("the key has a lone surrogate") from error
+        except orjson.JSONEncodeError as error:
+            raise NotStorable(f"the key is not to be written as JSON: {error}") from error
         if size > MAX_KEY_BYTES:
             raise NotStorable(f"the key is {size} bytes long; {MAX_KEY_BYTES} is the limit")
         if "\0" in text:
@@ -208,7 +230,9 @@ class Record(BaseModel):
             reason = str(error).removeprefix("Error serializing to JSON: ")
             raise NotStorable(f"not to be written as JSON: {reason}") from error
         if SUSPECT.search(data):
-            _refuse_unstorable(self.model_dump(mode="python"))
+            # As it will be sent: bytes and paths, too, are text there. Then as it was given.
+            _refuse_unstorable(json.loads(data, parse_int=str))
+            _refuse_unstorable(self.model_dump())
         return key, data
 
 
@@ -273,18 +297,15 @@ def record_type(
     }
     return create_model(
         "".join(word.capitalize() for word in kind.split("_")),
-        __base__=_Foreign,
-        __cls_kwargs__={"key": tuple(key), "view": kind},
+        __base__=Record,
+        __cls_kwargs__={
+            "key": tuple(key),
+            "view": kind,
+            "extra": "allow",
+            "coerce_numbers_to_str": True,
+        },
         **definitions,
     )
-
-
-class _Foreign(Record, key="id", view="foreign"):
-    """What types made by `record_type` share. It is never stored itself."""
-
-    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
-
-    id: Any = None
 
 
 def record_types(spider: Any) -> tuple[type[Record], ...]:

@@ -72,7 +72,8 @@ class Kind(Base):
     """A sort of record, as one operation of one scheme version writes it.
 
     `name` is also its view's name in `public`. `key` lists the fields that identify a record, in
-    order; `fields` lists `{"name", "type"}` in order, the type as PostgreSQL names it.
+    order; `fields` lists `{"name", "type"}` in order, the type as PostgreSQL names it. A
+    `foreign_type` was declared for a spider without a record type: its items may hold more.
     """
 
     __tablename__ = "kind"
@@ -85,4 +86,5 @@ class Kind(Base):
     name: Mapped[str] = mapped_column(index=True)
     key: Mapped[Json]
     fields: Mapped[Json]
+    foreign_type: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))

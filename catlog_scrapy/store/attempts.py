@@ -67,7 +67,8 @@ class Report:
         least = limits.get("min_results", 1)
         if self.raised:
             more = f" (and {self.raised - 1} more)" if self.raised > 1 else ""
-            return "failed", f"{self.errors[0]}{more}"
+            first = self.errors[0] if self.errors else "an exception that nobody put in words"
+            return "failed", f"{first}{more}"
         if self.reason != "finished":
             return "failed", f"the spider closed with {self.reason!r}, not 'finished'"
         if shortfall is None and self.accepted < least:
@@ -130,8 +131,7 @@ def complete(engine: Engine, name: AttemptName, report: Report) -> str:
             return str(held.instance["outcome"])
         stored = counted["stored"] if counted else 0
         outcome, error = report.judge(held.instance["limits"], stored)
-        _close(connection, held, outcome, error, report)
-        return outcome
+        return _close(connection, held, outcome, error, report)
 
 
 def fail(
@@ -144,14 +144,14 @@ def fail(
 ) -> str:
     """End an attempt that cannot be completed, for the reason *error*; its outcome.
 
-    *outcome* is `failed`, `timed_out` or `cancelled`. Safe to repeat.
+    *outcome* is `failed`, `timed_out` or `cancelled`; the last is taken for `lost` where the
+    catalog goes on: its worker only believed that it had to stop. Safe to repeat.
     """
     with engine.begin() as connection:
         held = _held(connection, name)
         if held.instance["outcome"]:
             return str(held.instance["outcome"])
-        _close(connection, held, outcome, error, report or Report())
-        return outcome
+        return _close(connection, held, outcome, error, report or Report())
 
 
 def release(engine: Engine, name: AttemptName, report: Report | None = None) -> str:
@@ -194,11 +194,13 @@ def _held(connection: Connection, name: AttemptName) -> Held:
 
 def _close(
     connection: Connection, held: Held, outcome: str, error: str | None, report: Report
-) -> None:
-    """Write down how the attempt ended, and move its instance and catalog on."""
+) -> str:
+    """Write down how the attempt ended, and move its instance and catalog on; the outcome."""
     catalog, instance = held
     if instance["state"] == "cancelled":
         outcome, error = "cancelled", catalog["error"]
+    elif outcome == "cancelled":
+        outcome = "lost"
     run(
         connection,
         """UPDATE catlog.instance_attempt SET outcome = :outcome, error = :error,
@@ -231,6 +233,7 @@ def _close(
             stop_catalog(connection, catalog, "failed", f"lost {MOST_LOST} times in a row: {error}")
         case _:
             _count_failure(connection, held, error or outcome)
+    return outcome
 
 
 def _count_failure(connection: Connection, held: Held, error: str) -> None:

@@ -84,11 +84,13 @@ def claim(
             raise SchemaMismatch(
                 "the database has moved to another revision; restart with its catlog."
             )
+        # Of equal priority the provider with the fewest running is first, not the one waiting
+        # longest: a backlog of one must not starve the others.
         provider = row(
             connection,
             """SELECT p.id, p.max_running FROM catlog.provider p
                CROSS JOIN LATERAL (
-                   SELECT i.priority, i.position
+                   SELECT i.priority
                    FROM catlog.catalog_scheme_operation_instance i
                    JOIN catlog.catalog_scheme_operation o
                        ON o.id = i.operation_id AND o.executor = :executor
@@ -96,10 +98,11 @@ def claim(
                      AND (CAST(:catalogs AS uuid[]) IS NULL
                           OR i.catalog_id = ANY(CAST(:catalogs AS uuid[])))
                    ORDER BY i.priority DESC, i.position LIMIT 1) AS first
-               WHERE p.max_running IS NULL OR p.max_running > (
-                   SELECT count(*) FROM catlog.catalog_scheme_operation_instance r
-                   WHERE r.provider_id = p.id AND r.node IS NOT NULL)
-               ORDER BY first.priority DESC, first.position LIMIT 1
+               CROSS JOIN LATERAL (
+                   SELECT count(*) AS running FROM catlog.catalog_scheme_operation_instance r
+                   WHERE r.provider_id = p.id AND r.node IS NOT NULL) AS held
+               WHERE p.max_running IS NULL OR p.max_running > held.running
+               ORDER BY first.priority DESC, held.running, random() LIMIT 1
                FOR NO KEY UPDATE OF p SKIP LOCKED""",
             **values,
         )

@@ -43,12 +43,21 @@ def publish_next(engine: Engine) -> UUID | None:
     return next((c["id"] for c in waiting if publish(engine, c["id"])), None)
 
 
+class _Stopped(Exception):
+    """The catalog was cancelled while it was published. Raised and caught here."""
+
+
 def publish(engine: Engine, catalog_id: UUID) -> bool:
-    """Publish this catalog; False where another one publishes for its provider just now."""
+    """Publish this catalog; False where it does not wait for that, or no longer.
+
+    Or where another one publishes for its provider just now.
+    """
     try:
         with engine.begin() as connection:
             if not _publish(connection, catalog_id):
                 return False
+    except _Stopped:
+        return False
     except PublishRefused as refused:
         with engine.begin() as connection:
             catalog = lock_catalog(connection, catalog_id)
@@ -90,8 +99,12 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     )
     if locked is None or not locked["ours"]:
         return False
-    catalog = lock_catalog(connection, catalog_id)
-    if catalog["state"] != "publishing":
+    catalog = row(
+        connection,
+        "SELECT * FROM catlog.catalog WHERE id = :id AND state = 'publishing'",
+        id=catalog_id,
+    )
+    if catalog is None:
         return False
     now = row(connection, "SELECT clock_timestamp() AS now")
     counts: dict[str, int] = {}
@@ -107,6 +120,10 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         }
         for name, count in _publish_operation(connection, operation, values).items():
             counts[name] = counts.get(name, 0) + count
+    # Not before: its siblings' attempts need the parent's lock to end, and a large publish takes
+    # minutes. Until here the advisory lock has kept other publishers out.
+    if lock_catalog(connection, catalog_id)["state"] != "publishing":
+        raise _Stopped
     run(
         connection,
         """UPDATE catlog.catalog SET state = 'loaded', finished_at = clock_timestamp(),
@@ -119,15 +136,20 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
 
 
 def _operations(connection: Connection, catalog_id: UUID) -> list[Mapping[str, Any]]:
-    """The catalog's operations, each with all kinds that any version of it has written."""
+    """The catalog's operations, each with the kinds of the records it answers for.
+
+    Those are its own, and what other versions of it wrote unless another operation writes it too:
+    a kind may move from one operation to another.
+    """
     return rows(
         connection,
         """SELECT o.id, o.name, o.mode, o.tolerate, s.name AS scheme,
-               ARRAY(SELECT DISTINCT k.name FROM catlog.kind k
+               ARRAY(SELECT k.name FROM catlog.kind k
                      JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
                      JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
-                     WHERE v.provider_id = s.provider_id AND v.name = s.name
-                       AND w.name = o.name) AS kinds
+                     WHERE v.provider_id = s.provider_id GROUP BY k.name
+                     HAVING bool_or(w.id = o.id)
+                         OR bool_and(v.name = s.name AND w.name = o.name)) AS kinds
            FROM catlog.catalog_scheme_operation o
            JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
            WHERE o.id IN (SELECT operation_id FROM catlog.catalog_scheme_operation_instance
@@ -142,11 +164,7 @@ def _publish_operation(
 ) -> dict[str, int]:
     """Publish what one operation brought; how many records were created, changed and so on."""
     scope = _scope(connection, operation, values)
-    arrived = row(connection, COUNT_ARRIVED, **values)
-    counts = {
-        "seen": arrived["arrived"] if arrived else 0,
-        "duplicates": arrived["duplicates"] if arrived else 0,
-    }
+    counts = _count_arrived(connection, operation, values)
     if scope["mark"] is not None and values["as_of"] < scope["mark"]:
         # A newer whole snapshot has spoken for all of these records, the absent ones included.
         return {**counts, "late": counts["seen"]}
@@ -172,6 +190,19 @@ def _publish_operation(
             scope=scope["id"],
         )
     return counts
+
+
+def _count_arrived(
+    connection: Connection, operation: Mapping[str, Any], values: dict[str, Any]
+) -> dict[str, int]:
+    found = row(connection, COUNT_ARRIVED, **values)
+    accepted = row(connection, COUNT_ACCEPTED, **values)
+    if found is None or accepted is None or found["seen"] != accepted["accepted"]:
+        raise PublishRefused(
+            f"{operation['name']} does not have all rows any more that its attempts had when they"
+            " were done. Make a new catalog with scrapy load."
+        )
+    return dict(found)
 
 
 def _scope(
@@ -237,11 +268,15 @@ def _refuse_too_many_removed(
         )
 
 
+# What the done attempts brought. A row beyond those that were accepted came after the end, from a
+# doubled worker: it is numbered from 0, so it has no number below.
 ARRIVED = """
     SELECT r.kind, r.key, r.data FROM catlog.catalog_operation_instance_result r
     JOIN catlog.catalog_scheme_operation_instance i
         ON i.id = r.instance_id AND i.attempt = r.attempt
-    WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'"""
+    JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
+    WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'
+      AND r.seq < a.accepted"""
 
 # A key twice in one catalog: the last by part and number wins; data wins over `Unchanged`.
 DISTINCT = (
@@ -251,9 +286,15 @@ DISTINCT = (
 )
 
 COUNT_ARRIVED = f"""
-    SELECT coalesce(sum(times), 0)::bigint AS arrived,
+    SELECT coalesce(sum(times), 0)::bigint AS seen,
         coalesce(sum(times - 1), 0)::bigint AS duplicates
     FROM (SELECT count(*) AS times FROM ({ARRIVED}) AS arrived GROUP BY kind, key) AS keys"""
+
+COUNT_ACCEPTED = """
+    SELECT coalesce(sum(a.accepted), 0)::bigint AS accepted
+    FROM catlog.catalog_scheme_operation_instance i
+    JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
+    WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'"""
 
 # One pass over what arrived and what is known says what changes; the rest follows from it. A record
 # that a newer load has spoken for (its as_of) is left alone. A load that is not a whole snapshot

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from catlog_scrapy.store import attempts, publishing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
+
+from catlog_scrapy.store import attempts, publishing
 from tests.factories import (
     UNCHANGED,
     an_operation,
@@ -26,6 +27,7 @@ from tests.factories import (
     load,
     one,
     send,
+    send_lines,
     sql,
     state_of,
     the_catalog,
@@ -54,7 +56,9 @@ class Load:
     def by_part(self) -> dict[str, list[tuple[str, Any]]]:
         parts = PARTS[self.version]
         return {
-            name: [(key, value) for part, key, value in self.rows if parts[part % len(parts)] == name]
+            name: [
+                (key, value) for part, key, value in self.rows if parts[part % len(parts)] == name
+            ]
             for name in parts
         }
 
@@ -100,7 +104,9 @@ loads = st.builds(
 )
 # In the order of publishing, each with its as_of.
 histories = st.lists(loads, min_size=2, max_size=7).flatmap(
-    lambda some: st.permutations(range(len(some))).map(lambda days: list(zip(days, some, strict=True)))
+    lambda some: st.permutations(range(len(some))).map(
+        lambda days: list(zip(days, some, strict=True))
+    )
 )
 
 
@@ -337,7 +343,7 @@ def test_a_kind_may_move_to_another_operation(engine: Engine) -> None:
     [claimed] = claim_all(engine, first)
     send(engine, claimed, {"a": 1})
     sent = [("a", 10), ("b", 20)]
-    send_more(engine, claimed, "prices", sent, after=1)
+    send_lines(engine, claimed.attempt, "prices", sent, first=1)
     attempts.complete(engine, claimed.attempt, attempts.Report(accepted=3))
     assert publishing.publish(engine, first)
     given_a_scheme(engine, an_operation("goods"), an_operation("prices"), version=2)
@@ -345,12 +351,6 @@ def test_a_kind_may_move_to_another_operation(engine: Engine) -> None:
     assert published(split) == {"seen": 3}
     assert current(engine, "prices") == {"a": 10, "b": 20}
     assert len(history(engine)) == 3
-
-
-def send_more(engine: Engine, claimed: Any, kind: str, rows: Any, *, after: int) -> None:
-    from tests.factories import send_lines
-
-    send_lines(engine, claimed.attempt, kind, rows, first=after)
 
 
 def test_a_key_twice_in_a_catalog_the_last_by_part_and_number_wins(engine: Engine) -> None:
@@ -406,6 +406,6 @@ def test_a_row_that_comes_after_the_end_of_its_attempt_is_not_published(engine: 
     catalog = given_a_catalog(engine)
     [claimed] = claim_all(engine, catalog)
     assert deliver(engine, claimed, {"a": 1}) == "done"
-    send_more(engine, claimed, "goods", [("x", 1)], after=1)
+    send_lines(engine, claimed.attempt, "goods", [("x", 1)], first=1)
     assert publishing.publish(engine, catalog)
     assert current(engine) == {"a": 1}

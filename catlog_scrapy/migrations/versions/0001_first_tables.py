@@ -364,6 +364,9 @@ def upgrade() -> None:
         sa.Column("key", postgresql.JSONB(), nullable=False),
         sa.Column("fields", postgresql.JSONB(), nullable=False),
         sa.Column(
+            "foreign_type", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
+        sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("clock_timestamp()"),

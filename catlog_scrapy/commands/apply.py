@@ -1,0 +1,25 @@
+"""`scrapy apply`"""
+
+import argparse
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.declarations import apply
+
+
+class Command(CatlogCommand):
+    """Declarations into the database: prints what it adds, changes and retires."""
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument(
+            "--check", action="store_true", help="only print; exit 1 if there is something to do"
+        )
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> int:
+        with self.database() as engine:
+            changes = apply(engine, self.project_settings, check_only=opts.check)
+        for change in changes:
+            self.console.print(str(change), markup=False)
+        if not changes:
+            self.console.print("nothing to change")
+        return 1 if opts.check and changes else 0

@@ -1,0 +1,357 @@
+"""Do the declarations fit the project's spiders, and each other? Every mistake is collected."""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from scrapy import Spider
+from scrapy.spiderloader import SpiderLoaderProtocol
+
+from catlog_scrapy.declarations.model import OperationTable, SchemeTable
+from catlog_scrapy.declarations.reading import Declared
+from catlog_scrapy.declarations.source import Place, nearest
+from catlog_scrapy.declarations.spiders import spider_arguments
+from catlog_scrapy.items.record import Record, RecordTypeError, record_type, record_types
+from catlog_scrapy.scheduling.due import CronError, next_due
+from catlog_scrapy.store.schemes import (
+    KindDefinition,
+    OperationDefinition,
+    ProviderDefinition,
+    ScheduleDefinition,
+    SchemeDefinition,
+)
+
+# Columns that the views add; `data` only to a kind without a record type.
+VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")
+HISTORY = "_history"
+# A moment for trying out a cron line or a template. Any will do.
+SOME_TIME = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+@dataclass
+class Checked:
+    """What the files come to, and the lines of all that is wrong with them."""
+
+    providers: list[ProviderDefinition] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
+
+
+def check(files: Iterable[Declared], loader: SpiderLoaderProtocol, views: Iterable[str]) -> Checked:
+    """Check *files* against the spiders of *loader* and the names of the project's *views*."""
+    checked = Checked()
+    places: dict[str, str] = {}
+    for declared in files:
+        name = declared.file.provider.name
+        if name in places:
+            what = f'provider "{name}" is also in {places[name]}; keep one of them'
+            checked.mistakes.append(declared.source.mistake(("provider", "name"), what))
+            continue
+        places[name] = declared.source.name
+        checker = _ProviderChecker(declared, loader)
+        checked.providers.append(checker.definition())
+        checker.check_templates()
+        checked.mistakes += checker.mistakes
+    checked.mistakes += _kinds_across(checked.providers, set(views))
+    return checked
+
+
+class _ProviderChecker:
+    """Checks one file and turns it into definitions."""
+
+    def __init__(self, declared: Declared, loader: SpiderLoaderProtocol) -> None:
+        self.source = declared.source
+        self.file = declared.file
+        self.loader = loader
+        self.mistakes: list[str] = []
+        self.schemes = {scheme.name: scheme for scheme in declared.file.scheme}
+        self.writers: dict[str, str] = {}
+        self.kinds: dict[str, KindDefinition] = {}
+
+    def say(self, place: Place, what: str) -> None:
+        """Note a mistake."""
+        self.mistakes.append(self.source.mistake(place, what))
+
+    def definition(self) -> ProviderDefinition:
+        """The provider as declared."""
+        self._names_are_unique()
+        operations = {
+            index: self._operations(("scheme", index), scheme)
+            for index, scheme in enumerate(self.file.scheme)
+        }
+        for index, scheme in enumerate(self.file.scheme):
+            self._scheme(("scheme", index), scheme)
+        schedules = tuple(self._schedules())
+        provider = self.file.provider
+        return ProviderDefinition(
+            name=provider.name,
+            title=provider.title,
+            base_url=provider.base_url,
+            max_running=provider.max_running,
+            schemes=tuple(
+                SchemeDefinition(
+                    name=scheme.name,
+                    version=scheme.version,
+                    max_errors=scheme.max_errors,
+                    includes=tuple(scheme.includes),
+                    after=scheme.after,
+                    operations=tuple(sorted(operations[index], key=lambda o: o.name)),
+                )
+                for index, scheme in enumerate(self.file.scheme)
+            ),
+            schedules=schedules,
+        )
+
+    def _names_are_unique(self) -> None:
+        seen: set[str] = set()
+        for index, scheme in enumerate(self.file.scheme):
+            if scheme.name in seen:
+                self.say(
+                    ("scheme", index),
+                    "is here twice; keep its newest version, the database keeps the former ones",
+                )
+            seen.add(scheme.name)
+        series: set[tuple[str, str]] = set()
+        for index, schedule in enumerate(self.file.schedule):
+            if (schedule.scheme, schedule.name) in series:
+                self.say(("schedule", index), "is here twice; give one of them another name")
+            series.add((schedule.scheme, schedule.name))
+
+    def _scheme(self, place: Place, scheme: SchemeTable) -> None:
+        has_operations = bool(scheme.operations or scheme.operation)
+        if has_operations and scheme.includes:
+            self.say(place, "has operations and includes; move its operations to an included one")
+        if not has_operations and not scheme.includes:
+            self.say(place, "has neither operations nor includes; name its spiders in operations")
+        for name in scheme.includes:
+            self._known_scheme((*place, "includes"), name)
+        if scheme.name in self._included(scheme.name):
+            self.say((*place, "includes"), "leads back to itself; break the circle")
+        if scheme.after:
+            self._known_scheme((*place, "after"), scheme.after)
+            if scheme.after == scheme.name:
+                self.say((*place, "after"), "names itself; name another scheme")
+
+    def _known_scheme(self, place: Place, name: str) -> None:
+        if name not in self.schemes:
+            self.say(place, f'unknown scheme "{name}"; {nearest(name, self.schemes)}')
+
+    def _included(self, name: str) -> set[str]:
+        """All schemes that a scheme includes, directly or not."""
+        found: set[str] = set()
+        ahead = list(self.schemes[name].includes)
+        while ahead:
+            following = ahead.pop()
+            if following not in found and following in self.schemes:
+                found.add(following)
+                ahead += self.schemes[following].includes
+        return found
+
+    def _operations(self, place: Place, scheme: SchemeTable) -> list[OperationDefinition]:
+        named = [
+            ((*place, "operations", index), OperationTable(name=name))
+            for index, name in enumerate(scheme.operations)
+        ]
+        tables = [
+            ((*place, "operation", index), operation)
+            for index, operation in enumerate(scheme.operation)
+        ]
+        definitions: dict[str, OperationDefinition] = {}
+        for where, operation in named + tables:
+            if operation.name in definitions:
+                self.say(where, "is in this scheme twice; give one of them another name")
+            definitions[operation.name] = self._operation(where, scheme.name, operation)
+        return list(definitions.values())
+
+    def _operation(
+        self, place: Place, scheme: str, operation: OperationTable
+    ) -> OperationDefinition:
+        spidercls = self._spider(place, operation)
+        kinds = self._kinds(place, operation, spidercls)
+        for kind in kinds:
+            here = f"{scheme}/{operation.name}"
+            if kind.name in self.writers:
+                self.say(
+                    place,
+                    f'writes "{kind.name}" as {self.writers[kind.name]} does; one operation of a'
+                    " provider writes a kind: give one of them a record type with another view",
+                )
+            self.writers.setdefault(kind.name, here)
+            self.kinds[kind.name] = kind
+        self._arguments((*place, "arguments"), operation.arguments, spidercls)
+        return OperationDefinition(
+            name=operation.name,
+            spider=operation.spider_name,
+            executor=operation.executor,
+            arguments=operation.arguments,
+            for_each=operation.for_each,
+            mode=operation.mode,
+            kinds=tuple(sorted(kinds, key=lambda kind: kind.name)),
+            isolate=operation.isolate,
+            tolerate=operation.tolerate.model_dump(exclude_none=True),
+            min_results=operation.min_results,
+            timeout=operation.timeout,
+            backoff_base=operation.backoff.base,
+            backoff_cap=operation.backoff.cap,
+            keep=operation.keep,
+        )
+
+    def _spider(self, place: Place, operation: OperationTable) -> type[Spider] | None:
+        if operation.executor == "external":
+            return None
+        name = operation.spider_name
+        if name not in self.loader.list():
+            where = (*place, "spider") if operation.spider else place
+            self.say(where, f'unknown spider "{name}"; {nearest(name, self.loader.list())}')
+            return None
+        return self.loader.load(name)
+
+    def _kinds(
+        self, place: Place, operation: OperationTable, spidercls: type[Spider] | None
+    ) -> list[KindDefinition]:
+        own = record_types(spidercls) if spidercls else ()
+        declared = operation.kind is not None or operation.key is not None
+        if own and (declared or operation.fields):
+            self.say(
+                place,
+                f'declares a kind, but the spider "{operation.spider_name}" has its own record'
+                " type; remove kind, key and fields",
+            )
+        if own:
+            return [_kind(record) for record in own]
+        if operation.kind is None or operation.key is None:
+            if spidercls or operation.executor == "external":
+                self.say(
+                    place,
+                    f'does not say what "{operation.spider_name}" yields; give the spider a'
+                    " `record`, or the operation kind and key",
+                )
+            return []
+        try:
+            made = record_type(operation.kind, operation.key, operation.fields)
+        except RecordTypeError as error:
+            self.say(place, str(error))
+            return []
+        return [_kind(made, foreign=True)]
+
+    def _arguments(
+        self, place: Place, arguments: Mapping[str, str], spidercls: type[Spider] | None
+    ) -> None:
+        if spidercls is None:
+            return
+        known = spider_arguments(spidercls)
+        for name in arguments:
+            if name not in known:
+                self.say(
+                    (*place, name),
+                    f'unknown argument "{name}" of the spider "{spidercls.name}";'
+                    f" {nearest(name, known)} (a spider names its arguments as attributes)",
+                )
+
+    def check_templates(self) -> None:
+        """Check what arguments are filled in from, once all of the provider's kinds are known."""
+        for index, scheme in enumerate(self.file.scheme):
+            for number, operation in enumerate(scheme.operation):
+                place = ("scheme", index, "operation", number)
+                self._templates(place, operation)
+
+    def _templates(self, place: Place, operation: OperationTable) -> None:
+        fields: dict[str, Any] = {"due_at": SOME_TIME, "part": "part"}
+        if isinstance(operation.for_each, str):
+            kind = self.kinds.get(operation.for_each)
+            if kind is None:
+                self.say(
+                    (*place, "for_each"),
+                    f'no operation of this provider writes "{operation.for_each}";'
+                    f" {nearest(operation.for_each, self.kinds)}",
+                )
+                return
+            fields |= dict.fromkeys((name for name, _ in kind.fields), "1")
+        for name, template in operation.arguments.items():
+            self._template((*place, "arguments", name), template, fields)
+
+    def _template(self, place: Place, template: str, fields: dict[str, Any]) -> None:
+        try:
+            template.format_map(fields)
+        except KeyError as error:
+            unknown = str(error.args[0])
+            self.say(place, f'unknown placeholder "{{{unknown}}}"; {nearest(unknown, fields)}')
+        except (ValueError, IndexError, AttributeError, TypeError) as error:
+            self.say(place, f'"{template}" cannot be filled in ({error}); write such as {{part}}')
+
+    def _schedules(self) -> Iterable[ScheduleDefinition]:
+        for index, schedule in enumerate(self.file.schedule):
+            place = ("schedule", index)
+            self._known_scheme((*place, "scheme"), schedule.scheme)
+            try:
+                next_due(schedule.cron, schedule.timezone, SOME_TIME)
+            except CronError as error:
+                where = "timezone" if "time zone" in str(error) else "cron"
+                self.say((*place, where), str(error))
+            for name, template in schedule.arguments.items():
+                self._template((*place, "arguments", name), template, {"due_at": SOME_TIME})
+            self._schedule_arguments((*place, "arguments"), schedule.scheme, schedule.arguments)
+            yield ScheduleDefinition(**schedule.model_dump())
+
+    def _schedule_arguments(
+        self, place: Place, scheme_name: str, arguments: Mapping[str, str]
+    ) -> None:
+        scheme = self.schemes.get(scheme_name)
+        if scheme is None or not arguments:
+            return
+        known: set[str] = {"part"}
+        spiders = [*scheme.operations, *(operation.spider_name for operation in scheme.operation)]
+        for name in spiders:
+            if name in self.loader.list():
+                known |= spider_arguments(self.loader.load(name))
+        for operation in scheme.operation:
+            kind = self.kinds.get(str(operation.for_each))
+            known |= {name for name, _ in kind.fields} if kind else set()
+        for name in arguments:
+            if name not in known and not scheme.includes:
+                self.say((*place, name), f'unknown argument "{name}"; {nearest(name, known)}')
+
+
+def _kind(record: type[Record], *, foreign: bool = False) -> KindDefinition:
+    return KindDefinition(
+        name=record.kind,
+        key=record.key_fields,
+        fields=tuple((part["name"], part["type"]) for part in record.sql_fields()),
+        foreign=foreign,
+    )
+
+
+def _kinds_across(providers: Iterable[ProviderDefinition], views: set[str]) -> list[str]:
+    """What is wrong with the kinds of all providers taken together."""
+    mistakes: list[str] = []
+    first: dict[str, tuple[KindDefinition, str]] = {}
+    for provider in providers:
+        for scheme in provider.schemes:
+            for operation in scheme.operations:
+                for kind in operation.kinds:
+                    place = f'"{provider.name}/{scheme.name}/{operation.name}"'
+                    known, where = first.setdefault(kind.name, (kind, place))
+                    if known != kind:
+                        mistakes.append(
+                            f'{place} and {where} define the kind "{kind.name}" differently;'
+                            " share one record type, or give one of them another view"
+                        )
+    for name, (kind, place) in first.items():
+        for column in (*VIEW_COLUMNS, *(("data",) if kind.foreign else ())):
+            if column in dict(kind.fields):
+                mistakes.append(
+                    f'{place}: the kind "{name}" has a field "{column}", which is a column of its'
+                    " view; rename the field"
+                )
+        for view in (name, name + HISTORY):
+            if view in views:
+                mistakes.append(
+                    f'{place}: the kind "{name}" makes the view "{view}", but there is a file'
+                    f" {view}.sql; rename one of them"
+                )
+        if name + HISTORY in first:
+            mistakes.append(
+                f'{place}: the history of "{name}" is the view "{name + HISTORY}", which is a kind'
+                f" of {first[name + HISTORY][1]}; rename one of them"
+            )
+    return mistakes

@@ -1,0 +1,361 @@
+"""Providers, schemes, operations, kinds and schedules, as declared and as stored."""
+
+import datetime as dt
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection
+
+from catlog_scrapy.scheduling.due import next_due
+from catlog_scrapy.store.transactions import row, rows, run
+
+# Any number that nobody else uses for an advisory lock in this database.
+APPLY_LOCK = 4_226_003
+
+
+@dataclass(frozen=True)
+class KindDefinition:
+    """A sort of record: its fields in order as (name, SQL type), and those that are its key."""
+
+    name: str
+    key: tuple[str, ...]
+    fields: tuple[tuple[str, str], ...]
+    # Made from a declaration, not from a record type: an item may hold more than the fields.
+    foreign: bool = False
+
+
+@dataclass(frozen=True)
+class OperationDefinition:
+    """An operation; times in seconds."""
+
+    name: str
+    spider: str
+    executor: str = "scrapy"
+    arguments: dict[str, str] = field(default_factory=dict)
+    for_each: str | list[str] | None = None
+    mode: str = "snapshot"
+    kinds: tuple[KindDefinition, ...] = ()
+    isolate: bool = False
+    tolerate: dict[str, float] = field(default_factory=dict)
+    min_results: int = 1
+    timeout: float = 3600.0
+    backoff_base: float = 10.0
+    backoff_cap: float = 600.0
+    keep: float | None = None
+
+    def frozen(self) -> dict[str, Any]:
+        """What may not change once a catalog uses it."""
+        return {
+            "spider": self.spider,
+            "executor": self.executor,
+            "arguments": self.arguments,
+            "for_each": self.for_each,
+            "mode": self.mode,
+            "record types": tuple(sorted(self.kinds, key=lambda kind: kind.name)),
+        }
+
+
+@dataclass(frozen=True)
+class SchemeDefinition:
+    """One version of a scheme; `used` says that a catalog was made of it."""
+
+    name: str
+    version: int = 1
+    max_errors: int = 5
+    includes: tuple[str, ...] = ()
+    after: str | None = None
+    operations: tuple[OperationDefinition, ...] = ()
+    used: bool = False
+    retired: bool = False
+
+
+@dataclass(frozen=True)
+class ScheduleDefinition:
+    """A schedule; scheme and name are its identity."""
+
+    scheme: str
+    name: str
+    cron: str
+    timezone: str = "UTC"
+    arguments: dict[str, str] = field(default_factory=dict)
+    catch_up: str = "latest"
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class ProviderDefinition:
+    """A provider with all its schemes and schedules."""
+
+    name: str
+    title: str = ""
+    base_url: str | None = None
+    max_running: int | None = None
+    schemes: tuple[SchemeDefinition, ...] = ()
+    schedules: tuple[ScheduleDefinition, ...] = ()
+
+
+def lock_declarations(connection: Connection) -> None:
+    """Let only one apply at a time through, to the end of the transaction."""
+    run(connection, "SELECT pg_advisory_xact_lock(:key)", key=APPLY_LOCK)
+
+
+def stored_providers(connection: Connection) -> list[ProviderDefinition]:
+    """Everything that is stored, retired versions included, oldest versions first."""
+    return [
+        ProviderDefinition(
+            name=provider["name"],
+            title=provider["title"],
+            base_url=provider["base_url"],
+            max_running=provider["max_running"],
+            schemes=_schemes(connection, provider["id"]),
+            schedules=tuple(
+                ScheduleDefinition(**schedule)
+                for schedule in rows(
+                    connection,
+                    """SELECT scheme_name AS scheme, name, cron, timezone, arguments, catch_up,
+                           enabled
+                       FROM catlog.schedule WHERE provider_id = :provider ORDER BY 1, 2""",
+                    provider=provider["id"],
+                )
+            ),
+        )
+        for provider in rows(connection, "SELECT * FROM catlog.provider ORDER BY name")
+    ]
+
+
+def _schemes(connection: Connection, provider_id: UUID) -> tuple[SchemeDefinition, ...]:
+    found = rows(
+        connection,
+        """SELECT s.id, s.name, s.version, s.max_errors, s.includes, s.after,
+               EXISTS (SELECT 1 FROM catlog.catalog c WHERE c.scheme_id = s.id) AS used,
+               s.retired_at IS NOT NULL AS retired
+           FROM catlog.catalog_scheme s WHERE provider_id = :provider ORDER BY name, version""",
+        provider=provider_id,
+    )
+    return tuple(
+        SchemeDefinition(
+            operations=_operations(connection, scheme["id"]),
+            **{
+                **{name: value for name, value in scheme.items() if name != "id"},
+                "includes": tuple(scheme["includes"]),
+            },
+        )
+        for scheme in found
+    )
+
+
+def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefinition, ...]:
+    found = rows(
+        connection,
+        """SELECT id, name, spider, executor, arguments, for_each, mode, isolate, tolerate,
+               min_results, timeout, backoff_base, backoff_cap, keep
+           FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme ORDER BY name""",
+        scheme=scheme_id,
+    )
+    return tuple(
+        OperationDefinition(
+            kinds=tuple(
+                _kind(kind)
+                for kind in rows(
+                    connection,
+                    "SELECT * FROM catlog.kind WHERE operation_id = :id ORDER BY name",
+                    id=operation["id"],
+                )
+            ),
+            **{name: value for name, value in operation.items() if name != "id"},
+        )
+        for operation in found
+    )
+
+
+def _kind(found: Any) -> KindDefinition:
+    return KindDefinition(
+        name=found["name"],
+        key=tuple(found["key"]),
+        fields=tuple((part["name"], part["type"]) for part in found["fields"]),
+        foreign=found["foreign_type"],
+    )
+
+
+def write_provider(connection: Connection, provider: ProviderDefinition) -> None:
+    """Bring the stored provider, its schemes and schedules to what is declared."""
+    found = row(
+        connection,
+        """INSERT INTO catlog.provider (name, title, base_url, max_running)
+           VALUES (:name, :title, :base_url, :max_running)
+           ON CONFLICT (name) DO UPDATE SET title = excluded.title,
+               base_url = excluded.base_url, max_running = excluded.max_running
+           RETURNING id""",
+        name=provider.name,
+        title=provider.title,
+        base_url=provider.base_url,
+        max_running=provider.max_running,
+    )
+    if found is None:
+        return
+    _retire(connection, found["id"], provider.schemes)
+    for scheme in provider.schemes:
+        _write_scheme(connection, found["id"], scheme)
+    run(
+        connection,
+        """UPDATE catlog.schedule SET enabled = false
+           WHERE provider_id = :provider AND enabled
+             AND NOT (scheme_name || '/' || name = ANY(CAST(:kept AS text[])))""",
+        provider=found["id"],
+        kept=[f"{schedule.scheme}/{schedule.name}" for schedule in provider.schedules],
+    )
+    for schedule in provider.schedules:
+        _write_schedule(connection, found["id"], schedule)
+
+
+def retire_provider(connection: Connection, name: str) -> None:
+    """Retire a provider whose file is gone: its schemes and schedules, not its data."""
+    found = row(connection, "SELECT * FROM catlog.provider WHERE name = :name", name=name)
+    if found:
+        _retire(connection, found["id"], ())
+        run(
+            connection,
+            "UPDATE catlog.schedule SET enabled = false WHERE provider_id = :id",
+            id=found["id"],
+        )
+
+
+def _retire(connection: Connection, provider_id: UUID, kept: tuple[SchemeDefinition, ...]) -> None:
+    run(
+        connection,
+        """UPDATE catlog.catalog_scheme SET retired_at = clock_timestamp()
+           WHERE provider_id = :provider AND retired_at IS NULL
+             AND NOT (name || ' ' || version = ANY(CAST(:kept AS text[])))""",
+        provider=provider_id,
+        kept=[f"{scheme.name} {scheme.version}" for scheme in kept],
+    )
+
+
+def _write_scheme(connection: Connection, provider_id: UUID, scheme: SchemeDefinition) -> None:
+    found = row(
+        connection,
+        """INSERT INTO catlog.catalog_scheme
+               (provider_id, name, version, max_errors, includes, after)
+           VALUES (:provider, :name, :version, :max_errors, CAST(:includes AS jsonb), :after)
+           ON CONFLICT (provider_id, name, version) DO UPDATE SET
+               max_errors = excluded.max_errors, includes = excluded.includes,
+               after = excluded.after, retired_at = NULL
+           RETURNING id""",
+        provider=provider_id,
+        name=scheme.name,
+        version=scheme.version,
+        max_errors=scheme.max_errors,
+        includes=_json(scheme.includes),
+        after=scheme.after,
+    )
+    if found is None:
+        return
+    # An operation that is not declared belongs to an unused version: comparing saw to that.
+    run(
+        connection,
+        """DELETE FROM catlog.kind WHERE operation_id IN (
+               SELECT id FROM catlog.catalog_scheme_operation
+               WHERE scheme_id = :scheme AND NOT name = ANY(CAST(:kept AS text[])))""",
+        scheme=found["id"],
+        kept=[operation.name for operation in scheme.operations],
+    )
+    run(
+        connection,
+        """DELETE FROM catlog.catalog_scheme_operation
+           WHERE scheme_id = :scheme AND NOT name = ANY(CAST(:kept AS text[]))""",
+        scheme=found["id"],
+        kept=[operation.name for operation in scheme.operations],
+    )
+    for operation in scheme.operations:
+        _write_operation(connection, found["id"], operation)
+
+
+def _write_operation(
+    connection: Connection, scheme_id: UUID, operation: OperationDefinition
+) -> None:
+    values = asdict(operation)
+    del values["kinds"]
+    for name in ("arguments", "for_each", "tolerate"):
+        values[name] = _json(values[name]) if values[name] is not None else None
+    found = row(
+        connection,
+        """INSERT INTO catlog.catalog_scheme_operation (scheme_id, name, spider, executor,
+               arguments, for_each, mode, isolate, tolerate, min_results, timeout,
+               backoff_base, backoff_cap, keep)
+           VALUES (:scheme, :name, :spider, :executor, CAST(:arguments AS jsonb),
+               CAST(:for_each AS jsonb), :mode, :isolate, CAST(:tolerate AS jsonb),
+               :min_results, :timeout, :backoff_base, :backoff_cap, :keep)
+           ON CONFLICT (scheme_id, name) DO UPDATE SET spider = excluded.spider,
+               executor = excluded.executor, arguments = excluded.arguments,
+               for_each = excluded.for_each, mode = excluded.mode, isolate = excluded.isolate,
+               tolerate = excluded.tolerate, min_results = excluded.min_results,
+               timeout = excluded.timeout, backoff_base = excluded.backoff_base,
+               backoff_cap = excluded.backoff_cap, keep = excluded.keep
+           RETURNING id""",
+        scheme=scheme_id,
+        **values,
+    )
+    if found is None:
+        return
+    run(
+        connection,
+        """DELETE FROM catlog.kind
+           WHERE operation_id = :operation AND NOT name = ANY(CAST(:kept AS text[]))""",
+        operation=found["id"],
+        kept=[kind.name for kind in operation.kinds],
+    )
+    for kind in operation.kinds:
+        run(
+            connection,
+            """INSERT INTO catlog.kind (operation_id, name, key, fields, foreign_type)
+               VALUES (:operation, :name, CAST(:key AS jsonb), CAST(:fields AS jsonb), :foreign)
+               ON CONFLICT (operation_id, name) DO UPDATE SET key = excluded.key,
+                   fields = excluded.fields, foreign_type = excluded.foreign_type""",
+            operation=found["id"],
+            name=kind.name,
+            key=_json(kind.key),
+            fields=_json([{"name": name, "type": type_} for name, type_ in kind.fields]),
+            foreign=kind.foreign,
+        )
+
+
+def _write_schedule(
+    connection: Connection, provider_id: UUID, schedule: ScheduleDefinition
+) -> None:
+    """Its next due time moves only when its cron line, time zone or `enabled` did."""
+    values = {**asdict(schedule), "provider": provider_id, "arguments": _json(schedule.arguments)}
+    found = row(
+        connection,
+        """SELECT cron, timezone, enabled, clock_timestamp() AS now FROM catlog.schedule
+           WHERE provider_id = :provider AND scheme_name = :scheme AND name = :name
+           FOR NO KEY UPDATE""",
+        **values,
+    )
+    now = found or row(connection, "SELECT clock_timestamp() AS now")
+    moved = found is None or any(
+        found[name] != getattr(schedule, name) for name in ("cron", "timezone", "enabled")
+    )
+    due: dt.datetime | None = None
+    if moved and schedule.enabled and now:
+        due = next_due(schedule.cron, schedule.timezone, now["now"])
+    run(
+        connection,
+        """INSERT INTO catlog.schedule (provider_id, scheme_name, name, cron, timezone,
+               arguments, catch_up, enabled, next_due_at)
+           VALUES (:provider, :scheme, :name, :cron, :timezone, CAST(:arguments AS jsonb),
+               :catch_up, :enabled, :due)
+           ON CONFLICT (provider_id, scheme_name, name) DO UPDATE SET cron = excluded.cron,
+               timezone = excluded.timezone, arguments = excluded.arguments,
+               catch_up = excluded.catch_up, enabled = excluded.enabled,
+               next_due_at = CASE WHEN :moved THEN excluded.next_due_at
+                   ELSE schedule.next_due_at END""",
+        due=due,
+        moved=moved,
+        **values,
+    )
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,311 @@
+"""The life of a catalog: retry, cancel, sub-catalogs, and what makes it fail at once."""
+
+import pytest
+from sqlalchemy import Engine
+
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.store import attempts, catalogs, publishing
+from catlog_scrapy.store.claims import claim, heartbeat
+from tests.factories import (
+    an_operation,
+    claim_all,
+    claim_of,
+    current,
+    deliver,
+    given_a_catalog,
+    given_a_loaded_catalog,
+    given_a_scheme,
+    given_a_waiting_catalog,
+    instances_of,
+    load,
+    sql,
+    state_of,
+    states_of,
+    the_attempt,
+    the_catalog,
+)
+
+PARTS = ["north", "south"]
+
+
+def test_what_is_unknown_is_refused_with_what_is_known(engine: Engine) -> None:
+    given_a_scheme(engine)
+    with pytest.raises(NotFound, match="there are: acme/goods"):
+        catalogs.create(engine, "acme", "wares")
+    with pytest.raises(NotFound, match="it has goods"):
+        catalogs.create(engine, "acme", "goods", operation="prices")
+    with pytest.raises(NotFound, match="no catalog"):
+        catalogs.cancel(engine, given_a_scheme(engine, version=2))
+
+
+def test_a_catalog_starts_once(engine: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = catalogs.create(engine, "acme", "goods")
+    assert catalogs.start_waiting(engine) == 1
+    assert not catalogs.start(engine, catalog)
+    assert states_of(engine, catalog) == ["new"]
+
+
+def test_nothing_to_load_is_an_error(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(kinds=[], for_each="links"))
+    catalog = given_a_catalog(engine)
+    failed = the_catalog(engine, catalog)
+    assert failed["state"] == "failed"
+    assert "there are none" in failed["error"]
+
+
+def test_a_plan_makes_nothing(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(for_each=PARTS))
+    planned = catalogs.plan(engine, "acme", "goods", None, {})
+    assert [each["part"] for each in planned] == PARTS
+    assert sql(engine, "SELECT 1 FROM catlog.catalog") == []
+
+
+# Retry
+
+
+def test_a_retry_loads_what_is_not_done_and_keeps_what_is(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(for_each=PARTS), max_errors=1)
+    catalog = given_a_catalog(engine)
+    north, south = claim_all(engine, catalog)
+    deliver(engine, north, {"a": 1})
+    attempts.fail(engine, south.attempt, "it broke")
+    assert state_of(engine, catalog) == "failed"
+    catalogs.retry(engine, catalog)
+    again = the_catalog(engine, catalog)
+    assert (again["state"], again["errors"], again["error"]) == ("loading", 0, None)
+    assert states_of(engine, catalog) == ["done", "new"]
+    found = claim_of(engine, catalog)
+    assert found.attempt == (south.attempt.instance, 2)
+    deliver(engine, found, {"b": 1})
+    assert publishing.publish_next(engine) == catalog
+    assert current(engine) == {"a": 1, "b": 1}
+
+
+def test_a_retry_of_a_cancelled_catalog_fences_off_what_still_runs(engine: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_catalog(engine)
+    running = claim_of(engine, catalog)
+    catalogs.cancel(engine, catalog)
+    catalogs.retry(engine, catalog)
+    assert the_attempt(engine, running.attempt)["outcome"] == "cancelled"
+    assert heartbeat(engine, [running.attempt]) == {running.attempt: "lost"}
+    newer = claim_of(engine, catalog)
+    assert newer.attempt.number == 2
+    assert deliver(engine, running, {"a": "old"}) == "cancelled"
+    assert deliver(engine, newer, {"a": "new"}) == "done"
+
+
+def test_a_retry_of_what_never_started_starts_it(engine: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_waiting_catalog(engine)
+    catalogs.cancel(engine, catalog)
+    catalogs.retry(engine, catalog)
+    assert state_of(engine, catalog) == "waiting"
+    assert catalogs.start_waiting(engine) == 1
+    assert states_of(engine, catalog) == ["new"]
+
+
+def test_a_retry_of_what_had_nothing_to_load_looks_again(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("links"), name="links")
+    given_a_scheme(engine, an_operation(for_each="links"))
+    catalog = given_a_catalog(engine)
+    assert state_of(engine, catalog) == "failed"
+    load(engine, {"a": 1}, scheme="links")
+    catalogs.retry(engine, catalog)
+    catalogs.start_waiting(engine)
+    assert [each["part"] for each in instances_of(engine, catalog)] == ["a"]
+
+
+def test_a_retry_of_what_was_refused_publishes_again_without_a_crawl(engine: Engine) -> None:
+    given_a_scheme(engine)
+    load(engine, {"a": 1, "b": 1, "c": 1})
+    catalog = given_a_loaded_catalog(engine, {"d": 1})
+    assert publishing.publish_next(engine) == catalog
+    assert state_of(engine, catalog) == "failed"
+    sql(engine, """UPDATE catlog.catalog_scheme_operation SET tolerate = '{"removed": 99}'""")
+    catalogs.retry(engine, catalog)
+    assert claim(engine, "node") == []
+    assert publishing.publish_next(engine) == catalog
+    assert current(engine) == {"d": 1}
+
+
+def test_only_what_failed_or_was_cancelled_can_be_retried(engine: Engine) -> None:
+    given_a_scheme(engine)
+    with pytest.raises(NotPossible, match="is loading"):
+        catalogs.retry(engine, given_a_catalog(engine))
+    with pytest.raises(NotPossible, match="is loaded"):
+        catalogs.retry(engine, load(engine, {"a": 1})["id"])
+
+
+def test_what_was_purged_cannot_be_retried(engine: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_catalog(engine)
+    catalogs.cancel(engine, catalog)
+    sql(engine, "UPDATE catlog.catalog SET purged_at = now()")
+    with pytest.raises(NotPossible, match="was purged"):
+        catalogs.retry(engine, catalog)
+
+
+def test_only_what_is_open_can_be_cancelled(engine: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_catalog(engine)
+    catalogs.cancel(engine, catalog)
+    cancelled = the_catalog(engine, catalog)
+    assert (cancelled["state"], cancelled["error"]) == ("cancelled", "cancelled by request")
+    with pytest.raises(NotPossible, match="is cancelled"):
+        catalogs.cancel(engine, catalog)
+
+
+def test_what_waits_to_be_published_can_still_be_cancelled(engine: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_loaded_catalog(engine, {"a": 1})
+    catalogs.cancel(engine, catalog)
+    assert publishing.publish_next(engine) is None
+    assert current(engine) == {}
+    catalogs.retry(engine, catalog)
+    assert publishing.publish_next(engine) == catalog
+    assert current(engine) == {"a": 1}
+
+
+# One bad catalog must not keep a scheduler from starting the others.
+
+
+@pytest.mark.parametrize("argument", ["{due_at:%Y} {other}", "{due_at", "{due_at.x}", "{due_at!z}"])
+def test_an_argument_that_cannot_be_filled_in_fails_its_catalog_alone(
+    engine: Engine, argument: str
+) -> None:
+    given_a_scheme(engine)
+    bad = catalogs.create(engine, "acme", "goods", arguments={"day": argument})
+    good = catalogs.create(engine, "acme", "goods")
+    assert catalogs.start_waiting(engine) == 2
+    assert state_of(engine, good) == "loading"
+    failed = the_catalog(engine, bad)
+    assert failed["state"] == "failed"
+    assert "day" in failed["error"]
+
+
+def test_so_does_a_record_that_lacks_a_field(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("links"), name="links")
+    load(engine, {"a": 1}, scheme="links")
+    given_a_scheme(engine, an_operation(for_each="links", arguments={"url": "{url}"}))
+    failed = the_catalog(engine, given_a_catalog(engine))
+    assert failed["state"] == "failed"
+    assert "url" in failed["error"]
+
+
+# Sub-catalogs
+
+
+def given_a_family(engine: Engine, *names: str) -> tuple[object, ...]:
+    """A started parent and its started sub-catalogs, one for each scheme's name."""
+    for name in names:
+        given_a_scheme(engine, an_operation(name), name=name, max_errors=1)
+    given_a_scheme(engine, name="all", includes=names)
+    parent = given_a_catalog(engine, scheme="all")
+    catalogs.start_waiting(engine)
+    children = sql(
+        engine,
+        """SELECT c.id FROM catlog.catalog c JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+           WHERE c.parent_id = :parent ORDER BY s.name""",
+        parent=parent,
+    )
+    return parent, *[child["id"] for child in children]
+
+
+def finish(engine: Engine, catalog: object) -> None:
+    deliver(engine, claim_of(engine, catalog), {"a": 1})
+    assert publishing.publish(engine, catalog)
+
+
+def test_a_parent_is_loaded_when_all_its_children_are(engine: Engine) -> None:
+    parent, goods, prices = given_a_family(engine, "goods", "prices")
+    finish(engine, goods)
+    assert current(engine, "goods") == {"a": 1}
+    assert state_of(engine, parent) == "loading"
+    finish(engine, prices)
+    assert state_of(engine, parent) == "loaded"
+    assert the_catalog(engine, parent)["finished_at"]
+
+
+def test_a_parent_fails_when_its_last_child_has_ended_and_one_failed(engine: Engine) -> None:
+    parent, goods, prices = given_a_family(engine, "goods", "prices")
+    attempts.fail(engine, claim_of(engine, goods).attempt, "it broke")
+    assert state_of(engine, parent) == "loading"
+    finish(engine, prices)
+    failed = the_catalog(engine, parent)
+    assert (failed["state"], failed["error"]) == ("failed", "a sub-catalog did not load")
+
+
+def test_a_retry_of_a_parent_retries_what_failed_of_it(engine: Engine) -> None:
+    parent, goods, prices = given_a_family(engine, "goods", "prices")
+    attempts.fail(engine, claim_of(engine, goods).attempt, "it broke")
+    finish(engine, prices)
+    catalogs.retry(engine, parent)
+    assert [state_of(engine, each) for each in (parent, goods, prices)] == [
+        "loading",
+        "loading",
+        "loaded",
+    ]
+    finish(engine, goods)
+    assert state_of(engine, parent) == "loaded"
+
+
+def test_a_retry_of_a_child_reopens_its_parent(engine: Engine) -> None:
+    parent, goods, prices = given_a_family(engine, "goods", "prices")
+    attempts.fail(engine, claim_of(engine, goods).attempt, "it broke")
+    finish(engine, prices)
+    catalogs.retry(engine, goods)
+    assert state_of(engine, parent) == "loading"
+    finish(engine, goods)
+    assert state_of(engine, parent) == "loaded"
+
+
+def test_cancelling_a_parent_cancels_all_that_is_open(engine: Engine) -> None:
+    parent, goods, prices = given_a_family(engine, "goods", "prices")
+    finish(engine, goods)
+    catalogs.cancel(engine, parent)
+    assert [state_of(engine, each) for each in (parent, goods, prices)] == [
+        "cancelled",
+        "loaded",
+        "cancelled",
+    ]
+    assert states_of(engine, prices) == ["cancelled"]
+
+
+def test_a_retry_of_one_child_reopens_a_cancelled_parent_too(engine: Engine) -> None:
+    parent, goods = given_a_family(engine, "goods")
+    catalogs.cancel(engine, parent)
+    catalogs.retry(engine, goods)
+    assert state_of(engine, parent) == "loading"
+    finish(engine, goods)
+    assert state_of(engine, parent) == "loaded"
+
+
+def test_a_cancelled_parent_can_be_retried(engine: Engine) -> None:
+    parent, goods, prices = given_a_family(engine, "goods", "prices")
+    catalogs.cancel(engine, parent)
+    catalogs.retry(engine, parent)
+    for each in (goods, prices):
+        finish(engine, each)
+    assert state_of(engine, parent) == "loaded"
+
+
+def test_a_parent_with_a_purged_child_cannot_be_retried(engine: Engine) -> None:
+    """It would be loading for ever."""
+    parent, goods = given_a_family(engine, "goods")
+    catalogs.cancel(engine, parent)
+    sql(engine, "UPDATE catlog.catalog SET purged_at = now() WHERE id = :id", id=goods)
+    with pytest.raises(NotPossible, match="was purged"):
+        catalogs.retry(engine, parent)
+    assert state_of(engine, parent) == "cancelled"
+
+
+def test_a_parent_with_a_retired_child_makes_none_of_them(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("goods"), name="goods")
+    given_a_scheme(engine, name="all", includes=["goods", "gone"])
+    parent = given_a_catalog(engine, scheme="all")
+    failed = the_catalog(engine, parent)
+    assert failed["state"] == "failed"
+    assert "gone" in failed["error"]
+    assert sql(engine, "SELECT 1 FROM catlog.catalog WHERE parent_id IS NOT NULL") == []

@@ -1,0 +1,256 @@
+"""Who may run what: the order of the queue, and never more than a provider allows."""
+
+import threading
+
+import pytest
+from sqlalchemy import Engine, text
+
+from catlog_scrapy.exceptions import NotFound, SchemaMismatch
+from catlog_scrapy.store import attempts, catalogs
+from catlog_scrapy.store.claims import Claim, claim, claimed
+from tests.factories import (
+    an_operation,
+    at_once,
+    claim_of,
+    day,
+    deliver,
+    given_a_catalog,
+    given_a_provider,
+    given_a_scheme,
+    instances_of,
+    one,
+    sql,
+    state_of,
+    the_attempt,
+    the_catalog,
+)
+
+WORDS = [f"{number:02}" for number in range(40)]
+
+
+def given_many(engine: Engine, provider: str = "acme", max_running: int | None = None) -> None:
+    """A provider whose catalogs have forty instances."""
+    given_a_provider(engine, provider, max_running=max_running)
+    given_a_scheme(engine, an_operation(for_each=WORDS), provider=provider)
+
+
+def parts(claims: list[Claim]) -> list[str]:
+    return [each.part for each in claims]
+
+
+def test_a_claim_has_all_that_running_it_needs(engine: Engine) -> None:
+    given_a_scheme(
+        engine, an_operation(arguments={"year": "2026"}, timeout=90.0, tolerate={"rejected": 3})
+    )
+    catalog = given_a_catalog(engine)
+    [found] = claim(engine, "here", logs="/var/log", job="7")
+    assert (found.title, found.catalog, found.spider) == ("acme/goods/goods", catalog, "goods")
+    assert found.arguments == {"year": "2026"}
+    assert found.seconds == 90.0
+    assert found.limits["tolerate"] == {"rejected": 3}
+    assert found.kinds == [{"name": "goods", "key": ["id"], "fields": []}]
+    attempt = the_attempt(engine, found.attempt)
+    assert (attempt["node"], attempt["job"]) == ("here", "7")
+    assert attempt["log"] == f"/var/log/{found.attempt}.log"
+    assert claimed(engine, found.attempt) == found
+
+
+def test_an_attempt_that_has_ended_is_not_claimed_any_more(engine: Engine) -> None:
+    given_a_scheme(engine)
+    found = claim_of(engine, given_a_catalog(engine))
+    attempts.release(engine, found.attempt)
+    with pytest.raises(NotFound, match="not running"):
+        claimed(engine, found.attempt)
+
+
+def test_priority_comes_first_then_age(engine: Engine) -> None:
+    given_a_scheme(engine)
+    old, young, urgent = (given_a_catalog(engine, priority=number) for number in (0, 0, 5))
+    assert [claim(engine, "node")[0].catalog for _ in range(3)] == [urgent, old, young]
+    assert claim(engine, "node") == []
+
+
+def test_one_claim_keeps_the_order_too(engine: Engine) -> None:
+    given_many(engine)
+    given_a_catalog(engine)
+    urgent = given_a_catalog(engine, priority=1)
+    first = claim(engine, "node", limit=45)
+    assert parts(first) == WORDS + WORDS[:5]
+    assert {each.catalog for each in first[:40]} == {urgent}
+
+
+def test_a_provider_runs_no_more_than_it_allows(engine: Engine) -> None:
+    given_many(engine, max_running=3)
+    catalog = given_a_catalog(engine)
+    first = claim(engine, "node", limit=10)
+    assert parts(first) == WORDS[:3]
+    assert claim(engine, "other", limit=10) == []
+    deliver(engine, first[0], {"a": 1})
+    attempts.release(engine, first[1].attempt)
+    assert parts(claim(engine, "other", limit=10)) == [WORDS[1], WORDS[3]]
+    assert catalog == first[0].catalog
+
+
+def test_what_was_cancelled_keeps_its_slot_until_its_crawl_has_ended(engine: Engine) -> None:
+    given_many(engine, max_running=1)
+    running = claim_of(engine, given_a_catalog(engine))
+    catalogs.cancel(engine, running.catalog)
+    next_one = given_a_catalog(engine)
+    assert claim(engine, "node") == []
+    attempts.fail(engine, running.attempt, "stopped", outcome="cancelled")
+    assert claim_of(engine, next_one)
+
+
+class Gauge:
+    """Counts in the database what runs for each provider, in a moment when nobody claims."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def most(self) -> int:
+        found: int = one(
+            self.engine,
+            """SELECT coalesce(max(running), 0) FROM (
+                   SELECT count(*) AS running FROM catlog.catalog_scheme_operation_instance
+                   WHERE node IS NOT NULL GROUP BY provider_id) AS each""",
+        )
+        return found
+
+
+@pytest.mark.parametrize("providers", [1, 3])
+def test_workers_that_claim_at_once_never_run_too_much(engine: Engine, providers: int) -> None:
+    """Four workers, forty rounds: one statement that locks and counts would overshoot here."""
+    names = [f"acme_{number}" for number in range(providers)]
+    for name in names:
+        given_many(engine, name, max_running=2)
+        given_a_catalog(engine, provider=name)
+    gauge = Gauge(engine)
+    seen: list[Claim] = []
+    for number in range(40):
+        claims = [
+            each for some in at_once(*[lambda: claim(engine, "node", limit=2)] * 4) for each in some
+        ]
+        assert gauge.most() <= 2
+        seen += claims
+        # An uneven number goes back, so that one slot is free, or two.
+        for each in claims[: 1 + number % 2]:
+            deliver(engine, each)
+    assert len({each.attempt for each in seen}) == len(seen)
+    assert len({each.provider for each in seen}) == providers
+
+
+def test_workers_that_claim_and_complete_at_once_do_each_instance_once(engine: Engine) -> None:
+    given_many(engine, max_running=3)
+    catalog = given_a_catalog(engine)
+    done: list[str] = []
+    most: list[int] = []
+    gauge = Gauge(engine)
+
+    def work() -> None:
+        while state_of(engine, catalog) == "loading":
+            for each in claim(engine, threading.current_thread().name, limit=2):
+                most.append(gauge.most())
+                assert deliver(engine, each) == "done"
+                done.append(each.part)
+
+    at_once(*[work] * 4)
+    assert sorted(done) == WORDS
+    assert max(most) <= 3
+    assert state_of(engine, catalog) == "publishing"
+
+
+def test_a_backlog_of_one_provider_does_not_starve_another(engine: Engine) -> None:
+    given_many(engine, "busy")
+    given_a_catalog(engine, provider="busy")
+    given_many(engine, "calm")
+    given_a_catalog(engine, provider="calm")
+    claims = [claim(engine, "node")[0].provider for _ in range(10)]
+    assert claims.count("calm") == 5
+
+
+def test_nor_does_it_where_one_worker_does_one_thing_at_a_time(engine: Engine) -> None:
+    for provider in ("busy", "calm"):
+        given_many(engine, provider)
+        given_a_catalog(engine, provider=provider)
+    served = set()
+    for _ in range(40):
+        [found] = claim(engine, "node")
+        deliver(engine, found)
+        served.add(found.provider)
+    assert served == {"busy", "calm"}
+
+
+def test_a_provider_at_its_limit_holds_nobody_back(engine: Engine) -> None:
+    given_many(engine, "busy", max_running=1)
+    given_a_catalog(engine, provider="busy", priority=9)
+    given_many(engine, "calm")
+    given_a_catalog(engine, provider="calm")
+    assert [claim(engine, "node")[0].provider for _ in range(3)] == ["busy", "calm", "calm"]
+
+
+def test_a_provider_that_somebody_else_claims_from_is_passed_over(engine: Engine) -> None:
+    for name in ("one", "two"):
+        given_many(engine, name)
+        given_a_catalog(engine, provider=name)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT 1 FROM catlog.provider WHERE name = 'one' FOR UPDATE"))
+        assert claim(engine, "node")[0].provider == "two"
+    assert claim(engine, "node")[0].provider == "one"
+
+
+def test_an_instance_that_waits_is_not_claimed_before_its_time(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(backoff_base=60.0))
+    found = claim_of(engine, given_a_catalog(engine))
+    attempts.fail(engine, found.attempt, "it broke")
+    assert claim(engine, "node") == []
+    sql(engine, "UPDATE catlog.catalog_scheme_operation_instance SET available_at = now()")
+    [again] = claim(engine, "node")
+    assert again.attempt == (found.attempt.instance, 2)
+
+
+def test_each_executor_claims_its_own(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("ours"), an_operation("theirs", executor="external"))
+    given_a_catalog(engine)
+    assert [c.operation for c in claim(engine, "node", limit=9)] == ["ours"]
+    assert [c.operation for c in claim(engine, "node", limit=9, executor="external")] == ["theirs"]
+
+
+def test_a_worker_may_keep_to_some_catalogs(engine: Engine) -> None:
+    given_a_scheme(engine)
+    first, second = given_a_catalog(engine), given_a_catalog(engine)
+    assert claim(engine, "node", catalogs=[]) == []
+    assert [c.catalog for c in claim(engine, "node", limit=9, catalogs=[second])] == [second]
+    assert [c.catalog for c in claim(engine, "node", limit=9)] == [first]
+
+
+def test_a_catalog_speaks_for_the_time_of_its_first_claim(engine: Engine) -> None:
+    given_many(engine)
+    catalog = given_a_catalog(engine)
+    assert the_catalog(engine, catalog)["as_of"] is None
+    before = one(engine, "SELECT clock_timestamp()")
+    first = claim_of(engine, catalog)
+    as_of = the_catalog(engine, catalog)["as_of"]
+    assert before < as_of < one(engine, "SELECT clock_timestamp()")
+    claim_of(engine, catalog)
+    attempts.fail(engine, first.attempt, "it broke")
+    catalogs.cancel(engine, catalog)
+    catalogs.retry(engine, catalog)
+    assert claim_of(engine, catalog).attempt == (first.attempt.instance, 2)
+    assert the_catalog(engine, catalog)["as_of"] == as_of
+
+
+def test_a_catalog_that_speaks_for_its_due_time_keeps_it(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(arguments={"date": "{due_at:%Y-%m-%d}"}))
+    catalog = given_a_catalog(engine, due_at=day(3))
+    found = claim_of(engine, catalog)
+    assert found.arguments == {"date": "2026-01-04"}
+    assert the_catalog(engine, catalog)["as_of"] == day(3)
+
+
+def test_a_worker_of_another_revision_stops_claiming(engine: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_catalog(engine)
+    sql(engine, "UPDATE catlog.alembic_version SET version_num = 'later'")
+    with pytest.raises(SchemaMismatch, match="another revision"):
+        claim(engine, "node")
+    assert [instance["state"] for instance in instances_of(engine, catalog)] == ["new"]

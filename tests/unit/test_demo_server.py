@@ -1,0 +1,298 @@
+"""The local sources: the owners' numbers, the same world every time, changes, misbehaviour."""
+
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import pytest
+
+from catlog_scrapy.demo import fuel, hallmark
+from catlog_scrapy.demo.server import DemoServer
+
+SHOP_PATHS = [
+    f"/hallmark/year/{year}?page={page}"
+    for year in hallmark.YEARS
+    for page in range(1, hallmark.pages(year) + 1)
+]
+
+
+@pytest.fixture
+def server() -> Iterator[DemoServer]:
+    with DemoServer(fuel_delay=0) as server:
+        yield server
+
+
+def connect(server: DemoServer) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+
+
+def get(server: DemoServer, path: str) -> tuple[int, bytes]:
+    connection = connect(server)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    try:
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def document(server: DemoServer, path: str) -> Any:
+    with urlopen(server.url + path) as response:
+        assert response.headers["Content-Type"] == "application/json"
+        return json.load(response)
+
+
+def prices(year: int, step: int) -> dict[str, Decimal | None]:
+    return {product.sku: product.price for product in hallmark.products(year, step)}
+
+
+def test_the_shop_has_its_owners_numbers() -> None:
+    years = {year: list(hallmark.products(year)) for year in hallmark.YEARS}
+    assert (min(years), max(years), len(years)) == (1973, 2020, 48)
+    assert [len(years[year]) for year in range(1973, 1977)] == [21, 19, 30, 49]
+    products = [product for year in years.values() for product in year]
+    assert len(products) == 10270
+    assert len({product.sku for product in products}) == 10270
+    assert len({(product.sku, product.name, product.link) for product in products}) == 10270
+    assert all(product.name.startswith(f"{year} ") for year in years for product in years[year])
+
+
+@pytest.mark.parametrize(
+    ("name", "price"),
+    [
+        ("2014 Felt Snowflake And Mittens Ornaments Set", "15.95"),
+        ("2014 Father Christmas African American", "38.95"),
+        ("2014 Feliz Navidad", "14.95"),
+        ("2014 Father Christmas #11", "28.95"),
+    ],
+)
+def test_the_shop_has_its_owners_products(name: str, price: str) -> None:
+    found = [product for product in hallmark.products(2014) if product.name == name]
+    assert [(product.price, product.in_stock) for product in found] == [(Decimal(price), True)]
+
+
+def test_the_shop_has_what_real_shops_have() -> None:
+    products = [product for year in hallmark.YEARS for product in hallmark.products(year)]
+    for letter in "'&\"éñ–":
+        assert any(letter in product.name for product in products), letter
+    stock = Counter((product.in_stock, product.price is None) for product in products)
+    assert stock == {(True, False): 9414, (False, False): 422, (False, True): 434}
+    shown = hallmark.year_page(1973, 1, 0).decode()
+    for text in ("$1,095.00", "$&nbsp;", "Sold out", "Santa&#x27;s", "Elves &amp; Toys"):
+        assert text in shown, text
+
+
+def test_two_servers_say_the_same() -> None:
+    with DemoServer(fuel_delay=0) as one, DemoServer(fuel_delay=0) as other:
+        paths = ["/fuel/fuel-stations", "/fuel/fuel-prices", "/hallmark/", *SHOP_PATHS[-9:]]
+        first = [get(one, path) for path in paths]
+        hallmark.year_page.cache_clear()
+        one.change()
+        assert first == [get(other, path) for path in paths]
+        assert all(status == 200 for status, _ in first)
+
+
+def test_another_process_says_the_same() -> None:
+    """The hashes of strings differ from process to process; nothing may depend on them."""
+    program = (
+        "import hashlib\n"
+        "from catlog_scrapy.demo import hallmark\n"
+        "pages = [hallmark.year_page(y, 1, 3) for y in hallmark.YEARS]\n"
+        "print(hashlib.sha256(b''.join(pages)).hexdigest(), end='')"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+    assert len(outputs.pop()) == 64
+
+
+def test_all_pages_of_the_shop_show_all_products(server: DemoServer) -> None:
+    cards = 0
+    connection = connect(server)
+    for path in SHOP_PATHS:
+        connection.request("GET", path)
+        cards += connection.getresponse().read().count(b'class="product-card"')
+    connection.close()
+    assert cards == 10270
+    assert server.requests == SHOP_PATHS
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/hallmark/year/1972",
+        "/hallmark/year/2021",
+        "/hallmark/year/new",
+        "/hallmark/year/1973?page=2",
+        "/hallmark/year/1973?page=0",
+        "/hallmark/year/1973?page=x",
+        "/hallmark/cart",
+        "/fuel/",
+    ],
+)
+def test_what_is_not_there_is_not_found(server: DemoServer, path: str) -> None:
+    assert get(server, path) == (404, b"Not Found")
+
+
+def test_a_shop_of_a_few_years() -> None:
+    with DemoServer(years=(1973, 2014)) as server:
+        assert get(server, "/hallmark/")[1].count(b'class="year-link"') == 2
+        assert get(server, "/hallmark/year/2014?page=8")[0] == 200
+        assert get(server, "/hallmark/year/1974")[0] == 404
+
+
+def test_robots_may_read_everything(server: DemoServer) -> None:
+    assert get(server, "/robots.txt") == (200, b"User-agent: *\nAllow: /\n")
+
+
+def test_the_fuel_network_has_its_owners_numbers(server: DemoServer) -> None:
+    stations = document(server, "/fuel/fuel-stations")
+    assert [station["id"] for station in stations] == [1, 2, 3, 4]
+    assert [station["coordinates"] for station in stations] == [
+        [55.797817, 49.130638],
+        [55.794126, 49.120886],
+        [55.7520, 48.7446],
+        [44.816068, 20.460431],
+    ]
+    assert {
+        station["id"]: [tuple(price.values()) for price in station["fuel_prices"]]
+        for station in document(server, "/fuel/fuel-prices")
+    } == {
+        1: [("АИ-95", 100, "RUB"), ("АИ-98", 120, "RUB"), ("АИ-95+", 110, "RUB")],
+        2: [],
+        3: [],
+        4: [("АИ-95", 200, "RSD"), ("АИ-98", 240, "RSD"), ("АИ-95+", 220, "RSD")],
+    }
+
+
+def test_the_stations_take_their_time() -> None:
+    with DemoServer(fuel_delay=0.3) as server:
+        started = time.monotonic()
+        document(server, "/fuel/fuel-prices")
+        assert time.monotonic() - started < 0.3
+        document(server, "/fuel/fuel-stations")
+        assert time.monotonic() - started >= 0.3
+    assert DemoServer().fuel_delay == 4.0
+
+
+@pytest.mark.parametrize("step", range(1, 10))
+def test_a_change_of_the_fuel_network(step: int) -> None:
+    before, after = (json.loads(fuel.stations(one)) for one in (step - 1, step))
+    assert sum(old != new for old, new in zip(before, after, strict=True)) == 1
+    before, after = (
+        [price for one in json.loads(fuel.prices(when)) for price in one["fuel_prices"]]
+        for when in (step - 1, step)
+    )
+    assert sum(old != new for old, new in zip(before, after, strict=True)) == 2
+
+
+@pytest.mark.parametrize("step", range(1, 20))
+def test_a_change_of_the_shop(step: int) -> None:
+    for year in hallmark.YEARS:
+        before, after = prices(year, step - 1), prices(year, step)
+        moved = 1 if year in hallmark.DEMO_YEARS else 0
+        assert len(before.keys() - after.keys()) == moved, year
+        assert len(after.keys() - before.keys()) == moved, year
+        kept = before.keys() & after.keys()
+        changed = [sku for sku in kept if before[sku] != after[sku]]
+        assert 0 < len(changed) < len(kept) / 4, year
+
+
+def test_a_change_shows_on_the_pages(server: DemoServer) -> None:
+    paths = ["/fuel/fuel-stations", "/fuel/fuel-prices", *SHOP_PATHS]
+    before = [get(server, path) for path in paths]
+    server.change()
+    after = [get(server, path) for path in paths]
+    assert sum(old != new for old, new in zip(before, after, strict=True)) > len(paths) * 0.9
+
+
+def test_a_connection_serves_many_requests(server: DemoServer) -> None:
+    connection = connect(server)
+    connection.connect()
+    kept = connection.sock
+    for path in ("/hallmark/", "/nothing", "/fuel/fuel-prices"):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert (response.version, response.will_close) == (11, False)
+        assert len(response.read()) == int(response.headers["Content-Length"])
+        assert connection.sock is kept
+    connection.close()
+
+
+def test_a_stopped_server_answers_nobody_and_comes_back_where_it_was() -> None:
+    server = DemoServer().start()
+    url, connection = server.url, connect(server)
+    connection.request("GET", "/robots.txt")
+    connection.getresponse().read()
+    server.stop()
+    # The kept-alive connection is gone, and there is no new one.
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+        connection.request("GET", "/robots.txt")
+        connection.getresponse()
+    with pytest.raises(ConnectionError):
+        get(server, "/robots.txt")
+    connection.close()
+    with server:
+        assert server.url == url
+        assert get(server, "/robots.txt")[0] == 200
+    server.stop()
+
+
+def test_a_stop_does_not_wait_for_a_slow_page() -> None:
+    with DemoServer(fuel_delay=60) as server:
+        connection = connect(server)
+        connection.request("GET", "/fuel/fuel-stations")
+        while not server.requests:
+            time.sleep(0.01)
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    connection.close()
+
+
+def test_misbehaviour(server: DemoServer) -> None:
+    right = get(server, "/hallmark/")
+    server.misbehave("/hallmark", status=503)
+    assert get(server, "/hallmark/") == (503, b"Service Unavailable")
+    assert get(server, "/fuel/fuel-prices")[0] == 200
+
+    server.misbehave("/hallmark/year/1973", body=b"<p>We have moved</p>", times=1)
+    assert get(server, "/hallmark/year/1973") == (200, b"<p>We have moved</p>")
+    assert get(server, "/hallmark/year/1973")[0] == 503
+
+    server.misbehave("/fuel", close=True)
+    with pytest.raises(http.client.RemoteDisconnected):
+        get(server, "/fuel/fuel-prices")
+
+    server.misbehave("/hallmark/year/1974", redirect="/hallmark/")
+    server.misbehave("/hallmark/", delay=0.2, times=1)
+    started = time.monotonic()
+    assert get(server, "/hallmark/") == right
+    assert time.monotonic() - started >= 0.2
+
+    with pytest.raises(TypeError):
+        server.misbehave("/", state=500)
+    server.behave()
+    assert get(server, "/hallmark/") == right
+
+
+def test_a_redirect_leads_on(server: DemoServer) -> None:
+    server.misbehave("/old", redirect="/hallmark/")
+    with urlopen(Request(f"{server.url}/old")) as response:
+        assert urlsplit(response.url).path == "/hallmark/"
+    assert server.requests == ["/old", "/hallmark/"]

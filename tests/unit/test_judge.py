@@ -1,0 +1,91 @@
+"""Done means complete: how a report is judged."""
+
+from typing import Any
+
+import pytest
+
+from catlog_scrapy.store.attempts import Report, beyond
+
+COMPLETE: dict[str, Any] = {"accepted": 100, "responses": 100}
+
+
+def judge(
+    stored: int | None = None, tolerate: dict[str, Any] | None = None, **said: Any
+) -> tuple[str, str | None]:
+    report = Report(**{**COMPLETE, **said})
+    limits = {"min_results": 1, "tolerate": tolerate or {}}
+    return report.judge(limits, report.accepted if stored is None else stored)
+
+
+def test_a_complete_load_is_done() -> None:
+    assert judge() == ("done", None)
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "reason"),
+    [
+        ({"reason": "shutdown"}, "failed", "closed with 'shutdown', not 'finished'"),
+        ({"raised": 1, "errors": ["the spider: KeyError"]}, "failed", "the spider: KeyError"),
+        ({"raised": 3, "errors": ["a: A", "b: B"]}, "failed", "a: A (and 2 more)"),
+        ({"raised": 1}, "failed", "exception"),
+        ({"given_up": 1}, "incomplete", "1 requests given up, tolerated 0"),
+        ({"ignored": 1}, "incomplete", "1 requests ignored, tolerated 0"),
+        ({"rejected": 1}, "incomplete", "1 items rejected, tolerated 0"),
+        ({"accepted": 0}, "incomplete", "0 results, at least 1 expected"),
+        ({"stored": 99}, "incomplete", "100 results accepted, but 99 stored"),
+        ({"stored": 101}, "incomplete", "100 results accepted, but 101 stored"),
+    ],
+)
+def test_what_is_not_complete_says_why(said: dict[str, Any], outcome: str, reason: str) -> None:
+    found, why = judge(**said)
+    assert found == outcome
+    assert why is not None
+    assert reason in why
+
+
+def test_the_first_reason_is_told() -> None:
+    reasons = {"given_up": "HTTP 500 at http://a.example"}
+    _, why = judge(given_up=2, reasons=reasons)
+    assert why == "2 requests given up, tolerated 0; the first: HTTP 500 at http://a.example"
+
+
+def test_an_exception_weighs_more_than_a_shortfall() -> None:
+    assert judge(raised=1, errors=["broken"], given_up=5, stored=3) == ("failed", "broken")
+
+
+def test_dropping_items_is_the_projects_own_intent() -> None:
+    assert judge(dropped=5000) == ("done", None)
+    assert judge(dropped=1, tolerate={"dropped": 0})[0] == "incomplete"
+
+
+@pytest.mark.parametrize("name", ["given_up", "ignored", "rejected", "dropped"])
+@pytest.mark.parametrize(
+    ("tolerated", "count", "outcome"),
+    [
+        (5, 5, "done"),
+        (5, 6, "incomplete"),
+        (0.2, 25, "done"),
+        (0.2, 26, "incomplete"),
+        (0.0, 1, "incomplete"),
+    ],
+)
+def test_a_tolerance_is_a_count_or_a_share_of_all(
+    name: str, tolerated: float, count: int, outcome: str
+) -> None:
+    """25 besides 100 good ones are a fifth of all."""
+    assert judge(tolerate={name: tolerated}, **{name: count})[0] == outcome
+
+
+def test_nothing_of_nothing_is_within_any_share() -> None:
+    limits = {"min_results": 0, "tolerate": {"rejected": 0.0}}
+    assert Report().judge(limits, 0) == ("done", None)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "tolerated", "too_many"),
+    [(1, 1, 1.0, False), (1, 1, 1, False), (2, 2, 1, True), (2, 2, 1.0, False), (0, 0, 0, False)],
+)
+def test_one_is_a_count_and_one_point_zero_is_all(
+    count: int, total: int, tolerated: float, too_many: bool
+) -> None:
+    assert beyond(count, total, tolerated) is too_many

@@ -1,0 +1,390 @@
+"""Record types: their SQL, their keys, and everything that PostgreSQL could not hold."""
+
+import datetime as dt
+import enum
+import json
+import uuid
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace, new_class
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import AnyUrl, BaseModel, Field, NaiveDatetime, ValidationError
+
+from catlog_scrapy.items import Batch, Record, Unchanged, record_type, record_types
+from catlog_scrapy.items.record import NotStorable, RecordTypeError
+
+
+class Size(enum.StrEnum):
+    SMALL = "S"
+
+
+class Weekday(enum.IntEnum):
+    MONDAY = 1
+
+
+class Part(BaseModel):
+    weight: float = 0
+
+
+class Thing(Record, key="id", view="things"):
+    id: int
+    name: str = ""
+    price: Decimal | None = None
+    weight: float = 0.0
+    seen_at: dt.datetime | None = None
+    tags: list[str] = []
+    extra: Any = None
+
+
+class Tagged(Record, key=("vendor", "tag"), view="tagged"):
+    vendor: str | None
+    tag: Any
+
+
+class Named(Record, key="name", view="named"):
+    name: str | None
+
+
+def reason(refused: "pytest.ExceptionInfo[ValidationError]") -> tuple[str, str]:
+    """The place and the kind of the one thing that did not validate."""
+    (error,) = refused.value.errors()
+    return ".".join(map(str, error["loc"])), error["type"]
+
+
+def test_the_sql_types_of_fields() -> None:
+    class Everything(Record, key="id", view="everything"):
+        id: uuid.UUID
+        flag: bool
+        count: int | None
+        bounded: Annotated[int, Field(ge=0, le=10)]
+        share: float
+        price: Decimal
+        name: Annotated[str, Field(max_length=3)]
+        word: Literal["a", "b"]
+        number: Literal[1, 2]
+        size: Size
+        other_size: Size
+        day: Weekday
+        link: AnyUrl
+        born: dt.date
+        opens: dt.time
+        lasts: dt.timedelta
+        seen: dt.datetime
+        local: NaiveDatetime
+        tags: list[str]
+        part: Part
+        either: int | str
+        anything: Any
+
+    assert {field["name"]: field["type"] for field in Everything.sql_fields()} == {
+        "id": "uuid",
+        "flag": "boolean",
+        "count": "bigint",
+        "bounded": "bigint",
+        "share": "double precision",
+        "price": "numeric",
+        "name": "text",
+        "word": "text",
+        "number": "jsonb",
+        "size": "text",
+        "other_size": "text",
+        "day": "bigint",
+        "link": "text",
+        "born": "date",
+        "opens": "time",
+        "lasts": "interval",
+        "seen": "timestamptz",
+        "local": "timestamp",
+        "tags": "jsonb",
+        "part": "jsonb",
+        "either": "jsonb",
+        "anything": "jsonb",
+    }
+    assert [field["name"] for field in Everything.sql_fields()] == list(Everything.model_fields)
+
+
+def test_the_sql_types_of_a_type_that_holds_itself() -> None:
+    class Category(Record, key="id", view="categories"):
+        id: int
+        parts: list["Category"] = []
+
+    assert Category.sql_fields() == [
+        {"name": "id", "type": "bigint"},
+        {"name": "parts", "type": "jsonb"},
+    ]
+
+
+def test_a_row_is_key_and_json() -> None:
+    thing = Thing(
+        id=7,
+        name='Кофе \\u0000 "NaN"',
+        price=Decimal("1234.50"),
+        seen_at=dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC),
+        extra={"Infinity": [1, None, "\ufffd"]},
+    )
+    key, data = thing.row()
+    assert key == "7"
+    assert json.loads(data) == {
+        "id": 7,
+        "name": 'Кофе \\u0000 "NaN"',
+        "price": "1234.50",
+        "weight": 0.0,
+        "seen_at": "2024-02-29T12:00:00Z",
+        "tags": [],
+        "extra": {"Infinity": [1, None, "\ufffd"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("id", 2**63, "less_than_equal"),
+        ("id", -(2**63) - 1, "greater_than_equal"),
+        ("id", "seven", "int_parsing"),
+        ("id", None, "int_type"),
+        ("price", "NaN", "finite_number"),
+        ("price", Decimal("Infinity"), "finite_number"),
+        ("price", "1e131072", "less_than_equal"),
+        ("price", "-1e131072", "greater_than_equal"),
+        ("price", "1e-16384", "decimal_max_places"),
+        ("weight", float("nan"), "finite_number"),
+        ("weight", "-inf", "finite_number"),
+        ("seen_at", "2024-02-29T12:00:00", "timezone_aware"),
+        ("seen_at", dt.datetime(2024, 2, 29), "timezone_aware"),
+        ("colour", "red", "extra_forbidden"),
+    ],
+)
+def test_what_does_not_validate(field: str, value: Any, kind: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Thing.model_validate({"id": 1, field: value})
+    assert reason(refused) == (field, kind)
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63), "12"])
+def test_integers_of_64_bits_validate(number: Any) -> None:
+    assert Thing.model_validate({"id": number}).row()[0] == str(number)
+
+
+@pytest.mark.parametrize("price", ["1e131071", "1e-16383", "-0.00", Decimal("1.5E3")])
+def test_decimals_that_numeric_holds_validate(price: Any) -> None:
+    assert Thing(id=1, price=price).row()
+
+
+def test_a_missing_key_does_not_validate() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Thing.model_validate({"name": "x"})
+    assert reason(refused) == ("id", "missing")
+
+
+def test_own_bounds_narrow_and_never_widen() -> None:
+    class Bounded(Record, key="id", view="bounded"):
+        id: Annotated[int, Field(ge=0, le=10**30)]
+
+    for number, kind in ((-1, "greater_than_equal"), (2**63, "less_than_equal")):
+        with pytest.raises(ValidationError) as refused:
+            Bounded(id=number)
+        assert reason(refused) == ("id", kind)
+
+
+def test_a_default_is_checked_as_well() -> None:
+    class Careless(Record, key="id", view="careless"):
+        id: int
+        size: int = 2**70
+
+    with pytest.raises(ValidationError) as refused:
+        Careless(id=1)
+    assert reason(refused) == ("size", "less_than_equal")
+
+
+def test_bounds_reach_into_lists_and_dicts() -> None:
+    class Series(Record, key="id", view="series"):
+        id: int
+        values: list[float] = []
+        by_day: dict[str, dt.datetime] = {}
+
+    with pytest.raises(ValidationError) as refused:
+        Series(id=1, values=[1, float("nan")])
+    assert reason(refused) == ("values.1", "finite_number")
+    with pytest.raises(ValidationError) as refused:
+        Series.model_validate({"id": 1, "by_day": {"Mon": "2024-02-29T12:00"}})
+    assert reason(refused) == ("by_day.Mon", "timezone_aware")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "a\0b"}, r"name: U\+0000, which PostgreSQL cannot store"),
+        ({"name": "a\ud800"}, "not to be written as JSON: .*surrogates not allowed"),
+        ({"tags": ["a", "\0"]}, r"tags: U\+0000"),
+        ({"extra": {"a": [1, {"b": float("nan")}]}}, "extra.a.b: nan, which JSON cannot hold"),
+        ({"extra": (float("-inf"),)}, "extra: -inf, which JSON cannot hold"),
+        ({"extra": {"\0": 1}}, r"extra: U\+0000"),
+        ({"extra": b"\0"}, r"extra: U\+0000"),
+        ({"extra": Path("a\0")}, r"extra: U\+0000"),
+        ({"extra": b"\xff"}, "not to be written as JSON: invalid utf-8"),
+        ({"extra": [["\udc00"]]}, "not to be written as JSON: .*surrogates not allowed"),
+        ({"extra": object()}, "not to be written as JSON: Unable to serialize"),
+    ],
+)
+def test_what_cannot_be_stored(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(NotStorable, match=message):
+        Thing(id=1, **values).row()
+
+
+def test_a_lone_surrogate_in_a_members_name_cannot_be_stored() -> None:
+    """Not written as it is, but as U+FFFD: that would change the data and say nothing."""
+
+    class Loose(Record, key="id", view="loose"):
+        id: int
+        extra: dict[str, Any]
+
+    with pytest.raises(NotStorable, match="extra: a lone surrogate"):
+        Loose(id=1, extra={"\ud800": 1}).row()
+    assert Loose(id=1, extra={"\ufffd": 1}).row()
+
+
+def test_a_circle_cannot_be_stored() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises(NotStorable, match="Circular reference"):
+        Thing(id=1, extra=circle).row()
+
+
+def test_keys() -> None:
+    assert Thing.key_of([7]) == Thing(id=7).row()[0] == "7"
+    assert Tagged.key_of(["a", 'b "\n']) == '["a","b \\"\\n"]'
+    assert Tagged(vendor="", tag=Decimal("1.50")).row()[0] == '["","1.50"]'
+    assert Named.key_of([Size.SMALL]) == Named.key_of(["S"]) == "S"
+    assert len(Named.key_of(["я" * 500]).encode()) == 1000
+
+
+@pytest.mark.parametrize(
+    ("record", "values", "message"),
+    [
+        (Named, [None], "name: the key is missing"),
+        (Named, [""], "name: the key is missing"),
+        (Named, [], r"the key needs 1 values: \('name',\)"),
+        (Named, ["a", "b"], "the key needs 1 values"),
+        (Named, ["x" * 1001], "the key is 1001 bytes long; 1000 is the limit"),
+        (Named, ["я" * 501], "the key is 1002 bytes long"),
+        (Named, ["a\0"], r"the key has U\+0000"),
+        (Named, ["\ud800"], "the key has a lone surrogate"),
+        (Tagged, ["a", None], "tag: the key is missing"),
+        (Tagged, ["a" * 600, "b" * 400], "the key is 1007 bytes long"),
+        (Tagged, ["a", "\ud800"], "the key is not to be written as JSON: .*surrogates"),
+        (Tagged, ["a", 2**70], "the key is not to be written as JSON: .*64-bit"),
+    ],
+)
+def test_keys_that_identify_nothing(record: type[Record], values: list[Any], message: str) -> None:
+    with pytest.raises(NotStorable, match=message):
+        record.key_of(values)
+    if len(values) == len(record.key_fields):
+        with pytest.raises(NotStorable, match=message):
+            record(**dict(zip(record.key_fields, values, strict=True))).row()
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "message"),
+    [
+        ({}, {"id": int}, "Odd needs a key and a view: class Odd"),
+        ({"key": "id"}, {"id": int}, "Odd needs a key and a view"),
+        ({"view": "odds"}, {"id": int}, "Odd needs a key and a view"),
+        ({"key": ("id", "sku"), "view": "odds"}, {"id": int}, "Odd has no field 'sku'"),
+        ({"key": "id", "view": "Odds"}, {"id": int}, "'Odds' is no plain SQL name"),
+        ({"key": "id", "view": "1odd"}, {"id": int}, "'1odd' is no plain SQL name"),
+        ({"key": "id", "view": "o" * 64}, {"id": int}, "63 at most"),
+        ({"key": "id", "view": 'o"; drop'}, {"id": int}, "is no plain SQL name"),
+        ({"key": "id", "view": "odds"}, {"id": int, "Preis": int}, "'Preis' is no plain"),
+        ({"key": "id", "view": "odds"}, {"id": int, "größe": int}, "'größe' is no plain"),
+        ({"key": "id", "view": "odds"}, {"id": int, "f" * 64: int}, "63 at most"),
+        ({"key": "id", "view": "odds"}, {"id": int, "row": int}, "'row' is a name of every"),
+        ({"key": "kind", "view": "odds"}, {"kind": str}, "'kind' is a name of every"),
+    ],
+)
+# pydantic, too, warns where a field hides a method.
+@pytest.mark.filterwarnings("ignore:Field name .* shadows an attribute:UserWarning")
+def test_types_that_are_no_table(
+    options: dict[str, Any], fields: dict[str, type], message: str
+) -> None:
+    with pytest.raises(RecordTypeError, match=message):
+        new_class(
+            "Odd", (Record,), options, lambda namespace: namespace.update(__annotations__=fields)
+        )
+
+
+def test_a_subclass_inherits_key_and_view() -> None:
+    class Better(Thing):
+        colour: str = ""
+
+    class Other(Thing, view="others"):
+        pass
+
+    assert (Better.key_fields, Better.kind) == (("id",), "things")
+    assert (Other.key_fields, Other.kind) == (("id",), "others")
+
+
+def test_a_draft_is_an_unvalidated_item() -> None:
+    draft = Thing.draft(id="seven", cls="any", self=1, values=2)
+    assert draft == {"id": "seven", "cls": "any", "self": 1, "values": 2}
+    assert draft.record is Thing
+
+
+def test_batches_and_unchanged() -> None:
+    assert len(Batch([{"id": 1}, Thing.draft(id=2)], Thing)) == 2
+    assert Unchanged(7).values() == [7]
+    assert Unchanged(("a", "b")).values() == ["a", "b"]
+
+
+def test_the_types_of_a_spider() -> None:
+    assert record_types(SimpleNamespace()) == ()
+    assert record_types(SimpleNamespace(record=Thing)) == (Thing,)
+    assert record_types(SimpleNamespace(record=[Thing, Named])) == (Thing, Named)
+
+
+def test_a_foreign_spiders_record() -> None:
+    book = record_type("books", ["isbn", "shop"], {"price": "numeric", "shop": "bigint"})
+    assert (book.kind, book.key_fields) == ("books", ("isbn", "shop"))
+    assert book.sql_fields() == [
+        {"name": "isbn", "type": "text"},
+        {"name": "shop", "type": "bigint"},
+        {"name": "price", "type": "numeric"},
+    ]
+    item = {"isbn": 978, "shop": "3", "price": "7.50", "title": "Дым", "row": [1]}
+    assert book.model_validate(item).row() == (
+        '["978",3]',
+        '{"isbn":"978","shop":3,"price":"7.50","title":"Дым","row":[1]}'.encode(),
+    )
+    with pytest.raises(NotStorable, match="title: nan"):
+        book.model_validate({**item, "title": [float("nan")]}).row()
+    with pytest.raises(ValidationError) as refused:
+        book.model_validate({"isbn": "978"})
+    assert reason(refused) == ("shop", "missing")
+
+
+def test_every_word_for_a_foreign_fields_type() -> None:
+    words = ["text", "bigint", "double precision", "numeric", "boolean", "jsonb"]
+    fields = {f"f{number}": word for number, word in enumerate(words)}
+    made = record_type("words", ["id"], fields)
+    assert [field["type"] for field in made.sql_fields()] == ["text", *words]
+    assert made.model_validate({"id": "a"}).row()[0] == "a"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "fields", "message"),
+    [
+        ("books", ["isbn"], {"price": "money"}, "price has the type 'money'; use one of text, big"),
+        ("books", [], {}, "needs a key and a view"),
+        ("", ["isbn"], {}, "needs a key and a view"),
+        ("My Books", ["isbn"], {}, "is no plain SQL name"),
+        ("books", ["ISBN"], {}, "'ISBN' is no plain SQL name"),
+        ("books", ["kind"], {}, "'kind' is a name of every record type"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Field name .* shadows an attribute:UserWarning")
+def test_foreign_types_that_are_no_table(
+    kind: str, key: list[str], fields: dict[str, str], message: str
+) -> None:
+    with pytest.raises(RecordTypeError, match=message):
+        record_type(kind, key, fields)

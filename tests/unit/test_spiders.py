@@ -1,0 +1,265 @@
+"""Every spider against saved pages of its source: whole items, following requests, refusals."""
+
+import asyncio
+import inspect
+import json
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import pytest
+from scrapy import Request, Spider
+from scrapy.http import HtmlResponse, TextResponse
+
+import catlog_scrapy.spiders
+from catlog_scrapy.items.record import record_types
+from catlog_scrapy.spiders.fuel_prices import FuelPrices
+from catlog_scrapy.spiders.fuel_stations import FuelStations
+from catlog_scrapy.spiders.hallmark_products import HallmarkProducts, plain_price
+from catlog_scrapy.spiders.hallmark_year_links import HallmarkYearLinks
+
+PAGES = Path(__file__).parent.parent / "pages"
+FUEL = "https://fuel.example"
+SHOP = "https://shop.example/hallmark"
+
+
+def page(spider: Spider, file: str, url: str) -> TextResponse:
+    """A saved page of *spider*, as if it came from *url*."""
+    path = PAGES / spider.name / file
+    kind = HtmlResponse if path.suffix == ".html" else TextResponse
+    return kind(url, body=path.read_bytes(), encoding="utf-8", request=Request(url))
+
+
+def changed(response: TextResponse, old: str, new: str) -> TextResponse:
+    """The page after the source has changed its markup."""
+    assert old in response.text
+    return response.replace(body=response.text.replace(old, new).encode())
+
+
+def first_requests(spider: Spider) -> list[str]:
+    async def collect() -> list[str]:
+        return [request.url async for request in spider.start()]
+
+    return asyncio.run(collect())
+
+
+def validated(spider: Spider, items: list[Any]) -> list[dict[str, Any]]:
+    """The records that *items* become, as JSON would show them."""
+    (record,) = record_types(spider)
+    records = [record.model_validate(item) for item in items]
+    assert len({one.row()[0] for one in records}) == len(items), "each has a key of its own"
+    return [one.model_dump(mode="json") for one in records]
+
+
+def test_fuel_stations() -> None:
+    spider = FuelStations(base_url=FUEL)
+    assert first_requests(spider) == [f"{FUEL}/fuel-stations"]
+    items = list(spider.parse(page(spider, "fuel-stations.json", f"{FUEL}/fuel-stations")))
+    assert items == [
+        {
+            "id": 1,
+            "number": "101",
+            "address": "Казань, ул. Федосеевская 36",
+            "coordinate_x": 55.797817,
+            "coordinate_y": 49.130638,
+            "image_urls": [
+                "https://fuel.example/images/101-1.jpg",
+                "https://fuel.example/images/101-2.jpg",
+            ],
+            "services": ["Кафе", "Автомойка"],
+        },
+        {
+            "id": 2,
+            "number": "102",
+            "address": "Казань, ул. Дзержинского",
+            "coordinate_x": 55.794126,
+            "coordinate_y": 49.120886,
+            "image_urls": [
+                "https://fuel.example/images/102-1.jpg",
+                "https://fuel.example/images/102-2.jpg",
+            ],
+            "services": ["Магазин"],
+        },
+        {
+            "id": 3,
+            "number": "103",
+            "address": "Иннополис, ул. Университетская 1",
+            "coordinate_x": 55.752,
+            "coordinate_y": 48.7446,
+            "image_urls": [
+                "https://fuel.example/images/103-1.jpg",
+                "https://fuel.example/images/103-2.jpg",
+            ],
+            "services": ["Зарядка", "Кафе"],
+        },
+        {
+            "id": 4,
+            "number": "401",
+            "address": "Белград, Трг републике 3",
+            "coordinate_x": 44.816068,
+            "coordinate_y": 20.460431,
+            "image_urls": [
+                "https://fuel.example/images/401-1.jpg",
+                "https://fuel.example/images/401-2.jpg",
+            ],
+            "services": [],
+        },
+    ]
+    assert validated(spider, items) == items
+
+
+def test_fuel_prices() -> None:
+    spider = FuelPrices(base_url=FUEL)
+    assert first_requests(spider) == [f"{FUEL}/fuel-prices"]
+    items = list(spider.parse(page(spider, "fuel-prices.json", f"{FUEL}/fuel-prices")))
+    assert items == [
+        {"station_id": 1, "fuel": "АИ-95", "price": 100, "currency": "RUB"},
+        {"station_id": 1, "fuel": "АИ-98", "price": 120, "currency": "RUB"},
+        {"station_id": 1, "fuel": "АИ-95+", "price": 110, "currency": "RUB"},
+        {"station_id": 4, "fuel": "АИ-95", "price": 200, "currency": "RSD"},
+        {"station_id": 4, "fuel": "АИ-98", "price": 240, "currency": "RSD"},
+        {"station_id": 4, "fuel": "АИ-95+", "price": 220, "currency": "RSD"},
+    ]
+    assert validated(spider, items) == [{**item, "price": str(item["price"])} for item in items]
+
+
+@pytest.mark.parametrize("spider", [FuelStations(), FuelPrices()], ids=lambda one: one.name)
+@pytest.mark.parametrize("body", ['{"error": "try later"}', '["АИ-95"]', "<html>", "null"])
+def test_another_document_fails_the_load(spider: Any, body: str) -> None:
+    response = TextResponse(FUEL, body=body.encode(), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"the source has changed|Expecting value"):
+        list(spider.parse(response))
+
+
+def test_prices_renamed_in_the_source_fail_the_load() -> None:
+    spider = FuelPrices(base_url=FUEL)
+    response = page(spider, "fuel-prices.json", f"{FUEL}/fuel-prices")
+    with pytest.raises(KeyError, match="fuel_prices"):
+        list(spider.parse(changed(response, "fuel_prices", "prices")))
+
+
+def test_a_station_with_a_defect_takes_no_other_along() -> None:
+    spider = FuelStations(base_url=FUEL)
+    response = TextResponse(
+        FUEL, body=b'[{"id": 1, "coordinates": null}, {"coordinates": [1]}]', encoding="utf-8"
+    )
+    nothing = {"number": None, "address": None, "image_urls": None, "services": None}
+    assert list(spider.parse(response)) == [
+        {"id": 1, **nothing},
+        {"id": None, "coordinate_x": 1, **nothing},
+    ]
+
+
+def test_hallmark_year_links() -> None:
+    spider = HallmarkYearLinks(base_url=SHOP)
+    assert first_requests(spider) == [f"{SHOP}/"]
+    response = page(spider, "index.html", f"{SHOP}/")
+    items = list(spider.parse(response))
+    assert items == [
+        {
+            "vendor": "hallmark_ornaments_com",
+            "year": str(year),
+            "url": f"https://shop.example/hallmark/year/{year}",
+        }
+        for year in range(1973, 2021)
+    ]
+    assert validated(spider, items) == [{**item, "year": int(item["year"])} for item in items]
+
+    with pytest.raises(ValueError, match=f"{SHOP}/ has no year links: the markup has changed"):
+        list(spider.parse(changed(response, "year-link", "by-year")))
+
+
+# 1973: one page. 2014: the first of eight.
+@pytest.mark.parametrize(("year", "following"), [("1973", []), ("2014", ["?page=2"])])
+def test_hallmark_products(year: str, following: list[str]) -> None:
+    url = f"{SHOP}/year/{year}"
+    spider = HallmarkProducts(base_url=SHOP, year=year, url=url)
+    assert first_requests(spider) == [url]
+    results = list(spider.parse(page(spider, f"{year}.html", url)))
+    items = [one for one in results if isinstance(one, dict)]
+    requests = [one for one in results if isinstance(one, Request)]
+    golden = json.loads((PAGES / spider.name / f"{year}.items.json").read_text(encoding="utf-8"))
+    assert items == golden
+    assert [request.url for request in requests] == [url + query for query in following]
+    assert validated(spider, items) == [{**item, "release_year": int(year)} for item in items]
+
+
+def test_a_year_is_found_without_its_url() -> None:
+    spider = HallmarkProducts(base_url=SHOP, year="1999")
+    assert first_requests(spider) == [f"{SHOP}/year/1999"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("product-grid", "tiles", "has no product grid: the markup has changed"),
+        ("product-card", "tile", "has no product grid: the markup has changed"),
+        ('rel="next"', 'class="forward"', "ends at product 48 of 354, with no link"),
+    ],
+)
+def test_changed_shop_pages_fail_the_load(old: str, new: str, message: str) -> None:
+    spider = HallmarkProducts(base_url=SHOP, year="2014")
+    response = page(spider, "2014.html", f"{SHOP}/year/2014")
+    with pytest.raises(ValueError, match=message):
+        list(spider.parse(changed(response, old, new)))
+
+
+def test_a_last_page_that_does_not_say_so_fails_the_load() -> None:
+    spider = HallmarkProducts(base_url=SHOP, year="1973")
+    response = page(spider, "1973.html", f"{SHOP}/year/1973")
+    with pytest.raises(ValueError, match="with no link to the next page"):
+        list(spider.parse(changed(response, "result-count", "count")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("product-name", "title", "name"),
+        ("product-price", "amount", "price"),
+        ("$", "CHF ", "price"),
+        ("product-brand", "maker", "brand"),
+        ("product-stock", "stock", "availability"),
+        ("In stock", "Available soon", "availability"),
+        ("product-link", "link", "link"),
+        ("data-sku", "data-id", "sku"),
+    ],
+)
+def test_a_changed_product_does_not_validate(old: str, new: str, field: str) -> None:
+    spider = HallmarkProducts(base_url=SHOP, year="1973")
+    response = changed(page(spider, "1973.html", f"{SHOP}/year/1973"), old, new)
+    with pytest.raises(ValueError, match=rf"\b{field}\n"):
+        validated(spider, list(spider.parse(response)))
+
+
+@pytest.mark.parametrize(
+    ("text", "price"),
+    [
+        ("$28.95", "28.95"),
+        ("$\N{NO-BREAK SPACE}15.95", "15.95"),
+        ("$1,234.50", "1234.50"),
+        (" $ 4.95 ", "4.95"),
+        ("—", None),
+        ("", ""),
+        ("ask us", "ask us"),
+    ],
+)
+def test_plain_price(text: str, price: str | None) -> None:
+    assert plain_price(text) == price
+
+
+@pytest.mark.parametrize(
+    "name", [module.name for module in iter_modules(catlog_scrapy.spiders.__path__)]
+)
+def test_file_class_and_name_agree(name: str) -> None:
+    module = import_module(f"catlog_scrapy.spiders.{name}")
+    (spider,) = [
+        value
+        for _, value in inspect.getmembers(module, inspect.isclass)
+        if issubclass(value, Spider) and value.__module__ == module.__name__
+    ]
+    assert spider.name == name
+    assert spider.__name__ == name.title().replace("_", "")
+    assert spider.__doc__
+    assert record_types(spider)
+    assert getattr(spider, "base_url", None) == ""
