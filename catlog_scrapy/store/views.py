@@ -32,7 +32,7 @@ def check_views(
         mark=MARK + "%",
     )
     return [
-        f'public."{found["name"]}" is no view of catlog; rename it, or the kind or file of that name'
+        f'public."{found["name"]}" is no view of catlog; rename it, or the kind or file so named'
         for found in taken
     ]
 
