@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, text
+
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.embedded import EmbeddedServer
 from catlog_scrapy.migrations import upgrade
-from sqlalchemy import Engine, text
 
 _numbers = itertools.count(1)
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
-from scrapy import signals
+from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
 from twisted.python.failure import Failure
@@ -42,7 +42,13 @@ class LoadingExtension:
         if attempt is None:
             raise NotConfigured
         extension = cls(crawler, attempt)
-        for name in ("spider_opened", "spider_error", "item_error", "item_dropped"):
+        for name in (
+            "spider_opened",
+            "spider_error",
+            "item_error",
+            "item_dropped",
+            "request_dropped",
+        ):
             crawler.signals.connect(getattr(extension, name), getattr(signals, name))
         crawler.signals.connect(extension.spider_closed, signals.spider_closed)
         return extension
@@ -69,6 +75,11 @@ class LoadingExtension:
     def item_error(self, failure: Failure) -> None:
         """A pipeline raised."""
         self.attempt.raised("a pipeline", failure.value or Exception(str(failure)))
+
+    def request_dropped(self, request: Request) -> None:
+        """A duplicate does not count, unless it is one of its own: redirected to where it was."""
+        if request.url in request.meta.get("redirect_urls", ()):
+            self.attempt.given_up("given_up", f"a redirect loop at {request.url}")
 
     async def item_dropped(self, response: Any, exception: Exception) -> None:
         """The project's own DropItem, or our check's."""

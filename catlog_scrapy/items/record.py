@@ -138,7 +138,12 @@ class Record(BaseModel):
     instants with a time zone. An unknown field is a mistake.
     """
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_default=True,
+        ser_json_inf_nan="constants",
+        ser_json_timedelta="float",
+    )
 
     key_fields: ClassVar[tuple[str, ...]]
     kind: ClassVar[str]

@@ -4,12 +4,12 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import orjson
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.store.expansion import DUE_AT, CannotLoad, insert_instances
 from catlog_scrapy.store.transactions import (
     OPEN_STATES,
     lock_catalog,
@@ -19,9 +19,6 @@ from catlog_scrapy.store.transactions import (
     settle_parent,
     stop_catalog,
 )
-
-DUE_AT = "{due_at"
-
 
 def create(
     engine: Engine,
@@ -241,135 +238,38 @@ def _start(connection: Connection, catalog: Mapping[str, Any]) -> None:
     )
     if scheme is None:
         raise NotFound(f"catalog {catalog['id']} has no scheme.")
-    if scheme["includes"]:
-        _include(connection, catalog, scheme)
-    else:
-        _expand(connection, catalog)
+    try:
+        if scheme["includes"]:
+            _include(connection, catalog, scheme["includes"])
+        else:
+            insert_instances(connection, catalog)
+    except CannotLoad as reason:
+        stop_catalog(connection, catalog, "failed", str(reason))
 
 
-def _include(connection: Connection, catalog: Mapping[str, Any], scheme: Mapping[str, Any]) -> None:
-    for name in scheme["includes"]:
-        included = row(
-            connection,
-            """SELECT * FROM catlog.catalog_scheme
-               WHERE provider_id = :provider AND name = :name AND retired_at IS NULL""",
-            provider=scheme["provider_id"],
-            name=name,
-        )
-        if included is None:
-            stop_catalog(connection, catalog, "failed", f"the included scheme {name} is retired")
-            return
+def _include(connection: Connection, catalog: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Make a sub-catalog of each of the schemes. Raises CannotLoad, having made none."""
+    found = rows(
+        connection,
+        """SELECT * FROM catlog.catalog_scheme
+           WHERE provider_id = :provider AND name = ANY(:names) AND retired_at IS NULL""",
+        provider=catalog["provider_id"],
+        names=list(names),
+    )
+    present = {scheme["name"]: scheme for scheme in found}
+    gone = [name for name in names if name not in present]
+    if gone:
+        raise CannotLoad(f"the included scheme {gone[0]} is retired")
+    for name in names:
         insert(
             connection,
-            included,
+            present[name],
             arguments=catalog["arguments"],
             origin="include",
             priority=catalog["priority"],
             due_at=catalog["due_at"],
             parent_id=catalog["id"],
         )
-
-
-def _expand(connection: Connection, catalog: Mapping[str, Any]) -> None:
-    """One instance for each operation and part. An operation without any is an error."""
-    operations = rows(
-        connection,
-        """SELECT * FROM catlog.catalog_scheme_operation
-           WHERE scheme_id = :scheme AND (CAST(:only AS text) IS NULL OR name = :only)
-           ORDER BY name""",
-        scheme=catalog["scheme_id"],
-        only=catalog["operation"],
-    )
-    due_at = _local_due_at(connection, catalog)
-    instances: list[dict[str, Any]] = []
-    for operation in operations:
-        parts = _parts(connection, catalog, operation["for_each"])
-        if not parts:
-            stop_catalog(
-                connection,
-                catalog,
-                "failed",
-                f"nothing to load: {operation['name']} runs for each of"
-                f" {operation['for_each']!r}, and there are none; load those first",
-            )
-            return
-        given = {
-            name: value.format(due_at=due_at) if DUE_AT in value else value
-            for name, value in catalog["arguments"].items()
-        }
-        for part, fields in parts:
-            filled = {
-                name: str(template).format_map({**fields, "part": part, "due_at": due_at})
-                for name, template in operation["arguments"].items()
-            }
-            instances.append(
-                {
-                    "catalog": catalog["id"],
-                    "operation": operation["id"],
-                    "provider": catalog["provider_id"],
-                    "part": part,
-                    "arguments": orjson.dumps({**filled, **given}).decode(),
-                    "priority": catalog["priority"],
-                }
-            )
-    if not instances:
-        stop_catalog(connection, catalog, "failed", "nothing to load: the scheme has no operation")
-        return
-    _insert_instances(connection, instances)
-
-
-def _insert_instances(connection: Connection, instances: Sequence[Mapping[str, Any]]) -> None:
-    columns = {name: [instance[name] for instance in instances] for name in instances[0]}
-    run(
-        connection,
-        """INSERT INTO catlog.catalog_scheme_operation_instance
-               (catalog_id, operation_id, provider_id, part, arguments, priority)
-           SELECT catalog, operation, provider, part, CAST(arguments AS jsonb), priority
-           FROM unnest(CAST(:catalog AS uuid[]), CAST(:operation AS uuid[]),
-               CAST(:provider AS uuid[]), CAST(:part AS text[]), CAST(:arguments AS text[]),
-               CAST(:priority AS int[]))
-               AS given (catalog, operation, provider, part, arguments, priority)""",
-        **columns,
-    )
-
-
-def _local_due_at(connection: Connection, catalog: Mapping[str, Any]) -> dt.datetime:
-    """The due time in its schedule's time zone; a catalog made by hand is due when made."""
-    schedule = row(
-        connection,
-        "SELECT timezone FROM catlog.schedule WHERE id = :id",
-        id=catalog["schedule_id"],
-    )
-    instant: dt.datetime = catalog["due_at"] or catalog["created_at"]
-    return instant.astimezone(ZoneInfo(schedule["timezone"] if schedule else "UTC"))
-
-
-def _parts(
-    connection: Connection, catalog: Mapping[str, Any], for_each: str | list[str] | None
-) -> list[tuple[str, dict[str, Any]]]:
-    """The parts of an operation with their fields; an argument that names a field narrows them."""
-    if for_each is None:
-        return [("", {})]
-    if isinstance(for_each, str):
-        found = rows(
-            connection,
-            """SELECT key, data FROM catlog.record
-               WHERE provider_id = :provider AND kind = :kind AND removed_at IS NULL
-               ORDER BY key""",
-            provider=catalog["provider_id"],
-            kind=for_each,
-        )
-        parts = [(record["key"], dict(record["data"])) for record in found]
-    else:
-        parts = [(word, {}) for word in for_each]
-    return [
-        (part, fields)
-        for part, fields in parts
-        if all(
-            str({**fields, "part": part}.get(name, value)) == value
-            for name, value in catalog["arguments"].items()
-        )
-    ]
 
 
 def cancel(engine: Engine, catalog_id: UUID) -> None:
@@ -401,7 +301,7 @@ def _children(connection: Connection, catalog_id: UUID) -> list[Mapping[str, Any
 def retry(engine: Engine, catalog_id: UUID) -> None:
     """Load again what a failed or cancelled catalog lacks; what is done stays done.
 
-    Raises NotFound, or NotPossible where it has not failed or its rows were purged.
+    Raises NotFound, or NotPossible where it has not failed, or where rows of it were purged.
     """
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
@@ -410,17 +310,17 @@ def retry(engine: Engine, catalog_id: UUID) -> None:
                 f"catalog {catalog_id} is {catalog['state']}; only a failed or cancelled one"
                 " can be retried."
             )
-        if catalog["purged_at"]:
-            raise NotPossible(
-                f"catalog {catalog_id} was purged on {catalog['purged_at']:%Y-%m-%d}: what was done"
-                " of it is gone. Make a new one with scrapy load."
-            )
         _retry(connection, catalog)
 
 
 def _retry(connection: Connection, catalog: Mapping[str, Any]) -> None:
+    if catalog["purged_at"]:
+        raise NotPossible(
+            f"catalog {catalog['id']} was purged on {catalog['purged_at']:%Y-%m-%d}: what was done"
+            " of it is gone. Make a new one with scrapy load."
+        )
     for child in _children(connection, catalog["id"]):
-        if child["state"] in ("failed", "cancelled") and not child["purged_at"]:
+        if child["state"] in ("failed", "cancelled"):
             _retry(connection, child)
     # An attempt that a cancellation overtook is not to be taken for a running one.
     run(
@@ -445,7 +345,7 @@ def _retry(connection: Connection, catalog: Mapping[str, Any]) -> None:
     run(
         connection,
         """UPDATE catlog.catalog c SET errors = 0, error = NULL, finished_at = NULL,
-               publish_failures = 0, publish_at = NULL,
+               publish_failures = 0, publish_at = clock_timestamp(),
                state = CASE
                    WHEN EXISTS (SELECT 1 FROM catlog.catalog WHERE parent_id = c.id) THEN 'loading'
                    WHEN NOT EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance

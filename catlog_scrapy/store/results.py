@@ -42,7 +42,8 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
             if driver is None:
                 raise BatchUncertain(backend)
             with driver.cursor() as cursor:
-                cursor.copy_expert(COPY, io.BytesIO(lines))
+                # In one piece: for each piece read, this thread would wait for the crawl's.
+                cursor.copy_expert(COPY, io.BytesIO(lines), size=len(lines) + 1)
             driver.commit()
         except (
             engine.dialect.loaded_dbapi.OperationalError,

@@ -77,7 +77,7 @@ def settle_parent(connection: Connection, parent_id: UUID | None) -> None:
                          WHEN bool_and(state = 'loaded') THEN 'loaded'
                          ELSE 'failed' END AS state
                      FROM catlog.catalog WHERE parent_id = :id) AS now
-               WHERE p.id = :id AND p.state IN ('loading', 'failed', 'loaded')
+               WHERE p.id = :id AND p.state IN ('loading', 'failed', 'loaded', 'cancelled')
                RETURNING p.parent_id""",
             id=parent_id,
         )

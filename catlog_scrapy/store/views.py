@@ -141,6 +141,8 @@ def _expression(name: str, sql_type: str) -> str:
         return f"data ->> '{name}'"
     if sql_type == "jsonb":
         return f"nullif(data -> '{name}', 'null'::jsonb)"
+    if sql_type == "interval":
+        return f"make_interval(secs => (data ->> '{name}')::double precision)"
     return f"(data ->> '{name}')::{sql_type}"
 
 

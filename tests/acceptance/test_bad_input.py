@@ -76,8 +76,14 @@ CASES = {
         'path = "/slow"\n    custom_settings = {"DOWNLOAD_TIMEOUT": 0.3}',
         error="1 requests given up",
     ),
-    "a_redirect_loop": Case(
-        'path = "/loop"\n    custom_settings = {"REDIRECT_MAX_TIMES": 3}',
+    "a_redirect_loop": Case('path = "/loop"', error="a redirect loop at http://127.0.0.1"),
+    "an_unfiltered_redirect_loop": Case(
+        """
+    custom_settings = {"REDIRECT_MAX_TIMES": 3}
+
+    async def start(self):
+        yield Request(self.base_url + "/loop", dont_filter=True)
+""",
         error="max redirections reached",
     ),
     "a_404_without_errback": Case('path = "/missing"', error="HTTP 404"),
@@ -137,8 +143,8 @@ CASES = {
     "a_changed_markup": Case(
         """
     def parse(self, response):
-        for link in response.css("a.product"):
-            yield {"id": link.attrib["href"]}
+        for product in response.jmespath("products[].id").getall():
+            yield {"id": product}
 """,
         error="0 results, at least 1 expected",
     ),
@@ -154,7 +160,7 @@ CASES = {
         declared="tolerate = { rejected = 0.5 }",
     ),
     "text_with_u0000": Case('path = "/nul"', error="U+0000", rejected="U+0000"),
-    "a_lone_surrogate": Case('path = "/surrogate"', error="1 items rejected", rejected="text"),
+    "a_lone_surrogate": Case('path = "/surrogate"', error="1 items rejected", rejected="surrogates"),
     "a_number_too_large": Case('path = "/large"', error="less than or equal", rejected="number"),
     "nan": Case('path = "/nan"', error="finite", rejected="share"),
     "nan_deep_inside": Case('path = "/deep-nan"', error="JSON cannot hold", rejected="extra.x"),
