@@ -1,16 +1,18 @@
 """`scrapy crawl`"""
 
 import argparse
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from scrapy.commands import crawl
 from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
-from scrapy.exceptions import UsageError
 from sqlalchemy import Engine
 
 from catlog_scrapy import addon
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.declarations import load_spiders
+from catlog_scrapy.declarations.source import nearest
+from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.running.loading import run_catalog
 from catlog_scrapy.running.progress import Progress
 from catlog_scrapy.running.worker import Worker
@@ -44,6 +46,9 @@ class Command(crawl.Command, CatlogCommand):
             self._just_run(args, opts)
             return
         with self.mistakes(), self.database() as engine:
+            spiders = load_spiders(self.project_settings).list()
+            if args[0] not in spiders:
+                raise NotFound(f"no spider {args[0]!r}; {nearest(args[0], spiders)}")
             if name := self.project_settings["CATLOG_ATTEMPT"]:
                 self._run_attempt(engine, AttemptName.parse(name))
                 return
@@ -85,7 +90,8 @@ class Command(crawl.Command, CatlogCommand):
             catalogs=list,
             log_files=False,
         )
-        worker.given.append(claimed(engine, name))
+        # This process is the one of its own that the operation asked for.
+        worker.given.append(replace(claimed(engine, name), isolate=False))
         worker.run()
 
     def _just_run(self, args: list[str], opts: argparse.Namespace) -> None:
@@ -98,9 +104,4 @@ class Command(crawl.Command, CatlogCommand):
             self.crawler_process = AsyncCrawlerProcess(settings)
         else:
             self.crawler_process = CrawlerProcess(settings)
-        try:
-            super().run(args, opts)
-        except UsageError:
-            raise
-        except KeyError as error:
-            self.fail(f"{error.args[0]}; scrapy list shows those there are")
+        super().run(args, opts)

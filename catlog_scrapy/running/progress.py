@@ -10,6 +10,9 @@ from rich.table import Table
 
 from catlog_scrapy.attempt import Attempt
 
+# Where there is no terminal: seconds between two lines about what still runs.
+TELL_EVERY = 15.0
+
 COLOURS = {"done": "green", "released": "yellow", "cancelled": "yellow"}
 
 
@@ -19,6 +22,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.running: dict[Attempt, float] = {}
+        self.told = time.monotonic()
         self.live = (
             Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=True)
             if console.is_terminal
@@ -42,6 +46,20 @@ class Progress:
     def started(self, attempt: Attempt) -> None:
         """An attempt begins."""
         self.running[attempt] = time.monotonic()
+
+    def goes_on(self) -> None:
+        """Called now and then: a line about each attempt that takes long, if there is no table."""
+        now = time.monotonic()
+        if self.live or now - self.told < TELL_EVERY:
+            return
+        self.told = now
+        for attempt, since in list(self.running.items()):
+            if now - since >= TELL_EVERY:
+                self.console.print(
+                    f"{attempt.claim.title}: running ({attempt.report.accepted} results,"
+                    f" {now - since:.0f} s)",
+                    markup=False,
+                )
 
     def ended(self, attempt: Attempt) -> None:
         """An attempt has its outcome: one line, with the reason and the log if it failed."""

@@ -132,6 +132,7 @@ class Worker:
                     idle = True
                 if idle and not self.running and await self._is_finished():
                     break
+                self.progress.goes_on()
                 if idle:
                     await self._wait()
             while self.running:

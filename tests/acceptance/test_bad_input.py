@@ -160,7 +160,7 @@ CASES = {
         declared="tolerate = { rejected = 0.5 }",
     ),
     "text_with_u0000": Case('path = "/nul"', error="U+0000", rejected="U+0000"),
-    "a_lone_surrogate": Case('path = "/surrogate"', error="1 items rejected", rejected="surrogates"),
+    "a_lone_surrogate": Case('path = "/surrogate"', error="items rejected", rejected="surrogates"),
     "a_number_too_large": Case('path = "/large"', error="less than or equal", rejected="number"),
     "nan": Case('path = "/nan"', error="finite", rejected="share"),
     "nan_deep_inside": Case('path = "/deep-nan"', error="JSON cannot hold", rejected="extra.x"),

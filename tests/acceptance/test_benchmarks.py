@@ -1,0 +1,26 @@
+"""The benchmarks run. How fast they find catlog is not for a test to say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.__main__ import BENCHMARKS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_each_benchmark_ends_with_its_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--small"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("bench ")]
+    assert [line[1] for line in lines] == list(BENCHMARKS)
+    for _, _, ratio, target, verdict in lines:
+        reach = float(target[2:])
+        reached = float(ratio) <= reach if target.startswith("<=") else float(ratio) >= reach
+        assert verdict == ("ok" if reached else "short")
