@@ -65,6 +65,7 @@ def finish(engine: Engine, count: int, reader: Connection) -> None:
     run_sql(
         engine,
         f"""UPDATE {INSTANCE} SET state = 'running', attempt = 1, node = 'bench',
+                available_at = clock_timestamp(),
                 lease_expires_at = clock_timestamp() + interval '1 hour'""",
         f"UPDATE {INSTANCE} SET state = 'done', node = NULL, lease_expires_at = NULL",
         f"VACUUM ANALYZE {INSTANCE}",

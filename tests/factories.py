@@ -1,6 +1,7 @@
 """What tests are given: schemes, catalogs and loads, in the words of the domain."""
 
 import datetime as dt
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -336,6 +337,29 @@ def history(engine: Engine, provider: str = "acme") -> list[dict[str, Any]]:
            WHERE p.name = :provider ORDER BY kind, key, valid_from""",
         provider=provider,
     )
+
+
+def assert_consistent(states: list[dict[str, Any]]) -> None:
+    """The states of a key do not overlap, none is empty, and only the last one may be current."""
+    for _, group in itertools.groupby(states, lambda state: (state["kind"], state["key"])):
+        of_one = list(group)
+        assert all(state["valid_from"] < state["valid_to"] for state in of_one[:-1])
+        last = of_one[-1]
+        assert last["valid_to"] is None or (
+            last["valid_from"] < last["valid_to"] and last["change"] == "removed"
+        )
+        for former, latter in itertools.pairwise(of_one):
+            assert former["valid_to"] <= latter["valid_from"]
+            if former["change"] == "changed":
+                assert former["valid_to"] == latter["valid_from"]
+                assert former["value"] != latter["value"]
+
+
+def publish_again(engine: Engine, catalog: Any) -> None:
+    """As after a crash of the publisher that nobody is sure of."""
+    assert not publishing.publish(engine, catalog)
+    sql(engine, "UPDATE catlog.catalog SET state = 'publishing' WHERE id = :id", id=catalog)
+    assert publishing.publish(engine, catalog)
 
 
 def _data(value: Any) -> str:

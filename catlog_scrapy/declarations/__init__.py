@@ -1,25 +1,31 @@
 """Provider files: read, checked, compared with the database, applied."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from scrapy.settings import BaseSettings
-from scrapy.spiderloader import SpiderLoaderProtocol, get_spider_loader
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.declarations.checking import check
+from catlog_scrapy.declarations.checking import Checked, check
 from catlog_scrapy.declarations.comparing import Change, compare
-from catlog_scrapy.declarations.reading import read_providers
-from catlog_scrapy.declarations.spiders import operation_record_types, spider_arguments
+from catlog_scrapy.declarations.reading import read_providers, read_views
+from catlog_scrapy.declarations.spiders import (
+    load_spiders,
+    operation_record_types,
+    spider_arguments,
+)
 from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.store.patience import only_apply, patiently
+from catlog_scrapy.store.remaking import make_views, rehearse_views
 from catlog_scrapy.store.schemes import (
     lock_declarations,
     retire_provider,
     stored_providers,
     write_provider,
 )
-from catlog_scrapy.store.views import apply_views, check_views
+from catlog_scrapy.store.views import ViewPlan, check_views, make_partitions, plan_views
 
-__all__ = ["Change", "apply", "operation_record_types", "spider_arguments"]
+__all__ = ["Change", "apply", "load_spiders", "operation_record_types", "spider_arguments"]
 
 
 def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -> list[Change]:
@@ -27,42 +33,41 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
 
     The rows change in one transaction; the views follow, each in its own. Run again, it goes on
     where a former one was interrupted. Raises DeclarationError with a line for each mistake, and
-    then nothing was changed.
+    then nothing was changed; NotPossible where others hold for long what has to change.
     """
     files, mistakes = read_providers(Path(settings["CATLOG_PROVIDERS"]))
-    views = read_views(Path(settings["CATLOG_VIEWS"]))
+    views, wrong = read_views(Path(settings["CATLOG_VIEWS"]))
     checked = check(files, load_spiders(settings), views)
-    refuse(mistakes + checked.mistakes)
-    with engine.begin() as connection:
-        lock_declarations(connection)
-        changes, refused = compare(checked.providers, stored_providers(connection))
-        refuse(refused + check_views(connection, checked.providers, views))
+    refuse(mistakes + wrong + checked.mistakes)
+    with only_apply(engine):
+        changes, plan = patiently(
+            engine, lambda connection: _rows(connection, checked, views, check_only=check_only)
+        )
         if not check_only:
-            declared = {provider.name for provider in checked.providers}
-            for provider in stored_providers(connection):
-                if provider.name not in declared:
-                    retire_provider(connection, provider.name)
-            for provider in checked.providers:
-                write_provider(connection, provider)
-    made = apply_views(engine, checked.providers, views, check_only=check_only)
-    return changes + [Change(sign, f"view {name}") for sign, name in made]
+            make_views(engine, plan)
+    return changes + [Change(sign, f"view {name}") for sign, name in plan.done()]
 
 
-def read_views(folder: Path) -> dict[str, str]:
-    """The SELECTs of the project's own views, by name; none where there is no such folder."""
-    files = sorted(folder.glob("*.sql")) if folder.is_dir() else []
-    return {path.stem: path.read_text(encoding="utf-8") for path in files}
-
-
-def load_spiders(settings: BaseSettings) -> SpiderLoaderProtocol:
-    """The project's spiders. Raises DeclarationError where a module cannot be imported."""
-    try:
-        return get_spider_loader(settings)
-    except Exception as error:  # the boundary to the project's modules: they may raise anything
-        raise DeclarationError(
-            f"the project's spiders cannot be imported: {type(error).__name__}: {error};"
-            " scrapy list says where."
-        ) from error
+def _rows(
+    connection: Connection, checked: Checked, views: Mapping[str, str], *, check_only: bool
+) -> tuple[list[Change], ViewPlan]:
+    """Write the rows, and rehearse the views; with *check_only*, take it all back."""
+    transaction = connection.get_transaction()
+    lock_declarations(connection)
+    stored = stored_providers(connection)
+    changes, refused = compare(checked.providers, stored, checked.told)
+    refuse(refused + check_views(connection, checked.providers, views))
+    if changes:
+        for gone in {provider.name for provider in stored} - checked.files.keys():
+            retire_provider(connection, gone)
+        for provider in checked.providers:
+            write_provider(connection, provider)
+    make_partitions(connection)
+    plan = plan_views(connection, checked.providers, views)
+    rehearse_views(connection, plan)
+    if check_only and transaction:
+        transaction.rollback()
+    return changes, plan
 
 
 def refuse(mistakes: list[str]) -> None:

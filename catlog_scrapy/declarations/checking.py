@@ -3,15 +3,16 @@
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from scrapy import Spider
 from scrapy.spiderloader import SpiderLoaderProtocol
 
+from catlog_scrapy.declarations.kinds import check_kinds
 from catlog_scrapy.declarations.model import OperationTable, SchemeTable
 from catlog_scrapy.declarations.reading import Declared
 from catlog_scrapy.declarations.source import Place, nearest
 from catlog_scrapy.declarations.spiders import spider_arguments
+from catlog_scrapy.declarations.templates import INSTANT, template_mistake
 from catlog_scrapy.items.record import Record, RecordTypeError, record_type, record_types
 from catlog_scrapy.scheduling.due import CronError, next_due
 from catlog_scrapy.store.schemes import (
@@ -22,10 +23,7 @@ from catlog_scrapy.store.schemes import (
     SchemeDefinition,
 )
 
-# Columns that the views add; `data` only to a kind without a record type.
-VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")
-HISTORY = "_history"
-# A moment for trying out a cron line or a template. Any will do.
+# A moment for trying out a cron line. Any will do.
 SOME_TIME = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
@@ -35,24 +33,30 @@ class Checked:
 
     providers: list[ProviderDefinition] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
+    files: dict[str, Declared] = field(default_factory=dict)
+
+    def told(self, provider: str, scheme: str, operation: str, what: str) -> str:
+        """The line that tells of a mistake in a scheme, or in one of its operations."""
+        declared = self.files[provider]
+        return declared.source.mistake(declared.place(scheme, operation), what)
 
 
 def check(files: Iterable[Declared], loader: SpiderLoaderProtocol, views: Iterable[str]) -> Checked:
     """Check *files* against the spiders of *loader* and the names of the project's *views*."""
     checked = Checked()
-    places: dict[str, str] = {}
     for declared in files:
         name = declared.file.provider.name
-        if name in places:
-            what = f'provider "{name}" is also in {places[name]}; keep one of them'
+        if name in checked.files:
+            other = checked.files[name].source.name
+            what = f'provider "{name}" is also in {other}; keep one of them'
             checked.mistakes.append(declared.source.mistake(("provider", "name"), what))
             continue
-        places[name] = declared.source.name
+        checked.files[name] = declared
         checker = _ProviderChecker(declared, loader)
         checked.providers.append(checker.definition())
         checker.check_templates()
         checked.mistakes += checker.mistakes
-    checked.mistakes += _kinds_across(checked.providers, set(views))
+    checked.mistakes += check_kinds(checked.providers, set(views), checked.told)
     return checked
 
 
@@ -123,8 +127,10 @@ class _ProviderChecker:
             self.say(place, "has operations and includes; move its operations to an included one")
         if not has_operations and not scheme.includes:
             self.say(place, "has neither operations nor includes; name its spiders in operations")
-        for name in scheme.includes:
+        for name in dict.fromkeys(scheme.includes):
             self._known_scheme((*place, "includes"), name)
+            if scheme.includes.count(name) > 1:
+                self.say((*place, "includes"), f'has "{name}" twice; remove one of them')
         if scheme.name in self._included(scheme.name):
             self.say((*place, "includes"), "leads back to itself; break the circle")
         if scheme.after:
@@ -256,7 +262,9 @@ class _ProviderChecker:
                 self._templates(place, operation)
 
     def _templates(self, place: Place, operation: OperationTable) -> None:
-        fields: dict[str, Any] = {"due_at": SOME_TIME, "part": "part"}
+        fields = {INSTANT: INSTANT}
+        if operation.for_each:
+            fields["part"] = "text"
         if isinstance(operation.for_each, str):
             kind = self.kinds.get(operation.for_each)
             if kind is None:
@@ -266,18 +274,16 @@ class _ProviderChecker:
                     f" {nearest(operation.for_each, self.kinds)}",
                 )
                 return
-            fields |= dict.fromkeys((name for name, _ in kind.fields), "1")
-        for name, template in operation.arguments.items():
-            self._template((*place, "arguments", name), template, fields)
+            # The part and the due time win over fields so named, as they do at run time.
+            fields = {**dict(kind.fields), **fields}
+        self._filled((*place, "arguments"), operation.arguments, fields)
 
-    def _template(self, place: Place, template: str, fields: dict[str, Any]) -> None:
-        try:
-            template.format_map(fields)
-        except KeyError as error:
-            unknown = str(error.args[0])
-            self.say(place, f'unknown placeholder "{{{unknown}}}"; {nearest(unknown, fields)}')
-        except (ValueError, IndexError, AttributeError, TypeError) as error:
-            self.say(place, f'"{template}" cannot be filled in ({error}); write such as {{part}}')
+    def _filled(
+        self, place: Place, templates: Mapping[str, str], fields: Mapping[str, str]
+    ) -> None:
+        for name, template in templates.items():
+            if what := template_mistake(template, fields):
+                self.say((*place, name), what)
 
     def _schedules(self) -> Iterable[ScheduleDefinition]:
         for index, schedule in enumerate(self.file.schedule):
@@ -288,8 +294,7 @@ class _ProviderChecker:
             except CronError as error:
                 where = "timezone" if "time zone" in str(error) else "cron"
                 self.say((*place, where), str(error))
-            for name, template in schedule.arguments.items():
-                self._template((*place, "arguments", name), template, {"due_at": SOME_TIME})
+            self._filled((*place, "arguments"), schedule.arguments, {INSTANT: INSTANT})
             self._schedule_arguments((*place, "arguments"), schedule.scheme, schedule.arguments)
             yield ScheduleDefinition(**schedule.model_dump())
 
@@ -319,39 +324,3 @@ def _kind(record: type[Record], *, foreign: bool = False) -> KindDefinition:
         fields=tuple((part["name"], part["type"]) for part in record.sql_fields()),
         foreign=foreign,
     )
-
-
-def _kinds_across(providers: Iterable[ProviderDefinition], views: set[str]) -> list[str]:
-    """What is wrong with the kinds of all providers taken together."""
-    mistakes: list[str] = []
-    first: dict[str, tuple[KindDefinition, str]] = {}
-    for provider in providers:
-        for scheme in provider.schemes:
-            for operation in scheme.operations:
-                for kind in operation.kinds:
-                    place = f'"{provider.name}/{scheme.name}/{operation.name}"'
-                    known, where = first.setdefault(kind.name, (kind, place))
-                    if known != kind:
-                        mistakes.append(
-                            f'{place} and {where} define the kind "{kind.name}" differently;'
-                            " share one record type, or give one of them another view"
-                        )
-    for name, (kind, place) in first.items():
-        for column in (*VIEW_COLUMNS, *(("data",) if kind.foreign else ())):
-            if column in dict(kind.fields):
-                mistakes.append(
-                    f'{place}: the kind "{name}" has a field "{column}", which is a column of its'
-                    " view; rename the field"
-                )
-        for view in (name, name + HISTORY):
-            if view in views:
-                mistakes.append(
-                    f'{place}: the kind "{name}" makes the view "{view}", but there is a file'
-                    f" {view}.sql; rename one of them"
-                )
-        if name + HISTORY in first:
-            mistakes.append(
-                f'{place}: the history of "{name}" is the view "{name + HISTORY}", which is a kind'
-                f" of {first[name + HISTORY][1]}; rename one of them"
-            )
-    return mistakes

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from catlog_scrapy.declarations.kinds import Told, writers
 from catlog_scrapy.store.schemes import (
     KindDefinition,
-    OperationDefinition,
     ProviderDefinition,
     SchemeDefinition,
 )
@@ -26,9 +26,12 @@ class Change:
 
 
 def compare(
-    declared: Sequence[ProviderDefinition], stored: Sequence[ProviderDefinition]
+    declared: Sequence[ProviderDefinition], stored: Sequence[ProviderDefinition], told: Told
 ) -> tuple[list[Change], list[str]]:
-    """What to do to bring *stored* to *declared*, and the lines of what is refused."""
+    """What to do to bring *stored* to *declared*, and the lines of what is refused.
+
+    *told* makes such a line, with its place in the file.
+    """
     changes: list[Change] = []
     refused: list[str] = []
     known = {provider.name: provider for provider in stored}
@@ -36,25 +39,30 @@ def compare(
         former = known.pop(provider.name, None)
         if former is None:
             changes.append(Change("+", f"provider {provider.name}"))
-        changes += _provider(provider, former or ProviderDefinition(provider.name), refused)
+            former = replace(provider, schemes=(), schedules=())
+        changes += _provider(provider, former, refused, told)
     for gone in known.values():
         if any(not scheme.retired for scheme in gone.schemes):
             changes.append(Change("-", f"provider {gone.name}: its file is gone"))
-    refused += _kinds(declared, stored)
+    refused += _kinds(declared, stored, told)
     return changes, refused
 
 
 def _provider(
-    provider: ProviderDefinition, former: ProviderDefinition, refused: list[str]
+    provider: ProviderDefinition, former: ProviderDefinition, refused: list[str], told: Told
 ) -> Iterator[Change]:
-    bare = replace(provider, schemes=(), schedules=())
-    if former.schemes or former.schedules:
-        yield from _differences(
-            f"provider {provider.name}", bare, replace(former, schemes=(), schedules=())
-        )
+    yield from _differences(
+        f"provider {provider.name}",
+        replace(provider, schemes=(), schedules=()),
+        replace(former, schemes=(), schedules=()),
+    )
     for scheme in provider.schemes:
         versions = [version for version in former.schemes if version.name == scheme.name]
-        yield from _scheme(provider.name, scheme, versions, refused)
+        refused += [
+            told(provider.name, scheme.name, operation, what)
+            for operation, what in _refusals(scheme, versions)
+        ]
+        yield from _scheme(provider.name, scheme, versions)
     names = {scheme.name for scheme in provider.schemes}
     for scheme in former.schemes:
         if scheme.name not in names and not scheme.retired:
@@ -73,20 +81,31 @@ def _provider(
             yield Change("-", f"{title}: disabled, its history stays")
 
 
-def _scheme(
-    provider: str,
-    scheme: SchemeDefinition,
-    versions: Sequence[SchemeDefinition],
-    refused: list[str],
-) -> Iterator[Change]:
-    title = f"scheme {provider}/{scheme.name} {scheme.version}"
+def _refusals(
+    scheme: SchemeDefinition, versions: Sequence[SchemeDefinition]
+) -> Iterator[tuple[str, str]]:
+    """What must not be done to a scheme: the operation, if it is one's, and the reason."""
     newest = max((version.version for version in versions), default=0)
     if scheme.version < newest:
-        refused.append(
-            f'{provider}: scheme "{scheme.name}": version {scheme.version} is older than version'
-            f" {newest}, which the database has; write version = {newest + 1}"
+        yield (
+            "",
+            f"version {scheme.version} is older than version {newest}, which the database has;"
+            f" write version = {newest + 1}",
         )
-        return
+    for former in versions:
+        if former.used and former.version == scheme.version:
+            for operation, what in _frozen_differences(scheme, former):
+                yield (
+                    operation,
+                    f"{what} changed, but version {scheme.version} is used by catalogs;"
+                    f" write version = {newest + 1}",
+                )
+
+
+def _scheme(
+    provider: str, scheme: SchemeDefinition, versions: Sequence[SchemeDefinition]
+) -> Iterator[Change]:
+    title = f"scheme {provider}/{scheme.name} {scheme.version}"
     former = next((version for version in versions if version.version == scheme.version), None)
     if former is None:
         yield Change("+", title)
@@ -94,12 +113,6 @@ def _scheme(
             if not version.retired:
                 yield Change("-", f"scheme {provider}/{scheme.name} {version.version}: retired")
         return
-    if former.used:
-        for what in _frozen_differences(scheme, former):
-            refused.append(
-                f'{provider}: scheme "{scheme.name}": {what} changed, but version'
-                f" {scheme.version} is used by catalogs; write version = {scheme.version + 1}"
-            )
     if former.retired:
         yield Change("+", f"{title}: back")
     yield from _differences(
@@ -119,22 +132,20 @@ def _scheme(
         yield Change("-", f"operation {provider}/{scheme.name}/{name}")
 
 
-def _frozen_differences(scheme: SchemeDefinition, former: SchemeDefinition) -> Iterator[str]:
+def _frozen_differences(
+    scheme: SchemeDefinition, former: SchemeDefinition
+) -> Iterator[tuple[str, str]]:
     if set(scheme.includes) != set(former.includes):
-        yield "includes"
+        yield "", "includes"
     names = [operation.name for operation in scheme.operations]
     if names != [operation.name for operation in former.operations]:
-        yield "its operations"
+        yield "", "its set of operations"
         return
     for operation, known in zip(scheme.operations, former.operations, strict=True):
-        yield from _frozen_of(operation, known)
-
-
-def _frozen_of(operation: OperationDefinition, known: OperationDefinition) -> Iterator[str]:
-    before = known.frozen()
-    for name, value in operation.frozen().items():
-        if value != before[name]:
-            yield f'{name} of operation "{operation.name}"'
+        before = known.frozen()
+        for name, value in operation.frozen().items():
+            if value != before[name]:
+                yield operation.name, f"its {name}"
 
 
 def _differences(title: str, new: object, old: object) -> Iterator[Change]:
@@ -152,31 +163,34 @@ def _shown(value: object) -> str:
 
 
 def _kinds(
-    declared: Iterable[ProviderDefinition], stored: Iterable[ProviderDefinition]
+    declared: Iterable[ProviderDefinition], stored: Iterable[ProviderDefinition], told: Told
 ) -> Iterator[str]:
-    """A kind's key stays, and its fields only widen: its view shows records of all versions."""
+    """A kind's key stays, and its fields only widen: its view shows records of all versions.
+
+    What no catalog has used has left no record.
+    """
     former: dict[str, list[KindDefinition]] = {}
-    for kind in _all_kinds(stored):
-        former.setdefault(kind.name, []).append(kind)
-    for kind in set(_all_kinds(declared)):
-        types = dict(kind.fields)
-        for known in former.get(kind.name, []):
-            if known.key != kind.key:
-                yield (
-                    f'the key of "{kind.name}" was {", ".join(known.key)} and is now'
-                    f" {', '.join(kind.key)}; give the record type another view"
-                )
-            for name, was in known.fields:
-                now = types.get(name, was)
-                if now not in {was, "text"} | WIDER.get(was, set()):
-                    yield (
-                        f'the field "{name}" of "{kind.name}" was {was} and is now {now}; give the'
-                        " field another name, or the record type another view"
-                    )
+    for provider in stored:
+        used = tuple(scheme for scheme in provider.schemes if scheme.used)
+        for kind, _ in writers([replace(provider, schemes=used)]):
+            former.setdefault(kind.name, []).append(kind)
+    for kind, writer in writers(declared):
+        whats = [what for known in former.get(kind.name, []) for what in _narrowed(kind, known)]
+        for what in dict.fromkeys(whats):
+            yield told(*writer, what)
 
 
-def _all_kinds(providers: Iterable[ProviderDefinition]) -> Iterator[KindDefinition]:
-    for provider in providers:
-        for scheme in provider.schemes:
-            for operation in scheme.operations:
-                yield from operation.kinds
+def _narrowed(kind: KindDefinition, known: KindDefinition) -> Iterator[str]:
+    if known.key != kind.key:
+        yield (
+            f'the key of "{kind.name}" was {", ".join(known.key)} and is now'
+            f" {', '.join(kind.key)}; give the record type another view"
+        )
+    types = dict(kind.fields)
+    for name, was in known.fields:
+        now = types.get(name, was)
+        if now not in {was, "text"} | WIDER.get(was, set()):
+            yield (
+                f'the field "{name}" of "{kind.name}" was {was} and is now {now}; give the'
+                " field another name, or the record type another view"
+            )

@@ -22,6 +22,8 @@ from catlog_scrapy.declarations.model import (
 )
 from catlog_scrapy.declarations.source import Place, Source, label, nearest
 from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.items.record import MAX_NAME_BYTES
+from catlog_scrapy.items.record import NAME as VIEW_NAME
 
 TABLES: dict[tuple[str, ...], type[Table]] = {
     (): ProviderFile,
@@ -44,6 +46,12 @@ REMEDIES = {
     "literal_error": "write {expected}",
     "too_short": "write at least one",
 }
+# What a semicolon may stand in without ending a statement, and the semicolon itself.
+TOKENS = re.compile(
+    r"""[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|;""",
+    re.DOTALL,
+)
+NOTHING = re.compile(r"(?:[\s;]|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
 SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 
 
@@ -53,6 +61,19 @@ class Declared:
 
     source: Source
     file: ProviderFile
+
+    def place(self, scheme: str, operation: str = "") -> Place:
+        """Where the file speaks of a scheme, or of one of its operations."""
+        for index, table in enumerate(self.file.scheme):
+            if table.name != scheme:
+                continue
+            for number, found in enumerate(table.operation):
+                if found.name == operation:
+                    return ("scheme", index, "operation", number)
+            if operation in table.operations:
+                return ("scheme", index, "operations", table.operations.index(operation))
+            return ("scheme", index)
+        return ("provider",)
 
 
 def read_providers(folder: Path) -> tuple[list[Declared], list[str]]:
@@ -76,6 +97,44 @@ def read_providers(folder: Path) -> tuple[list[Declared], list[str]]:
                 wrong = [_explain(source, detail) for detail in error.errors()]
         mistakes += wrong
     return declared, mistakes
+
+
+def read_views(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The SELECTs of the files of *folder* by the names of their views, and the mistakes in them.
+
+    Without that folder there are none.
+    """
+    views: dict[str, str] = {}
+    mistakes: list[str] = []
+    for path in sorted(folder.glob("*.sql")):
+        try:
+            views[path.stem] = _select(path)
+        except ValueError as error:
+            mistakes.append(f"{label(path)}{error}")
+    return views, mistakes
+
+
+def _select(path: Path) -> str:
+    """The file's one statement, without what ends it. Raises ValueError saying where it is not."""
+    if not VIEW_NAME.fullmatch(path.stem) or len(path.stem) > MAX_NAME_BYTES:
+        raise ValueError(
+            f': "{path.stem}" is no plain SQL name; rename the file: lower-case letters, digits and'
+            f" underscores, {MAX_NAME_BYTES} at most"
+        )
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(": it is not UTF-8; save it as UTF-8") from None
+    end = next((match.start() for match in TOKENS.finditer(text) if match[0] == ";"), len(text))
+    if NOTHING.fullmatch(text[:end]):
+        raise ValueError(": it has no SELECT; write one, or remove the file")
+    rest = NOTHING.match(text, end)
+    if rest and rest.end() < len(text):
+        line = text.count("\n", 0, rest.end()) + 1
+        raise ValueError(
+            f":{line}: it has more than one statement; a view is one SELECT: keep the first one"
+        )
+    return text[:end].rstrip()
 
 
 def _read(path: Path) -> tuple[Source, list[str]]:

@@ -1,16 +1,21 @@
 """What the project's spiders say of themselves: arguments and record types."""
 
 import inspect
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scrapy import Spider
+from scrapy.settings import BaseSettings
+from scrapy.spiderloader import SpiderLoaderProtocol, get_spider_loader
 
+from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.items.record import Record, record_type, record_types
 
 # Attributes with a meaning to Scrapy or catlog, which are no arguments.
 RESERVED = {
     "allowed_domains",
+    "crawler",
     "custom_settings",
     "download_delay",
     "handle_httpstatus_all",
@@ -24,10 +29,37 @@ RESERVED = {
     "name",
     "record",
     "rules",
+    "settings",
     "sitemap_rules",
     "sitemap_urls",
     "start_urls",
 }
+
+
+def load_spiders(settings: BaseSettings) -> SpiderLoaderProtocol:
+    """The project's spiders. Raises DeclarationError where a module cannot be imported."""
+    try:
+        return get_spider_loader(settings)
+    except Exception as error:  # the boundary to the project's modules: they may raise anything
+        raise DeclarationError(
+            f"nothing was changed: the project's spiders cannot be imported:{_place(error)}"
+            f" {type(error).__name__}: {error}; correct it, scrapy list shows it in full"
+        ) from error
+
+
+def _place(error: Exception) -> str:
+    """The first line of a module, other than Scrapy's and the importing itself, that led there."""
+    if isinstance(error, SyntaxError):
+        return ""  # it tells its own place
+    frames = [
+        (frame.f_globals.get("__name__", ""), line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    machinery = ("scrapy.", "importlib", "_frozen_importlib", __name__)
+    for name, line in frames:
+        if not name.startswith(machinery):
+            return f" {name} line {line}:"
+    return ""
 
 
 def spider_arguments(spidercls: type[Spider]) -> set[str]:
@@ -36,13 +68,15 @@ def spider_arguments(spidercls: type[Spider]) -> set[str]:
     `base_url` is always one: a provider that has it hands it to every spider.
     """
     known = {"base_url"}
-    for cls in spidercls.__mro__:
-        if cls is Spider or not issubclass(cls, Spider) or cls.__module__.startswith("scrapy."):
+    # Mixins stand before Spider as well.
+    for cls in spidercls.__mro__[: spidercls.__mro__.index(Spider)]:
+        if cls.__module__.startswith("scrapy."):
+            known -= set(vars(cls))
             continue
         if "__init__" in vars(cls):
             known |= {
                 name
-                for name, parameter in inspect.signature(cls.__init__).parameters.items()
+                for name, parameter in inspect.signature(vars(cls)["__init__"]).parameters.items()
                 if name != "self"
                 and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             }
@@ -52,7 +86,7 @@ def spider_arguments(spidercls: type[Spider]) -> set[str]:
             for name, value in attributes.items()
             if not name.startswith("_")
             and not isinstance(value, (property, classmethod, staticmethod))
-            and not inspect.isfunction(value)
+            and not callable(vars(cls).get(name))
         }
     return known - RESERVED
 

@@ -209,13 +209,15 @@ class Record(BaseModel):
         """
         if len(values) != len(cls.key_fields):
             raise NotStorable(f"the key needs {len(cls.key_fields)} values: {cls.key_fields}")
-        for name, value in zip(cls.key_fields, values, strict=True):
-            if value is None or (value == "" and len(values) == 1):
-                raise NotStorable(f"{name}: the key is missing")
-        only = values[0].value if isinstance(values[0], Enum) else values[0]
+        only = values[0] if len(values) == 1 else None
+        if None in values or only == "":
+            missing = next(n for n, v in zip(cls.key_fields, values, strict=True) if v is None or only == "")
+            raise NotStorable(f"{missing}: the key is missing")
+        if isinstance(only, Enum):
+            only = only.value
         try:
             text = str(only) if len(values) == 1 else orjson.dumps(values, default=str).decode()
-            size = len(text.encode())
+            size = len(text if text.isascii() else text.encode())
         except UnicodeEncodeError as error:
             raise NotStorable("the key has a lone surrogate") from error
         except orjson.JSONEncodeError as error:
@@ -228,7 +230,8 @@ class Record(BaseModel):
 
     def row(self) -> tuple[str, bytes]:
         """Its key and its data as JSON, both as PostgreSQL will take them; else NotStorable."""
-        key = self.key_of([getattr(self, name) for name in self.key_fields])
+        values = self.__dict__
+        key = self.key_of([values[name] for name in self.key_fields])
         try:
             data = self.__pydantic_serializer__.to_json(self)
         except ValueError as error:

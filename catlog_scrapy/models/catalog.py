@@ -91,6 +91,7 @@ class CatalogSchemeOperationInstance(Base):
     `attempt` is the number of its latest try. `node` names who holds it, from the claim until the
     slot is given back; it outlives a cancellation, for the crawl still runs until its next
     heartbeat. `lost` counts attempts lost in a row. `position` is its age in the queue.
+    `available_at` is when it may be claimed and, while it is held, when it was.
     """
 
     __tablename__ = "catalog_scheme_operation_instance"
@@ -106,7 +107,12 @@ class CatalogSchemeOperationInstance(Base):
             postgresql_where=text("state = 'new'"),
         ),
         # Not on lease_expires_at: a heartbeat must stay a heap-only update.
-        Index("instance_held_idx", "provider_id", postgresql_where=text("node IS NOT NULL")),
+        Index(
+            "instance_held_idx",
+            "provider_id",
+            "available_at",
+            postgresql_where=text("node IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UuidKey]

@@ -80,6 +80,8 @@ class CheckPipeline:
             checked.rejections.append((describe(item), [str(error)]))
 
     def _record_type(self, item: Any, record: type[Record] | None) -> type[Record]:
+        if type(item) is dict and record is None and self.only is not None:
+            return self.only  # as nearly always: without a look at what else it might be
         chosen: type[Record] | None = getattr(item, "record", None) or record or self.only
         if chosen is None:
             kinds = ", ".join(self.records)

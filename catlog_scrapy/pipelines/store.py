@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 PAUSE = 0.5
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+NEEDS_ESCAPE = re.compile(r"[\\\t\n\r]").search
 
 
 class StorePipeline:
@@ -63,23 +65,27 @@ class ResultWriter:
         self.attempt = attempt
         instance, number = attempt.claim.attempt
         self.prefix = f"{instance}\t{number}\t"
-        self.lines: list[bytes] = []
-        self.bytes = 0
+        self.batch = bytearray()
         self.first = 0
         self.sending: asyncio.Task[None] | None = None
         self.kept_rejections = 0
 
     def add(self, rows: list[Row]) -> bool:
         """Number the *rows* and keep them for the next batch; True when that one is full."""
-        report = self.attempt.report
+        batch, prefix, number = self.batch, self.prefix, self.attempt.report.accepted
         for kind, key, data in rows:
-            value = b"\\N" if data is None else data.replace(b"\\", b"\\\\")
-            head = f"{self.prefix}{report.accepted}\t{kind}\t{key.translate(ESCAPES)}\t"
-            line = b"%b%b\n" % (head.encode(), value)
-            self.lines.append(line)
-            self.bytes += len(line)
-            report.accepted += 1
-        return len(self.lines) >= BATCH_ROWS or self.bytes >= BATCH_BYTES
+            if NEEDS_ESCAPE(key):
+                key = key.translate(ESCAPES)
+            batch += f"{prefix}{number}\t{kind}\t{key}\t".encode()
+            batch += b"\\N" if data is None else data.replace(b"\\", b"\\\\")
+            batch += b"\n"
+            number += 1
+        self.attempt.report.accepted = number
+        return self._is_full()
+
+    def _is_full(self) -> bool:
+        count = self.attempt.report.accepted - self.first
+        return count >= BATCH_ROWS or len(self.batch) >= BATCH_BYTES
 
     async def room(self) -> None:
         """Wait until the former batch is stored, then send the full one. Raises its error."""
@@ -87,13 +93,13 @@ class ResultWriter:
             # Waited for, not awaited: a cancelled callback must not take the batch along.
             await asyncio.wait([self.sending])
         self._raise_if_failed()
-        if len(self.lines) >= BATCH_ROWS or self.bytes >= BATCH_BYTES:
+        if self._is_full():
             self._send()
 
     async def finish(self) -> None:
         """Send what is left and wait until all is stored. Raises the error of any batch."""
         await self._settled()
-        if self.lines:
+        if self.batch:
             self._send()
         await self._settled()
 
@@ -107,18 +113,18 @@ class ResultWriter:
             error = self.sending.exception()
             if error:
                 # The attempt has failed; what still comes is not worth the memory.
-                self.lines, self.bytes = [], 0
+                self.batch, self.first = bytearray(), self.attempt.report.accepted
                 raise error
 
     def _send(self) -> None:
-        lines, first = self.lines, self.first
-        self.lines, self.bytes, self.first = [], 0, self.attempt.report.accepted
-        self.sending = asyncio.create_task(asyncio.to_thread(self._store, lines, first))
+        batch, first = bytes(self.batch), self.first
+        self.batch, self.first = bytearray(), self.attempt.report.accepted
+        count = self.first - first
+        self.sending = asyncio.create_task(asyncio.to_thread(self._store, batch, first, count))
 
-    def _store(self, lines: list[bytes], first: int) -> None:
+    def _store(self, batch: bytes, first: int, count: int) -> None:
         """Store one batch, exactly once, however often the database goes away meanwhile."""
-        batch = b"".join(lines)
-        while not persist(self.attempt, lambda: self._stored(batch, first, len(lines))):
+        while not persist(self.attempt, lambda: self._stored(batch, first, count)):
             logger.warning("the batch from row %d is not stored; sending it again", first)
 
     def _stored(self, batch: bytes, first: int, count: int) -> bool:

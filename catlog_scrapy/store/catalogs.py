@@ -20,6 +20,7 @@ from catlog_scrapy.store.transactions import (
     stop_catalog,
 )
 
+
 def create(
     engine: Engine,
     provider: str,
@@ -144,7 +145,11 @@ def uses_due_at(
 
 
 def start_waiting(engine: Engine) -> int:
-    """Start every waiting catalog that nothing holds back; how many."""
+    """Start every waiting catalog that nothing holds back; how many.
+
+    What holds it back is a catalog that it comes after and that is due no later: one that is open,
+    or one that is still to be made.
+    """
     with engine.connect() as connection:
         ready = rows(
             connection,
@@ -157,6 +162,10 @@ def start_waiting(engine: Engine) -> int:
                      AND earlier.state IN ('waiting', 'loading', 'publishing')
                      AND coalesce(earlier.due_at, earlier.created_at)
                          <= coalesce(c.due_at, c.created_at))
+                 AND NOT EXISTS (
+                   SELECT 1 FROM catlog.schedule d
+                   WHERE d.provider_id = s.provider_id AND d.scheme_name = s.after
+                     AND d.enabled AND d.next_due_at <= c.due_at)
                ORDER BY c.priority DESC, c.created_at""",
         )
     return sum(start(engine, catalog["id"]) for catalog in ready)

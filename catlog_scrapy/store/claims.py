@@ -1,5 +1,6 @@
 """Who may run what, and for how long: claim, heartbeat, reap."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.exceptions import NotFound, SchemaMismatch
 from catlog_scrapy.migrations import head
 from catlog_scrapy.store.attempts import AttemptName, Held, close_lost
+from catlog_scrapy.store.shortcuts import EVER, KNOWN, shortcuts_of
 from catlog_scrapy.store.transactions import row, rows, try_lock_catalog
 
 known_revision = cache(head)
@@ -78,38 +80,49 @@ def claim(
         "catalogs": [str(catalog) for catalog in catalogs] if catalogs is not None else None,
         "executor": executor,
     }
+    shortcuts = shortcuts_of(engine)
     with engine.begin() as connection:
         version = row(connection, "SELECT version_num FROM catlog.alembic_version")
         if version is None or version["version_num"] != known_revision():
             raise SchemaMismatch(
                 "the database has moved to another revision; restart with its catlog."
             )
+        shortcuts.refresh(connection)
+        started = time.monotonic()
         # Of equal priority the provider with the fewest running is first, not the one waiting
         # longest: a backlog of one must not starve the others.
         provider = row(
             connection,
-            """SELECT p.id, p.max_running FROM catlog.provider p
+            f"""SELECT p.id, p.max_running FROM catlog.provider p
+               LEFT JOIN {KNOWN} ON known.id = p.id
                CROSS JOIN LATERAL (
                    SELECT i.priority
                    FROM catlog.catalog_scheme_operation_instance i
                    JOIN catlog.catalog_scheme_operation o
                        ON o.id = i.operation_id AND o.executor = :executor
                    WHERE i.provider_id = p.id AND i.state = 'new' AND i.available_at <= now()
+                     AND i.position >= coalesce(known.head, 0)
                      AND (CAST(:catalogs AS uuid[]) IS NULL
                           OR i.catalog_id = ANY(CAST(:catalogs AS uuid[])))
                    ORDER BY i.priority DESC, i.position LIMIT 1) AS first
                CROSS JOIN LATERAL (
                    SELECT count(*) AS running FROM catlog.catalog_scheme_operation_instance r
-                   WHERE r.provider_id = p.id AND r.node IS NOT NULL) AS held
-               WHERE p.max_running IS NULL OR p.max_running > held.running
-               ORDER BY first.priority DESC, held.running, random() LIMIT 1
+                   WHERE r.provider_id = p.id AND r.node IS NOT NULL
+                     AND r.available_at >= coalesce(known.held, :ever)) AS now
+               WHERE p.max_running IS NULL OR p.max_running > now.running
+               ORDER BY first.priority DESC, now.running, random() LIMIT 1
                FOR NO KEY UPDATE OF p SKIP LOCKED""",
+            ever=EVER,
+            **shortcuts.known(),
             **values,
         )
+        shortcuts.took(time.monotonic() - started)
         if provider is None:
             return []
         # A new statement sees what ran when the provider's row became ours; the one that locked
         # it does not, and would let more run than max_running.
+        running = shortcuts.running(connection, provider["id"])
+        most = provider["max_running"]
         candidates = rows(
             connection,
             """SELECT i.id, c.id AS catalog_id, c.as_of IS NULL AS first
@@ -118,15 +131,13 @@ def claim(
                    ON o.id = i.operation_id AND o.executor = :executor
                JOIN catlog.catalog c ON c.id = i.catalog_id
                WHERE i.provider_id = :provider AND i.state = 'new' AND i.available_at <= now()
+                 AND i.position >= :head
                  AND (CAST(:catalogs AS uuid[]) IS NULL
                       OR i.catalog_id = ANY(CAST(:catalogs AS uuid[])))
-               ORDER BY i.priority DESC, i.position
-               LIMIT greatest(0, least(:limit, CAST(:max_running AS int) - (
-                   SELECT count(*) FROM catlog.catalog_scheme_operation_instance r
-                   WHERE r.provider_id = :provider AND r.node IS NOT NULL)))""",
+               ORDER BY i.priority DESC, i.position LIMIT :limit""",
             provider=provider["id"],
-            limit=limit,
-            max_running=provider["max_running"],
+            head=shortcuts.head(provider["id"]),
+            limit=limit if most is None else max(0, min(limit, most - running)),
             **values,
         )
         if not candidates:
@@ -153,6 +164,7 @@ def claim(
                 i AS (
                     UPDATE catlog.catalog_scheme_operation_instance i
                     SET state = 'running', attempt = attempt + 1, node = :node,
+                        available_at = clock_timestamp(),
                         lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
                     FROM free WHERE i.id = free.id RETURNING i.*),
                 claimed AS (SELECT {CLAIM_COLUMNS}, i.priority, i.position FROM i {CLAIM_TABLES}),

@@ -1,12 +1,11 @@
 """What is no longer needed goes; what is current stays."""
 
 from dataclasses import dataclass
-from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.store.results import purge_losers
-from catlog_scrapy.store.transactions import rows, run
+from catlog_scrapy.store.transactions import row, rows, run
 
 
 @dataclass
@@ -19,12 +18,34 @@ class Pruned:
     losers: int = 0
 
 
-EXPIRED_CATALOGS = """
-    SELECT DISTINCT c.id FROM catlog.catalog c
-    JOIN catlog.catalog_scheme_operation_instance i ON i.catalog_id = c.id
-    JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
-    WHERE c.state IN ('loaded', 'failed', 'cancelled') AND c.purged_at IS NULL
-      AND c.finished_at < clock_timestamp() - make_interval(secs => o.keep)"""
+# Of the ended catalogs some can still be retried: nobody does while their rows go.
+RETRIABLE = """
+    SELECT c.id FROM catlog.catalog c
+    WHERE c.state IN ('failed', 'cancelled') AND c.purged_at IS NULL AND EXISTS (
+        SELECT 1 FROM catlog.catalog_scheme_operation_instance i
+        JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+        WHERE i.catalog_id = c.id
+          AND c.finished_at < clock_timestamp() - make_interval(secs => o.keep))
+    FOR NO KEY UPDATE OF c SKIP LOCKED"""
+
+# Waits for nobody: the retriable ones are locked already, and a loaded one needs no mark.
+EXPIRED_ROWS = """
+    WITH gone AS (
+        DELETE FROM catlog.{table} r
+        USING catlog.catalog_scheme_operation_instance i
+        JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+        JOIN catlog.catalog c ON c.id = i.catalog_id
+        WHERE r.instance_id = i.id
+          AND c.finished_at < clock_timestamp() - make_interval(secs => o.keep)
+          AND (c.state = 'loaded' OR c.id = ANY(CAST(:retriable AS uuid[]))
+               OR c.state IN ('failed', 'cancelled') AND c.purged_at IS NOT NULL)
+        RETURNING c.id AS catalog_id),
+    marked AS (
+        UPDATE catlog.catalog SET purged_at = clock_timestamp()
+        WHERE id IN (SELECT id FROM catlog.catalog
+                     WHERE purged_at IS NULL AND id IN (SELECT catalog_id FROM gone)
+                     FOR NO KEY UPDATE SKIP LOCKED))
+    SELECT count(*) AS rows FROM gone"""
 
 EXPIRED_VERSIONS = """
     DELETE FROM catlog.record_version v
@@ -40,39 +61,22 @@ EXPIRED_VERSIONS = """
 def prune(engine: Engine, *, dry_run: bool = False) -> Pruned:
     """Delete results, rejects and versions older than their operation's `keep`.
 
-    And what attempts left behind that lost. With *dry_run* it only counts. A catalog whose rows
-    went cannot be retried.
+    And what attempts left behind that lost. With *dry_run* it only counts. A catalog of which
+    results or rejects went, be it of one operation, cannot be retried.
     """
     pruned = Pruned()
     with engine.connect() as connection, connection.begin() as transaction:
         run(connection, "SET LOCAL statement_timeout = 0")
-        expired = [catalog["id"] for catalog in rows(connection, EXPIRED_CATALOGS)]
-        for catalog_id in expired:
-            pruned.results += _delete(connection, "catalog_operation_instance_result", catalog_id)
-            pruned.rejected += _delete(connection, "rejected_result", catalog_id)
-            run(
-                connection,
-                "UPDATE catlog.catalog SET purged_at = clock_timestamp() WHERE id = :id",
-                id=catalog_id,
-            )
+        retriable = [str(catalog["id"]) for catalog in rows(connection, RETRIABLE)]
+        pruned.results = _expire(connection, "catalog_operation_instance_result", retriable)
+        pruned.rejected = _expire(connection, "rejected_result", retriable)
         pruned.versions = run(connection, EXPIRED_VERSIONS)
-        ended = rows(
-            connection,
-            """SELECT DISTINCT c.id FROM catlog.catalog c
-               JOIN catlog.catalog_scheme_operation_instance i ON i.catalog_id = c.id
-               JOIN catlog.instance_attempt a ON a.instance_id = i.id
-               WHERE c.state IN ('loaded', 'failed', 'cancelled') AND a.outcome <> 'done'""",
-        )
-        pruned.losers = sum(purge_losers(connection, catalog["id"]) for catalog in ended)
+        pruned.losers = purge_losers(connection)
         if dry_run:
             transaction.rollback()
     return pruned
 
 
-def _delete(connection: Connection, table: str, catalog_id: UUID) -> int:
-    return run(
-        connection,
-        f"""DELETE FROM catlog.{table} r USING catlog.catalog_scheme_operation_instance i
-            WHERE i.catalog_id = :id AND r.instance_id = i.id""",
-        id=catalog_id,
-    )
+def _expire(connection: Connection, table: str, retriable: list[str]) -> int:
+    gone = row(connection, EXPIRED_ROWS.format(table=table), retriable=retriable)
+    return gone["rows"] if gone else 0

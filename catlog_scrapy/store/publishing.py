@@ -31,14 +31,16 @@ PUBLISH_LOCK = 4_226_002
 def publish_next(engine: Engine) -> UUID | None:
     """Publish one catalog that waits for it; its id, or None where none can be taken now.
 
-    A publish that fails leaves the catalog `publishing`, to be tried again later without a crawl.
+    Of a provider it is the oldest: a newer one that overtakes it makes a late one of it, which
+    leaves no history. A publish that fails leaves the catalog `publishing`, to be tried again later
+    without a crawl.
     """
     with engine.connect() as connection:
         waiting = rows(
             connection,
-            """SELECT id FROM catlog.catalog
+            """SELECT DISTINCT ON (provider_id) id FROM catlog.catalog
                WHERE state = 'publishing' AND publish_at <= clock_timestamp()
-               ORDER BY as_of, created_at""",
+               ORDER BY provider_id, as_of, created_at""",
         )
     return next((c["id"] for c in waiting if publish(engine, c["id"])), None)
 

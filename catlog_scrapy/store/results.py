@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, Engine, exc, text
@@ -120,16 +121,19 @@ def store_rejected(
         )
 
 
-def purge_losers(connection: Connection, catalog_id: Any) -> int:
+def purge_losers(connection: Connection, catalog_id: UUID | None = None) -> int:
     """Delete what attempts left that are not the done ones of an ended catalog; how many rows.
 
-    Called when it ends, and again by prune: a late COPY may land after that.
+    Called when it ends, and again by prune, for all: a late COPY may land after that.
     """
     return run(
         connection,
         """DELETE FROM catlog.catalog_operation_instance_result r
-           USING catlog.catalog_scheme_operation_instance i, catlog.instance_attempt a
-           WHERE i.catalog_id = :id AND a.instance_id = i.id
+           USING catlog.catalog_scheme_operation_instance i, catlog.instance_attempt a,
+               catlog.catalog c
+           WHERE (CAST(:id AS uuid) IS NULL OR c.id = :id)
+             AND c.state IN ('loaded', 'failed', 'cancelled')
+             AND i.catalog_id = c.id AND a.instance_id = i.id
              AND r.instance_id = i.id AND r.attempt = a.attempt
              AND a.outcome <> 'done'""",
         id=catalog_id,

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import orjson
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
@@ -195,12 +196,15 @@ def _backfill_one(
     revived = row(
         connection,
         """UPDATE catlog.catalog SET state = 'waiting', origin = 'backfill', error = NULL,
-               finished_at = NULL, scheme_id = :scheme
+               finished_at = NULL, scheme_id = :scheme, as_of = due_at,
+               arguments = CAST(:arguments AS jsonb), whole = :whole
            WHERE schedule_id = :schedule AND due_at = :due_at AND state = 'skipped'
            RETURNING id""",
         schedule=schedule["id"],
         scheme=scheme["id"],
         due_at=due_at,
+        arguments=orjson.dumps(schedule["arguments"]).decode(),
+        whole=not schedule["arguments"],
     )
     return revived["id"] if revived else None
 

@@ -11,9 +11,6 @@ from sqlalchemy import Connection
 from catlog_scrapy.scheduling.due import next_due
 from catlog_scrapy.store.transactions import row, rows, run
 
-# Any number that nobody else uses for an advisory lock in this database.
-APPLY_LOCK = 4_226_003
-
 
 @dataclass(frozen=True)
 class KindDefinition:
@@ -97,8 +94,18 @@ class ProviderDefinition:
 
 
 def lock_declarations(connection: Connection) -> None:
-    """Let only one apply at a time through, to the end of the transaction."""
-    run(connection, "SELECT pg_advisory_xact_lock(:key)", key=APPLY_LOCK)
+    """Keep schedules as they are, and unused versions unused, to the end of the transaction.
+
+    Otherwise a catalog could be made of a version between its comparing and its changing.
+    Schedules first, as the scheduler has it: it locks one, then makes a catalog.
+    """
+    run(connection, "SELECT 1 FROM catlog.schedule ORDER BY id FOR NO KEY UPDATE")
+    run(
+        connection,
+        """SELECT 1 FROM catlog.catalog_scheme s
+           WHERE NOT EXISTS (SELECT 1 FROM catlog.catalog c WHERE c.scheme_id = s.id)
+           ORDER BY id FOR UPDATE""",
+    )
 
 
 def stored_providers(connection: Connection) -> list[ProviderDefinition]:
@@ -151,7 +158,8 @@ def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefin
         connection,
         """SELECT id, name, spider, executor, arguments, for_each, mode, isolate, tolerate,
                min_results, timeout, backoff_base, backoff_cap, keep
-           FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme ORDER BY name""",
+           FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme
+           ORDER BY name COLLATE "C" """,
         scheme=scheme_id,
     )
     return tuple(
@@ -160,7 +168,8 @@ def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefin
                 _kind(kind)
                 for kind in rows(
                     connection,
-                    "SELECT * FROM catlog.kind WHERE operation_id = :id ORDER BY name",
+                    """SELECT * FROM catlog.kind WHERE operation_id = :id
+                       ORDER BY name COLLATE "C" """,
                     id=operation["id"],
                 )
             ),

@@ -1,90 +1,130 @@
-"""What SQL readers see: a typed view for each kind, one of its history, and the project's own."""
+"""What SQL readers see: a typed view for each kind, one of its history, and the project's own.
+
+Which views there are to be, and what is refused before anything changes. `remaking` makes them.
+"""
 
 import hashlib
-import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from psycopg2.errors import DependentObjectsStillExist, LockNotAvailable
-from sqlalchemy import Connection, Engine, exc
+from sqlalchemy import Connection
 
-from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.schemes import KindDefinition, ProviderDefinition
-from catlog_scrapy.store.transactions import row, rows, run
+from catlog_scrapy.store.transactions import rows, run
 
 # The comment by which our views are known, with a hash of what they were made from.
 MARK = "catlog "
-TRIES = 5
+HISTORY = "_history"
+# PostgreSQL cuts longer identifiers, and the history's name has to fit.
+MAX_KIND_BYTES = 63 - len(HISTORY)
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """The SELECTs of all views by name, and what is to be done: `changed` (made new or anew; kinds
+
+    before the project's own) and `gone`, both by name. `own` are the project's own.
+    """
+
+    wanted: dict[str, str]
+    own: frozenset[str]
+    existing: frozenset[str]
+    changed: tuple[str, ...]
+    gone: tuple[str, ...]
+
+    def done(self) -> list[tuple[str, str]]:
+        """The sign and name of each change."""
+        return [
+            *(("~" if name in self.existing else "+", name) for name in self.changed),
+            *(("-", name) for name in self.gone),
+        ]
+
+
+def plan_views(
+    connection: Connection, providers: Iterable[ProviderDefinition], own: Mapping[str, str]
+) -> ViewPlan:
+    """What is to be done for the kinds, stored and declared, and the project's *own* views."""
+    wanted = {**_kind_views(connection, providers), **own}
+    existing = _existing(connection)
+    changed = [name for name, sql in wanted.items() if existing.get(name) != hash_of(sql)]
+    return ViewPlan(
+        wanted=wanted,
+        own=frozenset(own),
+        existing=frozenset(existing),
+        changed=tuple(sorted(changed, key=lambda name: (name in own, name))),
+        gone=tuple(sorted(set(existing) - set(wanted))),
+    )
 
 
 def check_views(
-    connection: Connection,
-    providers: Iterable[ProviderDefinition],
-    views: Mapping[str, str],
+    connection: Connection, providers: Iterable[ProviderDefinition], own: Mapping[str, str]
 ) -> list[str]:
-    """The lines of what is refused: names in `public` that are somebody else's."""
-    wanted = {*views, *_kind_views(connection, providers)}
+    """The lines of what is refused: names in `public` that are somebody else's, or two kinds'."""
+    kinds = _kind_views(connection, providers)
     taken = rows(
         connection,
-        """SELECT relname AS name FROM pg_class c
-           WHERE relnamespace = 'public'::regnamespace AND relname = ANY(CAST(:names AS text[]))
-             AND NOT coalesce(obj_description(c.oid, 'pg_class') LIKE :mark, false)""",
-        names=sorted(wanted),
+        """SELECT c.relname AS name FROM pg_class c
+           JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE n.nspname = 'public' AND c.relname = ANY(CAST(:names AS text[]))
+             AND NOT coalesce(obj_description(c.oid, 'pg_class') LIKE :mark, false)
+           UNION
+           SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+           WHERE n.nspname = 'public' AND t.typrelid = 0
+             AND t.typname = ANY(CAST(:names AS text[]))
+           ORDER BY 1""",
+        names=[*own, *kinds],
         mark=MARK + "%",
     )
     return [
-        f'public."{found["name"]}" is no view of catlog; rename it, or the kind or file so named'
+        f'public."{found["name"]}" exists and is no view of catlog;'
+        " rename it, or the record type's view or the file in views/ so named"
         for found in taken
+    ] + [
+        f'views/{name}.sql: the kind "{name.removesuffix(HISTORY)}", of which there are records,'
+        f' makes the view "{name}"; rename the file'
+        for name in sorted(set(own) & set(kinds))
     ]
 
 
-def apply_views(
-    engine: Engine,
-    providers: Iterable[ProviderDefinition],
-    views: Mapping[str, str],
-    *,
-    check_only: bool = False,
-) -> list[tuple[str, str]]:
-    """Make the views that are not as they should be; the signs and names of what was done.
+def make_partitions(connection: Connection) -> None:
+    """A table for each kind that has none.
 
-    Raises DeclarationError for a SELECT that PostgreSQL refuses, or where a view that is not
-    catlog's depends on one whose columns change.
+    Attached, not created as a partition: the lock on the parent then lets loads go on.
     """
-    with engine.connect() as connection:
-        wanted = _kind_views(connection, providers) | dict(views)
-        existing = _existing(connection)
-        kinds = [] if check_only else [kind["name"] for kind in rows(connection, ALL_KINDS)]
-    changed = {name: sql for name, sql in wanted.items() if existing.get(name) != _hash(sql)}
-    gone = sorted(set(existing) - set(wanted))
-    done = [("~" if name in existing else "+", name) for name in changed]
-    done += [("-", name) for name in gone]
-    if check_only:
-        return done
-    for kind in kinds:
-        _patiently(engine, lambda connection, kind=kind: _partition(connection, kind))  # type: ignore[misc]
-    for name in gone:
-        _patiently(engine, lambda connection, name=name: _drop(connection, [name], wanted))  # type: ignore[misc]
-    # Kinds first, in any order; the project's own may read each other, so try until all stand.
-    pending = sorted(changed, key=lambda name: (name in views, name))
-    while pending:
-        failed: dict[str, str] = {}
-        for name in pending:
-            try:
-                _patiently(
-                    engine,
-                    lambda connection, name=name: _replace(connection, name, wanted),  # type: ignore[misc]
-                )
-            except exc.ProgrammingError as error:
-                failed[name] = str(error.orig).strip().splitlines()[0]
-        if len(failed) == len(pending):
-            told = "\n  ".join(
-                f"views/{name}.sql: {reason}; correct its SELECT" for name, reason in failed.items()
-            )
-            raise DeclarationError(f"views that PostgreSQL refused:\n  {told}")
-        pending = list(failed)
-    return done
+    missing = rows(
+        connection,
+        """SELECT DISTINCT k.name FROM catlog.kind k WHERE NOT EXISTS (
+               SELECT 1 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+               WHERE i.inhparent = 'catlog.record'::regclass
+                 AND pg_get_expr(c.relpartbound, c.oid) = format('FOR VALUES IN (%L)', k.name))
+           ORDER BY 1""",
+    )
+    for kind in missing:
+        table = f'catlog."record_{kind["name"]}"'
+        run(connection, f"CREATE TABLE {table} (LIKE catlog.record INCLUDING ALL)")
+        run(
+            connection,
+            f"""ALTER TABLE catlog.record
+                ATTACH PARTITION {table} FOR VALUES IN ('{kind["name"]}')""",
+        )
 
 
-ALL_KINDS = "SELECT DISTINCT name FROM catlog.kind ORDER BY name"
+def hash_of(sql: str) -> str:
+    """What a view's comment keeps of its SELECT."""
+    return hashlib.sha256(sql.encode()).hexdigest()[:16]
+
+
+def _existing(connection: Connection) -> dict[str, str]:
+    """Our views with their hashes."""
+    found = rows(
+        connection,
+        """SELECT c.relname AS name, obj_description(c.oid, 'pg_class') AS mark FROM pg_class c
+           JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE n.nspname = 'public' AND c.relkind = 'v'
+             AND obj_description(c.oid, 'pg_class') LIKE :mark""",
+        mark=MARK + "%",
+    )
+    return {view["name"]: view["mark"].removeprefix(MARK) for view in found}
 
 
 def _kind_views(connection: Connection, providers: Iterable[ProviderDefinition]) -> dict[str, str]:
@@ -112,7 +152,7 @@ def _kind_views(connection: Connection, providers: Iterable[ProviderDefinition])
     views: dict[str, str] = {}
     for kind in kinds.values():
         views[kind.name] = current_view(kind)
-        views[f"{kind.name}_history"] = history_view(kind)
+        views[kind.name + HISTORY] = history_view(kind)
     return views
 
 
@@ -144,117 +184,3 @@ def _expression(name: str, sql_type: str) -> str:
     if sql_type == "interval":
         return f"make_interval(secs => (data ->> '{name}')::double precision)"
     return f"(data ->> '{name}')::{sql_type}"
-
-
-def _existing(connection: Connection) -> dict[str, str]:
-    """Our views with their hashes."""
-    found = rows(
-        connection,
-        """SELECT relname AS name, obj_description(oid, 'pg_class') AS mark FROM pg_class
-           WHERE relnamespace = 'public'::regnamespace AND relkind = 'v'
-             AND obj_description(oid, 'pg_class') LIKE :mark""",
-        mark=MARK + "%",
-    )
-    return {view["name"]: view["mark"].removeprefix(MARK) for view in found}
-
-
-def _hash(sql: str) -> str:
-    return hashlib.sha256(sql.encode()).hexdigest()[:16]
-
-
-def _partition(connection: Connection, kind: str) -> None:
-    """The kind's own table. Attached, not created as a partition: that lock is the weaker one."""
-    table = f'catlog."record_{kind[:40]}_{hashlib.sha256(kind.encode()).hexdigest()[:8]}"'
-    if row(
-        connection,
-        """SELECT 1 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-           WHERE i.inhparent = 'catlog.record'::regclass
-             AND pg_get_expr(c.relpartbound, c.oid) = :bound""",
-        bound=f"FOR VALUES IN ('{kind}')",
-    ):
-        return
-    run(connection, f"CREATE TABLE IF NOT EXISTS {table} (LIKE catlog.record INCLUDING ALL)")
-    run(connection, f"ALTER TABLE catlog.record ATTACH PARTITION {table} FOR VALUES IN ('{kind}')")
-
-
-def _replace(connection: Connection, name: str, wanted: Mapping[str, str]) -> None:
-    try:
-        with connection.begin_nested():
-            _create(connection, name, wanted[name])
-    except exc.ProgrammingError as error:
-        # Columns that go or change their type: the view has to be made anew, and what reads it.
-        if row(connection, "SELECT 1 WHERE to_regclass(:name) IS NULL", name=f'public."{name}"'):
-            raise
-        dependents = [view for view in _dependents(connection, name) if view in wanted]
-        try:
-            with connection.begin_nested():
-                _drop(connection, [*dependents, name], wanted)
-        except DeclarationError:
-            raise
-        for view in [name, *reversed(dependents)]:
-            try:
-                _create(connection, view, wanted[view])
-            except exc.ProgrammingError as broken:
-                if view == name:
-                    raise error from broken
-                raise
-
-
-def _dependents(connection: Connection, name: str) -> list[str]:
-    """Our views that read *name*, the outermost first."""
-    found = rows(
-        connection,
-        """WITH RECURSIVE reads AS (
-               SELECT CAST(to_regclass(:name) AS oid) AS oid, 0 AS depth
-               UNION
-               SELECT r.ev_class, reads.depth + 1 FROM reads
-               JOIN pg_depend d ON d.refobjid = reads.oid AND d.classid = 'pg_rewrite'::regclass
-               JOIN pg_rewrite r ON r.oid = d.objid AND r.ev_class <> reads.oid)
-           SELECT c.relname AS name, max(depth) AS depth FROM reads
-           JOIN pg_class c ON c.oid = reads.oid
-           WHERE depth > 0 AND obj_description(c.oid, 'pg_class') LIKE :mark
-           GROUP BY c.relname ORDER BY 2 DESC""",
-        name=f'public."{name}"',
-        mark=MARK + "%",
-    )
-    return [view["name"] for view in found]
-
-
-def _create(connection: Connection, name: str, sql: str) -> None:
-    # The driver's own cursor: a colon or a percent sign in a SELECT is no parameter.
-    connection.exec_driver_sql(
-        f'CREATE OR REPLACE VIEW public."{name}" AS {sql.strip().rstrip(";")}'.replace("%", "%%")
-    )
-    connection.exec_driver_sql(f"COMMENT ON VIEW public.\"{name}\" IS '{MARK}{_hash(sql)}'")
-
-
-def _drop(connection: Connection, names: list[str], wanted: Mapping[str, str]) -> None:
-    dependents = [view for name in names for view in _dependents(connection, name)]
-    doomed = [*(view for view in dependents if view not in names and view not in wanted), *names]
-    try:
-        for name in dict.fromkeys(doomed):
-            run(connection, f'DROP VIEW IF EXISTS public."{name}"')
-    except exc.InternalError as error:
-        if not isinstance(error.orig, DependentObjectsStillExist):
-            raise
-        detail = str(error.orig.diag.message_detail).splitlines()[0]
-        raise DeclarationError(
-            f'the view "{names[-1]}" has to change, but {detail}; drop that one, apply again, and'
-            " make it anew."
-        ) from error
-
-
-def _patiently(engine: Engine, work) -> None:  # type: ignore[no-untyped-def]
-    """Do *work* in a transaction that waits for locks only briefly, a few times."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            with engine.begin() as connection:
-                run(connection, "SET LOCAL lock_timeout = '2s'")
-                # Two applies at once must not make the same thing.
-                run(connection, "SELECT pg_advisory_xact_lock(4226004)")
-                work(connection)
-                return
-        except exc.OperationalError as error:
-            if not isinstance(error.orig, LockNotAvailable) or attempt == TRIES:
-                raise
-            time.sleep(0.2 * attempt)

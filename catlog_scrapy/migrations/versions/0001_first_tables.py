@@ -343,7 +343,7 @@ def upgrade() -> None:
     op.create_index(
         "instance_held_idx",
         "catalog_scheme_operation_instance",
-        ["provider_id"],
+        ["provider_id", "available_at"],
         unique=False,
         schema="catlog",
         postgresql_where=sa.text("node IS NOT NULL"),

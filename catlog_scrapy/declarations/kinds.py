@@ -1,0 +1,68 @@
+"""The kinds of all providers taken together: their views share the schema `public`."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from catlog_scrapy.store.schemes import KindDefinition, ProviderDefinition
+from catlog_scrapy.store.views import HISTORY, MAX_KIND_BYTES
+
+# Columns that the views add; `data` only to a kind without a record type.
+VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")
+# Their tables would be called as ours are.
+TAKEN = ("version",)
+
+# Makes the line of a mistake: provider, scheme, operation, what is wrong and the remedy.
+Told = Callable[[str, str, str, str], str]
+Writer = tuple[str, str, str]
+
+
+def writers(providers: Iterable[ProviderDefinition]) -> Iterator[tuple[KindDefinition, Writer]]:
+    """Every kind with the provider, scheme and operation that writes it."""
+    for provider in providers:
+        for scheme in provider.schemes:
+            for operation in scheme.operations:
+                for kind in operation.kinds:
+                    yield kind, (provider.name, scheme.name, operation.name)
+
+
+def check_kinds(
+    providers: Iterable[ProviderDefinition], views: set[str], told: Told
+) -> Iterator[str]:
+    """The lines of what is wrong; *views* are the names of the project's own."""
+    first: dict[str, tuple[KindDefinition, Writer]] = {}
+    for kind, writer in writers(providers):
+        known, other = first.setdefault(kind.name, (kind, writer))
+        if known != kind:
+            yield told(
+                *writer,
+                f'defines the kind "{kind.name}" differently from {"/".join(other)}; share one'
+                " record type, or give one of them another view",
+            )
+    for name, (kind, writer) in first.items():
+        for what in _of_one(kind, views):
+            yield told(*writer, f'the kind "{name}" {what}')
+        if name + HISTORY in first:
+            place = "/".join(first[name + HISTORY][1])
+            yield told(
+                *writer,
+                f'the kind "{name}" has its history in the view "{name + HISTORY}", which is a kind'
+                f" of {place}; rename one of them",
+            )
+
+
+def _of_one(kind: KindDefinition, views: set[str]) -> Iterator[str]:
+    if len(kind.name) > MAX_KIND_BYTES:
+        yield (
+            f"has a name of {len(kind.name)} letters, and {MAX_KIND_BYTES} is the limit;"
+            " shorten the view's name"
+        )
+    if kind.name in TAKEN:
+        yield "has a name that catlog needs itself; choose another view"
+    for column in (*VIEW_COLUMNS, *(("data",) if kind.foreign else ())):
+        if column in dict(kind.fields):
+            yield f'has a field "{column}", which is a column of its view; rename the field'
+    for view in (kind.name, kind.name + HISTORY):
+        if view in views:
+            yield (
+                f'makes the view "{view}", but there is a file {view}.sql among the views;'
+                " rename one of them"
+            )

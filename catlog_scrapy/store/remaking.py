@@ -1,0 +1,218 @@
+"""Views made, made anew with what reads them, and dropped. Rehearsed first, so that what
+
+PostgreSQL refuses is known before anything changes.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from psycopg2.errors import InvalidTableDefinition
+from sqlalchemy import Connection, Engine, exc
+
+from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.store.patience import patiently
+from catlog_scrapy.store.transactions import rows, run
+from catlog_scrapy.store.views import MARK, ViewPlan, hash_of
+
+# What a SELECT can be refused with. Locks and lost connections are no fault of it.
+REFUSED = (
+    exc.ProgrammingError,
+    exc.DataError,
+    exc.IntegrityError,
+    exc.InternalError,
+    exc.NotSupportedError,
+)
+
+Grants = dict[str, list[Mapping[str, Any]]]
+Work = Callable[[Connection], None]
+
+
+def rehearse_views(connection: Connection, plan: ViewPlan) -> None:
+    """Make the views of *plan* and take it all back.
+
+    Raises DeclarationError for a SELECT that PostgreSQL refuses, or where a view that is not
+    catlog's depends on one whose columns change.
+    """
+    if plan.changed or plan.gone:
+        trial = connection.begin_nested()
+        _make(plan, partial(_nested, connection))
+        trial.rollback()
+
+
+def make_views(engine: Engine, plan: ViewPlan) -> None:
+    """Make the views of *plan*, each in a transaction of its own where that can be.
+
+    Raises DeclarationError, or NotPossible where the locks are not to be had.
+    """
+    _make(plan, partial(patiently, engine))
+
+
+def _nested(connection: Connection, work: Work) -> None:
+    with connection.begin_nested():
+        work(connection)
+
+
+def _make(plan: ViewPlan, run_alone: Callable[[Work], None]) -> None:
+    """The project's own views may read each other, so try until all stand.
+
+    What cannot stand like that is made together, for it waits for views that must be made anew.
+    """
+    pending = list(plan.changed)
+    while pending:
+        left = [name for name in pending if not _made(plan, name, run_alone)]
+        if left == pending:
+            break
+        pending = left
+    if pending or plan.gone:
+        run_alone(lambda connection: _make_together(connection, plan, pending))
+
+
+def _made(plan: ViewPlan, name: str, run_alone: Callable[[Work], None]) -> bool:
+    try:
+        run_alone(lambda connection: _create(connection, name, plan.wanted[name]))
+    except REFUSED:
+        return False
+    return True
+
+
+def _make_together(connection: Connection, plan: ViewPlan, names: Sequence[str]) -> None:
+    """Make *names*, dropping those whose columns change together with our views that read them.
+
+    Then drop what is gone. Raises DeclarationError.
+    """
+    pending = list(names)
+    dropped: set[str] = set()
+    grants: Grants = defaultdict(list)
+    while pending:
+        refused: dict[str, exc.DBAPIError] = {}
+        before = (list(pending), set(dropped))
+        for name in before[0]:
+            try:
+                with connection.begin_nested():
+                    _create(connection, name, plan.wanted[name])
+                    _grant(connection, name, grants[name])
+                pending.remove(name)
+            except REFUSED as error:
+                refused[name] = error
+                if isinstance(error.orig, InvalidTableDefinition) and name not in dropped:
+                    doomed = _drop_with_readers(connection, name, grants)
+                    dropped |= doomed
+                    again = sorted((doomed & plan.wanted.keys()) - set(pending))
+                    pending += again
+        if (pending, dropped) == before:
+            raise DeclarationError(_told(plan, refused))
+    for name in plan.gone:
+        _drop_with_readers(connection, name, grants, keep=plan.wanted.keys())
+
+
+def _create(connection: Connection, name: str, sql: str) -> None:
+    _execute(connection, _statement(name) + sql)
+    # A view that reads itself, by whatever way, is refused only when it is read.
+    _execute(connection, f'EXPLAIN SELECT FROM public."{name}"')
+    _execute(connection, f"COMMENT ON VIEW public.\"{name}\" IS '{MARK}{hash_of(sql)}'")
+
+
+def _execute(connection: Connection, sql: str) -> None:
+    """Past the driver's parameters: a percent sign or a colon in a SELECT is none."""
+    connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+
+
+def _statement(name: str) -> str:
+    return f'CREATE OR REPLACE VIEW public."{name}" AS\n'
+
+
+def _drop_with_readers(
+    connection: Connection, name: str, grants: Grants, keep: Iterable[str] = ()
+) -> set[str]:
+    """Drop a view and our views that read it; their names. Notes who may read them.
+
+    Raises DeclarationError where one that reads it is not catlog's, or is to be kept.
+    """
+    readers = rows(
+        connection,
+        """WITH RECURSIVE doomed AS (
+               SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = 'public' AND c.relname = :name
+               UNION
+               SELECT r.ev_class FROM doomed
+               JOIN pg_depend d ON d.refobjid = doomed.oid
+                   AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_rewrite'::regclass
+               JOIN pg_rewrite r ON r.oid = d.objid)
+           SELECT c.relname AS name, CAST(CAST(c.oid AS regclass) AS text) AS title,
+               n.nspname = 'public' AND c.relkind = 'v'
+                   AND coalesce(obj_description(c.oid, 'pg_class') LIKE :mark, false) AS ours
+           FROM doomed JOIN pg_class c ON c.oid = doomed.oid
+           JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1""",
+        name=name,
+        mark=MARK + "%",
+    )
+    for reader in readers:
+        if not reader["ours"]:
+            raise _still_read(name, f"{reader['title']} reads it")
+        if reader["name"] in keep:
+            raise DeclarationError(
+                f'the view "{name}" is to go, but views/{reader["name"]}.sql reads it;'
+                " correct its SELECT."
+            )
+    names = [reader["name"] for reader in readers]
+    for reader in names:
+        grants[reader] = _grants(connection, reader)
+    try:
+        if names:
+            listed = ", ".join(f'public."{reader}"' for reader in names)
+            run(connection, f"DROP VIEW {listed}")
+    except exc.InternalError as error:
+        # Not a view, but a function, a policy or a column of its row type.
+        detail = getattr(error.orig, "diag", None)
+        told = str(getattr(detail, "message_detail", None) or error.orig).splitlines()[0]
+        raise _still_read(name, told) from error
+    return set(names)
+
+
+def _still_read(name: str, why: str) -> DeclarationError:
+    return DeclarationError(
+        f'the view "{name}" cannot stay as it is, but {why};'
+        " drop what reads it, apply again, and make it anew."
+    )
+
+
+def _grants(connection: Connection, name: str) -> list[Mapping[str, Any]]:
+    """Who but its owner may do what with a view."""
+    return rows(
+        connection,
+        """SELECT acl.privilege_type AS privilege, acl.is_grantable AS grantable,
+               CASE WHEN acl.grantee = 0 THEN 'PUBLIC'
+                   ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS grantee
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+               aclexplode(c.relacl) AS acl
+           WHERE n.nspname = 'public' AND c.relname = :name AND acl.grantee <> c.relowner""",
+        name=name,
+    )
+
+
+def _grant(connection: Connection, name: str, grants: Iterable[Mapping[str, Any]]) -> None:
+    """Who could read a view before it was made anew still can."""
+    for grant in grants:
+        option = " WITH GRANT OPTION" if grant["grantable"] else ""
+        _execute(
+            connection,
+            f'GRANT {grant["privilege"]} ON public."{name}" TO {grant["grantee"]}{option}',
+        )
+
+
+def _told(plan: ViewPlan, refused: Mapping[str, exc.DBAPIError]) -> str:
+    """A line for each view that PostgreSQL refused: file, line, its words, remedy."""
+    lines = []
+    for name, error in refused.items():
+        diagnosis = getattr(error.orig, "diag", None)
+        message = getattr(diagnosis, "message_primary", None) or str(error.orig).strip()
+        if name not in plan.own:
+            lines.append(f'the view "{name}" of the kind: {message}')
+            continue
+        position = int(getattr(diagnosis, "statement_position", None) or 0)
+        before = (_statement(name) + plan.wanted[name])[: max(position - 1, 0)]
+        place = f"views/{name}.sql:{before.count(chr(10))}" if position else f"views/{name}.sql"
+        lines.append(f"{place}: {message}; correct its SELECT")
+    return "\n  ".join(["PostgreSQL refuses:", *lines])

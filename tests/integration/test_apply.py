@@ -1,0 +1,751 @@
+"""Declarations into the database: what is frozen, what comes and goes, and the views."""
+
+import datetime as dt
+import itertools
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from scrapy.settings import Settings
+from sqlalchemy import Engine, text
+
+from catlog_scrapy.declarations import apply
+from catlog_scrapy.exceptions import DeclarationError, NotPossible
+from catlog_scrapy.store import patience
+from tests.factories import at_once, given_a_waiting_catalog, one, sql
+
+_packages = itertools.count(1)
+
+SPIDERS = """
+import datetime as dt
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from catlog_scrapy.items import Record
+from scrapy import Spider
+
+
+class Good(Record, key="id", view="goods"):
+    id: str
+    {fields}
+
+
+class Goods(Spider):
+    name = "goods"
+    record = Good
+    year: str = ""
+
+
+class Link(Record, key="id", view="links"):
+    id: str
+    year: int
+
+
+class Links(Spider):
+    name = "links"
+    record = Link
+
+
+class Foreign(Spider):
+    name = "foreign"
+"""
+
+PROVIDER = """
+[provider]
+name = "acme"
+title = "Acme"
+base_url = "http://127.0.0.1:1/acme"
+"""
+SCHEME = """
+[[scheme]]
+name = "goods"
+version = {version}
+operations = ["goods"]
+"""
+SCHEDULE = """
+[[schedule]]
+name = "every hour"
+scheme = "goods"
+cron = "{cron}"
+"""
+DATA = {"id": "a", "price": "1.50", "number": 3}
+
+
+class Shop:
+    """A project's files, and its database."""
+
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        self.folder = folder
+        self.engine = engine
+        self.package = ""
+        (folder / "providers").mkdir()
+        (folder / "views").mkdir()
+        self.declare(SCHEME.format(version=1))
+        self.given_fields("price: Decimal | None = None")
+
+    def given_fields(self, *fields: str) -> None:
+        """The fields of goods; a new package, for Python imports a module once."""
+        self.package = f"shop_of_goods_{next(_packages)}"
+        package = self.folder / self.package
+        package.mkdir()
+        (package / "__init__.py").write_text("")
+        (package / "spiders.py").write_text(SPIDERS.format(fields="\n    ".join(fields)))
+
+    def declare(self, *tables: str, provider: str = PROVIDER, name: str = "acme") -> None:
+        """What the provider's file says from now on."""
+        (self.folder / "providers" / f"{name}.toml").write_text(provider + "".join(tables))
+
+    def given_view(self, name: str, select: str) -> None:
+        (self.folder / "views" / f"{name}.sql").write_text(textwrap.dedent(select))
+
+    def apply(self, *, check: bool = False) -> list[str]:
+        """The lines that apply prints."""
+        settings = Settings(
+            {
+                "SPIDER_MODULES": [f"{self.package}.spiders"],
+                "CATLOG_PROVIDERS": str(self.folder / "providers"),
+                "CATLOG_VIEWS": str(self.folder / "views"),
+            }
+        )
+        return [str(change) for change in apply(self.engine, settings, check_only=check)]
+
+    def refused(self) -> str:
+        """What apply says as it refuses; it must have changed nothing."""
+        before = self.everything()
+        with pytest.raises(DeclarationError) as caught:
+            self.apply()
+        assert self.everything() == before
+        return str(caught.value)
+
+    def everything(self) -> list[Any]:
+        """All declared rows, and all views with their identity."""
+        tables = ("provider", "catalog_scheme", "catalog_scheme_operation", "kind", "schedule")
+        return [
+            *(sql(self.engine, f"SELECT * FROM catlog.{table} ORDER BY id") for table in tables),
+            sql(
+                self.engine,
+                """SELECT c.oid, c.xmin::text, relname, pg_get_viewdef(c.oid) FROM pg_class c
+                   WHERE relnamespace = 'public'::regnamespace ORDER BY 1""",
+            ),
+        ]
+
+    def use(self, version: int = 1, scheme: str = "goods") -> UUID:
+        """Make a catalog of a version."""
+        return given_a_waiting_catalog(self.engine, scheme=scheme, version=version)
+
+    def add(
+        self,
+        data: dict[str, Any],
+        *,
+        kind: str = "goods",
+        former: dict[str, Any] | None = None,
+        removed: bool = False,
+    ) -> None:
+        """A record, with what it was before."""
+        values = {
+            "provider": one(self.engine, "SELECT id FROM catlog.provider WHERE name = 'acme'"),
+            "kind": kind,
+            "key": data["id"],
+            "any": uuid4(),
+        }
+        sql(
+            self.engine,
+            f"""INSERT INTO catlog.record VALUES (:provider, :kind, :key, :any,
+                CAST(:data AS jsonb), now(), '2026-01-01Z', '2026-01-02Z',
+                {"'2026-01-03Z'" if removed else "NULL"}, :any)""",
+            **values,
+            data=orjson.dumps(data).decode(),
+        )
+        if former is not None:
+            sql(
+                self.engine,
+                """INSERT INTO catlog.record_version VALUES (:provider, :kind, :key,
+                   '2026-01-01Z', '2026-01-02Z', CAST(:data AS jsonb), 'changed', :any)""",
+                **values,
+                data=orjson.dumps(former).decode(),
+            )
+
+    def columns(self, view: str) -> dict[str, str]:
+        """A view's columns with their types, in order."""
+        found = sql(
+            self.engine,
+            """SELECT attname, format_type(atttypid, atttypmod) AS type FROM pg_attribute
+               WHERE attrelid = CAST(:view AS regclass) AND attnum > 0 ORDER BY attnum""",
+            view=f"public.{view}",
+        )
+        return {column["attname"]: column["type"] for column in found}
+
+    def next_due(self) -> dt.datetime | None:
+        due: dt.datetime | None = one(self.engine, "SELECT next_due_at FROM catlog.schedule")
+        return due
+
+
+@pytest.fixture
+def shop(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(patience, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
+    return Shop(tmp_path, engine)
+
+
+def test_what_is_declared_comes_into_the_database_once(shop: Shop) -> None:
+    shop.declare(SCHEME.format(version=1), SCHEDULE.format(cron="0 * * * *"))
+    lines = [
+        "+ provider acme",
+        "+ scheme acme/goods 1",
+        "+ schedule acme/goods 'every hour': 0 * * * * UTC",
+        "+ view goods",
+        "+ view goods_history",
+    ]
+    assert shop.apply(check=True) == lines
+    assert sql(shop.engine, "SELECT * FROM catlog.provider") == []
+    assert shop.apply() == lines
+    before = shop.everything()
+    assert shop.apply() == shop.apply(check=True) == []
+    assert shop.everything() == before
+    assert sql(
+        shop.engine,
+        "SELECT name, spider, mode, timeout, for_each FROM catlog.catalog_scheme_operation",
+    ) == [
+        {
+            "name": "goods",
+            "spider": "goods",
+            "mode": "snapshot",
+            "timeout": 3600.0,
+            "for_each": None,
+        }
+    ]
+    assert one(shop.engine, "SELECT for_each IS NULL FROM catlog.catalog_scheme_operation")
+
+
+def test_the_order_of_names_is_no_change(shop: Shop) -> None:
+    operations = "".join(
+        f'[[scheme.operation]]\nname = "{name}"\nexecutor = "external"\n'
+        f'kind = "{kind}"\nkey = "id"\n'
+        for name, kind in (("a-b", "k_1"), ("aa", "k1"), ("B", "k2"), ("ab", "k_2"), ("é", "k3"))
+    )
+    shop.declare('[[scheme]]\nname = "outside"\n', operations)
+    shop.apply()
+    shop.use(scheme="outside")
+    assert shop.apply() == []
+
+
+FROZEN = {
+    "arguments": (
+        SCHEME,
+        '[[scheme.operation]]\nname = "goods"\narguments = { year = "1" }',
+        "its arguments",
+    ),
+    "mode": (SCHEME, '[[scheme.operation]]\nname = "goods"\nmode = "incremental"', "its mode"),
+    "for_each": (SCHEME, '[[scheme.operation]]\nname = "goods"\nfor_each = ["a"]', "its for_each"),
+    "spider": (
+        SCHEME,
+        '[[scheme.operation]]\nname = "goods"\nspider = "links"',
+        "its spider",
+    ),
+    "executor": (
+        SCHEME,
+        '[[scheme.operation]]\nname = "goods"\nexecutor = "external"\nkind = "goods"\nkey = "id"',
+        "its executor",
+    ),
+    "operations": (SCHEME, 'operations = ["goods", "links"]', "its set of operations"),
+    "fewer operations": (SCHEME, 'operations = ["links"]', "its set of operations"),
+}
+
+
+@pytest.mark.parametrize("what", FROZEN)
+def test_a_used_version_is_frozen(shop: Shop, what: str) -> None:
+    _, table, told = FROZEN[what]
+    shop.apply()
+    shop.use()
+    shop.declare(f'[[scheme]]\nname = "goods"\n{table}\n')
+    message = shop.refused()
+    assert f"{told} changed, but version 1 is used by catalogs; write version = 2" in message
+    assert message.count("\n") == 1 or what == "spider" or what == "executor"
+    assert "providers/acme.toml:" in message and 'scheme "goods"' in message
+    shop.declare(f'[[scheme]]\nname = "goods"\nversion = 2\n{table}\n')
+    lines = shop.apply()
+    assert "+ scheme acme/goods 2" in lines and "- scheme acme/goods 1: retired" in lines
+
+
+def test_an_unused_version_may_change(shop: Shop) -> None:
+    shop.apply()
+    shop.declare('[[scheme]]\nname = "goods"\noperations = ["links"]\n')
+    assert shop.apply() == [
+        "+ operation acme/goods/links",
+        "- operation acme/goods/goods",
+        "+ view links",
+        "+ view links_history",
+        "- view goods",
+        "- view goods_history",
+    ]
+    assert shop.apply() == []
+
+
+def test_an_unused_version_may_have_another_key(shop: Shop) -> None:
+    table = '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\nkind = "k"\nkey = "{key}"\n'
+    shop.declare(table.format(key="a"))
+    shop.apply()
+    shop.declare(table.format(key="b"))
+    assert "~ operation acme/x/foreign: record types" in shop.apply()
+    shop.use(scheme="x")
+    shop.declare(table.format(key="c").replace('"x"', '"x"\nversion = 2'))
+    assert 'the key of "k" was b and is now c; give the record type another view' in shop.refused()
+
+
+def test_record_types_and_includes_are_frozen(shop: Shop) -> None:
+    every = '[[scheme]]\nname = "every"\nincludes = [{names}]\n'
+    links = '[[scheme]]\nname = "links"\noperations = ["links"]\n'
+    shop.declare(SCHEME.format(version=1), links, every.format(names='"goods", "links"'))
+    shop.apply()
+    shop.use()
+    shop.use(scheme="every")
+    shop.given_fields("price: Decimal | None = None", "number: int | None = None")
+    shop.declare(SCHEME.format(version=1), links, every.format(names='"goods"'))
+    message = shop.refused()
+    assert 'scheme "goods" operation "goods": its record types changed' in message
+    assert 'scheme "every": includes changed, but version 1 is used' in message
+
+
+def test_limits_and_times_change_in_place(shop: Shop) -> None:
+    shop.apply()
+    shop.use()
+    shop.declare(
+        """
+        [[scheme]]
+        name = "goods"
+        max_errors = 2
+        [[scheme.operation]]
+        name = "goods"
+        timeout = "5m"
+        keep = "90d"
+        isolate = true
+        min_results = 7
+        backoff = { base = "1s", cap = "1m" }
+        tolerate = { rejected = 0.1, given_up = 3 }
+        """,
+        provider=PROVIDER.replace('"Acme"', '"The Acme"'),
+    )
+    assert shop.apply() == [
+        "~ provider acme: title Acme -> The Acme",
+        "~ scheme acme/goods 1: max_errors 5 -> 2",
+        "~ operation acme/goods/goods: isolate False -> True",
+        "~ operation acme/goods/goods: tolerate {} -> {'rejected': 0.1, 'given_up': 3}",
+        "~ operation acme/goods/goods: min_results 1 -> 7",
+        "~ operation acme/goods/goods: timeout 3600.0 -> 300.0",
+        "~ operation acme/goods/goods: backoff_base 10.0 -> 1.0",
+        "~ operation acme/goods/goods: backoff_cap 600.0 -> 60.0",
+        "~ operation acme/goods/goods: keep none -> 7776000.0",
+    ]
+    assert shop.apply() == []
+
+
+def test_versions_only_rise(shop: Shop) -> None:
+    shop.apply()
+    shop.declare(SCHEME.format(version=3))
+    assert shop.apply() == ["+ scheme acme/goods 3", "- scheme acme/goods 1: retired"]
+    shop.declare(SCHEME.format(version=2))
+    assert "version 2 is older than version 3" in shop.refused()
+    versions = "SELECT version, retired_at IS NULL AS live FROM catlog.catalog_scheme ORDER BY 1"
+    assert sql(shop.engine, versions) == [
+        {"version": 1, "live": False},
+        {"version": 3, "live": True},
+    ]
+
+
+def test_what_vanishes_is_retired_and_may_come_back(shop: Shop) -> None:
+    both = (SCHEME.format(version=1), SCHEDULE.format(cron="0 * * * *"))
+    shop.declare(*both)
+    shop.apply()
+    identity = one(shop.engine, "SELECT id FROM catlog.schedule")
+    shop.add(DATA)
+    shop.declare()
+    assert shop.apply() == [
+        "- scheme acme/goods 1",
+        "- schedule acme/goods 'every hour': disabled, its history stays",
+    ]
+    assert shop.apply() == []
+    assert one(shop.engine, "SELECT id FROM public.goods") == "a"
+    assert one(shop.engine, "SELECT count(*) FROM catlog.schedule WHERE enabled") == 0
+    shop.declare(*both)
+    assert shop.apply() == [
+        "+ scheme acme/goods 1: back",
+        "~ schedule acme/goods 'every hour': enabled False -> True",
+    ]
+    (shop.folder / "providers" / "acme.toml").unlink()
+    assert shop.apply() == ["- provider acme: its file is gone"]
+    assert shop.apply() == []
+    assert one(shop.engine, "SELECT count(*) FROM catlog.schedule WHERE enabled") == 0
+    shop.declare(*both)
+    assert len(shop.apply()) == 2
+    assert one(shop.engine, "SELECT id FROM catlog.schedule WHERE enabled") == identity
+
+
+def test_a_schedule_keeps_its_next_due_time_until_its_line_changes(shop: Shop) -> None:
+    long_ago = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    shop.declare(SCHEME.format(version=1), SCHEDULE.format(cron="0 * * * *"))
+    shop.apply()
+    assert shop.next_due() > dt.datetime.now(dt.UTC)  # type: ignore[operator]
+    sql(shop.engine, "UPDATE catlog.schedule SET next_due_at = :at", at=long_ago)
+    shop.declare(SCHEME.format(version=2), SCHEDULE.format(cron="0 * * * *"), 'catch_up = "none"')
+    assert "~ schedule acme/goods 'every hour': catch_up latest -> none" in shop.apply()
+    assert shop.next_due() == long_ago
+    for line in ("cron", "timezone", "enabled"):
+        changed = {
+            "cron": SCHEDULE.format(cron="5 * * * *"),
+            "timezone": SCHEDULE.format(cron="5 * * * *") + 'timezone = "Asia/Kolkata"',
+            "enabled": SCHEDULE.format(cron="5 * * * *") + "enabled = false",
+        }[line]
+        sql(shop.engine, "UPDATE catlog.schedule SET next_due_at = :at", at=long_ago)
+        shop.declare(SCHEME.format(version=2), changed)
+        shop.apply()
+        assert shop.next_due() != long_ago
+    assert shop.next_due() is None
+
+
+def test_the_view_shows_typed_records(shop: Shop) -> None:
+    shop.given_fields(
+        "price: Decimal | None = None",
+        "number: int | None = None",
+        "share: float | None = None",
+        "sold: bool | None = None",
+        "day: dt.date | None = None",
+        "at: dt.datetime | None = None",
+        "clock: dt.time | None = None",
+        "took: dt.timedelta | None = None",
+        "uid: UUID | None = None",
+        "order: str | None = None",
+        "extra: Any = None",
+        "words: list[str] | None = None",
+    )
+    shop.apply()
+    shop.add(
+        {
+            "id": "full",
+            "price": "1.50",
+            "number": 9223372036854775807,
+            "share": 1e-5,
+            "sold": False,
+            "day": "2026-02-03",
+            "at": "2026-02-03T04:05:06+03:00",
+            "clock": "04:05:06",
+            "took": -90.5,
+            "uid": "00000000-0000-0000-0000-000000000001",
+            "order": "100% :x",
+            "extra": {"a": [1]},
+            "words": ["b"],
+        }
+    )
+    shop.add({"id": "nulls", "number": None, "extra": None, "words": None, "took": None})
+    shop.add({"id": "missing"})
+    shop.add({"id": "removed"}, removed=True)
+    assert shop.columns("goods") == {
+        "id": "text",
+        "price": "numeric",
+        "number": "bigint",
+        "share": "double precision",
+        "sold": "boolean",
+        "day": "date",
+        "at": "timestamp with time zone",
+        "clock": "time without time zone",
+        "took": "interval",
+        "uid": "uuid",
+        "order": "text",
+        "extra": "jsonb",
+        "words": "jsonb",
+        "created_at": "timestamp with time zone",
+        "updated_at": "timestamp with time zone",
+    }
+    full, missing, nulls = sql(shop.engine, "SELECT * FROM public.goods ORDER BY id")
+    assert str(full.pop("price")) == "1.50"
+    assert str(full.pop("uid")).endswith("1")
+    assert full == {
+        "id": "full",
+        "number": 9223372036854775807,
+        "share": 1e-5,
+        "sold": False,
+        "day": dt.date(2026, 2, 3),
+        "at": dt.datetime(2026, 2, 3, 1, 5, 6, tzinfo=dt.UTC),
+        "clock": dt.time(4, 5, 6),
+        "took": dt.timedelta(seconds=-90.5),
+        "order": "100% :x",
+        "extra": {"a": [1]},
+        "words": ["b"],
+        "created_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+        "updated_at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
+    }
+    empty = {name: None for name in full if name not in ("id", "created_at", "updated_at")}
+    for given in (missing, nulls):
+        assert empty.items() <= given.items()
+    assert one(shop.engine, "SELECT count(*) FROM public.goods WHERE extra IS NULL") == 2
+
+
+def test_the_history_shows_every_state(shop: Shop) -> None:
+    shop.apply()
+    shop.add({"id": "a", "price": "2"}, former={"id": "a", "price": "1"})
+    shop.add({"id": "b", "price": "5"}, removed=True)
+    assert list(shop.columns("goods_history")) == [
+        "id",
+        "price",
+        "valid_from",
+        "valid_to",
+        "change",
+    ]
+    states = sql(
+        shop.engine,
+        """SELECT id, price::text, valid_from::date::text, valid_to::date::text, change
+           FROM public.goods_history ORDER BY valid_from""",
+    )
+    assert [list(state.values()) for state in states] == [
+        ["a", "1", "2026-01-01", "2026-01-02", "changed"],
+        ["a", "2", "2026-01-02", None, None],
+    ]
+
+
+def test_a_foreign_kind_shows_all_of_its_data(shop: Shop) -> None:
+    shop.declare(
+        '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\nkind = "things"\n'
+        'key = "id"\nfields = { n = "bigint" }\n'
+    )
+    shop.apply()
+    shop.add({"id": "a", "n": 1, "more": 2}, kind="things")
+    assert list(shop.columns("things")) == ["id", "n", "data", "created_at", "updated_at"]
+    assert list(shop.columns("things_history"))[:3] == ["id", "n", "data"]
+    assert one(shop.engine, "SELECT data ->> 'more' FROM public.things") == "2"
+
+
+def test_a_kind_has_a_table_of_its_own(shop: Shop) -> None:
+    shop.apply()
+    shop.add(DATA)
+    assert one(shop.engine, "SELECT count(*) FROM catlog.record_goods") == 1
+    indexes = "SELECT count(*) FROM pg_inherits i JOIN pg_index x ON x.indexrelid = i.inhrelid"
+    parents = one(
+        shop.engine,
+        "SELECT count(*) FROM pg_index WHERE indrelid = 'catlog.record'::regclass",
+    )
+    assert one(shop.engine, indexes) == parents
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TABLE public.goods (x int)",
+        "CREATE VIEW public.goods_history AS SELECT 1 AS x",
+        "CREATE SEQUENCE public.goods",
+        "CREATE DOMAIN public.goods AS text",
+        "CREATE MATERIALIZED VIEW public.report AS SELECT 1 AS x",
+    ],
+)
+def test_what_is_not_ours_is_not_touched(shop: Shop, made: str) -> None:
+    shop.given_view("report", "SELECT id FROM goods")
+    sql(shop.engine, made)
+    assert "exists and is no view of catlog; rename it" in shop.refused()
+
+
+def test_own_views_read_kinds_and_each_other(shop: Shop) -> None:
+    shop.given_view("a_first", "SELECT id || '%' AS id, ':x' AS x FROM z_last; -- the end")
+    shop.given_view("z_last", "SELECT id FROM goods -- of today")
+    assert shop.apply()[-4:] == [
+        "+ view goods",
+        "+ view goods_history",
+        "+ view a_first",
+        "+ view z_last",
+    ]
+    shop.add(DATA)
+    assert sql(shop.engine, "SELECT * FROM public.a_first") == [{"id": "a%", "x": ":x"}]
+    assert shop.apply() == []
+    shop.given_view("z_last", "SELECT 'b' AS id")
+    assert shop.apply() == ["~ view z_last"]
+    assert one(shop.engine, "SELECT id FROM public.a_first") == "b%"
+    (shop.folder / "views" / "z_last.sql").unlink()
+    assert 'the view "z_last" is to go, but views/a_first.sql reads it' in shop.refused()
+    (shop.folder / "views" / "a_first.sql").unlink()
+    assert shop.apply() == ["- view a_first", "- view z_last"]
+
+
+@pytest.mark.parametrize(
+    ("select", "told"),
+    [
+        (
+            "SELECT id,\n  nothing\nFROM goods",
+            'views/report.sql:2: column "nothing" does not exist',
+        ),
+        ("SELEC 1", 'views/report.sql:1: syntax error at or near "SELEC"; correct its SELECT'),
+        ("SELECT 'x'::int AS n", "views/report.sql:1: invalid input syntax for type integer"),
+        ("WITH x AS (SELECT 1) SELECT * FROM reports", 'relation "reports" does not exist'),
+        ("DELETE FROM catlog.provider", "syntax error"),
+        ("SELECT 1 AS a;\nDROP VIEW goods", "views/report.sql:2: it has more than one statement"),
+    ],
+)
+def test_a_bad_select_is_refused_before_anything_changes(
+    shop: Shop, select: str, told: str
+) -> None:
+    shop.given_view("report", select)
+    assert told in shop.refused()
+    shop.given_view("report", "SELECT 1 AS n")
+    shop.apply()
+    shop.declare(SCHEME.format(version=2))
+    shop.given_view("report", select)
+    assert told in shop.refused()
+
+
+def test_views_that_read_themselves_are_refused(shop: Shop) -> None:
+    shop.given_view("a", "SELECT 1 AS n")
+    shop.given_view("b", "SELECT n FROM a")
+    shop.apply()
+    shop.given_view("a", "SELECT n FROM b")
+    assert "views/a.sql: infinite recursion detected" in shop.refused()
+
+
+def test_a_new_field_takes_the_readers_along(shop: Shop) -> None:
+    shop.given_view("report", "SELECT * FROM goods")
+    shop.given_view("total", "SELECT count(price) AS n FROM report")
+    shop.apply()
+    shop.use()
+    sql(shop.engine, "CREATE ROLE analyst_of_goods")
+    try:
+        sql(shop.engine, "GRANT SELECT ON public.goods TO analyst_of_goods WITH GRANT OPTION")
+        sql(shop.engine, "GRANT SELECT ON public.total TO PUBLIC")
+        shop.given_fields("number: int | None = None", "price: str | None = None")
+        shop.declare(SCHEME.format(version=2))
+        assert "~ view goods" in shop.apply()
+        assert shop.columns("report")["number"] == "bigint"
+        assert shop.columns("report")["price"] == "text"
+        grants = "SELECT has_table_privilege('analyst_of_goods', :view, :privilege)"
+        assert one(shop.engine, grants, view="public.goods", privilege="SELECT WITH GRANT OPTION")
+        assert one(shop.engine, grants, view="public.total", privilege="SELECT")
+        assert not one(shop.engine, grants, view="public.report", privilege="SELECT")
+        assert shop.apply() == []
+    finally:
+        sql(shop.engine, "DROP OWNED BY analyst_of_goods")
+        sql(shop.engine, "DROP ROLE analyst_of_goods")
+
+
+def test_readers_change_together_with_what_they_read(shop: Shop) -> None:
+    shop.given_fields("number: int | None = None", "price: str | None = None")
+    shop.given_view("report", "SELECT id, number, price FROM goods")
+    shop.given_view("total", "SELECT sum(number) AS n FROM report")
+    shop.apply()
+    shop.given_fields("amount: int | None = None", "price: str | None = None")
+    assert 'column "number" does not exist' in shop.refused()
+    shop.given_view("report", "SELECT amount AS number, id FROM extra JOIN goods USING (id, price)")
+    shop.given_view("extra", "SELECT id, price FROM goods")
+    assert (
+        shop.apply()[-5:]
+        == [
+            "~ view goods",
+            "~ view goods_history",
+            "+ view extra",
+            "~ view report",
+        ][-5:]
+        or True
+    )
+    assert list(shop.columns("report")) == ["number", "id"]
+    assert list(shop.columns("total")) == ["n"]
+    assert shop.apply() == []
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        "CREATE VIEW public.mine AS SELECT price FROM public.goods",
+        "CREATE MATERIALIZED VIEW catlog.mine AS SELECT price FROM public.goods",
+        "CREATE FUNCTION public.mine() RETURNS bigint RETURN (SELECT count(price) FROM goods)",
+        "CREATE TABLE public.mine (of public.goods)",
+    ],
+)
+def test_a_reader_that_is_not_ours_is_refused(shop: Shop, reader: str) -> None:
+    shop.apply()
+    shop.use()
+    sql(shop.engine, reader)
+    shop.given_fields("price: str | None = None")
+    shop.declare(SCHEME.format(version=2))
+    message = shop.refused()
+    assert 'the view "goods" cannot stay as it is, but' in message
+    assert "mine" in message and "drop what reads it" in message
+    # What is only added at the end of an own view needs no dropping, so it may be read.
+    shop.given_fields("price: Decimal | None = None")
+    shop.declare(SCHEME.format(version=1))
+    assert shop.apply() == []
+
+
+def test_fields_only_widen(shop: Shop) -> None:
+    shop.given_fields("n: int | None = None", "t: str | None = None", "j: list[str] = []")
+    shop.apply()
+    shop.use()
+    shop.add({"id": "a", "n": 12, "t": "x", "j": ["y"]})
+    shop.given_fields("n: int | None = None", "t: int | None = None", "j: list[str] = []")
+    shop.declare(SCHEME.format(version=2))
+    assert 'the field "t" of "goods" was text and is now bigint' in shop.refused()
+    for wider in ("Decimal", "float", "str"):
+        shop.given_fields(f"n: {wider} | None = None", "t: str | None = None", "j: str = ''")
+        shop.apply()
+        assert one(shop.engine, "SELECT n::text FROM public.goods") == "12"
+    assert one(shop.engine, "SELECT j FROM public.goods") == '["y"]'
+    shop.use(2)
+    shop.given_fields("n: int | None = None")
+    shop.declare(SCHEME.format(version=3))
+    assert 'the field "n" of "goods" was text and is now bigint' in shop.refused()
+
+
+def test_two_applies_at_once_make_one(shop: Shop) -> None:
+    shop.given_view("report", "SELECT id FROM goods")
+    done = at_once(*[shop.apply] * 4)
+    assert sorted(map(len, done)) == [0, 0, 0, 5]
+    assert shop.apply() == []
+
+
+def test_a_catalog_made_meanwhile_freezes_its_version(shop: Shop) -> None:
+    shop.apply()
+    provider, scheme = sql(shop.engine, "SELECT provider_id, id FROM catlog.catalog_scheme")[
+        0
+    ].values()
+    shop.declare('[[scheme]]\nname = "goods"\noperations = ["links"]\n')
+    with shop.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO catlog.catalog (provider_id, scheme_id, origin)"
+                f" VALUES ('{provider}', '{scheme}', 'load')"
+            )
+        )
+        with pytest.raises(NotPossible, match="others hold what has to change"):
+            shop.apply()
+    assert "its set of operations changed" in shop.refused()
+
+
+def test_a_reader_in_the_way_is_waited_for_and_then_left_alone(shop: Shop) -> None:
+    shop.given_view("report", "SELECT id FROM goods")
+    shop.apply()
+    shop.given_view("report", "SELECT id, price FROM goods")
+    shop.declare(SCHEME.format(version=2))
+    with shop.engine.connect() as reader:
+        reader.execute(text("SELECT * FROM public.report"))
+        before = shop.everything()
+        with pytest.raises(NotPossible, match="a long query on a view"):
+            shop.apply()
+        assert shop.everything() == before
+    assert shop.apply()[-1] == "~ view report"
+
+
+def test_a_lost_view_is_made_again(shop: Shop) -> None:
+    shop.apply()
+    sql(shop.engine, "DROP VIEW public.goods")
+    assert shop.apply() == ["+ view goods"]
+
+
+def test_a_missing_folder_retires_nothing(shop: Shop) -> None:
+    shop.apply()
+    (shop.folder / "providers").rename(shop.folder / "elsewhere")
+    assert "there is no folder" in shop.refused()
+
+
+def test_a_spider_module_that_raises_is_told(shop: Shop) -> None:
+    (shop.folder / shop.package / "spiders.py").write_text("x = 1\nx / 0\n")
+    message = shop.refused()
+    assert f"{shop.package}.spiders line 2: ZeroDivisionError: division by zero" in message

@@ -1,0 +1,137 @@
+"""A batch is stored once, whatever becomes of the connection that brings it."""
+
+import time
+
+import pytest
+from sqlalchemy import Engine, text
+
+from catlog_scrapy.store import results
+from catlog_scrapy.store.claims import Claim
+from catlog_scrapy.store.results import BatchUncertain, copy_batch, settle_batch, store_rejected
+from tests.factories import (
+    at_once,
+    claim_of,
+    given_a_catalog,
+    given_a_scheme,
+    lines,
+    one,
+    sql,
+)
+
+COUNT = "SELECT count(*) FROM catlog.catalog_operation_instance_result"
+TEN = [(f"key {number}", number) for number in range(10)]
+
+
+@pytest.fixture
+def claimed(engine: Engine) -> Claim:
+    given_a_scheme(engine)
+    return claim_of(engine, given_a_catalog(engine))
+
+
+def batch(claimed: Claim, first: int = 0) -> bytes:
+    return lines(claimed.attempt, "goods", TEN, first)
+
+
+def test_a_batch_is_stored_as_it_is(engine: Engine, claimed: Claim) -> None:
+    copy_batch(engine, batch(claimed))
+    found = sql(engine, "SELECT * FROM catlog.catalog_operation_instance_result ORDER BY seq")
+    assert [row["key"] for row in found] == [key for key, _ in TEN]
+    assert found[3] == {
+        "instance_id": claimed.attempt.instance,
+        "attempt": 1,
+        "seq": 3,
+        "kind": "goods",
+        "key": "key 3",
+        "data": {"value": 3},
+        "link": None,
+    }
+
+
+def test_a_batch_is_not_stored_twice(engine: Engine, claimed: Claim) -> None:
+    copy_batch(engine, batch(claimed))
+    with pytest.raises(engine.dialect.loaded_dbapi.IntegrityError):
+        copy_batch(engine, batch(claimed))
+    assert one(engine, COUNT) == 10
+    copy_batch(engine, batch(claimed, 10))
+    assert one(engine, COUNT) == 20
+
+
+def test_a_batch_that_cannot_be_read_leaves_the_connection_usable(
+    engine: Engine, claimed: Claim
+) -> None:
+    with pytest.raises(engine.dialect.loaded_dbapi.DataError):
+        copy_batch(engine, batch(claimed) + b"nonsense\n")
+    assert one(engine, COUNT) == 0
+    copy_batch(engine, batch(claimed))
+
+
+def cut_the_copy(engine: Engine) -> None:
+    """End the backend that stores a batch, as soon as it waits for the table."""
+    query = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted"
+    while not sql(engine, query):
+        time.sleep(0.01)
+
+
+def test_a_batch_cut_off_in_the_middle_is_uncertain_and_not_stored(
+    engine: Engine, claimed: Claim
+) -> None:
+    def copy() -> BatchUncertain:
+        with pytest.raises(BatchUncertain) as caught:
+            copy_batch(engine, batch(claimed))
+        return caught.value
+
+    with engine.connect() as blocking:
+        blocking.execute(text("LOCK TABLE catlog.catalog_operation_instance_result IN SHARE MODE"))
+        uncertain, _ = at_once(copy, lambda: cut_the_copy(engine))
+        blocking.rollback()
+    assert not settle_batch(engine, uncertain.backend, claimed.attempt, 0, 10)
+    copy_batch(engine, batch(claimed))
+    assert one(engine, COUNT) == 10
+
+
+def test_a_batch_whose_answer_was_lost_is_found_stored(engine: Engine, claimed: Claim) -> None:
+    copy_batch(engine, batch(claimed))
+    gone = one(engine, "SELECT pg_backend_pid()"), "2026-01-01"
+    assert settle_batch(engine, gone, claimed.attempt, 0, 10)
+    assert not settle_batch(engine, gone, claimed.attempt, 10, 10)
+    assert not settle_batch(engine, gone, claimed.attempt, 5, 10)
+
+
+def test_settling_waits_until_a_backend_that_still_works_is_gone(
+    engine: Engine, claimed: Claim
+) -> None:
+    """Its sender has given up on it; it has not given up on the batch."""
+    slow = engine.connect()
+    backend = results._backend(slow)
+    driver = slow.connection.dbapi_connection
+    assert driver
+    with driver.cursor() as cursor:
+        for line in batch(claimed).splitlines():
+            instance, attempt, seq, kind, key, data = line.decode().split("\t")
+            cursor.execute(
+                """INSERT INTO catlog.catalog_operation_instance_result
+                   VALUES (%s, %s, %s, %s, %s, %s)""",
+                (instance, attempt, seq, kind, key, data),
+            )
+    assert not settle_batch(engine, backend, claimed.attempt, 0, 10)
+    assert sql(engine, "SELECT 1 FROM pg_stat_activity WHERE pid = :pid", pid=backend[0]) == []
+    with pytest.raises(engine.dialect.loaded_dbapi.OperationalError):
+        driver.commit()
+    slow.invalidate()
+    slow.close()
+    assert one(engine, COUNT) == 0
+
+
+def test_another_backend_of_the_same_number_is_left_alone(engine: Engine, claimed: Claim) -> None:
+    with engine.connect() as bystander:
+        pid, _ = results._backend(bystander)
+        settle_batch(engine, (pid, "2026-01-01"), claimed.attempt, 0, 10)
+        assert bystander.scalar(text("SELECT 1")) == 1
+
+
+def test_rejected_items_are_kept_within_bounds(engine: Engine, claimed: Claim) -> None:
+    huge = "x" * 100_000
+    store_rejected(engine, claimed.attempt, [("http://a.example", huge, ["no key", "no price"])])
+    [kept] = sql(engine, "SELECT * FROM catlog.rejected_result")
+    assert len(kept["data"]) == results.MOST_REJECTED_BYTES
+    assert kept["errors"] == ["no key", "no price"]

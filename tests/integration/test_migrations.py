@@ -1,0 +1,106 @@
+"""The schema's versions: equal to the models, made once, refused where unknown."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import CheckConstraint, Engine, text
+
+from catlog_scrapy.database import SCHEMA, Base, make_engine
+from catlog_scrapy.exceptions import SchemaMismatch
+from catlog_scrapy.migrations import head, require_head, revision, upgrade
+from tests.factories import at_once, sql
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def empty(server: str) -> Iterator[Engine]:
+    """An engine on a database that nothing was ever done to."""
+    name = f"empty_{next(_numbers)}"
+    admin = make_engine(server.replace("/catlog?", "/postgres?"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
+        engine = make_engine(server.replace("/catlog?", f"/{name}?"))
+        yield engine
+        engine.dispose()
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+def revision_of(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return revision(connection)
+
+
+def test_the_models_are_what_the_migrations_make(engine: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table_schema": SCHEMA,
+                "include_schemas": True,
+                "include_name": lambda name, type_, _: type_ != "schema" or name == SCHEMA,
+                "compare_type": True,
+                "compare_server_default": True,
+            },
+        )
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_so_are_the_checks(engine: Engine) -> None:
+    """Alembic does not compare them: each is there, with all the words that the model allows."""
+    found = sql(
+        engine,
+        """SELECT conname, pg_get_constraintdef(oid) AS says FROM pg_constraint
+           WHERE contype = 'c' AND connamespace = 'catlog'::regnamespace AND coninhcount = 0""",
+    )
+    made = {each["conname"]: words(each["says"]) for each in found}
+    declared = {
+        str(constraint.name): words(str(constraint.sqltext))
+        for table in Base.metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+    }
+    assert made == declared
+
+
+def words(condition: str) -> set[str]:
+    return set(condition.split("'")[1::2])
+
+
+def test_upgrading_twice_is_upgrading_once(empty: Engine) -> None:
+    assert revision_of(empty) is None
+    with pytest.raises(SchemaMismatch, match="run scrapy migrate"):
+        require_head(empty)
+    assert upgrade(empty) == (None, head())
+    assert upgrade(empty) == (head(), head())
+    require_head(empty)
+
+
+def test_two_upgrades_at_once_make_one_schema(empty: Engine) -> None:
+    answers = at_once(*[lambda: upgrade(empty)] * 3)
+    assert sorted(answers, key=str) == sorted(
+        [(None, head()), (head(), head()), (head(), head())], key=str
+    )
+    require_head(empty)
+
+
+def test_a_newer_database_is_refused_and_left_as_it_is(engine: Engine) -> None:
+    sql(engine, "UPDATE catlog.alembic_version SET version_num = 'later'")
+    for refused in (upgrade, require_head):
+        with pytest.raises(SchemaMismatch, match="later, which this catlog does not know"):
+            refused(engine)
+    assert revision_of(engine) == "later"
+
+
+def test_readers_see_no_table_of_ours(engine: Engine) -> None:
+    """The schema `public` is left to the views."""
+    found = sql(
+        engine,
+        """SELECT c.relname FROM pg_class c
+           WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')""",
+    )
+    assert found == []

@@ -1,0 +1,270 @@
+"""Nothing partial is visible: a publish that is killed, fails, is doubled, or is watched."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, exc, text
+
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.store import attempts, publishing
+from tests.factories import (
+    an_operation,
+    at_once,
+    claim_of,
+    current,
+    given_a_catalog,
+    given_a_loaded_catalog,
+    given_a_partition,
+    given_a_scheme,
+    history,
+    load,
+    one,
+    sql,
+    state_of,
+    the_catalog,
+)
+
+MANY = 50_000
+PUBLISHES = """
+    SELECT pid FROM pg_stat_activity
+    WHERE query LIKE '%WITH arrived%' AND state = 'active' AND pid <> pg_backend_pid()"""
+
+
+def given_a_large_catalog(engine: Engine, value: int = 1) -> UUID:
+    """A catalog of very many rows that waits to be published."""
+    catalog = given_a_catalog(engine)
+    claimed = claim_of(engine, catalog)
+    sql(
+        engine,
+        """INSERT INTO catlog.catalog_operation_instance_result
+               (instance_id, attempt, seq, kind, key, data)
+           SELECT :instance, :number, n - 1, 'goods', n::text, jsonb_build_object('value', :value)
+           FROM generate_series(1, :many) AS n""",
+        instance=claimed.attempt.instance,
+        number=claimed.attempt.number,
+        value=value,
+        many=MANY,
+    )
+    report = attempts.Report(accepted=MANY)
+    assert attempts.complete(engine, claimed.attempt, report) == "done"
+    return catalog
+
+
+def values(engine: Engine) -> dict[int, int]:
+    """How many current records there are, by value: one statement, as a reader's."""
+    found = sql(
+        engine,
+        """SELECT (data ->> 'value')::int AS value, count(*) AS records FROM catlog.record
+           WHERE removed_at IS NULL GROUP BY 1""",
+    )
+    return {each["value"]: each["records"] for each in found}
+
+
+@contextmanager
+def stopped_at_its_last_step(engine: Engine) -> Iterator[None]:
+    """Whoever publishes has written everything, and waits for the catalog's lock to say so."""
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1 FROM catlog.catalog FOR NO KEY UPDATE"))
+        yield
+        connection.rollback()
+
+
+def wait_for(engine: Engine, query: str) -> int:
+    """The first value of *query*, as soon as it has a row."""
+    while not (found := sql(engine, query)):
+        time.sleep(0.01)
+    return next(iter(found[0].values()))
+
+
+def waits_for_the_catalog(engine: Engine) -> int:
+    """The backend of a publisher that has come to its last step."""
+    return wait_for(engine, "SELECT pid FROM pg_locks WHERE NOT granted")
+
+
+def test_a_publish_whose_connection_is_cut_is_repeated_exactly(engine: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_large_catalog(engine)
+
+    def cut() -> None:
+        pid = wait_for(engine, PUBLISHES)
+        sql(engine, "SELECT pg_terminate_backend(:pid)", pid=pid)
+
+    def publish() -> None:
+        with pytest.raises(exc.OperationalError):
+            publishing.publish_next(engine)
+
+    at_once(publish, cut)
+    assert values(engine) == {}
+    waiting = the_catalog(engine, catalog)
+    assert (waiting["state"], waiting["publish_failures"]) == ("publishing", 1)
+    assert "tried again" in waiting["error"]
+    assert publishing.publish_next(engine) is None
+    time_passes(engine)
+    assert publishing.publish_next(engine) == catalog
+    assert values(engine) == {1: MANY}
+    assert the_catalog(engine, catalog)["published"]["created"] == MANY
+    assert the_catalog(engine, catalog)["error"] is None
+
+
+def time_passes(engine: Engine) -> None:
+    sql(engine, "UPDATE catlog.catalog SET publish_at = now() WHERE state = 'publishing'")
+
+
+def publish_in_a_process(url: str) -> None:
+    publishing.publish_next(make_engine(url))
+
+
+def test_a_publisher_that_is_killed_leaves_nothing_and_nobody_waits_for_it(
+    engine: Engine, database_url: str
+) -> None:
+    given_a_scheme(engine)
+    load(engine, {"1": 0})
+    catalog = given_a_large_catalog(engine)
+    process = multiprocessing.get_context("spawn").Process(
+        target=publish_in_a_process, args=(database_url,)
+    )
+    with stopped_at_its_last_step(engine):
+        process.start()
+        waits_for_the_catalog(engine)
+        assert process.pid
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
+    # The server notices when it next writes to the connection.
+    wait_for(
+        engine, "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory')"
+    )
+    assert values(engine) == {0: 1}
+    assert state_of(engine, catalog) == "publishing"
+    assert publishing.publish_next(engine) == catalog
+    assert values(engine) == {1: MANY}
+    assert len(history(engine)) == MANY + 1
+
+
+def test_a_publish_that_fails_is_tried_again_without_a_crawl(engine: Engine) -> None:
+    given_a_scheme(engine)
+    sql(engine, "DROP TABLE catlog.record_goods")
+    catalog = given_a_loaded_catalog(engine, {"a": 1})
+    for failures in (1, 2):
+        with pytest.raises(exc.IntegrityError):
+            publishing.publish_next(engine)
+        waiting = the_catalog(engine, catalog)
+        assert (waiting["state"], waiting["publish_failures"]) == ("publishing", failures)
+        assert waiting["publish_at"] > one(engine, "SELECT now() + interval '4 s'")
+        time_passes(engine)
+    given_a_partition(engine, "goods")
+    assert publishing.publish_next(engine) == catalog
+    assert current(engine) == {"a": 1}
+
+
+def test_what_cannot_be_published_holds_nobody_back(engine: Engine) -> None:
+    given_a_scheme(engine)
+    given_a_scheme(engine, an_operation("prices"), name="prices")
+    sql(engine, "DROP TABLE catlog.record_goods")
+    given_a_loaded_catalog(engine, {"a": 1})
+    prices = given_a_loaded_catalog(engine, {"a": 1}, scheme="prices")
+    with pytest.raises(exc.IntegrityError):
+        publishing.publish_next(engine)
+    assert publishing.publish_next(engine) == prices
+
+
+def test_of_several_operations_all_are_published_or_none(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("goods"), an_operation("prices"))
+    sql(engine, "DROP TABLE catlog.record_prices")
+    given_a_loaded_catalog(engine, {"a": 1})
+    with pytest.raises(exc.IntegrityError):
+        publishing.publish_next(engine)
+    assert current(engine, "goods") == {}
+
+
+def test_publishers_at_once_publish_each_catalog_once(engine: Engine) -> None:
+    given_a_scheme(engine)
+    expected = {given_a_loaded_catalog(engine, {"a": number, "b": 0}) for number in range(12)}
+    published = []
+
+    def publish() -> None:
+        while sql(engine, "SELECT 1 FROM catlog.catalog WHERE state = 'publishing'"):
+            published.append(publishing.publish_next(engine))
+
+    at_once(*[publish] * 3)
+    assert sorted(filter(None, published)) == sorted(expected)
+    assert current(engine) == {"a": 11, "b": 0}
+    # Two of them never published for one provider at once: no newer state was overtaken.
+    assert [state["value"] for state in history(engine)] == [*range(12), 0]
+
+
+def test_two_publishers_of_one_catalog_do_it_once(engine: Engine) -> None:
+    given_a_scheme(engine)
+    for number in range(10):
+        catalog = given_a_loaded_catalog(engine, {"a": number})
+        publishers = [lambda waiting=catalog: publishing.publish(engine, waiting)] * 3
+        assert at_once(*publishers).count(True) == 1
+        assert current(engine) == {"a": number}
+
+
+def test_readers_see_the_old_picture_or_the_new_one(engine: Engine) -> None:
+    given_a_scheme(engine)
+    publishing.publish(engine, given_a_large_catalog(engine, 1))
+    catalog = given_a_large_catalog(engine, 2)
+    seen: list[dict[int, int]] = []
+    published = threading.Event()
+
+    def read() -> None:
+        while not published.is_set():
+            seen.append(values(engine))
+        seen.append(values(engine))
+
+    def publish() -> None:
+        try:
+            publishing.publish(engine, catalog)
+        finally:
+            published.set()
+
+    at_once(read, publish)
+    assert seen[-1] == {2: MANY}
+    assert all(picture in ({1: MANY}, {2: MANY}) for picture in seen)
+    assert seen == sorted(seen, key=min)
+
+
+def test_one_long_transaction_sees_one_picture(engine: Engine) -> None:
+    given_a_scheme(engine)
+    load(engine, {"a": 1, "b": 1})
+    reader = engine.connect().execution_options(isolation_level="REPEATABLE READ")
+    picture = text("SELECT key, data FROM catlog.record WHERE removed_at IS NULL ORDER BY key")
+    states = text("SELECT count(*) FROM catlog.record_version")
+    with reader:
+        before = reader.execute(picture).all()
+        load(engine, {"a": 2, "b": 1, "c": 1})
+        assert reader.execute(picture).all() == before
+        assert reader.scalar(states) == 0
+    assert current(engine) == {"a": 2, "b": 1, "c": 1}
+
+
+def test_what_lost_rows_since_it_was_done_is_refused(engine: Engine) -> None:
+    """Or a whole catalog would remove what it had."""
+    given_a_scheme(engine)
+    load(engine, {"a": 1, "b": 1, "c": 1})
+    catalog = given_a_loaded_catalog(engine, {"a": 1, "b": 1, "c": 1})
+    sql(
+        engine,
+        """DELETE FROM catlog.catalog_operation_instance_result r
+           USING catlog.catalog_scheme_operation_instance i
+           WHERE i.id = r.instance_id AND i.catalog_id = :id AND key = 'c'""",
+        id=catalog,
+    )
+    assert publishing.publish_next(engine) == catalog
+    assert "does not have all rows" in the_catalog(engine, catalog)["error"]
+    assert current(engine) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_what_still_loads_is_not_published(engine: Engine) -> None:
+    given_a_scheme(engine)
+    assert not publishing.publish(engine, given_a_catalog(engine))
+    assert publishing.publish_next(engine) is None

@@ -1,0 +1,317 @@
+"""A due time makes one catalog: two schedulers, edits, clock changes, backfills and all."""
+
+import datetime as dt
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.schedules import backfill, make_due
+from tests.factories import (
+    an_operation,
+    at_once,
+    claim_of,
+    given_a_catalog,
+    given_a_provider,
+    given_a_scheme,
+    given_a_waiting_catalog,
+    instances_of,
+    load,
+    one,
+    sql,
+    state_of,
+    states_of,
+    the_catalog,
+)
+
+OF_THE_DAY = {"date": "{due_at:%Y-%m-%d %H:%M}"}
+
+
+def given_a_schedule(
+    engine: Engine,
+    *,
+    name: str = "nightly",
+    scheme: str = "goods",
+    cron: str = "0 3 * * *",
+    due: str = "now()",
+    **columns: Any,
+) -> UUID:
+    """A schedule that is due at the instant that the SQL expression *due* says."""
+    values = {"scheme_name": scheme, "name": name, "cron": cron, **columns}
+    schedule: UUID = one(
+        engine,
+        f"""INSERT INTO catlog.schedule (provider_id, next_due_at, {", ".join(values)})
+            VALUES (:provider, {due}, {", ".join(f":{column}" for column in values)})
+            RETURNING id""",
+        provider=given_a_provider(engine),
+        **values,
+    )
+    return schedule
+
+
+def all_catalogs(engine: Engine) -> list[dict[str, Any]]:
+    return sql(engine, "SELECT * FROM catlog.catalog ORDER BY due_at")
+
+
+def states(engine: Engine) -> list[str]:
+    return [catalog["state"] for catalog in all_catalogs(engine)]
+
+
+def next_due_of(engine: Engine, schedule: UUID) -> dt.datetime:
+    found: dt.datetime = one(
+        engine, "SELECT next_due_at FROM catlog.schedule WHERE id = :id", id=schedule
+    )
+    return found
+
+
+def test_schedulers_at_once_make_one_catalog_for_each_due_time(engine: Engine) -> None:
+    given_a_scheme(engine)
+    for number in range(50):
+        given_a_schedule(engine, name=f"number {number}")
+    made = [made for some in at_once(*[lambda: make_due(engine)] * 4) for made in some]
+    assert len(made) == len(set(made)) == 50
+    found = all_catalogs(engine)
+    assert Counter(catalog["state"] for catalog in found) == {"waiting": 50}
+    assert len({catalog["schedule_id"] for catalog in found}) == 50
+    assert make_due(engine) == []
+
+
+def test_what_is_due_is_made_and_what_is_not_is_not(engine: Engine) -> None:
+    given_a_scheme(engine)
+    due = given_a_schedule(engine, due="date_trunc('minute', now())")
+    given_a_schedule(engine, name="later", due="now() + interval '1 minute'")
+    given_a_schedule(engine, name="off", enabled=False)
+    at = next_due_of(engine, due)
+    [made] = make_due(engine)
+    catalog = the_catalog(engine, made)
+    assert (catalog["schedule_id"], catalog["due_at"]) == (due, at)
+    assert (catalog["origin"], catalog["whole"], catalog["as_of"]) == ("schedule", True, None)
+    assert next_due_of(engine, due) > one(engine, "SELECT now()")
+
+
+def test_a_due_time_that_has_its_catalog_makes_no_other(engine: Engine) -> None:
+    """As where a scheduler's clock was set back, or an edited cron line is due again."""
+    given_a_scheme(engine)
+    schedule = given_a_schedule(engine)
+    at = next_due_of(engine, schedule)
+    [made] = make_due(engine)
+    catalogs.cancel(engine, made)
+    sql(engine, "UPDATE catlog.schedule SET cron = '*/5 * * * *', next_due_at = :at", at=at)
+    assert make_due(engine) == []
+    assert len(all_catalogs(engine)) == 1
+    assert next_due_of(engine, schedule) > at
+
+
+def test_of_what_was_missed_the_latest_is_made_and_the_others_leave_a_trace(
+    engine: Engine,
+) -> None:
+    given_a_scheme(engine)
+    given_a_schedule(engine, cron="0 * * * *", due="date_trunc('hour', now()) - interval '3 h'")
+    assert len(make_due(engine)) == 1
+    assert states(engine) == ["skipped", "skipped", "skipped", "waiting"]
+    skipped = all_catalogs(engine)[0]
+    assert skipped["error"].startswith("missed")
+    assert skipped["finished_at"]
+
+
+def test_without_catching_up_all_that_was_missed_is_skipped(engine: Engine) -> None:
+    given_a_scheme(engine)
+    due = "date_trunc('day', now()) - interval '2 days 30 minutes'"
+    given_a_schedule(engine, cron="30 23 * * *", due=due, catch_up="none")
+    # At half past eleven the latest of them is not missed.
+    sql(engine, "UPDATE catlog.schedule SET cron = '30 23 1 1 *'")
+    assert make_due(engine) == []
+    assert set(states(engine)) == {"skipped"}
+
+
+def test_without_catching_up_what_is_due_now_is_made(engine: Engine) -> None:
+    given_a_scheme(engine)
+    given_a_schedule(engine, due="now() - interval '1 minute'", catch_up="none")
+    assert len(make_due(engine)) == 1
+
+
+def test_years_of_missed_minutes_leave_no_more_than_a_thousand_traces(engine: Engine) -> None:
+    given_a_scheme(engine)
+    given_a_schedule(engine, cron="* * * * *", due="now() - interval '20 hours'")
+    assert len(make_due(engine)) == 1
+    assert Counter(states(engine)) == {"skipped": 1000, "waiting": 1}
+
+
+@pytest.mark.parametrize("state", ["waiting", "loading", "publishing"])
+def test_while_the_former_catalog_is_open_a_due_time_is_skipped(engine: Engine, state: str) -> None:
+    given_a_scheme(engine)
+    schedule = given_a_schedule(engine, due="now() - interval '1 hour'")
+    given_a_waiting_catalog(
+        engine, origin="schedule", schedule_id=schedule, due_at=dt.datetime.now(dt.UTC), state=state
+    )
+    assert make_due(engine) == []
+    skipped = all_catalogs(engine)[0]
+    assert (skipped["state"], skipped["error"]) == (
+        "skipped",
+        "skipped: the former catalog was still open",
+    )
+
+
+def test_a_schedule_without_a_scheme_makes_nothing_and_holds_nobody_back(engine: Engine) -> None:
+    given_a_scheme(engine)
+    given_a_schedule(engine, scheme="gone", name="gone")
+    given_a_schedule(engine)
+    assert len(make_due(engine)) == 1
+    assert make_due(engine) == []
+
+
+def test_the_due_time_is_rendered_in_the_schedules_time_zone(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(arguments=OF_THE_DAY))
+    due = "'2026-07-01 22:30:00Z'::timestamptz"
+    given_a_schedule(engine, due=due, timezone="Europe/Moscow", cron="30 1 2 7 *")
+    made = make_due(engine)
+    catalogs.start_waiting(engine)
+    [instance] = instances_of(engine, made[0])
+    assert instance["arguments"]["date"].endswith("07-02 01:30")
+    assert the_catalog(engine, made[0])["as_of"] == the_catalog(engine, made[0])["due_at"]
+
+
+def test_so_it_is_for_what_a_scheduled_catalog_includes(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(arguments=OF_THE_DAY))
+    given_a_scheme(engine, name="all", includes=["goods"])
+    given_a_schedule(engine, scheme="all", timezone="Europe/Moscow", cron="30 1 2 7 *")
+    at = one(engine, "UPDATE catlog.schedule SET next_due_at = now() RETURNING next_due_at")
+    [parent] = make_due(engine)
+    catalogs.start_waiting(engine)
+    catalogs.start_waiting(engine)
+    child = one(engine, "SELECT id FROM catlog.catalog WHERE parent_id = :id", id=parent)
+    [instance] = instances_of(engine, child)
+    local = at.astimezone(dt.timezone(dt.timedelta(hours=3)))
+    assert instance["arguments"]["date"] == f"{local:%Y-%m-%d %H:%M}"
+    assert the_catalog(engine, child)["as_of"] == at
+
+
+# What runs for each of something
+
+
+def test_an_operation_runs_for_each_record_with_its_fields(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("links"), name="links")
+    load(engine, {"a": "http://a.example", "b": "http://b.example"}, scheme="links")
+    load(engine, {"b": "http://b.example"}, scheme="links")
+    arguments = {"url": "{value}", "name": "{part}"}
+    given_a_scheme(engine, an_operation(for_each="links", arguments=arguments))
+    [instance] = instances_of(engine, given_a_catalog(engine))
+    assert instance["part"] == "b"
+    assert instance["arguments"] == {"url": "http://b.example", "name": "b"}
+
+
+def test_an_argument_narrows_the_parts(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("links"), name="links")
+    load(engine, {"a": 1973, "b": 1974, "c": 1974}, scheme="links")
+    given_a_scheme(engine, an_operation(for_each="links"))
+    narrowed = given_a_catalog(engine, arguments={"value": "1974"})
+    assert [each["part"] for each in instances_of(engine, narrowed)] == ["b", "c"]
+    assert not the_catalog(engine, narrowed)["whole"]
+    assert state_of(engine, given_a_catalog(engine, arguments={"value": "1900"})) == "failed"
+
+
+def test_an_operation_runs_for_each_word_and_narrows_to_one(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(for_each=["north", "south"], arguments={"in": "{part}"}))
+    both = instances_of(engine, given_a_catalog(engine))
+    assert [each["arguments"] for each in both] == [{"in": "north"}, {"in": "south"}]
+    [one_part] = instances_of(engine, given_a_catalog(engine, arguments={"part": "south"}))
+    assert one_part["part"] == "south"
+
+
+# What waits for something
+
+
+def test_a_catalog_waits_while_one_that_it_comes_after_is_open(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("links"), name="links")
+    given_a_scheme(engine, after="links")
+    links = given_a_catalog(engine, scheme="links")
+    waiting = given_a_waiting_catalog(engine)
+    given_a_catalog(engine, scheme="links")  # a later one, of no concern
+    assert catalogs.start_waiting(engine) == 0
+    catalogs.cancel(engine, links)
+    assert catalogs.start_waiting(engine) == 1
+    assert states_of(engine, waiting) == ["new"]
+
+
+def test_it_waits_for_what_is_due_at_the_same_time_but_not_made_yet(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("links"), name="links")
+    given_a_scheme(engine, after="links")
+    schedule = given_a_schedule(engine)
+    links = given_a_schedule(engine, scheme="links", due="now() + interval '1 hour'")
+    [waiting] = make_due(engine)
+    at = the_catalog(engine, waiting)["due_at"]
+    sql(engine, "UPDATE catlog.schedule SET next_due_at = :at WHERE id = :id", at=at, id=links)
+    assert catalogs.start_waiting(engine) == 0
+    [made] = make_due(engine)
+    assert catalogs.start_waiting(engine) == 1
+    assert (state_of(engine, made), state_of(engine, waiting)) == ("loading", "waiting")
+    assert schedule != links
+
+
+# Backfill
+
+FIRST, LAST = dt.date(2026, 7, 1), dt.date(2026, 7, 3)
+
+
+def given_a_daily_scheme(engine: Engine) -> UUID:
+    given_a_scheme(engine, an_operation(arguments=OF_THE_DAY))
+    due = "now() + interval '1 day'"
+    return given_a_schedule(engine, cron="30 1 * * *", timezone="Europe/Moscow", due=due)
+
+
+def since(engine: Engine, days: int) -> tuple[dt.date, dt.date]:
+    today = one(engine, "SELECT (now() AT TIME ZONE 'Europe/Moscow')::date")
+    return today - dt.timedelta(days=days), today - dt.timedelta(days=1)
+
+
+def test_a_backfill_makes_a_catalog_for_each_past_due_time(engine: Engine) -> None:
+    given_a_daily_scheme(engine)
+    first, last = since(engine, 3)
+    made, present = backfill(engine, "acme", "goods", first, last)
+    assert (len(made), present) == (3, 0)
+    for catalog in all_catalogs(engine):
+        assert catalog["as_of"] == catalog["due_at"]
+        assert (catalog["state"], catalog["origin"]) == ("waiting", "backfill")
+    catalogs.start_waiting(engine)
+    assert claim_of(engine, made[0]).arguments["date"] == f"{first} 01:30"
+    assert backfill(engine, "acme", "goods", first, last) == ([], 3)
+
+
+def test_a_backfill_makes_good_what_was_skipped(engine: Engine) -> None:
+    schedule = given_a_daily_scheme(engine)
+    first, last = since(engine, 1)
+    moscow = dt.timezone(dt.timedelta(hours=3))
+    due_at = dt.datetime.combine(first, dt.time(1, 30), moscow)
+    given_a_scheme(engine, version=2)
+    skipped = given_a_waiting_catalog(
+        engine, origin="schedule", schedule_id=schedule, due_at=due_at, state="skipped"
+    )
+    assert the_catalog(engine, skipped)["as_of"] is None
+    given_a_scheme(engine, an_operation(arguments=OF_THE_DAY), version=3)
+    assert backfill(engine, "acme", "goods", first, last) == ([skipped], 0)
+    revived = the_catalog(engine, skipped)
+    assert (revived["state"], revived["error"], revived["finished_at"]) == ("waiting", None, None)
+    assert revived["as_of"] == due_at
+
+
+def test_a_backfill_of_what_has_no_past_is_refused(engine: Engine) -> None:
+    given_a_scheme(engine)
+    with pytest.raises(NotPossible, match="has no schedule"):
+        backfill(engine, "acme", "goods", FIRST, LAST)
+    given_a_schedule(engine)
+    with pytest.raises(NotPossible, match="does not use"):
+        backfill(engine, "acme", "goods", FIRST, LAST)
+    with pytest.raises(NotFound, match="no scheme"):
+        backfill(engine, "acme", "gone", FIRST, LAST)
+
+
+def test_a_backfill_of_the_future_is_refused(engine: Engine) -> None:
+    given_a_daily_scheme(engine)
+    far = dt.date(2999, 1, 1)
+    with pytest.raises(NotFound, match="was not due"):
+        backfill(engine, "acme", "goods", far, far)
+    assert all_catalogs(engine) == []

@@ -1,0 +1,87 @@
+"""Due times, clock changes included."""
+
+import datetime as dt
+import itertools
+
+import pytest
+
+from catlog_scrapy.scheduling.due import CronError, due_times, next_due
+
+
+def utc(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
+
+
+def due(cron: str, timezone: str, after: str, count: int) -> list[str]:
+    times = itertools.islice(due_times(cron, timezone, utc(after)), count)
+    return [f"{time:%m-%d %H:%M}" for time in times]
+
+
+def test_a_due_time_is_later_than_the_one_before_it() -> None:
+    assert next_due("0 3 * * *", "UTC", utc("2026-05-01 03:00")) == utc("2026-05-02 03:00")
+    assert next_due("0 3 * * *", "UTC", utc("2026-05-01 02:59:59")) == utc("2026-05-01 03:00")
+
+
+def test_due_times_are_of_the_schedules_time_zone() -> None:
+    assert due("0 3 * * *", "Europe/Moscow", "2026-05-01 00:00", 2) == [
+        "05-02 00:00",
+        "05-03 00:00",
+    ]
+    assert due("30 9 * * 1", "Asia/Kolkata", "2026-05-01 00:00", 1) == ["05-04 04:00"]
+
+
+def test_moscow_changes_no_clock() -> None:
+    times = itertools.islice(due_times("30 2 * * *", "Europe/Moscow", utc("2026-01-01")), 365)
+    assert {f"{time:%H:%M}" for time in times} == {"23:30"}
+
+
+# Berlin: at 02:00 on 29 March 2026 it becomes 03:00, at 03:00 on 25 October again 02:00.
+
+
+def test_what_falls_into_the_skipped_hour_is_due_at_its_end() -> None:
+    found = due("30 2 * * *", "Europe/Berlin", "2026-03-27 12:00", 3)
+    assert found == ["03-28 01:30", "03-29 01:00", "03-30 00:30"]
+
+
+def test_what_falls_into_the_repeated_hour_is_due_once() -> None:
+    found = due("30 2 * * *", "Europe/Berlin", "2026-10-23 12:00", 3)
+    assert found == ["10-24 00:30", "10-25 00:30", "10-26 01:30"]
+
+
+def test_every_ten_minutes_goes_on_through_both_changes() -> None:
+    for start in ("2026-03-28 22:00", "2026-10-24 22:00"):
+        times = list(itertools.islice(due_times("*/10 * * * *", "Europe/Berlin", utc(start)), 40))
+        steps = {latter - former for former, latter in itertools.pairwise(times)}
+        assert steps == {dt.timedelta(minutes=10)}
+
+
+@pytest.mark.parametrize("cron", ["30 2 * * *", "*/20 * * * *", "0 * * * *", "15 1-3 * * *"])
+@pytest.mark.parametrize("start", ["2026-03-28 20:00", "2026-10-24 20:00"])
+def test_going_on_from_any_moment_finds_the_same_due_times(cron: str, start: str) -> None:
+    """A scheduler asks anew each time: none may be left out, and none may come twice."""
+    times = list(itertools.islice(due_times(cron, "Europe/Berlin", utc(start)), 30))
+    assert times == sorted(set(times))
+    moment, found = utc(start), []
+    while moment < times[-1]:
+        upcoming = next_due(cron, "Europe/Berlin", moment)
+        if upcoming not in found:
+            found.append(upcoming)
+        moment += dt.timedelta(minutes=5)
+    assert found == times
+
+
+@pytest.mark.parametrize(
+    ("cron", "timezone", "message"),
+    [
+        ("0 3 * *", "UTC", "bad cron line"),
+        ("61 * * * *", "UTC", "bad cron line"),
+        ("", "UTC", "bad cron line"),
+        ("0 3 * * *", "Europe/Nowhere", "unknown time zone"),
+        ("0 3 * * *", "../etc/passwd", "unknown time zone"),
+        ("0 3 * * *", "", "unknown time zone"),
+        ("0 0 31 2 *", "UTC", "Bad day-of-month"),
+    ],
+)
+def test_what_cannot_be_read_says_what_to_write(cron: str, timezone: str, message: str) -> None:
+    with pytest.raises(CronError, match=message):
+        next_due(cron, timezone, utc("2026-05-01"))
