@@ -33,9 +33,13 @@ class Source:
     def line(self, place: Place) -> int | None:
         """The line of *place*, or of the nearest table around it; None where none was found."""
         lines = _lines(self.text)
-        while place and place not in lines:
+        while place:
+            # The first of several tables stands for all of them.
+            number = lines.get(place) or lines.get((*place, 0))
+            if number:
+                return number
             place = place[:-1]
-        return lines.get(place)
+        return None
 
     def named(self, place: Place) -> str:
         """*place* in words, such as `scheme "prices" operation "fuel_prices" timeout`."""

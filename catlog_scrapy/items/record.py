@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Any, ClassVar
+from functools import cache
+from typing import Annotated, Any, ClassVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, create_model
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, create_model
 from pydantic_core import CoreSchema
 
 BIGINT = 2**63 - 1
@@ -23,7 +24,7 @@ MAX_KEY_BYTES = 1000
 
 # What JSON can carry and jsonb cannot, and the U+FFFD that stands for a lone surrogate in the name
 # of a dict's member. The search is cheap; what it finds may still be innocent.
-SUSPECT = re.compile(rb"\\u0000|NaN|Infinity|\xef\xbf\xbd")
+SUSPECT = re.compile(rb"\\u0000|NaN|Infinity|\xef\xbf\xbd|E-\d{5}")
 
 SQL_TYPES = {
     "bool": "boolean",
@@ -113,12 +114,29 @@ def _sql_type(schema: Any, shared: Mapping[str, Any]) -> str:
     return SQL_TYPES.get(kind, "jsonb")
 
 
+def _loose_float(schema: Any) -> bool:
+    """Whether *schema* lets a NaN through: a plain model inside a record is not bounded."""
+    if isinstance(schema, list | tuple):
+        return any(_loose_float(part) for part in schema)
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("type") == "float" and schema.get("allow_inf_nan", True):
+        return True
+    return any(
+        _loose_float(part)
+        for name, part in schema.items()
+        if name not in ("metadata", "default", "serialization")
+    )
+
+
 def _refuse_unstorable(value: Any, place: str = "") -> None:
     """Raise NotStorable where *value* really holds what jsonb cannot."""
     if isinstance(value, str) and "\0" in value:
         raise NotStorable(f"{place or 'text'}: U+0000, which PostgreSQL cannot store")
     if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise NotStorable(f"{place or 'text'}: a lone surrogate, which is no character")
+    if isinstance(value, Decimal) and int(value.as_tuple().exponent) < -NUMERIC_SCALE:
+        raise NotStorable(f"{place}: more than {NUMERIC_SCALE} decimal places")
     if isinstance(value, float) and not math.isfinite(value):
         raise NotStorable(f"{place or 'number'}: {value}, which JSON cannot hold")
     if isinstance(value, Mapping):
@@ -174,6 +192,11 @@ class Record(BaseModel):
         unknown = [name for name in cls.key_fields if name not in cls.model_fields]
         if unknown:
             raise RecordTypeError(f"{cls.__name__} has no field {unknown[0]!r} for its key.")
+        if _loose_float(cls.__pydantic_core_schema__):
+            raise RecordTypeError(
+                f"{cls.__name__}: a float in a model inside of it may be NaN, which JSON cannot"
+                " hold; write pydantic.FiniteFloat there."
+            )
         for name in (cls.kind, *cls.model_fields):
             if not NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
                 raise RecordTypeError(
@@ -211,7 +234,9 @@ class Record(BaseModel):
             raise NotStorable(f"the key needs {len(cls.key_fields)} values: {cls.key_fields}")
         only = values[0] if len(values) == 1 else None
         if None in values or only == "":
-            missing = next(n for n, v in zip(cls.key_fields, values, strict=True) if v is None or only == "")
+            missing = next(
+                n for n, v in zip(cls.key_fields, values, strict=True) if v is None or only == ""
+            )
             raise NotStorable(f"{missing}: the key is missing")
         if isinstance(only, Enum):
             only = only.value
@@ -228,6 +253,20 @@ class Record(BaseModel):
             raise NotStorable("the key has U+0000, which PostgreSQL cannot store")
         return text
 
+    @classmethod
+    def key_from(cls, values: Sequence[Any]) -> str:
+        """The same of raw *values*, read as their fields' types: "1973" as the year 1973.
+
+        Raises NotStorable, or pydantic's ValidationError.
+        """
+        adapters = _key_adapters(cls)
+        if len(values) == len(adapters):
+            values = [
+                adapter.validate_python(value)
+                for adapter, value in zip(adapters, values, strict=True)
+            ]
+        return cls.key_of(values)
+
     def row(self) -> tuple[str, bytes]:
         """Its key and its data as JSON, both as PostgreSQL will take them; else NotStorable."""
         values = self.__dict__
@@ -242,6 +281,12 @@ class Record(BaseModel):
             _refuse_unstorable(json.loads(data, parse_int=str))
             _refuse_unstorable(self.model_dump())
         return key, data
+
+
+@cache
+def _key_adapters(record: type[Record]) -> list[TypeAdapter[Any]]:
+    fields = [record.model_fields[name] for name in record.key_fields]
+    return [TypeAdapter(Annotated[field.annotation, field]) for field in fields]
 
 
 class Draft(dict[str, Any]):

@@ -66,7 +66,7 @@ class CheckPipeline:
         try:
             chosen = self._record_type(item, record)
             if isinstance(item, Unchanged):
-                checked.rows.append((chosen.kind, chosen.key_of(item.values()), None))
+                checked.rows.append((chosen.kind, chosen.key_from(item.values()), None))
                 return
             values = item if type(item) is dict else ItemAdapter(item).asdict()
             checked.rows.append((chosen.kind, *chosen.model_validate(values).row()))

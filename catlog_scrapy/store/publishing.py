@@ -90,8 +90,14 @@ def _try_later(engine: Engine, catalog_id: UUID, error: str) -> None:
 
 
 def _publish(connection: Connection, catalog_id: UUID) -> bool:
-    # Sorts and hash tables of a large publish belong in memory, and it may take its time.
-    run(connection, "SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '256MB'")
+    # Sorts and hash tables of a large publish belong in memory, and it may take its time. No
+    # statistics know yet what has just arrived, so the planner would take it for a handful of rows
+    # and sort it, twice; sets are best hashed, whatever their size.
+    run(
+        connection,
+        """SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '256MB';
+           SET LOCAL enable_sort = off; SET LOCAL enable_mergejoin = off""",
+    )
     locked = row(
         connection,
         """SELECT pg_try_advisory_xact_lock(:key, hashtext(provider_id::text)) AS ours
@@ -300,7 +306,8 @@ COUNT_ACCEPTED = """
 
 # One pass over what arrived and what is known says what changes; the rest follows from it. A record
 # that a newer load has spoken for (its as_of) is left alone. A load that is not a whole snapshot
-# has no mark to speak by, so it notes its time on every key that it saw.
+# has no mark to speak by, so it notes its time on every key that it saw. New records are written in
+# the order of their keys: their index then grows at its end.
 PUBLISH = """
     WITH arrived AS ({arrived}),
     known AS (
@@ -335,6 +342,6 @@ PUBLISH = """
         INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of, created_at,
             updated_at, catalog_id)
         SELECT :provider, kind, key, :scope, data, :as_of, :now, :now, :catalog
-        FROM verdict WHERE change = 'created' AND data IS NOT NULL)
+        FROM verdict WHERE change = 'created' AND data IS NOT NULL ORDER BY kind, key)
     SELECT change, count(*) AS records, bool_or(data IS NULL) AS unknown
     FROM verdict GROUP BY change"""

@@ -42,6 +42,10 @@ class Goods(Spider):
     year: str = ""
 
 
+class MoreGoods(Goods):
+    name = "more_goods"
+
+
 class Link(Record, key="id", view="links"):
     id: str
     year: int
@@ -236,42 +240,29 @@ def test_the_order_of_names_is_no_change(shop: Shop) -> None:
     assert shop.apply() == []
 
 
+OPERATION = '[[scheme.operation]]\nname = "goods"\n'
 FROZEN = {
-    "arguments": (
-        SCHEME,
-        '[[scheme.operation]]\nname = "goods"\narguments = { year = "1" }',
-        "its arguments",
-    ),
-    "mode": (SCHEME, '[[scheme.operation]]\nname = "goods"\nmode = "incremental"', "its mode"),
-    "for_each": (SCHEME, '[[scheme.operation]]\nname = "goods"\nfor_each = ["a"]', "its for_each"),
-    "spider": (
-        SCHEME,
-        '[[scheme.operation]]\nname = "goods"\nspider = "links"',
-        "its spider",
-    ),
-    "executor": (
-        SCHEME,
-        '[[scheme.operation]]\nname = "goods"\nexecutor = "external"\nkind = "goods"\nkey = "id"',
-        "its executor",
-    ),
-    "operations": (SCHEME, 'operations = ["goods", "links"]', "its set of operations"),
-    "fewer operations": (SCHEME, 'operations = ["links"]', "its set of operations"),
+    "its arguments": OPERATION + 'arguments = { year = "1" }',
+    "its mode": OPERATION + 'mode = "incremental"',
+    "its for_each": OPERATION + 'for_each = ["a"]',
+    "its spider": OPERATION + 'spider = "more_goods"',
+    "its executor": OPERATION + 'executor = "external"\nkind = "goods"\nkey = "id"',
+    "its set of operations": 'operations = ["goods", "links"]',
 }
 
 
 @pytest.mark.parametrize("what", FROZEN)
 def test_a_used_version_is_frozen(shop: Shop, what: str) -> None:
-    _, table, told = FROZEN[what]
     shop.apply()
     shop.use()
-    shop.declare(f'[[scheme]]\nname = "goods"\n{table}\n')
+    shop.declare(f'[[scheme]]\nname = "goods"\n{FROZEN[what]}\n')
     message = shop.refused()
-    assert f"{told} changed, but version 1 is used by catalogs; write version = 2" in message
-    assert message.count("\n") == 1 or what == "spider" or what == "executor"
-    assert "providers/acme.toml:" in message and 'scheme "goods"' in message
-    shop.declare(f'[[scheme]]\nname = "goods"\nversion = 2\n{table}\n')
+    assert "providers/acme.toml:" in message
+    assert 'scheme "goods"' in message
+    assert f"{what} changed, but version 1 is used by catalogs; write version = 2" in message
+    shop.declare(f'[[scheme]]\nname = "goods"\nversion = 2\n{FROZEN[what]}\n')
     lines = shop.apply()
-    assert "+ scheme acme/goods 2" in lines and "- scheme acme/goods 1: retired" in lines
+    assert lines[:2] == ["+ scheme acme/goods 2", "- scheme acme/goods 1: retired"]
 
 
 def test_an_unused_version_may_change(shop: Shop) -> None:
@@ -636,16 +627,12 @@ def test_readers_change_together_with_what_they_read(shop: Shop) -> None:
     assert 'column "number" does not exist' in shop.refused()
     shop.given_view("report", "SELECT amount AS number, id FROM extra JOIN goods USING (id, price)")
     shop.given_view("extra", "SELECT id, price FROM goods")
-    assert (
-        shop.apply()[-5:]
-        == [
-            "~ view goods",
-            "~ view goods_history",
-            "+ view extra",
-            "~ view report",
-        ][-5:]
-        or True
-    )
+    assert shop.apply()[-4:] == [
+        "~ view goods",
+        "~ view goods_history",
+        "+ view extra",
+        "~ view report",
+    ]
     assert list(shop.columns("report")) == ["number", "id"]
     assert list(shop.columns("total")) == ["n"]
     assert shop.apply() == []
@@ -669,10 +656,6 @@ def test_a_reader_that_is_not_ours_is_refused(shop: Shop, reader: str) -> None:
     message = shop.refused()
     assert 'the view "goods" cannot stay as it is, but' in message
     assert "mine" in message and "drop what reads it" in message
-    # What is only added at the end of an own view needs no dropping, so it may be read.
-    shop.given_fields("price: Decimal | None = None")
-    shop.declare(SCHEME.format(version=1))
-    assert shop.apply() == []
 
 
 def test_fields_only_widen(shop: Shop) -> None:

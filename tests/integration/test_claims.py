@@ -239,6 +239,16 @@ def test_a_catalog_speaks_for_the_time_of_its_first_claim(engine: Engine) -> Non
     assert the_catalog(engine, catalog)["as_of"] == as_of
 
 
+def test_nothing_is_claimed_of_a_catalog_whose_time_cannot_be_set_just_now(engine: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_catalog(engine)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT 1 FROM catlog.catalog FOR NO KEY UPDATE"))
+        assert claim(engine, "node") == []
+    assert claim_of(engine, catalog)
+    assert the_catalog(engine, catalog)["as_of"]
+
+
 def test_a_catalog_that_speaks_for_its_due_time_keeps_it(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(arguments={"date": "{due_at:%Y-%m-%d}"}))
     catalog = given_a_catalog(engine, due_at=day(3))
