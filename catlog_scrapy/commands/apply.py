@@ -19,7 +19,7 @@ class Command(CatlogCommand):
         with self.database() as engine:
             changes = apply(engine, self.project_settings, check_only=opts.check)
         for change in changes:
-            self.console.print(str(change), markup=False)
+            self.console.print(str(change), markup=False, soft_wrap=True)
         if not changes:
             self.console.print("nothing to change")
         return 1 if opts.check and changes else 0

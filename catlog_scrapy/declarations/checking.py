@@ -224,7 +224,14 @@ class _ProviderChecker:
                 " type; remove kind, key and fields",
             )
         if own:
-            return [_kind(record) for record in own]
+            typed = [record for record in own if is_record_type(record)]
+            if len(typed) < len(own):
+                self.say(
+                    place,
+                    f'has a spider "{operation.spider_name}" whose `record` is no record type;'
+                    " derive it from catlog_scrapy.items.Record",
+                )
+            return [_kind(record) for record in typed]
         if operation.kind is None or operation.key is None:
             if spidercls or operation.executor == "external":
                 self.say(
@@ -302,7 +309,7 @@ class _ProviderChecker:
         self, place: Place, scheme_name: str, arguments: Mapping[str, str]
     ) -> None:
         scheme = self.schemes.get(scheme_name)
-        if scheme is None or not arguments:
+        if scheme is None or any(table.executor == "external" for table in scheme.operation):
             return
         known: set[str] = {"part"}
         spiders = [*scheme.operations, *(operation.spider_name for operation in scheme.operation)]
@@ -315,6 +322,11 @@ class _ProviderChecker:
         for name in arguments:
             if name not in known and not scheme.includes:
                 self.say((*place, name), f'unknown argument "{name}"; {nearest(name, known)}')
+
+
+def is_record_type(value: object) -> bool:
+    """Whether a spider may name *value* as its `record`."""
+    return isinstance(value, type) and issubclass(value, Record)
 
 
 def _kind(record: type[Record], *, foreign: bool = False) -> KindDefinition:

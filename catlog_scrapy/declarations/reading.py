@@ -88,7 +88,7 @@ def read_providers(folder: Path) -> tuple[list[Declared], list[str]]:
         )
     declared: list[Declared] = []
     mistakes: list[str] = []
-    for path in sorted(folder.glob("*.toml")):
+    for path in _files(folder, "*.toml"):
         source, wrong = _read(path)
         if not wrong:
             try:
@@ -106,12 +106,27 @@ def read_views(folder: Path) -> tuple[dict[str, str], list[str]]:
     """
     views: dict[str, str] = {}
     mistakes: list[str] = []
-    for path in sorted(folder.glob("*.sql")):
+    for path in _files(folder, "*.sql"):
         try:
             views[path.stem] = _select(path)
         except ValueError as error:
             mistakes.append(f"{label(path)}{error}")
     return views, mistakes
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """The files, without those that editors hide."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def _text(path: Path) -> str:
+    """A file's text. Raises ValueError with what is wrong with it."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8; save it as UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"it cannot be read ({error.strerror}); mend that, or move it") from None
 
 
 def _select(path: Path) -> str:
@@ -122,9 +137,9 @@ def _select(path: Path) -> str:
             f" underscores, {MAX_NAME_BYTES} at most"
         )
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(": it is not UTF-8; save it as UTF-8") from None
+        text = _text(path)
+    except ValueError as error:
+        raise ValueError(f": {error}") from None
     end = next((match.start() for match in TOKENS.finditer(text) if match[0] == ";"), len(text))
     if NOTHING.fullmatch(text[:end]):
         raise ValueError(": it has no SELECT; write one, or remove the file")
@@ -141,9 +156,9 @@ def _read(path: Path) -> tuple[Source, list[str]]:
     """The file as TOML, or the line that says why it is none."""
     source = Source(label(path))
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return source, [source.mistake((), "it is not UTF-8; save it as UTF-8")]
+        text = _text(path)
+    except ValueError as error:
+        return source, [source.mistake((), str(error))]
     try:
         return Source(source.name, text, tomllib.loads(text)), []
     except tomllib.TOMLDecodeError as error:

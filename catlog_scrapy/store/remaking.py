@@ -209,7 +209,10 @@ def _told(plan: ViewPlan, refused: Mapping[str, exc.DBAPIError]) -> str:
         diagnosis = getattr(error.orig, "diag", None)
         message = getattr(diagnosis, "message_primary", None) or str(error.orig).strip()
         if name not in plan.own:
-            lines.append(f'the view "{name}" of the kind: {message}')
+            lines.append(
+                f'the view "{name}": {message}; this role must own it, and have CREATE on the'
+                " schema public"
+            )
             continue
         position = int(getattr(diagnosis, "statement_position", None) or 0)
         before = (_statement(name) + plan.wanted[name])[: max(position - 1, 0)]

@@ -44,7 +44,7 @@ def plan_views(
     connection: Connection, providers: Iterable[ProviderDefinition], own: Mapping[str, str]
 ) -> ViewPlan:
     """What is to be done for the kinds, stored and declared, and the project's *own* views."""
-    wanted = {**_kind_views(connection, providers), **own}
+    wanted = {**_views_of(_kinds(connection, providers)), **own}
     existing = _existing(connection)
     changed = [name for name, sql in wanted.items() if existing.get(name) != hash_of(sql)]
     return ViewPlan(
@@ -60,7 +60,8 @@ def check_views(
     connection: Connection, providers: Iterable[ProviderDefinition], own: Mapping[str, str]
 ) -> list[str]:
     """The lines of what is refused: names in `public` that are somebody else's, or two kinds'."""
-    kinds = _kind_views(connection, providers)
+    kinds = _kinds(connection, providers)
+    views = _views_of(kinds)
     taken = rows(
         connection,
         """SELECT c.relname AS name FROM pg_class c
@@ -72,17 +73,26 @@ def check_views(
            WHERE n.nspname = 'public' AND t.typrelid = 0
              AND t.typname = ANY(CAST(:names AS text[]))
            ORDER BY 1""",
-        names=[*own, *kinds],
+        names=[*own, *views],
         mark=MARK + "%",
     )
     return [
-        f'public."{found["name"]}" exists and is no view of catlog;'
-        " rename it, or the record type's view or the file in views/ so named"
-        for found in taken
-    ] + [
-        f'views/{name}.sql: the kind "{name.removesuffix(HISTORY)}", of which there are records,'
-        f' makes the view "{name}"; rename the file'
-        for name in sorted(set(own) & set(kinds))
+        *(
+            f'public."{found["name"]}" exists and is no view of catlog;'
+            " rename it, or the record type's view or the file in views/ so named"
+            for found in taken
+        ),
+        # Of what is declared now, checking has said so already, with its place.
+        *(
+            f'views/{name}.sql: a former kind has the view "{name}"; rename the file'
+            for name in sorted(set(own) & set(views))
+        ),
+        *(
+            f'the history of the kind "{name}" is the view "{name + HISTORY}", which is a kind as'
+            " well, if a former one; give the newer one another view"
+            for name in sorted(kinds)
+            if name + HISTORY in kinds
+        ),
     ]
 
 
@@ -127,8 +137,10 @@ def _existing(connection: Connection) -> dict[str, str]:
     return {view["name"]: view["mark"].removeprefix(MARK) for view in found}
 
 
-def _kind_views(connection: Connection, providers: Iterable[ProviderDefinition]) -> dict[str, str]:
-    """The SELECTs of all kinds there are or will be, by the name of their view."""
+def _kinds(
+    connection: Connection, providers: Iterable[ProviderDefinition]
+) -> dict[str, KindDefinition]:
+    """All kinds there are or will be, by name."""
     kinds = {
         found["name"]: KindDefinition(
             found["name"],
@@ -149,6 +161,11 @@ def _kind_views(connection: Connection, providers: Iterable[ProviderDefinition])
         for scheme in provider.schemes:
             for operation in scheme.operations:
                 kinds.update({kind.name: kind for kind in operation.kinds})
+    return kinds
+
+
+def _views_of(kinds: Mapping[str, KindDefinition]) -> dict[str, str]:
+    """The SELECTs of *kinds*, by the name of their view."""
     views: dict[str, str] = {}
     for kind in kinds.values():
         views[kind.name] = current_view(kind)

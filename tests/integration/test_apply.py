@@ -280,7 +280,10 @@ def test_an_unused_version_may_change(shop: Shop) -> None:
 
 
 def test_an_unused_version_may_have_another_key(shop: Shop) -> None:
-    table = '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\nkind = "k"\nkey = "{key}"\n'
+    table = (
+        '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\n'
+        'kind = "k"\nkey = "{key}"\n'
+    )
     shop.declare(table.format(key="a"))
     shop.apply()
     shop.declare(table.format(key="b"))
@@ -537,6 +540,27 @@ def test_what_is_not_ours_is_not_touched(shop: Shop, made: str) -> None:
     shop.given_view("report", "SELECT id FROM goods")
     sql(shop.engine, made)
     assert "exists and is no view of catlog; rename it" in shop.refused()
+
+
+def test_a_former_kind_keeps_its_names(shop: Shop) -> None:
+    shop.declare('[[scheme]]\nname = "links"\noperations = ["links"]\n')
+    shop.apply()
+    shop.declare()
+    shop.given_view("links", "SELECT 1 AS n")
+    assert 'views/links.sql: a former kind has the view "links"; rename' in shop.refused()
+
+
+def test_a_role_that_may_not_create_views_is_told(shop: Shop) -> None:
+    sql(shop.engine, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    sql(shop.engine, "CREATE ROLE poor_role LOGIN")
+    try:
+        for grant in ("ALL ON SCHEMA catlog", "ALL ON ALL TABLES IN SCHEMA catlog"):
+            sql(shop.engine, f"GRANT {grant} TO poor_role")
+        sql(shop.engine, "ALTER TABLE catlog.record OWNER TO poor_role")
+        shop.engine = make_engine(str(shop.engine.url.set(username="poor_role")))
+        assert "permission denied for schema public; this role must own it" in shop.refused()
+    finally:
+        shop.engine.dispose()
 
 
 def test_own_views_read_kinds_and_each_other(shop: Shop) -> None:

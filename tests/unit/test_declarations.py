@@ -69,7 +69,7 @@ class Foreign(Spider):
     name = "foreign"
 
 
-def a_spider(spider: str, record: type[Record]) -> type[Spider]:
+def a_spider(spider: str, record: type[Any]) -> type[Spider]:
     return type(spider.title(), (Spider,), {"name": spider, "record": record})
 
 
@@ -87,6 +87,7 @@ class Loader:
             a_spider("history", History),
             a_spider("version", Version),
             a_spider("long", LongNamed),
+            a_spider("wrong", dict),
         )
     }
 
@@ -291,6 +292,10 @@ MISTAKES = {
     ),
     "a long name": (a_scheme('operations = ["long"]'), "a name of 56 letters, and 55 is the limit"),
     "a taken name": (a_scheme('operations = ["version"]'), "has a name that catlog needs itself"),
+    "no record type in record": (
+        a_scheme('operations = ["wrong"]'),
+        'has a spider "wrong" whose `record` is no record type; derive it from',
+    ),
     # Schemes and schedules among each other.
     "a scheme twice": (
         a_scheme('operations = ["prices"]', "[[scheme]]", 'name = "daily"', "version = 2"),
@@ -547,3 +552,13 @@ def test_a_semicolon_in_a_select_is_no_end(tmp_path: Path) -> None:
     select = """SELECT ';' AS a, E'\\';' AS ";", $$;$$ AS b, $x$ $$; $x$ AS c -- ;\n/* ; */ , 1"""
     (tmp_path / "a.sql").write_text(select + " ; -- the end;\n")
     assert read_views(tmp_path) == ({"a": select}, [])
+
+
+def test_what_is_no_readable_file_is_told_or_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").mkdir()
+    (tmp_path / ".#b.toml").symlink_to("nowhere")
+    (tmp_path / "c.sql").mkdir()
+    _, [mistake] = read_providers(tmp_path)
+    assert "a.toml: it cannot be read (Is a directory); mend that" in mistake
+    _, [mistake] = read_views(tmp_path)
+    assert "c.sql: it cannot be read" in mistake

@@ -10,7 +10,7 @@ from types import SimpleNamespace, new_class
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import AnyUrl, BaseModel, Field, NaiveDatetime, ValidationError
+from pydantic import AnyUrl, BaseModel, Field, FiniteFloat, NaiveDatetime, ValidationError
 
 from catlog_scrapy.items import Batch, Record, Unchanged, record_type, record_types
 from catlog_scrapy.items.record import NotStorable, RecordTypeError
@@ -25,7 +25,7 @@ class Weekday(enum.IntEnum):
 
 
 class Part(BaseModel):
-    weight: float = 0
+    weight: FiniteFloat = 0
 
 
 class Thing(Record, key="id", view="things"):
@@ -388,3 +388,26 @@ def test_foreign_types_that_are_no_table(
 ) -> None:
     with pytest.raises(RecordTypeError, match=message):
         record_type(kind, key, fields)
+
+
+def test_a_key_from_raw_values_is_the_key_of_the_record() -> None:
+    class Yearly(Record, key=("vendor", "year"), view="yearly"):
+        vendor: str
+        year: int
+
+    assert Yearly.key_from(["v", "1973"]) == Yearly(vendor="v", year=1973).row()[0]
+    with pytest.raises(ValidationError):
+        Yearly.key_from(["v", "no year"])
+    with pytest.raises(NotStorable, match="2 values"):
+        Yearly.key_from(["v"])
+
+
+def test_a_nested_model_must_not_let_nan_through() -> None:
+    class Loose(BaseModel):
+        weight: float
+
+    with pytest.raises(RecordTypeError, match="FiniteFloat"):
+
+        class Heavy(Record, key="id", view="heavy"):
+            id: int
+            part: Loose
