@@ -17,6 +17,38 @@ from catlog_scrapy.store.claims import Claim
 MOST_ERRORS = 5
 
 
+class Gate:
+    """Lets items into the pipelines while there is room; who has to wait goes in turn."""
+
+    def __init__(self) -> None:
+        self._room = asyncio.Event()
+        self._room.set()
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is room, and nobody who came earlier."""
+        return self._room.is_set() and not self._waiting
+
+    async def wait(self) -> None:
+        """Return when there is room. Until the caller awaits again, nobody else passes."""
+        self._waiting += 1
+        try:
+            async with self._turn:
+                await self._room.wait()
+        finally:
+            self._waiting -= 1
+
+    def open(self) -> None:
+        """There is room again."""
+        self._room.set()
+
+    def close(self) -> None:
+        """There is none."""
+        self._room.clear()
+
+
 class Attempt:
     """What one crawl works for, and what has become of it so far.
 
@@ -29,6 +61,7 @@ class Attempt:
         self.claim = claim
         self.records = {record.kind: record for record in records}
         self.report = Report()
+        self.gate = Gate()
         self.outcome: str | None = None
         self.error: str | None = None
         self.stop_answer: str | None = None

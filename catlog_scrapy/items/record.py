@@ -286,7 +286,8 @@ class Record(BaseModel):
 @cache
 def _key_adapters(record: type[Record]) -> list[TypeAdapter[Any]]:
     fields = [record.model_fields[name] for name in record.key_fields]
-    return [TypeAdapter(Annotated[field.annotation, field]) for field in fields]
+    types: list[Any] = [Annotated[field.annotation, field] for field in fields]
+    return [TypeAdapter(type_) for type_ in types]
 
 
 class Draft(dict[str, Any]):

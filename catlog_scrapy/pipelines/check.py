@@ -1,7 +1,7 @@
 """The first step: an item becomes rows, or is rejected with reasons."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from scrapy.crawler import Crawler
 from scrapy.exceptions import DropItem
 
-from catlog_scrapy.attempt import running_attempt
+from catlog_scrapy.attempt import Gate, running_attempt
 from catlog_scrapy.items.record import Batch, NotStorable, Record, Unchanged
 
 # A row on its way: kind, key and data as JSON. No data: the key was seen, not read.
@@ -40,18 +40,31 @@ class Checked:
 
 
 class CheckPipeline:
-    """Builds the record type of every item; what does not validate is rejected."""
+    """Builds the record type of every item; what does not validate is rejected.
 
-    def __init__(self, records: Mapping[str, type[Record]]) -> None:
+    An item that comes while the store has no room waits here, before its rows take up memory.
+    """
+
+    def __init__(self, records: Mapping[str, type[Record]], gate: Gate) -> None:
         self.records = records
+        self.gate = gate
         self.only = next(iter(records.values())) if len(records) == 1 else None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "CheckPipeline":
-        return cls(running_attempt(crawler).records)
+        attempt = running_attempt(crawler)
+        return cls(attempt.records, attempt.gate)
 
-    def process_item(self, item: Any) -> Checked:
+    def process_item(self, item: Any) -> Checked | Awaitable[Checked]:
         """The item with its rows. Raises Rejected."""
+        return self.check(item) if self.gate.is_open else self._check_in_turn(item)
+
+    async def _check_in_turn(self, item: Any) -> Checked:
+        await self.gate.wait()
+        return self.check(item)
+
+    def check(self, item: Any) -> Checked:
+        """The same, without waiting."""
         checked = Checked(item, [], [])
         if isinstance(item, Batch):
             for part in item.items:

@@ -45,10 +45,9 @@ class StorePipeline:
     def from_crawler(cls, crawler: Crawler) -> "StorePipeline":
         return cls(ResultWriter(running_attempt(crawler)))
 
-    async def process_item(self, checked: Checked) -> Any:
-        """Returns the item itself, for whoever listens to `item_scraped`. Waits while full."""
-        if self.writer.add(checked.rows):
-            await self.writer.room()
+    def process_item(self, checked: Checked) -> Any:
+        """Returns the item itself, for whoever listens to `item_scraped`."""
+        self.writer.add(checked.rows)
         if checked.rejections:
             raise Rejected(checked.rejections)
         return checked.item
@@ -58,7 +57,7 @@ class ResultWriter:
     """Gathers the rows of one attempt and sends them, one batch at a time, numbered.
 
     Two batches at most are in memory: one that is being sent, one that fills. A batch that is
-    full while the other is on its way makes the crawl wait: this is the back-pressure.
+    full while the other is on its way closes the attempt's gate: this is the back-pressure.
     """
 
     def __init__(self, attempt: Attempt) -> None:
@@ -70,8 +69,8 @@ class ResultWriter:
         self.sending: asyncio.Task[None] | None = None
         self.kept_rejections = 0
 
-    def add(self, rows: list[Row]) -> bool:
-        """Number the *rows* and keep them for the next batch; True when that one is full."""
+    def add(self, rows: list[Row]) -> None:
+        """Number the *rows* and keep them for the next batch. Raises the error of a former one."""
         batch, prefix, number = self.batch, self.prefix, self.attempt.report.accepted
         for kind, key, data in rows:
             if NEEDS_ESCAPE(key):
@@ -81,20 +80,16 @@ class ResultWriter:
             batch += b"\n"
             number += 1
         self.attempt.report.accepted = number
-        return self._is_full()
+        if self._is_full():
+            if self.sending and not self.sending.done():
+                self.attempt.gate.close()
+            else:
+                self._raise_if_failed()
+                self._send()
 
     def _is_full(self) -> bool:
         count = self.attempt.report.accepted - self.first
         return count >= BATCH_ROWS or len(self.batch) >= BATCH_BYTES
-
-    async def room(self) -> None:
-        """Wait until the former batch is stored, then send the full one. Raises its error."""
-        while self.sending and not self.sending.done():
-            # Waited for, not awaited: a cancelled callback must not take the batch along.
-            await asyncio.wait([self.sending])
-        self._raise_if_failed()
-        if self._is_full():
-            self._send()
 
     async def finish(self) -> None:
         """Send what is left and wait until all is stored. Raises the error of any batch."""
@@ -104,9 +99,10 @@ class ResultWriter:
         await self._settled()
 
     async def _settled(self) -> None:
-        if self.sending:
-            await self.sending
-            self.sending = None
+        while sending := self.sending:
+            await sending
+            if self.sending is sending:
+                self.sending = None
 
     def _raise_if_failed(self) -> None:
         if self.sending and self.sending.done():
@@ -121,6 +117,13 @@ class ResultWriter:
         self.batch, self.first = bytearray(), self.attempt.report.accepted
         count = self.first - first
         self.sending = asyncio.create_task(asyncio.to_thread(self._store, batch, first, count))
+        self.sending.add_done_callback(self._sent)
+
+    def _sent(self, sending: "asyncio.Task[None]") -> None:
+        """Send the next batch, if it is full by now, and let the crawl go on."""
+        if self._is_full() and not sending.cancelled() and not sending.exception():
+            self._send()
+        self.attempt.gate.open()
 
     def _store(self, batch: bytes, first: int, count: int) -> None:
         """Store one batch, exactly once, however often the database goes away meanwhile."""

@@ -14,6 +14,7 @@ import pytest
 from scrapy.settings import Settings
 from sqlalchemy import Engine, text
 
+from catlog_scrapy.database import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
 from catlog_scrapy.store import patience
@@ -551,16 +552,20 @@ def test_a_former_kind_keeps_its_names(shop: Shop) -> None:
 
 
 def test_a_role_that_may_not_create_views_is_told(shop: Shop) -> None:
-    sql(shop.engine, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    sql(shop.engine, "CREATE ROLE poor_role LOGIN")
+    owner = shop.engine
+    sql(owner, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    sql(owner, "CREATE ROLE poor_role LOGIN")
     try:
-        for grant in ("ALL ON SCHEMA catlog", "ALL ON ALL TABLES IN SCHEMA catlog"):
-            sql(shop.engine, f"GRANT {grant} TO poor_role")
-        sql(shop.engine, "ALTER TABLE catlog.record OWNER TO poor_role")
-        shop.engine = make_engine(str(shop.engine.url.set(username="poor_role")))
+        sql(owner, "GRANT ALL ON SCHEMA catlog TO poor_role")
+        sql(owner, "GRANT ALL ON ALL TABLES IN SCHEMA catlog TO poor_role")
+        sql(owner, "ALTER TABLE catlog.record OWNER TO poor_role")
+        shop.engine = make_engine(owner.url.set(username="poor_role").render_as_string())
         assert "permission denied for schema public; this role must own it" in shop.refused()
     finally:
         shop.engine.dispose()
+        sql(owner, "REASSIGN OWNED BY poor_role TO catlog")
+        sql(owner, "DROP OWNED BY poor_role")
+        sql(owner, "DROP ROLE poor_role")
 
 
 def test_own_views_read_kinds_and_each_other(shop: Shop) -> None:

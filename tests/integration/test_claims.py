@@ -1,6 +1,7 @@
 """Who may run what: the order of the queue, and never more than a provider allows."""
 
 import threading
+from functools import partial
 
 import pytest
 from sqlalchemy import Engine, text
@@ -137,6 +138,18 @@ def test_workers_that_claim_at_once_never_run_too_much(engine: Engine, providers
             deliver(engine, each)
     assert len({each.attempt for each in seen}) == len(seen)
     assert len({each.provider for each in seen}) == providers
+
+
+def test_nor_do_workers_that_keep_to_catalogs_of_their_own(engine: Engine) -> None:
+    """No two of them want the same instance, so nothing but the provider's lock is in their way."""
+    given_many(engine, max_running=3)
+    own = [given_a_catalog(engine) for _ in range(4)]
+    workers = [partial(claim, engine, "node", limit=3, catalogs=[catalog]) for catalog in own]
+    for _ in range(15):
+        claims = [each for some in at_once(*workers) for each in some]
+        assert 0 < len(claims) <= 3
+        for each in claims:
+            deliver(engine, each)
 
 
 def test_workers_that_claim_and_complete_at_once_do_each_instance_once(engine: Engine) -> None:
