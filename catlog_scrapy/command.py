@@ -19,10 +19,10 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 from scrapy.utils.project import inside_project
-from sqlalchemy import Engine, exc
+from sqlalchemy import Engine
 
 from catlog_scrapy import addon
-from catlog_scrapy.database import open_database
+from catlog_scrapy.database import UNAVAILABLE, open_database, reason
 from catlog_scrapy.entry_points import SUMMARIES
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.migrations import require_head, upgrade
@@ -102,9 +102,10 @@ class CatlogCommand(ScrapyCommand):
             self.fail(str(error))
         except UsageError as error:
             self.fail(f"{error}; see scrapy {self.name} -h")
-        except exc.OperationalError as error:
-            reason = str(error.orig).strip().splitlines()[0]
-            self.fail(f"the database failed: {reason}; nothing half done was kept, run it again")
+        except UNAVAILABLE as error:
+            self.fail(
+                f"the database failed: {reason(error)}; nothing half done was kept, run it again"
+            )
         except BrokenPipeError:
             # The reader (`| head`) has seen enough. Python would complain again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

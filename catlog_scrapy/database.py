@@ -44,6 +44,16 @@ Big = Annotated[int, mapped_column(BigInteger)]
 Key = Annotated[str, mapped_column(Text(collation="C"))]
 
 
+# What says that the database is away or overrun, not that a statement is wrong.
+UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in a line, without SQLAlchemy's wrapping."""
+    text_ = str(getattr(error, "orig", None) or error).strip()
+    return text_.splitlines()[0] if text_ else type(error).__name__
+
+
 class Base(DeclarativeBase):
     """All tables live in the schema `catlog`; `public` is left to the readers' views."""
 
@@ -116,9 +126,8 @@ def open_database(url: str | None, home: Path) -> Iterator[Engine]:
                 version = connection.scalar(text("SHOW server_version_num"))
         except exc.OperationalError as error:
             place = engine.url.render_as_string(hide_password=True)
-            reason = str(error.orig).strip().splitlines()[0]
             raise DatabaseUnavailable(
-                f"No connection to {place}: {reason}. Start that server or correct"
+                f"No connection to {place}: {reason(error)}. Start that server or correct"
                 " CATLOG_DATABASE_URL; unset it for the embedded one."
             ) from error
         if int(version or 0) < 140000:

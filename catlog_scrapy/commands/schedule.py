@@ -4,9 +4,10 @@ import argparse
 import signal
 import threading
 
-from sqlalchemy import Engine, exc
+from sqlalchemy import Engine
 
 from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.running.tending import tend
 from catlog_scrapy.store.schedules import make_due
 
@@ -30,9 +31,8 @@ class Command(CatlogCommand):
             while not stopping.is_set():
                 try:
                     self._round(engine)
-                except exc.OperationalError as error:
-                    reason = str(error.orig).strip().splitlines()[0]
-                    self.console.print(f"the database is away: {reason}", markup=False)
+                except UNAVAILABLE as error:
+                    self.console.print(f"the database is away: {reason(error)}", markup=False)
                 stopping.wait(self.project_settings.getfloat("CATLOG_POLL"))
 
     def _round(self, engine: Engine) -> None:

@@ -82,7 +82,8 @@ class CheckPipeline:
                 checked.rows.append((chosen.kind, chosen.key_from(item.values()), None))
                 return
             values = item if type(item) is dict else ItemAdapter(item).asdict()
-            checked.rows.append((chosen.kind, *chosen.model_validate(values).row()))
+            built: Record = chosen.__pydantic_validator__.validate_python(values)
+            checked.rows.append((chosen.kind, *built.row()))
         except ValidationError as error:
             reasons = [
                 f"{'.'.join(map(str, part['loc']))}: {part['msg']}"

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from scrapy.crawler import Crawler
-from sqlalchemy import exc
 
 from catlog_scrapy.attempt import Attempt, running_attempt
+from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import AttemptLost
 from catlog_scrapy.pipelines.check import Checked, Rejected, Row
 from catlog_scrapy.store.results import (
@@ -73,9 +73,8 @@ class ResultWriter:
         """Number the *rows* and keep them for the next batch. Raises the error of a former one."""
         batch, prefix, number = self.batch, self.prefix, self.attempt.report.accepted
         for kind, key, data in rows:
-            if NEEDS_ESCAPE(key):
-                key = key.translate(ESCAPES)
-            batch += f"{prefix}{number}\t{kind}\t{key}\t".encode()
+            plain = key.translate(ESCAPES) if NEEDS_ESCAPE(key) else key
+            batch += f"{prefix}{number}\t{kind}\t{plain}\t".encode()
             batch += b"\\N" if data is None else data.replace(b"\\", b"\\\\")
             batch += b"\n"
             number += 1
@@ -167,9 +166,8 @@ def persist(attempt: Attempt, work: Callable[[], T], *, patience: float = 0.0) -
     while True:
         try:
             return work()
-        except exc.OperationalError as error:
-            reason = str(error.orig).strip()
+        except UNAVAILABLE as error:
             if attempt.stop_answer and time.monotonic() - started >= patience:
-                raise AttemptLost(f"the database was away for too long: {reason}") from error
-            logger.warning("the database is away: %s", reason)
+                raise AttemptLost(f"the database was away for too long: {reason(error)}") from error
+            logger.warning("the database is away: %s", reason(error))
             time.sleep(PAUSE)

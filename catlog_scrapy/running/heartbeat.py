@@ -1,13 +1,17 @@
 """One thread a process renews all leases, and notices what hangs."""
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
 
-from sqlalchemy import Engine, exc
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from catlog_scrapy.attempt import Attempt
+from catlog_scrapy.database import reason
+from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.store import claims
 from catlog_scrapy.store.attempts import fail, release
 
@@ -71,18 +75,19 @@ class Heartbeat(threading.Thread):
             held = {a.claim.attempt: a for a in self.attempts if a.outcome is None}
         if not held:
             return
+        # The lease counts from before the question, whatever the answer takes.
+        asked = time.monotonic()
         try:
             answers = claims.heartbeat(self.engine, list(held), lease=self.lease)
-        except exc.OperationalError as error:
-            logger.warning("no heartbeat: %s", str(error.orig).strip())
+        except SQLAlchemyError as error:
+            logger.warning("no heartbeat: %s", reason(error))
             self._stop_expired()
             return
-        now = time.monotonic()
         for name, answer in answers.items():
             if answer == "go":
                 with self.lock:
                     if held[name] in self.attempts:
-                        self.attempts[held[name]] = now
+                        self.attempts[held[name]] = asked
             else:
                 held[name].stop(answer)
 
@@ -102,11 +107,16 @@ class Heartbeat(threading.Thread):
         if not hung:
             return
         for attempt in attempts:
-            name = attempt.claim.attempt
-            if attempt in hung:
-                error = f"it hung: {HANGS_AFTER:g} s after its time limit it had not stopped"
-                logger.error("%s: %s", attempt.claim.title, error)
-                fail(self.engine, name, error, outcome="timed_out", report=attempt.report)
-            else:
-                release(self.engine, name, attempt.report)
+            # Without a database the lease ends it; the process has to go all the same.
+            with contextlib.suppress(CatlogError, SQLAlchemyError):
+                self._give_back(attempt, hung=attempt in hung)
         self.replace()
+
+    def _give_back(self, attempt: Attempt, *, hung: bool) -> None:
+        name = attempt.claim.attempt
+        if not hung:
+            release(self.engine, name, attempt.report)
+            return
+        error = f"it hung: {HANGS_AFTER:g} s after its time limit it had not stopped"
+        logger.error("%s: %s", attempt.claim.title, error)
+        fail(self.engine, name, error, outcome="timed_out", report=attempt.report)

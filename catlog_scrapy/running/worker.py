@@ -14,9 +14,10 @@ from uuid import UUID
 from scrapy import Spider
 from scrapy.crawler import AsyncCrawlerProcess
 from scrapy.settings import Settings
-from sqlalchemy import Engine, exc
+from sqlalchemy import Engine
 
 from catlog_scrapy.attempt import Attempt, assign
+from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.declarations import operation_record_types
 from catlog_scrapy.exceptions import AttemptLost, ConfigurationError
 from catlog_scrapy.pipelines.store import persist
@@ -127,21 +128,28 @@ class Worker:
             while not self.stopping.is_set():
                 try:
                     idle = await self._round()
-                except exc.OperationalError as error:
-                    logger.warning("the database is away: %s", str(error.orig).strip())
+                except UNAVAILABLE as error:
+                    logger.warning("the database is away: %s", reason(error))
                     idle = True
+                except Exception:  # whatever it is: what runs is not abandoned for it
+                    self.stopping.set()
+                    await self._finish_running()
+                    raise
                 if idle and not self.running and await self._is_finished():
                     break
                 self.progress.goes_on()
                 if idle:
                     await self._wait()
-            while self.running:
-                await asyncio.wait(self.running)
+            await self._finish_running()
+
+    async def _finish_running(self) -> None:
+        while self.running:
+            await asyncio.wait(self.running)
 
     async def _is_finished(self) -> bool:
         try:
             return await asyncio.to_thread(self.finished)
-        except exc.OperationalError:
+        except UNAVAILABLE:
             return False
 
     async def _round(self) -> bool:
@@ -253,8 +261,8 @@ def _end_unopened(attempt: Attempt) -> None:
 def _error_of(attempt: Attempt) -> str | None:
     try:
         return attempt_error(attempt.engine, attempt.claim.attempt)
-    except exc.OperationalError as error:
-        return str(error.orig)
+    except UNAVAILABLE as error:
+        return reason(error)
 
 
 def replace_process() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.scheduling.backoff import Backoff
-from catlog_scrapy.store.transactions import lock_catalog, row, run, stop_catalog
+from catlog_scrapy.store.transactions import clean, lock_catalog, row, run, stop_catalog
 
 # An instance whose worker vanished so often takes its workers with it.
 MOST_LOST = 3
@@ -211,7 +211,7 @@ def _close(
         id=instance["id"],
         attempt=instance["attempt"],
         outcome=outcome,
-        error=error.replace("\0", "\\0") if error else None,
+        error=clean(error) if error else None,
         log=report.log,
         stats=_json(report.stats),
         accepted=report.accepted,
@@ -292,6 +292,16 @@ def _publish_if_last(connection: Connection, catalog: Mapping[str, Any]) -> None
 
 
 def _json(stats: Mapping[str, Any]) -> str:
-    """Scrapy's statistics as JSON; what JSON does not know is written as text."""
-    text = orjson.dumps(stats, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-    return text.replace("\\u0000", "")
+    """Scrapy's statistics as JSON; what is no number, truth or nothing is written as text."""
+    plain = {
+        clean(str(name)): value
+        if value is None or isinstance(value, bool | int | float)
+        else clean(str(value))
+        for name, value in stats.items()
+    }
+    return orjson.dumps(
+        {
+            name: str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+            for name, value in plain.items()
+        }
+    ).decode()

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import Connection, Engine, exc, text
 
 from catlog_scrapy.store.attempts import AttemptName
-from catlog_scrapy.store.transactions import row, run
+from catlog_scrapy.store.transactions import clean, row, run
 
 # Bytes of a rejected item that are kept, and how many rejected items an attempt keeps.
 MOST_REJECTED_BYTES = 65536
@@ -52,9 +52,12 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
         ) as error:
             connection.invalidate()
             raise BatchUncertain(backend) from error
-        except engine.dialect.loaded_dbapi.DatabaseError:
-            if driver is not None:
-                driver.rollback()
+        except engine.dialect.loaded_dbapi.DatabaseError as error:
+            # libpq has no class for every way in which a connection ends.
+            if driver is None or driver.closed:
+                connection.invalidate()
+                raise BatchUncertain(backend) from error
+            driver.rollback()
             raise
 
 
@@ -112,9 +115,9 @@ def store_rejected(
                 {
                     "instance": name.instance,
                     "number": name.number,
-                    "url": url,
+                    "url": clean(url) if url else None,
                     "data": data[:MOST_REJECTED_BYTES],
-                    "errors": orjson.dumps(errors).decode(),
+                    "errors": orjson.dumps([clean(error) for error in errors]).decode(),
                 }
                 for url, data, errors in rejected
             ],

@@ -11,6 +11,11 @@ from catlog_scrapy.exceptions import NotFound
 OPEN_STATES = ("waiting", "loading", "publishing")
 
 
+def clean(text_: str) -> str:
+    """*text_* as PostgreSQL can hold it: U+0000 and lone surrogates are written out."""
+    return text_.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
 def run(connection: Connection, sql: str, **values: Any) -> int:
     """Execute *sql*; the number of rows it touched."""
     return connection.execute(text(sql), values).rowcount
@@ -97,7 +102,7 @@ def stop_catalog(
                finished_at = clock_timestamp() WHERE id = :id""",
         id=catalog["id"],
         state=state,
-        error=error,
+        error=clean(error),
     )
     run(
         connection,

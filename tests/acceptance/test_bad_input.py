@@ -194,6 +194,22 @@ CASES = {
 """,
         error="ZeroDivisionError: by nothing",
     ),
+    "an_error_that_is_no_text": Case(
+        """
+    def parse(self, response):
+        self.crawler.stats.set_value("odd \\ud800 name", float("nan"))
+        raise ValueError("a lone \\ud800, a \\0 and an emoji \U0001F600")
+""",
+        error="a lone \\ud800, a \\0 and an emoji \U0001F600",
+    ),
+    "a_key_with_tabs_and_backslashes": Case(
+        """
+    def parse(self, response):
+        yield {"id": "a\\tb\\\\c\\nd", "text": "\\\\."}
+""",
+        "loaded",
+        keys={"a\tb\\c\nd"},
+    ),
     "an_errback_that_raises": Case(
         """
     async def start(self):
