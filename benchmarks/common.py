@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scrapy.settings import Settings
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.database import make_engine
+from catlog_scrapy.declarations import apply
 from catlog_scrapy.embedded import EmbeddedServer
 from catlog_scrapy.migrations import upgrade
 
 ROOT = Path(__file__).parent.parent
+SETTINGS = "benchmarks.project.settings"
 PROVIDER, SCHEME = "shop", "products"
 
 
@@ -93,12 +96,14 @@ class Server:
 @contextmanager
 def open_server() -> Iterator[Server]:
     """A server with a migrated template database."""
-    with tempfile.TemporaryDirectory(prefix="catlog-bench-") as folder:
-        with EmbeddedServer(Path(folder) / "home") as url:
-            template = make_engine(url)
-            upgrade(template)
-            template.dispose()
-            yield Server(Path(folder), url)
+    with (
+        tempfile.TemporaryDirectory(prefix="catlog-bench-") as folder,
+        EmbeddedServer(Path(folder) / "home") as url,
+    ):
+        template = make_engine(url)
+        upgrade(template)
+        template.dispose()
+        yield Server(Path(folder), url)
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def scrapy(server: Server, engine: Engine, *words: str) -> None:
     """Run `scrapy` *words* in the benchmarks' project. Raises CalledProcessError."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "SCRAPY_SETTINGS_MODULE": "benchmarks.project.settings",
+        "SCRAPY_SETTINGS_MODULE": SETTINGS,
         "CATLOG_DATABASE_URL": engine.url.render_as_string(hide_password=False),
         "CATLOG_PROVIDERS": str(server.folder / "providers"),
     }
@@ -152,7 +157,11 @@ def declare(server: Server, engine: Engine, spider: str) -> None:
         f'[provider]\nname = "{PROVIDER}"\n\n'
         f'[[scheme]]\nname = "{SCHEME}"\noperations = ["{spider}"]\n'
     )
-    scrapy(server, engine, "apply")
+    settings = Settings()
+    settings.setmodule(SETTINGS)
+    settings.set("CATLOG_PROVIDERS", str(folder))
+    settings.set("CATLOG_VIEWS", str(server.folder / "views"))
+    apply(engine, settings)
 
 
 def run_sql(engine: Engine, *statements: str) -> None:
@@ -162,5 +171,3 @@ def run_sql(engine: Engine, *statements: str) -> None:
         for statement in statements:
             connection.execute(text(statement))
         connection.execute(text("RESET statement_timeout"))
-
-

@@ -41,9 +41,7 @@ def publish(engine: Engine, checked: list[tuple[str, bytes]]) -> float:
     return seconds(lambda: publishing.publish(engine, catalog))
 
 
-def lines(
-    name: attempts.AttemptName, first: int, checked: Iterable[tuple[str, bytes]]
-) -> bytes:
+def lines(name: attempts.AttemptName, first: int, checked: Iterable[tuple[str, bytes]]) -> bytes:
     """The rows in COPY's text format, numbered from *first*. The keys hold nothing to escape."""
     head = f"{name.instance}\t{name.number}\t"
     return b"".join(

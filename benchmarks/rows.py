@@ -47,5 +47,3 @@ def pages(count: int) -> list[list[dict[str, Any]]]:
         [product(number) for number in range(first, min(first + BATCH, count))]
         for first in range(0, count, BATCH)
     ]
-
-

@@ -1,8 +1,9 @@
 """How close check and store come to the speed of COPY."""
 
 import io
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, PoolProxiedConnection
 
 from benchmarks.common import Result, Server, alternate, crawl, declare, run_sql, seconds
 from benchmarks.rows import BATCH
@@ -42,18 +43,23 @@ def stored_batches(engine: Engine) -> list[bytes]:
     """What the table of results holds, as COPY's text, in batches."""
     whole = io.BytesIO()
     connection = engine.raw_connection()
-    with connection.cursor() as cursor:
-        cursor.copy_expert(COPY.replace("FROM STDIN", "TO STDOUT"), whole)
+    copy_expert(connection, COPY.replace("FROM STDIN", "TO STDOUT"), whole)
     connection.close()
     lines = whole.getvalue().splitlines(keepends=True)
     return [b"".join(lines[first : first + BATCH]) for first in range(0, len(lines), BATCH)]
+
+
+def copy_expert(connection: PoolProxiedConnection, statement: str, file: io.BytesIO) -> None:
+    """Run a COPY that reads or writes *file*, in pieces as large as catlog's own."""
+    cursor: Any = connection.cursor()
+    cursor.copy_expert(statement, file, size=1 << 24)
+    cursor.close()
 
 
 def copy_all(engine: Engine, batches: list[bytes]) -> None:
     """Copy all *batches*, each in a transaction of its own."""
     connection = engine.raw_connection()
     for batch in batches:
-        with connection.cursor() as cursor:
-            cursor.copy_expert(COPY.replace(TABLE, "catlog.bare"), io.BytesIO(batch))
+        copy_expert(connection, COPY.replace(TABLE, "catlog.bare"), io.BytesIO(batch))
         connection.commit()
     connection.close()

@@ -43,7 +43,8 @@ def load_spiders(settings: BaseSettings) -> SpiderLoaderProtocol:
     except Exception as error:  # the boundary to the project's modules: they may raise anything
         raise DeclarationError(
             f"nothing was changed: the project's spiders cannot be imported:{_place(error)}"
-            f" {type(error).__name__}: {error}; correct it, scrapy list shows it in full"
+            f" {type(error).__name__}: {str(error).rstrip('.')};"
+            " correct it, scrapy list shows it in full"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """The first step: an item becomes rows, or is rejected with reasons."""
 
 import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,16 +55,10 @@ class CheckPipeline:
         attempt = running_attempt(crawler)
         return cls(attempt.records, attempt.gate)
 
-    def process_item(self, item: Any) -> Checked | Awaitable[Checked]:
+    async def process_item(self, item: Any) -> Checked:
         """The item with its rows. Raises Rejected."""
-        return self.check(item) if self.gate.is_open else self._check_in_turn(item)
-
-    async def _check_in_turn(self, item: Any) -> Checked:
-        await self.gate.wait()
-        return self.check(item)
-
-    def check(self, item: Any) -> Checked:
-        """The same, without waiting."""
+        if not self.gate.is_open:
+            await self.gate.wait()
         checked = Checked(item, [], [])
         if isinstance(item, Batch):
             for part in item.items:

@@ -45,7 +45,7 @@ class StorePipeline:
     def from_crawler(cls, crawler: Crawler) -> "StorePipeline":
         return cls(ResultWriter(running_attempt(crawler)))
 
-    def process_item(self, checked: Checked) -> Any:
+    async def process_item(self, checked: Checked) -> Any:
         """Returns the item itself, for whoever listens to `item_scraped`."""
         self.writer.add(checked.rows)
         if checked.rejections:

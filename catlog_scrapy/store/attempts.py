@@ -228,6 +228,14 @@ def _close(
             _move(connection, instance, "cancelled")
         case "lost" if instance["lost"] + 1 < MOST_LOST:
             _move(connection, instance, "new", lost=instance["lost"] + 1)
+            # To the end of the queue: what takes its workers with it must not be every next one's
+            # first, nor be lost three times over to one machine that keeps dying.
+            run(
+                connection,
+                """UPDATE catlog.catalog_scheme_operation_instance SET position = DEFAULT
+                   WHERE id = :id""",
+                id=instance["id"],
+            )
         case "lost":
             _move(connection, instance, "failed", lost=MOST_LOST)
             stop_catalog(connection, catalog, "failed", f"lost {MOST_LOST} times in a row: {error}")

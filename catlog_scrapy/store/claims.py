@@ -153,12 +153,13 @@ def claim(
                    WHERE c.id = first.id RETURNING c.id""",
                 ids=[str(catalog) for catalog in first],
             )
+        # The state is looked at behind the lock, so that nobody thinks of searching by it.
         taken = rows(
             connection,
             f"""WITH free AS (
-                    SELECT i.id FROM catlog.catalog_scheme_operation_instance i
+                    SELECT i.id, i.state FROM catlog.catalog_scheme_operation_instance i
                     JOIN catlog.catalog c ON c.id = i.catalog_id
-                    WHERE i.id = ANY(CAST(:ids AS uuid[])) AND i.state = 'new'
+                    WHERE i.id = ANY(CAST(:ids AS uuid[]))
                       AND c.state = 'loading' AND c.as_of IS NOT NULL
                     ORDER BY i.id FOR NO KEY UPDATE OF i SKIP LOCKED),
                 i AS (
@@ -166,7 +167,7 @@ def claim(
                     SET state = 'running', attempt = attempt + 1, node = :node,
                         available_at = clock_timestamp(),
                         lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
-                    FROM free WHERE i.id = free.id RETURNING i.*),
+                    FROM free WHERE i.id = free.id AND free.state = 'new' RETURNING i.*),
                 claimed AS (SELECT {CLAIM_COLUMNS}, i.priority, i.position FROM i {CLAIM_TABLES}),
                 begun AS (
                     INSERT INTO catlog.instance_attempt

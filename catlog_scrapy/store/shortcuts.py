@@ -73,7 +73,7 @@ class Shortcuts:
         found = row(
             connection,
             """SELECT count(*) AS running,
-                   least(min(available_at), clock_timestamp() - interval '10 seconds') AS since
+                   least(min(available_at), clock_timestamp() - interval '1 second') AS since
                FROM catlog.catalog_scheme_operation_instance
                WHERE provider_id = :provider AND node IS NOT NULL AND available_at >= :held""",
             provider=provider,

@@ -174,9 +174,23 @@ def _views_of(kinds: Mapping[str, KindDefinition]) -> dict[str, str]:
 
 
 def current_view(kind: KindDefinition) -> str:
-    """The SELECT of the current records of *kind*."""
-    return f"""SELECT {_columns(kind)}, created_at, updated_at
-        FROM catlog.record WHERE kind = '{kind.name}' AND removed_at IS NULL"""
+    """The SELECT of the current records of *kind*.
+
+    The UNION with nothing makes PostgreSQL take the columns out of `data` as it reads a row;
+    otherwise it carries whole `data` through sorts and joins and takes them out behind those
+    (measured: a GROUP BY over a million records takes half the time).
+    """
+    types = [*kind.fields, *([("data", "jsonb")] if kind.foreign else [])]
+    names = ", ".join(f'"{name}"' for name, _ in types)
+    nothing = ", ".join(f"NULL::{type_}" for _, type_ in types)
+    # No field's name begins with an underscore.
+    return f"""SELECT {names}, created_at, updated_at FROM (
+            SELECT {_columns(kind)}, created_at, updated_at,
+                kind AS _kind, removed_at AS _removed_at FROM catlog.record
+            UNION ALL
+            SELECT {nothing}, NULL::timestamptz, NULL::timestamptz, NULL, NULL::timestamptz
+            WHERE false
+        ) AS records WHERE _kind = '{kind.name}' AND _removed_at IS NULL"""
 
 
 def history_view(kind: KindDefinition) -> str:

@@ -416,6 +416,7 @@ def test_the_view_shows_typed_records(shop: Shop) -> None:
         "took: dt.timedelta | None = None",
         "uid: UUID | None = None",
         "order: str | None = None",
+        "removed_at: dt.date | None = None",
         "extra: Any = None",
         "words: list[str] | None = None",
     )
@@ -433,6 +434,7 @@ def test_the_view_shows_typed_records(shop: Shop) -> None:
             "took": -90.5,
             "uid": "00000000-0000-0000-0000-000000000001",
             "order": "100% :x",
+            "removed_at": "2026-04-05",
             "extra": {"a": [1]},
             "words": ["b"],
         }
@@ -452,6 +454,7 @@ def test_the_view_shows_typed_records(shop: Shop) -> None:
         "took": "interval",
         "uid": "uuid",
         "order": "text",
+        "removed_at": "date",
         "extra": "jsonb",
         "words": "jsonb",
         "created_at": "timestamp with time zone",
@@ -470,6 +473,7 @@ def test_the_view_shows_typed_records(shop: Shop) -> None:
         "clock": dt.time(4, 5, 6),
         "took": dt.timedelta(seconds=-90.5),
         "order": "100% :x",
+        "removed_at": dt.date(2026, 4, 5),
         "extra": {"a": [1]},
         "words": ["b"],
         "created_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
