@@ -198,9 +198,9 @@ CASES = {
         """
     def parse(self, response):
         self.crawler.stats.set_value("odd \\ud800 name", float("nan"))
-        raise ValueError("a lone \\ud800, a \\0 and an emoji \U0001F600")
+        raise ValueError("a lone \\ud800, a \\0 and an emoji \U0001f600")
 """,
-        error="a lone \\ud800, a \\0 and an emoji \U0001F600",
+        error="a lone \\ud800, a \\0 and an emoji \U0001f600",
     ),
     "a_key_with_tabs_and_backslashes": Case(
         """

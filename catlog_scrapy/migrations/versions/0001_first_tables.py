@@ -363,9 +363,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("key", postgresql.JSONB(), nullable=False),
         sa.Column("fields", postgresql.JSONB(), nullable=False),
-        sa.Column(
-            "foreign_type", sa.Boolean(), server_default=sa.text("false"), nullable=False
-        ),
+        sa.Column("foreign_type", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
