@@ -13,7 +13,6 @@ from scrapy.utils.misc import load_object
 
 from catlog_scrapy.attempt import attempt_of
 from catlog_scrapy.extensions.loading import LoadingExtension
-from catlog_scrapy.middlewares.outcome import OutcomeMiddleware
 from catlog_scrapy.middlewares.pressure import StartPressureMiddleware
 from catlog_scrapy.pipelines.check import CheckPipeline
 from catlog_scrapy.pipelines.store import StorePipeline
@@ -78,13 +77,9 @@ class CatlogAddon:
         component = settings["ITEM_PIPELINES"]
         component.set(CheckPipeline, last + 1, "addon")
         component.set(StorePipeline, last + 2, "addon")
-        for name, middleware in (
-            ("DOWNLOADER_MIDDLEWARES", OutcomeMiddleware),
-            ("SPIDER_MIDDLEWARES", StartPressureMiddleware),
-        ):
-            orders = settings.get_component_priority_dict_with_base(name).values()
-            first = min((order for order in orders if order is not None), default=0)
-            settings[name].set(middleware, first - 1, "addon")
+        middlewares = settings.get_component_priority_dict_with_base("SPIDER_MIDDLEWARES")
+        first = min((order for order in middlewares.values() if order is not None), default=0)
+        settings["SPIDER_MIDDLEWARES"].set(StartPressureMiddleware, first - 1, "addon")
         settings["EXTENSIONS"].set(LoadingExtension, 0, "addon")
         # An attempt starts from nothing: a request left by another one is no part of it.
         settings.set("JOBDIR", None, "cmdline")

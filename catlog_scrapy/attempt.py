@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -69,10 +70,14 @@ class Attempt:
         self.stop_answer: str | None = None
         self.stopped = threading.Event()
         self.deadline = time.monotonic() + claim.seconds
+        self._noted: deque[BaseException] = deque(maxlen=100)
         self._on_stop: Callable[[], object] | None = None
 
     def raised(self, where: str, error: BaseException) -> None:
-        """Note an exception of the crawl; *where* says what raised it."""
+        """Note an exception of the crawl, once; *where* says what raised it."""
+        if any(error is noted for noted in self._noted):
+            return
+        self._noted.append(error)
         self.report.raised += 1
         if len(self.report.errors) < MOST_ERRORS:
             self.report.errors.append(f"{where}: {type(error).__name__}: {error}"[:2000])
@@ -94,6 +99,8 @@ class Attempt:
         if self.stop_answer is None and self.outcome is None:
             self.stop_answer = answer
             self.stopped.set()
+            # From here on the time runs out after which it is taken for hung.
+            self.deadline = min(self.deadline, time.monotonic())
             if self._on_stop:
                 self._on_stop()
 

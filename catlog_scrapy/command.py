@@ -26,6 +26,7 @@ from catlog_scrapy.database import UNAVAILABLE, open_database, reason
 from catlog_scrapy.entry_points import SUMMARIES
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.migrations import require_head, upgrade
+from catlog_scrapy.store.transactions import clean
 
 USAGE_ERROR = 2
 
@@ -43,6 +44,8 @@ class CatlogCommand(ScrapyCommand):
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         """Prepare the settings; refuse what the command does not know."""
         unknown = [word for word in args if word.startswith("-") and word != "-"]
+        if any(clean(word) != word for word in args):
+            self.fail("an argument is no UTF-8 text")
         if unknown:
             self.fail(f"unknown option {unknown[0]}; see scrapy {self.name} -h")
         with self.mistakes():

@@ -11,6 +11,7 @@ from rich.table import Table
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.sql import shown
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.demo.hallmark import DEMO_YEARS, YEARS
 from catlog_scrapy.demo.server import DEFAULT_PORT, DemoServer
@@ -69,6 +70,10 @@ class Command(CatlogCommand):
     def execute(self, args: list[str], opts: argparse.Namespace) -> int:
         if opts.serve:
             return self._serve()
+        if self.project_settings["BOT_NAME"] != "catlog_scrapy":
+            raise NotPossible(
+                "the demo's sources belong to catlog's own project; run it in a checkout of catlog."
+            )
         started = time.monotonic()
         with self.database() as engine:
             for change in apply(engine, self.project_settings):
@@ -161,7 +166,7 @@ class Command(CatlogCommand):
             answer = connection.execute(text(query))
             table = Table(*answer.keys(), box=None)
             for row in answer:
-                table.add_row(*("" if value is None else str(value) for value in row))
+                table.add_row(*map(shown, row))
         self.console.print(table, markup=False)
 
 

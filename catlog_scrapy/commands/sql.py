@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import orjson
 import psycopg2
 from rich.table import Table
 from scrapy.exceptions import UsageError
@@ -36,6 +37,8 @@ class Command(CatlogCommand):
         if len(args) != 1:
             raise UsageError('write one query, in quotes, or a file: scrapy sql "select 1"')
         text = sys.stdin.read() if args[0] == "-" else args[0]
+        if args[0].endswith(".sql") and not Path(args[0]).is_file():
+            raise NotPossible(f"there is no file {args[0]}.")
         if args[0].endswith(".sql") and Path(args[0]).is_file():
             text = Path(args[0]).read_text(encoding="utf-8")
         statements = [found[0].strip() for found in STATEMENT.finditer(text)]
@@ -64,6 +67,13 @@ class Command(CatlogCommand):
             return
         table = Table(*(column.name for column in cursor.description), box=None)
         for found in cursor:
-            table.add_row(*("" if value is None else str(value) for value in found))
+            table.add_row(*(shown(value) for value in found))
         self.console.print(table, markup=False)
-        self.console.print(f"({cursor.rowcount} rows)")
+        self.console.print(f"({cursor.rowcount} row{'s' if cursor.rowcount != 1 else ''})")
+
+
+def shown(value: Any) -> str:
+    """A value in a cell: jsonb as JSON, nothing for null."""
+    if isinstance(value, dict | list):
+        return orjson.dumps(value, default=str).decode()
+    return "" if value is None else str(value)

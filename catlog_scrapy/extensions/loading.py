@@ -4,21 +4,20 @@ import asyncio
 import logging
 from typing import Any
 
-from scrapy import Request, signals
+from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
 from twisted.python.failure import Failure
 
 from catlog_scrapy.attempt import Attempt, attempt_of
 from catlog_scrapy.exceptions import AttemptLost
+from catlog_scrapy.extensions.watch import Watch
 from catlog_scrapy.pipelines.check import Rejected
 from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist
 from catlog_scrapy.store import attempts as store
 
-# What Scrapy logs as an error without sending a signal: a pipeline's close_spider, the scheduler,
-# the reading of start(), its own bugs.
-ENGINE_LOGGER = logging.getLogger("scrapy.core.engine")
-HAS_A_SIGNAL = "Error while reading start items"
+# Where Scrapy says what a signal's handler raised.
+SIGNAL_LOGGER = logging.getLogger("scrapy.utils.signal")
 # Seconds to wait for an absent database with what a stopped crawl still has to say.
 PATIENCE = 10.0
 
@@ -33,7 +32,8 @@ class LoadingExtension:
     def __init__(self, crawler: Crawler, attempt: Attempt) -> None:
         self.crawler = crawler
         self.attempt = attempt
-        self.engine_errors = EngineErrors(crawler, attempt)
+        self.watch = Watch(crawler, attempt)
+        self.signal_errors = SignalErrors(crawler, attempt)
         self.opened = False
 
     @classmethod
@@ -47,7 +47,6 @@ class LoadingExtension:
             "spider_error",
             "item_error",
             "item_dropped",
-            "request_dropped",
         ):
             crawler.signals.connect(getattr(extension, name), getattr(signals, name))
         crawler.signals.connect(extension.spider_closed, signals.spider_closed)
@@ -56,7 +55,8 @@ class LoadingExtension:
     def spider_opened(self) -> None:
         """From here on the attempt's end is this extension's to write."""
         self.opened = True
-        self.engine_errors.listen()
+        self.watch.begin()
+        SIGNAL_LOGGER.addHandler(self.signal_errors)
         self.attempt.on_stop(self._close_spider)
 
     def _close_spider(self) -> None:
@@ -76,11 +76,6 @@ class LoadingExtension:
         """A pipeline raised."""
         self.attempt.raised("a pipeline", failure.value or Exception(str(failure)))
 
-    def request_dropped(self, request: Request) -> None:
-        """A duplicate does not count, unless it is one of its own: redirected to where it was."""
-        if request.url in request.meta.get("redirect_urls", ()):
-            self.attempt.given_up("given_up", f"a redirect loop at {request.url}")
-
     async def item_dropped(self, response: Any, exception: Exception) -> None:
         """The project's own DropItem, or our check's."""
         if isinstance(exception, Rejected):
@@ -90,7 +85,6 @@ class LoadingExtension:
 
     async def spider_closed(self, reason: str) -> None:
         """Send the last batch, whatever other components did on closing, and end the attempt."""
-        self.engine_errors.cease()
         if not self.opened:
             return
         try:
@@ -101,6 +95,8 @@ class LoadingExtension:
         report.reason = reason
         stats = self.crawler.stats.get_stats()
         report.responses = stats.get("response_received_count", 0)
+        for _ in range(stats.get("urllength/request_ignored_count", 0)):
+            self.attempt.given_up("given_up", "a URL longer than URLLENGTH_LIMIT")
         report.stats = {name: value for name, value in stats.items() if name != "log_count"}
         try:
             self.attempt.outcome = await asyncio.to_thread(
@@ -108,6 +104,8 @@ class LoadingExtension:
             )
         except AttemptLost as lost:
             self.attempt.outcome, self.attempt.error = "lost", str(lost)
+        finally:
+            SIGNAL_LOGGER.removeHandler(self.signal_errors)
 
     def _end(self) -> str:
         attempt = self.attempt
@@ -131,27 +129,18 @@ class LoadingExtension:
         return pipeline.writer
 
 
-class EngineErrors(logging.Handler):
-    """Takes from the log what the engine swallows: there is no signal for it."""
+class SignalErrors(logging.Handler):
+    """Takes from the log what a signal's handler raised: Scrapy tells nobody else.
+
+    A handler of `spider_idle` that fails may have had more to ask for.
+    """
 
     def __init__(self, crawler: Crawler, attempt: Attempt) -> None:
         super().__init__(logging.ERROR)
         self.crawler = crawler
         self.attempt = attempt
 
-    def listen(self) -> None:
-        """Start."""
-        ENGINE_LOGGER.addHandler(self)
-
-    def cease(self) -> None:
-        """End."""
-        ENGINE_LOGGER.removeHandler(self)
-
     def emit(self, record: logging.LogRecord) -> None:
-        """Note an error of this crawl's engine."""
-        if getattr(record, "spider", None) is not self.crawler.spider:
-            return
-        if record.getMessage().startswith(HAS_A_SIGNAL):
-            return
-        error = record.exc_info[1] if record.exc_info else None
-        self.attempt.raised(record.getMessage(), error or RuntimeError("no exception given"))
+        """Note an error of this crawl's handlers."""
+        if getattr(record, "spider", None) is self.crawler.spider and record.exc_info:
+            self.attempt.raised(record.getMessage(), record.exc_info[1] or RuntimeError())

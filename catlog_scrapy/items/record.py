@@ -24,7 +24,7 @@ MAX_KEY_BYTES = 1000
 
 # What JSON can carry and jsonb cannot, and the U+FFFD that stands for a lone surrogate in the name
 # of a dict's member. The search is cheap; what it finds may still be innocent.
-SUSPECT = re.compile(rb"\\u0000|NaN|Infinity|\xef\xbf\xbd|E-\d{5}")
+SUSPECT = re.compile(rb"\\u0000|NaN|Infinity|\xef\xbf\xbd|E-\d{5}|\d{1001}")
 
 SQL_TYPES = {
     "bool": "boolean",
@@ -135,6 +135,8 @@ def _refuse_unstorable(value: Any, place: str = "") -> None:
         raise NotStorable(f"{place or 'text'}: U+0000, which PostgreSQL cannot store")
     if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise NotStorable(f"{place or 'text'}: a lone surrogate, which is no character")
+    if isinstance(value, int) and abs(value) >= 10**1000:
+        raise NotStorable(f"{place or 'number'}: an integer of more than 1000 digits")
     if isinstance(value, Decimal) and int(value.as_tuple().exponent) < -NUMERIC_SCALE:
         raise NotStorable(f"{place}: more than {NUMERIC_SCALE} decimal places")
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,1 +1,1 @@
-"""What became of each request, and how fast a spider may start."""
+"""How fast a spider may start."""

@@ -79,11 +79,7 @@ class CheckPipeline:
             built: Record = chosen.__pydantic_validator__.validate_python(values)
             checked.rows.append((chosen.kind, *built.row()))
         except ValidationError as error:
-            reasons = [
-                f"{'.'.join(map(str, part['loc']))}: {part['msg']}"
-                for part in error.errors(include_url=False, include_input=False)
-            ]
-            checked.rejections.append((describe(item), reasons))
+            checked.rejections.append((describe(item), reasons_of(error)))
         except (NotStorable, NoRecordType) as error:
             checked.rejections.append((describe(item), [str(error)]))
 
@@ -108,10 +104,21 @@ class NoRecordType(ValueError):
     """An item that belongs to no record type of its spider. Its text is the reason kept."""
 
 
+def reasons_of(error: ValidationError) -> list[str]:
+    """What pydantic found, a line for each field."""
+    try:
+        return [
+            f"{'.'.join(map(str, part['loc']))}: {part['msg']}"
+            for part in error.errors(include_url=False, include_input=False)
+        ]
+    except UnicodeError:
+        return [f"{error.error_count()} fields are wrong, in words that are no text"]
+
+
 def describe(item: Any) -> str:
     """The item as ASCII text, whatever it holds."""
     try:
         values = ItemAdapter(item).asdict() if ItemAdapter.is_item(item) else item
         return json.dumps(values, default=repr)
     except (TypeError, ValueError, RecursionError):
-        return ascii(item)
+        return f"<{type(item).__name__} that cannot be written>"

@@ -6,6 +6,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from catlog_scrapy.attempt import Attempt
@@ -47,6 +48,10 @@ class Progress:
         """An attempt begins."""
         self.running[attempt] = time.monotonic()
 
+    def say(self, text: str) -> None:
+        """A line about the work itself."""
+        self.console.print(text, markup=False)
+
     def goes_on(self) -> None:
         """Called now and then: a line about each attempt that takes long, if there is no table."""
         now = time.monotonic()
@@ -70,7 +75,7 @@ class Progress:
         if report.rejected:
             counts += f", {report.rejected} rejected"
         self.console.print(
-            f"{attempt.claim.title}: [{colour}]{outcome}[/] ({counts}, {seconds:.1f} s)"
+            f"{escape(attempt.claim.title)}: [{colour}]{outcome}[/] ({counts}, {seconds:.1f} s)"
         )
         if outcome not in COLOURS:
             self.console.print(f"  {attempt.error or ''}", markup=False)
@@ -81,7 +86,7 @@ class Progress:
         table = Table("running", "results", "rejected", "seconds", box=None)
         for attempt, since in list(self.running.items()):
             table.add_row(
-                attempt.claim.title,
+                escape(attempt.claim.title),
                 str(attempt.report.accepted),
                 str(attempt.report.rejected),
                 f"{time.monotonic() - since:.0f}",

@@ -74,7 +74,7 @@ class Worker:
         self.lease = settings.getfloat("CATLOG_LEASE")
         self.poll = settings.getfloat("CATLOG_POLL")
         self.logs = Path(settings["CATLOG_HOME"]) / "logs" if log_files else None
-        self.heartbeat = Heartbeat(engine, self.lease, replace_process)
+        self.heartbeat = Heartbeat(engine, self.lease, self._replace)
         self.running: dict[asyncio.Task[None], Attempt] = {}
         self.given: list[Claim] = []
         self.stopping = asyncio.Event()
@@ -112,10 +112,21 @@ class Worker:
             raise failure[0]
         del main_task
 
+    def _replace(self) -> None:
+        """Be rid of a crawl that hangs: go on anew, or be gone if this process was to end."""
+        if self.signals:
+            os._exit(1)
+        replace_process()
+
     def _signalled(self) -> None:
         """The first signal stops claiming, and the crawls after a grace; the second at once."""
         self.signals += 1
         self.stopping.set()
+        if self.running and self.signals == 1:
+            self.progress.say(
+                f"stopping: what runs may go on for {self.settings.getfloat('CATLOG_GRACE'):g} s;"
+                " a second signal releases it at once"
+            )
         grace = self.settings.getfloat("CATLOG_GRACE") if self.signals == 1 else 0.0
         asyncio.get_running_loop().call_later(grace, self._release_all)
 

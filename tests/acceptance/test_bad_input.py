@@ -210,6 +210,91 @@ CASES = {
         "loaded",
         keys={"a\tb\\c\nd"},
     ),
+    "an_errback_generator_that_passes_it_on": Case(
+        """
+    async def start(self):
+        yield Request(self.base_url + "/missing", errback=self.missing)
+        yield Request(self.base_url + "/ok")
+
+    def missing(self, failure):
+        yield {"id": "from errback"}
+        failure.raiseException()
+""",
+        error="HTTP 404",
+    ),
+    "a_redirect_to_the_same_page_spelled_otherwise": Case(
+        """
+    async def start(self):
+        yield Request(self.base_url + "/frag")
+        yield Request(self.base_url + "/ok")
+""",
+        error="a redirect loop",
+    ),
+    "an_item_too_deep": Case(
+        """
+    def parse(self, response):
+        deep = []
+        for _ in range(8000):
+            deep = [deep]
+        yield {"id": "a"}
+        yield Batch([{"id": "b"}, {"id": "c", "extra": {"x": deep}}])
+""",
+        error="items rejected",
+        rejected="depth exceeded",
+    ),
+    "closed_as_finished_too_early": Case(
+        """
+    def parse(self, response):
+        from scrapy.exceptions import CloseSpider
+
+        yield {"id": "a"}
+        for page in range(1, 6):
+            yield Request(self.base_url + f"/page/{page}")
+        raise CloseSpider("finished")
+""",
+        error="closed as 'finished' with work still to do",
+    ),
+    "a_url_that_is_too_long": Case(
+        """
+    def parse(self, response):
+        yield {"id": "a"}
+        yield Request(self.base_url + "/ok?" + "x" * 3000)
+""",
+        error="URLLENGTH_LIMIT",
+    ),
+    "an_idle_handler_that_raises": Case(
+        """
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        from scrapy import signals
+
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.idle, signals.spider_idle)
+        return spider
+
+    def idle(self):
+        raise ZeroDivisionError("when idle")
+""",
+        error="ZeroDivisionError: when idle",
+    ),
+    "a_pipeline_that_is_cancelled": Case(
+        'custom_settings = {"ITEM_PIPELINES": {"shop.parts.CancelledPipeline": 300}}',
+        error="CancelledError",
+        declared='timeout = "3s"',
+    ),
+    "one_that_never_ends_to_start": Case(
+        """
+    custom_settings = {"ITEM_PIPELINES": {"shop.parts.SlowPipeline": 300}}
+
+    async def start(self):
+        number = 0
+        while True:
+            number += 1
+            yield {"id": str(number)}
+""",
+        error="ran past its time limit",
+        declared='timeout = "2s"',
+    ),
     "an_errback_that_raises": Case(
         """
     async def start(self):
@@ -320,6 +405,21 @@ class DroppingPipeline:
         return item
 
 
+class CancelledPipeline:
+    async def process_item(self, item):
+        import asyncio
+
+        raise asyncio.CancelledError
+
+
+class SlowPipeline:
+    async def process_item(self, item):
+        import asyncio
+
+        await asyncio.sleep(0.2)
+        return item
+
+
 class RaisingOpen:
     def open_spider(self):
         raise ZeroDivisionError("in open_spider")
@@ -358,6 +458,7 @@ def answers() -> dict[str, Answer]:
         "/slow": Answer(b"[]", delay=1.5),
         "/loop": Answer(status=302, headers={"Location": "/loop?again"}),
         "/loop?again": Answer(status=302, headers={"Location": "/loop"}),
+        "/frag": Answer(status=302, headers={"Location": "/frag#here"}),
         "/robots.txt": Answer(status=500),
         "localhost/robots.txt": Answer(b"User-agent: *\nDisallow: /private\n"),
         "/broken.json": Answer(b'[{"id": "a"'),

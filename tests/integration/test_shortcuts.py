@@ -1,0 +1,92 @@
+"""While claims are slow, a process starts where it knows the queue to begin: nothing is lost."""
+
+from functools import partial
+
+import pytest
+from sqlalchemy import Engine
+
+from catlog_scrapy.store import attempts, shortcuts
+from catlog_scrapy.store.claims import Claim, claim
+from catlog_scrapy.store.shortcuts import shortcuts_of
+from tests.factories import (
+    an_operation,
+    at_once,
+    given_a_catalog,
+    given_a_provider,
+    given_a_scheme,
+    one,
+)
+
+WORDS = [f"{number:02}" for number in range(12)]
+
+
+@pytest.fixture(autouse=True)
+def all_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every claim counts as slow, and every look is believed for an hour."""
+    monkeypatch.setattr(shortcuts, "SLOW", -1.0)
+    monkeypatch.setattr(shortcuts, "SHARE", 1e-7)
+
+
+def given_a_queue(engine: Engine, max_running: int | None = None) -> None:
+    given_a_provider(engine, max_running=max_running)
+    given_a_scheme(engine, an_operation(for_each=WORDS))
+    given_a_catalog(engine)
+
+
+def parts(claims: list[Claim]) -> list[str]:
+    return [each.part for each in claims]
+
+
+def test_the_queue_is_claimed_in_order_to_its_end(engine: Engine) -> None:
+    given_a_queue(engine)
+    assert [part for _ in WORDS for part in parts(claim(engine, "here"))] == WORDS
+    assert shortcuts_of(engine).heads
+    assert claim(engine, "here") == []
+
+
+def test_a_later_catalog_is_found_behind_an_empty_queue(engine: Engine) -> None:
+    given_a_queue(engine)
+    claim(engine, "here", limit=len(WORDS))
+    claim(engine, "here")  # looks: the queue is empty
+    given_a_catalog(engine)
+    assert parts(claim(engine, "here")) == [WORDS[0]]
+
+
+def test_what_goes_back_to_its_old_place_is_found_by_the_next_look(engine: Engine) -> None:
+    given_a_queue(engine)
+    [first] = claim(engine, "here")
+    claim(engine, "here")  # looks: the queue begins at the second
+    attempts.release(engine, first.attempt)
+    assert parts(claim(engine, "here")) == [WORDS[2]]
+    shortcuts_of(engine).look_at = 0.0
+    assert parts(claim(engine, "here")) == [WORDS[0]]
+
+
+def test_looks_end_when_claims_are_quick_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_a_queue(engine)
+    claim(engine, "here")
+    claim(engine, "here")
+    assert shortcuts_of(engine).heads
+    monkeypatch.setattr(shortcuts, "SLOW", 60.0)
+    shortcuts_of(engine).look_at = 0.0
+    claim(engine, "here")
+    assert shortcuts_of(engine).heads == {}
+    assert shortcuts_of(engine).look_at is None
+
+
+def test_never_more_run_than_allowed(engine: Engine) -> None:
+    given_a_queue(engine, max_running=3)
+    held: list[Claim] = []
+    for _ in range(4):
+        for some in at_once(*[partial(claim, engine, "here", limit=2)] * 4):
+            held += some
+        running = one(
+            engine,
+            """SELECT count(*) FROM catlog.catalog_scheme_operation_instance
+               WHERE node IS NOT NULL""",
+        )
+        assert running == len(held) <= 3
+        attempts.release(engine, held.pop().attempt)
+        shortcuts_of(engine).look_at = 0.0
