@@ -132,6 +132,12 @@ def _parts(
             for name, value in catalog["arguments"].items()
         )
     ]
+    if not asked and parts:
+        narrowed = ", ".join(f"{name}={value}" for name, value in catalog["arguments"].items())
+        raise CannotLoad(
+            f"nothing to load: {operation['name']} runs for each of {len(parts)} {for_each!r},"
+            f" and none has {narrowed}"
+        )
     if not asked:
         raise CannotLoad(
             f"nothing to load: {operation['name']} runs for each of {for_each!r}, and there are"
