@@ -25,10 +25,13 @@ from catlog_scrapy.exceptions import EmbeddedServerError
 
 PROJECT = Path(__file__).parents[2]
 PREAMBLE = """
+import signal
 import sys
 from pathlib import Path
 import psycopg2
 from catlog_scrapy.embedded import EmbeddedServer
+# Whoever started the tests in the background had Ctrl-C ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 home = Path(sys.argv[1])
 """
 USER = "with EmbeddedServer(home):\n    print('ready', flush=True)\n    sys.stdin.read()"
