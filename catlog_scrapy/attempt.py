@@ -1,7 +1,6 @@
 """A claimed attempt while its crawl runs: what pipelines, middlewares and extension share."""
 
 import asyncio
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -68,7 +67,6 @@ class Attempt:
         self.outcome: str | None = None
         self.error: str | None = None
         self.stop_answer: str | None = None
-        self.stopped = threading.Event()
         self.deadline = time.monotonic() + claim.seconds
         self._noted: deque[BaseException] = deque(maxlen=100)
         self._on_stop: Callable[[], object] | None = None
@@ -98,7 +96,6 @@ class Attempt:
         """Make the crawl stop, from any thread; only the first *answer* counts."""
         if self.stop_answer is None and self.outcome is None:
             self.stop_answer = answer
-            self.stopped.set()
             # From here on the time runs out after which it is taken for hung.
             self.deadline = min(self.deadline, time.monotonic())
             if self._on_stop:
