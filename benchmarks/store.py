@@ -50,9 +50,9 @@ def stored_batches(engine: Engine) -> list[bytes]:
 
 
 def copy_expert(connection: PoolProxiedConnection, statement: str, file: io.BytesIO) -> None:
-    """Run a COPY that reads or writes *file*, in pieces as large as catlog's own."""
+    """Run a COPY that reads or writes *file*."""
     cursor: Any = connection.cursor()
-    cursor.copy_expert(statement, file, size=1 << 24)
+    cursor.copy_expert(statement, file)
     cursor.close()
 
 

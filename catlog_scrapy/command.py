@@ -50,7 +50,11 @@ class CatlogCommand(ScrapyCommand):
             self.fail(f"unknown option {unknown[0]}; see scrapy {self.name} -h")
         with self.mistakes():
             super().process_options(args, opts)
-            prepare(self.project_settings, self.name)
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Refuse a place that is no catlog project. Raises CatlogError."""
+        prepare(self.project_settings, self.name)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Do it, turning a user's mistake into one line."""

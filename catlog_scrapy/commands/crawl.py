@@ -35,11 +35,13 @@ class Command(crawl.Command, CatlogCommand):
     default_settings: ClassVar[dict[str, Any]] = {}
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        if addon.is_enabled(self.project_settings):
-            with self.mistakes():  # Scrapy's reads -a, and then calls ours
-                crawl.Command.process_options(self, args, opts)
-        else:
+        with self.mistakes():  # Scrapy's reads -a, and then calls ours
             crawl.Command.process_options(self, args, opts)
+
+    def prepare(self) -> None:
+        """In a project without catlog this is Scrapy's own command, and nothing else."""
+        if addon.is_enabled(self.project_settings):
+            super().prepare()
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         if len(args) != 1 or not addon.is_enabled(self.project_settings):

@@ -1,7 +1,6 @@
 """The rows of an attempt: written by COPY, a batch a transaction, and never twice."""
 
 import io
-import selectors
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -15,9 +14,6 @@ from catlog_scrapy.store.transactions import clean, row, run
 # Bytes of a rejected item that are kept, and how many rejected items an attempt keeps.
 MOST_REJECTED_BYTES = 65536
 MOST_REJECTED = 1000
-
-# Bytes that are sent at once. A socket that takes data at all takes as many without waiting.
-PIECE = 32 * 1024
 
 COPY = """COPY catlog.catalog_operation_instance_result
     (instance_id, attempt, seq, kind, key, data) FROM STDIN"""
@@ -46,8 +42,8 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
             driver = connection.connection.driver_connection
             if driver is None:
                 raise BatchUncertain(backend)
-            with driver.cursor() as cursor, _Paced(lines, driver.fileno()) as paced:
-                cursor.copy_expert(COPY, paced, size=PIECE)
+            with driver.cursor() as cursor:
+                cursor.copy_expert(COPY, io.BytesIO(lines))
             driver.commit()
         except (
             engine.dialect.loaded_dbapi.OperationalError,
@@ -62,29 +58,6 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
                 raise BatchUncertain(backend) from error
             driver.rollback()
             raise
-
-
-class _Paced(io.BytesIO):
-    """Gives a piece away only when the server can take it.
-
-    psycopg2 sends COPY's data with Python's lock held: while it waited for the server to read,
-    the crawl in the other thread would stand still.
-    """
-
-    def __init__(self, lines: bytes, socket: int) -> None:
-        super().__init__(lines)
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(socket, selectors.EVENT_WRITE)
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """The next piece, after waiting without the lock."""
-        self.selector.select()
-        return super().read(size)
-
-    def close(self) -> None:
-        """Let go of the socket."""
-        self.selector.close()
-        super().close()
 
 
 def _backend(connection: Connection) -> tuple[int, Any]:

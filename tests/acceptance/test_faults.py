@@ -376,3 +376,22 @@ def test_outside_of_a_catlog_project_each_command_says_so(tmp_path: Path) -> Non
     project.write("scrapy.cfg", "[settings]\ndefault = shop.settings\n")
     project.write("shop/settings.py", 'SPIDER_MODULES = ["shop.spiders"]\n')
     assert "does not use catlog" in project.scrapy("load", "a/b", code=2)
+
+
+def test_scrapy_crawl_stays_scrapy_s_own_in_a_project_without_catlog(tmp_path: Path) -> None:
+    project = Project(tmp_path, None)
+    project.write("shop/settings.py", 'SPIDER_MODULES = ["shop.spiders"]\n')
+    spider = """
+        import scrapy
+
+
+        class Plain(scrapy.Spider):
+            name = "plain"
+
+            async def start(self):
+                yield {"colour": self.colour}
+        """
+    project.write("shop/spiders/plain.py", spider)
+    project.scrapy("crawl", "plain", "-a", "colour=red", "-O", "out.json")
+    assert '"colour": "red"' in (tmp_path / "out.json").read_text()
+    assert not (tmp_path / ".catlog").exists()
