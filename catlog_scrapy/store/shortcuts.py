@@ -75,10 +75,7 @@ class Shortcuts:
             """SELECT count(*) AS running,
                    least(min(available_at), clock_timestamp() - interval '1 second') AS since
                FROM catlog.catalog_scheme_operation_instance
-               WHERE provider_id = :provider AND node IS NOT NULL AND available_at >=
-                   -- Where the clock was set back, what was known of it is true no more.
-                   CASE WHEN CAST(:held AS timestamptz) > now() - interval '9 seconds'
-                       THEN '-infinity' ELSE CAST(:held AS timestamptz) END""",
+               WHERE provider_id = :provider AND node IS NOT NULL AND available_at >= :held""",
             provider=provider,
             held=self.held.get(provider, EVER),
         )
