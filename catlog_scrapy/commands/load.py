@@ -6,12 +6,11 @@ from uuid import UUID
 
 from rich.table import Table
 from scrapy.exceptions import UsageError
-from scrapy.spiderloader import get_spider_loader
 from scrapy.utils.conf import arglist_to_dict
 from sqlalchemy import Engine
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.declarations import spider_arguments
+from catlog_scrapy.declarations import load_spiders, spider_arguments
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.running.loading import run_catalog
 from catlog_scrapy.store import catalogs
@@ -84,7 +83,7 @@ class Command(CatlogCommand):
         arguments: dict[str, str],
     ) -> None:
         """Refuse an argument that none of the operations knows."""
-        loader = get_spider_loader(self.project_settings)
+        loader = load_spiders(self.project_settings)
         known: set[str] = set()
         operations = scheme_operations(engine, provider, scheme)
         for found in operations:
