@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "CATLOG_HOME": None,  # a folder; None: .catlog beside scrapy.cfg
     "CATLOG_PROVIDERS": None,  # a folder of *.toml; None: providers/ in the project's package
     "CATLOG_VIEWS": None,  # a folder of *.sql; None: views/ in the project's package
+    "CATLOG_PROJECT": None,  # what this project is called in the database; None: its BOT_NAME
     "CATLOG_NODE": None,  # this machine's name; None: its host name
     "CATLOG_CONCURRENCY": 4,  # crawls at once in one process
     "CATLOG_LEASE": 60.0,  # seconds a silent worker keeps its instances

@@ -1,6 +1,7 @@
 """Provider files: read, checked, compared with the database, applied."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from scrapy.settings import BaseSettings
@@ -12,6 +13,7 @@ from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.declarations.spiders import (
     load_spiders,
     operation_record_types,
+    project_name,
     spider_arguments,
 )
 from catlog_scrapy.exceptions import DeclarationError
@@ -25,7 +27,14 @@ from catlog_scrapy.store.schemes import (
 )
 from catlog_scrapy.store.views import ViewPlan, check_views, make_partitions, plan_views
 
-__all__ = ["Change", "apply", "load_spiders", "operation_record_types", "spider_arguments"]
+__all__ = [
+    "Change",
+    "apply",
+    "load_spiders",
+    "operation_record_types",
+    "project_name",
+    "spider_arguments",
+]
 
 
 def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -> list[Change]:
@@ -41,7 +50,10 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
     refuse(mistakes + wrong + checked.mistakes)
     with only_apply(engine):
         changes, plan = patiently(
-            engine, lambda connection: _rows(connection, checked, views, check_only=check_only)
+            engine,
+            lambda connection: _rows(
+                connection, checked, views, project_name(settings), check_only=check_only
+            ),
         )
         if not check_only:
             make_views(engine, plan)
@@ -49,21 +61,31 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
 
 
 def _rows(
-    connection: Connection, checked: Checked, views: Mapping[str, str], *, check_only: bool
+    connection: Connection,
+    checked: Checked,
+    views: Mapping[str, str],
+    project: str,
+    *,
+    check_only: bool,
 ) -> tuple[list[Change], ViewPlan]:
-    """Write the rows, and rehearse the views; with *check_only*, take it all back."""
+    """Write the rows, and rehearse the views; with *check_only*, take it all back.
+
+    What other projects have declared stays theirs.
+    """
+    declared = [replace(provider, project=project) for provider in checked.providers]
     transaction = connection.get_transaction()
     lock_declarations(connection)
     stored = stored_providers(connection)
-    changes, refused = compare(checked.providers, stored, checked.told)
-    refuse(refused + check_views(connection, checked.providers, views))
+    changes, refused = compare(declared, stored, project, checked.told)
+    refuse(refused + check_views(connection, declared, views, project))
     if changes:
-        for gone in {provider.name for provider in stored} - checked.files.keys():
-            retire_provider(connection, gone)
-        for provider in checked.providers:
+        for gone in stored:
+            if gone.name not in checked.files and gone.project in (None, project):
+                retire_provider(connection, gone.name)
+        for provider in declared:
             write_provider(connection, provider)
     make_partitions(connection)
-    plan = plan_views(connection, checked.providers, views)
+    plan = plan_views(connection, declared, views, project)
     rehearse_views(connection, plan)
     if check_only and transaction:
         transaction.rollback()

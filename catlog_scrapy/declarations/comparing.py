@@ -26,9 +26,12 @@ class Change:
 
 
 def compare(
-    declared: Sequence[ProviderDefinition], stored: Sequence[ProviderDefinition], told: Told
+    declared: Sequence[ProviderDefinition],
+    stored: Sequence[ProviderDefinition],
+    project: str,
+    told: Told,
 ) -> tuple[list[Change], list[str]]:
-    """What to do to bring *stored* to *declared*, and the lines of what is refused.
+    """What to do to bring *stored* to what *project* declared, and the lines of what is refused.
 
     *told* makes such a line, with its place in the file.
     """
@@ -40,9 +43,15 @@ def compare(
         if former is None:
             changes.append(Change("+", f"provider {provider.name}"))
             former = replace(provider, schemes=(), schedules=())
+        if former.project not in (None, project):
+            refused.append(
+                f'the provider "{provider.name}" belongs to the project "{former.project}";'
+                " give yours another name, or this project that CATLOG_PROJECT"
+            )
         changes += _provider(provider, former, refused, told)
     for gone in known.values():
-        if any(not scheme.retired for scheme in gone.schemes):
+        theirs = gone.project not in (None, project)
+        if not theirs and any(not scheme.retired for scheme in gone.schemes):
             changes.append(Change("-", f"provider {gone.name}: its file is gone"))
     refused += _kinds(declared, stored, told)
     return changes, refused

@@ -36,6 +36,11 @@ RESERVED = {
 }
 
 
+def project_name(settings: BaseSettings) -> str:
+    """What the project is called in the database, wherever its code lies."""
+    return str(settings.get("CATLOG_PROJECT") or settings["BOT_NAME"])
+
+
 def load_spiders(settings: BaseSettings) -> SpiderLoaderProtocol:
     """The project's spiders. Raises DeclarationError where a module cannot be imported."""
     try:

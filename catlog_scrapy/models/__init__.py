@@ -1,6 +1,7 @@
 """The mapped tables, one aggregate a file. They hold no queries: those are in `store`."""
 
 from catlog_scrapy.models.catalog import Catalog, CatalogSchemeOperationInstance, InstanceAttempt
+from catlog_scrapy.models.node import Node
 from catlog_scrapy.models.provider import Provider
 from catlog_scrapy.models.record import Record, RecordVersion, Scope
 from catlog_scrapy.models.result import CatalogOperationInstanceResult, RejectedResult
@@ -15,6 +16,7 @@ __all__ = [
     "CatalogSchemeOperationInstance",
     "InstanceAttempt",
     "Kind",
+    "Node",
     "Provider",
     "Record",
     "RecordVersion",

@@ -39,7 +39,9 @@ class Catalog(Base):
     """One load of a scheme. `whole` says that nothing narrowed it: only then may it remove records.
 
     `as_of` is the time its data speaks for. `operation` names the only operation of a narrowed
-    load. `published` counts what publishing did, by kind of change.
+    load. `published` counts what publishing did, by kind of change. `job` is the id that a client of
+    scrapyd gave it, `settings` are Scrapy's for this load alone, `project_version` is the only
+    version of the project that may run it.
     """
 
     __tablename__ = "catalog"
@@ -71,6 +73,9 @@ class Catalog(Base):
     operation: Mapped[str | None]
     whole: Mapped[bool] = mapped_column(server_default=text("true"))
     origin: Mapped[str]
+    job: Mapped[str | None] = mapped_column(unique=True)
+    settings: Mapped[Json] = mapped_column(server_default="{}")
+    project_version: Mapped[str | None]
     priority: Mapped[int] = mapped_column(server_default="0")
     state: Mapped[str] = mapped_column(server_default="waiting")
     errors: Mapped[int] = mapped_column(server_default="0")
@@ -138,19 +143,28 @@ class InstanceAttempt(Base):
     """One try at an instance; `outcome` is null while it runs.
 
     `limits` are the tolerances and times it ran under, `stats` are Scrapy's. `log` is a file on
-    `node`. `accepted`, `rejected` and `dropped` count items.
+    `node`. `begun_at` is when the process `pid`, where it has one of its own, took it up.
+    `accepted`, `rejected` and `dropped` count items.
     """
 
     __tablename__ = "instance_attempt"
-    __table_args__ = (one_of("outcome", OUTCOMES),)
+    __table_args__ = (
+        one_of("outcome", OUTCOMES),
+        Index(
+            "instance_attempt_finished_at_idx",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
+    )
 
     instance_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("catlog.catalog_scheme_operation_instance.id"), primary_key=True
     )
     attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     node: Mapped[str]
-    job: Mapped[str | None]
+    pid: Mapped[int | None]
     started_at: Mapped[CreatedAt]
+    begun_at: Mapped[Instant | None]
     finished_at: Mapped[Instant | None]
     deadline_at: Mapped[Instant]
     outcome: Mapped[str | None]

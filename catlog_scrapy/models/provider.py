@@ -7,7 +7,10 @@ from catlog_scrapy.database import Base, UuidKey
 
 
 class Provider(Base):
-    """A source of catalogs. `max_running` bounds its running instances; None is no bound."""
+    """A source of catalogs. `max_running` bounds its running instances; None is no bound.
+
+    `project` names the Scrapy project that declares it, and has its spiders.
+    """
 
     __tablename__ = "provider"
     __table_args__ = (CheckConstraint("max_running > 0", name="max_running"),)
@@ -17,3 +20,4 @@ class Provider(Base):
     title: Mapped[str] = mapped_column(server_default="")
     base_url: Mapped[str | None]
     max_running: Mapped[int | None]
+    project: Mapped[str | None]

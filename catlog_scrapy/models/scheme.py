@@ -41,7 +41,8 @@ class CatalogSchemeOperation(Base):
 
     `for_each` is null, a kind's name, or a list of words. `tolerate` maps `rejected`, `given_up`,
     `ignored`, `dropped` and `removed` to a count (an integer) or a share (below 1). `timeout`,
-    `backoff_base`, `backoff_cap` and `keep` are seconds; a null `keep` keeps for ever.
+    `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap` and `keep` are seconds; a null
+    `keep` keeps for ever.
     """
 
     __tablename__ = "catalog_scheme_operation"
@@ -63,6 +64,8 @@ class CatalogSchemeOperation(Base):
     tolerate: Mapped[Json] = mapped_column(server_default="{}")
     min_results: Mapped[int] = mapped_column(server_default="1")
     timeout: Mapped[Seconds] = mapped_column(server_default="3600")
+    start_timeout: Mapped[Seconds] = mapped_column(server_default="120")
+    stall_timeout: Mapped[Seconds] = mapped_column(server_default="600")
     backoff_base: Mapped[Seconds] = mapped_column(server_default="10")
     backoff_cap: Mapped[Seconds] = mapped_column(server_default="600")
     keep: Mapped[Seconds | None]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.scheduling.backoff import Backoff
-from catlog_scrapy.store.transactions import clean, lock_catalog, row, run, stop_catalog
+from catlog_scrapy.store.transactions import clean, lock_catalog, row, rows, run, stop_catalog
 
 # An instance whose worker vanished so often takes its workers with it.
 MOST_LOST = 3
@@ -144,8 +144,8 @@ def fail(
 ) -> str:
     """End an attempt that cannot be completed, for the reason *error*; its outcome.
 
-    *outcome* is `failed`, `timed_out` or `cancelled`; the last is taken for `lost` where the
-    catalog goes on: its worker only believed that it had to stop. Safe to repeat.
+    *outcome* is `failed`, `timed_out`, `lost` or `cancelled`; the last is taken for `lost` where
+    the catalog goes on: its worker only believed that it had to stop. Safe to repeat.
     """
     with engine.begin() as connection:
         held = _held(connection, name)
@@ -154,9 +154,30 @@ def fail(
         return _close(connection, held, outcome, error, report or Report())
 
 
-def release(engine: Engine, name: AttemptName, report: Report | None = None) -> str:
-    """Give an attempt back unfinished because its worker stops; it costs the catalog no error."""
-    return fail(engine, name, "released: its worker stopped", outcome="released", report=report)
+def release(
+    engine: Engine,
+    name: AttemptName,
+    report: Report | None = None,
+    *,
+    error: str = "released: its worker stopped",
+) -> str:
+    """Give an attempt back unfinished; it costs the catalog no error. *error* says why."""
+    return fail(engine, name, error, outcome="released", report=report)
+
+
+def lose_former(engine: Engine, node: str) -> int:
+    """End what a former process of *node* left running; how many. It must be gone for good."""
+    with engine.connect() as connection:
+        left = rows(
+            connection,
+            """SELECT i.id, i.attempt FROM catlog.catalog_scheme_operation_instance i
+               WHERE i.node = :node""",
+            node=node,
+        )
+    for instance in left:
+        name = AttemptName(instance["id"], instance["attempt"])
+        fail(engine, name, f"its node {node} went down", outcome="lost")
+    return len(left)
 
 
 def close_lost(connection: Connection, held: Held) -> None:

@@ -1,7 +1,7 @@
-"""Who may run what, and for how long: claim, heartbeat, reap."""
+"""Who may run what, and for how long: claim, heartbeat, watch, reap."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,12 +22,18 @@ known_revision = cache(head)
 class Claim:
     """An attempt that this worker holds, with all that running it needs.
 
-    `kinds` are the record types of a spider that has none: name, key and fields. `seconds` is how
-    long it may run.
+    `kinds` are its record types: name, key and fields, and whether they are `foreign`, declared for
+    a spider that has none. `seconds` is how long it may run. `project` is the Scrapy project that
+    has the spider, None where nobody said; `project_version` the only version of it that may run
+    this. `settings` are Scrapy's for this attempt alone.
     """
 
     attempt: AttemptName
     catalog: UUID
+    operation_id: UUID
+    project: str | None
+    project_version: str | None
+    settings: dict[str, str]
     provider: str
     scheme: str
     operation: str
@@ -47,13 +53,16 @@ class Claim:
 
 
 CLAIM_COLUMNS = """
-    i.id AS instance, i.attempt, i.catalog_id, i.part, i.arguments,
-    p.name AS provider, p.base_url, s.name AS scheme, o.name AS operation, o.spider, o.isolate,
+    i.id AS instance, i.attempt, i.catalog_id, i.operation_id, i.part, i.arguments,
+    c.settings, c.project_version,
+    p.name AS provider, p.project, p.base_url, s.name AS scheme, o.name AS operation, o.spider, o.isolate,
     o.timeout AS seconds,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'key', k.key,
-         'fields', k.fields) ORDER BY k.name), '[]') FROM catlog.kind k
+         'fields', k.fields, 'foreign', k.foreign_type) ORDER BY k.name), '[]')
+     FROM catlog.kind k
      WHERE k.operation_id = o.id) AS kinds"""
 CLAIM_TABLES = """
+    JOIN catlog.catalog c ON c.id = i.catalog_id
     JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
     JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
     JOIN catlog.provider p ON p.id = i.provider_id"""
@@ -68,17 +77,19 @@ def claim(
     catalogs: Sequence[UUID] | None = None,
     executor: str = "scrapy",
     logs: str | None = None,
-    job: str | None = None,
+    refused: Collection[UUID] = (),
 ) -> list[Claim]:
     """Up to *limit* instances of one provider, by priority, then age; [] where none is free now.
 
     *lease* is in seconds. *catalogs* narrows it to these. *logs* is the folder where this worker
-    writes an attempt's log, as `<attempt>.log`. Raises SchemaMismatch when the database
-    has moved to another revision: this worker must not go on.
+    writes an attempt's log, as `<attempt>.log`. *refused* are operations and catalogs that this
+    worker cannot run: they are left for another. Raises SchemaMismatch when the database has moved
+    to another revision: this worker must not go on.
     """
     values = {
         "catalogs": [str(catalog) for catalog in catalogs] if catalogs is not None else None,
         "executor": executor,
+        "refused": [str(id_) for id_ in refused],
     }
     shortcuts = shortcuts_of(engine)
     with engine.begin() as connection:
@@ -104,6 +115,8 @@ def claim(
                      AND i.position >= coalesce(known.head, 0)
                      AND (CAST(:catalogs AS uuid[]) IS NULL
                           OR i.catalog_id = ANY(CAST(:catalogs AS uuid[])))
+                     AND o.id <> ALL(CAST(:refused AS uuid[]))
+                     AND i.catalog_id <> ALL(CAST(:refused AS uuid[]))
                    ORDER BY i.priority DESC, i.position LIMIT 1) AS first
                CROSS JOIN LATERAL (
                    SELECT count(*) AS running FROM catlog.catalog_scheme_operation_instance r
@@ -134,6 +147,8 @@ def claim(
                  AND i.position >= :head
                  AND (CAST(:catalogs AS uuid[]) IS NULL
                       OR i.catalog_id = ANY(CAST(:catalogs AS uuid[])))
+                 AND o.id <> ALL(CAST(:refused AS uuid[]))
+                 AND i.catalog_id <> ALL(CAST(:refused AS uuid[]))
                ORDER BY i.priority DESC, i.position LIMIT :limit""",
             provider=provider["id"],
             head=shortcuts.head(provider["id"]),
@@ -171,13 +186,14 @@ def claim(
                 claimed AS (SELECT {CLAIM_COLUMNS}, i.priority, i.position FROM i {CLAIM_TABLES}),
                 begun AS (
                     INSERT INTO catlog.instance_attempt
-                        (instance_id, attempt, node, job, log, deadline_at, limits)
-                    SELECT i.id, i.attempt, :node, :job,
+                        (instance_id, attempt, node, log, deadline_at, limits)
+                    SELECT i.id, i.attempt, :node,
                         CAST(:logs AS text) || '/' || i.id || '.' || i.attempt || '.log',
                         clock_timestamp() + make_interval(secs => o.timeout),
                         jsonb_build_object('tolerate', o.tolerate, 'min_results', o.min_results,
-                            'timeout', o.timeout, 'backoff_base', o.backoff_base,
-                            'backoff_cap', o.backoff_cap, 'max_errors', s.max_errors)
+                            'timeout', o.timeout, 'start_timeout', o.start_timeout,
+                            'stall_timeout', o.stall_timeout,
+                            'backoff_base', o.backoff_base, 'backoff_cap', o.backoff_cap, 'max_errors', s.max_errors)
                     FROM i {CLAIM_TABLES}
                     RETURNING instance_id, limits)
                 SELECT claimed.*, begun.limits FROM claimed
@@ -185,25 +201,32 @@ def claim(
                 ORDER BY claimed.priority DESC, claimed.position""",
             ids=[str(candidate["id"]) for candidate in candidates],
             node=node,
-            job=job,
             logs=logs,
             lease=lease,
         )
         return [_claim(found) for found in taken]
 
 
-def claimed(engine: Engine, name: AttemptName) -> Claim:
-    """The claim of a running attempt, for the process that is to run it. Raises NotFound."""
-    with engine.connect() as connection:
+def begin(engine: Engine, name: AttemptName, pid: int) -> Claim:
+    """Take up a claimed attempt in the process *pid*, and only there; its claim. Raises NotFound.
+
+    An attempt that a process has taken up is not there for another one: it starts from nothing.
+    """
+    with engine.begin() as connection:
         found = row(
             connection,
-            f"""SELECT {CLAIM_COLUMNS}, a.limits
-                FROM catlog.catalog_scheme_operation_instance i
-                JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
-                {CLAIM_TABLES}
-                WHERE i.id = :instance AND i.attempt = :number AND i.state = 'running'""",
+            f"""WITH a AS (
+                    UPDATE catlog.instance_attempt SET begun_at = clock_timestamp(), pid = :pid
+                    WHERE instance_id = :instance AND attempt = :number AND outcome IS NULL
+                      AND begun_at IS NULL RETURNING *)
+                SELECT {CLAIM_COLUMNS}, a.limits
+                FROM a
+                JOIN catlog.catalog_scheme_operation_instance i
+                    ON i.id = a.instance_id AND i.attempt = a.attempt AND i.state = 'running'
+                {CLAIM_TABLES}""",
             instance=name.instance,
             number=name.number,
+            pid=pid,
         )
     if found is None:
         raise NotFound(f"attempt {name} is not running; it was lost, or it never was.")
@@ -214,6 +237,10 @@ def _claim(found: Any) -> Claim:
     return Claim(
         attempt=AttemptName(found["instance"], found["attempt"]),
         catalog=found["catalog_id"],
+        operation_id=found["operation_id"],
+        project=found["project"],
+        project_version=found["project_version"],
+        settings=found["settings"],
         provider=found["provider"],
         scheme=found["scheme"],
         operation=found["operation"],
@@ -267,6 +294,37 @@ def heartbeat(
             instances=[str(name.instance) for name in attempts],
             numbers=[name.number for name in attempts],
             lease=lease,
+        )
+    said = {AttemptName(a["instance"], a["number"]): a["answer"] for a in answers}
+    return {name: said.get(name, "lost") for name in attempts}
+
+
+def watch(engine: Engine, attempts: Sequence[AttemptName]) -> dict[AttemptName, str]:
+    """What the database says of *attempts* that run in processes of their own; nothing is renewed.
+
+    As `heartbeat` answers, and besides: `ended` (it has its outcome), `unbegun` (no process has
+    taken it up within its operation's start_timeout).
+    """
+    with engine.connect() as connection:
+        answers = rows(
+            connection,
+            """SELECT held.instance, held.number, CASE
+                   WHEN a.outcome IS NOT NULL THEN 'ended'
+                   WHEN i.attempt <> held.number OR i.state IN ('new', 'done') THEN 'lost'
+                   WHEN i.state <> 'running' OR c.state <> 'loading' THEN 'cancel'
+                   WHEN a.deadline_at < clock_timestamp() THEN 'timed_out'
+                   WHEN a.begun_at IS NULL AND a.started_at < clock_timestamp()
+                       - make_interval(secs => (a.limits ->> 'start_timeout')::float)
+                       THEN 'unbegun'
+                   ELSE 'go' END AS answer
+               FROM unnest(CAST(:instances AS uuid[]), CAST(:numbers AS int[]))
+                   AS held (instance, number)
+               JOIN catlog.catalog_scheme_operation_instance i ON i.id = held.instance
+               JOIN catlog.catalog c ON c.id = i.catalog_id
+               JOIN catlog.instance_attempt a
+                   ON a.instance_id = held.instance AND a.attempt = held.number""",
+            instances=[str(name.instance) for name in attempts],
+            numbers=[name.number for name in attempts],
         )
     said = {AttemptName(a["instance"], a["number"]): a["answer"] for a in answers}
     return {name: said.get(name, "lost") for name in attempts}

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, exc
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.patience import patiently
 from catlog_scrapy.store.transactions import rows, run
-from catlog_scrapy.store.views import MARK, ViewPlan, hash_of
+from catlog_scrapy.store.views import MARK, ViewPlan
 
 # What a SELECT can be refused with. Locks and lost connections are no fault of it.
 REFUSED = (
@@ -71,7 +71,7 @@ def _make(plan: ViewPlan, run_alone: Callable[[Work], None]) -> None:
 
 def _made(plan: ViewPlan, name: str, run_alone: Callable[[Work], None]) -> bool:
     try:
-        run_alone(lambda connection: _create(connection, name, plan.wanted[name]))
+        run_alone(lambda connection: _create(connection, plan, name))
     except REFUSED:
         return False
     return True
@@ -91,7 +91,7 @@ def _make_together(connection: Connection, plan: ViewPlan, names: Sequence[str])
         for name in before[0]:
             try:
                 with connection.begin_nested():
-                    _create(connection, name, plan.wanted[name])
+                    _create(connection, plan, name)
                     _grant(connection, name, grants[name])
                 pending.remove(name)
             except REFUSED as error:
@@ -107,11 +107,11 @@ def _make_together(connection: Connection, plan: ViewPlan, names: Sequence[str])
         _drop_with_readers(connection, name, grants, keep=plan.wanted.keys())
 
 
-def _create(connection: Connection, name: str, sql: str) -> None:
-    _execute(connection, _statement(name) + sql)
+def _create(connection: Connection, plan: ViewPlan, name: str) -> None:
+    _execute(connection, _statement(name) + plan.wanted[name])
     # A view that reads itself, by whatever way, is refused only when it is read.
     _execute(connection, f'EXPLAIN SELECT FROM public."{name}"')
-    _execute(connection, f"COMMENT ON VIEW public.\"{name}\" IS '{MARK}{hash_of(sql)}'")
+    _execute(connection, f"COMMENT ON VIEW public.\"{name}\" IS '{plan.marks[name]}'")
 
 
 def _execute(connection: Connection, sql: str) -> None:

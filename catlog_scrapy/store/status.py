@@ -116,7 +116,7 @@ def attempts_of(
         return rows(
             connection,
             """SELECT i.id AS instance, o.name AS operation, i.part, i.state, i.arguments,
-                   i.available_at, a.attempt, a.node, a.job, a.started_at, a.finished_at,
+                   i.available_at, a.attempt, a.node, a.pid, a.started_at, a.finished_at,
                    a.outcome, a.error, a.log, a.accepted, a.rejected, a.dropped
                FROM catlog.catalog_scheme_operation_instance i
                JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id

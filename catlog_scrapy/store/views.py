@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from catlog_scrapy.store.schemes import KindDefinition, ProviderDefinition
 from catlog_scrapy.store.transactions import rows, run
 
-# The comment by which our views are known, with a hash of what they were made from.
+# The comment by which our views are known, with a hash of what they were made from and, for one of
+# a project's own, the project.
 MARK = "catlog "
 HISTORY = "_history"
 # PostgreSQL cuts longer identifiers, and the history's name has to fit.
@@ -21,12 +22,14 @@ MAX_KIND_BYTES = 63 - len(HISTORY)
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """The SELECTs of all views by name, and what is to be done: `changed` (made new or anew; kinds
+    """The SELECTs and marks of all views by name, and what is to be done: `changed` (made new or
 
-    before the project's own) and `gone`, both by name. `own` are the project's own.
+    anew; kinds before the project's own) and `gone`, both by name. `own` are the project's own;
+    those of other projects stay as they are.
     """
 
     wanted: dict[str, str]
+    marks: dict[str, str]
     own: frozenset[str]
     existing: frozenset[str]
     changed: tuple[str, ...]
@@ -41,25 +44,50 @@ class ViewPlan:
 
 
 def plan_views(
-    connection: Connection, providers: Iterable[ProviderDefinition], own: Mapping[str, str]
+    connection: Connection,
+    providers: Iterable[ProviderDefinition],
+    own: Mapping[str, str],
+    project: str,
 ) -> ViewPlan:
-    """What is to be done for the kinds, stored and declared, and the project's *own* views."""
+    """What is to be done for the kinds, stored and declared, and the *project*'s *own* views."""
     wanted = {**_views_of(_kinds(connection, providers)), **own}
+    marks = {
+        name: f"{MARK}{_hash_of(sql)}" + (f" {project}" if name in own else "")
+        for name, sql in wanted.items()
+    }
     existing = _existing(connection)
-    changed = [name for name, sql in wanted.items() if existing.get(name) != hash_of(sql)]
+    changed = [name for name, mark in marks.items() if existing.get(name, ("",))[0] != mark]
+    others = {
+        name: found
+        for name, found in existing.items()
+        if name not in wanted and _project_of(found[0]) not in ("", project)
+    }
     return ViewPlan(
-        wanted=wanted,
+        wanted=wanted | {name: sql for name, (_, sql) in others.items()},
+        marks=marks | {name: mark for name, (mark, _) in others.items()},
         own=frozenset(own),
         existing=frozenset(existing),
         changed=tuple(sorted(changed, key=lambda name: (name in own, name))),
-        gone=tuple(sorted(set(existing) - set(wanted))),
+        gone=tuple(sorted(set(existing) - set(wanted) - set(others))),
     )
 
 
+def _project_of(mark: str) -> str:
+    return mark.removeprefix(MARK).partition(" ")[2]
+
+
 def check_views(
-    connection: Connection, providers: Iterable[ProviderDefinition], own: Mapping[str, str]
+    connection: Connection,
+    providers: Iterable[ProviderDefinition],
+    own: Mapping[str, str],
+    project: str,
 ) -> list[str]:
     """The lines of what is refused: names in `public` that are somebody else's, or two kinds'."""
+    others = {
+        name: _project_of(mark)
+        for name, (mark, _) in _existing(connection).items()
+        if _project_of(mark) not in ("", project)
+    }
     kinds = _kinds(connection, providers)
     views = _views_of(kinds)
     taken = rows(
@@ -77,6 +105,10 @@ def check_views(
         mark=MARK + "%",
     )
     return [
+        *(
+            f'the project "{others[name]}" has a view "{name}" already; give yours another name'
+            for name in sorted({*own, *views} & set(others))
+        ),
         *(
             f'public."{found["name"]}" exists and is no view of catlog;'
             " rename it, or the record type's view or the file in views/ so named"
@@ -119,22 +151,22 @@ def make_partitions(connection: Connection) -> None:
         )
 
 
-def hash_of(sql: str) -> str:
-    """What a view's comment keeps of its SELECT."""
+def _hash_of(sql: str) -> str:
     return hashlib.sha256(sql.encode()).hexdigest()[:16]
 
 
-def _existing(connection: Connection) -> dict[str, str]:
-    """Our views with their hashes."""
+def _existing(connection: Connection) -> dict[str, tuple[str, str]]:
+    """Our views: their marks and SELECTs."""
     found = rows(
         connection,
-        """SELECT c.relname AS name, obj_description(c.oid, 'pg_class') AS mark FROM pg_class c
+        """SELECT c.relname AS name, obj_description(c.oid, 'pg_class') AS mark,
+               rtrim(pg_get_viewdef(c.oid), ';') AS sql FROM pg_class c
            JOIN pg_namespace n ON n.oid = c.relnamespace
            WHERE n.nspname = 'public' AND c.relkind = 'v'
              AND obj_description(c.oid, 'pg_class') LIKE :mark""",
         mark=MARK + "%",
     )
-    return {view["name"]: view["mark"].removeprefix(MARK) for view in found}
+    return {view["name"]: (view["mark"], view["sql"]) for view in found}
 
 
 def _kinds(

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from catlog_scrapy.exceptions import NotFound, SchemaMismatch
 from catlog_scrapy.store import attempts, catalogs
-from catlog_scrapy.store.claims import Claim, claim, claimed
+from catlog_scrapy.store.claims import Claim, begin, claim
 from tests.factories import (
     an_operation,
     at_once,
@@ -44,16 +44,16 @@ def test_a_claim_has_all_that_running_it_needs(engine: Engine) -> None:
         engine, an_operation(arguments={"year": "2026"}, timeout=90.0, tolerate={"rejected": 3})
     )
     catalog = given_a_catalog(engine)
-    [found] = claim(engine, "here", logs="/var/log", job="7")
+    [found] = claim(engine, "here", logs="/var/log")
     assert (found.title, found.catalog, found.spider) == ("acme/goods/goods", catalog, "goods")
     assert found.arguments == {"year": "2026"}
     assert found.seconds == 90.0
     assert found.limits["tolerate"] == {"rejected": 3}
     assert found.kinds == [{"name": "goods", "key": ["id"], "fields": []}]
     attempt = the_attempt(engine, found.attempt)
-    assert (attempt["node"], attempt["job"]) == ("here", "7")
+    assert attempt["node"] == "here"
     assert attempt["log"] == f"/var/log/{found.attempt}.log"
-    assert claimed(engine, found.attempt) == found
+    assert begin(engine, found.attempt, 7) == found
 
 
 def test_an_attempt_that_has_ended_is_not_claimed_any_more(engine: Engine) -> None:
@@ -61,7 +61,7 @@ def test_an_attempt_that_has_ended_is_not_claimed_any_more(engine: Engine) -> No
     found = claim_of(engine, given_a_catalog(engine))
     attempts.release(engine, found.attempt)
     with pytest.raises(NotFound, match="not running"):
-        claimed(engine, found.attempt)
+        begin(engine, found.attempt, 7)
 
 
 def test_priority_comes_first_then_age(engine: Engine) -> None:

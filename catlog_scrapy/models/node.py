@@ -1,0 +1,39 @@
+"""The machines that run spiders, as they last said of themselves."""
+
+import datetime as dt
+
+from sqlalchemy import CheckConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from catlog_scrapy.database import Base, CreatedAt, Instant, Json, Seconds
+
+NODE_STATES = ("up", "draining", "stopped")
+
+
+class Node(Base):
+    """A scrapyd that takes from the queue. Nothing but people depends on what it says here.
+
+    `url` is its web page. `poll` is how many seconds it means to let pass between two polls.
+    `projects` maps a project to what this node has of it: `version`, and `error` if it cannot run.
+    """
+
+    __tablename__ = "node"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN (" + ", ".join(f"'{state}'" for state in NODE_STATES) + ")", name="state"
+        ),
+    )
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    url: Mapped[str]
+    pid: Mapped[int]
+    version: Mapped[str]
+    slots: Mapped[int]
+    running: Mapped[int] = mapped_column(server_default=text("0"))
+    poll: Mapped[Seconds]
+    projects: Mapped[Json] = mapped_column(server_default="{}")
+    state: Mapped[str] = mapped_column(server_default="up")
+    started_at: Mapped[CreatedAt]
+    polled_at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    error: Mapped[str | None]
+    error_at: Mapped[Instant | None]
