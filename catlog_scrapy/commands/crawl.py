@@ -1,7 +1,6 @@
 """`scrapy crawl`"""
 
 import argparse
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from scrapy.commands import crawl
@@ -13,12 +12,10 @@ from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.source import nearest
 from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.running.alone import run_attempt
 from catlog_scrapy.running.loading import run_catalog
-from catlog_scrapy.running.progress import Progress
-from catlog_scrapy.running.worker import Worker
 from catlog_scrapy.store import catalogs
 from catlog_scrapy.store.attempts import AttemptName
-from catlog_scrapy.store.claims import claimed
 from catlog_scrapy.store.status import operations_of_spider, scheme_operations
 
 ASYNCIO_REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
@@ -48,12 +45,13 @@ class Command(crawl.Command, CatlogCommand):
             self._just_run(args, opts)
             return
         with self.mistakes(), self.database() as engine:
+            if name := self.project_settings["CATLOG_ATTEMPT"]:
+                attempt = AttemptName.parse(name)
+                self.exitcode = run_attempt(engine, self.project_settings, self.console, attempt)
+                return
             spiders = load_spiders(self.project_settings).list()
             if args[0] not in spiders:
                 raise NotFound(f"no spider {args[0]!r}; {nearest(args[0], spiders)}")
-            if name := self.project_settings["CATLOG_ATTEMPT"]:
-                self._run_attempt(engine, AttemptName.parse(name))
-                return
             operations = operations_of_spider(engine, args[0])
             if operations:
                 self.exitcode = self._load(engine, operations, opts.spargs)
@@ -80,21 +78,6 @@ class Command(crawl.Command, CatlogCommand):
         return run_catalog(
             engine, self.project_settings, self.console, catalog_id, patient=False, log_files=False
         )
-
-    def _run_attempt(self, engine: Engine, name: AttemptName) -> None:
-        """Run an attempt that another process has claimed for this one."""
-        self.project_settings.set("CATLOG_GRACE", 0.0, "cmdline")
-        worker = Worker(
-            engine,
-            self.project_settings,
-            Progress(self.console),
-            finished=lambda: True,
-            catalogs=list,
-            log_files=False,
-        )
-        # This process is the one of its own that the operation asked for.
-        worker.given.append(replace(claimed(engine, name), isolate=False))
-        worker.run()
 
     def _just_run(self, args: list[str], opts: argparse.Namespace) -> None:
         """As Scrapy does, with the process that its command line would have made."""

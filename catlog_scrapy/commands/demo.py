@@ -120,7 +120,7 @@ class Command(CatlogCommand):
         make_due(engine)
         second = [False]
 
-        def finished() -> bool:
+        def finished(_: object) -> bool:
             if has_open_work(engine):
                 return False
             if second[0]:

@@ -26,6 +26,6 @@ class Command(CatlogCommand):
                 engine,
                 self.project_settings,
                 Progress(self.console),
-                finished=lambda: opts.drain and not has_open_work(engine),
+                finished=lambda refused: opts.drain and not has_open_work(engine, refused),
                 concurrency=opts.concurrency,
             ).run()

@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from scrapy import Spider
 from scrapy.spiderloader import SpiderLoaderProtocol
 
-from catlog_scrapy.declarations.kinds import check_kinds
+from catlog_scrapy.declarations.kinds import check_kinds, kind_of
 from catlog_scrapy.declarations.model import OperationTable, SchemeTable
 from catlog_scrapy.declarations.reading import Declared
 from catlog_scrapy.declarations.source import Place, nearest
 from catlog_scrapy.declarations.spiders import spider_arguments
 from catlog_scrapy.declarations.templates import INSTANT, template_mistake
-from catlog_scrapy.items.record import Record, RecordTypeError, record_type, record_types
+from catlog_scrapy.items.record import (
+    RecordTypeError,
+    is_record_type,
+    record_type,
+    record_types,
+)
 from catlog_scrapy.scheduling.due import CronError, next_due
 from catlog_scrapy.store.schemes import (
     KindDefinition,
@@ -231,7 +236,7 @@ class _ProviderChecker:
                     f'has a spider "{operation.spider_name}" whose `record` is no record type;'
                     " derive it from catlog_scrapy.items.Record",
                 )
-            return [_kind(record) for record in typed]
+            return [kind_of(record) for record in typed]
         if operation.kind is None or operation.key is None:
             if spidercls or operation.executor == "external":
                 self.say(
@@ -245,7 +250,7 @@ class _ProviderChecker:
         except RecordTypeError as error:
             self.say(place, str(error))
             return []
-        return [_kind(made, foreign=True)]
+        return [kind_of(made, foreign=True)]
 
     def _arguments(
         self, place: Place, arguments: Mapping[str, str], spidercls: type[Spider] | None
@@ -322,17 +327,3 @@ class _ProviderChecker:
         for name in arguments:
             if name not in known and not scheme.includes:
                 self.say((*place, name), f'unknown argument "{name}"; {nearest(name, known)}')
-
-
-def is_record_type(value: object) -> bool:
-    """Whether a spider may name *value* as its `record`."""
-    return isinstance(value, type) and issubclass(value, Record)
-
-
-def _kind(record: type[Record], *, foreign: bool = False) -> KindDefinition:
-    return KindDefinition(
-        name=record.kind,
-        key=record.key_fields,
-        fields=tuple((part["name"], part["type"]) for part in record.sql_fields()),
-        foreign=foreign,
-    )

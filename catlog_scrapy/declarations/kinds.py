@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+from catlog_scrapy.items.record import Record
 from catlog_scrapy.store.schemes import KindDefinition, ProviderDefinition
 from catlog_scrapy.store.views import HISTORY, MAX_KIND_BYTES
 
@@ -13,6 +14,16 @@ TAKEN = ("version",)
 # Makes the line of a mistake: provider, scheme, operation, what is wrong and the remedy.
 Told = Callable[[str, str, str, str], str]
 Writer = tuple[str, str, str]
+
+
+def kind_of(record: type[Record], *, foreign: bool = False) -> KindDefinition:
+    """What the database is to know of a record type."""
+    return KindDefinition(
+        name=record.kind,
+        key=record.key_fields,
+        fields=tuple((part["name"], part["type"]) for part in record.sql_fields()),
+        foreign=foreign,
+    )
 
 
 def writers(providers: Iterable[ProviderDefinition]) -> Iterator[tuple[KindDefinition, Writer]]:

@@ -364,6 +364,11 @@ def record_type(
     )
 
 
+def is_record_type(value: object) -> bool:
+    """Whether a spider may name *value* as its `record`."""
+    return isinstance(value, type) and issubclass(value, Record)
+
+
 def record_types(spider: Any) -> tuple[type[Record], ...]:
     """The record types that *spider* (a class or an object) says it yields: its `record`."""
     said = getattr(spider, "record", None)
@@ -379,6 +384,7 @@ __all__ = [
     "Record",
     "RecordTypeError",
     "Unchanged",
+    "is_record_type",
     "record_type",
     "record_types",
 ]

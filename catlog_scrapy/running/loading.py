@@ -31,7 +31,7 @@ def run_catalog(
     Unless *patient*, its first failed attempt is its last.
     """
 
-    def finished() -> bool:
+    def finished(_: object) -> bool:
         catalog = find_catalog(engine, str(catalog_id))
         if not patient and catalog["errors"] and catalog["state"] not in ENDED:
             catalogs.give_up(engine, catalog_id)

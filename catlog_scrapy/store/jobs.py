@@ -130,9 +130,7 @@ def state(engine: Engine, project: str | None, job: str) -> tuple[str | None, st
     return "running" if found["is_held"] else "pending", found["state"]
 
 
-def _catalog_of(
-    connection: Connection, project: str | None, job: str
-) -> Mapping[str, Any] | None:
+def _catalog_of(connection: Connection, project: str | None, job: str) -> Mapping[str, Any] | None:
     try:
         id_ = UUID(job)
     except ValueError:
@@ -150,38 +148,41 @@ def _catalog_of(
     )
 
 
+PENDING = f"""
+    SELECT {JOB} AS job, p.project, o.spider, i.arguments, c.settings, c.project_version AS version,
+        i.priority, i.position
+    FROM catlog.catalog_scheme_operation_instance i {TABLES}
+    WHERE i.state = 'new' AND o.executor = 'scrapy' AND {OF_PROJECT}
+    UNION ALL
+    SELECT {JOB}, p.project, o.spider, c.arguments, c.settings, c.project_version, c.priority, NULL
+    FROM catlog.catalog c
+    JOIN catlog.provider p ON p.id = c.provider_id
+    JOIN catlog.catalog_scheme_operation o ON o.scheme_id = c.scheme_id
+        AND coalesce(c.operation, o.name) = o.name AND o.executor = 'scrapy'
+    WHERE c.state = 'waiting' AND {OF_PROJECT}"""
+
+
 def pending(engine: Engine, project: str | None = None) -> list[Mapping[str, Any]]:
     """What waits to be run, in the order of the queue: job, project, spider, version and so on."""
     with engine.connect() as connection:
         return rows(
-            connection,
-            f"""SELECT {JOB} AS job, p.project, o.spider, i.arguments, c.settings,
-                    c.project_version AS version, i.priority
-                FROM catlog.catalog_scheme_operation_instance i {TABLES}
-                WHERE i.state = 'new' AND o.executor = 'scrapy' AND {OF_PROJECT}
-                UNION ALL
-                SELECT {JOB}, p.project, o.spider, c.arguments, c.settings, c.project_version,
-                    c.priority
-                FROM catlog.catalog c
-                JOIN catlog.provider p ON p.id = c.provider_id
-                JOIN catlog.catalog_scheme_operation o ON o.scheme_id = c.scheme_id
-                    AND coalesce(c.operation, o.name) = o.name AND o.executor = 'scrapy'
-                WHERE c.state = 'waiting' AND {OF_PROJECT}
-                ORDER BY priority DESC""",
-            project=project,
+            connection, f"{PENDING} ORDER BY priority DESC, position NULLS LAST", project=project
         )
 
 
 def count_pending(engine: Engine, project: str | None = None) -> int:
     """How many there are of them."""
-    return len(pending(engine, project))
+    with engine.connect() as connection:
+        found = row(connection, f"SELECT count(*) AS n FROM ({PENDING}) AS p", project=project)
+    return int(found["n"]) if found else 0
 
 
 RUNNING_OR_ENDED = f"""
-    SELECT {JOB} AS job, p.project, o.spider, a.node, a.pid, a.log, a.started_at, a.finished_at,
+    SELECT {JOB} AS job, p.project, o.spider, a.node, n.url AS node_url, a.pid, a.log, a.started_at, a.finished_at,
         a.outcome, a.error
     FROM catlog.instance_attempt a
-    JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id {TABLES}"""
+    JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id {TABLES}
+    LEFT JOIN catlog.node n ON n.name = a.node"""
 
 
 def running(engine: Engine, project: str | None = None) -> list[Mapping[str, Any]]:
@@ -196,13 +197,16 @@ def running(engine: Engine, project: str | None = None) -> list[Mapping[str, Any
         )
 
 
-def ended(engine: Engine, *, limit: int) -> list[Mapping[str, Any]]:
+def ended(
+    engine: Engine, project: str | None = None, *, limit: int = 100
+) -> list[Mapping[str, Any]]:
     """The attempts that ended last, newest first: `outcome` and `error` say how."""
     with engine.connect() as connection:
         return rows(
             connection,
             f"""{RUNNING_OR_ENDED}
-                WHERE a.finished_at IS NOT NULL AND a.outcome IS NOT NULL
+                WHERE a.finished_at IS NOT NULL AND {OF_PROJECT}
                 ORDER BY a.finished_at DESC LIMIT :limit""",
+            project=project,
             limit=limit,
         )

@@ -1,6 +1,6 @@
 """What people ask: what runs, what was loaded, what went wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -37,8 +37,8 @@ def attempt_outcome(engine: Engine, name: AttemptName) -> tuple[int, str | None]
     return (found["accepted"], found["outcome"]) if found else (0, None)
 
 
-def has_open_work(engine: Engine) -> bool:
-    """Whether a worker still has something to do or to wait for."""
+def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
+    """Whether a worker that leaves the *refused* to others has something to do or to wait for."""
     with engine.connect() as connection:
         found = row(
             connection,
@@ -46,8 +46,11 @@ def has_open_work(engine: Engine) -> bool:
                               WHERE state IN ('waiting', 'publishing'))
                    OR EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance i
                               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
-                              WHERE i.state IN ('new', 'running') AND o.executor = 'scrapy')
+                              WHERE i.state IN ('new', 'running') AND o.executor = 'scrapy'
+                                AND o.id <> ALL(CAST(:refused AS uuid[]))
+                                AND i.catalog_id <> ALL(CAST(:refused AS uuid[])))
                    AS work""",
+            refused=[str(id_) for id_ in refused],
         )
     return bool(found and found["work"])
 

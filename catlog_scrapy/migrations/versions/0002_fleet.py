@@ -35,9 +35,7 @@ def upgrade() -> None:
         ),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("error_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "state IN ('up', 'draining', 'stopped')", name=op.f("node_state_check")
-        ),
+        sa.CheckConstraint("state IN ('up', 'draining', 'stopped')", name=op.f("node_state_check")),
         sa.PrimaryKeyConstraint("name", name=op.f("node_pkey")),
         schema="catlog",
     )
@@ -73,7 +71,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove them."""
-    op.drop_index("instance_attempt_finished_at_idx", table_name="instance_attempt", schema="catlog")
+    op.drop_index(
+        "instance_attempt_finished_at_idx", table_name="instance_attempt", schema="catlog"
+    )
     op.add_column("instance_attempt", sa.Column("job", sa.Text(), nullable=True), schema="catlog")
     for table, names in {
         "instance_attempt": ["begun_at", "pid"],

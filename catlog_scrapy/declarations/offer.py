@@ -1,0 +1,69 @@
+"""What a project can run, and why it cannot run something else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scrapy.settings import BaseSettings
+from scrapy.spiderloader import SpiderLoaderProtocol
+
+from catlog_scrapy.declarations.kinds import kind_of
+from catlog_scrapy.declarations.spiders import project_name
+from catlog_scrapy.items.record import is_record_type, record_types
+from catlog_scrapy.store.claims import Claim
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A project's name, and its spiders with the record types that they say they yield.
+
+    A record type is written as the database has it: name, key and fields. Plain data, so that it
+    can be sent from one process to another.
+    """
+
+    project: str
+    spiders: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    def refusal(self, claim: Claim) -> str | None:
+        """Why this project cannot run what was claimed; None if it can."""
+        if claim.project not in (None, self.project):
+            return f"there is no project {claim.project!r} here, only {self.project!r}"
+        if claim.spider not in self.spiders:
+            return (
+                f"the project {self.project!r} has no spider {claim.spider!r} here;"
+                " bring it to the version that was applied"
+            )
+        kinds = [kind for kind in claim.kinds if not kind["foreign"]]
+        if kinds and not _same(kinds, self.spiders[claim.spider]):
+            return (
+                f"the record types of the spider {claim.spider!r} are not those that were applied;"
+                " bring the project to that version"
+            )
+        return None
+
+
+def _same(kinds: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> bool:
+    def known(kind: Mapping[str, Any]) -> tuple[Any, ...]:
+        fields = sorted((field["name"], field["type"]) for field in kind["fields"])
+        return kind["name"], list(kind["key"]), fields
+
+    return sorted(map(known, kinds)) == sorted(map(known, own))
+
+
+def offer_of(settings: BaseSettings, loader: SpiderLoaderProtocol) -> Offer:
+    """What the project of *settings* can run with the spiders of *loader*."""
+    return Offer(
+        project_name(settings),
+        {
+            name: [
+                {
+                    "name": kind.name,
+                    "key": list(kind.key),
+                    "fields": [{"name": name, "type": type_} for name, type_ in kind.fields],
+                }
+                for kind in map(kind_of, record_types(loader.load(name)))
+            ]
+            for name in loader.list()
+            if all(map(is_record_type, record_types(loader.load(name))))
+        },
+    )

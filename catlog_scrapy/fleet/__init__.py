@@ -1,0 +1,1 @@
+"""Spiders on scrapyd nodes, by the queue."""

@@ -1,0 +1,97 @@
+"""The composition root of a node: scrapyd's `application` option.
+
+    [scrapyd]
+    application = catlog_scrapy.fleet.app.application
+
+It puts catlog's parts where scrapyd's configuration names none of the user's own, and has scrapyd
+build the rest.
+"""
+
+import ipaddress
+import multiprocessing
+import os
+import socket
+
+import scrapyd.app
+from scrapyd import webservice
+from scrapyd.config import Config
+from scrapyd.exceptions import ConfigError
+from twisted.application.service import Application
+
+from catlog_scrapy.exceptions import CatlogError
+from catlog_scrapy.fleet.node import Node
+
+# What stands in for scrapyd's defaults; whatever else a user has written stays.
+PARTS = {
+    "poller": ("scrapyd.poller.QueuePoller", "catlog_scrapy.fleet.poller.Poller"),
+    "launcher": ("scrapyd.launcher.Launcher", "catlog_scrapy.fleet.launcher.Launcher"),
+    "spiderqueue": ("scrapyd.spiderqueue.SqliteSpiderQueue", "catlog_scrapy.fleet.queue.Queue"),
+    "jobstorage": ("scrapyd.jobstorage.MemoryJobStorage", "catlog_scrapy.fleet.jobs.JobStorage"),
+    "webroot": ("scrapyd.website.Root", "catlog_scrapy.fleet.web.Root"),
+    "poll_interval": ("5.0", "1.0"),
+}
+SERVICES = {
+    "schedule.json": webservice.Schedule,
+    "cancel.json": webservice.Cancel,
+    "status.json": webservice.Status,
+    "addversion.json": webservice.AddVersion,
+    "listspiders.json": webservice.ListSpiders,
+    "listjobs.json": webservice.ListJobs,
+    "daemonstatus.json": webservice.DaemonStatus,
+}
+
+
+def application(config: Config) -> Application:
+    """The node, as twistd runs it. Raises ConfigError, which ends scrapyd with its text."""
+    for option, (default, ours) in PARTS.items():
+        if config.get(option, default) == default:
+            config.cp.set(config.SECTION, option, ours)
+    for service, theirs in SERVICES.items():
+        default = f"{theirs.__module__}.{theirs.__name__}"
+        if config.cp.get("services", service, fallback="") == default:
+            ours = f"catlog_scrapy.fleet.web.{theirs.__name__}"
+            config.cp.set("services", service, ours)
+    address = os.getenv("SCRAPYD_BIND_ADDRESS") or config.get("bind_address", "127.0.0.1")
+    port = int(os.getenv("SCRAPYD_HTTP_PORT") or config.getint("http_port", 6800))
+    _require_password(config, address)
+    try:
+        node = Node(config, host=_public(address), port=port, slots=_slots(config))
+        node.start()
+    except CatlogError as error:
+        raise ConfigError(f"scrapyd: {error}") from error
+    config.cp.set(config.SECTION, "logs_dir", str(node.logs))
+    config.cp.set(config.SECTION, "node_name", node.name)
+    config.catlog_node = node
+    return scrapyd.app.application(config)
+
+
+def _require_password(config: Config, address: str) -> None:
+    """Whoever reaches a node can have it run spiders, and deploy code to it."""
+    if not address or _is_loopback(address):
+        return
+    names = ("username", "password")
+    if not all(os.getenv(f"SCRAPYD_{n.upper()}") or config.get(n, "") for n in names):
+        raise ConfigError(
+            f"scrapyd: bind_address is {address}, not loopback: set username and password as well"
+            " (or SCRAPYD_USERNAME and SCRAPYD_PASSWORD), or bind to 127.0.0.1"
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _public(address: str) -> str:
+    """The host in the node's URL."""
+    return socket.gethostname() if address in ("0.0.0.0", "::", "") else address
+
+
+def _slots(config: Config) -> int:
+    """As scrapyd counts them."""
+    return int(
+        config.getint("max_proc", 0)
+        or multiprocessing.cpu_count() * config.getint("max_proc_per_cpu", 4)
+    )

@@ -1,0 +1,220 @@
+"""Runs what is claimed, each in a process of its own, and is the second witness of how it ended."""
+
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from scrapyd.config import Config
+from scrapyd.interfaces import IJobStorage, IPoller
+from twisted.application.service import Service
+from twisted.internet import defer
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from catlog_scrapy.database import UNAVAILABLE
+from catlog_scrapy.fleet.jobs import Job, JobStorage, job_of
+from catlog_scrapy.fleet.node import Node, node_of
+from catlog_scrapy.fleet.parents import End, WarmParent
+from catlog_scrapy.fleet.poller import Message, Poller
+from catlog_scrapy.store import jobs
+from catlog_scrapy.store.attempts import AttemptName
+
+log = Logger()
+
+# Seconds between two looks at what the database says of what runs here, and between two at what
+# else there is to do.
+WATCH_EVERY = 1.0
+TEND_EVERY = 5.0
+# Seconds from being told to stop, or from when it should have stopped by itself, until it is killed.
+KILL_AFTER = 15.0
+# Seconds that a verdict waits for a database that is away; then the lease speaks.
+VERDICT_AGAIN = 1.0
+
+# What ends an attempt whose process had to be killed for it.
+VERDICTS = {
+    "timed_out": ("timed_out", "it ran past its time limit and did not stop by itself"),
+    "unbegun": ("timed_out", "its process had not begun within start_timeout"),
+}
+
+
+@dataclass
+class Process:
+    """An attempt that runs here; `answer` is why it has to end, since `told_at`."""
+
+    name: AttemptName
+    parent: WarmParent
+    ended: "defer.Deferred[None]" = field(default_factory=defer.Deferred)
+    answer: str = "go"
+    told_at: float = 0.0
+
+
+class Launcher(Service):
+    """Fills the node's slots and empties them, whatever becomes of the processes."""
+
+    name = "launcher"
+
+    def __init__(self, config: Config, app: Any) -> None:
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        self.node: Node = node_of(config)
+        self.app = app
+        self.finished: JobStorage = app.getComponent(IJobStorage)
+        self.max_proc = self.node.slots
+        self.mine: dict[AttemptName, Process] = {}
+        self.loops = [LoopingCall(self.look), LoopingCall(self._tend)]
+        self.is_tending = False
+        # Each web request, poll, look and verdict takes one while it waits for the database.
+        self.reactor.suggestThreadPoolSize(20)
+
+    @property
+    def poller(self) -> Poller:
+        """Where what is claimed comes from."""
+        poller: Poller = self.app.getComponent(IPoller)
+        return poller
+
+    @property
+    def processes(self) -> dict[int, Job]:
+        """What runs, on all nodes, by any number. For threads only."""
+        return dict(enumerate(map(job_of, jobs.running(self.node.engine))))
+
+    def startService(self) -> None:
+        super().startService()
+        log.info("node {name}: {slots} slots", name=self.node.name, slots=self.max_proc)
+        for _ in range(self.max_proc):
+            self._offer_slot()
+        for loop, seconds in zip(self.loops, (WATCH_EVERY, TEND_EVERY), strict=True):
+            loop.start(seconds, now=False)
+
+    def _offer_slot(self) -> None:
+        self.poller.next().addCallback(self._run)
+
+    def _run(self, message: Message) -> None:
+        claimed, parent = message["claim"], message["parent"]
+        process = Process(claimed.attempt, parent)
+        self.mine[claimed.attempt] = process
+        log.info("{title}: attempt {name}", title=claimed.title, name=claimed.attempt)
+        log_file = str(self.node.logs / f"{claimed.attempt}.log")
+        parent.run(str(claimed.attempt), log_file, lambda end: self._ended(process, end))
+
+    def _ended(self, process: Process, end: End) -> None:
+        """The second witness: what no first one has said is said here, at once."""
+        outcome, error = VERDICTS.get(process.answer, (end.outcome, str(end)))
+        if process.answer == "release":
+            outcome, error = "released", "released: its node stopped"
+        if end.refused:
+            self.node.did_not_start(str(end))
+        else:
+            self.node.failed_starts = 0
+        self._close(process, outcome, error, give_up_at=time.monotonic() + self.node.lease)
+
+    def _close(self, process: Process, outcome: str, error: str, give_up_at: float) -> None:
+        closing = deferToThread(self.node.close_attempt, process.name, outcome, error)
+
+        def closed(how: str) -> None:
+            log.info("attempt {name}: {how}", name=process.name, how=how)
+            self._free(process)
+
+        def failed(failure: Failure) -> None:
+            if failure.check(*UNAVAILABLE) and time.monotonic() < give_up_at:
+                self.reactor.callLater(
+                    VERDICT_AGAIN, self._close, process, outcome, error, give_up_at
+                )
+                return
+            log.failure("attempt {name}: its end is left to its lease", failure, name=process.name)
+            self._free(process)
+
+        closing.addCallbacks(closed, failed)
+
+    def _free(self, process: Process) -> None:
+        del self.mine[process.name]
+        self.node.running.pop(process.name, None)
+        process.ended.callback(None)
+        self._tend()
+        self._offer_slot()
+        self.poller.poll()
+
+    def look(self) -> "defer.Deferred[None] | None":
+        """Stop what the database says is to stop; kill what does not."""
+        if not self.mine:
+            return None
+        asking = deferToThread(self.node.answers)
+        asking.addCallback(self._answered)
+        # Without a database the processes know by themselves when their lease is over.
+        asking.addErrback(
+            lambda failure: log.warn("no look at what runs: {why}", why=failure.value)
+        )
+        return asking.addBoth(lambda _: self._kill_overdue())
+
+    def _answered(self, answers: dict[AttemptName, str]) -> None:
+        for name, answer in answers.items():
+            if answer != "go" and (process := self.mine.get(name)):
+                self._stop(process, answer)
+
+    def _stop(self, process: Process, answer: str) -> None:
+        if process.answer != "go":
+            return
+        process.answer, process.told_at = answer, time.monotonic()
+        # Past its time it stops by itself, and can say what it has done so far.
+        if answer in ("cancel", "lost", "release"):
+            process.parent.signal(str(process.name), signal.SIGINT)
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for process in list(self.mine.values()):
+            late = now - process.told_at if process.answer != "go" else 0.0
+            if late > 2 * KILL_AFTER:
+                process.parent.kill()  # nor does the one who was to kill it answer
+            elif late > KILL_AFTER:
+                process.parent.signal(str(process.name), signal.SIGKILL)
+
+    def _tend(self) -> None:
+        if self.is_tending:
+            return
+        self.is_tending = True
+
+        def tended(_: object) -> None:
+            self.is_tending = False
+
+        deferToThread(self.node.tend).addBoth(tended)
+
+    @defer.inlineCallbacks
+    def stopService(self) -> Any:
+        """Drain: nothing new; what runs may go on for CATLOG_GRACE seconds and is then released."""
+        super().stopService()
+        self.node.is_draining = True
+        running = defer.DeferredList([process.ended for process in self.mine.values()])
+        if self.mine:
+            log.info("draining: {count} spiders run", count=len(self.mine))
+            yield self._within(running, self.node.grace)
+            for process in self.mine.values():
+                self._stop(process, "release")
+            yield self._within(running, KILL_AFTER)
+            for process in self.mine.values():
+                process.parent.signal(str(process.name), signal.SIGKILL)
+            yield self._within(running, KILL_AFTER)
+        for loop in self.loops:
+            if loop.running:
+                loop.stop()
+        while self.is_tending or self.poller.is_polling:
+            yield deferLater(self.reactor, 0.05)
+        self.node.projects.close()
+        yield deferToThread(self.node.close)
+
+    def _within(self, awaited: "defer.Deferred[Any]", seconds: float) -> "defer.Deferred[Any]":
+        """Fires when *awaited* does, or after *seconds*."""
+        either = defer.Deferred()
+        call = self.reactor.callLater(seconds, lambda: either.called or either.callback(None))
+
+        def done(result: Any) -> Any:
+            if call.active():
+                call.cancel()
+            if not either.called:
+                either.callback(None)
+            return result
+
+        awaited.addBoth(done)
+        return either

@@ -1,0 +1,239 @@
+"""What the parts of a node share: its database, its name, its projects."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from scrapy.settings import Settings
+from scrapy.utils.project import get_project_settings, inside_project
+from scrapyd.config import Config
+from scrapyd.exceptions import ConfigError
+from sqlalchemy import Engine
+from twisted.logger import Logger
+
+from catlog_scrapy.addon import CatlogAddon
+from catlog_scrapy.database import UNAVAILABLE, open_database, reason
+from catlog_scrapy.exceptions import CatlogError
+from catlog_scrapy.fleet.parents import WarmParent
+from catlog_scrapy.fleet.projects import Projects
+from catlog_scrapy.migrations import require_head, upgrade
+old_logs = lambda *_: []  # STUB
+from catlog_scrapy.running.tending import tend
+from catlog_scrapy.store import nodes
+from catlog_scrapy.store.attempts import AttemptName, fail, lose_former, release
+from catlog_scrapy.store.claims import Claim, claim, watch
+from catlog_scrapy.store.status import attempt_outcome
+
+log = Logger()
+
+# Seconds between two looks for logs that are too old, or too many.
+LOGS_EVERY = 3600.0
+# Seconds between two lines about itself that a node writes.
+TELL_EVERY = 1.0
+# The longest pause, in seconds, after spiders could not be started.
+LONGEST_PAUSE = 30.0
+
+
+class Node:
+    """A scrapyd of the fleet. Its methods ask the database, and are called in threads.
+
+    *host*, *port* and *slots* are its own; it is called by CATLOG_NODE and the port. Raises
+    CatlogError where it cannot be a node.
+    """
+
+    def __init__(self, config: Config, *, host: str, port: int, slots: int) -> None:
+        self.config = config
+        settings = get_project_settings() if inside_project() else Settings()
+        CatlogAddon.update_pre_crawler_settings(settings)
+        self.settings = settings
+        self.home = Path(settings["CATLOG_HOME"])
+        self.logs = self.home / "logs"
+        self.name = f"{settings['CATLOG_NODE']}:{port}"
+        self.url = f"http://{host}:{port}"
+        self.slots = slots
+        self.lease = settings.getfloat("CATLOG_LEASE")
+        self.grace = settings.getfloat("CATLOG_GRACE")
+        self.poll_interval = config.getfloat("poll_interval", 1.0)
+        self.running: dict[AttemptName, Claim] = {}
+        self.refused: set[UUID] = set()
+        self.is_draining = False
+        self.error: str | None = None
+        self.told = 0.0
+        self.pause_until = 0.0
+        self.failed_starts = 0
+        self.looked_at_logs = 0.0
+        self._stack = ExitStack()
+        self.engine = self._open(settings["CATLOG_DATABASE_URL"])
+        environment = {
+            "CATLOG_DATABASE_URL": self.engine.url.render_as_string(hide_password=False),
+            "CATLOG_HOME": str(self.home),
+        }
+        self.projects = Projects(config, self.home, environment)
+        self.hold = nodes.NodeName(self.engine, self.name)
+
+    def _open(self, url: str | None) -> Engine:
+        engine = self._stack.enter_context(open_database(url, self.home))
+        if url:
+            require_head(engine)
+        else:
+            upgrade(engine)
+        return engine
+
+    def start(self) -> None:
+        """Become the node of its name, and end what a former one left. Raises NotPossible."""
+        self._hold_patiently()
+        nodes.register(
+            self.engine,
+            self.name,
+            url=self.url,
+            pid=os.getpid(),
+            version=version("catlog-scrapy"),
+            slots=self.slots,
+            poll=self.poll_interval,
+        )
+        left = lose_former(self.engine, self.name)
+        if left:
+            log.info("{left} attempts of this node's former life are lost", left=left)
+
+    def _hold_patiently(self) -> None:
+        """A server may need a moment to notice that a killed node has gone."""
+        end = time.monotonic() + 5
+        while True:
+            try:
+                self.hold.hold()
+                return
+            except CatlogError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+    def poll(self, free: int) -> list[tuple[Claim, WarmParent]]:
+        """Claim as many as there are *free* slots, with who is to run them. Raises nothing."""
+        try:
+            self.hold.hold()
+            found = list(self._claims(free)) if not self._is_pausing() else []
+            self._tell()
+        except UNAVAILABLE as error:
+            self.complain(f"the database is away: {reason(error)}")
+            return []
+        except Exception as error:  # the poller of a node must live, whatever happens
+            self.complain(f"{type(error).__name__}: {error}")
+            return []
+        return found
+
+    def _is_pausing(self) -> bool:
+        return self.is_draining or time.monotonic() < self.pause_until
+
+    def _claims(self, free: int) -> Iterator[tuple[Claim, WarmParent]]:
+        self.projects.status()  # starts what is to be started
+        while free > 0:
+            claims = claim(
+                self.engine,
+                self.name,
+                limit=free,
+                lease=self.lease,
+                logs=str(self.logs),
+                refused=self.refused,
+            )
+            if not claims:
+                return
+            for claimed in claims:
+                parent = self.projects.find(claimed)
+                if isinstance(parent, str):
+                    self._refuse(claimed, parent)
+                    continue
+                free -= 1
+                self.running[claimed.attempt] = claimed
+                yield claimed, parent
+
+    def _refuse(self, claimed: Claim, refusal: str) -> None:
+        """Give back what no project here can run, and leave its like to others from now on."""
+        release(self.engine, claimed.attempt, error=f"refused by node {self.name}: {refusal}")
+        self.refused.add(claimed.catalog if claimed.project_version else claimed.operation_id)
+        self.complain(f"{claimed.title}: {refusal}")
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self.told < TELL_EVERY and self.error is None:
+            return
+        error, self.error = self.error, None
+        self.told = now
+        nodes.polled(
+            self.engine,
+            self.name,
+            running=len(self.running),
+            projects=self.projects.status(),
+            state="draining" if self.is_draining else "up",
+            error=error,
+        )
+
+    def complain(self, error: str) -> None:
+        """Note what went wrong, for the log and for whoever looks at the nodes."""
+        log.error("{error}", error=error)
+        self.error = error
+
+    def projects_changed(self) -> None:
+        """A version was added or deleted."""
+        self.projects.refresh()
+        self.refused.clear()
+
+    def did_not_start(self, why: str) -> None:
+        """A spider could not be started: pause, longer each time in a row."""
+        self.failed_starts += 1
+        pause = min(LONGEST_PAUSE, 0.5 * 2**self.failed_starts)
+        self.pause_until = time.monotonic() + pause
+        self.complain(f"{why}; claiming nothing for {pause:g} s")
+
+    def answers(self) -> dict[AttemptName, str]:
+        """What the database says of what runs here: see `claims.watch`."""
+        return watch(self.engine, list(self.running)) if self.running else {}
+
+    def close_attempt(self, name: AttemptName, outcome: str, error: str) -> str:
+        """Write down how an attempt's process ended, unless the attempt was closed before it.
+
+        Its outcome. Raises what the database raises.
+        """
+        _, closed = attempt_outcome(self.engine, name)
+        if closed is not None:
+            return closed
+        if outcome == "released":
+            return release(self.engine, name, error=error)
+        return fail(self.engine, name, error, outcome=outcome)
+
+    def tend(self) -> None:
+        """Reap, start what waits, publish; and once an hour, delete old logs. Raises nothing."""
+        try:
+            tend(self.engine, self.lease)
+            if time.monotonic() - self.looked_at_logs > LOGS_EVERY:
+                self.looked_at_logs = time.monotonic()
+                keep, size = (self.settings.getfloat(f"CATLOG_LOG_{x}") for x in ("KEEP", "SIZE"))
+                for old in old_logs(self.logs, keep, size):
+                    old.unlink(missing_ok=True)
+        except UNAVAILABLE as error:
+            log.warn("the database is away: {why}", why=reason(error))
+        except Exception as error:  # as above: it is tried again
+            self.complain(f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """Be no node any more."""
+        try:
+            nodes.polled(self.engine, self.name, running=0, projects={}, state="stopped")
+        except UNAVAILABLE as error:
+            log.warn("the database is away: {why}", why=reason(error))
+        self.hold.release()
+        self._stack.close()
+
+
+def node_of(config: Any) -> Node:
+    """The node that `fleet.app.application` has put up. Raises ConfigError without one."""
+    node = getattr(config, "catlog_node", None)
+    if not isinstance(node, Node):
+        raise ConfigError(
+            "catlog's components need application = catlog_scrapy.fleet.app.application"
+        )
+    return node

@@ -1,0 +1,136 @@
+"""The warm parents of a node, as the node sees them."""
+
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from os import WEXITSTATUS, WIFSIGNALED, WTERMSIG
+
+import orjson
+from twisted.internet import error, protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from catlog_scrapy.declarations.offer import Offer
+from catlog_scrapy.exceptions import CatlogError
+
+log = Logger()
+
+# What comes from outside and says nothing of the spider.
+FOREIGN_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+class ProjectFailed(CatlogError):
+    """A project cannot be imported on this node. Raised by `fleet`; the reason is its own words."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a child ended: its status as of waitpid; or `refused`, why there was none."""
+
+    status: int = 0
+    oom: bool = False
+    refused: str | None = None
+
+    @property
+    def outcome(self) -> str:
+        """What that makes of an attempt that was not closed."""
+        if self.refused:
+            return "released"
+        killed = WIFSIGNALED(self.status) and WTERMSIG(self.status) in FOREIGN_SIGNALS
+        return "lost" if killed else "failed"
+
+    def __str__(self) -> str:
+        if self.refused:
+            return f"it did not start: {self.refused}"
+        if not WIFSIGNALED(self.status):
+            return (
+                f"its process ended with exit status {WEXITSTATUS(self.status)}"
+                " before its spider was closed"
+            )
+        name = signal.Signals(WTERMSIG(self.status)).name
+        memory = ": the machine was out of memory" if self.oom and name == "SIGKILL" else ""
+        return f"its process was killed by {name}{memory}"
+
+
+Ended = Callable[[End], None]
+
+
+class WarmParent(protocol.ProcessProtocol):
+    """A `fleet.spawner` process. All but `offered` belongs to the reactor's thread.
+
+    `offered` comes to what the project can run, or to ProjectFailed.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, cold: bool) -> None:
+        from twisted.internet import reactor
+
+        self.offered: Future[Offer] = Future()
+        self.children: dict[str, Ended] = {}
+        self.is_alive = True
+        self._rest = b""
+        command = [sys.executable, "-m", __package__ + ".spawner", *(["cold"] if cold else [])]
+        reactor.spawnProcess(  # type: ignore[attr-defined]
+            self, sys.executable, command, dict(environment), childFDs={0: "w", 1: "r", 2: 2}
+        )
+
+    def run(self, attempt: str, log_file: str, ended: Ended) -> None:
+        """Start a child for *attempt*; *ended* is called once, however it ends."""
+        self.children[attempt] = ended
+        if self.is_alive:
+            self._tell({"run": attempt, "log": log_file})
+        else:
+            self._end(attempt, End(refused="the process that starts spiders is gone"))
+
+    def signal(self, attempt: str, number: int) -> None:
+        """Send a signal to the child of *attempt*, if it still runs."""
+        if self.is_alive and attempt in self.children:
+            self._tell({"signal": attempt, "number": number})
+
+    def close(self) -> None:
+        """Let it go; what runs is killed."""
+        if self.is_alive:
+            self.transport.closeStdin()
+
+    def kill(self) -> None:
+        """Be rid of one that does not answer; what runs is killed."""
+        if self.is_alive:
+            self.transport.signalProcess("KILL")
+
+    def _tell(self, command: Mapping[str, object]) -> None:
+        self.transport.write(orjson.dumps(command) + b"\n")
+
+    def outReceived(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._answered(orjson.loads(line))
+
+    def _answered(self, answer: Mapping[str, object]) -> None:
+        match answer:
+            case {"offer": dict(offer), "obstacle": obstacle}:
+                if obstacle:
+                    log.info("spiders of {offer[project]} start cold: {obstacle}", **answer)
+                self.offered.set_result(Offer(**offer))
+            case {"failed": reason}:
+                self.offered.set_exception(ProjectFailed(str(reason)))
+            case {"refused": attempt, "error": reason}:
+                self._end(str(attempt), End(refused=str(reason)))
+            case {"ended": attempt, "status": int(status), "oom": oom}:
+                self._end(str(attempt), End(status, bool(oom)))
+
+    def _end(self, attempt: str, end: End) -> None:
+        ended = self.children.pop(attempt, None)
+        if ended:
+            ended(end)
+
+    def processEnded(self, reason: Failure) -> None:
+        self.is_alive = False
+        how = getattr(reason.value, "signal", None) or getattr(reason.value, "exitCode", None)
+        if not self.offered.done():
+            self.offered.set_exception(ProjectFailed(f"its process ended at once ({how})"))
+        if not reason.check(error.ProcessDone):
+            log.error("a process that starts spiders ended: {how}", how=how)
+        for attempt in list(self.children):
+            # The kernel has killed its children with it.
+            self._end(attempt, End(status=signal.SIGKILL))

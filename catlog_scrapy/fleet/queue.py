@@ -1,0 +1,73 @@
+"""The queue as scrapyd wants to see it: a view of the instances of one project."""
+
+from collections.abc import Callable
+from typing import Any
+
+from scrapyd.config import Config
+from scrapyd.interfaces import ISpiderQueue
+from zope.interface import implementer
+
+from catlog_scrapy.fleet.node import node_of
+from catlog_scrapy.store import jobs
+from catlog_scrapy.store.catalogs import start_waiting
+
+
+@implementer(ISpiderQueue)
+class Queue:
+    """What waits of *project*, as scrapyd's messages. Asks the database: for threads only.
+
+    It is not taken from: nodes claim instances, which no other node then sees.
+    """
+
+    def __init__(self, config: Config, project: str) -> None:
+        self.node = node_of(config)
+        self.local_name = project
+
+    @property
+    def project(self) -> str:
+        """What the database calls the project."""
+        return self.node.projects.name_in_database(self.local_name)
+
+    def add(self, name: str, priority: float = 0.0, **message: Any) -> str:
+        """Queue a catalog of the operation that *name* means; its job id. Raises CatlogError."""
+        engine = self.node.engine
+        made = jobs.schedule(
+            engine,
+            jobs.operation_of(engine, self.project, name),
+            job=message.pop("_job", None),
+            version=message.pop("_version", None),
+            settings=message.pop("settings", {}),
+            arguments=message,
+            priority=round(priority),
+        )
+        start_waiting(engine)
+        return made
+
+    def list(self) -> list[dict[str, Any]]:
+        """What waits, in the order of the queue."""
+        return [
+            {
+                **job["arguments"],
+                "name": job["spider"],
+                "_job": job["job"],
+                **({"_version": job["version"]} if job["version"] else {}),
+                "settings": job["settings"],
+            }
+            for job in jobs.pending(self.node.engine, self.project)
+        ]
+
+    def count(self) -> int:
+        """How many wait."""
+        return jobs.count_pending(self.node.engine, self.project)
+
+    def remove(self, func: Callable[[dict[str, Any]], bool]) -> int:
+        """Cancel the catalogs of all messages for which *func* is true; how many."""
+        found = {message["_job"] for message in self.list() if func(message)}
+        return sum(bool(jobs.cancel(self.node.engine, self.project, job)) for job in found)
+
+    def clear(self) -> None:
+        """Cancel all that waits."""
+        self.remove(lambda _: True)
+
+    def pop(self) -> None:
+        """Nothing: see above."""

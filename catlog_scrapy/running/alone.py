@@ -1,0 +1,39 @@
+"""One claimed attempt in a process that is there for nothing else."""
+
+import os
+from dataclasses import replace
+
+from rich.console import Console
+from scrapy.settings import Settings
+from sqlalchemy import Engine
+
+from catlog_scrapy.attempt import Attempt
+from catlog_scrapy.running.crawls import Crawls
+from catlog_scrapy.running.progress import Progress
+from catlog_scrapy.store.attempts import AttemptName
+from catlog_scrapy.store.claims import Claim, begin
+
+
+def run_attempt(engine: Engine, settings: Settings, console: Console, name: AttemptName) -> int:
+    """Run an attempt that another process has claimed for this one; 0 if it is done, else 1.
+
+    Raises NotFound where it is not there to be run any more.
+    """
+    # Whoever started this process has waited already.
+    settings.set("CATLOG_GRACE", 0.0, "cmdline")
+    claimed = replace(begin(engine, name, os.getpid()), isolate=False)
+    alone = Alone(engine, settings, Progress(console), logs=None, replace=lambda: os._exit(1))
+    alone.claim = claimed
+    alone.run()
+    return 0 if alone.attempt and alone.attempt.outcome == "done" else 1
+
+
+class Alone(Crawls):
+    """Runs one claim, and ends."""
+
+    claim: Claim
+    attempt: Attempt | None = None
+
+    async def _main(self) -> None:
+        self.begin(self.claim)
+        [self.attempt] = self.running.values()
