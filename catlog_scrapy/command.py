@@ -6,7 +6,9 @@ Not in `commands/`: Scrapy makes an instance of every command class that it find
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,6 +138,14 @@ def prepare(settings: Settings, name: str) -> None:
         )
     AddonManager.load_pre_crawler_settings(settings)
     logging.getLogger(__name__).debug("scrapy %s", name)
+
+
+def stop_signals() -> threading.Event:
+    """What SIGINT and SIGTERM set from now on."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
 
 
 def make_console(**options: Any) -> Console:

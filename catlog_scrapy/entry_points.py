@@ -20,11 +20,13 @@ SUMMARIES = {
     "demo": "Show the whole of catlog on this machine, with local sources",
     "load": "Load a catalog now, here",
     "migrate": "Make or upgrade catlog's schema in the database",
+    "nodes": "Show the nodes of the fleet: slots, load, version, last poll, last error",
     "prune": "Delete results, rejects, versions and logs that are too old",
     "retry": "Queue a failed catalog again; what is done stays done",
     "schedule": "Make the catalogs that are due, reap, publish: the scheduler",
     "sql": "Ask the database",
     "status": "Show catalogs, or one with its attempts, errors and logs",
+    "up": "Run a scheduler and a node on this machine",
     "work": "Run what is queued: a worker",
 }
 
@@ -86,9 +88,11 @@ Crawl = _lazy("crawl")
 Demo = _lazy("demo")
 Load = _lazy("load")
 Migrate = _lazy("migrate")
+Nodes = _lazy("nodes")
 Prune = _lazy("prune")
 Retry = _lazy("retry")
 Schedule = _lazy("schedule")
 Sql = _lazy("sql")
 Status = _lazy("status")
+Up = _lazy("up")
 Work = _lazy("work")

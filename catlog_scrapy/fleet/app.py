@@ -16,7 +16,7 @@ import scrapyd.app
 from scrapyd import webservice
 from scrapyd.config import Config
 from scrapyd.exceptions import ConfigError
-from twisted.application.service import Application
+from twisted.python.components import Componentized
 
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.fleet.node import Node
@@ -41,7 +41,7 @@ SERVICES = {
 }
 
 
-def application(config: Config) -> Application:
+def application(config: Config) -> Componentized:
     """The node, as twistd runs it. Raises ConfigError, which ends scrapyd with its text."""
     for option, (default, ours) in PARTS.items():
         if config.get(option, default) == default:

@@ -28,7 +28,7 @@ log = Logger()
 # else there is to do.
 WATCH_EVERY = 1.0
 TEND_EVERY = 5.0
-# Seconds from being told to stop, or from when it should have stopped by itself, until it is killed.
+# Seconds from being told to stop, or from when it should have by itself, until it is killed.
 KILL_AFTER = 15.0
 # Seconds that a verdict waits for a database that is away; then the lease speaks.
 VERDICT_AGAIN = 1.0
@@ -144,9 +144,7 @@ class Launcher(Service):
         asking = deferToThread(self.node.answers)
         asking.addCallback(self._answered)
         # Without a database the processes know by themselves when their lease is over.
-        asking.addErrback(
-            lambda failure: log.warn("no look at what runs: {why}", why=failure.value)
-        )
+        asking.addErrback(lambda why: log.warn("no look at what runs: {why}", why=why.value))
         return asking.addBoth(lambda _: self._kill_overdue())
 
     def _answered(self, answers: dict[AttemptName, str]) -> None:
@@ -206,13 +204,12 @@ class Launcher(Service):
 
     def _within(self, awaited: "defer.Deferred[Any]", seconds: float) -> "defer.Deferred[Any]":
         """Fires when *awaited* does, or after *seconds*."""
-        either = defer.Deferred()
-        call = self.reactor.callLater(seconds, lambda: either.called or either.callback(None))
+        either: defer.Deferred[None] = defer.Deferred()
+        call = self.reactor.callLater(seconds, either.callback, None)
 
         def done(result: Any) -> Any:
             if call.active():
                 call.cancel()
-            if not either.called:
                 either.callback(None)
             return result
 

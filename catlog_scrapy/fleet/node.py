@@ -22,6 +22,7 @@ from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.fleet.parents import WarmParent
 from catlog_scrapy.fleet.projects import Projects
 from catlog_scrapy.migrations import require_head, upgrade
+
 old_logs = lambda *_: []  # STUB
 from catlog_scrapy.running.tending import tend
 from catlog_scrapy.store import nodes

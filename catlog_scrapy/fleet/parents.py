@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from os import WEXITSTATUS, WIFSIGNALED, WTERMSIG
+from typing import Any, cast
 
 import orjson
 from twisted.internet import error, protocol
@@ -66,12 +67,13 @@ class WarmParent(protocol.ProcessProtocol):
     def __init__(self, environment: Mapping[str, str], *, cold: bool) -> None:
         from twisted.internet import reactor
 
+        self.process: Any
         self.offered: Future[Offer] = Future()
         self.children: dict[str, Ended] = {}
         self.is_alive = True
         self._rest = b""
         command = [sys.executable, "-m", __package__ + ".spawner", *(["cold"] if cold else [])]
-        reactor.spawnProcess(  # type: ignore[attr-defined]
+        self.process = cast(Any, reactor).spawnProcess(
             self, sys.executable, command, dict(environment), childFDs={0: "w", 1: "r", 2: 2}
         )
 
@@ -91,15 +93,15 @@ class WarmParent(protocol.ProcessProtocol):
     def close(self) -> None:
         """Let it go; what runs is killed."""
         if self.is_alive:
-            self.transport.closeStdin()
+            self.process.closeStdin()
 
     def kill(self) -> None:
         """Be rid of one that does not answer; what runs is killed."""
         if self.is_alive:
-            self.transport.signalProcess("KILL")
+            self.process.signalProcess("KILL")
 
     def _tell(self, command: Mapping[str, object]) -> None:
-        self.transport.write(orjson.dumps(command) + b"\n")
+        self.process.write(orjson.dumps(command) + b"\n")
 
     def outReceived(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")

@@ -175,7 +175,7 @@ class Projects:
 def _in_reactor(work: Callable[[], T]) -> T:
     from twisted.internet import reactor
 
-    return blockingCallFromThread(reactor, work)  # type: ignore[return-value]
+    return blockingCallFromThread(reactor, work)
 
 
 def unpack(egg: bytes, folder: Path) -> Path:

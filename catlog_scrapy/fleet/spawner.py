@@ -3,8 +3,10 @@
 `python -m catlog_scrapy.fleet.spawner [cold]`, with the project in its environment. It has no
 reactor, no thread and no connection that a child could inherit: it reads commands from its standard
 input and answers on its standard output, a line of JSON each, until its input ends; then it kills
-its children and goes. Commands: `{"run": ATTEMPT, "log": FILE}`, `{"signal": ATTEMPT, "number": N}`.
-Answers: `{"offer": {...}, "warm": ...}` first, or `{"failed": REASON}`; then `{"began": ATTEMPT}`,
+its children and goes.
+
+Commands: `{"run": ATTEMPT, "log": FILE}`, `{"signal": ATTEMPT, "number": N}`. Answers: first
+`{"offer": {...}, "obstacle": REASON|null}` or `{"failed": REASON}`; then `{"began": ATTEMPT}`,
 `{"refused": ATTEMPT, "error": REASON}` and `{"ended": ATTEMPT, "status": N, "oom": true|false}`,
 N as of waitpid.
 
@@ -221,13 +223,13 @@ def _run_warm(settings: Settings, name: AttemptName) -> int:
         engine.dispose()
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its *parent* ends, however that ends.
+def die_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its *parent* ends, however that ends.
 
     Only Linux can; elsewhere children outlive a parent that is killed, until their lease ends.
     """
     if sys.platform == "linux":
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        LIBC.prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:
             os._exit(1)
 

@@ -1,4 +1,4 @@
-"""scrapyd's web pages and API, answered from the queue: the same on every node, after a restart too.
+"""scrapyd's web pages and API, answered from the queue: on every node the same.
 
 Names, parameters and answers are scrapyd's. Where it is silent, catlog says more: `node`, `outcome`
 and `error` of a job, `state` of its catalog.
@@ -77,7 +77,7 @@ class Service(InThread, webservice.WsResource, Sentences):
         """Have *work* called in the reactor's thread."""
         from twisted.internet import reactor
 
-        reactor.callFromThread(work)  # type: ignore[attr-defined]
+        reactor.callFromThread(work)
 
 
 class Schedule(Service):
@@ -92,6 +92,7 @@ class Schedule(Service):
     def render_POST(
         self,
         request: Request,
+        *,
         project: str,
         spider: str,
         version: str | None,
@@ -247,7 +248,7 @@ class Root(website.Root):
     def __init__(self, config: Config, app: Any) -> None:
         super().__init__(config, app)
         self.node = node_of(config)
-        self.putChild(b"jobs", Jobs(self))
+        self.putChild(b"jobs", Jobs(self))  # type: ignore[call-arg]
 
     def get_log_url(self, job: Job) -> str | None:
         """Where a job's log can be read: on this node, or on the one it ran on."""

@@ -39,8 +39,8 @@ class Catalog(Base):
     """One load of a scheme. `whole` says that nothing narrowed it: only then may it remove records.
 
     `as_of` is the time its data speaks for. `operation` names the only operation of a narrowed
-    load. `published` counts what publishing did, by kind of change. `job` is the id that a client of
-    scrapyd gave it, `settings` are Scrapy's for this load alone, `project_version` is the only
+    load. `published` counts what publishing did, by kind of change. `job` is the id that a client
+    of scrapyd gave it, `settings` are Scrapy's for this load alone, `project_version` is the only
     version of the project that may run it.
     """
 

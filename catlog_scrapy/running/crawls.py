@@ -46,7 +46,8 @@ class Crawls:
         logs: Path | None,
         replace: Callable[[], None],
     ) -> None:
-        settings.set("TELNETCONSOLE_ENABLED", False, "cmdline")
+        for server in ("TELNETCONSOLE_ENABLED", "REMOTE_CONTROL_ENABLED"):
+            settings.set(server, False, "cmdline")
         settings.set("LOG_INSTALL_ROOT_HANDLER", logs is None, "cmdline")
         if not settings.getbool("TWISTED_REACTOR_ENABLED"):
             raise ConfigurationError("catlog needs TWISTED_REACTOR_ENABLED = True.")

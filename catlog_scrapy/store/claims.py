@@ -55,8 +55,8 @@ class Claim:
 CLAIM_COLUMNS = """
     i.id AS instance, i.attempt, i.catalog_id, i.operation_id, i.part, i.arguments,
     c.settings, c.project_version,
-    p.name AS provider, p.project, p.base_url, s.name AS scheme, o.name AS operation, o.spider, o.isolate,
-    o.timeout AS seconds,
+    p.name AS provider, p.project, p.base_url, s.name AS scheme,
+    o.name AS operation, o.spider, o.isolate, o.timeout AS seconds,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'key', k.key,
          'fields', k.fields, 'foreign', k.foreign_type) ORDER BY k.name), '[]')
      FROM catlog.kind k
@@ -193,7 +193,8 @@ def claim(
                         jsonb_build_object('tolerate', o.tolerate, 'min_results', o.min_results,
                             'timeout', o.timeout, 'start_timeout', o.start_timeout,
                             'stall_timeout', o.stall_timeout,
-                            'backoff_base', o.backoff_base, 'backoff_cap', o.backoff_cap, 'max_errors', s.max_errors)
+                            'backoff_base', o.backoff_base, 'backoff_cap', o.backoff_cap,
+                            'max_errors', s.max_errors)
                     FROM i {CLAIM_TABLES}
                     RETURNING instance_id, limits)
                 SELECT claimed.*, begun.limits FROM claimed

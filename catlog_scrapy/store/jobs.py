@@ -178,8 +178,8 @@ def count_pending(engine: Engine, project: str | None = None) -> int:
 
 
 RUNNING_OR_ENDED = f"""
-    SELECT {JOB} AS job, p.project, o.spider, a.node, n.url AS node_url, a.pid, a.log, a.started_at, a.finished_at,
-        a.outcome, a.error
+    SELECT {JOB} AS job, p.project, o.spider, a.node, n.url AS node_url, a.pid, a.log,
+        a.started_at, a.finished_at, a.outcome, a.error
     FROM catlog.instance_attempt a
     JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id {TABLES}
     LEFT JOIN catlog.node n ON n.name = a.node"""

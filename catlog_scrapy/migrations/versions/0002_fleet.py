@@ -1,5 +1,7 @@
 """What a fleet needs to know: projects, nodes, processes, jobs of scrapyd's API."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -39,7 +41,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("node_pkey")),
         schema="catlog",
     )
-    add = {
+    add: dict[str, list[sa.Column[Any]]] = {
         "provider": [sa.Column("project", sa.Text(), nullable=True)],
         "catalog": [
             sa.Column("job", sa.Text(), nullable=True),

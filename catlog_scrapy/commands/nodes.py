@@ -1,0 +1,55 @@
+"""`scrapy nodes`"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from rich.table import Table
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.store.nodes import nodes
+
+COLOURS = {"up": "green", "draining": "yellow", "stopped": "", "silent": "red"}
+
+
+class Command(CatlogCommand):
+    """Every node with its slots, load, version, last poll and last error."""
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--json", action="store_true", help="for programs")
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        with self.database() as engine:
+            found = nodes(engine)
+        if opts.json:
+            text = orjson.dumps([dict(node) for node in found], option=orjson.OPT_INDENT_2)
+            self.console.print(text.decode(), markup=False, soft_wrap=True)
+            return
+        if not found:
+            self.console.print("no node yet; start scrapyd here, or on another machine")
+            return
+        table = Table("node", "state", "running", "catlog", "projects", "polled", "page", box=None)
+        for node in found:
+            colour = COLOURS[node["state"]]
+            table.add_row(
+                node["name"],
+                f"[{colour}]{node['state']}[/]" if colour else node["state"],
+                f"{node['running']}/{node['slots']}",
+                node["version"],
+                ", ".join(_project(name, of) for name, of in node["projects"].items()),
+                f"{node['silence']:.0f} s ago",
+                node["url"],
+            )
+        self.console.print(table)
+        for node in found:
+            if node["error"]:
+                at = node["error_at"].astimezone().isoformat(sep=" ", timespec="seconds")
+                line = f"{node['name']} at {at}: {node['error']}"
+                self.console.print(line, markup=False, soft_wrap=True)
+
+
+def _project(name: str, of: Mapping[str, Any]) -> str:
+    what = of.get("error") or of.get("version")
+    return f"{name} ({what})" if what else name
