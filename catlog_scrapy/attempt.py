@@ -1,20 +1,30 @@
 """A claimed attempt while its crawl runs: what pipelines, middlewares and extension share."""
 
 import asyncio
+import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from weakref import WeakKeyDictionary
 
 from scrapy.crawler import Crawler
 from sqlalchemy import Engine
 
 from catlog_scrapy.items.record import Record
-from catlog_scrapy.store.attempts import Report
+from catlog_scrapy.store.attempts import Report, fail, release
 from catlog_scrapy.store.claims import Claim
 
 # How many exceptions an attempt remembers in words; all are counted.
 MOST_ERRORS = 5
+
+# Why an attempt has to stop, where nobody says it better.
+REASONS = {
+    "cancel": "its catalog stopped",
+    "lost": "its lease had ended, and another worker may have it",
+    "release": "its worker stopped",
+}
 
 
 class Gate:
@@ -55,7 +65,11 @@ class Attempt:
     """What one crawl works for, and what has become of it so far.
 
     `stop_answer` is why it has to stop (`cancel`, `lost`, `timed_out` or `release`), None while it
-    may go on. `outcome` is how it ended, once the store has said so.
+    may go on, `stop_reason` the same in words; `stopped_at` is when it was told so. `outcome` is
+    how it ended, once the store has said so. All moments are of `time.monotonic()`.
+
+    `received` counts responses, for `progress` alone. `storing` counts what is on its way to the
+    database; both change in the event loop only.
     """
 
     def __init__(self, engine: Engine, claim: Claim, records: tuple[type[Record], ...]) -> None:
@@ -67,7 +81,15 @@ class Attempt:
         self.outcome: str | None = None
         self.error: str | None = None
         self.stop_answer: str | None = None
-        self.deadline = time.monotonic() + claim.seconds
+        self.stop_reason = ""
+        self.stopped_at = math.inf
+        self.began = time.monotonic()
+        self.deadline = self.began + claim.seconds
+        self.past_deadline = f"it ran past its time limit of {claim.seconds:g} s"
+        self.is_open = False
+        self.received = 0
+        self.storing = 0
+        self._stopping = threading.Lock()
         self._noted: deque[BaseException] = deque(maxlen=100)
         self._on_stop: Callable[[], object] | None = None
 
@@ -87,19 +109,37 @@ class Attempt:
 
     def on_stop(self, close: Callable[[], None]) -> None:
         """Have *close* called, in the event loop of this call, when the crawl has to stop."""
-        loop = asyncio.get_running_loop()
-        self._on_stop = lambda: loop.call_soon_threadsafe(close)
+        loop, context = asyncio.get_running_loop(), copy_context()
+        self._on_stop = lambda: loop.call_soon_threadsafe(close, context=context)
         if self.stop_answer:
             close()
 
-    def stop(self, answer: str) -> None:
-        """Make the crawl stop, from any thread; only the first *answer* counts."""
-        if self.stop_answer is None and self.outcome is None:
-            self.stop_answer = answer
-            # From here on the time runs out after which it is taken for hung.
-            self.deadline = min(self.deadline, time.monotonic())
-            if self._on_stop:
-                self._on_stop()
+    def progress(self) -> int:
+        """Grows with every response and item; from any thread."""
+        report = self.report
+        return self.received + report.accepted + report.rejected + report.dropped
+
+    def stop(self, answer: str, reason: str = "") -> None:
+        """Make the crawl stop, from any thread; the first *answer* counts, with its *reason*."""
+        with self._stopping:
+            if self.stop_answer is not None or self.outcome is not None:
+                return
+            self.stop_reason = reason or REASONS.get(answer, self.past_deadline)
+            self.stop_answer, self.stopped_at = answer, time.monotonic()
+        if self._on_stop:
+            self._on_stop()
+
+    def end_stopped(self, note: str = "") -> str:
+        """Write down that it had to stop, and why, with a *note*; its outcome.
+
+        A worker cannot tell a catalog that stopped from a lease that somebody else has: the store
+        takes `cancelled` for `lost` where the catalog goes on. Raises what the store raises.
+        """
+        name, error = self.claim.attempt, f"{self.stop_reason}{note}"
+        if self.stop_answer == "release":
+            return release(self.engine, name, self.report, error=f"released: {error}")
+        outcome = "timed_out" if self.stop_answer == "timed_out" else "cancelled"
+        return fail(self.engine, name, error, outcome=outcome, report=self.report)
 
 
 _attempts: WeakKeyDictionary[Crawler, Attempt] = WeakKeyDictionary()

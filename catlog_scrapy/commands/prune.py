@@ -1,10 +1,10 @@
 """`scrapy prune`"""
 
 import argparse
-import time
 from pathlib import Path
 
 from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.running.logs import old_logs
 from catlog_scrapy.store.pruning import prune
 
 
@@ -18,7 +18,9 @@ class Command(CatlogCommand):
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         with self.database() as engine:
             pruned = prune(engine, dry_run=opts.dry_run)
-        logs = self._old_logs()
+        settings = self.project_settings
+        keep, size = (settings.getfloat(f"CATLOG_LOG_{what}") for what in ("KEEP", "SIZE"))
+        logs = old_logs(Path(settings["CATLOG_HOME"]) / "logs", keep, size)
         if not opts.dry_run:
             for log in logs:
                 log.unlink(missing_ok=True)
@@ -27,9 +29,3 @@ class Command(CatlogCommand):
             f"{verb}: {pruned.results} results, {pruned.losers} results of attempts that lost,"
             f" {pruned.rejected} rejected items, {pruned.versions} versions, {len(logs)} logs"
         )
-
-    def _old_logs(self) -> list[Path]:
-        settings = self.project_settings
-        limit = time.time() - settings.getfloat("CATLOG_LOG_KEEP")
-        logs = Path(settings["CATLOG_HOME"]) / "logs"
-        return [log for log in logs.glob("*.log") if log.stat().st_mtime < limit]

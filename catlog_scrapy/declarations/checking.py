@@ -202,6 +202,8 @@ class _ProviderChecker:
             tolerate=operation.tolerate.model_dump(exclude_none=True),
             min_results=operation.min_results,
             timeout=operation.timeout,
+            start_timeout=operation.start_timeout,
+            stall_timeout=operation.stall_timeout,
             backoff_base=operation.backoff.base,
             backoff_cap=operation.backoff.cap,
             keep=operation.keep,

@@ -144,6 +144,8 @@ class OperationTable(Table):
     tolerate: TolerateTable = TolerateTable()
     min_results: Annotated[int, Field(ge=0)] = 1
     timeout: Duration = 3600.0
+    start_timeout: Duration = 120.0
+    stall_timeout: Duration = 600.0
     backoff: BackoffTable = BackoffTable()
     keep: Duration | None = None
     kind: str | None = None

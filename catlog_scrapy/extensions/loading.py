@@ -11,10 +11,13 @@ from twisted.python.failure import Failure
 
 from catlog_scrapy.attempt import Attempt, attempt_of
 from catlog_scrapy.exceptions import AttemptLost
+from catlog_scrapy.extensions.downloads import Downloads
 from catlog_scrapy.extensions.watch import Watch
 from catlog_scrapy.pipelines.check import Rejected
-from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist
-from catlog_scrapy.store import attempts as store
+from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist, store_away
+from catlog_scrapy.store.attempts import complete
+
+logger = logging.getLogger(__name__)
 
 # Where Scrapy says what a signal's handler raised.
 SIGNAL_LOGGER = logging.getLogger("scrapy.utils.signal")
@@ -33,8 +36,8 @@ class LoadingExtension:
         self.crawler = crawler
         self.attempt = attempt
         self.watch = Watch(crawler, attempt)
+        self.downloads = Downloads(crawler, attempt)
         self.signal_errors = SignalErrors(crawler, attempt)
-        self.opened = False
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "LoadingExtension":
@@ -54,16 +57,19 @@ class LoadingExtension:
 
     def spider_opened(self) -> None:
         """From here on the attempt's end is this extension's to write."""
-        self.opened = True
+        self.attempt.is_open = True
         self.watch.begin()
+        self.downloads.begin()
         SIGNAL_LOGGER.addHandler(self.signal_errors)
         self.attempt.on_stop(self._close_spider)
 
     def _close_spider(self) -> None:
+        logger.warning("the crawl has to stop: %s", self.attempt.stop_reason)
         reason = f"catlog_{self.attempt.stop_answer}"
         task = asyncio.ensure_future(self.crawler.engine.close_spider_async(reason=reason))
         # Closing twice, or a spider that has closed meanwhile, is no error.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.downloads.give_up()
 
     def spider_error(self, failure: Failure, response: Any) -> None:
         """A callback, an errback, `start()` or a spider middleware raised."""
@@ -85,7 +91,7 @@ class LoadingExtension:
 
     async def spider_closed(self, reason: str) -> None:
         """Send the last batch, whatever other components did on closing, and end the attempt."""
-        if not self.opened:
+        if not self.attempt.is_open:
             return
         try:
             await self._writer().finish()
@@ -99,8 +105,8 @@ class LoadingExtension:
             self.attempt.given_up("given_up", "a URL longer than URLLENGTH_LIMIT")
         report.stats = {name: value for name, value in stats.items() if name != "log_count"}
         try:
-            self.attempt.outcome = await asyncio.to_thread(
-                persist, self.attempt, self._end, patience=PATIENCE
+            self.attempt.outcome = await store_away(
+                self.attempt, lambda: persist(self.attempt, self._end, patience=PATIENCE)
             )
         except AttemptLost as lost:
             self.attempt.outcome, self.attempt.error = "lost", str(lost)
@@ -109,18 +115,9 @@ class LoadingExtension:
 
     def _end(self) -> str:
         attempt = self.attempt
-        name, report = attempt.claim.attempt, attempt.report
-        match attempt.stop_answer:
-            case "release":
-                return store.release(attempt.engine, name, report)
-            case "timed_out":
-                error = f"it ran past its time limit of {attempt.claim.seconds:g} s"
-                return store.fail(attempt.engine, name, error, outcome="timed_out", report=report)
-            case "cancel" | "lost":
-                error = "stopped"
-                return store.fail(attempt.engine, name, error, outcome="cancelled", report=report)
-            case _:
-                return store.complete(attempt.engine, name, report)
+        if attempt.stop_answer:
+            return attempt.end_stopped()
+        return complete(attempt.engine, attempt.claim.attempt, attempt.report)
 
     def _writer(self) -> ResultWriter:
         pipeline = self.crawler.get_item_pipeline(StorePipeline)

@@ -45,6 +45,8 @@ class Watch:
 
     def _around_the_spider(self, call: Callable[..., Any]) -> Callable[..., Any]:
         async def called(result: Any, request: Request) -> Any:
+            if not isinstance(result, Failure):
+                self.attempt.received += 1
             try:
                 output = await call(result, request)
             except Exception as error:

@@ -11,11 +11,14 @@ import ipaddress
 import multiprocessing
 import os
 import socket
+from contextlib import suppress
+from pathlib import Path
 
 import scrapyd.app
 from scrapyd import webservice
 from scrapyd.config import Config
 from scrapyd.exceptions import ConfigError
+from twisted.application.service import Service
 from twisted.python.components import Componentized
 
 from catlog_scrapy.exceptions import CatlogError
@@ -62,7 +65,35 @@ def application(config: Config) -> Componentized:
     config.cp.set(config.SECTION, "logs_dir", str(node.logs))
     config.cp.set(config.SECTION, "node_name", node.name)
     config.catlog_node = node
-    return scrapyd.app.application(config)
+    app = scrapyd.app.application(config)
+    PidFile().setServiceParent(app)
+    return app
+
+
+class PidFile(Service):
+    """Keeps twistd.pid away while the node runs.
+
+    twistd would refuse a second node in the same folder, and a first one whose former pid another
+    process has got meanwhile, as in a container that was killed. twistd expects to find it at the
+    end.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path("twistd.pid")
+        self.is_mine = False
+
+    def startService(self) -> None:
+        super().startService()
+        with suppress(OSError):
+            self.is_mine = self.path.read_text() == str(os.getpid())
+            if self.is_mine:
+                self.path.unlink()
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self.is_mine:
+            with suppress(OSError):
+                self.path.write_text(str(os.getpid()))
 
 
 def _require_password(config: Config, address: str) -> None:

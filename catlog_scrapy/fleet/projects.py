@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 import zipfile
@@ -71,6 +73,8 @@ class Projects:
 
     def code(self, project: str, version: str | None = None) -> Code:
         """The code of a *version* of *project*, the newest without one. Raises NotFound."""
+        if version is None:
+            version = next(reversed(self.eggs.list(project)), None)
         if (project, version) not in self.codes:
             self.codes[project, version] = self._code(project, version)
         return self.codes[project, version]
@@ -117,6 +121,27 @@ class Projects:
             return self.parent(self.code(project, version)).offered.result(PATIENCE)
         except NotYet as error:
             raise ProjectFailed(f"importing it takes more than {PATIENCE:g} s") from error
+
+    def apply(self, project: str, version: str) -> list[str]:
+        """Apply the declarations that an egg brings along; the changes, in words.
+
+        Raises ProjectFailed where they are refused; nothing was changed then.
+        """
+        code = self.code(project, version)
+        if not any(Path(code.folder).glob("*/providers/*.toml")):
+            return []
+        done = subprocess.run(
+            [sys.executable, "-m", "scrapy", "apply"],
+            cwd=self.home,
+            env=self._environment(code),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        if done.returncode:
+            raise ProjectFailed(f"deployed, but not applied: {done.stderr.strip()[-2000:]}")
+        return done.stdout.splitlines()
 
     def name_in_database(self, project: str) -> str:
         """What *project* is called there; that name itself will do as well. Raises NotFound."""

@@ -208,7 +208,7 @@ class ListSpiders(Service):
 
 
 class AddVersion(Service):
-    """Stores an egg, and imports it to see what it offers."""
+    """Stores an egg, imports it to see what it offers, and applies what it declares."""
 
     @param("project")
     @param("version")
@@ -221,8 +221,14 @@ class AddVersion(Service):
         self.root.eggstorage.put(BytesIO(egg), project, version)
         self.root.update_projects()
         spiders = self.node.projects.offer(project, version).spiders
+        applied = self.node.projects.apply(project, version)
         self.soon(self.root.poller.poll)
-        return {"project": project, "version": version, "spiders": len(spiders)}
+        return {
+            "project": project,
+            "version": version,
+            "spiders": len(spiders),
+            "applied": applied,
+        }
 
 
 class Jobs(InThread, website.Jobs):

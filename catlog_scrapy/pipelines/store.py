@@ -115,7 +115,9 @@ class ResultWriter:
         batch, first = bytes(self.batch), self.first
         self.batch, self.first = bytearray(), self.attempt.report.accepted
         count = self.first - first
-        self.sending = asyncio.create_task(asyncio.to_thread(self._store, batch, first, count))
+        self.sending = asyncio.create_task(
+            store_away(self.attempt, lambda: self._store(batch, first, count))
+        )
         self.sending.add_done_callback(self._sent)
 
     def _sent(self, sending: "asyncio.Task[None]") -> None:
@@ -150,11 +152,21 @@ class ResultWriter:
         if kept:
             self.kept_rejections += len(kept)
             name = self.attempt.claim.attempt
-            await asyncio.to_thread(
-                persist,
+            await store_away(
                 self.attempt,
-                lambda: store_rejected(self.attempt.engine, name, kept),
+                lambda: persist(
+                    self.attempt, lambda: store_rejected(self.attempt.engine, name, kept)
+                ),
             )
+
+
+async def store_away(attempt: Attempt, work: Callable[[], T]) -> T:
+    """Do *work* off the event loop; as long as it takes, the attempt waits for the database."""
+    attempt.storing += 1
+    try:
+        return await asyncio.to_thread(work)
+    finally:
+        attempt.storing -= 1
 
 
 def persist(attempt: Attempt, work: Callable[[], T], *, patience: float = 0.0) -> T:

@@ -22,7 +22,7 @@ from catlog_scrapy.running.heartbeat import Heartbeat
 from catlog_scrapy.running.isolation import run_isolated
 from catlog_scrapy.running.logs import attempt_log, install
 from catlog_scrapy.running.progress import Progress
-from catlog_scrapy.store.attempts import fail, release
+from catlog_scrapy.store.attempts import fail
 from catlog_scrapy.store.claims import Claim
 from catlog_scrapy.store.status import attempt_error
 
@@ -175,14 +175,13 @@ def spider_arguments(claimed: Claim, settings: Settings) -> dict[str, Any]:
 
 def _end_unopened(attempt: Attempt) -> None:
     """End an attempt whose crawl never opened, or ended without a word."""
-    name, report = attempt.claim.attempt, attempt.report
+    report = attempt.report
     error = report.errors[0] if report.errors else "the crawl ended without closing its spider"
 
     def end() -> str:
-        if attempt.stop_answer == "release":
-            return release(attempt.engine, name, report)
-        outcome = "timed_out" if attempt.stop_answer == "timed_out" else "failed"
-        return fail(attempt.engine, name, error, outcome=outcome, report=report)
+        if attempt.stop_answer:
+            return attempt.end_stopped()
+        return fail(attempt.engine, attempt.claim.attempt, error, report=report)
 
     try:
         attempt.outcome = persist(attempt, end, patience=10.0)

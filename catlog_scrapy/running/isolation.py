@@ -7,6 +7,8 @@ import signal
 import sys
 
 from catlog_scrapy.attempt import Attempt
+from catlog_scrapy.database import UNAVAILABLE
+from catlog_scrapy.store.claims import watch
 from catlog_scrapy.store.status import attempt_outcome
 
 # Seconds from a polite request to stop until the process is killed.
@@ -34,6 +36,7 @@ async def run_isolated(attempt: Attempt) -> None:
     stop = asyncio.Event()
     attempt.on_stop(stop.set)
     stopped = asyncio.ensure_future(stop.wait())
+    begins = asyncio.ensure_future(_stop_unless_it_begins(attempt))
     ended = asyncio.ensure_future(child.wait())
     try:
         await asyncio.wait([stopped, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -42,6 +45,7 @@ async def run_isolated(attempt: Attempt) -> None:
             await asyncio.wait([ended], timeout=KILL_AFTER)
     finally:
         stopped.cancel()
+        begins.cancel()
         if not ended.done():
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
@@ -51,3 +55,18 @@ async def run_isolated(attempt: Attempt) -> None:
     if attempt.outcome is None:
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         attempt.raised("its process ended", RuntimeError(how))
+
+
+async def _stop_unless_it_begins(attempt: Attempt) -> None:
+    """What hangs before it has taken up its attempt cannot see to its own start_timeout."""
+    seconds = attempt.claim.limits.get("start_timeout")
+    if seconds is None:
+        return
+    await asyncio.sleep(seconds)
+    name = attempt.claim.attempt
+    while True:
+        with contextlib.suppress(*UNAVAILABLE):
+            if (await asyncio.to_thread(watch, attempt.engine, [name]))[name] == "unbegun":
+                attempt.stop("timed_out", f"its process had not begun after {seconds:g} s")
+            return
+        await asyncio.sleep(1)

@@ -2,12 +2,16 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 from scrapy.settings import BaseSettings
+
+# Seconds since its last line for which a log may belong to an attempt that runs.
+FRESH = 3600.0
 
 _current: ContextVar[logging.Handler | None] = ContextVar("attempt_log", default=None)
 
@@ -52,3 +56,26 @@ def attempt_log(path: str | None, settings: BaseSettings) -> Iterator[None]:
     finally:
         _current.reset(token)
         handler.close()
+
+
+def old_logs(folder: Path, keep: float, size: float) -> list[Path]:
+    """The logs in *folder* that may go, the oldest first.
+
+    Those older than *keep* seconds, and then as many as it takes for the rest to have *size*
+    bytes together. None that may still be written to: it may well stay larger for an hour.
+    """
+    found = []
+    for log in folder.glob("*.log"):
+        with contextlib.suppress(FileNotFoundError):  # others delete as well
+            state = log.stat()
+            found.append((state.st_mtime, state.st_size, log))
+    now = time.time()
+    total = sum(bytes_ for _, bytes_, _ in found)
+    old = []
+    for written, bytes_, log in sorted(found):
+        if now - written <= FRESH:
+            break
+        if now - written > keep or total > size:
+            old.append(log)
+            total -= bytes_
+    return old

@@ -38,6 +38,8 @@ class OperationDefinition:
     tolerate: dict[str, float] = field(default_factory=dict)
     min_results: int = 1
     timeout: float = 3600.0
+    start_timeout: float = 120.0
+    stall_timeout: float = 600.0
     backoff_base: float = 10.0
     backoff_cap: float = 600.0
     keep: float | None = None
@@ -159,7 +161,8 @@ def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefin
     found = rows(
         connection,
         """SELECT id, name, spider, executor, arguments, for_each, mode, isolate, tolerate,
-               min_results, timeout, backoff_base, backoff_cap, keep
+               min_results, timeout, start_timeout, stall_timeout, backoff_base, backoff_cap,
+               keep
            FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme
            ORDER BY name COLLATE "C" """,
         scheme=scheme_id,
@@ -296,15 +299,17 @@ def _write_operation(
         connection,
         """INSERT INTO catlog.catalog_scheme_operation (scheme_id, name, spider, executor,
                arguments, for_each, mode, isolate, tolerate, min_results, timeout,
-               backoff_base, backoff_cap, keep)
+               start_timeout, stall_timeout, backoff_base, backoff_cap, keep)
            VALUES (:scheme, :name, :spider, :executor, CAST(:arguments AS jsonb),
                CAST(:for_each AS jsonb), :mode, :isolate, CAST(:tolerate AS jsonb),
-               :min_results, :timeout, :backoff_base, :backoff_cap, :keep)
+               :min_results, :timeout, :start_timeout, :stall_timeout, :backoff_base, :backoff_cap,
+               :keep)
            ON CONFLICT (scheme_id, name) DO UPDATE SET spider = excluded.spider,
                executor = excluded.executor, arguments = excluded.arguments,
                for_each = excluded.for_each, mode = excluded.mode, isolate = excluded.isolate,
                tolerate = excluded.tolerate, min_results = excluded.min_results,
-               timeout = excluded.timeout, backoff_base = excluded.backoff_base,
+               timeout = excluded.timeout, start_timeout = excluded.start_timeout,
+               stall_timeout = excluded.stall_timeout, backoff_base = excluded.backoff_base,
                backoff_cap = excluded.backoff_cap, keep = excluded.keep
            RETURNING id""",
         scheme=scheme_id,

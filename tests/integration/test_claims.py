@@ -49,7 +49,7 @@ def test_a_claim_has_all_that_running_it_needs(engine: Engine) -> None:
     assert found.arguments == {"year": "2026"}
     assert found.seconds == 90.0
     assert found.limits["tolerate"] == {"rejected": 3}
-    assert found.kinds == [{"name": "goods", "key": ["id"], "fields": []}]
+    assert found.kinds == [{"name": "goods", "key": ["id"], "fields": [], "foreign": False}]
     attempt = the_attempt(engine, found.attempt)
     assert attempt["node"] == "here"
     assert attempt["log"] == f"/var/log/{found.attempt}.log"

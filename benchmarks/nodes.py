@@ -1,0 +1,174 @@
+"""What the queue gives to several nodes at once."""
+
+import asyncio
+import multiprocessing
+import multiprocessing.synchronize
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
+from procrastinate.jobs import Status
+from sqlalchemy import Engine, make_url
+
+from benchmarks.common import Result, Server, note, run_sql
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.store import attempts, claims
+
+NODES = 4
+PROVIDERS = 8
+# Seconds that a measurement may take.
+PATIENCE = 300.0
+
+
+class Taken(NamedTuple):
+    """What a process did between two moments of the machine's clock, with its seconds of taking."""
+
+    began: float
+    ended: float
+    taking: float
+
+
+def run(server: Server, small: bool) -> Result:
+    """Jobs a second that four processes take and finish, against procrastinate's.
+
+    Each process has its own connection and goes on as soon as it can: take one job, finish it, take
+    the next, until it has had a quarter of them. Timed is all of that, from when all four have
+    connected until the last is through; what taking alone takes is noted. A job of ours is what
+    schedule.json makes, a catalog with one instance, of eight providers in turn; procrastinate's
+    are in as many queues. Both sides leave finished jobs where they are.
+    """
+    each, rounds = (5, 1) if small else (250, 5)
+    mine, theirs = [], []
+    for _ in range(rounds):
+        theirs.append(measure(server, queue_theirs, their_node, each, "procrastinate"))
+        mine.append(measure(server, queue_ours, our_node, each, "catlog"))
+    measure(server, queue_ours, our_greedy_node, each, "catlog, up to 8 at once")
+    return Result("nodes", statistics.median(mine) / statistics.median(theirs), ">=1.5")
+
+
+def measure(
+    server: Server,
+    queue: Callable[[Engine, int], None],
+    node: Callable[[str, int, int], Taken],
+    each: int,
+    title: str,
+) -> float:
+    """Jobs a second of all processes together."""
+    with server.database() as engine:
+        queue(engine, NODES * each)
+        url = engine.url.render_as_string(hide_password=False)
+        spawn = multiprocessing.get_context("spawn")
+        ready = spawn.Barrier(NODES)
+        with spawn.Pool(NODES, begin, [ready]) as pool:
+            work = [(url, number, each) for number in range(NODES)]
+            done = pool.starmap_async(node, work, chunksize=1).get(PATIENCE)
+    taken = max(one.ended for one in done) - min(one.began for one in done)
+    rate = NODES * each / taken
+    taking = 1000 * sum(one.taking for one in done) / (NODES * each)
+    note(f"{title}: {rate:.0f} jobs a second; taking one is {taking:.2f} ms of it")
+    return rate
+
+
+_ready: "multiprocessing.synchronize.Barrier | None" = None
+
+
+def begin(ready: "multiprocessing.synchronize.Barrier") -> None:
+    """In each process, first: *ready* lets none of them begin before all can."""
+    global _ready  # noqa: PLW0603
+    _ready = ready
+
+
+def wait_for_others() -> None:
+    """Return when all processes have come to this."""
+    if _ready:
+        _ready.wait(PATIENCE)
+
+
+def queue_ours(engine: Engine, count: int) -> None:
+    """Queue *count* started catalogs with an instance each, of PROVIDERS in turn."""
+    run_sql(
+        engine,
+        f"""INSERT INTO catlog.provider (name)
+            SELECT 'shop_' || n FROM generate_series(1, {PROVIDERS}) AS n""",
+        """INSERT INTO catlog.catalog_scheme (provider_id, name, version)
+           SELECT id, 'products', 1 FROM catlog.provider""",
+        """INSERT INTO catlog.catalog_scheme_operation (scheme_id, name, spider, min_results)
+           SELECT id, 'products', 'products', 0 FROM catlog.catalog_scheme""",
+        f"""WITH made AS (
+                INSERT INTO catlog.catalog (provider_id, scheme_id, origin, state)
+                SELECT s.provider_id, s.id, 'job', 'loading'
+                FROM generate_series(1, {count}) AS n
+                JOIN catlog.provider p ON p.name = 'shop_' || n % {PROVIDERS} + 1
+                JOIN catlog.catalog_scheme s ON s.provider_id = p.id
+                ORDER BY n RETURNING id, provider_id, scheme_id)
+            INSERT INTO catlog.catalog_scheme_operation_instance
+                (catalog_id, operation_id, provider_id)
+            SELECT made.id, o.id, made.provider_id
+            FROM made JOIN catlog.catalog_scheme_operation o ON o.scheme_id = made.scheme_id""",
+        "ANALYZE",
+    )
+
+
+def our_node(url: str, number: int, count: int, limit: int = 1) -> Taken:
+    """Claim and complete *count* instances, at most *limit* at a time."""
+    engine = make_engine(url)
+    with engine.connect():
+        wait_for_others()
+    began, taking, done = time.monotonic(), 0.0, 0
+    while done < count:
+        asked = time.monotonic()
+        held = claims.claim(engine, f"node-{number}", limit=min(limit, count - done))
+        taking += time.monotonic() - asked
+        for claimed in held:
+            attempts.complete(engine, claimed.attempt, attempts.Report())
+        done += len(held)
+    ended = time.monotonic()
+    engine.dispose()
+    return Taken(began, ended, taking)
+
+
+def our_greedy_node(url: str, number: int, count: int) -> Taken:
+    """The same, as a node with eight free slots claims."""
+    return our_node(url, number, count, limit=8)
+
+
+def queue_theirs(engine: Engine, count: int) -> None:
+    """Queue *count* jobs of procrastinate, of as many queues as there are providers."""
+    connector = SyncPsycopgConnector(conninfo=conninfo(engine.url.render_as_string(False)))
+    app = App(connector=connector)
+    with app.open():
+        app.schema_manager.apply_schema()
+        for number in range(count):
+            queue = f"shop_{number % PROVIDERS}"
+            app.configure_task("products", allow_unknown=True, queue=queue).defer()
+    run_sql(engine, "ANALYZE")
+
+
+def their_node(url: str, number: int, count: int) -> Taken:
+    """Fetch and finish *count* jobs, by what procrastinate's own worker calls."""
+    return asyncio.run(_their_node(url, count))
+
+
+async def _their_node(url: str, count: int) -> Taken:
+    app = App(connector=PsycopgConnector(conninfo=conninfo(url), min_size=1, max_size=1))
+    async with app.open_async():
+        manager = app.job_manager
+        worker = await manager.register_worker()
+        wait_for_others()
+        began, taking, done = time.monotonic(), 0.0, 0
+        while done < count:
+            asked = time.monotonic()
+            job = await manager.fetch_job(queues=None, worker_id=worker)
+            taking += time.monotonic() - asked
+            if job is not None:
+                await manager.finish_job(job, Status.SUCCEEDED, delete_job=False)
+                done += 1
+        ended = time.monotonic()
+    return Taken(began, ended, taking)
+
+
+def conninfo(url: str) -> str:
+    """*url* as libpq wants it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)

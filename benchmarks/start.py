@@ -1,0 +1,101 @@
+"""How long a job waits before it does something."""
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from benchmarks.common import Result, Server, note
+from benchmarks.fleet import Node, catlog_node, stock_node, wait_until
+
+# Seconds that a job may take to its first request.
+PATIENCE = 60.0
+
+
+def run(server: Server, small: bool) -> Result:
+    """Seconds from the POST of a job until its first request is at its source, against scrapyd.
+
+    Both nodes are idle before, and have run the spider; scrapyd looks for jobs ten times a second.
+    """
+    rounds = 2 if small else 20
+    mine, theirs = [], []
+    with (
+        open_source() as source,
+        server.database() as engine,
+        catlog_node(server, engine, max_proc=4) as ours,
+        stock_node(server, max_proc=4, poll_interval=0.1) as peer,
+    ):
+        for node in (ours, peer):
+            source.reached_by(node)
+        for _ in range(rounds):
+            theirs.append(source.reached_by(peer))
+            mine.append(source.reached_by(ours))
+    note(
+        f"medians of {rounds}: {statistics.median(mine):.3f} s,"
+        f" scrapyd {statistics.median(theirs):.3f} s"
+    )
+    return Result("start", statistics.median(mine) / statistics.median(theirs), "<=0.25")
+
+
+class Source(ThreadingHTTPServer):
+    """Answers anything, and knows when it was asked for each path."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: dict[str, float] = {}
+        self.has_been_asked = threading.Condition()
+
+    def reached_by(self, node: Node) -> float:
+        """Seconds until a job of *node* asks for a page; returns when its node is idle again."""
+        with self.has_been_asked:
+            path = f"/{len(self.asked)}"
+        started = time.perf_counter()
+        node.schedule("visit", url=f"http://127.0.0.1:{self.server_port}{path}")
+        with self.has_been_asked:
+            if not self.has_been_asked.wait_for(lambda: path in self.asked, PATIENCE):
+                raise TimeoutError(f"no request within {PATIENCE:g} s")
+        wait_until(lambda: is_idle(node), PATIENCE, "end of a job", every=0.2)
+        return self.asked[path] - started
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Notes the time first."""
+
+    server: Source
+
+    def do_GET(self) -> None:
+        """Any page."""
+        now = time.perf_counter()
+        with self.server.has_been_asked:
+            self.server.asked.setdefault(self.path, now)
+            self.server.has_been_asked.notify_all()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def is_idle(node: Node) -> bool:
+    """Whether nothing waits or runs."""
+    now = node.ask("GET", "daemonstatus")
+    return not now["pending"] and not now["running"]
+
+
+@contextmanager
+def open_source() -> Iterator[Source]:
+    """A source on loopback."""
+    with Source() as source:
+        thread = threading.Thread(target=source.serve_forever, args=(0.1,))
+        thread.start()
+        try:
+            yield source
+        finally:
+            source.shutdown()
+            thread.join()

@@ -1,0 +1,443 @@
+"""A fleet as its users meet it: real nodes, stock scrapyd-client, HTTP and the command line."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import psutil
+import pytest
+from scrapyd_client import ScrapydClient
+from scrapyd_client.exceptions import ErrorResponse
+from sqlalchemy import Engine, text
+
+from tests.project import Project
+from tests.source import Answer, Source
+
+SPIDERS = """
+import time
+
+from catlog_scrapy.items import Record
+from scrapy import Request, Spider
+
+
+class Page(Record, key="number", view="pages"):
+    number: int
+    seen: str
+
+
+class Pages(Spider):
+    name = "pages"
+    record = Page
+    base_url: str = ""
+    first: str = "1"
+    last: str = "2"
+
+    async def start(self):
+        for number in range(int(self.first), int(self.last) + 1):
+            yield Request(f"{self.base_url}/page?{number}")
+
+    def parse(self, response):
+        number = int(response.url.rpartition("?")[2])
+        agent = self.settings["USER_AGENT"]
+        yield {"number": number, "seen": agent}
+
+
+class Rocks(Pages):
+    name = "rocks"
+    start_urls = ()
+
+
+class Block(Record, key="number", view="blocks"):
+    number: int
+
+
+class Blocks(Spider):
+    name = "blocks"
+    record = Block
+    base_url: str = ""
+
+    async def start(self):
+        yield Request(self.base_url + "/page?1")
+
+    def parse(self, response):
+        time.sleep(600)
+"""
+
+DECLARATION = """
+[provider]
+name = "maker"
+base_url = "{url}"
+
+[[scheme]]
+name = "pages"
+operations = ["pages"]
+
+[[scheme]]
+name = "blocks"
+[[scheme.operation]]
+name = "blocks"
+"""
+
+NODE = """
+[settings]
+default = shop.settings
+
+[scrapyd]
+application = catlog_scrapy.fleet.app.application
+max_proc = 3
+"""
+
+
+def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """What *condition* comes to; fail if it stays false."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+    return found
+
+
+def a_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Node:
+    """A `scrapyd`, started in *folder*."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.port = a_free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = ScrapydClient(self.url)
+        self.log = (folder / f"node-{self.port}.log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "scrapyd"],
+            cwd=folder,
+            env={**environment, "SCRAPYD_HTTP_PORT": str(self.port)},
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+        until(lambda: self.process.poll() is not None or self._answers())
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.daemonstatus())
+        except OSError:
+            return False
+
+    def get(self, path: str, **values: str) -> Any:
+        with urlopen(f"{self.url}/{path}?{urlencode(values)}", timeout=30) as answer:
+            return json.load(answer)
+
+    def state(self, job: str) -> Any:
+        return self.client.status(job)["currstate"]
+
+    def finish(self, job: str) -> dict[str, Any]:
+        """Wait for the end of a job; what the node lists of it."""
+        until(lambda: self.state(job) == "finished")
+        return next(j for j in self.client.jobs("shop")["finished"] if j["id"] == job)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def said(self) -> str:
+        self.log.seek(0)
+        return self.log.read()
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    with Source() as source:
+        source.answers = {f"/page?{page}": Answer(b"[]") for page in range(1, 100)}
+        yield source
+
+
+@pytest.fixture
+def project(database_url: str, tmp_path: Path, source: Source) -> Project:
+    """A project `shop` in the folder `checkout`, applied."""
+    project = Project(tmp_path / "checkout", database_url, CATLOG_GRACE="1")
+    project.write("scrapy.cfg", NODE)
+    project.write("shop/spiders/pages.py", SPIDERS)
+    project.write("shop/providers/maker.toml", DECLARATION.format(url=source.url))
+    project.scrapy("apply")
+    return project
+
+
+@pytest.fixture
+def start(project: Project) -> Iterator[Callable[..., Node]]:
+    """Starts nodes; what still runs in the end is killed."""
+    nodes: list[Node] = []
+
+    def begin(folder: Path | None = None, **environment: str) -> Node:
+        values = {**project.environment, **environment}
+        nodes.append(Node(folder or project.folder, values))
+        return nodes[-1]
+
+    yield begin
+    for node in nodes:
+        node.process.kill()
+        node.process.wait()
+        node.log.close()
+
+
+def rows(engine: Engine, sql: str) -> list[Any]:
+    with engine.begin() as connection:
+        return [tuple(found) for found in connection.execute(text(sql))]
+
+
+def test_a_job_given_to_one_node_is_known_to_all(
+    engine: Engine, project: Project, start: Callable[..., Node]
+) -> None:
+    here, there = start(), start()
+    job = here.client.schedule("shop", "pages", [("last", "3"), ("setting", "USER_AGENT=me")])
+    listed = there.finish(job)
+    assert listed["spider"] == "pages"
+    assert listed["outcome"] == "done"
+    assert listed["node"].endswith((str(here.port), str(there.port)))
+    assert rows(engine, "SELECT number, seen FROM pages ORDER BY 1") == [
+        (1, "me"),
+        (2, "me"),
+        (3, "me"),
+    ]
+    assert there.get("daemonstatus.json") | {"node_name": ""} == {
+        "pending": 0,
+        "running": 0,
+        "finished": 1,
+        "status": "ok",
+        "node_name": "",
+    }
+    told = project.scrapy("status", job[:8])
+    assert f"done on {listed['node']}" in told
+    assert ".log" in told
+    with urlopen(listed["log_url"] if ":" in listed["log_url"] else here.url + listed["log_url"]):
+        pass
+
+
+def test_a_restart_forgets_nothing(start: Callable[..., Node]) -> None:
+    node = start()
+    job = node.client.schedule("shop", "pages", [("jobid", "mine")])
+    assert job == "mine"
+    node.finish(job)
+    assert node.stop() == 0
+    again = start()
+    assert again.state("mine") == "finished"
+    assert again.state("theirs") is None
+    assert [j["id"] for j in again.client.jobs("shop")["finished"]] == ["mine"]
+
+
+def test_what_cannot_be_scheduled_is_refused_with_a_sentence(start: Callable[..., Node]) -> None:
+    node = start()
+    with pytest.raises(ErrorResponse, match="'rocks' is no operation of project 'shop'"):
+        node.client.schedule("shop", "rocks")
+    with pytest.raises(ErrorResponse, match="project 'shed' not found"):
+        node.client.schedule("shed", "pages")
+    with pytest.raises(ErrorResponse, match="version '7' of project 'default' not found"):
+        node.client.schedule("default", "pages", [("_version", "7")])
+    with pytest.raises(ErrorResponse, match="not of the form NAME=VALUE"):
+        node.client.schedule("shop", "pages", [("setting", "LOG_LEVEL")])
+    node.client.schedule("shop", "pages", [("jobid", "twice")])
+    with pytest.raises(ErrorResponse, match="there is a job 'twice' already"):
+        node.client.schedule("shop", "pages", [("jobid", "twice")])
+
+
+def test_spiders_are_listed_by_both_names_of_a_project(start: Callable[..., Node]) -> None:
+    node = start()
+    assert node.client.projects() == ["default"]
+    assert node.client.spiders("default") == ["blocks", "pages", "rocks"]
+
+
+def test_a_job_is_cancelled_from_another_node(
+    engine: Engine, project: Project, start: Callable[..., Node], source: Source
+) -> None:
+    here = start()
+    source.answers["/page?1"] = Answer(b"[]", delay=60)
+    job = here.client.schedule("shop", "pages")
+    until(lambda: here.state(job) == "running")
+    pid = until(lambda: here.client.jobs("shop")["running"][0]["pid"])
+    there = start()
+    assert there.client.cancel("shop", job)["prevstate"] == "running"
+    listed = there.finish(job)
+    assert listed["outcome"] == "cancelled"
+    until(lambda: not psutil.pid_exists(pid))
+    assert there.client.cancel("shop", job)["prevstate"] is None
+
+
+def test_a_pending_job_is_cancelled(engine: Engine, start: Callable[..., Node]) -> None:
+    node = start()
+    rows(engine, "UPDATE catlog.provider SET max_running = 1 RETURNING 1")
+    first = node.client.schedule("shop", "blocks")
+    until(lambda: node.state(first) == "running")
+    second = node.client.schedule("shop", "pages", [("priority", "2")])
+    pending = node.client.jobs("shop")["pending"]
+    assert [(j["id"], j["spider"]) for j in pending] == [(second, "pages")]
+    assert node.client.cancel("shop", second)["prevstate"] == "pending"
+
+
+def test_a_node_drains_and_ends(engine: Engine, start: Callable[..., Node]) -> None:
+    node = start()
+    job = node.client.schedule("shop", "blocks")
+    until(lambda: node.state(job) == "running")
+    children = psutil.Process(node.process.pid).children(recursive=True)
+    assert node.stop() == 0
+    assert rows(engine, "SELECT outcome FROM catlog.instance_attempt") == [("released",)]
+    assert rows(engine, "SELECT state FROM catlog.node") == [("stopped",)]
+    assert not [child for child in children if child.is_running()]
+    assert "Traceback" not in node.said()
+
+
+def test_nodes_are_listed_and_a_silent_one_shows(
+    engine: Engine, project: Project, start: Callable[..., Node]
+) -> None:
+    assert "no node yet" in project.scrapy("nodes")
+    node = start(CATLOG_NODE="harbour")
+    assert "harbour" in project.scrapy("nodes")
+    node.process.send_signal(signal.SIGSTOP)
+    rows(engine, "UPDATE catlog.node SET polled_at = now() - interval '1 minute' RETURNING 1")
+    [listed] = json.loads(project.scrapy("nodes", "--json"))
+    node.process.send_signal(signal.SIGCONT)
+    assert (listed["name"], listed["state"], listed["slots"]) == (
+        f"harbour:{node.port}",
+        "silent",
+        3,
+    )
+
+
+def test_a_project_that_cannot_be_imported_shows(
+    project: Project, start: Callable[..., Node]
+) -> None:
+    project.write("shop/spiders/wrong.py", "import nothing_of_that_name")
+    node = start()
+    until(lambda: "nothing_of_that_name" in project.scrapy("nodes"))
+    with pytest.raises(ErrorResponse, match="nothing_of_that_name"):
+        node.client.spiders("default")
+
+
+def test_the_world_needs_a_password(project: Project, start: Callable[..., Node]) -> None:
+    node = start(SCRAPYD_BIND_ADDRESS="0.0.0.0")
+    assert node.process.wait(30) != 0
+    assert "set username and password" in node.said()
+    assert "Traceback" not in node.said()
+    secured = {"SCRAPYD_USERNAME": "me", "SCRAPYD_PASSWORD": "secret"}
+    with pytest.raises(HTTPError, match="401"):
+        start(SCRAPYD_BIND_ADDRESS="0.0.0.0", **secured).get("daemonstatus.json")
+
+
+def test_a_deployed_egg_runs_without_a_checkout(
+    engine: Engine, project: Project, start: Callable[..., Node], tmp_path: Path
+) -> None:
+    """Its declarations are applied, its views made; the node's own folder holds nothing of it."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    node = start(given_a_bare_folder(bare), PYTHONPATH="")
+    deploy(project, node, "1")
+    assert node.client.versions("shop") == ["1"]
+    job = node.client.schedule("shop", "pages")
+    assert node.finish(job)["outcome"] == "done"
+    assert rows(engine, "SELECT numbers FROM all_pages") == [(2,)]
+
+
+def test_the_version_that_a_job_names_runs_it(
+    engine: Engine, project: Project, start: Callable[..., Node], tmp_path: Path
+) -> None:
+    """And a node that lacks it refuses, says so, and leaves it for another."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    here = start()
+    there = start(given_a_bare_folder(bare), PYTHONPATH="")
+    deploy(project, there, "1")
+    project.write("shop/settings.py", SETTINGS_OF_TWO)
+    deploy(project, there, "2")
+    for version, agent in (("1", "Scrapy"), ("2", "two")):
+        job = there.client.schedule("shop", "pages", [("_version", version)])
+        assert there.finish(job)["node"].endswith(str(there.port))
+        assert {seen[: len(agent)] for (seen,) in rows(engine, "SELECT seen FROM pages")} == {agent}
+    assert here.process.poll() is None
+
+
+SETTINGS_OF_TWO = """
+BOT_NAME = "shop"
+SPIDER_MODULES = ["shop.spiders"]
+ADDONS = {"catlog_scrapy.addon.CatlogAddon": 500}
+USER_AGENT = "two"
+"""
+SETUP = """
+from setuptools import find_packages, setup
+
+setup(
+    name="shop",
+    version="1.0",
+    packages=find_packages(),
+    package_data={"shop": ["providers/*.toml", "views/*.sql"]},
+    entry_points={"scrapy": ["settings = shop.settings"]},
+)
+"""
+
+
+def given_a_bare_folder(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "scrapyd.conf").write_text(NODE.partition("\n\n")[2])
+    return folder
+
+
+def deploy(project: Project, node: Node, version: str) -> None:
+    """`scrapyd-deploy`, of an egg that holds the declarations and a view."""
+    project.write("setup.py", SETUP)
+    project.write("shop/views/all_pages.sql", "SELECT count(*) AS numbers FROM pages")
+    project.write("scrapy.cfg", f"{NODE}\n[deploy]\nurl = {node.url}/\nproject = shop\n")
+    deployed = subprocess.run(
+        [Path(sys.executable).parent / "scrapyd-deploy", "--version", version],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert '"status": "ok"' in deployed.stdout, deployed.stdout + deployed.stderr
+
+
+def test_up_starts_and_stops_all_of_it_together(
+    engine: Engine, project: Project, source: Source
+) -> None:
+    """On the embedded server, which is stopped as well."""
+    environment = {k: v for k, v in project.environment.items() if k != "CATLOG_DATABASE_URL"}
+    alone = Project(project.folder, None)
+    alone.environment = environment
+    alone.write("scrapy.cfg", NODE)
+    alone.scrapy("apply")
+    port = a_free_port()
+    up = alone.start("up", "--port", str(port))
+    client = ScrapydClient(f"http://127.0.0.1:{port}")
+
+    def answers() -> bool:
+        try:
+            return bool(client.daemonstatus())
+        except OSError:
+            return False
+
+    until(answers)
+    job = client.schedule("shop", "pages")
+    until(lambda: client.status(job)["currstate"] == "finished")
+    children = psutil.Process(up.pid).children(recursive=True)
+    assert any("fleet.spawner" in " ".join(child.cmdline()) for child in children)
+    up.send_signal(signal.SIGINT)
+    out, err = up.communicate(timeout=60)
+    assert up.returncode == 0, out + err
+    assert not [child for child in children if child.is_running()]
+    server = project.folder / ".catlog" / "postgres" / "postmaster.pid"
+    assert not server.exists()
+    assert os.fspath(server)

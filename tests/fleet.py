@@ -1,0 +1,577 @@
+"""A fleet on this machine: real nodes of a throw-away project, to be killed, frozen and asked."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+from sqlalchemy import Engine, text
+
+from catlog_scrapy.embedded import EmbeddedServer
+from catlog_scrapy.store import catalogs
+from tests.project import Project
+from tests.source import Answer, Source
+
+# In the environment of every process of a fleet, and so of all that they start.
+MARK = "FLEET_OF_A_TEST"
+ROWS_A_PAGE = 10
+
+CONFIGURATION = """
+[settings]
+default = shop.settings
+
+[scrapyd]
+application = catlog_scrapy.fleet.app.application
+max_proc = {slots}
+poll_interval = 0.2
+"""
+
+# `trouble` is what happens on the second page, the first time that the part comes so far; with
+# `hold`, a file, the spider ends only when that is there.
+SPIDERS = """
+import asyncio
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from catlog_scrapy.items import Record
+from scrapy import Request, Spider
+
+
+class Thing(Record, key=("batch", "part", "number"), view="things"):
+    batch: str
+    part: str
+    number: int
+
+
+class Slot(Record, key="part", view="slots"):
+    part: str
+
+
+class Things(Spider):
+    name = "things"
+    record = Thing
+    base_url: str = ""
+    batch: str = "-"
+    part: str = "a"
+    pages: str = "5"
+    trouble: str = ""
+    hold: str = ""
+    custom_settings = {"CONCURRENT_REQUESTS": 1}
+
+    async def start(self):
+        yield Request(self.base_url + "/page?1")
+
+    async def parse(self, response):
+        page = int(response.url.rpartition("?")[2])
+        if page == 2 and self.trouble and self.is_first():
+            self.meet()
+        while page == 2 and self.hold and not Path(self.hold).exists():
+            await asyncio.sleep(0.05)
+        for number in range(10):
+            yield {"batch": self.batch, "part": self.part, "number": page * 10 + number}
+        if page < int(self.pages):
+            yield Request(self.base_url + f"/page?{page + 1}")
+
+    def is_first(self):
+        try:
+            Path(f"{self.trouble}-{self.part}").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def meet(self):
+        match self.trouble:
+            case "exits":
+                os._exit(3)
+            case "segfaults":
+                ctypes.string_at(0)
+            case "blocks":
+                time.sleep(1000)
+
+
+class Slots(Spider):
+    name = "slots"
+    record = Slot
+    part: str = ""
+    hold: str = ""
+
+    async def start(self):
+        while not Path(self.hold).exists():
+            await asyncio.sleep(0.05)
+        yield {"part": self.part}
+"""
+
+DECLARATION = """
+[provider]
+name = "maker"
+base_url = "{url}"
+{provider}
+
+[[scheme]]
+name = "things"
+max_errors = 50
+[[scheme.operation]]
+name = "things"
+for_each = {parts}
+arguments = {{ part = "{{part}}" }}
+backoff = {{ base = "0.2s", cap = "1s" }}
+{operation}
+[[schedule]]
+name = "yearly"
+scheme = "things"
+cron = "0 0 1 1 *"
+"""
+
+SLOTS_DECLARATION = """
+[provider]
+name = "slots"
+
+[[scheme]]
+name = "slots"
+max_errors = 50
+[[scheme.operation]]
+name = "slots"
+for_each = {parts}
+arguments = {{ part = "{{part}}" }}
+"""
+
+
+def rows(engine: Engine, sql: str, **values: Any) -> list[Any]:
+    """All rows of *sql*."""
+    with engine.begin() as connection:
+        return [tuple(found) for found in connection.execute(text(sql), values)]
+
+
+def until(condition: Callable[[], Any], seconds: float = 30, what: object = "") -> float:
+    """Wait for *condition*, and say how long that took; fail if it does not come."""
+    begun = time.monotonic()
+    while not condition():
+        said = what() if callable(what) else what
+        assert time.monotonic() < begun + seconds, f"it never happened in {seconds} s: {said}"
+        time.sleep(0.05)
+    return time.monotonic() - begun
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def things(parts: Sequence[str], batch: str = "-", pages: int = 5) -> set[tuple[str, str, int]]:
+    """What an undisturbed load brings."""
+    return {
+        (batch, part, page * ROWS_A_PAGE + number)
+        for part in parts
+        for page in range(1, pages + 1)
+        for number in range(ROWS_A_PAGE)
+    }
+
+
+class NodeProcess:
+    """A scrapyd of the project, called *name*. It may be started, ended and started again."""
+
+    def __init__(
+        self,
+        project: Project,
+        name: str,
+        *,
+        port: int | None = None,
+        wrapper: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
+        self.project = project
+        self.port = port or free_port()
+        self.name = f"{name}:{self.port}"
+        self.home = project.folder / f"home-{name}"
+        self.output = project.folder / f"{name}-{self.port}.output"
+        self.wrapper = list(wrapper)
+        self.environment = {
+            **project.environment,
+            "CATLOG_NODE": name,
+            "CATLOG_HOME": str(self.home),
+            "SCRAPYD_HTTP_PORT": str(self.port),
+            **environment,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Its process, while it has one."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process, stopped or not."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> Self:
+        """Start it, and wait for nothing."""
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                # Several nodes in one folder: none may keep its pid there.
+                [*self.wrapper, sys.executable, "-m", "scrapyd", "--pidfile="],
+                cwd=self.project.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        return self
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the node alone."""
+        if self.is_running:
+            assert self.process is not None
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """As a machine that loses power, as far as the node is concerned."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def wait(self, seconds: float = 60) -> int:
+        """Its exit code, once it has ended."""
+        assert self.process is not None
+        return self.process.wait(seconds)
+
+    def said(self) -> str:
+        """All that it has written."""
+        return self.output.read_text(errors="replace") if self.output.exists() else ""
+
+    def parents(self) -> list[psutil.Process]:
+        """Its warm parents."""
+        if not self.is_running:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.pid).children()
+        return []
+
+    def spiders(self) -> list[psutil.Process]:
+        """The processes that run its attempts."""
+        found = []
+        for parent in self.parents():
+            with suppress(psutil.NoSuchProcess):
+                found += [p for p in parent.children() if p.status() != psutil.STATUS_ZOMBIE]
+        return found
+
+
+class Fleet:
+    """A project with its database and its nodes; whatever still runs in the end is killed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        engine: Engine,
+        database_url: str,
+        source: Source,
+        *,
+        parts: Sequence[str] = ("a", "b", "c", "d"),
+        slots: int = 4,
+        provider: str = "",
+        operation: str = "",
+        **environment: str,
+    ) -> None:
+        self.engine = engine
+        self.folder = folder
+        self.parts = list(parts)
+        self.slots = slots
+        self.provider, self.operation = provider, operation
+        self.source = source
+        self.mark = uuid.uuid4().hex
+        self.environment = {"CATLOG_LEASE": "4", "CATLOG_GRACE": "1", MARK: self.mark}
+        self.environment |= environment
+        self.project = self.make_project(folder / "shop", database_url)
+        self.nodes: list[NodeProcess] = []
+        self.others: list[subprocess.Popen[bytes]] = []
+        for page in range(1, 100):
+            source.answers[f"/page?{page}"] = Answer(b"[]", delay=0.05)
+
+    def make_project(self, folder: Path, database_url: str) -> Project:
+        """The project in a folder of its own, as another machine has it."""
+        project = Project(folder, database_url, **self.environment)
+        project.write("scrapy.cfg", CONFIGURATION.format(slots=self.slots))
+        project.write("shop/spiders/things.py", SPIDERS)
+        declaration = DECLARATION.format(
+            url=self.source.url,
+            parts=self._list(self.parts),
+            provider=self.provider,
+            operation=self.operation,
+        )
+        project.write("shop/providers/maker.toml", declaration)
+        numbers = [f"slot {number}" for number in range(3 * self.slots)]
+        for count in range(1, 4):
+            declaration = SLOTS_DECLARATION.format(parts=self._list(numbers[: count * self.slots]))
+            # One provider for each number of nodes whose slots may have to be filled.
+            declaration = declaration.replace('name = "slots"\n\n', f'name = "slots-{count}"\n\n')
+            project.write(f"shop/providers/slots-{count}.toml", declaration)
+        return project
+
+    @staticmethod
+    def _list(words: Sequence[str]) -> str:
+        return "[" + ", ".join(f'"{word}"' for word in words) + "]"
+
+    def apply(self) -> Self:
+        """Bring the declarations into the database."""
+        self.project.scrapy("apply")
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.marked():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for node in self.nodes:
+            if node.process is not None:
+                node.wait()
+        for other in self.others:
+            other.wait()
+
+    def node(self, name: str = "one", *, ready: bool = True, **options: Any) -> NodeProcess:
+        """A new node; *ready* to claim, unless told otherwise."""
+        project = options.pop("project", self.project)
+        node = NodeProcess(project, name, **options).start()
+        self.nodes.append(node)
+        if ready:
+            self.ready(node)
+        return node
+
+    def ready(self, *nodes: NodeProcess) -> None:
+        """Wait until nodes have told the database that they can run the project."""
+
+        def told(node: NodeProcess) -> bool:
+            assert node.is_running, node.said()
+            return bool(
+                rows(
+                    self.engine,
+                    """SELECT 1 FROM catlog.node WHERE name = :name AND pid = :pid
+                       AND state = 'up' AND projects -> 'default' ->> 'project' IS NOT NULL""",
+                    name=node.name,
+                    pid=node.pid,
+                )
+            )
+
+        for node in nodes:
+            until(lambda node=node: told(node), 60, node.said)
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
+        """`scrapy ARGUMENTS...` beside the nodes, running; its output goes nowhere."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scrapy", *arguments],
+            cwd=self.project.folder,
+            env={**self.project.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.others.append(process)
+        return process
+
+    def load(self, name: str = "maker/things", **arguments: str) -> str:
+        """Queue a catalog; its id."""
+        provider, _, scheme = name.partition("/")
+        catalog = catalogs.create(self.engine, provider, scheme, arguments=arguments)
+        catalogs.start_waiting(self.engine)
+        return str(catalog)
+
+    def hold(self, name: str = "hold") -> Path:
+        """A file that is not there yet: the spiders' argument `hold`."""
+        return self.folder / name
+
+    # What the database says.
+
+    def states(self) -> set[str]:
+        """Of the catalogs."""
+        return {state for (state,) in rows(self.engine, "SELECT state FROM catlog.catalog")}
+
+    def outcomes(self) -> list[str]:
+        """Of the attempts that have ended, in that order."""
+        sql = """SELECT outcome FROM catlog.instance_attempt WHERE outcome IS NOT NULL
+                 ORDER BY finished_at"""
+        return [outcome for (outcome,) in rows(self.engine, sql)]
+
+    def errors(self) -> list[str]:
+        """Of the attempts that were not done, in words."""
+        sql = """SELECT outcome || ': ' || coalesce(error, '') FROM catlog.instance_attempt
+                 WHERE outcome <> 'done' ORDER BY finished_at"""
+        return [error for (error,) in rows(self.engine, sql)]
+
+    def running(self, node: NodeProcess | None = None) -> int:
+        """How many attempts have been taken up by a process and have not ended."""
+        sql = """SELECT count(*) FROM catlog.instance_attempt
+                 WHERE outcome IS NULL AND begun_at IS NOT NULL AND node LIKE :node"""
+        return int(rows(self.engine, sql, node=node.name if node else "%")[0][0])
+
+    def stored(self) -> int:
+        """How many rows have arrived."""
+        sql = "SELECT count(*) FROM catlog.catalog_operation_instance_result"
+        return int(rows(self.engine, sql)[0][0])
+
+    def node_error(self, node: NodeProcess) -> str:
+        """What the node last complained of."""
+        sql = "SELECT coalesce(error, '') FROM catlog.node WHERE name = :name"
+        return str(rows(self.engine, sql, name=node.name)[0][0])
+
+    def is_over(self) -> bool:
+        """Whether no catalog is open."""
+        return not self.states() & {"waiting", "loading", "publishing"}
+
+    def report(self) -> str:
+        """For whoever reads why a test failed."""
+        attempts = rows(
+            self.engine,
+            """SELECT i.part, a.attempt, a.node, a.outcome, a.error FROM catlog.instance_attempt a
+               JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id
+               WHERE a.outcome IS DISTINCT FROM 'done' ORDER BY a.started_at""",
+        )
+        said = [f"{node.name}:\n{node.said()[-3000:]}" for node in self.nodes]
+        return "\n".join([str(self.states()), *map(str, attempts), *said])
+
+    # What must hold after whatever has happened.
+
+    def ends(self, seconds: float = 60) -> None:
+        """Wait until no catalog is open."""
+        until(self.is_over, seconds, self.report)
+
+    def marked(self) -> list[psutil.Process]:
+        """Every process of this fleet, its nodes and what they started."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == self.mark:
+                    found.append(process)
+        return found
+
+    def orphans(self) -> list[psutil.Process]:
+        """What runs though nothing is to be run: all but nodes, warm parents and commands."""
+        known = {node.pid for node in self.nodes if node.is_running}
+        known |= {parent.pid for node in self.nodes for parent in node.parents()}
+        known |= {other.pid for other in self.others}
+        return [process for process in self.marked() if process.pid not in known]
+
+    def is_sound(self, expected: set[tuple[str, str, int]]) -> None:
+        """All is loaded, once, as undisturbed; nothing runs any more, and every slot is there."""
+        self.ends()
+        assert self.states() == {"loaded"}, self.report()
+        assert set(rows(self.engine, "SELECT batch, part, number FROM things")) == expected
+        self.nothing_is_left()
+        self.has_all_its_slots()
+
+    def nothing_is_left(self) -> None:
+        """No instance is held, no attempt is open, none was done twice, and no process is left."""
+        held = """SELECT id FROM catlog.catalog_scheme_operation_instance
+                  WHERE node IS NOT NULL OR state = 'running'"""
+        until(lambda: not rows(self.engine, held), 10, self.report)
+        open_ = "SELECT instance_id FROM catlog.instance_attempt WHERE outcome IS NULL"
+        assert rows(self.engine, open_) == [], self.report()
+        twice = """SELECT instance_id FROM catlog.instance_attempt WHERE outcome = 'done'
+                   GROUP BY instance_id HAVING count(*) > 1"""
+        assert rows(self.engine, twice) == []
+        until(lambda: not self.orphans(), 10, lambda: [p.as_dict() for p in self.orphans()])
+        for node in self.nodes:
+            for parent in node.parents():
+                until(lambda parent=parent: not parent.children(), 10, "a zombie is left")
+        too_many = rows(
+            self.engine,
+            """SELECT p.name, a.started_at, p.max_running, count(*)
+               FROM catlog.instance_attempt a
+               JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id
+               JOIN catlog.provider p ON p.id = i.provider_id
+               JOIN catlog.catalog_scheme_operation_instance j ON j.provider_id = p.id
+               JOIN catlog.instance_attempt b ON b.instance_id = j.id
+                   AND a.started_at >= b.started_at AND a.started_at < b.finished_at
+               GROUP BY a.instance_id, a.attempt, p.id HAVING count(*) > p.max_running""",
+        )
+        assert too_many == []
+
+    def has_all_its_slots(self) -> None:
+        """Every node that runs can run as many at once as it has slots, and not one more."""
+        nodes = [node for node in self.nodes if node.is_running]
+        if not nodes:
+            return
+        hold = self.hold(f"hold-{uuid.uuid4().hex}")
+        name = f"slots-{len(nodes)}/slots"
+        catalog = self.load(name, hold=str(hold))
+        count = """SELECT a.node, count(*)
+                   FROM catlog.instance_attempt a
+                   JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id
+                   WHERE i.catalog_id = :catalog AND a.begun_at IS NOT NULL AND a.outcome IS NULL
+                   GROUP BY 1"""
+        full = {node.name: self.slots for node in nodes}
+        until(
+            lambda: dict(rows(self.engine, count, catalog=catalog)) == full,
+            45,
+            lambda: (rows(self.engine, count, catalog=catalog), self.report()),
+        )
+        hold.touch()
+        self.ends()
+        state = "SELECT state FROM catlog.catalog WHERE id = :catalog"
+        assert rows(self.engine, state, catalog=catalog) == [("loaded",)], self.report()
+
+
+class Database:
+    """A PostgreSQL of its own, to be killed; used like the one that all tests share."""
+
+    def __init__(self, home: Path) -> None:
+        self.server = EmbeddedServer(home)
+        self.home = home
+
+    def __enter__(self) -> Self:
+        self.url = self.server.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.start()
+        self.server.release()
+
+    def kill(self) -> None:
+        """As a machine that loses power, as far as PostgreSQL is concerned."""
+        pid = int((self.home / "postgres" / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+
+    def start(self) -> None:
+        """Start it again, if it does not run."""
+        self.server.acquire()
+
+
+@contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
+    """A file system of its own at *folder*, that small. Only root can make one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+    try:
+        yield folder
+    finally:
+        # Processes that have just been killed may hold it for a moment.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Write into *folder* until nothing more can be written; the file."""
+    file = folder / "filler"
+    with suppress(OSError), file.open("ab", buffering=0) as output:
+        while True:
+            output.write(b"x" * 4096)
+    return file
