@@ -6,6 +6,7 @@ import multiprocessing.synchronize
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
@@ -51,7 +52,7 @@ def run(server: Server, small: bool) -> Result:
 def measure(
     server: Server,
     queue: Callable[[Engine, int], None],
-    node: Callable[[str, int, int], Taken],
+    node: Callable[[str, str, int], Taken],
     each: int,
     title: str,
 ) -> float:
@@ -61,9 +62,10 @@ def measure(
         url = engine.url.render_as_string(hide_password=False)
         spawn = multiprocessing.get_context("spawn")
         ready = spawn.Barrier(NODES)
-        with spawn.Pool(NODES, begin, [ready]) as pool:
-            work = [(url, number, each) for number in range(NODES)]
-            done = pool.starmap_async(node, work, chunksize=1).get(PATIENCE)
+        # Of a process that dies, this pool tells; multiprocessing's own would start another one.
+        with ProcessPoolExecutor(NODES, spawn, begin, (ready,)) as pool:
+            work = [pool.submit(node, url, f"node-{number}", each) for number in range(NODES)]
+            done = [one.result(PATIENCE) for one in work]
     taken = max(one.ended for one in done) - min(one.began for one in done)
     rate = NODES * each / taken
     taking = 1000 * sum(one.taking for one in done) / (NODES * each)
@@ -111,7 +113,7 @@ def queue_ours(engine: Engine, count: int) -> None:
     )
 
 
-def our_node(url: str, number: int, count: int, limit: int = 1) -> Taken:
+def our_node(url: str, name: str, count: int, limit: int = 1) -> Taken:
     """Claim and complete *count* instances, at most *limit* at a time."""
     engine = make_engine(url)
     with engine.connect():
@@ -119,7 +121,7 @@ def our_node(url: str, number: int, count: int, limit: int = 1) -> Taken:
     began, taking, done = time.monotonic(), 0.0, 0
     while done < count:
         asked = time.monotonic()
-        held = claims.claim(engine, f"node-{number}", limit=min(limit, count - done))
+        held = claims.claim(engine, name, limit=min(limit, count - done))
         taking += time.monotonic() - asked
         for claimed in held:
             attempts.complete(engine, claimed.attempt, attempts.Report())
@@ -129,9 +131,9 @@ def our_node(url: str, number: int, count: int, limit: int = 1) -> Taken:
     return Taken(began, ended, taking)
 
 
-def our_greedy_node(url: str, number: int, count: int) -> Taken:
+def our_greedy_node(url: str, name: str, count: int) -> Taken:
     """The same, as a node with eight free slots claims."""
-    return our_node(url, number, count, limit=8)
+    return our_node(url, name, count, limit=8)
 
 
 def queue_theirs(engine: Engine, count: int) -> None:
@@ -146,7 +148,7 @@ def queue_theirs(engine: Engine, count: int) -> None:
     run_sql(engine, "ANALYZE")
 
 
-def their_node(url: str, number: int, count: int) -> Taken:
+def their_node(url: str, _name: str, count: int) -> Taken:
     """Fetch and finish *count* jobs, by what procrastinate's own worker calls."""
     return asyncio.run(_their_node(url, count))
 

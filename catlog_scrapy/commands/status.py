@@ -93,7 +93,7 @@ class Command(CatlogCommand):
         )
         if attempt["error"]:
             self._say(f"  {attempt['error']}")
-        if attempt["log"] and outcome != "done":
+        if attempt["log"]:
             self._say(f"  log: {attempt['log']}")
 
     def _say(self, text: str) -> None:

@@ -199,7 +199,9 @@ class Launcher(Service):
                 loop.stop()
         while self.is_tending or self.poller.is_polling:
             yield deferLater(self.reactor, 0.05)
-        self.node.projects.close()
+        for parent in self.node.projects.parents.values():
+            parent.close()
+            yield self._within(parent.gone, KILL_AFTER)
         yield deferToThread(self.node.close)
 
     def _within(self, awaited: "defer.Deferred[Any]", seconds: float) -> "defer.Deferred[Any]":

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import orjson
 from twisted.internet import error, protocol
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -71,6 +72,7 @@ class WarmParent(protocol.ProcessProtocol):
         self.offered: Future[Offer] = Future()
         self.children: dict[str, Ended] = {}
         self.is_alive = True
+        self.gone: Deferred[None] = Deferred()
         self._rest = b""
         command = [sys.executable, "-m", __package__ + ".spawner", *(["cold"] if cold else [])]
         self.process = cast(Any, reactor).spawnProcess(
@@ -136,3 +138,4 @@ class WarmParent(protocol.ProcessProtocol):
         for attempt in list(self.children):
             # The kernel has killed its children with it.
             self._end(attempt, End(status=signal.SIGKILL))
+        self.gone.callback(None)

@@ -191,11 +191,6 @@ class Projects:
             refusals.append(refusal)
         return "; ".join(dict.fromkeys(refusals)) or "this node has no project"
 
-    def close(self) -> None:
-        """Let all parents go. In the reactor's thread."""
-        for parent in self.parents.values():
-            parent.close()
-
 
 def _in_reactor(work: Callable[[], T]) -> T:
     from twisted.internet import reactor

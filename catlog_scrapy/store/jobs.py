@@ -125,9 +125,9 @@ def state(engine: Engine, project: str | None, job: str) -> tuple[str | None, st
         found = _catalog_of(connection, project, job)
     if found is None:
         return None, None
-    if found["state"] not in OPEN_STATES:
-        return "finished", found["state"]
-    return "running" if found["is_held"] else "pending", found["state"]
+    if found["is_held"]:  # a cancelled one still runs until its process has stopped
+        return "running", found["state"]
+    return "pending" if found["state"] in OPEN_STATES else "finished", found["state"]
 
 
 def _catalog_of(connection: Connection, project: str | None, job: str) -> Mapping[str, Any] | None:

@@ -1,8 +1,5 @@
 """Break a fleet in each way that has a name: all is loaded once or says why, nothing is left."""
 
-import os
-import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
