@@ -18,6 +18,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.embedded import EmbeddedServer
 from catlog_scrapy.store import catalogs
 from tests.project import Project
+from tests.proxy import Proxy
 from tests.source import Answer, Source
 
 # In the environment of every process of a fleet, and so of all that they start.
@@ -191,6 +192,7 @@ class NodeProcess:
         *,
         port: int | None = None,
         wrapper: Sequence[str] = (),
+        user: int | None = None,
         **environment: str,
     ) -> None:
         self.project = project
@@ -199,6 +201,7 @@ class NodeProcess:
         self.home = project.folder / f"home-{name}"
         self.output = project.folder / f"{name}-{self.port}.output"
         self.wrapper = list(wrapper)
+        self.user = user
         self.environment = {
             **project.environment,
             "CATLOG_NODE": name,
@@ -235,6 +238,9 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                user=self.user,
+                group=self.user,
+                extra_groups=None if self.user is None else [],
             )
         return self
 
@@ -292,6 +298,7 @@ class Fleet:
         **environment: str,
     ) -> None:
         self.engine = engine
+        self.database_url = database_url
         self.folder = folder
         self.parts = list(parts)
         self.slots = slots
@@ -553,6 +560,22 @@ class Database:
     def start(self) -> None:
         """Start it again, if it does not run."""
         self.server.acquire()
+
+
+class ProxyAt(Proxy):
+    """A proxy for those who can reach *address*, but not this machine's own 127.0.0.1."""
+
+    def __init__(self, target: str, address: str) -> None:
+        self.address = address
+        super().__init__(target)
+
+    @property
+    def url(self) -> str:
+        """A database URL by way of the proxy."""
+        return super().url.replace("127.0.0.1", self.address)
+
+    def _listen(self, port: int) -> socket.socket:
+        return socket.create_server((self.address, port), backlog=128)
 
 
 @contextmanager

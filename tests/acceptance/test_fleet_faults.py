@@ -1,41 +1,86 @@
 """Break a fleet in each way that has a name: all is loaded once or says why, nothing is left."""
 
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import psutil
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import text
 
-from tests.fleet import Fleet, rows, things, until
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.embedded import _let_traverse
+from catlog_scrapy.migrations import upgrade
+from tests.fleet import Database, Fleet, ProxyAt, fill, rows, small_disk, things, until
+from tests.proxy import Proxy
 from tests.source import Source
 
+PARTS = list("abcdefgh")
+DONE = things(PARTS)
+# Nobody's: the kernel counts the processes of a user.
+SOMEBODY = 54_321
 
-@pytest.fixture
+GivenAFleet = Callable[..., Fleet]
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
 def source() -> Iterator[Source]:
     with Source() as source:
         yield source
 
 
+@contextmanager
+def cloned(server: str, template: str) -> Iterator[str]:
+    """The URL of a copy of a database."""
+    name = f"faults_{next(_numbers)}"
+    admin = make_engine(server.replace("/catlog?", "/postgres?"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        yield server.replace("/catlog?", f"/{name}?")
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture(scope="module")
+def applied(server: str, source: Source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a database that knows the project already: to apply it takes a moment."""
+    with cloned(server, "catlog") as url:
+        engine = make_engine(url)
+        Fleet(tmp_path_factory.mktemp("applied"), engine, url, source, parts=PARTS).apply()
+        engine.dispose()
+        yield url.rpartition("/")[2].partition("?")[0]
+
+
 @pytest.fixture
 def given_a_fleet(
-    tmp_path: Path, engine: Engine, database_url: str, source: Source
-) -> Iterator[Callable[..., Fleet]]:
-    """Makes fleets, and ends what they leave."""
-    made: list[Fleet] = []
+    tmp_path: Path, server: str, applied: str, source: Source
+) -> Iterator[GivenAFleet]:
+    """Makes a fleet without nodes, and ends what the test leaves."""
+    with ExitStack() as stack:
 
-    def make(**options: Any) -> Fleet:
-        fleet = Fleet(tmp_path, engine, database_url, source, **options)
-        made.append(fleet)
-        return fleet.apply()
+        def make(**options: Any) -> Fleet:
+            declares = options.keys() & {"parts", "provider", "operation"}
+            url = stack.enter_context(cloned(server, "catlog" if declares else applied))
+            engine = make_engine(url)
+            stack.callback(engine.dispose)
+            fleet = Fleet(tmp_path, engine, url, source, **{"parts": PARTS, **options})
+            stack.enter_context(fleet)
+            return fleet.apply() if declares else fleet
 
-    yield make
-    for fleet in made:
-        fleet.__exit__()
-
-
-GivenAFleet = Callable[..., Fleet]
+        yield make
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -44,6 +89,12 @@ def is_gone(process: psutil.Process) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def post(url: str, **values: str) -> str:
+    """What a service of scrapyd's API answers."""
+    with urlopen(url, urlencode(values).encode(), timeout=30) as answer:
+        return str(answer.read().decode())
 
 
 def test_a_node_killed_with_four_spiders_takes_them_along_and_goes_on_at_once(
@@ -64,23 +115,22 @@ def test_a_node_killed_with_four_spiders_takes_them_along_and_goes_on_at_once(
     # Long before the lease ends.
     until(lambda: fleet.outcomes().count("lost") == 4, 5, fleet.report)
     assert set(fleet.errors()) == {f"lost: its node {node.name} went down"}
-    fleet.is_sound(things(fleet.parts))
+    fleet.is_sound(DONE)
 
 
 def test_what_a_killed_node_ran_goes_to_another_one_after_the_lease(
     given_a_fleet: GivenAFleet,
 ) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="3")
-    killed = fleet.node("killed")
+    killed, other = fleet.node("killed", ready=False), fleet.node("other", ready=False)
+    fleet.ready(killed, other)
     hold = fleet.hold()
     fleet.load(hold=str(hold))
-    until(lambda: fleet.running() == 4, what=fleet.report)
-    fleet.node("other")
+    until(lambda: fleet.running(killed) == fleet.running(other) == 4, what=fleet.report)
     killed.kill()
     hold.touch()
-    fleet.ends(20)
-    assert set(fleet.errors()) == {f"lost: its worker on {killed.name} vanished"}
-    fleet.is_sound(things(fleet.parts))
+    fleet.is_sound(DONE)
+    assert fleet.errors() == [f"lost: its worker on {killed.name} vanished"] * 4
 
 
 def test_a_killed_spider_is_lost_at_once(given_a_fleet: GivenAFleet) -> None:
@@ -93,23 +143,471 @@ def test_a_killed_spider_is_lost_at_once(given_a_fleet: GivenAFleet) -> None:
     assert until(fleet.outcomes) < 2
     assert fleet.errors() == ["lost: its process was killed by SIGKILL"]
     hold.touch()
-    fleet.is_sound(things(fleet.parts))
+    fleet.is_sound(DONE)
     assert fleet.outcomes().count("lost") == 1
 
 
-@pytest.mark.parametrize(
-    ("trouble", "error"),
-    [
-        ("exits", "its process ended with exit status 3 before its spider was closed"),
-        ("segfaults", "its process was killed by SIGSEGV"),
-    ],
-)
-def test_a_spider_that_ends_its_own_process_has_failed(
-    given_a_fleet: GivenAFleet, trouble: str, error: str
-) -> None:
+def test_a_spider_that_ends_its_own_process_has_failed(given_a_fleet: GivenAFleet) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="60")
     fleet.node()
-    fleet.load(trouble=trouble)
-    fleet.is_sound(things(fleet.parts))
-    assert fleet.errors() == [f"failed: {error}"] * 4
-    assert rows(fleet.engine, "SELECT max(errors) FROM catlog.catalog") == [(4,)]
+    for trouble in ("exits", "segfaults"):
+        fleet.load(part="a", trouble=trouble)
+    fleet.is_sound(things(["a"]))
+    assert sorted(fleet.errors()) == [
+        "failed: its process ended with exit status 3 before its spider was closed",
+        "failed: its process was killed by SIGSEGV",
+    ]
+    failures = "SELECT errors FROM catlog.catalog ORDER BY created_at LIMIT 2"
+    assert rows(fleet.engine, failures) == [(1,), (1,)]
+
+
+def test_a_killed_warm_parent_takes_its_spiders_along_and_another_one_is_there(
+    given_a_fleet: GivenAFleet,
+) -> None:
+    fleet = given_a_fleet(CATLOG_LEASE="60")
+    node = fleet.node()
+    hold = fleet.hold()
+    fleet.load(hold=str(hold))
+    until(lambda: fleet.running() == 4, what=fleet.report)
+    [parent], spiders = node.parents(), node.spiders()
+    parent.kill()
+    assert until(lambda: all(map(is_gone, spiders)), 5) < 1
+    assert until(lambda: fleet.outcomes().count("lost") == 4, 5, fleet.report) < 2
+    assert set(fleet.errors()) == {"lost: its process was killed by SIGKILL"}
+    hold.touch()
+    fleet.is_sound(DONE)
+
+
+def test_a_fork_that_fails_costs_nothing_but_a_pause(
+    given_a_fleet: GivenAFleet, tmp_path: Path
+) -> None:
+    fleet = given_a_fleet()
+    user: dict[str, Any] = {}
+    with Proxy(fleet.database_url) as proxy:
+        if os.geteuid() == 0:  # root may always fork
+            for place in (tmp_path, Path(__file__).parent, Path(sys.executable).parent):
+                _let_traverse(place)
+            home = fleet.project.folder / "home-poor"
+            home.mkdir()
+            os.chown(home, SOMEBODY, SOMEBODY)
+            user = {"user": SOMEBODY, "HOME": str(home)}
+        node = fleet.node("poor", CATLOG_DATABASE_URL=proxy.url, **user)
+        [parent] = node.parents()
+        unlimited = parent.rlimit(resource.RLIMIT_NPROC)
+        parent.rlimit(resource.RLIMIT_NPROC, (1, unlimited[1]))
+        fleet.load()
+        until(lambda: "it did not start: no new process" in fleet.node_error(node), 15)
+        parent.rlimit(resource.RLIMIT_NPROC, unlimited)
+        fleet.is_sound(DONE)
+        assert set(fleet.errors()) == {
+            "released: it did not start: no new process: Resource temporarily unavailable"
+        }
+        # As long as it pauses it claims nothing: this is no hot loop.
+        assert len(fleet.errors()) <= 12
+        assert rows(fleet.engine, "SELECT max(errors) FROM catlog.catalog") == [(0,)]
+        node.kill()
+
+
+def test_a_database_killed_in_mid_crawl_and_back_after_ten_seconds(
+    tmp_path: Path, source: Source
+) -> None:
+    with Database(tmp_path / "database") as database, ExitStack() as stack:
+        engine = make_engine(database.url)
+        stack.callback(engine.dispose)
+        upgrade(engine)
+        options = {"CATLOG_LEASE": "30", "parts": ["a", "b", "c", "d"]}
+        fleet = Fleet(tmp_path, engine, database.url, source, **options)  # type: ignore[arg-type]
+        stack.enter_context(fleet)
+        fleet.apply()
+        node = fleet.node()
+        # Two end while it is away, two go on.
+        hold = fleet.hold()
+        fleet.load(part="a")
+        fleet.load(part="b")
+        fleet.load(part="c", hold=str(hold))
+        fleet.load(part="d", hold=str(hold))
+        until(lambda: fleet.running() == 4, what=fleet.report)
+        spiders = node.spiders()
+        database.kill()
+        time.sleep(10)
+        assert node.is_running
+        assert not any(map(is_gone, spiders))
+        database.start()
+        hold.touch()
+        fleet.is_sound(things(["a", "b", "c", "d"]))
+        assert set(fleet.outcomes()) == {"done"}
+
+
+SCHEDULER = """
+import os
+import random
+import signal
+import sys
+import threading
+import time
+
+from scrapy.settings import Settings
+from sqlalchemy import event, text
+
+from catlog_scrapy.addon import CatlogAddon
+from catlog_scrapy.command import make_console
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.running.scheduler import schedule_once
+
+settings = Settings()
+CatlogAddon.update_pre_crawler_settings(settings)
+chance = random.Random(7)
+
+
+def is_due(number):
+    engine = make_engine(settings["CATLOG_DATABASE_URL"])
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE catlog.schedule SET next_due_at = clock_timestamp() WHERE name = :name"),
+            {"name": f"extra {number}"},
+        )
+    engine.dispose()
+
+
+def schedule(dies_before, seconds):
+    engine = make_engine(settings["CATLOG_DATABASE_URL"])
+    done = 0
+
+    def step(*_):
+        nonlocal done
+        done += 1
+        if done == dies_before:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for name in ("before_cursor_execute", "commit", "after_cursor_execute"):
+        event.listen(engine, name, step)
+    if seconds:
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    while True:
+        schedule_once(engine, settings, make_console())
+        if not seconds:
+            os._exit(0)
+
+
+killed, number, at_step = 0, 0, 0
+while True:
+    # First before and behind every single statement, then at any moment.
+    at_step += 1
+    number += 1
+    if number > int(sys.argv[1]):
+        break
+    is_due(number)
+    pid = os.fork()
+    if pid == 0:
+        schedule(at_step if killed == number - 1 else 0, 0)
+    _, status = os.waitpid(pid, 0)
+    killed += os.WIFSIGNALED(status)
+for _ in range(30):
+    number = chance.randrange(1, int(sys.argv[1]) + 1)
+    pid = os.fork()
+    if pid == 0:
+        schedule(0, chance.random() / 10)
+    _, status = os.waitpid(pid, 0)
+print(killed)
+"""
+
+
+def test_a_scheduler_killed_between_any_two_statements_makes_one_catalog_a_due_time(
+    given_a_fleet: GivenAFleet,
+) -> None:
+    fleet = given_a_fleet()
+    schedules = 60
+    rows(
+        fleet.engine,
+        """INSERT INTO catlog.schedule (provider_id, scheme_name, name, cron, next_due_at,
+               arguments)
+           SELECT provider_id, scheme_name, 'extra ' || n, '0 0 1 1 *', 'infinity',
+               '{"pages": "1", "part": "a"}'
+           FROM catlog.schedule, generate_series(1, :schedules) AS n RETURNING id""",
+        schedules=schedules,
+    )
+    fleet.project.write("killed.py", SCHEDULER)
+    done = subprocess.run(
+        [sys.executable, "killed.py", str(schedules)],
+        cwd=fleet.project.folder,
+        env=fleet.project.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    # Otherwise it was not between all statements.
+    assert 10 < int(done.stdout.split()[-1]) < schedules
+    # And the real command, at any moment of its life.
+    for seconds in (0.8, 1.6):
+        scheduler = fleet.start("schedule")
+        time.sleep(seconds)
+        scheduler.kill()
+        scheduler.wait()
+    fleet.project.scrapy("schedule", "--once")
+    made = """SELECT s.name, count(c.id) FROM catlog.schedule s
+              LEFT JOIN catlog.catalog c ON c.schedule_id = s.id
+              WHERE s.name LIKE 'extra %' GROUP BY 1 HAVING count(c.id) <> 1"""
+    assert rows(fleet.engine, made) == []
+    assert "skipped" not in fleet.states()
+    fleet.node()
+    fleet.is_sound(things(["a"], pages=1))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk that is small")
+def test_a_disk_full_of_logs_loses_nothing_but_logs(given_a_fleet: GivenAFleet) -> None:
+    fleet = given_a_fleet()
+    with small_disk(fleet.project.folder / "home-one/logs", 64) as logs:
+        node = fleet.node()
+        fill(logs)
+        fleet.load()
+        fleet.ends()
+        assert {log.stat().st_size for log in logs.glob("*.log")} <= {0}
+        fleet.is_sound(DONE)
+        assert fleet.errors() == []
+        node.kill()
+
+
+def test_nodes_whose_clocks_are_an_hour_off(given_a_fleet: GivenAFleet) -> None:
+    fleet = given_a_fleet()
+    [library] = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+    nodes = []
+    for name, offset in (("fast", "+1h"), ("slow", "-1h")):
+        clock = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME": offset,
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        nodes.append(fleet.node(name, ready=False, **clock))
+    fleet.ready(*nodes)
+    hold = fleet.hold()
+    fleet.load(hold=str(hold))
+    until(lambda: [fleet.running(node) for node in nodes] == [4, 4], what=fleet.report)
+    # Longer than a lease.
+    time.sleep(6)
+    hold.touch()
+    fleet.is_sound(DONE)
+    assert set(fleet.outcomes()) == {"done"}
+    off = """SELECT node FROM catlog.instance_attempt
+             WHERE abs(extract(epoch FROM finished_at - clock_timestamp())) > 300
+             UNION SELECT name FROM catlog.node WHERE state <> 'up'
+                 OR abs(extract(epoch FROM polled_at - clock_timestamp())) > 10"""
+    assert rows(fleet.engine, off) == []
+    fast, slow = (node.said() for node in nodes)
+    assert fast[:13] > slow[:13]
+
+
+def test_a_network_that_swallows_everything_for_longer_than_a_lease(
+    given_a_fleet: GivenAFleet,
+) -> None:
+    fleet = given_a_fleet(CATLOG_LEASE="4")
+    with Proxy(fleet.database_url) as proxy:
+        cut = fleet.node("cut", ready=False, CATLOG_DATABASE_URL=proxy.url)
+        well = fleet.node("well", ready=False)
+        fleet.ready(cut, well)
+        hold = fleet.hold()
+        fleet.load(hold=str(hold))
+        until(lambda: fleet.running(cut) == fleet.running(well) == 4, what=fleet.report)
+        proxy.freeze()
+        hold.touch()
+        # The other one does it all, while this one is still away.
+        fleet.ends(30)
+        until(lambda: not cut.spiders(), 30, "what nobody can renew still runs")
+        proxy.thaw()
+        fleet.is_sound(DONE)
+        assert fleet.errors() == [f"lost: its worker on {cut.name} vanished"] * 4
+
+
+@contextmanager
+def network_of_its_own(source: Source) -> Iterator[tuple[str, str, str]]:
+    """A network namespace, a link to it, and the address of this side, where *source* is too.
+
+    The source's URL there is the third.
+    """
+    space, ours, theirs, address = "catlog-fault", "catlog-ours", "catlog-theirs", "10.213.77.1"
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    ip("netns", "add", space)
+    server: ThreadingHTTPServer | None = None
+    try:
+        ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", space)
+        ip("addr", "add", f"{address}/30", "dev", ours)
+        ip("link", "set", ours, "up")
+        ip("-n", space, "addr", "add", "10.213.77.2/30", "dev", theirs)
+        for device in (theirs, "lo"):
+            ip("-n", space, "link", "set", device, "up")
+        server = ThreadingHTTPServer((address, 0), source.http.RequestHandlerClass)
+        server.daemon_threads = True
+        server.handle_error = lambda request, client: None  # type: ignore[method-assign]
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield space, ours, f"http://{address}:{server.server_port}"
+    finally:
+        if server:
+            server.shutdown()
+            server.server_close()
+        ip("netns", "del", space)  # the link goes with it
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network")
+def test_a_link_that_is_down_for_longer_than_a_lease(
+    given_a_fleet: GivenAFleet, source: Source
+) -> None:
+    fleet = given_a_fleet(CATLOG_LEASE="4")
+    with network_of_its_own(source) as (space, link, url), ExitStack() as stack:
+        address = url.rpartition("/")[2].partition(":")[0]
+        proxy = stack.enter_context(ProxyAt(fleet.database_url, address))
+        cut = fleet.node(
+            "cut",
+            ready=False,
+            wrapper=["ip", "netns", "exec", space],
+            CATLOG_DATABASE_URL=proxy.url,
+            CATLOG_BASE_URL_MAKER=url,
+        )
+        well = fleet.node("well", ready=False)
+        fleet.ready(cut, well)
+        hold = fleet.hold()
+        fleet.load(hold=str(hold))
+        until(lambda: fleet.running(cut) == fleet.running(well) == 4, what=fleet.report)
+        subprocess.run(["ip", "link", "set", link, "down"], check=True)
+        hold.touch()
+        fleet.ends(30)
+        until(lambda: not cut.spiders(), 40, "what nobody can renew still runs")
+        subprocess.run(["ip", "link", "set", link, "up"], check=True)
+        fleet.is_sound(DONE)
+        assert fleet.errors() == [f"lost: its worker on {cut.name} vanished"] * 4
+        cut.kill()
+
+
+def test_of_two_nodes_of_one_name_the_second_refuses_to_start(given_a_fleet: GivenAFleet) -> None:
+    fleet = given_a_fleet(CATLOG_LEASE="60")
+    first = fleet.node("same")
+    hold = fleet.hold()
+    fleet.load(hold=str(hold))
+    until(lambda: fleet.running(first) == 4, what=fleet.report)
+    second = fleet.node("same", port=first.port, ready=False)
+    assert second.wait(30) != 0
+    assert f"another node is called '{first.name}'; give this one another" in second.said()
+    assert "Traceback" not in second.said()
+    assert fleet.running(first) == 4
+    assert fleet.errors() == []
+    first.kill()
+    hold.touch()
+    second.start()
+    # It waits for nothing.
+    fleet.ready(second)
+    fleet.is_sound(DONE)
+    assert set(fleet.errors()) == {f"lost: its node {first.name} went down"}
+
+
+def test_what_a_node_cannot_run_is_left_to_one_that_can(given_a_fleet: GivenAFleet) -> None:
+    fleet = given_a_fleet()
+    unfit = {}
+    for name, path, old, new in (
+        ("spiderless", "shop/spiders/things.py", 'name = "things"', 'name = "others"'),
+        ("outdated", "shop/spiders/things.py", "number: int", "number: int\n    colour: str"),
+        ("foreign", "shop/settings.py", 'BOT_NAME = "shop"', 'BOT_NAME = "another"'),
+    ):
+        project = fleet.make_project(fleet.folder / name, fleet.database_url)
+        file = project.folder / path
+        file.write_text(file.read_text().replace(old, new))
+        unfit[name] = fleet.node(name, ready=False, project=project)
+    fleet.ready(*unfit.values())
+    fleet.load()
+    sentences = {
+        "spiderless": "the project 'shop' has no spider 'things' here; bring it to the version",
+        "outdated": "the record types of the spider 'things' are not those that were applied",
+        "foreign": "there is no project 'shop' here, only 'another'",
+    }
+    for name, node in unfit.items():
+        until(
+            lambda node=node, name=name: sentences[name] in fleet.node_error(node),
+            15,
+            fleet.report,
+        )
+    for name, node in unfit.items():
+        refusal = f"released: refused by node {node.name}: {sentences[name]}"
+        refused = [error for error in fleet.errors() if error.startswith(refusal)]
+        # One look, then it knows; but a claim may take as many as there are slots.
+        assert 1 <= len(refused) <= fleet.slots
+    fit = fleet.node("fit")
+    fleet.ends()
+    ran = "SELECT DISTINCT node FROM catlog.instance_attempt WHERE outcome = 'done'"
+    assert rows(fleet.engine, ran) == [(fit.name,)]
+    assert rows(fleet.engine, "SELECT max(errors) FROM catlog.catalog") == [(0,)]
+    for node in unfit.values():
+        node.kill()
+    fleet.is_sound(DONE)
+
+
+def test_a_terminated_node_drains(given_a_fleet: GivenAFleet) -> None:
+    fleet = given_a_fleet(CATLOG_GRACE="2", CATLOG_LEASE="60")
+    node = fleet.node()
+    quick, slow = fleet.hold("quick"), fleet.hold("slow")
+    for part, hold in zip("abcd", (quick, quick, slow, slow), strict=True):
+        fleet.load(part=part, hold=str(hold))
+    until(lambda: fleet.running() == 4, what=fleet.report)
+    fleet.load(part="e")
+    node.signal(signal.SIGTERM)
+    quick.touch()
+    assert node.wait(20) == 0
+    assert sorted(fleet.outcomes()) == ["done", "done", "released", "released"]
+    assert {error[:10] for error in fleet.errors()} == {"released: "}
+    assert rows(fleet.engine, "SELECT state, running FROM catlog.node") == [("stopped", 0)]
+    assert fleet.marked() == []
+    slow.touch()
+    node.start()
+    fleet.ready(node)
+    fleet.is_sound(things(["a", "b", "c", "d", "e"]))
+
+
+def test_cancel_ends_a_spider_wherever_it_runs_even_one_that_does_not_listen(
+    given_a_fleet: GivenAFleet,
+) -> None:
+    fleet = given_a_fleet(CATLOG_LEASE="60")
+    runs, other = fleet.node("runs"), fleet.node("other", ready=False)
+    hold = str(fleet.hold())
+    by_command = fleet.load(part="a", hold=hold)
+    by_node = fleet.load(part="b", hold=hold)
+    deaf = fleet.load(part="c", trouble="blocks")
+    until(lambda: fleet.running(runs) == 3, what=fleet.report)
+    fleet.ready(other)
+    until(lambda: (fleet.project.folder / "blocks-c").exists())
+    assert len(runs.spiders()) == 3
+    begun = time.monotonic()
+    post(f"{other.url}/cancel.json", project="default", job=deaf)
+    post(f"{other.url}/cancel.json", project="default", job=by_node)
+    fleet.project.scrapy("cancel", by_command)
+    until(lambda: len(runs.spiders()) == 1, 6, fleet.report)
+    until(lambda: not runs.spiders(), 25, fleet.report)
+    assert time.monotonic() - begun > 5  # it was asked first
+    assert fleet.states() == {"cancelled"}
+    assert fleet.outcomes() == ["cancelled"] * 3
+    for catalog in (by_command, by_node, deaf):
+        fleet.project.scrapy("retry", catalog)
+    Path(hold).touch()
+    fleet.is_sound(things(["a", "b", "c"]))
+
+
+def test_three_nodes_together_never_run_more_of_a_provider_than_it_allows(
+    given_a_fleet: GivenAFleet,
+) -> None:
+    parts = [f"p{number}" for number in range(40)]
+    fleet = given_a_fleet(parts=parts, provider="max_running = 5")
+    fleet.ready(*[fleet.node(name, ready=False) for name in ("one", "two", "three")])
+    fleet.load(pages="2")
+    most = 0
+
+    def is_over() -> bool:
+        nonlocal most
+        held = "SELECT count(*) FROM catlog.catalog_scheme_operation_instance WHERE node <> ''"
+        most = max(most, rows(fleet.engine, held)[0][0])
+        return fleet.is_over()
+
+    until(is_over, 60, fleet.report)
+    assert most == 5
+    # And by the times of all attempts, see there.
+    fleet.is_sound(things(parts, pages=2))
+    assert set(fleet.outcomes()) == {"done"}

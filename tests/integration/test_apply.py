@@ -319,6 +319,8 @@ def test_limits_and_times_change_in_place(shop: Shop) -> None:
         [[scheme.operation]]
         name = "goods"
         timeout = "5m"
+        start_timeout = "10s"
+        stall_timeout = "1m"
         keep = "90d"
         isolate = true
         min_results = 7
@@ -334,6 +336,8 @@ def test_limits_and_times_change_in_place(shop: Shop) -> None:
         "~ operation acme/goods/goods: tolerate {} -> {'rejected': 0.1, 'given_up': 3}",
         "~ operation acme/goods/goods: min_results 1 -> 7",
         "~ operation acme/goods/goods: timeout 3600.0 -> 300.0",
+        "~ operation acme/goods/goods: start_timeout 120.0 -> 10.0",
+        "~ operation acme/goods/goods: stall_timeout 600.0 -> 60.0",
         "~ operation acme/goods/goods: backoff_base 10.0 -> 1.0",
         "~ operation acme/goods/goods: backoff_cap 600.0 -> 60.0",
         "~ operation acme/goods/goods: keep none -> 7776000.0",

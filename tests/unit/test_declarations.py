@@ -449,6 +449,7 @@ def test_a_good_file_says_it_all(tmp_path: Path) -> None:
         tolerate = { rejected = 0.01, given_up = 3 }
         min_results = 0
         timeout = "1.5m"
+        stall_timeout = "20s"
         backoff = { base = "1s" }
         keep = "90d"
 
@@ -486,6 +487,7 @@ def test_a_good_file_says_it_all(tmp_path: Path) -> None:
     assert of_each.tolerate == {"rejected": 0.01, "given_up": 3}
     assert type(of_each.tolerate["given_up"]) is int
     assert (of_each.timeout, of_each.keep) == (90.0, 90 * 86400.0)
+    assert (of_each.start_timeout, of_each.stall_timeout) == (120.0, 20.0)
     assert (of_each.backoff_base, of_each.backoff_cap) == (1.0, 600.0)
     fields = (("shop", "text"), ("id", "bigint"), ("price", "numeric"))
     assert outside.kinds == (KindDefinition("things", ("shop", "id"), fields, foreign=True),)

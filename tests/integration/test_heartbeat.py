@@ -1,0 +1,272 @@
+"""Leases, limits and hangs are noticed in time, whatever the database does, or does not."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from catlog_scrapy.attempt import Attempt
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.running import heartbeat
+from catlog_scrapy.running.heartbeat import Heartbeat
+from catlog_scrapy.running.limits import TimeLimits
+from catlog_scrapy.store import catalogs
+from tests.factories import (
+    an_operation,
+    claim_all,
+    given_a_catalog,
+    given_a_scheme,
+    one,
+    sql,
+    the_attempt,
+)
+from tests.proxy import Proxy
+
+LEASE = 1.5
+FOR_EVER = {"timeout": 3600.0, "start_timeout": 3600.0, "stall_timeout": 3600.0}
+
+
+def until(condition: Callable[[], Any], seconds: float = 10) -> float:
+    """Wait for *condition*; how long it took. Fail if it does not come."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() < began + seconds, "it never happened"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def given_attempts(engine: Engine, *parts: str, **limits: float) -> list[Attempt]:
+    """A running attempt for each part, whose operation has these limits."""
+    operation = an_operation(for_each=list(parts) or ["a"], **{**FOR_EVER, **limits})
+    given_a_scheme(engine, operation)
+    return [Attempt(engine, claimed, ()) for claimed in claim_all(engine, given_a_catalog(engine))]
+
+
+@contextmanager
+def beating(engine: Engine, *attempts: Attempt, lease: float = LEASE) -> Iterator[threading.Event]:
+    """A heartbeat that holds *attempts*; the event says that it would replace its process."""
+    replaced = threading.Event()
+
+    def replace_process() -> None:
+        replaced.set()
+        beat.end()
+
+    beat = Heartbeat(engine, lease, replace_process)
+    for attempt in attempts:
+        attempt.is_open = True
+        beat.add(attempt)
+    beat.start()
+    try:
+        yield replaced
+    finally:
+        beat.end()
+        beat.join(10)
+
+
+@pytest.fixture
+def proxy(database_url: str) -> Iterator[Proxy]:
+    with Proxy(database_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def distant(engine: Engine, proxy: Proxy) -> Iterator[Engine]:
+    """The database by way of the proxy; its frozen connections are gone when the test is over."""
+    distant = make_engine(proxy.url)
+    yield distant
+    proxy.cut()
+    proxy.flows.set()
+    distant.dispose()
+
+
+def lease_left(engine: Engine) -> float:
+    left = one(
+        engine,
+        """SELECT extract(epoch FROM min(lease_expires_at) - clock_timestamp())
+           FROM catlog.catalog_scheme_operation_instance""",
+    )
+    return float(left)
+
+
+def test_leases_are_renewed_while_the_database_answers(engine: Engine) -> None:
+    [attempt] = given_attempts(engine)
+    with beating(engine, attempt):
+        time.sleep(2 * LEASE)
+        assert attempt.stop_answer is None
+        assert 0 < lease_left(engine) <= LEASE
+
+
+def test_a_network_that_swallows_packets_ends_the_lease_on_time(
+    engine: Engine, distant: Engine, proxy: Proxy
+) -> None:
+    [attempt] = given_attempts(engine)
+    with beating(distant, attempt):
+        time.sleep(LEASE)
+        proxy.freeze()
+        took = until(lambda: attempt.stop_answer)
+    assert attempt.stop_answer == "lost"
+    assert attempt.stop_reason == "the database could not be asked for 1.5 s"
+    assert LEASE / 3 < took < LEASE + 1
+
+
+def test_a_network_that_is_back_in_time_costs_nothing(
+    engine: Engine, distant: Engine, proxy: Proxy
+) -> None:
+    [attempt] = given_attempts(engine)
+    with beating(distant, attempt, lease=3):
+        time.sleep(1)
+        for fault in (proxy.freeze, proxy.cut):
+            fault()
+            time.sleep(1)
+            proxy.thaw()
+            time.sleep(2.5)
+        assert attempt.stop_answer is None
+
+
+def test_a_question_that_is_never_answered_does_not_keep_the_next_from_being_asked(
+    engine: Engine, distant: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [attempt] = given_attempts(engine)
+    asked = heartbeat.claims.heartbeat
+    silent = threading.Event()
+    questions = []
+
+    def ask(*arguments: Any, **named: Any) -> Any:
+        questions.append(1)
+        if len(questions) == 2:
+            silent.wait(30)
+        return asked(*arguments, **named)
+
+    monkeypatch.setattr(heartbeat.claims, "heartbeat", ask)
+    with beating(engine, attempt):
+        time.sleep(2.5 * LEASE)
+        assert attempt.stop_answer is None
+        silent.set()
+
+
+def test_without_answers_the_time_limits_hold_all_the_same(
+    engine: Engine, distant: Engine, proxy: Proxy
+) -> None:
+    late, stalled = given_attempts(engine, "a", "b", stall_timeout=1.0)
+    late.deadline = time.monotonic() + 1
+    late.storing = 1
+    proxy.freeze()
+    with beating(distant, late, stalled, lease=60):
+        assert until(lambda: late.stop_answer and stalled.stop_answer) < 2.5
+    assert (late.stop_answer, late.stop_reason) == (
+        "timed_out",
+        "it ran past its time limit of 3600 s",
+    )
+    assert (stalled.stop_answer, stalled.stop_reason) == (
+        "timed_out",
+        "nothing came for 1 s (no response, no item)",
+    )
+
+
+def test_a_process_in_which_a_crawl_hangs_goes_even_if_the_database_does_not_answer(
+    engine: Engine, distant: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "HANGS_AFTER", 0.5)
+    monkeypatch.setattr(heartbeat, "GIVES_BACK_FOR", 1.0)
+    [attempt] = given_attempts(engine)
+    distant_attempt = Attempt(distant, attempt.claim, ())
+    with beating(distant, distant_attempt) as replaced:
+        time.sleep(LEASE)
+        proxy.freeze()
+        assert until(replaced.is_set) < LEASE + 0.5 + 1 + 1
+    assert distant_attempt.stop_answer == "lost"
+    assert the_attempt(engine, attempt.claim.attempt)["outcome"] is None
+
+
+def test_a_process_that_goes_gives_back_what_it_holds(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "HANGS_AFTER", 0.5)
+    hangs, lost, innocent = given_attempts(engine, "a", "b", "c")
+    for attempt, answer in ((hangs, "timed_out"), (lost, "lost")):
+        attempt.stop(answer)
+    with beating(engine, hangs, lost, innocent) as replaced:
+        until(replaced.is_set)
+    ended = [the_attempt(engine, a.claim.attempt) for a in (hangs, lost, innocent)]
+    hung = "; it hung: 0.5 s later it had not stopped"
+    assert [(attempt["outcome"], attempt["error"]) for attempt in ended] == [
+        ("timed_out", f"it ran past its time limit of 3600 s{hung}"),
+        ("lost", f"its lease had ended, and another worker may have it{hung}"),
+        ("released", "released: another crawl of its process hung"),
+    ]
+    assert one(engine, "SELECT errors FROM catlog.catalog") == 1
+
+
+def test_the_database_s_word_stops_an_attempt(engine: Engine) -> None:
+    [attempt] = given_attempts(engine)
+    with beating(engine, attempt):
+        catalogs.cancel(engine, attempt.claim.catalog)
+        until(lambda: attempt.stop_answer)
+    assert (attempt.stop_answer, attempt.stop_reason) == ("cancel", "its catalog stopped")
+
+
+def test_a_spider_that_does_not_open_is_past_its_limit(engine: Engine) -> None:
+    [attempt] = given_attempts(engine, start_timeout=5.0, stall_timeout=3.0)
+    limits = TimeLimits(attempt)
+    attempt.began -= 4
+    assert limits.exceeded() is None
+    attempt.began -= 2
+    assert limits.exceeded() == "its spider had not opened after 5 s"
+    # From then on it is another limit's turn.
+    attempt.is_open = True
+    assert limits.exceeded() is None
+
+
+@pytest.mark.parametrize("what", ["received", "accepted", "rejected", "dropped"])
+def test_each_response_and_each_item_is_progress(engine: Engine, what: str) -> None:
+    [attempt] = given_attempts(engine, stall_timeout=5.0)
+    attempt.is_open = True
+    limits = TimeLimits(attempt)
+    assert limits.exceeded() is None
+    limits.moved -= 6
+    counted = attempt if what == "received" else attempt.report
+    setattr(counted, what, 1)
+    assert limits.exceeded() is None
+    limits.moved -= 6
+    assert limits.exceeded() == "nothing came for 5 s (no response, no item)"
+
+
+def test_waiting_for_the_store_is_no_stall(engine: Engine) -> None:
+    [attempt] = given_attempts(engine, stall_timeout=5.0)
+    attempt.is_open = True
+    limits = TimeLimits(attempt)
+    attempt.storing = 1
+    for _ in range(2):
+        assert limits.exceeded() is None
+        limits.moved -= 6
+    assert limits.exceeded() is None
+    attempt.storing = 0
+    assert limits.exceeded() is None
+    limits.moved -= 6
+    assert limits.exceeded()
+
+
+def test_an_attempt_from_before_these_limits_has_none_of_them(engine: Engine) -> None:
+    [attempt] = given_attempts(engine, start_timeout=1.0, stall_timeout=1.0)
+    old = Attempt(engine, replace(attempt.claim, limits={}), ())
+    old.began -= 9
+    limits = TimeLimits(old)
+    assert limits.exceeded() is None
+    old.is_open = True
+    assert limits.exceeded() is None
+    limits.moved -= 9
+    assert limits.exceeded() is None
+
+
+def test_only_the_first_reason_to_stop_counts(engine: Engine) -> None:
+    [attempt] = given_attempts(engine)
+    attempt.stop("timed_out", "nothing came")
+    attempt.stop("lost")
+    assert (attempt.stop_answer, attempt.stop_reason) == ("timed_out", "nothing came")
+    assert attempt.end_stopped() == "timed_out"
+    assert sql(engine, "SELECT error FROM catlog.instance_attempt") == [{"error": "nothing came"}]
