@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,13 +43,17 @@ VERDICTS = {
 
 @dataclass
 class Process:
-    """An attempt that runs here; `answer` is why it has to end, since `told_at`."""
+    """An attempt that runs here; `answer` is why it has to end, since `told_at`.
+
+    `ended` fires when its slot is free again, which may be a while after the process `is_over`.
+    """
 
     name: AttemptName
     parent: WarmParent
     ended: "defer.Deferred[None]" = field(default_factory=defer.Deferred)
     answer: str = "go"
     told_at: float = 0.0
+    is_over: bool = False
 
 
 class Launcher(Service):
@@ -65,8 +70,13 @@ class Launcher(Service):
         self.finished: JobStorage = app.getComponent(IJobStorage)
         self.max_proc = self.node.slots
         self.mine: dict[AttemptName, Process] = {}
-        self.loops = [LoopingCall(self.look), LoopingCall(self._tend)]
+        self.loops = {
+            LoopingCall(self.look): WATCH_EVERY,
+            LoopingCall(self._kill_overdue): WATCH_EVERY,
+            LoopingCall(self._tend): TEND_EVERY,
+        }
         self.is_tending = False
+        self.is_to_tend_again = False
         # Each web request, poll, look and verdict takes one while it waits for the database.
         self.reactor.suggestThreadPoolSize(20)
 
@@ -86,7 +96,7 @@ class Launcher(Service):
         log.info("node {name}: {slots} slots", name=self.node.name, slots=self.max_proc)
         for _ in range(self.max_proc):
             self._offer_slot()
-        for loop, seconds in zip(self.loops, (WATCH_EVERY, TEND_EVERY), strict=True):
+        for loop, seconds in self.loops.items():
             loop.start(seconds, now=False)
 
     def _offer_slot(self) -> None:
@@ -98,10 +108,14 @@ class Launcher(Service):
         self.mine[claimed.attempt] = process
         log.info("{title}: attempt {name}", title=claimed.title, name=claimed.attempt)
         log_file = str(self.node.logs / f"{claimed.attempt}.log")
+        if self.node.is_draining:  # it was claimed a moment before
+            self._close(process, "released", "released: its node stopped", give_up_at=0.0)
+            return
         parent.run(str(claimed.attempt), log_file, lambda end: self._ended(process, end))
 
     def _ended(self, process: Process, end: End) -> None:
         """The second witness: what no first one has said is said here, at once."""
+        process.is_over = True
         outcome, error = VERDICTS.get(process.answer, (end.outcome, str(end)))
         if process.answer == "release":
             outcome, error = "released", "released: its node stopped"
@@ -137,15 +151,15 @@ class Launcher(Service):
         self._offer_slot()
         self.poller.poll()
 
-    def look(self) -> "defer.Deferred[None] | None":
-        """Stop what the database says is to stop; kill what does not."""
+    def look(self) -> "defer.Deferred[Any] | None":
+        """Stop what the database says is to stop."""
         if not self.mine:
             return None
         asking = deferToThread(self.node.answers)
         asking.addCallback(self._answered)
         # Without a database the processes know by themselves when their lease is over.
         asking.addErrback(lambda why: log.warn("no look at what runs: {why}", why=why.value))
-        return asking.addBoth(lambda _: self._kill_overdue())
+        return asking
 
     def _answered(self, answers: dict[AttemptName, str]) -> None:
         for name, answer in answers.items():
@@ -163,19 +177,25 @@ class Launcher(Service):
     def _kill_overdue(self) -> None:
         now = time.monotonic()
         for process in list(self.mine.values()):
-            late = now - process.told_at if process.answer != "go" else 0.0
+            if process.answer == "go" or process.is_over:
+                continue
+            late = now - process.told_at
             if late > 2 * KILL_AFTER:
                 process.parent.kill()  # nor does the one who was to kill it answer
             elif late > KILL_AFTER:
                 process.parent.signal(str(process.name), signal.SIGKILL)
 
     def _tend(self) -> None:
+        """Now; if that is going on, then once more: something may just have become ready."""
         if self.is_tending:
+            self.is_to_tend_again = True
             return
-        self.is_tending = True
+        self.is_tending, self.is_to_tend_again = True, False
 
         def tended(_: object) -> None:
             self.is_tending = False
+            if self.is_to_tend_again:
+                self._tend()
 
         deferToThread(self.node.tend).addBoth(tended)
 
@@ -184,6 +204,7 @@ class Launcher(Service):
         """Drain: nothing new; what runs may go on for CATLOG_GRACE seconds and is then released."""
         super().stopService()
         self.node.is_draining = True
+        yield self._quiet(lambda: self.poller.is_polling)
         running = defer.DeferredList([process.ended for process in self.mine.values()])
         if self.mine:
             log.info("draining: {count} spiders run", count=len(self.mine))
@@ -197,12 +218,18 @@ class Launcher(Service):
         for loop in self.loops:
             if loop.running:
                 loop.stop()
-        while self.is_tending or self.poller.is_polling:
-            yield deferLater(self.reactor, 0.05)
-        for parent in self.node.projects.parents.values():
+        yield self._quiet(lambda: self.is_tending or self.poller.is_polling)
+        for parent in self.node.projects.all_parents():
             parent.close()
             yield self._within(parent.gone, KILL_AFTER)
-        yield deferToThread(self.node.close)
+        yield self._within(deferToThread(self.node.close), KILL_AFTER)
+
+    @defer.inlineCallbacks
+    def _quiet(self, is_busy: Callable[[], bool]) -> Any:
+        """Wait until a thread is back from the database, but not for ever."""
+        end = time.monotonic() + KILL_AFTER
+        while is_busy() and time.monotonic() < end:
+            yield deferLater(self.reactor, 0.02)
 
     def _within(self, awaited: "defer.Deferred[Any]", seconds: float) -> "defer.Deferred[Any]":
         """Fires when *awaited* does, or after *seconds*."""

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +18,10 @@ from twisted.logger import Logger
 from catlog_scrapy.addon import CatlogAddon
 from catlog_scrapy.database import UNAVAILABLE, open_database, reason
 from catlog_scrapy.exceptions import CatlogError
-from catlog_scrapy.fleet.parents import WarmParent
+from catlog_scrapy.fleet.parents import ProjectFailed, WarmParent
 from catlog_scrapy.fleet.projects import Projects
 from catlog_scrapy.migrations import require_head, upgrade
-
-old_logs = lambda *_: []  # STUB
+from catlog_scrapy.running.logs import old_logs
 from catlog_scrapy.running.tending import tend
 from catlog_scrapy.store import nodes
 from catlog_scrapy.store.attempts import AttemptName, fail, lose_former, release
@@ -62,6 +60,7 @@ class Node:
         self.poll_interval = config.getfloat("poll_interval", 1.0)
         self.running: dict[AttemptName, Claim] = {}
         self.refused: set[UUID] = set()
+        self.known_starts = 0
         self.is_draining = False
         self.error: str | None = None
         self.told = 0.0
@@ -115,28 +114,32 @@ class Node:
 
     def poll(self, free: int) -> list[tuple[Claim, WarmParent]]:
         """Claim as many as there are *free* slots, with who is to run them. Raises nothing."""
+        found: list[tuple[Claim, WarmParent]] = []
         try:
             self.hold.hold()
-            found = list(self._claims(free)) if not self._is_pausing() else []
+            if not self._is_pausing():
+                self._claim(free, found)
             self._tell()
         except UNAVAILABLE as error:
             self.complain(f"the database is away: {reason(error)}")
-            return []
         except Exception as error:  # the poller of a node must live, whatever happens
             self.complain(f"{type(error).__name__}: {error}")
-            return []
         return found
 
     def _is_pausing(self) -> bool:
         return self.is_draining or time.monotonic() < self.pause_until
 
-    def _claims(self, free: int) -> Iterator[tuple[Claim, WarmParent]]:
+    def _claim(self, free: int, found: list[tuple[Claim, WarmParent]]) -> None:
+        """Add to *found* what is claimed: it is there whatever happens after it."""
         self.projects.status()  # starts what is to be started
-        while free > 0:
+        if self.projects.starts != self.known_starts:
+            self.known_starts = self.projects.starts
+            self.refused.clear()
+        while free > len(found):
             claims = claim(
                 self.engine,
                 self.name,
-                limit=free,
+                limit=free - len(found),
                 lease=self.lease,
                 logs=str(self.logs),
                 refused=self.refused,
@@ -144,13 +147,17 @@ class Node:
             if not claims:
                 return
             for claimed in claims:
-                parent = self.projects.find(claimed)
+                try:
+                    parent = self.projects.find(claimed)
+                except ProjectFailed as error:
+                    release(self.engine, claimed.attempt, error=f"released: {error}")
+                    self.did_not_start(f"{claimed.title}: {error}")
+                    return
                 if isinstance(parent, str):
                     self._refuse(claimed, parent)
-                    continue
-                free -= 1
-                self.running[claimed.attempt] = claimed
-                yield claimed, parent
+                else:
+                    self.running[claimed.attempt] = claimed
+                    found.append((claimed, parent))
 
     def _refuse(self, claimed: Claim, refusal: str) -> None:
         """Give back what no project here can run, and leave its like to others from now on."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from os import WEXITSTATUS, WIFSIGNALED, WTERMSIG
+from pathlib import Path
 from typing import Any, cast
 
 import orjson
@@ -73,6 +74,8 @@ class WarmParent(protocol.ProcessProtocol):
         self.children: dict[str, Ended] = {}
         self.is_alive = True
         self.gone: Deferred[None] = Deferred()
+        self.is_retired = False
+        self._files: dict[str, float] = {}
         self._rest = b""
         command = [sys.executable, "-m", __package__ + ".spawner", *(["cold"] if cold else [])]
         self.process = cast(Any, reactor).spawnProcess(
@@ -86,6 +89,16 @@ class WarmParent(protocol.ProcessProtocol):
             self._tell({"run": attempt, "log": log_file})
         else:
             self._end(attempt, End(refused="the process that starts spiders is gone"))
+
+    def is_stale(self) -> bool:
+        """Whether the project's files have changed since it was imported. For any thread."""
+        return any(_changed_at(file) != then for file, then in self._files.items())
+
+    def retire(self) -> None:
+        """Take nothing new, and go when the last child has."""
+        self.is_retired = True
+        if not self.children:
+            self.close()
 
     def signal(self, attempt: str, number: int) -> None:
         """Send a signal to the child of *attempt*, if it still runs."""
@@ -112,7 +125,8 @@ class WarmParent(protocol.ProcessProtocol):
 
     def _answered(self, answer: Mapping[str, object]) -> None:
         match answer:
-            case {"offer": dict(offer), "obstacle": obstacle}:
+            case {"offer": dict(offer), "obstacle": obstacle, "files": list(files)}:
+                self._files = {file: _changed_at(file) for file in files}
                 if obstacle:
                     log.info("spiders of {offer[project]} start cold: {obstacle}", **answer)
                 self.offered.set_result(Offer(**offer))
@@ -127,6 +141,8 @@ class WarmParent(protocol.ProcessProtocol):
         ended = self.children.pop(attempt, None)
         if ended:
             ended(end)
+        if self.is_retired and not self.children:
+            self.close()
 
     def processEnded(self, reason: Failure) -> None:
         self.is_alive = False
@@ -139,3 +155,10 @@ class WarmParent(protocol.ProcessProtocol):
             # The kernel has killed its children with it.
             self._end(attempt, End(status=signal.SIGKILL))
         self.gone.callback(None)
+
+
+def _changed_at(file: str) -> float:
+    try:
+        return Path(file).stat().st_mtime
+    except OSError:
+        return 0.0

@@ -57,6 +57,8 @@ class Projects:
         self.eggs = initialize_component(config, "eggstorage", "")
         self.cold = not config.getboolean("warm", True)
         self.parents: dict[Code, WarmParent] = {}
+        self.retired: list[WarmParent] = []
+        self.starts = 0
         self.begun: dict[Code, float] = {}
         self.codes: dict[tuple[str, str | None], Code] = {}
 
@@ -96,13 +98,26 @@ class Projects:
         """The warm parent for *code*, which may still be importing it."""
         parent = self.parents.get(code)
         if parent is None or self._is_to_start_again(code, parent):
-            parent = _in_reactor(lambda: WarmParent(self._environment(code), cold=self.cold))
-            self.parents[code], self.begun[code] = parent, time.monotonic()
+            parent = _in_reactor(lambda: self._start(code))
         return parent
+
+    def _start(self, code: Code) -> WarmParent:
+        former = self.parents.get(code)
+        if former is not None and former.is_alive:
+            former.retire()
+            self.retired = [parent for parent in [*self.retired, former] if parent.is_alive]
+        self.begun[code] = time.monotonic()
+        self.starts += 1
+        self.parents[code] = WarmParent(self._environment(code), cold=self.cold)
+        return self.parents[code]
+
+    def all_parents(self) -> list[WarmParent]:
+        """Those that are there, or were."""
+        return [*self.parents.values(), *self.retired]
 
     def _is_to_start_again(self, code: Code, parent: WarmParent) -> bool:
         if parent.is_alive:
-            return False
+            return parent.is_stale()
         failed = parent.offered.done() and parent.offered.exception() is not None
         return not failed or time.monotonic() - self.begun[code] > AGAIN_AFTER
 
@@ -176,19 +191,27 @@ class Projects:
             return {"error": f"{type(error).__name__}: {error}"}
 
     def find(self, claim: Claim) -> WarmParent | str:
-        """Who can run what was claimed; or why nobody here can, in words."""
-        refusals = []
+        """Who can run what was claimed; or why nobody here can, in words.
+
+        Raises ProjectFailed where a project that cannot be imported, or not yet, may be the one.
+        """
+        refusals, failures = [], []
         for project in self.names():
             try:
                 code = self.code(project, claim.project_version)
                 parent = self.parent(code)
                 refusal = parent.offered.result(PATIENCE).refusal(claim)
-            except (NotFound, ProjectFailed, NotYet) as error:
-                refusals.append(f"project {project!r}: {error or 'it is starting'}")
+            except NotFound as error:
+                refusals.append(str(error))
+                continue
+            except (ProjectFailed, NotYet) as error:
+                failures.append(f"project {project!r}: {error or 'importing it takes long'}")
                 continue
             if refusal is None:
                 return parent
             refusals.append(refusal)
+        if failures:
+            raise ProjectFailed("; ".join(failures))
         return "; ".join(dict.fromkeys(refusals)) or "this node has no project"
 
 

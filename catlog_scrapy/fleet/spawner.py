@@ -6,9 +6,9 @@ input and answers on its standard output, a line of JSON each, until its input e
 its children and goes.
 
 Commands: `{"run": ATTEMPT, "log": FILE}`, `{"signal": ATTEMPT, "number": N}`. Answers: first
-`{"offer": {...}, "obstacle": REASON|null}` or `{"failed": REASON}`; then `{"began": ATTEMPT}`,
-`{"refused": ATTEMPT, "error": REASON}` and `{"ended": ATTEMPT, "status": N, "oom": true|false}`,
-N as of waitpid.
+`{"offer": {...}, "obstacle": REASON|null, "files": [...]}` or `{"failed": REASON}`; then
+`{"began": ATTEMPT}`, `{"refused": ATTEMPT, "error": REASON}` and
+`{"ended": ATTEMPT, "status": N, "oom": true|false}`, N as of waitpid.
 
 Cold, or where importing the project has started threads or a reactor, a child does not go on in the
 imported project: it becomes `scrapy crawl` in an interpreter of its own.
@@ -45,6 +45,7 @@ LIBC = ctypes.CDLL(None)
 # The settings whose components are imported before there is a child that needs them.
 COMPONENTS = ("_MIDDLEWARES", "EXTENSIONS", "ITEM_PIPELINES", "DOWNLOAD_HANDLERS", "ADDONS")
 CLASSES = ("SCHEDULER", "DUPEFILTER_CLASS", "STATS_CLASS", "DOWNLOADER", "ITEM_PROCESSOR")
+SITE = f"{os.sep}site-packages{os.sep}"
 MORE = ("_CLASS", "_QUEUE", "HTTPCLIENTFACTORY", "LOG_FORMATTER")
 
 
@@ -60,7 +61,7 @@ def main() -> None:
         answers.write(_line({"failed": f"{type(error).__name__}: {error}"}))
         sys.exit(1)
     obstacle = "told to be cold" if "cold" in sys.argv[1:] else _obstacle()
-    answers.write(_line({"offer": asdict(offer), "warm": obstacle is None, "obstacle": obstacle}))
+    answers.write(_line({"offer": asdict(offer), "obstacle": obstacle, "files": project_files()}))
     # The collector would touch, and so copy, every page that parent and child could share.
     gc.collect()
     gc.freeze()
@@ -94,6 +95,13 @@ def _import_all(value: Any) -> None:
             load_object(value)
         except Exception:  # a component that is not used, or not installed; a crawl that needs it
             return  # says so
+
+
+def project_files() -> list[str]:
+    """The modules of the project itself: a change of theirs makes this process stale."""
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    here = os.environ["PYTHONPATH"].partition(os.pathsep)[0] + os.sep
+    return [file for file in files if file and file.startswith(here) and SITE not in file]
 
 
 def _obstacle() -> str | None:

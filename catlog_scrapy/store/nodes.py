@@ -117,7 +117,7 @@ def nodes(engine: Engine) -> list[Mapping[str, Any]]:
     """All nodes, by name; `silence` is the seconds since the last poll.
 
     The state of one that should be up, but has missed five polls, and ten seconds at least, is
-    `silent`. One that stopped is forgotten after a day.
+    `silent`. One that stopped is forgotten after a day, a silent one after a week.
     """
     with engine.connect() as connection:
         return rows(
@@ -128,5 +128,6 @@ def nodes(engine: Engine) -> list[Mapping[str, Any]]:
                        ELSE state END AS state
                FROM (SELECT *, extract(epoch FROM clock_timestamp() - polled_at)::float AS silence
                      FROM catlog.node) AS seen
-               WHERE state <> 'stopped' OR silence < 86400 ORDER BY name""",
+               WHERE silence < CASE state WHEN 'stopped' THEN 86400 ELSE 604800 END
+               ORDER BY name""",
         )

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 import psutil
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.embedded import _let_traverse
@@ -61,7 +61,7 @@ def applied(server: str, source: Source, tmp_path_factory: pytest.TempPathFactor
         engine = make_engine(url)
         Fleet(tmp_path_factory.mktemp("applied"), engine, url, source, parts=PARTS).apply()
         engine.dispose()
-        yield url.rpartition("/")[2].partition("?")[0]
+        yield str(make_url(url).database)
 
 
 @pytest.fixture
@@ -574,7 +574,7 @@ def test_cancel_ends_a_spider_wherever_it_runs_even_one_that_does_not_listen(
     deaf = fleet.load(part="c", trouble="blocks")
     until(lambda: fleet.running(runs) == 3, what=fleet.report)
     fleet.ready(other)
-    until(lambda: (fleet.project.folder / "blocks-c").exists())
+    until((fleet.project.folder / "blocks-c").exists)
     assert len(runs.spiders()) == 3
     begun = time.monotonic()
     post(f"{other.url}/cancel.json", project="default", job=deaf)
