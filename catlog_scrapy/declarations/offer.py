@@ -37,7 +37,7 @@ class Offer:
         if kinds and not _same(kinds, self.spiders[claim.spider]):
             return (
                 f"the record types of the spider {claim.spider!r} are not those that were applied;"
-                " bring the project to that version"
+                " run scrapy apply, or bring the project to the version that was applied"
             )
         return None
 

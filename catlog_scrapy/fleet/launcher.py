@@ -30,7 +30,7 @@ log = Logger()
 WATCH_EVERY = 1.0
 TEND_EVERY = 5.0
 # Seconds from being told to stop, or from when it should have by itself, until it is killed.
-KILL_AFTER = 15.0
+KILL_AFTER = 10.0
 # Seconds that a verdict waits for a database that is away; then the lease speaks.
 VERDICT_AGAIN = 1.0
 
