@@ -6,7 +6,20 @@ The line is `bench NAME RATIO TARGET ok|short`. To fall short is a finding, not 
 import argparse
 from collections.abc import Callable
 
-from benchmarks import claims, drain, items, memory, merge, republish, store, views
+from benchmarks import (
+    claims,
+    drain,
+    idle,
+    items,
+    jobs,
+    memory,
+    merge,
+    nodes,
+    republish,
+    start,
+    store,
+    views,
+)
 from benchmarks.common import Result, Server, note, open_server
 
 BENCHMARKS: dict[str, Callable[[Server, bool], Result]] = {
@@ -18,6 +31,10 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Result]] = {
     "drain": drain.run,
     "views": views.run,
     "memory": memory.run,
+    "jobs": jobs.run,
+    "start": start.run,
+    "nodes": nodes.run,
+    "idle": idle.run,
 }
 
 

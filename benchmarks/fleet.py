@@ -56,10 +56,15 @@ class Node:
             self.ask("POST", "schedule", project=PROJECT, spider=spider, **arguments)["jobid"]
         )
 
+    def is_idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        now = self.ask("GET", "daemonstatus")
+        return not now["pending"] and not now["running"]
+
     @property
     def log(self) -> str:
         """The last of what the node itself has said."""
-        return (self.folder / "node.log").read_text()[-4000:]
+        return (self.folder / "node.log").read_text()[-2000:]
 
 
 @contextmanager

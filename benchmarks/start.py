@@ -58,7 +58,7 @@ class Source(ThreadingHTTPServer):
         with self.has_been_asked:
             if not self.has_been_asked.wait_for(lambda: path in self.asked, PATIENCE):
                 raise TimeoutError(f"no request within {PATIENCE:g} s")
-        wait_until(lambda: is_idle(node), PATIENCE, "end of a job", every=0.2)
+        wait_until(node.is_idle, PATIENCE, "end of a job", every=0.2)
         return self.asked[path] - started
 
 
@@ -80,12 +80,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
-
-
-def is_idle(node: Node) -> bool:
-    """Whether nothing waits or runs."""
-    now = node.ask("GET", "daemonstatus")
-    return not now["pending"] and not now["running"]
 
 
 @contextmanager

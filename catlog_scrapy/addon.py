@@ -33,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "CATLOG_GRACE": 10.0,  # seconds that crawls may go on after the first signal
     "CATLOG_LOG_KEEP": 30 * 86400.0,  # seconds that an attempt's log is kept
     "CATLOG_LOG_SIZE": 2**30,  # bytes that the logs of all attempts may have together
+    "CATLOG_REPLACED": False,  # this process goes on for one in which a crawl hung
     "CATLOG_ATTEMPT": None,  # the claimed attempt that this process is to run
 }
 

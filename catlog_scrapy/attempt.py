@@ -83,7 +83,7 @@ class Attempt:
         self.stop_answer: str | None = None
         self.stop_reason = ""
         self.stopped_at = math.inf
-        self.began = time.monotonic()
+        self.began = time.monotonic() - claim.age
         self.deadline = self.began + claim.seconds
         self.past_deadline = f"it ran past its time limit of {claim.seconds:g} s"
         self.is_open = False

@@ -94,8 +94,10 @@ class CatlogCommand(ScrapyCommand):
 
         An embedded one is brought there by itself, another one by `scrapy migrate` alone.
         """
-        url = self.project_settings["CATLOG_DATABASE_URL"]
-        with open_database(url, Path(self.project_settings["CATLOG_HOME"])) as engine:
+        settings = self.project_settings
+        url = settings["CATLOG_DATABASE_URL"]
+        patient = settings.getbool("CATLOG_REPLACED")
+        with open_database(url, Path(settings["CATLOG_HOME"]), patient=patient) as engine:
             if migrate or not url:
                 upgrade(engine)
             else:

@@ -1,6 +1,7 @@
 """The engine, the declarative base and the column types that all tables share."""
 
 import datetime as dt
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -113,23 +114,34 @@ def make_engine(url: str) -> Engine:
 
 
 @contextmanager
-def open_database(url: str | None, home: Path) -> Iterator[Engine]:
+def open_database(url: str | None, home: Path, *, patient: bool = False) -> Iterator[Engine]:
     """The database of *url*, or the embedded one under *home*, held for as long as the block runs.
 
-    Raises ConfigurationError, EmbeddedServerError or DatabaseUnavailable.
+    If *patient*, one that is away is waited for. Raises ConfigurationError, EmbeddedServerError or
+    DatabaseUnavailable.
     """
     with ExitStack() as stack:
         engine = make_engine(url or stack.enter_context(EmbeddedServer(home)))
         stack.callback(engine.dispose)
         try:
-            with engine.connect() as connection:
-                version = connection.scalar(text("SHOW server_version_num"))
+            version = _version(engine, patient=patient)
         except exc.OperationalError as error:
             place = engine.url.render_as_string(hide_password=True)
             raise DatabaseUnavailable(
                 f"No connection to {place}: {reason(error)}. Start that server or correct"
                 " CATLOG_DATABASE_URL; unset it for the embedded one."
             ) from error
-        if int(version or 0) < 140000:
+        if version < 140000:
             raise ConfigurationError("catlog needs PostgreSQL 14 or later; upgrade that server.")
         yield engine
+
+
+def _version(engine: Engine, *, patient: bool) -> int:
+    while True:
+        try:
+            with engine.connect() as connection:
+                return int(connection.scalar(text("SHOW server_version_num")) or 0)
+        except exc.OperationalError:
+            if not patient:
+                raise
+            time.sleep(1)

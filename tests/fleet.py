@@ -36,7 +36,7 @@ poll_interval = 0.2
 """
 
 # `trouble` is what happens on the second page, the first time that the part comes so far; with
-# `hold`, a file, the spider ends only when that is there.
+# `hold`, a file, the spider asks for that page again and again until the file is there.
 SPIDERS = """
 import asyncio
 import ctypes
@@ -73,12 +73,13 @@ class Things(Spider):
     async def start(self):
         yield Request(self.base_url + "/page?1")
 
-    async def parse(self, response):
+    def parse(self, response):
         page = int(response.url.rpartition("?")[2])
         if page == 2 and self.trouble and self.is_first():
             self.meet()
-        while page == 2 and self.hold and not Path(self.hold).exists():
-            await asyncio.sleep(0.05)
+        if page == 2 and self.hold and not Path(self.hold).exists():
+            yield response.request.replace(dont_filter=True)
+            return
         for number in range(10):
             yield {"batch": self.batch, "part": self.part, "number": page * 10 + number}
         if page < int(self.pages):
@@ -192,7 +193,6 @@ class NodeProcess:
         *,
         port: int | None = None,
         wrapper: Sequence[str] = (),
-        user: int | None = None,
         **environment: str,
     ) -> None:
         self.project = project
@@ -201,7 +201,6 @@ class NodeProcess:
         self.home = project.folder / f"home-{name}"
         self.output = project.folder / f"{name}-{self.port}.output"
         self.wrapper = list(wrapper)
-        self.user = user
         self.environment = {
             **project.environment,
             "CATLOG_NODE": name,
@@ -238,9 +237,6 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                user=self.user,
-                group=self.user,
-                extra_groups=None if self.user is None else [],
             )
         return self
 

@@ -29,13 +29,17 @@ log = Logger()
 # else there is to do.
 WATCH_EVERY = 1.0
 TEND_EVERY = 5.0
-# Seconds from being told to stop, or from when it should have by itself, until it is killed.
+# Seconds from being told to stop until it is killed.
 KILL_AFTER = 10.0
+# The same for those who know by themselves, hang, and can still say so; and who never began.
+PATIENCE = {"timed_out": 25.0, "ended": 25.0, "unbegun": 0.0}
 # Seconds that a verdict waits for a database that is away; then the lease speaks.
 VERDICT_AGAIN = 1.0
 
 # What ends an attempt whose process had to be killed for it.
 VERDICTS = {
+    "lost": ("lost", "its lease was over"),
+    "release": ("released", "released: its node stopped"),
     "timed_out": ("timed_out", "it ran past its time limit and did not stop by itself"),
     "unbegun": ("timed_out", "its process had not begun within start_timeout"),
 }
@@ -117,8 +121,6 @@ class Launcher(Service):
         """The second witness: what no first one has said is said here, at once."""
         process.is_over = True
         outcome, error = VERDICTS.get(process.answer, (end.outcome, str(end)))
-        if process.answer == "release":
-            outcome, error = "released", "released: its node stopped"
         if end.refused:
             self.node.did_not_start(str(end))
         else:
@@ -179,10 +181,10 @@ class Launcher(Service):
         for process in list(self.mine.values()):
             if process.answer == "go" or process.is_over:
                 continue
-            late = now - process.told_at
-            if late > 2 * KILL_AFTER:
+            late = now - process.told_at - PATIENCE.get(process.answer, KILL_AFTER)
+            if late > KILL_AFTER:
                 process.parent.kill()  # nor does the one who was to kill it answer
-            elif late > KILL_AFTER:
+            elif late > 0:
                 process.parent.signal(str(process.name), signal.SIGKILL)
 
     def _tend(self) -> None:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from catlog_scrapy.declarations.offer import Offer
 from catlog_scrapy.exceptions import CatlogError
+from catlog_scrapy.running.alone import UNTOLD
 
 log = Logger()
 
@@ -41,12 +42,20 @@ class End:
         """What that makes of an attempt that was not closed."""
         if self.refused:
             return "released"
+        if self._is_untold:
+            return "lost"
         killed = WIFSIGNALED(self.status) and WTERMSIG(self.status) in FOREIGN_SIGNALS
         return "lost" if killed else "failed"
+
+    @property
+    def _is_untold(self) -> bool:
+        return not WIFSIGNALED(self.status) and WEXITSTATUS(self.status) == UNTOLD
 
     def __str__(self) -> str:
         if self.refused:
             return f"it did not start: {self.refused}"
+        if self._is_untold:
+            return "its process lost its lease, or could not reach the database"
         if not WIFSIGNALED(self.status):
             return (
                 f"its process ended with exit status {WEXITSTATUS(self.status)}"

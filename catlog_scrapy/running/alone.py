@@ -13,19 +13,24 @@ from catlog_scrapy.running.progress import Progress
 from catlog_scrapy.store.attempts import AttemptName
 from catlog_scrapy.store.claims import Claim, begin
 
+# The exit status of a process that could not say how its attempt ended: EX_TEMPFAIL of sysexits.h.
+UNTOLD = 75
+
 
 def run_attempt(engine: Engine, settings: Settings, console: Console, name: AttemptName) -> int:
-    """Run an attempt that another process has claimed for this one; 0 if it is done, else 1.
+    """Run an attempt that another process has claimed for this one.
 
+    0 if it is done, else 1; UNTOLD if it was lost, so that nobody knows what it would have been.
     Raises NotFound where it is not there to be run any more.
     """
     # Whoever started this process has waited already.
     settings.set("CATLOG_GRACE", 0.0, "cmdline")
     claimed = replace(begin(engine, name, os.getpid()), isolate=False)
-    alone = Alone(engine, settings, Progress(console), logs=None, replace=lambda: os._exit(1))
+    alone = Alone(engine, settings, Progress(console), logs=None, replace=lambda: os._exit(UNTOLD))
     alone.claim = claimed
     alone.run()
-    return 0 if alone.attempt and alone.attempt.outcome == "done" else 1
+    outcome = alone.attempt.outcome if alone.attempt else None
+    return {"done": 0, "lost": UNTOLD}.get(outcome or "", 1)
 
 
 class Alone(Crawls):

@@ -1,6 +1,7 @@
 """The crawls of this process, each for an attempt."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 from abc import abstractmethod
@@ -27,6 +28,9 @@ from catlog_scrapy.store.claims import Claim
 from catlog_scrapy.store.status import attempt_error
 
 logger = logging.getLogger(__name__)
+
+# Seconds to wait for what is only to be told to people.
+ANSWERS_WITHIN = 10.0
 
 
 class Crawls:
@@ -148,7 +152,10 @@ class Crawls:
             if attempt.outcome is None:
                 await asyncio.to_thread(_end_unopened, attempt)
             if attempt.outcome not in ("done", "lost"):
-                attempt.error = await asyncio.to_thread(_error_of, attempt)
+                # A network that swallows the question must not keep the slot.
+                with contextlib.suppress(TimeoutError):
+                    asked = asyncio.to_thread(_error_of, attempt)
+                    attempt.error = await asyncio.wait_for(asked, ANSWERS_WITHIN)
 
     async def crawl(self, attempt: Attempt) -> None:
         """One crawl of this process. Raises whatever making the spider raises."""

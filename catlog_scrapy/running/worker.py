@@ -137,6 +137,7 @@ class Worker(Crawls):
 
 def replace_process() -> None:
     """Start this command anew in place of this process: a thread that hangs cannot be ended."""
+    os.environ["CATLOG_REPLACED"] = "1"
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

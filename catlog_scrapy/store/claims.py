@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -25,7 +25,8 @@ class Claim:
     `kinds` are its record types: name, key and fields, and whether they are `foreign`, declared for
     a spider that has none. `seconds` is how long it may run. `project` is the Scrapy project that
     has the spider, None where nobody said; `project_version` the only version of it that may run
-    this. `settings` are Scrapy's for this attempt alone.
+    this. `settings` are Scrapy's for this attempt alone. `age` is how many seconds ago it was
+    claimed.
     """
 
     attempt: AttemptName
@@ -45,6 +46,7 @@ class Claim:
     limits: dict[str, Any]
     kinds: list[dict[str, Any]]
     seconds: float
+    age: float = field(default=0.0, compare=False)
 
     @property
     def title(self) -> str:
@@ -220,7 +222,8 @@ def begin(engine: Engine, name: AttemptName, pid: int) -> Claim:
                     UPDATE catlog.instance_attempt SET begun_at = clock_timestamp(), pid = :pid
                     WHERE instance_id = :instance AND attempt = :number AND outcome IS NULL
                       AND begun_at IS NULL RETURNING *)
-                SELECT {CLAIM_COLUMNS}, a.limits
+                SELECT {CLAIM_COLUMNS}, a.limits,
+                    extract(epoch FROM clock_timestamp() - a.started_at)::float AS age
                 FROM a
                 JOIN catlog.catalog_scheme_operation_instance i
                     ON i.id = a.instance_id AND i.attempt = a.attempt AND i.state = 'running'
@@ -253,6 +256,7 @@ def _claim(found: Any) -> Claim:
         limits=found["limits"],
         kinds=found["kinds"],
         seconds=found["seconds"],
+        age=found.get("age", 0.0),
     )
 
 

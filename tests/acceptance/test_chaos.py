@@ -41,7 +41,9 @@ MAKERS = 4
 TRUE_REASONS = {
     "lost": r"its process was killed by SIGKILL|its node \S+ went down|its worker on \S+ vanished"
     r"|the database could not be asked for 4 s",
-    "released": r"released: its (worker|node) stopped|it did not start: .+",
+    "released": r"released: its (worker|node) stopped|it did not start: .+"
+    r"|released: project 'default': its process ended at once \(9\)",
+    "cancelled": r"lost 3 times in a row: .+",
 }
 
 
@@ -303,6 +305,8 @@ def test_chaos(seed: int, tmp_path: Path, database: Database) -> None:
         counts = ", ".join(f"{count} {sort}" for sort, count in sorted(chaos.counts.items()))
         said = f"seed {seed}: {counts}; {Counter(fleet.outcomes())}; states {fleet.states()}"
         print(f"\n{said}; over {time.monotonic() - begun:.0f} s after the last")  # noqa: T201
+        for error, number in Counter(map(without_names, fleet.errors())).most_common():
+            print(f"  {number} {error}")  # noqa: T201
         made = "SELECT schedule_id, due_at FROM catlog.catalog WHERE due_at IS NOT NULL"
         assert Counter(rows(engine, made)) == expected
         all_errors_are_true(fleet)
@@ -312,6 +316,11 @@ def test_chaos(seed: int, tmp_path: Path, database: Database) -> None:
         chaos.scheduler.wait(30)
         fleet.is_sound(wanted)
         assert rows(engine, "SELECT count(*) FROM things") == [(len(wanted),)]
+
+
+def without_names(error: str) -> str:
+    """The same for every node."""
+    return re.sub(r"\w+:\d{4,5}", "NODE", error)
 
 
 def all_errors_are_true(fleet: Fleet) -> None:
