@@ -19,8 +19,8 @@ def run(server: Server, small: bool) -> Result:
     Both get the same spider by schedule.json and run four at once; scrapyd looks for jobs ten times
     a second. Timed is from the first POST until all have ended: in catlog, until each is `loaded`,
     its item checked, stored and published. scrapyd's items go nowhere, and it gets fewer jobs,
-    which is no disadvantage: neither gets slower with their number. The ratio is the median of those
-    of the rounds, as what else the machine does changes from one to the next.
+    which is no disadvantage: neither gets slower with their number. The ratio is the median of the
+    rounds' ratios, as what else the machine does changes from one to the next.
     """
     count, fewer, rounds = (4, 2, 1) if small else (160, 20, 5)
     ratios = []

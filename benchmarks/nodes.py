@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
@@ -31,6 +32,17 @@ class Taken(NamedTuple):
     taking: float
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Jobs a second of all processes, and the seconds that taking one takes."""
+
+    rate: float
+    taking: float
+
+    def __str__(self) -> str:
+        return f"{self.rate:.0f} jobs a second, {1000 * self.taking:.2f} ms to take one"
+
+
 def run(server: Server, small: bool) -> Result:
     """Jobs a second that four processes take and finish, against procrastinate's.
 
@@ -39,40 +51,39 @@ def run(server: Server, small: bool) -> Result:
     connected until the last is through; what taking alone takes is noted. A job of ours is what
     schedule.json makes, a catalog with one instance, of eight providers in turn; procrastinate's
     are in as many queues. Both sides leave finished jobs where they are. procrastinate is called as
-    its worker calls it. The ratio is the median of those of the rounds.
+    its worker calls it. The ratio is the median of the rounds' ratios.
     """
     each, rounds = (5, 1) if small else (250, 5)
     ratios = []
-    for _ in range(rounds):
-        theirs = measure(server, queue_theirs, their_node, each, "procrastinate")
-        mine = measure(server, queue_ours, our_node, each, "catlog")
-        ratios.append(mine / theirs)
-    measure(server, queue_ours, our_greedy_node, each, "catlog, up to 8 at once")
+    spawn = multiprocessing.get_context("spawn")
+    # Of a process that dies, this pool tells; multiprocessing's own would start another one.
+    with ProcessPoolExecutor(NODES, spawn, begin, (spawn.Barrier(NODES),)) as pool:
+        for _ in range(rounds):
+            theirs = measure(server, pool, queue_theirs, their_node, each)
+            mine = measure(server, pool, queue_ours, our_node, each)
+            note(f"catlog {mine}; procrastinate {theirs}")
+            ratios.append(mine.rate / theirs.rate)
+        greedy = measure(server, pool, queue_ours, our_greedy_node, each)
+        note(f"catlog, where each takes up to eight at once: {greedy}")
     return Result("nodes", statistics.median(ratios), ">=1.5")
 
 
 def measure(
     server: Server,
+    pool: ProcessPoolExecutor,
     queue: Callable[[Engine, int], None],
     node: Callable[[str, str, int], Taken],
     each: int,
-    title: str,
-) -> float:
-    """Jobs a second of all processes together."""
+) -> Speed:
+    """What all processes of the *pool* together do with *each* times NODES new jobs."""
     with server.database() as engine:
         queue(engine, NODES * each)
         url = engine.url.render_as_string(hide_password=False)
-        spawn = multiprocessing.get_context("spawn")
-        ready = spawn.Barrier(NODES)
-        # Of a process that dies, this pool tells; multiprocessing's own would start another one.
-        with ProcessPoolExecutor(NODES, spawn, begin, (ready,)) as pool:
-            work = [pool.submit(node, url, f"node-{number}", each) for number in range(NODES)]
-            done = [one.result(PATIENCE) for one in work]
-    taken = max(one.ended for one in done) - min(one.began for one in done)
-    rate = NODES * each / taken
-    taking = 1000 * sum(one.taking for one in done) / (NODES * each)
-    note(f"{title}: {rate:.0f} jobs a second; taking one is {taking:.2f} ms of it")
-    return rate
+        work = [pool.submit(node, url, f"node-{number}", each) for number in range(NODES)]
+        done = [one.result(PATIENCE) for one in work]
+    seconds = max(one.ended for one in done) - min(one.began for one in done)
+    taking = sum(one.taking for one in done)
+    return Speed(NODES * each / seconds, taking / (NODES * each))
 
 
 _ready: "multiprocessing.synchronize.Barrier | None" = None
@@ -87,7 +98,7 @@ def begin(ready: "multiprocessing.synchronize.Barrier") -> None:
 def wait_for_others() -> None:
     """Return when all processes have come to this."""
     if _ready:
-        _ready.wait(PATIENCE)
+        _ready.wait(60)
 
 
 def queue_ours(engine: Engine, count: int) -> None:
@@ -126,7 +137,9 @@ def our_node(url: str, name: str, count: int, limit: int = 1) -> Taken:
         held = claims.claim(engine, name, limit=min(limit, count - done))
         taking += time.monotonic() - asked
         for claimed in held:
-            attempts.complete(engine, claimed.attempt, attempts.Report())
+            outcome = attempts.complete(engine, claimed.attempt, attempts.Report())
+            if outcome != "done":
+                raise RuntimeError(f"{claimed.attempt} is {outcome}")
         done += len(held)
     ended = time.monotonic()
     engine.dispose()

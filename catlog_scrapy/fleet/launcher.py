@@ -225,6 +225,7 @@ class Launcher(Service):
             parent.close()
             yield self._within(parent.gone, KILL_AFTER)
         yield self._within(deferToThread(self.node.close), KILL_AFTER)
+        self.reactor._exitSignal = None  # drained as asked: twistd would end by the signal itself
 
     @defer.inlineCallbacks
     def _quiet(self, is_busy: Callable[[], bool]) -> Any:

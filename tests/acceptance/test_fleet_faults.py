@@ -254,6 +254,27 @@ def test_a_database_killed_in_mid_crawl_and_back_after_ten_seconds(
         assert set(fleet.outcomes()) == {"done"}
 
 
+def test_a_database_that_is_away_when_spiders_begin_is_no_failure_of_theirs(
+    given_a_fleet: GivenAFleet,
+) -> None:
+    fleet = given_a_fleet(CATLOG_LEASE="60")
+    with Proxy(fleet.database_url) as proxy:
+        node = fleet.node(CATLOG_DATABASE_URL=proxy.url)
+        [parent] = node.parents()
+        parent.suspend()
+        fleet.load()
+        held = "SELECT count(*) FROM catlog.catalog_scheme_operation_instance WHERE node <> ''"
+        until(lambda: rows(fleet.engine, held) == [(4,)], 10, fleet.report)
+        proxy.cut()
+        parent.resume()
+        time.sleep(2)
+        proxy.thaw()
+        fleet.is_sound(DONE)
+        assert not [error for error in fleet.errors() if error.startswith("failed")]
+        assert rows(fleet.engine, "SELECT max(errors) FROM catlog.catalog") == [(0,)]
+        node.kill()
+
+
 SCHEDULER = """
 import os
 import random
