@@ -80,6 +80,7 @@ class Things(Spider):
         if page == 2 and self.hold and not Path(self.hold).exists():
             yield response.request.replace(dont_filter=True)
             return
+        self.logger.info("page %d: %s", page, 2000 * ".")
         for number in range(10):
             yield {"batch": self.batch, "part": self.part, "number": page * 10 + number}
         if page < int(self.pages):

@@ -144,20 +144,26 @@ class Node:
                 logs=str(self.logs),
                 refused=self.refused,
             )
-            if not claims:
-                return
             for claimed in claims:
-                try:
-                    parent = self.projects.find(claimed)
-                except ProjectFailed as error:
-                    release(self.engine, claimed.attempt, error=f"released: {error}")
-                    self.did_not_start(f"{claimed.title}: {error}")
-                    return
-                if isinstance(parent, str):
-                    self._refuse(claimed, parent)
-                else:
+                parent = self._parent_of(claimed)
+                if parent:
                     self.running[claimed.attempt] = claimed
                     found.append((claimed, parent))
+            if not claims or self._is_pausing():
+                return
+
+    def _parent_of(self, claimed: Claim) -> WarmParent | None:
+        """Who is to run what was claimed; None where it was given back."""
+        try:
+            parent = self.projects.find(claimed)
+        except ProjectFailed as error:
+            release(self.engine, claimed.attempt, error=f"released: {error}")
+            self.did_not_start(f"{claimed.title}: {error}")
+            return None
+        if isinstance(parent, str):
+            self._refuse(claimed, parent)
+            return None
+        return parent
 
     def _refuse(self, claimed: Claim, refusal: str) -> None:
         """Give back what no project here can run, and leave its like to others from now on."""
@@ -192,7 +198,8 @@ class Node:
 
     def did_not_start(self, why: str) -> None:
         """A spider could not be started: pause, longer each time in a row."""
-        self.failed_starts += 1
+        if not self._is_pausing():
+            self.failed_starts += 1
         pause = min(LONGEST_PAUSE, 0.5 * 2**self.failed_starts)
         self.pause_until = time.monotonic() + pause
         self.complain(f"{why}; claiming nothing for {pause:g} s")

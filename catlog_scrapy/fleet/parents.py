@@ -72,7 +72,8 @@ Ended = Callable[[End], None]
 class WarmParent(protocol.ProcessProtocol):
     """A `fleet.spawner` process. All but `offered` belongs to the reactor's thread.
 
-    `offered` comes to what the project can run, or to ProjectFailed.
+    `offered` comes to what the project can run, or to ProjectFailed. It `has_failed` where
+    importing the project has, not where it was killed.
     """
 
     def __init__(self, environment: Mapping[str, str], *, cold: bool) -> None:
@@ -83,6 +84,7 @@ class WarmParent(protocol.ProcessProtocol):
         self.children: dict[str, Ended] = {}
         self.is_alive = True
         self.gone: Deferred[None] = Deferred()
+        self.has_failed = False
         self.is_retired = False
         self._files: dict[str, float] = {}
         self._rest = b""
@@ -140,6 +142,7 @@ class WarmParent(protocol.ProcessProtocol):
                     log.info("spiders of {offer[project]} start cold: {obstacle}", **answer)
                 self.offered.set_result(Offer(**offer))
             case {"failed": reason}:
+                self.has_failed = True
                 self.offered.set_exception(ProjectFailed(str(reason)))
             case {"refused": attempt, "error": reason}:
                 self._end(str(attempt), End(refused=str(reason)))

@@ -118,8 +118,7 @@ class Projects:
     def _is_to_start_again(self, code: Code, parent: WarmParent) -> bool:
         if parent.is_alive:
             return parent.is_stale()
-        failed = parent.offered.done() and parent.offered.exception() is not None
-        return not failed or time.monotonic() - self.begun[code] > AGAIN_AFTER
+        return not parent.has_failed or time.monotonic() - self.begun[code] > AGAIN_AFTER
 
     def _environment(self, code: Code) -> dict[str, str]:
         path = os.pathsep.join(filter(None, [code.folder, os.environ.get("PYTHONPATH")]))
