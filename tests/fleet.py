@@ -156,14 +156,13 @@ def rows(engine: Engine, sql: str, **values: Any) -> list[Any]:
         return [tuple(found) for found in connection.execute(text(sql), values)]
 
 
-def until(condition: Callable[[], Any], seconds: float = 30, what: object = "") -> float:
-    """Wait for *condition*, and say how long that took; fail if it does not come."""
+def until(condition: Callable[[], Any], seconds: float = 30, what: object = "") -> None:
+    """Wait for *condition*; fail if it does not come, and say *what* is instead."""
     begun = time.monotonic()
     while not condition():
         said = what() if callable(what) else what
         assert time.monotonic() < begun + seconds, f"it never happened in {seconds} s: {said}"
         time.sleep(0.05)
-    return time.monotonic() - begun
 
 
 def free_port() -> int:
@@ -266,7 +265,7 @@ class NodeProcess:
         if not self.is_running:
             return []
         with suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.pid).children()
+            return list(psutil.Process(self.pid).children())
         return []
 
     def spiders(self) -> list[psutil.Process]:
