@@ -118,7 +118,9 @@ class Node:
         try:
             self.hold.hold()
             if not self._is_pausing():
-                self._claim(free, found)
+                self.projects.status()  # starts what is to be started
+                if not self.projects.is_importing():
+                    self._claim(free, found)
             self._tell()
         except UNAVAILABLE as error:
             self.complain(f"the database is away: {reason(error)}")
@@ -131,7 +133,6 @@ class Node:
 
     def _claim(self, free: int, found: list[tuple[Claim, WarmParent]]) -> None:
         """Add to *found* what is claimed: it is there whatever happens after it."""
-        self.projects.status()  # starts what is to be started
         if self.projects.starts != self.known_starts:
             self.known_starts = self.projects.starts
             self.refused.clear()

@@ -27,9 +27,11 @@ from catlog_scrapy.store.claims import Claim
 
 T = TypeVar("T")
 
-# Seconds that importing a project may take, and until one that failed is tried again.
+# Seconds that importing a project may take, and until one that failed, or was killed at it, is
+# tried again.
 PATIENCE = 60.0
 AGAIN_AFTER = 30.0
+AGAIN_AFTER_KILLED = 3.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,16 @@ class Projects:
     def _is_to_start_again(self, code: Code, parent: WarmParent) -> bool:
         if parent.is_alive:
             return parent.is_stale()
-        return not parent.has_failed or time.monotonic() - self.begun[code] > AGAIN_AFTER
+        wait = AGAIN_AFTER if parent.has_failed else AGAIN_AFTER_KILLED
+        return time.monotonic() - self.begun[code] > wait
+
+    def is_importing(self) -> bool:
+        """Whether a warm parent is not there yet: a lease would run while it is waited for."""
+        now = time.monotonic()
+        return any(
+            not parent.offered.done() and now - self.begun[code] < PATIENCE
+            for code, parent in self.parents.items()
+        )
 
     def _environment(self, code: Code) -> dict[str, str]:
         path = os.pathsep.join(filter(None, [code.folder, os.environ.get("PYTHONPATH")]))

@@ -23,6 +23,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -207,8 +208,9 @@ class Spawner:
         except BaseException:  # the end of this process, whatever it was
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with suppress(OSError):  # the disk is full, say
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(status)
 
     def _bury(self) -> None:

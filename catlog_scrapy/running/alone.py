@@ -8,6 +8,7 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.attempt import Attempt
+from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.running.crawls import Crawls
 from catlog_scrapy.running.progress import Progress
 from catlog_scrapy.store.attempts import AttemptName
@@ -25,7 +26,12 @@ def run_attempt(engine: Engine, settings: Settings, console: Console, name: Atte
     """
     # Whoever started this process has waited already.
     settings.set("CATLOG_GRACE", 0.0, "cmdline")
-    claimed = replace(begin(engine, name, os.getpid()), isolate=False)
+    try:
+        claimed = replace(begin(engine, name, os.getpid()), isolate=False)
+    except UNAVAILABLE as error:
+        # Not again: whether it has begun, nobody knows.
+        console.print(f"the database is away: {reason(error)}", markup=False)
+        return UNTOLD
     alone = Alone(engine, settings, Progress(console), logs=None, replace=lambda: os._exit(UNTOLD))
     alone.claim = claimed
     alone.run()
