@@ -10,8 +10,8 @@ from scrapy.utils.conf import arglist_to_dict
 from sqlalchemy import Engine
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.declarations import load_spiders, spider_arguments
-from catlog_scrapy.exceptions import NotFound
+from catlog_scrapy.declarations import load_spiders
+from catlog_scrapy.declarations.offer import offer_of
 from catlog_scrapy.running.loading import run_catalog
 from catlog_scrapy.store import catalogs
 from catlog_scrapy.store.status import scheme_operations
@@ -51,7 +51,14 @@ class Command(CatlogCommand):
         with self.database() as engine:
             if resumed := os.environ.get("CATLOG_RESUME"):
                 return run_catalog(engine, self.project_settings, self.console, UUID(resumed))
-            self._check_arguments(engine, provider, scheme, operation, arguments)
+            operations = [
+                found
+                for found in scheme_operations(engine, provider, scheme)
+                if not operation or found["name"] == operation
+            ]
+            if operations:
+                offer = offer_of(self.project_settings, load_spiders(self.project_settings))
+                offer.require_known(f"{provider}/{scheme}", operations, arguments)
             if opts.dry_run:
                 return self._plan(engine, provider, scheme, operation, arguments)
             catalog_id = catalogs.create(
@@ -73,29 +80,3 @@ class Command(CatlogCommand):
             table.add_row(instance["operation"], instance["part"], written)
         self.console.print(table)
         return 0
-
-    def _check_arguments(
-        self,
-        engine: Engine,
-        provider: str,
-        scheme: str,
-        operation: str,
-        arguments: dict[str, str],
-    ) -> None:
-        """Refuse an argument that none of the operations knows."""
-        loader = load_spiders(self.project_settings)
-        known: set[str] = set()
-        operations = scheme_operations(engine, provider, scheme)
-        for found in operations:
-            if operation and found["name"] != operation:
-                continue
-            if found["executor"] == "scrapy" and found["spider"] in loader.list():
-                known |= spider_arguments(loader.load(found["spider"]))
-            if found["for_each"]:
-                known |= {"part"} | {field["name"] for field in found["fields"] or []}
-        unknown = sorted(set(arguments) - known)
-        if unknown and operations:
-            raise NotFound(
-                f"no spider of {provider}/{scheme} knows the argument {unknown[0]!r};"
-                f" they know {', '.join(sorted(known)) or 'none'}."
-            )

@@ -51,5 +51,6 @@ class Command(CatlogCommand):
 
 
 def _project(name: str, of: Mapping[str, Any]) -> str:
+    shown = of.get("project") or name
     what = of.get("error") or of.get("version")
-    return f"{name} ({what})" if what else name
+    return f"{shown} ({what})" if what else shown

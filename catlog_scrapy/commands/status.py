@@ -69,6 +69,8 @@ class Command(CatlogCommand):
             )
             return
         self._say(f"catalog {catalog['id']}: {catalog['scheme']} {catalog['version']}")
+        if catalog["job"]:
+            self._say(f"job {catalog['job']}")
         self._say(f"{catalog['state']}, {catalog['done']} of {catalog['instances']} done")
         if catalog["error"]:
             self._say(catalog["error"])

@@ -1,6 +1,6 @@
 """What a project can run, and why it cannot run something else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,21 +8,42 @@ from scrapy.settings import BaseSettings
 from scrapy.spiderloader import SpiderLoaderProtocol
 
 from catlog_scrapy.declarations.kinds import kind_of
-from catlog_scrapy.declarations.spiders import project_name
+from catlog_scrapy.declarations.spiders import project_name, spider_arguments
+from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.items.record import is_record_type, record_types
 from catlog_scrapy.store.claims import Claim
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A project's name, and its spiders with the record types that they say they yield.
+    """A project's name, its spiders with the record types that they say they yield, and with the
 
-    A record type is written as the database has it: name, key and fields. Plain data, so that it
-    can be sent from one process to another.
+    arguments that they know. A record type is written as the database has it: name, key and fields.
+    Plain data, so that it can be sent from one process to another.
     """
 
     project: str
     spiders: Mapping[str, Sequence[Mapping[str, Any]]]
+    arguments: Mapping[str, Sequence[str]]
+
+    def require_known(
+        self, title: str, operations: Iterable[Mapping[str, Any]], arguments: Iterable[str]
+    ) -> None:
+        """Raise NotFound for an argument that none of *operations* knows.
+
+        They are rows of `scheme_operations`; *title* says whose they are.
+        """
+        known: set[str] = set()
+        for operation in operations:
+            known |= set(self.arguments.get(operation["spider"], ()))
+            if operation["for_each"]:
+                known |= {"part"} | {field["name"] for field in operation["fields"] or []}
+        unknown = sorted(set(arguments) - known)
+        if unknown:
+            raise NotFound(
+                f"no spider of {title} knows the argument {unknown[0]!r};"
+                f" they know {', '.join(sorted(known)) or 'none'}."
+            )
 
     def refusal(self, claim: Claim) -> str | None:
         """Why this project cannot run what was claimed; None if it can."""
@@ -54,7 +75,8 @@ def offer_of(settings: BaseSettings, loader: SpiderLoaderProtocol) -> Offer:
     """What the project of *settings* can run with the spiders of *loader*."""
     return Offer(
         project_name(settings),
-        {
+        arguments={name: sorted(spider_arguments(loader.load(name))) for name in loader.list()},
+        spiders={
             name: [
                 {
                     "name": kind.name,

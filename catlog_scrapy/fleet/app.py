@@ -38,6 +38,7 @@ SERVICES = {
     "cancel.json": webservice.Cancel,
     "status.json": webservice.Status,
     "addversion.json": webservice.AddVersion,
+    "listprojects.json": webservice.ListProjects,
     "listspiders.json": webservice.ListSpiders,
     "listjobs.json": webservice.ListJobs,
     "daemonstatus.json": webservice.DaemonStatus,
@@ -57,6 +58,7 @@ def application(config: Config) -> Componentized:
     address = os.getenv("SCRAPYD_BIND_ADDRESS") or config.get("bind_address", "127.0.0.1")
     port = int(os.getenv("SCRAPYD_HTTP_PORT") or config.getint("http_port", 6800))
     _require_password(config, address)
+    _require_port(address, port)
     try:
         node = Node(config, host=_public(address), port=port, slots=_slots(config))
         node.start()
@@ -106,6 +108,20 @@ def _require_password(config: Config, address: str) -> None:
             f"scrapyd: bind_address is {address}, not loopback: set username and password as well"
             " (or SCRAPYD_USERNAME and SCRAPYD_PASSWORD), or bind to 127.0.0.1"
         )
+
+
+def _require_port(address: str, port: int) -> None:
+    """A node that cannot listen is none; twistd would find out too late, and at length."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise ConfigError(
+                f"scrapyd: no listening on {address}:{port}: {error.strerror}; choose another"
+                " http_port (or SCRAPYD_HTTP_PORT)"
+            ) from error
 
 
 def _is_loopback(address: str) -> bool:

@@ -28,6 +28,7 @@ class Job:
     end_time: dt.datetime | None
     outcome: str | None
     error: str | None
+    state: str
 
 
 def job_of(found: Mapping[str, Any]) -> Job:
@@ -44,6 +45,7 @@ def job_of(found: Mapping[str, Any]) -> Job:
         end_time=_local(found["finished_at"]) if found["finished_at"] else None,
         outcome=found["outcome"],
         error=found["error"],
+        state=found["state"],
     )
 
 

@@ -121,7 +121,7 @@ class Launcher(Service):
         """The second witness: what no first one has said is said here, at once."""
         process.is_over = True
         outcome, error = VERDICTS.get(process.answer, (end.outcome, str(end)))
-        if end.refused:
+        if end.is_nodes_fault:
             self.node.did_not_start(str(end))
         else:
             self.node.failed_starts = 0

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from catlog_scrapy.addon import CatlogAddon
 from catlog_scrapy.database import UNAVAILABLE, open_database, reason
-from catlog_scrapy.exceptions import CatlogError
+from catlog_scrapy.exceptions import CatlogError, NotFound
 from catlog_scrapy.fleet.parents import ProjectFailed, WarmParent
 from catlog_scrapy.fleet.projects import Projects
 from catlog_scrapy.migrations import require_head, upgrade
@@ -26,6 +26,7 @@ from catlog_scrapy.running.tending import tend
 from catlog_scrapy.store import nodes
 from catlog_scrapy.store.attempts import AttemptName, fail, lose_former, release
 from catlog_scrapy.store.claims import Claim, claim, watch
+from catlog_scrapy.store.jobs import has_project
 from catlog_scrapy.store.status import attempt_outcome
 
 log = Logger()
@@ -186,6 +187,15 @@ class Node:
             state="draining" if self.is_draining else "up",
             error=error,
         )
+
+    def project(self, name: str) -> str:
+        """What the database calls a project, known here or not. Raises NotFound."""
+        try:
+            return self.projects.name_in_database(name)
+        except NotFound:
+            if has_project(self.engine, name):
+                return name
+            raise
 
     def complain(self, error: str) -> None:
         """Note what went wrong, for the log and for whoever looks at the nodes."""

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from catlog_scrapy.declarations.offer import Offer
 from catlog_scrapy.exceptions import CatlogError
-from catlog_scrapy.running.alone import UNTOLD
+from catlog_scrapy.running.alone import UNPREPARED, UNTOLD
 
 log = Logger()
 
@@ -40,12 +40,21 @@ class End:
     @property
     def outcome(self) -> str:
         """What that makes of an attempt that was not closed."""
-        if self.refused:
+        if self.refused or self._is_unprepared:
             return "released"
         if self._is_untold:
             return "lost"
         killed = WIFSIGNALED(self.status) and WTERMSIG(self.status) in FOREIGN_SIGNALS
         return "lost" if killed else "failed"
+
+    @property
+    def is_nodes_fault(self) -> bool:
+        """Whether another one would fare no better here."""
+        return bool(self.refused) or self._is_unprepared
+
+    @property
+    def _is_unprepared(self) -> bool:
+        return not WIFSIGNALED(self.status) and WEXITSTATUS(self.status) == UNPREPARED
 
     @property
     def _is_untold(self) -> bool:
@@ -54,6 +63,8 @@ class End:
     def __str__(self) -> str:
         if self.refused:
             return f"it did not start: {self.refused}"
+        if self._is_unprepared:
+            return "it did not start: its process could not load the project; its log says why"
         if self._is_untold:
             return "its process lost its lease, or could not reach the database"
         if not WIFSIGNALED(self.status):
@@ -143,6 +154,7 @@ class WarmParent(protocol.ProcessProtocol):
                 self.offered.set_result(Offer(**offer))
             case {"failed": reason}:
                 self.has_failed = True
+                log.error("a project cannot be imported: {reason}", reason=reason)
                 self.offered.set_exception(ProjectFailed(str(reason)))
             case {"refused": attempt, "error": reason}:
                 self._end(str(attempt), End(refused=str(reason)))

@@ -69,7 +69,7 @@ class Projects:
         self.codes.clear()
 
     def names(self) -> list[str]:
-        """The projects that this node's scrapyd knows."""
+        """The projects that this node's scrapyd knows, by its names."""
         return list(dict.fromkeys([*self.eggs.list_projects(), *self._modules()]))
 
     def _modules(self) -> dict[str, str]:
@@ -140,8 +140,16 @@ class Projects:
             "SCRAPY_SETTINGS_MODULE": code.settings,
         }
 
+    def shown(self) -> list[str]:
+        """The same for people: what lies here is called as in the database."""
+        known = self.known()
+        here = set(self._modules()) - set(self.eggs.list_projects())
+        return list(dict.fromkeys(known.get(p, p) if p in here else p for p in self.names()))
+
     def offer(self, project: str, version: str | None = None) -> Offer:
-        """What a project can run. Raises NotFound or ProjectFailed."""
+        """What a project, by whichever name, can run. Raises NotFound or ProjectFailed."""
+        if project not in self.names():
+            project = next((p for p, name in self.known().items() if name == project), project)
         try:
             return self.parent(self.code(project, version)).offered.result(PATIENCE)
         except NotYet as error:
@@ -154,7 +162,7 @@ class Projects:
         """
         code = self.code(project, version)
         if not any(Path(code.folder).glob("*/providers/*.toml")):
-            return []
+            return ["nothing: no providers/*.toml in the egg"]
         done = subprocess.run(
             [sys.executable, "-m", "scrapy", "apply"],
             cwd=self.home,
@@ -165,7 +173,7 @@ class Projects:
             check=False,
         )
         if done.returncode:
-            raise ProjectFailed(f"deployed, but not applied: {done.stderr.strip()[-2000:]}")
+            raise ProjectFailed(done.stderr.strip()[-2000:])
         return done.stdout.splitlines()
 
     def name_in_database(self, project: str) -> str:
@@ -175,6 +183,11 @@ class Projects:
         if any(project == name for name in self.known().values()):
             return project
         raise NotFound(f"project '{project}' not found")
+
+    def discard(self, project: str, version: str) -> None:
+        """Forget a version that is of no use."""
+        self.eggs.delete(project, version)
+        self.refresh()
 
     def known(self) -> dict[str, str]:
         """The names in the database of all projects that can be imported."""

@@ -1,15 +1,21 @@
 """The queue as scrapyd wants to see it: a view of the instances of one project."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from scrapyd.config import Config
 from scrapyd.interfaces import ISpiderQueue
 from zope.interface import implementer
 
+from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.fleet.node import node_of
+from catlog_scrapy.fleet.parents import ProjectFailed
 from catlog_scrapy.store import jobs
 from catlog_scrapy.store.catalogs import start_waiting
+from catlog_scrapy.store.status import scheme_operations
+
+# What a message of scrapyd's holds besides the arguments of its spider.
+NO_ARGUMENTS = {"_job", "_version", "settings"}
 
 
 @implementer(ISpiderQueue)
@@ -26,14 +32,16 @@ class Queue:
     @property
     def project(self) -> str:
         """What the database calls the project."""
-        return self.node.projects.name_in_database(self.local_name)
+        return self.node.project(self.local_name)
 
     def add(self, name: str, priority: float = 0.0, **message: Any) -> str:
         """Queue a catalog of the operation that *name* means; its job id. Raises CatlogError."""
         engine = self.node.engine
+        operation = jobs.operation_of(engine, self.project, name)
+        self._require_known(operation, [key for key in message if key not in NO_ARGUMENTS])
         made = jobs.schedule(
             engine,
-            jobs.operation_of(engine, self.project, name),
+            operation,
             job=message.pop("_job", None),
             version=message.pop("_version", None),
             settings=message.pop("settings", {}),
@@ -42,6 +50,17 @@ class Queue:
         )
         start_waiting(engine)
         return made
+
+    def _require_known(self, operation: jobs.Operation, arguments: Iterable[str]) -> None:
+        """Refuse a misspelt argument, if the project is here to be asked."""
+        try:
+            offer = self.node.projects.offer(self.local_name)
+        except (NotFound, ProjectFailed):
+            return
+        operations = scheme_operations(self.node.engine, operation.provider, operation.scheme)
+        found = [row for row in operations if row["name"] == operation.name]
+        title = f"{operation.provider}/{operation.scheme}/{operation.name}"
+        offer.require_known(title, found, arguments)
 
     def list(self) -> list[dict[str, Any]]:
         """What waits, in the order of the queue."""

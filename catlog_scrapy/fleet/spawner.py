@@ -39,6 +39,7 @@ from catlog_scrapy.command import make_console
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.offer import Offer, offer_of
+from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.running.alone import run_attempt
 from catlog_scrapy.store.attempts import AttemptName
 
@@ -61,7 +62,8 @@ def main() -> None:
         settings, offer = prepare()
     except BaseException as error:  # the boundary to the project's modules: they may raise anything
         traceback.print_exc()
-        answers.write(_line({"failed": f"{type(error).__name__}: {error}"}))
+        said = str(error) if isinstance(error, CatlogError) else f"{type(error).__name__}: {error}"
+        answers.write(_line({"failed": said.removeprefix("nothing was changed: ")}))
         sys.exit(1)
     obstacle = "told to be cold" if "cold" in sys.argv[1:] else _obstacle()
     answers.write(_line({"offer": asdict(offer), "obstacle": obstacle, "files": project_files()}))
@@ -109,10 +111,11 @@ def _import_all(value: Any) -> None:
 
 
 def project_files() -> list[str]:
-    """The modules of the project itself: a change of theirs makes this process stale."""
+    """The project's own modules, and their folders: a change there makes this process stale."""
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     here = os.environ["PYTHONPATH"].partition(os.pathsep)[0] + os.sep
-    return [file for file in files if file and file.startswith(here) and SITE not in file]
+    own = {file for file in files if file and file.startswith(here) and SITE not in file}
+    return sorted(own | {str(Path(file).parent) for file in own})
 
 
 def _obstacle() -> str | None:

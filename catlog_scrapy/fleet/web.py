@@ -71,7 +71,7 @@ class Service(InThread, webservice.WsResource, Sentences):
 
     def project(self, local_name: str | None) -> str | None:
         """What the database calls a project. Raises NotFound."""
-        return None if local_name is None else self.node.projects.name_in_database(local_name)
+        return None if local_name is None else self.node.project(local_name)
 
     def soon(self, work: Any) -> None:
         """Have *work* called in the reactor's thread."""
@@ -195,7 +195,15 @@ class ListJobs(Service):
             "log_url": self.root.get_log_url(job),
             "items_url": None,
             "node": job.node,
+            "state": job.state,
         }
+
+
+class ListProjects(Service):
+    """The projects that this node has, by their names in the database where they lie here."""
+
+    def render_GET(self, request: Request) -> dict[str, Any]:
+        return {"projects": self.node.projects.shown()}
 
 
 class ListSpiders(Service):
@@ -220,8 +228,13 @@ class AddVersion(Service):
             raise NotPossible("egg is not a ZIP file (if using curl, use egg=@path not egg=path)")
         self.root.eggstorage.put(BytesIO(egg), project, version)
         self.root.update_projects()
-        spiders = self.node.projects.offer(project, version).spiders
-        applied = self.node.projects.apply(project, version)
+        try:
+            spiders = self.node.projects.offer(project, version).spiders
+            applied = self.node.projects.apply(project, version)
+        except CatlogError as why:
+            # It would be the newest, and so what all jobs run on.
+            self.node.projects.discard(project, version)
+            raise NotPossible(f"not deployed: {why}") from why
         self.soon(self.root.poller.poll)
         return {
             "project": project,
@@ -232,7 +245,29 @@ class AddVersion(Service):
 
 
 class Jobs(InThread, website.Jobs):
-    """scrapyd's page of jobs, of the whole fleet."""
+    """scrapyd's page of jobs, of the whole fleet; of each how it ended, and why."""
+
+    def __init__(self, root: "Root") -> None:
+        super().__init__(root)  # type: ignore[call-arg]
+        self.headers += ["Node", "Outcome"]
+
+    def prepare_finished(self) -> str:
+        return "\n".join(
+            self.prepare_row(
+                {
+                    "Project": website.escape(job.project),
+                    "Spider": website.escape(job.spider),
+                    "Job": website.escape(job.job),
+                    "Start": website.no_microseconds(job.start_time),
+                    "Runtime": website.no_microseconds(job.end_time - job.start_time),
+                    "Finish": website.no_microseconds(job.end_time),
+                    "Log": self.html_log_url(job),
+                    "Node": website.escape(job.node),
+                    "Outcome": website.escape(": ".join(filter(None, [job.outcome, job.error]))),
+                }
+            )
+            for job in self.root.launcher.finished
+        )
 
     def prepare_pending(self) -> str:
         return "\n".join(
@@ -254,7 +289,7 @@ class Root(website.Root):
     def __init__(self, config: Config, app: Any) -> None:
         super().__init__(config, app)
         self.node = node_of(config)
-        self.putChild(b"jobs", Jobs(self))  # type: ignore[call-arg]
+        self.putChild(b"jobs", Jobs(self))
 
     def get_log_url(self, job: Job) -> str | None:
         """Where a job's log can be read: on this node, or on the one it ran on."""

@@ -1,6 +1,7 @@
 """One claimed attempt in a process that is there for nothing else."""
 
 import os
+import traceback
 from dataclasses import replace
 
 from rich.console import Console
@@ -16,23 +17,30 @@ from catlog_scrapy.store.claims import Claim, begin
 
 # The exit status of a process that could not say how its attempt ended: EX_TEMPFAIL of sysexits.h.
 UNTOLD = 75
+# And of one that could not load its project: EX_CONFIG.
+UNPREPARED = 78
 
 
 def run_attempt(engine: Engine, settings: Settings, console: Console, name: AttemptName) -> int:
     """Run an attempt that another process has claimed for this one.
 
-    0 if it is done, else 1; UNTOLD if it was lost, so that nobody knows what it would have been.
-    Raises NotFound where it is not there to be run any more.
+    0 if it is done, else 1; UNTOLD if it was lost, so that nobody knows what it would have been;
+    UNPREPARED where it was not even taken up. Raises NotFound where it is not there to be run.
     """
     # Whoever started this process has waited already.
     settings.set("CATLOG_GRACE", 0.0, "cmdline")
+    progress = Progress(console)
+    try:
+        alone = Alone(engine, settings, progress, logs=None, replace=lambda: os._exit(UNTOLD))
+    except Exception:  # the boundary to the project's modules: they may raise anything
+        traceback.print_exc()
+        return UNPREPARED
     try:
         claimed = replace(begin(engine, name, os.getpid()), isolate=False)
     except UNAVAILABLE as error:
         # Not again: whether it has begun, nobody knows.
         console.print(f"the database is away: {reason(error)}", markup=False)
         return UNTOLD
-    alone = Alone(engine, settings, Progress(console), logs=None, replace=lambda: os._exit(UNTOLD))
     alone.claim = claimed
     alone.run()
     outcome = alone.attempt.outcome if alone.attempt else None

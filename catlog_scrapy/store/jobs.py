@@ -61,9 +61,17 @@ def operation_of(engine: Engine, project: str, spider: str) -> Operation:
             " file, and run scrapy apply"
         )
     if len(found) > 1:
+        found = [operation for operation in found if operation["name"] == spider] or found
+    if len(found) > 1:
         names = ", ".join(f"{o['provider']}/{o['scheme']}/{o['name']}" for o in found)
         raise NotPossible(f"several operations run {spider!r}: name one of {names} as the spider")
     return Operation(**found[0])
+
+
+def has_project(engine: Engine, project: str) -> bool:
+    """Whether any provider belongs to *project*."""
+    with engine.connect() as connection:
+        return bool(row(connection, "SELECT 1 FROM catlog.provider WHERE project = :p", p=project))
 
 
 def schedule(
@@ -179,7 +187,7 @@ def count_pending(engine: Engine, project: str | None = None) -> int:
 
 RUNNING_OR_ENDED = f"""
     SELECT {JOB} AS job, p.project, o.spider, a.node, n.url AS node_url, a.pid, a.log,
-        a.started_at, a.finished_at, a.outcome, a.error
+        a.started_at, a.finished_at, a.outcome, coalesce(a.error, c.error) AS error, c.state
     FROM catlog.instance_attempt a
     JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id {TABLES}
     LEFT JOIN catlog.node n ON n.name = a.node"""

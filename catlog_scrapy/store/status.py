@@ -73,7 +73,7 @@ def family(engine: Engine, catalog_id: UUID) -> list[UUID]:
 CATALOGS = """
     SELECT c.id, p.name || '/' || s.name AS scheme, s.version, c.state, c.origin, c.operation,
         c.due_at, c.as_of, c.created_at, c.started_at, c.finished_at, c.errors, c.error,
-        c.published, c.arguments, c.parent_id,
+        c.published, c.arguments, c.parent_id, c.job,
         (SELECT count(*) FROM catlog.catalog_scheme_operation_instance i
          WHERE i.catalog_id = c.id) AS instances,
         (SELECT count(*) FROM catlog.catalog_scheme_operation_instance i
@@ -98,12 +98,17 @@ def latest_catalogs(
 
 
 def find_catalog(engine: Engine, prefix: str) -> Mapping[str, Any]:
-    """The catalog whose id begins with *prefix*. Raises NotFound for none or several."""
+    """The catalog whose id begins with *prefix*, or whose job it is.
+
+    Raises NotFound for none or several.
+    """
     with engine.connect() as connection:
         found = rows(
             connection,
-            f"{CATALOGS} WHERE starts_with(c.id::text, :prefix) LIMIT 2",
-            prefix=prefix.lower(),
+            f"""{CATALOGS} WHERE starts_with(replace(c.id::text, '-', ''), :prefix)
+                    OR c.job = :job LIMIT 2""",
+            prefix=prefix.lower().replace("-", ""),
+            job=prefix,
         )
     if len(found) != 1 or len(prefix) < 4:
         what = "several catalogs" if len(found) > 1 else "no catalog"

@@ -225,7 +225,7 @@ def test_a_job_given_to_one_node_is_known_to_all(
         "status": "ok",
         "node_name": "",
     }
-    told = project.scrapy("status", job[:8])
+    told = project.scrapy("status", job)
     assert f"done on {listed['node']}" in told
     assert ".log" in told
     with urlopen(listed["log_url"] if ":" in listed["log_url"] else here.url + listed["log_url"]):
@@ -259,10 +259,52 @@ def test_what_cannot_be_scheduled_is_refused_with_a_sentence(start: Callable[...
         node.client.schedule("shop", "pages", [("jobid", "twice")])
 
 
-def test_spiders_are_listed_by_both_names_of_a_project(start: Callable[..., Node]) -> None:
+def test_a_project_has_two_names(start: Callable[..., Node]) -> None:
     node = start()
-    assert node.client.projects() == ["default"]
-    assert node.client.spiders("default") == ["blocks", "pages", "rocks"]
+    assert node.client.projects() == ["shop"]
+    for name in ("shop", "default"):
+        assert node.client.spiders(name) == ["blocks", "pages", "rocks"]
+
+
+def test_a_misspelt_argument_is_refused(start: Callable[..., Node]) -> None:
+    with pytest.raises(ErrorResponse, match="knows the argument 'lasst'; they know base_url, f"):
+        start().client.schedule("shop", "pages", [("lasst", "3")])
+
+
+def test_a_spider_that_is_added_while_the_node_runs_runs(
+    engine: Engine, project: Project, start: Callable[..., Node], source: Source
+) -> None:
+    node = start()
+    node.client.spiders("shop")
+    added = SPIDERS.partition("class Rocks")[0].replace("Page", "Leaf").replace("pages", "leaves")
+    project.write("shop/spiders/leaves.py", added.replace('"pages"', '"leaves"'))
+    declaration = DECLARATION.format(url=source.url)
+    more = '\n[[scheme]]\nname = "leaves"\noperations = ["leaves"]\n'
+    project.write("shop/providers/maker.toml", declaration + more)
+    project.scrapy("apply")
+    assert node.finish(node.client.schedule("shop", "leaves"))["outcome"] == "done"
+
+
+def test_a_mistake_in_any_spider_costs_no_error(
+    engine: Engine, project: Project, start: Callable[..., Node]
+) -> None:
+    node = start()
+    node.client.spiders("shop")
+    wrong = project.write("shop/spiders/wrong.py", "import nothing_of_that_name")
+    job = node.client.schedule("shop", "pages")
+    until(lambda: "nothing_of_that_name" in project.scrapy("nodes"))
+    wrong.unlink()
+    assert node.finish(job)["outcome"] == "done"
+    assert rows(engine, "SELECT errors FROM catlog.catalog") == [(0,)]
+
+
+def test_a_taken_port_is_told_in_a_line(project: Project, start: Callable[..., Node]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        up = project.scrapy("up", "--port", str(taken.getsockname()[1]), code=1)
+    assert "choose another http_port" in up
+    assert "no node yet" in project.scrapy("nodes")
 
 
 def test_a_job_is_cancelled_from_another_node(
@@ -349,6 +391,11 @@ def test_a_deployed_egg_runs_without_a_checkout(
     bare.mkdir()
     node = start(given_a_bare_folder(bare), PYTHONPATH="")
     deploy(project, node, "1")
+    assert node.client.versions("shop") == ["1"]
+    broken = project.write("shop/spiders/broken.py", "import nothing_of_that_name")
+    with pytest.raises(AssertionError, match=r"not deployed: .*nothing_of_that_name"):
+        deploy(project, node, "2")
+    broken.unlink()
     assert node.client.versions("shop") == ["1"]
     job = node.client.schedule("shop", "pages")
     assert node.finish(job)["outcome"] == "done"
