@@ -32,7 +32,8 @@ TEND_EVERY = 5.0
 # Seconds from being told to stop until it is killed.
 KILL_AFTER = 10.0
 # The same for those who know by themselves, hang, and can still say so; and who never began.
-PATIENCE = {"timed_out": 25.0, "ended": 25.0, "unbegun": 0.0}
+# What has ended well may have something of its own to close.
+PATIENCE = {"timed_out": 25.0, "ended": 600.0, "unbegun": 0.0}
 # Seconds that a verdict waits for a database that is away; then the lease speaks.
 VERDICT_AGAIN = 1.0
 
@@ -223,6 +224,8 @@ class Launcher(Service):
         yield self._quiet(lambda: self.is_tending or self.poller.is_polling)
         for parent in self.node.projects.all_parents():
             parent.close()
+            yield self._within(parent.gone, 2.0)
+            parent.kill()
             yield self._within(parent.gone, KILL_AFTER)
         yield self._within(deferToThread(self.node.close), KILL_AFTER)
         self.reactor._exitSignal = None  # drained as asked: twistd would end by the signal itself

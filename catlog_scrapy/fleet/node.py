@@ -1,8 +1,9 @@
 """What the parts of a node share: its database, its name, its projects."""
 
+import math
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ log = Logger()
 LOGS_EVERY = 3600.0
 # Seconds between two lines about itself that a node writes.
 TELL_EVERY = 1.0
+# Seconds that what a broken project would run is left to others, before it is looked at again.
+REFUSED_FOR = 30.0
 # The longest pause, in seconds, after spiders could not be started.
 LONGEST_PAUSE = 30.0
 
@@ -60,8 +63,8 @@ class Node:
         self.grace = settings.getfloat("CATLOG_GRACE")
         self.poll_interval = config.getfloat("poll_interval", 1.0)
         self.running: dict[AttemptName, Claim] = {}
-        self.refused: set[UUID] = set()
-        self.known_starts = 0
+        self.refused: dict[UUID, float] = {}
+        self.offering: frozenset[int] = frozenset()
         self.is_draining = False
         self.error: str | None = None
         self.told = 0.0
@@ -134,20 +137,24 @@ class Node:
 
     def _claim(self, free: int, found: list[tuple[Claim, WarmParent]]) -> None:
         """Add to *found* what is claimed: it is there whatever happens after it."""
-        if self.projects.starts != self.known_starts:
-            self.known_starts = self.projects.starts
+        offering = self.projects.offering()
+        if offering != self.offering:
+            self.offering = offering
             self.refused.clear()
         while free > len(found):
+            now = time.monotonic()
             claims = claim(
                 self.engine,
                 self.name,
                 limit=free - len(found),
                 lease=self.lease,
                 logs=str(self.logs),
-                refused=self.refused,
+                refused=[id_ for id_, until in list(self.refused.items()) if until > now],
             )
             for claimed in claims:
-                parent = self._parent_of(claimed)
+                parent = None
+                with suppress(*UNAVAILABLE):  # what cannot be given back is lost with its lease
+                    parent = self._parent_of(claimed)
                 if parent:
                     self.running[claimed.attempt] = claimed
                     found.append((claimed, parent))
@@ -159,19 +166,22 @@ class Node:
         try:
             parent = self.projects.find(claimed)
         except ProjectFailed as error:
-            release(self.engine, claimed.attempt, error=f"released: {error}")
-            self.did_not_start(f"{claimed.title}: {error}")
+            self._refuse(claimed, str(error), seconds=REFUSED_FOR)
             return None
         if isinstance(parent, str):
             self._refuse(claimed, parent)
             return None
         return parent
 
-    def _refuse(self, claimed: Claim, refusal: str) -> None:
-        """Give back what no project here can run, and leave its like to others from now on."""
-        release(self.engine, claimed.attempt, error=f"refused by node {self.name}: {refusal}")
-        self.refused.add(claimed.catalog if claimed.project_version else claimed.operation_id)
+    def _refuse(self, claimed: Claim, refusal: str, *, seconds: float = math.inf) -> None:
+        """Give back what no project here can run, and leave its like to others for *seconds*.
+
+        Whenever a project has something new to offer, all of it is looked at again.
+        """
+        alike = claimed.operation_id if claimed.project_version is None else claimed.catalog
+        self.refused[alike] = time.monotonic() + seconds
         self.complain(f"{claimed.title}: {refusal}")
+        release(self.engine, claimed.attempt, error=f"refused by node {self.name}: {refusal}")
 
     def _tell(self) -> None:
         now = time.monotonic()
@@ -192,7 +202,7 @@ class Node:
         """What the database calls a project, known here or not. Raises NotFound."""
         try:
             return self.projects.name_in_database(name)
-        except NotFound:
+        except (NotFound, ProjectFailed):
             if has_project(self.engine, name):
                 return name
             raise

@@ -1,9 +1,12 @@
 """The warm parents of a node, as the node sees them."""
 
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from os import WEXITSTATUS, WIFSIGNALED, WTERMSIG
 from pathlib import Path
@@ -72,7 +75,10 @@ class End:
                 f"its process ended with exit status {WEXITSTATUS(self.status)}"
                 " before its spider was closed"
             )
-        name = signal.Signals(WTERMSIG(self.status)).name
+        try:
+            name = signal.Signals(WTERMSIG(self.status)).name
+        except ValueError:  # a real-time one
+            name = f"signal {WTERMSIG(self.status)}"
         memory = ": the machine was out of memory" if self.oom and name == "SIGKILL" else ""
         return f"its process was killed by {name}{memory}"
 
@@ -93,11 +99,13 @@ class WarmParent(protocol.ProcessProtocol):
         self.process: Any
         self.offered: Future[Offer] = Future()
         self.children: dict[str, Ended] = {}
+        self.pids: dict[str, int] = {}
         self.is_alive = True
         self.gone: Deferred[None] = Deferred()
         self.has_failed = False
         self.is_retired = False
         self._files: dict[str, float] = {}
+        self._started = time.time()
         self._rest = b""
         command = [sys.executable, "-m", __package__ + ".spawner", *(["cold"] if cold else [])]
         self.process = cast(Any, reactor).spawnProcess(
@@ -107,14 +115,25 @@ class WarmParent(protocol.ProcessProtocol):
     def run(self, attempt: str, log_file: str, ended: Ended) -> None:
         """Start a child for *attempt*; *ended* is called once, however it ends."""
         self.children[attempt] = ended
-        if self.is_alive:
+        if self.is_alive and not self.is_retired:
             self._tell({"run": attempt, "log": log_file})
         else:
             self._end(attempt, End(refused="the process that starts spiders is gone"))
 
     def is_stale(self) -> bool:
-        """Whether the project's files have changed since it was imported. For any thread."""
-        return any(_changed_at(file) != then for file, then in self._files.items())
+        """Whether the project's files have changed since this began. For any thread."""
+        return any(
+            then >= self._started or _changed_at(file) != then for file, then in self._files.items()
+        )
+
+    def has_offered(self) -> bool:
+        """Whether it is there to run something. For any thread."""
+        return self.is_alive and self.offered.done() and not self.offered.exception()
+
+    def kill_if_importing(self) -> None:
+        """It has taken too long."""
+        if not self.offered.done():
+            self.kill()
 
     def retire(self) -> None:
         """Take nothing new, and go when the last child has."""
@@ -135,7 +154,8 @@ class WarmParent(protocol.ProcessProtocol):
     def kill(self) -> None:
         """Be rid of one that does not answer; what runs is killed."""
         if self.is_alive:
-            self.process.signalProcess("KILL")
+            with suppress(error.ProcessExitedAlready):
+                self.process.signalProcess("KILL")
 
     def _tell(self, command: Mapping[str, object]) -> None:
         self.process.write(orjson.dumps(command) + b"\n")
@@ -143,7 +163,10 @@ class WarmParent(protocol.ProcessProtocol):
     def outReceived(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._answered(orjson.loads(line))
+            try:
+                self._answered(orjson.loads(line))
+            except Exception:  # Twisted would close the pipe, and nothing were heard any more
+                log.failure("an answer of a process that starts spiders: {line}", line=line)
 
     def _answered(self, answer: Mapping[str, object]) -> None:
         match answer:
@@ -152,16 +175,20 @@ class WarmParent(protocol.ProcessProtocol):
                 if obstacle:
                     log.info("spiders of {offer[project]} start cold: {obstacle}", **answer)
                 self.offered.set_result(Offer(**offer))
-            case {"failed": reason}:
+            case {"failed": reason, "files": list(files)}:
+                self._files = {file: _changed_at(file) for file in files}
                 self.has_failed = True
                 log.error("a project cannot be imported: {reason}", reason=reason)
                 self.offered.set_exception(ProjectFailed(str(reason)))
+            case {"began": attempt, "pid": int(pid)}:
+                self.pids[str(attempt)] = pid
             case {"refused": attempt, "error": reason}:
                 self._end(str(attempt), End(refused=str(reason)))
             case {"ended": attempt, "status": int(status), "oom": oom}:
                 self._end(str(attempt), End(status, bool(oom)))
 
     def _end(self, attempt: str, end: End) -> None:
+        self.pids.pop(attempt, None)
         ended = self.children.pop(attempt, None)
         if ended:
             ended(end)
@@ -176,8 +203,13 @@ class WarmParent(protocol.ProcessProtocol):
         if not reason.check(error.ProcessDone):
             log.error("a process that starts spiders ended: {how}", how=how)
         for attempt in list(self.children):
-            # The kernel has killed its children with it.
-            self._end(attempt, End(status=signal.SIGKILL))
+            if attempt in self.pids:
+                # The kernel has killed its children with it, not what those have started.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pids[attempt], signal.SIGKILL)
+                self._end(attempt, End(status=signal.SIGKILL))
+            else:
+                self._end(attempt, End(refused="the process that starts spiders ended before"))
         self.gone.callback(None)
 
 

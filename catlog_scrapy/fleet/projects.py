@@ -13,7 +13,7 @@ from configparser import ConfigParser
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from scrapy.utils.conf import closest_scrapy_cfg
 from scrapyd.config import Config
@@ -21,16 +21,20 @@ from scrapyd.utils import initialize_component
 from twisted.internet.threads import blockingCallFromThread
 
 from catlog_scrapy.declarations.offer import Offer
-from catlog_scrapy.exceptions import NotFound
+from catlog_scrapy.exceptions import CatlogError, NotFound
 from catlog_scrapy.fleet.parents import ProjectFailed, WarmParent
 from catlog_scrapy.store.claims import Claim
+from catlog_scrapy.store.transactions import clean
 
 T = TypeVar("T")
 
-# Seconds that importing a project may take, and until one that failed, or was killed at it, is
-# tried again.
+# Seconds that importing a project may take; that a question on the web waits for it; and that a
+# node which has just started claims nothing for its sake.
 PATIENCE = 60.0
-AGAIN_AFTER = 30.0
+WEB_PATIENCE = 20.0
+STARTS_WITHIN = 10.0
+# Seconds until a project that failed to be imported, or was killed at it, is tried again.
+AGAIN_AFTER = 10.0
 AGAIN_AFTER_KILLED = 3.0
 
 
@@ -60,13 +64,31 @@ class Projects:
         self.cold = not config.getboolean("warm", True)
         self.parents: dict[Code, WarmParent] = {}
         self.retired: list[WarmParent] = []
-        self.starts = 0
         self.begun: dict[Code, float] = {}
-        self.codes: dict[tuple[str, str | None], Code] = {}
+        self.codes: dict[tuple[str, str | None], Code | ProjectFailed] = {}
+        self.last_names: dict[str, str] = {}
+        self.last_errors: dict[str, str] = {}
 
     def refresh(self) -> None:
-        """A version was added or deleted: look again."""
+        """A version was added or deleted: look again, and let go what nobody needs."""
         self.codes.clear()
+        if self.parents:
+            current = {code for code in map(self._current, self.names()) if code}
+            _in_reactor(lambda: self._retire_all_but(current))
+
+    def _current(self, project: str) -> Code | None:
+        try:
+            return self.code(project)
+        except CatlogError:
+            return None
+
+    def _retire_all_but(self, current: set[Code]) -> None:
+        for code in set(self.parents) - current:
+            self._retire(self.parents.pop(code))
+
+    def _retire(self, parent: WarmParent) -> None:
+        parent.retire()
+        self.retired = [former for former in [*self.retired, parent] if former.is_alive]
 
     def names(self) -> list[str]:
         """The projects that this node's scrapyd knows, by its names."""
@@ -76,12 +98,24 @@ class Projects:
         return dict(self.config.items("settings", default=[]))
 
     def code(self, project: str, version: str | None = None) -> Code:
-        """The code of a *version* of *project*, the newest without one. Raises NotFound."""
+        """The code of a *version* of *project*, the newest without one.
+
+        Raises NotFound, or ProjectFailed for an egg that cannot be unpacked.
+        """
         if version is None:
             version = next(reversed(self.eggs.list(project)), None)
         if (project, version) not in self.codes:
-            self.codes[project, version] = self._code(project, version)
-        return self.codes[project, version]
+            try:
+                self.codes[project, version] = self._code(project, version)
+            except CatlogError:
+                raise
+            except Exception as error:  # an egg may be anything
+                why = f"its egg cannot be used: {type(error).__name__}: {error}"
+                self.codes[project, version] = ProjectFailed(why)
+        found = self.codes[project, version]
+        if isinstance(found, ProjectFailed):
+            raise found
+        return found
 
     def _code(self, project: str, version: str | None) -> Code:
         found, egg = self.eggs.get(project, version)
@@ -100,35 +134,45 @@ class Projects:
         """The warm parent for *code*, which may still be importing it."""
         parent = self.parents.get(code)
         if parent is None or self._is_to_start_again(code, parent):
-            parent = _in_reactor(lambda: self._start(code))
+            parent = _in_reactor(lambda: self._start(code, instead_of=parent))
         return parent
 
-    def _start(self, code: Code) -> WarmParent:
+    def _start(self, code: Code, instead_of: WarmParent | None) -> WarmParent:
+        from twisted.internet import reactor
+
         former = self.parents.get(code)
+        if former is not None and former is not instead_of:
+            return former  # another thread was first
         if former is not None and former.is_alive:
-            former.retire()
-            self.retired = [parent for parent in [*self.retired, former] if parent.is_alive]
+            self._retire(former)
         self.begun[code] = time.monotonic()
-        self.starts += 1
-        self.parents[code] = WarmParent(self._environment(code), cold=self.cold)
-        return self.parents[code]
+        parent = WarmParent(self._environment(code), cold=self.cold)
+        cast(Any, reactor).callLater(PATIENCE, parent.kill_if_importing)
+        self.parents[code] = parent
+        return parent
+
+    def offering(self) -> frozenset[int]:
+        """Changes whenever there is something new to run."""
+        return frozenset(id(p) for p in list(self.parents.values()) if p.has_offered())
 
     def all_parents(self) -> list[WarmParent]:
         """Those that are there, or were."""
         return [*self.parents.values(), *self.retired]
 
     def _is_to_start_again(self, code: Code, parent: WarmParent) -> bool:
+        if parent.is_stale():
+            return True
         if parent.is_alive:
-            return parent.is_stale()
+            return False
         wait = AGAIN_AFTER if parent.has_failed else AGAIN_AFTER_KILLED
         return time.monotonic() - self.begun[code] > wait
 
     def is_importing(self) -> bool:
-        """Whether a warm parent is not there yet: a lease would run while it is waited for."""
+        """Whether a project may be there in a moment: until then nothing is refused for it."""
         now = time.monotonic()
         return any(
-            not parent.offered.done() and now - self.begun[code] < PATIENCE
-            for code, parent in self.parents.items()
+            not parent.offered.done() and now - self.begun[code] < STARTS_WITHIN
+            for code, parent in list(self.parents.items())
         )
 
     def _environment(self, code: Code) -> dict[str, str]:
@@ -137,6 +181,8 @@ class Projects:
             **os.environ,
             **self.environment,
             "PYTHONPATH": path,
+            # Else the folder of the node, a checkout perhaps, came before an egg.
+            "PYTHONSAFEPATH": "1",
             "SCRAPY_SETTINGS_MODULE": code.settings,
         }
 
@@ -146,14 +192,18 @@ class Projects:
         here = set(self._modules()) - set(self.eggs.list_projects())
         return list(dict.fromkeys(known.get(p, p) if p in here else p for p in self.names()))
 
-    def offer(self, project: str, version: str | None = None) -> Offer:
+    def offer(
+        self, project: str, version: str | None = None, *, patience: float = WEB_PATIENCE
+    ) -> Offer:
         """What a project, by whichever name, can run. Raises NotFound or ProjectFailed."""
         if project not in self.names():
             project = next((p for p, name in self.known().items() if name == project), project)
         try:
-            return self.parent(self.code(project, version)).offered.result(PATIENCE)
+            offer = self.parent(self.code(project, version)).offered.result(patience)
         except NotYet as error:
-            raise ProjectFailed(f"importing it takes more than {PATIENCE:g} s") from error
+            raise ProjectFailed(f"importing it takes more than {patience:g} s") from error
+        self.last_names[project] = offer.project
+        return offer
 
     def apply(self, project: str, version: str) -> list[str]:
         """Apply the declarations that an egg brings along; the changes, in words.
@@ -179,7 +229,12 @@ class Projects:
     def name_in_database(self, project: str) -> str:
         """What *project* is called there; that name itself will do as well. Raises NotFound."""
         if project in self.names():
-            return self.offer(project).project
+            try:
+                return self.offer(project).project
+            except ProjectFailed:
+                if project in self.last_names:
+                    return self.last_names[project]
+                raise
         if any(project == name for name in self.known().values()):
             return project
         raise NotFound(f"project '{project}' not found")
@@ -208,10 +263,12 @@ class Projects:
             code = self.code(project)
             offered = self.parent(code).offered
             if not offered.done():
-                return {"version": code.version, "error": "starting"}
+                return {"version": code.version, "error": self.last_errors.get(project, "starting")}
+            self.last_errors.pop(project, None)
             return {"version": code.version, "project": offered.result().project}
-        except Exception as error:  # an egg may be anything
-            return {"error": f"{type(error).__name__}: {error}"}
+        except Exception as error:  # whatever it is, people are to see it
+            self.last_errors[project] = clean(str(error) or type(error).__name__)
+            return {"error": self.last_errors[project]}
 
     def find(self, claim: Claim) -> WarmParent | str:
         """Who can run what was claimed; or why nobody here can, in words.
@@ -221,14 +278,17 @@ class Projects:
         refusals, failures = [], []
         for project in self.names():
             try:
-                code = self.code(project, claim.project_version)
-                parent = self.parent(code)
-                refusal = parent.offered.result(PATIENCE).refusal(claim)
+                parent = self.parent(self.code(project, claim.project_version))
+                # Nobody waits here: leases run.
+                refusal = parent.offered.result(0).refusal(claim)
             except NotFound as error:
                 refusals.append(str(error))
                 continue
-            except (ProjectFailed, NotYet) as error:
-                failures.append(f"project {project!r}: {error or 'importing it takes long'}")
+            except NotYet:
+                failures.append(f"project {project!r} is being imported")
+                continue
+            except Exception as error:  # whatever it is, the claim must not hang in the air
+                failures.append(f"project {project!r}: {error}")
                 continue
             if refusal is None:
                 return parent
@@ -256,10 +316,10 @@ def unpack(egg: bytes, folder: Path) -> Path:
                 with zipfile.ZipFile(file) as archive:
                     archive.extractall(temporary)
             temporary.rename(place)
-        except OSError:
+        except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if not place.exists():  # another node of this home was first
-                raise
+            if not isinstance(error, OSError) or not place.exists():
+                raise  # else another node of this home was first
     return place
 
 

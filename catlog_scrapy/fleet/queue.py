@@ -1,6 +1,6 @@
 """The queue as scrapyd wants to see it: a view of the instances of one project."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from scrapyd.config import Config
@@ -35,18 +35,38 @@ class Queue:
         return self.node.project(self.local_name)
 
     def add(self, name: str, priority: float = 0.0, **message: Any) -> str:
-        """Queue a catalog of the operation that *name* means; its job id. Raises CatlogError."""
+        """What scrapyd calls; `schedule` with a message."""
+        return self.schedule(
+            name,
+            {key: value for key, value in message.items() if key not in NO_ARGUMENTS},
+            settings=message.get("settings", {}),
+            job=message.get("_job"),
+            version=message.get("_version"),
+            priority=round(priority),
+        )
+
+    def schedule(
+        self,
+        spider: str,
+        arguments: Mapping[str, str],
+        *,
+        settings: Mapping[str, str],
+        job: str | None,
+        version: str | None,
+        priority: int,
+    ) -> str:
+        """Queue a catalog of the operation that *spider* means; its job id. Raises CatlogError."""
         engine = self.node.engine
-        operation = jobs.operation_of(engine, self.project, name)
-        self._require_known(operation, [key for key in message if key not in NO_ARGUMENTS])
+        operation = jobs.operation_of(engine, self.project, spider)
+        self._require_known(operation, arguments)
         made = jobs.schedule(
             engine,
             operation,
-            job=message.pop("_job", None),
-            version=message.pop("_version", None),
-            settings=message.pop("settings", {}),
-            arguments=message,
-            priority=round(priority),
+            job=job,
+            version=version,
+            settings=settings,
+            arguments=arguments,
+            priority=priority,
         )
         start_waiting(engine)
         return made

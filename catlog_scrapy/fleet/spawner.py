@@ -45,6 +45,7 @@ from catlog_scrapy.store.attempts import AttemptName
 
 # From <sys/prctl.h>.
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 LIBC = ctypes.CDLL(None)
 # The settings whose components are imported before there is a child that needs them.
 COMPONENTS = ("_MIDDLEWARES", "EXTENSIONS", "ITEM_PIPELINES", "DOWNLOAD_HANDLERS", "ADDONS")
@@ -55,30 +56,39 @@ MORE = ("_CLASS", "_QUEUE", "HTTPCLIENTFACTORY", "LOG_FORMATTER")
 
 def main() -> None:
     """Import the project, say what it offers, and do as told until the input ends."""
-    # What the project prints is no answer of ours.
+    die_with(os.getppid())
+    # What the project prints is no answer of ours, nor are our commands what it may read.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
+    commands = os.dup(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    before = _descriptors()
     try:
         settings, offer = prepare()
     except BaseException as error:  # the boundary to the project's modules: they may raise anything
         traceback.print_exc()
         said = str(error) if isinstance(error, CatlogError) else f"{type(error).__name__}: {error}"
-        answers.write(_line({"failed": said.removeprefix("nothing was changed: ")}))
+        said = said.removeprefix("nothing was changed: ")
+        answers.write(_line({"failed": said, "files": project_files()}))
         sys.exit(1)
-    obstacle = "told to be cold" if "cold" in sys.argv[1:] else _obstacle()
+    obstacle = "told to be cold" if "cold" in sys.argv[1:] else _obstacle(before)
     answers.write(_line({"offer": asdict(offer), "obstacle": obstacle, "files": project_files()}))
     # The collector would touch, and so copy, every page that parent and child could share.
     gc.collect()
     gc.freeze()
-    sys.stdout.flush()
-    Spawner(settings, answers, is_warm=obstacle is None).serve()
+    with suppress(Exception):  # the project may have closed it
+        sys.stdout.flush()
+    # From here on the end of its input tells it of its parent's end, and it can end its children.
+    die_with(os.getppid(), 0)
+    adopt_orphans()
+    Spawner(settings, commands, answers, is_warm=obstacle is None).serve()
 
 
 def prepare() -> tuple[Settings, Offer]:
     """Import all that a crawl of this project will need; its settings, and what it can run."""
     settings = get_project_settings()
     addon.CatlogAddon.update_pre_crawler_settings(settings)
-    settings.set("LOG_LEVEL", settings["LOG_LEVEL"] if _is_chosen(settings) else "INFO", "cmdline")
+    settings.set("LOG_LEVEL", "INFO", "default")
     offer = offer_of(settings, load_spiders(settings))
     for name in settings:
         if name.removesuffix("_BASE").endswith((*COMPONENTS, *CLASSES, *MORE)):
@@ -92,10 +102,6 @@ def _warm_up(settings: Settings) -> None:
     settings.set("LOG_VERSIONS", [], "default")
     make_engine(settings["CATLOG_DATABASE_URL"]).dispose()
     Console(file=io.StringIO()).print("[green]a line[/]")
-
-
-def _is_chosen(settings: BaseSettings) -> bool:
-    return bool(settings.getpriority("LOG_LEVEL"))
 
 
 def _import_all(value: Any) -> None:
@@ -118,14 +124,36 @@ def project_files() -> list[str]:
     return sorted(own | {str(Path(file).parent) for file in own})
 
 
-def _obstacle() -> str | None:
-    """What stands against going on in a fork of this process."""
+def _obstacle(before: set[str]) -> str | None:
+    """What stands against going on in a fork of this process; *before* were its descriptors."""
+    opened = sorted(_descriptors() - before)
+    if opened:
+        return f"importing the project opened files and did not close them: {', '.join(opened)}"
+    if _children():
+        return "importing the project started a process"
     if threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate()[1:])
         return f"importing the project started threads: {names}"
     if "twisted.internet.reactor" in sys.modules:
         return "importing the project installed a reactor"
     return None
+
+
+def _descriptors() -> set[str]:
+    """The open descriptors and what they are; none where the system does not tell."""
+    found = set()
+    with suppress(OSError):
+        for entry in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):  # the one that reads this folder
+                found.add(f"{entry.name} {entry.readlink()}")
+    return found
+
+
+def _children() -> set[int]:
+    """The processes whose parent this is; none where the system does not tell."""
+    with suppress(OSError):
+        return set(map(int, Path("/proc/thread-self/children").read_text().split()))
+    return set()
 
 
 @dataclass
@@ -139,8 +167,11 @@ class Child:
 class Spawner:
     """Starts, signals and buries children, each in a session of its own."""
 
-    def __init__(self, settings: Settings, answers: Any, *, is_warm: bool) -> None:
+    def __init__(self, settings: Settings, commands: int, answers: Any, *, is_warm: bool) -> None:
         self.settings = settings
+        self.commands = commands
+        # Whatever the project has started at import is its own affair.
+        self.helpers = _children()
         self.answers = answers
         self.is_warm = is_warm
         self.children: dict[int, Child] = {}
@@ -157,12 +188,12 @@ class Spawner:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         told = b""
         while True:
-            ready, _, _ = select.select([0, wake], [], [])
+            ready, _, _ = select.select([self.commands, wake], [], [])
             if wake in ready:
                 os.read(wake, 4096)
                 self._bury()
-            if 0 in ready:
-                said = os.read(0, 65536)
+            if self.commands in ready:
+                said = os.read(self.commands, 65536)
                 if not said:
                     break
                 *lines, told = (told + said).split(b"\n")
@@ -201,6 +232,7 @@ class Spawner:
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.setsid()
+            adopt_orphans()
             die_with(parent)
             _take_over_output(log)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -211,21 +243,25 @@ class Spawner:
         except BaseException:  # the end of this process, whatever it was
             traceback.print_exc()
         finally:
-            with suppress(OSError):  # the disk is full, say
+            with suppress(Exception):  # the disk is full, say, or the spider closed them
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(status)
 
     def _bury(self) -> None:
-        while self.children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                return
-            child = self.children.pop(pid)
-            # A browser, say, that it left behind.
-            _kill_group(pid)
-            was_out_of_memory = _oom_kills() > child.oom_kills
-            self._answer({"ended": child.attempt, "status": status, "oom": was_out_of_memory})
+        with suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                child = self.children.pop(pid, None)
+                if child:
+                    # A browser, say, that it left behind.
+                    _kill_group(pid)
+                    oom = _oom_kills() > child.oom_kills
+                    self._answer({"ended": child.attempt, "status": status, "oom": oom})
+        for orphan in _children() - self.helpers - set(self.children):
+            _kill(orphan)
 
     def _answer(self, answer: dict[str, Any]) -> None:
         try:
@@ -257,6 +293,15 @@ def die_with(parent: int, number: int = signal.SIGKILL) -> None:
             os._exit(1)
 
 
+def adopt_orphans() -> None:
+    """Make what descends from this process its child, when its own parent has ended.
+
+    So a spider keeps what it has started, and the warm parent can end what a spider left behind.
+    """
+    if sys.platform == "linux":
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
 def _take_over_output(log: str) -> None:
     """Log to *log*; where that cannot be, only the log is lost."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -268,6 +313,11 @@ def _take_over_output(log: str) -> None:
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _kill_group(pid: int) -> None:

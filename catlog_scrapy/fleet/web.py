@@ -22,9 +22,12 @@ from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import CatlogError, NotPossible
 from catlog_scrapy.fleet.jobs import Job, job_of
 from catlog_scrapy.fleet.node import Node, node_of
+from catlog_scrapy.fleet.projects import PATIENCE
 from catlog_scrapy.fleet.queue import Queue
 from catlog_scrapy.store import jobs
 from catlog_scrapy.store.transactions import clean
+
+LONGEST_JOB = 200
 
 
 class InThread(Resource):
@@ -100,19 +103,25 @@ class Schedule(Service):
         priority: float,
         setting: list[str],
     ) -> dict[str, Any]:
+        version = version or None
         if version:
             self.node.projects.code(project, version)
         wrong = [pair for pair in setting if "=" not in pair]
         if wrong:
             raise NotPossible(f"setting {wrong[0]!r} is not of the form NAME=VALUE")
         arguments = {name.decode(): values[0].decode() for name, values in request.args.items()}
-        if any(clean(text) != text for pair in arguments.items() for text in pair):
-            raise NotPossible("an argument holds U+0000, which no database stores")
-        made = Queue(self.node.config, project).add(
+        texts = [*arguments, *arguments.values(), *setting, project, spider, jobid or ""]
+        if any(clean(text) != text for text in texts):
+            raise NotPossible("a parameter holds U+0000, which no database stores")
+        if len(jobid or "") > LONGEST_JOB or not abs(priority) < 2**31:
+            raise NotPossible(f"jobid has {LONGEST_JOB} letters at most, priority 31 bits")
+        made = Queue(self.node.config, project).schedule(
             spider,
-            priority,
+            arguments,
             settings=dict(pair.split("=", 1) for pair in setting),
-            **{**arguments, "_job": jobid, "_version": version},
+            job=jobid or None,
+            version=version,
+            priority=round(priority),
         )
         self.soon(self.root.poller.poll)
         return {"jobid": made}
@@ -224,12 +233,15 @@ class AddVersion(Service):
     def render_POST(
         self, request: Request, project: str, version: str, egg: bytes
     ) -> dict[str, Any]:
+        if not project or not version:
+            raise NotPossible("project and version must not be empty")
         if not is_zipfile(BytesIO(egg)):
             raise NotPossible("egg is not a ZIP file (if using curl, use egg=@path not egg=path)")
         self.root.eggstorage.put(BytesIO(egg), project, version)
         self.root.update_projects()
         try:
-            spiders = self.node.projects.offer(project, version).spiders
+            projects = self.node.projects
+            spiders = projects.offer(project, version, patience=PATIENCE).spiders
             applied = self.node.projects.apply(project, version)
         except CatlogError as why:
             # It would be the newest, and so what all jobs run on.

@@ -115,14 +115,15 @@ class Worker(Crawls):
     def _refuses(self, claimed: Claim) -> bool:
         """Give back what this project cannot run, and leave its like alone from now on."""
         refusal = self.offer.refusal(claimed)
-        if claimed.project_version:
+        if claimed.project_version is not None:
             refusal = "it is to be run by a deployed version of its project; a node does that"
         if refusal is None:
             return False
         release(self.engine, claimed.attempt, error=f"refused: {refusal}")
         if self.catalogs:
             raise NotPossible(f"{claimed.title}: {refusal}; it stays queued.")
-        self.refused.add(claimed.catalog if claimed.project_version else claimed.operation_id)
+        alike = claimed.operation_id if claimed.project_version is None else claimed.catalog
+        self.refused.add(alike)
         self.progress.say(f"{claimed.title}: left for another worker: {refusal}")
         return True
 

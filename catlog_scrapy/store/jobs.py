@@ -105,7 +105,9 @@ def schedule(
         run(
             connection,
             """UPDATE catlog.catalog SET job = :job, settings = CAST(:settings AS jsonb),
-                   project_version = :version WHERE id = :id""",
+                   project_version = :version,
+                   -- Who knows what a setting leaves out.
+                   whole = whole AND CAST(:settings AS jsonb) = '{}' WHERE id = :id""",
             id=made,
             job=job,
             settings=orjson.dumps(dict(settings)).decode(),
