@@ -58,9 +58,10 @@ def application(config: Config) -> Componentized:
     address = os.getenv("SCRAPYD_BIND_ADDRESS") or config.get("bind_address", "127.0.0.1")
     port = int(os.getenv("SCRAPYD_HTTP_PORT") or config.getint("http_port", 6800))
     _require_password(config, address)
-    _require_port(address, port)
     try:
         node = Node(config, host=_public(address), port=port, slots=_slots(config))
+        node.hold_name()
+        _require_port(address, port)
         node.start()
     except CatlogError as error:
         raise ConfigError(f"scrapyd: {error}") from error

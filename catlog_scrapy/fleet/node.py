@@ -89,8 +89,7 @@ class Node:
         return engine
 
     def start(self) -> None:
-        """Become the node of its name, and end what a former one left. Raises NotPossible."""
-        self._hold_patiently()
+        """Become the node of its name, and end what a former one left."""
         nodes.register(
             self.engine,
             self.name,
@@ -104,8 +103,11 @@ class Node:
         if left:
             log.info("{left} attempts of this node's former life are lost", left=left)
 
-    def _hold_patiently(self) -> None:
-        """A server may need a moment to notice that a killed node has gone."""
+    def hold_name(self) -> None:
+        """Be the only node of its name. Raises NotPossible where there is another.
+
+        Not at once: a server may need a moment to notice that a killed node has gone.
+        """
         end = time.monotonic() + 5
         while True:
             try:

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-import time
+import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -105,7 +105,7 @@ class WarmParent(protocol.ProcessProtocol):
         self.has_failed = False
         self.is_retired = False
         self._files: dict[str, float] = {}
-        self._started = time.time()
+        self._started = _now_for_files()
         self._rest = b""
         command = [sys.executable, "-m", __package__ + ".spawner", *(["cold"] if cold else [])]
         self.process = cast(Any, reactor).spawnProcess(
@@ -211,6 +211,12 @@ class WarmParent(protocol.ProcessProtocol):
             else:
                 self._end(attempt, End(refused="the process that starts spiders ended before"))
         self.gone.callback(None)
+
+
+def _now_for_files() -> float:
+    """The time as files have it: the clock of this process may be another."""
+    with tempfile.TemporaryFile() as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _changed_at(file: str) -> float:

@@ -307,13 +307,14 @@ def heartbeat(
 def watch(engine: Engine, attempts: Sequence[AttemptName]) -> dict[AttemptName, str]:
     """What the database says of *attempts* that run in processes of their own; nothing is renewed.
 
-    As `heartbeat` answers, and besides: `ended` (it has its outcome), `unbegun` (no process has
-    taken it up within its operation's start_timeout).
+    As `heartbeat` answers, and besides: `ended` (it has its outcome, and may have something left to
+    close), `unbegun` (no process has taken it up within its operation's start_timeout).
     """
     with engine.connect() as connection:
         answers = rows(
             connection,
             """SELECT held.instance, held.number, CASE
+                   WHEN a.outcome IN ('lost', 'cancelled', 'released') THEN 'lost'
                    WHEN a.outcome IS NOT NULL THEN 'ended'
                    WHEN i.attempt <> held.number OR i.state IN ('new', 'done') THEN 'lost'
                    WHEN i.state <> 'running' OR c.state <> 'loading' THEN 'cancel'
