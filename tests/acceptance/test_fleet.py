@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
+from zipfile import ZipFile
 
 import psutil
 import pytest
+import requests
 from scrapyd_client import ScrapydClient
 from scrapyd_client.exceptions import ErrorResponse
 from sqlalchemy import Engine, text
@@ -405,19 +408,45 @@ def test_a_deployed_egg_runs_without_a_checkout(
 def test_the_version_that_a_job_names_runs_it(
     engine: Engine, project: Project, start: Callable[..., Node], tmp_path: Path
 ) -> None:
-    """And a node that lacks it refuses, says so, and leaves it for another."""
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    here = start()
-    there = start(given_a_bare_folder(bare), PYTHONPATH="")
-    deploy(project, there, "1")
+    """Be the node started in a checkout of a newer one: it is the egg's code that runs."""
+    node = start()
+    deploy(project, node, "1")
     project.write("shop/settings.py", SETTINGS_OF_TWO)
-    deploy(project, there, "2")
-    for version, agent in (("1", "Scrapy"), ("2", "two")):
-        job = there.client.schedule("shop", "pages", [("_version", version)])
-        assert there.finish(job)["node"].endswith(str(there.port))
+    deploy(project, node, "2")
+    for version, agent in (("1", "Scrapy"), ("2", "two"), ("", "two")):
+        node.finish(node.client.schedule("shop", "pages", [("_version", version)]))
         assert {seen[: len(agent)] for (seen,) in rows(engine, "SELECT seen FROM pages")} == {agent}
-    assert here.process.poll() is None
+
+
+def test_a_project_that_does_more_than_define_when_imported_starts_cold(
+    engine: Engine, project: Project, start: Callable[..., Node]
+) -> None:
+    """It has a file open and a process running, which no child may share."""
+    more = (
+        "import subprocess\nLOG = open('own.log', 'a')\nHELP = subprocess.Popen(['sleep', '20'])\n"
+    )
+    project.write("shop/spiders/helper.py", more)
+    node = start()
+    for _ in range(2):
+        assert node.finish(node.client.schedule("shop", "pages"))["outcome"] == "done"
+    assert "start cold: importing the project opened files" in node.said()
+
+
+def test_a_corrupt_egg_leaves_other_projects_alone(
+    engine: Engine, project: Project, start: Callable[..., Node]
+) -> None:
+    node = start()
+    with BytesIO() as file:
+        with ZipFile(file, "w") as archive:
+            archive.writestr("EGG-INFO/entry_points.txt", "no section")
+        egg = file.getvalue()
+    data = {"project": "other", "version": "1"}
+    answer = requests.post(f"{node.url}/addversion.json", data=data, files={"egg": egg}, timeout=60)
+    assert answer.json()["message"].startswith("not deployed: ")
+    (project.folder / "eggs/other").mkdir(parents=True, exist_ok=True)
+    (project.folder / "eggs/other/2.egg").write_bytes(egg[:40])
+    assert node.finish(node.client.schedule("shop", "pages"))["outcome"] == "done"
+    assert rows(engine, "SELECT count(*) FROM catlog.instance_attempt") == [(1,)]
 
 
 SETTINGS_OF_TWO = """

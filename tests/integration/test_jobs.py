@@ -1,0 +1,71 @@
+"""The queue as scrapyd's API shows it."""
+
+import pytest
+from sqlalchemy import Engine
+
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.store import attempts, catalogs, jobs
+from catlog_scrapy.store.claims import claim
+from catlog_scrapy.store.status import find_catalog
+from tests.factories import an_operation, given_a_scheme, one, sql
+
+
+def given_a_job(engine: Engine, **options: object) -> str:
+    values = {"arguments": {}, "settings": {}, **options}
+    operation = jobs.operation_of(engine, "shop", "goods")
+    made = jobs.schedule(engine, operation, **values)  # type: ignore[arg-type]
+    catalogs.start_waiting(engine)
+    return made
+
+
+def test_a_job_waits_runs_and_is_over(engine: Engine) -> None:
+    given_a_scheme(engine)
+    job = given_a_job(engine, job="mine", arguments={"year": "2026"})
+    assert jobs.state(engine, "shop", job) == ("pending", "loading")
+    [waiting] = jobs.pending(engine, "shop")
+    assert (waiting["job"], waiting["arguments"]) == ("mine", {"year": "2026"})
+    [held] = claim(engine, "node")
+    assert jobs.count_pending(engine) == 0
+    assert [found["job"] for found in jobs.running(engine)] == ["mine"]
+    attempts.complete(engine, held.attempt, attempts.Report())
+    assert jobs.state(engine, None, job) == ("running", "publishing")
+    [ended] = jobs.ended(engine)
+    assert (ended["job"], ended["outcome"]) == ("mine", "done")
+    assert find_catalog(engine, "mine")["job"] == "mine"
+
+
+def test_a_setting_narrows_a_load(engine: Engine) -> None:
+    """It may leave out what would then be taken for gone."""
+    given_a_scheme(engine)
+    given_a_job(engine, settings={"DEPTH_LIMIT": "1"})
+    assert one(engine, "SELECT whole FROM catlog.catalog") is False
+
+
+def test_a_job_has_its_id_alone(engine: Engine) -> None:
+    given_a_scheme(engine)
+    given_a_job(engine, job="mine")
+    with pytest.raises(NotPossible, match="there is a job 'mine' already"):
+        given_a_job(engine, job="mine")
+
+
+def test_what_names_an_operation(engine: Engine) -> None:
+    given_a_scheme(engine)
+    given_a_scheme(engine, an_operation("second", spider="goods", kinds=["second"]), name="more")
+    # Of several that run a spider, the one of that name.
+    assert jobs.operation_of(engine, "shop", "goods").scheme == "goods"
+    assert jobs.operation_of(engine, "shop", "acme/more").name == "second"
+    assert jobs.operation_of(engine, "shop", "acme/more/second").scheme == "more"
+    sql(engine, "UPDATE catlog.provider SET project = 'other'")
+    with pytest.raises(NotFound, match="no operation of project 'shop'"):
+        jobs.operation_of(engine, "shop", "goods")
+
+
+def test_a_cancelled_job_runs_until_its_process_has_stopped(engine: Engine) -> None:
+    given_a_scheme(engine)
+    job = given_a_job(engine)
+    [held] = claim(engine, "node")
+    assert jobs.cancel(engine, "shop", job) == "running"
+    assert jobs.state(engine, "shop", job) == ("running", "cancelled")
+    attempts.release(engine, held.attempt)
+    assert jobs.state(engine, "shop", job) == ("finished", "cancelled")
+    assert jobs.cancel(engine, "shop", job) is None
