@@ -10,8 +10,8 @@ Commands: `{"run": ATTEMPT, "log": FILE}`, `{"signal": ATTEMPT, "number": N}`. A
 `{"began": ATTEMPT}`, `{"refused": ATTEMPT, "error": REASON}` and
 `{"ended": ATTEMPT, "status": N, "oom": true|false}`, N as of waitpid.
 
-Cold, or where importing the project has started threads or a reactor, a child does not go on in the
-imported project: it becomes `scrapy crawl` in an interpreter of its own.
+Cold, or where importing the project did more than define (see `_obstacle`), a child does not go on
+in the imported project: it becomes `scrapy crawl` in an interpreter of its own.
 """
 
 import ctypes
@@ -48,10 +48,20 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 LIBC = ctypes.CDLL(None)
 # The settings whose components are imported before there is a child that needs them.
-COMPONENTS = ("_MIDDLEWARES", "EXTENSIONS", "ITEM_PIPELINES", "DOWNLOAD_HANDLERS", "ADDONS")
-CLASSES = ("SCHEDULER", "DUPEFILTER_CLASS", "STATS_CLASS", "DOWNLOADER", "ITEM_PROCESSOR")
+COMPONENTS = (
+    "_CLASS",
+    "_MIDDLEWARES",
+    "_QUEUE",
+    "ADDONS",
+    "DOWNLOADER",
+    "DOWNLOAD_HANDLERS",
+    "EXTENSIONS",
+    "ITEM_PIPELINES",
+    "ITEM_PROCESSOR",
+    "LOG_FORMATTER",
+    "SCHEDULER",
+)
 SITE = f"{os.sep}site-packages{os.sep}"
-MORE = ("_CLASS", "_QUEUE", "HTTPCLIENTFACTORY", "LOG_FORMATTER")
 
 
 def main() -> None:
@@ -91,7 +101,7 @@ def prepare() -> tuple[Settings, Offer]:
     settings.set("LOG_LEVEL", "INFO", "default")
     offer = offer_of(settings, load_spiders(settings))
     for name in settings:
-        if name.removesuffix("_BASE").endswith((*COMPONENTS, *CLASSES, *MORE)):
+        if name.removesuffix("_BASE").endswith(COMPONENTS):
             _import_all(settings[name])
     _warm_up(settings)
     return settings, offer
@@ -112,8 +122,8 @@ def _import_all(value: Any) -> None:
     elif isinstance(value, str) and "." in value:
         try:
             load_object(value)
-        except Exception:  # a component that is not used, or not installed; a crawl that needs it
-            return  # says so
+        except Exception:  # not used, or not installed: a crawl that needs it will say so
+            return
 
 
 def project_files() -> list[str]:
