@@ -11,9 +11,6 @@ import pytest
 
 from tests.source import Answer, Source
 
-# They serve on the ports that are printed.
-pytestmark = pytest.mark.xdist_group("printed ports")
-
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
