@@ -43,7 +43,8 @@ TRUE_REASONS = {
     r"|the database could not be asked for 4 s|its lease was over"
     r"|its process lost its lease, or could not reach the database",
     "released": r"released: its (worker|node) stopped|it did not start: .+"
-    r"|refused by node \S+: project 'default'(: its process ended at once \(9\)| is being imported)",
+    r"|refused by node \S+: project 'default': its process ended at once \(9\)"
+    r"|refused by node \S+: project 'default' is being imported",
     "cancelled": r"lost 3 times in a row: .+",
 }
 
