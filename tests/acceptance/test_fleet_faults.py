@@ -633,7 +633,7 @@ def test_cancel_ends_a_spider_wherever_it_runs_even_one_that_does_not_listen(
     until(lambda: not runs.spiders(), 25, fleet.report)
     assert time.monotonic() - begun > 5  # it was asked first
     assert fleet.states() == {"cancelled"}
-    assert fleet.outcomes() == ["cancelled"] * 3
+    until(lambda: fleet.outcomes() == ["cancelled"] * 3, 5, fleet.report)
     for catalog in (by_command, by_node, deaf):
         fleet.project.scrapy("retry", catalog)
     Path(hold).touch()
