@@ -180,8 +180,7 @@ class Node:
 
         Whenever a project has something new to offer, all of it is looked at again.
         """
-        alike = claimed.operation_id if claimed.project_version is None else claimed.catalog
-        self.refused[alike] = time.monotonic() + seconds
+        self.refused[claimed.alike] = time.monotonic() + seconds
         self.complain(f"{claimed.title}: {refusal}")
         release(self.engine, claimed.attempt, error=f"refused by node {self.name}: {refusal}")
 

@@ -110,22 +110,30 @@ class Worker(Crawls):
             logs=str(self.logs) if self.logs else None,
             refused=self.refused,
         )
-        return [claimed for claimed in claims if not self._refuses(claimed)]
+        accepted, refused = [], []
+        for claimed in claims:
+            why = self._refusal(claimed)
+            if why is None:
+                accepted.append(claimed)
+            else:
+                self._refuse(claimed, why)
+                refused.append(f"{claimed.title}: {why}")
+        if refused and self.catalogs:
+            for claimed in accepted:
+                release(self.engine, claimed.attempt)
+            raise NotPossible(f"{refused[0]}; it stays queued.")
+        return accepted
 
-    def _refuses(self, claimed: Claim) -> bool:
-        """Give back what this project cannot run, and leave its like alone from now on."""
-        refusal = self.offer.refusal(claimed)
+    def _refusal(self, claimed: Claim) -> str | None:
         if claimed.project_version is not None:
-            refusal = "it is to be run by a deployed version of its project; a node does that"
-        if refusal is None:
-            return False
-        release(self.engine, claimed.attempt, error=f"refused: {refusal}")
-        if self.catalogs:
-            raise NotPossible(f"{claimed.title}: {refusal}; it stays queued.")
-        alike = claimed.operation_id if claimed.project_version is None else claimed.catalog
-        self.refused.add(alike)
-        self.progress.say(f"{claimed.title}: left for another worker: {refusal}")
-        return True
+            return "it is to be run by a deployed version of its project; a node does that"
+        return self.offer.refusal(claimed)
+
+    def _refuse(self, claimed: Claim, why: str) -> None:
+        """Give back what this project cannot run, and leave its like alone from now on."""
+        self.refused.add(claimed.alike)
+        release(self.engine, claimed.attempt, error=f"refused: {why}")
+        self.progress.say(f"{claimed.title}: left for another worker: {why}")
 
     async def _wait(self) -> None:
         """Until a crawl ends, a signal comes, or it is time to look again."""

@@ -49,6 +49,11 @@ class Claim:
     age: float = field(default=0.0, compare=False)
 
     @property
+    def alike(self) -> UUID:
+        """Whose instances nobody can run who cannot run this: the operation, or this catalog."""
+        return self.operation_id if self.project_version is None else self.catalog
+
+    @property
     def title(self) -> str:
         """What people call it: `provider/scheme/operation part`."""
         return f"{self.provider}/{self.scheme}/{self.operation} {self.part}".rstrip()
