@@ -19,7 +19,7 @@ from rich.console import Console
 from scrapy.addons import AddonManager
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
-from scrapy.settings import Settings
+from scrapy.settings import BaseSettings, Settings
 from scrapy.utils.project import inside_project
 from sqlalchemy import Engine
 
@@ -90,18 +90,8 @@ class CatlogCommand(ScrapyCommand):
 
     @contextmanager
     def database(self, *, migrate: bool = False) -> Iterator[Engine]:
-        """The project's database, at this catlog's schema.
-
-        An embedded one is brought there by itself, another one by `scrapy migrate` alone.
-        """
-        settings = self.project_settings
-        url = settings["CATLOG_DATABASE_URL"]
-        patient = settings.getbool("CATLOG_REPLACED")
-        with open_database(url, Path(settings["CATLOG_HOME"]), patient=patient) as engine:
-            if migrate or not url:
-                upgrade(engine)
-            else:
-                require_head(engine)
+        """The project's database: see `project_database`."""
+        with project_database(self.project_settings, migrate=migrate) as engine:
             yield engine
 
     @contextmanager
@@ -140,6 +130,23 @@ def prepare(settings: Settings, name: str) -> None:
         )
     AddonManager.load_pre_crawler_settings(settings)
     logging.getLogger(__name__).debug("scrapy %s", name)
+
+
+@contextmanager
+def project_database(settings: BaseSettings, *, migrate: bool = False) -> Iterator[Engine]:
+    """The database that *settings* name, at this catlog's schema.
+
+    An embedded one is brought there by itself, another one by `scrapy migrate` alone. Raises
+    CatlogError.
+    """
+    url = settings["CATLOG_DATABASE_URL"]
+    patient = settings.getbool("CATLOG_REPLACED")
+    with open_database(url, Path(settings["CATLOG_HOME"]), patient=patient) as engine:
+        if migrate or not url:
+            upgrade(engine)
+        else:
+            require_head(engine)
+        yield engine
 
 
 def stop_signals() -> threading.Event:

@@ -5,18 +5,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from catlog_scrapy.embedded import EmbeddedServer
 from catlog_scrapy.store import catalogs
+from tests.looking import free_port, rows, until
 from tests.project import Project
 from tests.proxy import Proxy
 from tests.source import Answer, Source
@@ -148,29 +148,6 @@ name = "slots"
 for_each = {parts}
 arguments = {{ part = "{{part}}" }}
 """
-
-
-def rows(engine: Engine, sql: str, **values: Any) -> list[Any]:
-    """All rows of *sql*."""
-    with engine.begin() as connection:
-        return [tuple(found) for found in connection.execute(text(sql), values)]
-
-
-def until(condition: Callable[[], Any], seconds: float = 30, what: object = "") -> None:
-    """Wait for *condition*; fail if it does not come, and say *what* is instead."""
-    begun = time.monotonic()
-    while not condition():
-        said = what() if callable(what) else what
-        assert time.monotonic() < begun + seconds, f"it never happened in {seconds} s: {said}"
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def things(parts: Sequence[str], batch: str = "-", pages: int = 5) -> set[tuple[str, str, int]]:

@@ -1,10 +1,9 @@
 """`scrapy prune`"""
 
 import argparse
-from pathlib import Path
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.running.logs import old_logs
+from catlog_scrapy.running.logs import logs_to_delete
 from catlog_scrapy.store.pruning import prune
 
 
@@ -18,9 +17,7 @@ class Command(CatlogCommand):
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         with self.database() as engine:
             pruned = prune(engine, dry_run=opts.dry_run)
-        settings = self.project_settings
-        keep, size = (settings.getfloat(f"CATLOG_LOG_{what}") for what in ("KEEP", "SIZE"))
-        logs = old_logs(Path(settings["CATLOG_HOME"]) / "logs", keep, size)
+        logs = logs_to_delete(self.project_settings)
         if not opts.dry_run:
             for log in logs:
                 log.unlink(missing_ok=True)

@@ -66,10 +66,10 @@ class JobStorage:
 
     def list(self) -> list[Job]:
         """All of them."""
-        return list(self)
+        return [job_of(found) for found in jobs.ended(self.node.engine, limit=self.limit)]
 
     def __len__(self) -> int:
-        return len(jobs.ended(self.node.engine, limit=self.limit))
+        return len(self.list())
 
     def __iter__(self) -> Iterator[Job]:
-        yield from map(job_of, jobs.ended(self.node.engine, limit=self.limit))
+        return iter(self.list())

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from catlog_scrapy.database import UNAVAILABLE
+from catlog_scrapy.fleet.again import OneAtATime
 from catlog_scrapy.fleet.jobs import Job, JobStorage, job_of
 from catlog_scrapy.fleet.node import Node, node_of
 from catlog_scrapy.fleet.parents import End, WarmParent
@@ -75,13 +76,13 @@ class Launcher(Service):
         self.finished: JobStorage = app.getComponent(IJobStorage)
         self.max_proc = self.node.slots
         self.mine: dict[AttemptName, Process] = {}
+        # Once more at the end of each attempt: something may just have become ready.
+        self.tending = OneAtATime(self.node.tend)
         self.loops = {
             LoopingCall(self.look): WATCH_EVERY,
             LoopingCall(self._kill_overdue): WATCH_EVERY,
-            LoopingCall(self._tend): TEND_EVERY,
+            LoopingCall(self.tending): TEND_EVERY,
         }
-        self.is_tending = False
-        self.is_to_tend_again = False
         # Each web request, poll, look and verdict takes one while it waits for the database.
         self.reactor.suggestThreadPoolSize(20)
 
@@ -150,7 +151,7 @@ class Launcher(Service):
         del self.mine[process.name]
         self.node.running.pop(process.name, None)
         process.ended.callback(None)
-        self._tend()
+        self.tending()
         self._offer_slot()
         self.poller.poll()
 
@@ -188,26 +189,12 @@ class Launcher(Service):
             elif late > 0:
                 process.parent.signal(str(process.name), signal.SIGKILL)
 
-    def _tend(self) -> None:
-        """Now; if that is going on, then once more: something may just have become ready."""
-        if self.is_tending:
-            self.is_to_tend_again = True
-            return
-        self.is_tending, self.is_to_tend_again = True, False
-
-        def tended(_: object) -> None:
-            self.is_tending = False
-            if self.is_to_tend_again:
-                self._tend()
-
-        deferToThread(self.node.tend).addBoth(tended)
-
     @defer.inlineCallbacks
     def stopService(self) -> Any:
         """Drain: nothing new; what runs may go on for CATLOG_GRACE seconds and is then released."""
         super().stopService()
         self.node.is_draining = True
-        yield self._quiet(lambda: self.poller.is_polling)
+        yield self._quiet(lambda: self.poller.polling.is_busy)
         running = defer.DeferredList([process.ended for process in self.mine.values()])
         if self.mine:
             log.info("draining: {count} spiders run", count=len(self.mine))
@@ -221,7 +208,7 @@ class Launcher(Service):
         for loop in self.loops:
             if loop.running:
                 loop.stop()
-        yield self._quiet(lambda: self.is_tending or self.poller.is_polling)
+        yield self._quiet(lambda: self.tending.is_busy or self.poller.polling.is_busy)
         for parent in self.node.projects.all_parents():
             parent.close()
             yield self._within(parent.gone, 2.0)

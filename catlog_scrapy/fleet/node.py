@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -13,16 +14,15 @@ from scrapy.settings import Settings
 from scrapy.utils.project import get_project_settings, inside_project
 from scrapyd.config import Config
 from scrapyd.exceptions import ConfigError
-from sqlalchemy import Engine
 from twisted.logger import Logger
 
 from catlog_scrapy.addon import CatlogAddon
-from catlog_scrapy.database import UNAVAILABLE, open_database, reason
+from catlog_scrapy.command import project_database
+from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import CatlogError, NotFound
 from catlog_scrapy.fleet.parents import ProjectFailed, WarmParent
 from catlog_scrapy.fleet.projects import Projects
-from catlog_scrapy.migrations import require_head, upgrade
-from catlog_scrapy.running.logs import old_logs
+from catlog_scrapy.running.logs import logs_folder, logs_to_delete
 from catlog_scrapy.running.tending import tend
 from catlog_scrapy.store import nodes
 from catlog_scrapy.store.attempts import AttemptName, fail, lose_former, release
@@ -55,7 +55,7 @@ class Node:
         CatlogAddon.update_pre_crawler_settings(settings)
         self.settings = settings
         self.home = Path(settings["CATLOG_HOME"])
-        self.logs = self.home / "logs"
+        self.logs = logs_folder(settings)
         self.name = f"{settings['CATLOG_NODE']}:{port}"
         self.url = f"http://{host}:{port}"
         self.slots = slots
@@ -64,7 +64,7 @@ class Node:
         self.poll_interval = config.getfloat("poll_interval", 1.0)
         self.running: dict[AttemptName, Claim] = {}
         self.refused: dict[UUID, float] = {}
-        self.offering: frozenset[int] = frozenset()
+        self.offering: frozenset[WarmParent] = frozenset()
         self.is_draining = False
         self.error: str | None = None
         self.told = 0.0
@@ -72,21 +72,13 @@ class Node:
         self.failed_starts = 0
         self.looked_at_logs = 0.0
         self._stack = ExitStack()
-        self.engine = self._open(settings["CATLOG_DATABASE_URL"])
+        self.engine = self._stack.enter_context(project_database(settings))
         environment = {
             "CATLOG_DATABASE_URL": self.engine.url.render_as_string(hide_password=False),
             "CATLOG_HOME": str(self.home),
         }
         self.projects = Projects(config, self.home, environment)
         self.hold = nodes.NodeName(self.engine, self.name)
-
-    def _open(self, url: str | None) -> Engine:
-        engine = self._stack.enter_context(open_database(url, self.home))
-        if url:
-            require_head(engine)
-        else:
-            upgrade(engine)
-        return engine
 
     def start(self) -> None:
         """Become the node of its name, and end what a former one left."""
@@ -123,11 +115,10 @@ class Node:
         found: list[tuple[Claim, WarmParent]] = []
         try:
             self.hold.hold()
-            if not self._is_pausing():
-                self.projects.status()  # starts what is to be started
-                if not self.projects.is_importing():
-                    self._claim(free, found)
-            self._tell()
+            projects = self.projects.status()  # which starts what is to be started
+            if not self._is_pausing() and not self.projects.is_importing():
+                self._claim(free, found)
+            self._tell(projects)
         except UNAVAILABLE as error:
             self.complain(f"the database is away: {reason(error)}")
         except Exception as error:  # the poller of a node must live, whatever happens
@@ -184,7 +175,7 @@ class Node:
         self.complain(f"{claimed.title}: {refusal}")
         release(self.engine, claimed.attempt, error=f"refused by node {self.name}: {refusal}")
 
-    def _tell(self) -> None:
+    def _tell(self, projects: Mapping[str, Any]) -> None:
         now = time.monotonic()
         if now - self.told < TELL_EVERY and self.error is None:
             return
@@ -194,7 +185,7 @@ class Node:
             self.engine,
             self.name,
             running=len(self.running),
-            projects=self.projects.status(),
+            projects=projects,
             state="draining" if self.is_draining else "up",
             error=error,
         )
@@ -248,9 +239,8 @@ class Node:
             tend(self.engine, self.lease)
             if time.monotonic() - self.looked_at_logs > LOGS_EVERY:
                 self.looked_at_logs = time.monotonic()
-                keep, size = (self.settings.getfloat(f"CATLOG_LOG_{x}") for x in ("KEEP", "SIZE"))
-                for old in old_logs(self.logs, keep, size):
-                    old.unlink(missing_ok=True)
+                for log_file in logs_to_delete(self.settings):
+                    log_file.unlink(missing_ok=True)
         except UNAVAILABLE as error:
             log.warn("the database is away: {why}", why=reason(error))
         except Exception as error:  # as above: it is tried again

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -96,7 +97,6 @@ class WarmParent(protocol.ProcessProtocol):
     def __init__(self, environment: Mapping[str, str], *, cold: bool) -> None:
         from twisted.internet import reactor
 
-        self.process: Any
         self.offered: Future[Offer] = Future()
         self.children: dict[str, Ended] = {}
         self.pids: dict[str, int] = {}
@@ -105,10 +105,11 @@ class WarmParent(protocol.ProcessProtocol):
         self.has_failed = False
         self.is_retired = False
         self._files: dict[str, float] = {}
+        self._began = time.monotonic()
         self._started = _now_for_files()
         self._rest = b""
         command = [sys.executable, "-m", __package__ + ".spawner", *(["cold"] if cold else [])]
-        self.process = cast(Any, reactor).spawnProcess(
+        self.process: Any = cast(Any, reactor).spawnProcess(
             self, sys.executable, command, dict(environment), childFDs={0: "w", 1: "r", 2: 2}
         )
 
@@ -125,6 +126,10 @@ class WarmParent(protocol.ProcessProtocol):
         return any(
             then >= self._started or _changed_at(file) != then for file, then in self._files.items()
         )
+
+    def age(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
 
     def has_offered(self) -> bool:
         """Whether it is there to run something. For any thread."""

@@ -7,14 +7,10 @@ from scrapyd.config import Config
 from scrapyd.interfaces import IPoller
 from scrapyd.utils import get_spider_queues
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from catlog_scrapy.fleet.again import OneAtATime
 from catlog_scrapy.fleet.node import node_of
-
-log = Logger()
 
 # In scrapyd's words a message: what the launcher is to run.
 Message = dict[str, Any]
@@ -31,8 +27,9 @@ class Poller:
         self.config = config
         self.node = node_of(config)
         self.waiting: deque[Deferred[Message]] = deque()
-        self.is_polling = False
-        self.is_to_poll_again = False
+        self.polling = OneAtATime(
+            self.node.poll, arguments=lambda: (len(self.waiting),), then=self._hand_out
+        )
         self.update_projects()
 
     def next(self) -> "Deferred[Message]":
@@ -43,26 +40,11 @@ class Poller:
 
     def poll(self) -> None:
         """Poll now; if that is going on, then once more."""
-        if self.is_polling:
-            self.is_to_poll_again = True
-            return
-        self.is_polling, self.is_to_poll_again = True, False
-        polled = deferToThread(self.node.poll, len(self.waiting))
-        polled.addCallback(self._hand_out)
-        polled.addErrback(self._failed)
-        polled.addBoth(self._polled)
+        self.polling()
 
     def _hand_out(self, claims: list[Any]) -> None:
         for claimed, parent in claims:
             self.waiting.popleft().callback({"claim": claimed, "parent": parent})
-
-    def _failed(self, failure: Failure) -> None:
-        log.failure("a poll failed", failure)
-
-    def _polled(self, _: object) -> None:
-        self.is_polling = False
-        if self.is_to_poll_again:
-            self.poll()
 
     def update_projects(self) -> None:
         """A version was added or deleted: look again."""

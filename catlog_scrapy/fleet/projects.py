@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as NotYet
@@ -64,7 +63,6 @@ class Projects:
         self.cold = not config.getboolean("warm", True)
         self.parents: dict[Code, WarmParent] = {}
         self.retired: list[WarmParent] = []
-        self.begun: dict[Code, float] = {}
         self.codes: dict[tuple[str, str | None], Code | ProjectFailed] = {}
         self.last_names: dict[str, str] = {}
         self.last_errors: dict[str, str] = {}
@@ -133,7 +131,7 @@ class Projects:
     def parent(self, code: Code) -> WarmParent:
         """The warm parent for *code*, which may still be importing it."""
         parent = self.parents.get(code)
-        if parent is None or self._is_to_start_again(code, parent):
+        if parent is None or _is_to_start_again(parent):
             parent = _in_reactor(lambda: self._start(code, instead_of=parent))
         return parent
 
@@ -145,34 +143,24 @@ class Projects:
             return former  # another thread was first
         if former is not None and former.is_alive:
             self._retire(former)
-        self.begun[code] = time.monotonic()
         parent = WarmParent(self._environment(code), cold=self.cold)
         cast(Any, reactor).callLater(PATIENCE, parent.kill_if_importing)
         self.parents[code] = parent
         return parent
 
-    def offering(self) -> frozenset[int]:
+    def offering(self) -> frozenset[WarmParent]:
         """Changes whenever there is something new to run."""
-        return frozenset(id(p) for p in list(self.parents.values()) if p.has_offered())
+        return frozenset(p for p in list(self.parents.values()) if p.has_offered())
 
     def all_parents(self) -> list[WarmParent]:
         """Those that are there, or were."""
         return [*self.parents.values(), *self.retired]
 
-    def _is_to_start_again(self, code: Code, parent: WarmParent) -> bool:
-        if parent.is_stale():
-            return True
-        if parent.is_alive:
-            return False
-        wait = AGAIN_AFTER if parent.has_failed else AGAIN_AFTER_KILLED
-        return time.monotonic() - self.begun[code] > wait
-
     def is_importing(self) -> bool:
         """Whether a project may be there in a moment: until then nothing is refused for it."""
-        now = time.monotonic()
         return any(
-            not parent.offered.done() and now - self.begun[code] < STARTS_WITHIN
-            for code, parent in list(self.parents.items())
+            not parent.offered.done() and parent.age() < STARTS_WITHIN
+            for parent in list(self.parents.values())
         )
 
     def _environment(self, code: Code) -> dict[str, str]:
@@ -278,8 +266,9 @@ class Projects:
         refusals, failures = [], []
         for project in self.names():
             try:
-                parent = self.parent(self.code(project, claim.project_version))
-                # Nobody waits here: leases run.
+                code = self.code(project, claim.project_version)
+                # Whether it is stale, the poll has just looked. Nobody waits here: leases run.
+                parent = self.parents.get(code) or self.parent(code)
                 refusal = parent.offered.result(0).refusal(claim)
             except NotFound as error:
                 refusals.append(str(error))
@@ -296,6 +285,13 @@ class Projects:
         if failures:
             raise ProjectFailed("; ".join(failures))
         return "; ".join(dict.fromkeys(refusals)) or "this node has no project"
+
+
+def _is_to_start_again(parent: WarmParent) -> bool:
+    if parent.is_stale():
+        return True
+    wait = AGAIN_AFTER if parent.has_failed else AGAIN_AFTER_KILLED
+    return not parent.is_alive and parent.age() > wait
 
 
 def _in_reactor(work: Callable[[], T]) -> T:

@@ -14,7 +14,6 @@ Cold, or where importing the project did more than define (see `_obstacle`), a c
 in the imported project: it becomes `scrapy crawl` in an interpreter of its own.
 """
 
-import ctypes
 import gc
 import io
 import os
@@ -40,13 +39,18 @@ from catlog_scrapy.database import make_engine
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.offer import Offer, offer_of
 from catlog_scrapy.exceptions import CatlogError
+from catlog_scrapy.fleet.processes import (
+    adopt_orphans,
+    children,
+    descriptors,
+    die_with,
+    kill,
+    kill_group,
+    oom_kills,
+)
 from catlog_scrapy.running.alone import run_attempt
 from catlog_scrapy.store.attempts import AttemptName
 
-# From <sys/prctl.h>.
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-LIBC = ctypes.CDLL(None)
 # The settings whose components are imported before there is a child that needs them.
 COMPONENTS = (
     "_CLASS",
@@ -72,7 +76,7 @@ def main() -> None:
     os.dup2(2, 1)
     commands = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    before = _descriptors()
+    before = descriptors()
     try:
         settings, offer = prepare()
     except BaseException as error:  # the boundary to the project's modules: they may raise anything
@@ -136,10 +140,10 @@ def project_files() -> list[str]:
 
 def _obstacle(before: set[str]) -> str | None:
     """What stands against going on in a fork of this process; *before* were its descriptors."""
-    opened = sorted(_descriptors() - before)
+    opened = sorted(descriptors() - before)
     if opened:
         return f"importing the project opened files and did not close them: {', '.join(opened)}"
-    if _children():
+    if children():
         return "importing the project started a process"
     if threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate()[1:])
@@ -147,23 +151,6 @@ def _obstacle(before: set[str]) -> str | None:
     if "twisted.internet.reactor" in sys.modules:
         return "importing the project installed a reactor"
     return None
-
-
-def _descriptors() -> set[str]:
-    """The open descriptors and what they are; none where the system does not tell."""
-    found = set()
-    with suppress(OSError):
-        for entry in Path("/proc/self/fd").iterdir():
-            with suppress(OSError):  # the one that reads this folder
-                found.add(f"{entry.name} {entry.readlink()}")
-    return found
-
-
-def _children() -> set[int]:
-    """The processes whose parent this is; none where the system does not tell."""
-    with suppress(OSError):
-        return set(map(int, Path("/proc/thread-self/children").read_text().split()))
-    return set()
 
 
 @dataclass
@@ -181,7 +168,7 @@ class Spawner:
         self.settings = settings
         self.commands = commands
         # Whatever the project has started at import is its own affair.
-        self.helpers = _children()
+        self.helpers = children()
         self.answers = answers
         self.is_warm = is_warm
         self.children: dict[int, Child] = {}
@@ -210,7 +197,7 @@ class Spawner:
                 for line in lines:
                     self._do(orjson.loads(line))
         for pid in self.children:
-            _kill_group(pid)
+            kill_group(pid)
 
     def _do(self, command: dict[str, Any]) -> None:
         if "run" in command:
@@ -230,7 +217,7 @@ class Spawner:
             return
         if pid == 0:
             self._become(attempt, log, parent)
-        self.children[pid] = Child(attempt, _oom_kills())
+        self.children[pid] = Child(attempt, oom_kills())
         self._answer({"began": attempt, "pid": pid})
 
     def _become(self, attempt: str, log: str, parent: int) -> NoReturn:
@@ -267,11 +254,11 @@ class Spawner:
                 child = self.children.pop(pid, None)
                 if child:
                     # A browser, say, that it left behind.
-                    _kill_group(pid)
-                    oom = _oom_kills() > child.oom_kills
+                    kill_group(pid)
+                    oom = oom_kills() > child.oom_kills
                     self._answer({"ended": child.attempt, "status": status, "oom": oom})
-        for orphan in _children() - self.helpers - set(self.children):
-            _kill(orphan)
+        for orphan in children() - self.helpers - set(self.children):
+            kill(orphan)
 
     def _answer(self, answer: dict[str, Any]) -> None:
         try:
@@ -292,26 +279,6 @@ def _run_warm(settings: Settings, name: AttemptName) -> int:
         engine.dispose()
 
 
-def die_with(parent: int, number: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when its *parent* ends, however that ends.
-
-    Only Linux can; elsewhere children outlive a parent that is killed, until their lease ends.
-    """
-    if sys.platform == "linux":
-        LIBC.prctl(PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:
-            os._exit(1)
-
-
-def adopt_orphans() -> None:
-    """Make what descends from this process its child, when its own parent has ended.
-
-    So a spider keeps what it has started, and the warm parent can end what a spider left behind.
-    """
-    if sys.platform == "linux":
-        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
-
-
 def _take_over_output(log: str) -> None:
     """Log to *log*; where that cannot be, only the log is lost."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -323,28 +290,6 @@ def _take_over_output(log: str) -> None:
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory; 0 where it does not say."""
-    try:
-        with Path("/proc/vmstat").open() as counters:
-            found = next((line for line in counters if line.startswith("oom_kill ")), "oom_kill 0")
-    except OSError:
-        return 0
-    return int(found.split()[1])
 
 
 def _line(answer: dict[str, Any]) -> bytes:

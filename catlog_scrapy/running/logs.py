@@ -58,6 +58,17 @@ def attempt_log(path: str | None, settings: BaseSettings) -> Iterator[None]:
         handler.close()
 
 
+def logs_folder(settings: BaseSettings) -> Path:
+    """Where the attempts of this machine log, each to a file of its own."""
+    return Path(settings["CATLOG_HOME"]) / "logs"
+
+
+def logs_to_delete(settings: BaseSettings) -> list[Path]:
+    """Those that are too old, and those that are too many, as *settings* have it."""
+    keep, size = (settings.getfloat(f"CATLOG_LOG_{bound}") for bound in ("KEEP", "SIZE"))
+    return old_logs(logs_folder(settings), keep, size)
+
+
 def old_logs(folder: Path, keep: float, size: float) -> list[Path]:
     """The logs in *folder* that may go, the oldest first.
 

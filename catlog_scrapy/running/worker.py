@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from uuid import UUID
 
 from scrapy.settings import Settings
@@ -16,6 +15,7 @@ from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.declarations.offer import offer_of
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.running.crawls import Crawls
+from catlog_scrapy.running.logs import logs_folder
 from catlog_scrapy.running.progress import Progress
 from catlog_scrapy.running.tending import tend
 from catlog_scrapy.store.attempts import release
@@ -48,7 +48,7 @@ class Worker(Crawls):
     ) -> None:
         # It would end the process for what one of many crawls takes.
         settings.set("MEMUSAGE_ENABLED", False, "cmdline")
-        logs = Path(settings["CATLOG_HOME"]) / "logs" if log_files else None
+        logs = logs_folder(settings) if log_files else None
         super().__init__(engine, settings, progress, logs=logs, replace=self._replace)
         self.finished = finished
         self.catalogs = catalogs

@@ -99,15 +99,23 @@ def insert(
     parent_id: UUID | None = None,
     state: str = "waiting",
     error: str | None = None,
+    job: str | None = None,
+    settings: Mapping[str, str] | None = None,
+    project_version: str | None = None,
 ) -> UUID | None:
-    """Add a catalog; None where its schedule already has one for this due time."""
+    """Add a catalog; None where its schedule already has one for this due time.
+
+    An operation or an argument narrows it, and so may a setting: who knows what it leaves out.
+    """
     speaks_for_due = due_at is not None and uses_due_at(connection, scheme["id"], arguments)
     found = row(
         connection,
         """INSERT INTO catlog.catalog (provider_id, scheme_id, parent_id, schedule_id, due_at,
-               as_of, arguments, operation, whole, origin, priority, state, error, finished_at)
+               as_of, arguments, operation, whole, origin, priority, state, error, job, settings,
+               project_version, finished_at)
            VALUES (:provider, :scheme, :parent, :schedule, :due_at, :as_of,
                CAST(:arguments AS jsonb), :operation, :whole, :origin, :priority, :state, :error,
+               :job, CAST(:settings AS jsonb), :project_version,
                CASE WHEN :state = 'skipped' THEN clock_timestamp() END)
            ON CONFLICT (schedule_id, due_at) DO NOTHING RETURNING id""",
         provider=scheme["provider_id"],
@@ -118,7 +126,10 @@ def insert(
         as_of=due_at if speaks_for_due else None,
         arguments=orjson.dumps(dict(arguments)).decode(),
         operation=operation,
-        whole=operation is None and not arguments,
+        whole=operation is None and not arguments and not settings,
+        job=job,
+        settings=orjson.dumps(dict(settings or {})).decode(),
+        project_version=project_version,
         origin=origin,
         priority=priority,
         state=state,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
@@ -89,8 +88,11 @@ def schedule(
     Raises NotPossible where *job* is the id of another one.
     """
     with engine.begin() as connection:
-        if job and _catalog_of(connection, None, job):
-            raise NotPossible(f"there is a job {job!r} already; give this one another id")
+        if job:
+            # Of two that come at once with one id, the second waits and then sees the first.
+            run(connection, "SELECT pg_advisory_xact_lock(hashtextextended(:job, 0))", job=job)
+            if _catalog_of(connection, None, job):
+                raise NotPossible(f"there is a job {job!r} already; give this one another id")
         scheme = catalogs.find_scheme(connection, operation.provider, operation.scheme)
         made = catalogs.insert(
             connection,
@@ -99,20 +101,12 @@ def schedule(
             operation=None if operation.is_alone else operation.name,
             origin="job",
             priority=priority,
+            job=job,
+            settings=settings,
+            project_version=version,
         )
         if made is None:
             raise NotPossible("there is a catalog for this due time already")
-        run(
-            connection,
-            """UPDATE catlog.catalog SET job = :job, settings = CAST(:settings AS jsonb),
-                   project_version = :version,
-                   -- Who knows what a setting leaves out.
-                   whole = whole AND CAST(:settings AS jsonb) = '{}' WHERE id = :id""",
-            id=made,
-            job=job,
-            settings=orjson.dumps(dict(settings)).decode(),
-            version=version,
-        )
     return job or made.hex
 
 

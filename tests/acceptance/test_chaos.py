@@ -22,7 +22,8 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.migrations import upgrade
-from tests.fleet import Database, Fleet, NodeProcess, fill, rows, small_disk, things, until
+from tests.fleet import Database, Fleet, NodeProcess, fill, small_disk, things
+from tests.looking import rows, until
 from tests.proxy import Proxy
 from tests.source import Answer, Source
 

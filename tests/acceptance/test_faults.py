@@ -4,15 +4,15 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.embedded import EmbeddedServer
+from tests.looking import rows, until
 from tests.project import Project
 from tests.source import Answer, Source
 
@@ -64,7 +64,7 @@ arguments = {{ part = "{{part}}" }}
 [[schedule]]
 name = "always"
 scheme = "things"
-cron = "* * * * *"
+cron = "0 0 1 1 *"
 """
 
 
@@ -95,21 +95,8 @@ def given_a_project(
     return project
 
 
-def rows(engine: Engine, sql: str, **values: Any) -> list[Any]:
-    with engine.begin() as connection:
-        return [tuple(found) for found in connection.execute(text(sql), values)]
-
-
 def states(engine: Engine) -> set[str]:
     return {state for (state,) in rows(engine, "SELECT state FROM catlog.catalog")}
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait for *condition*; fail if it does not come."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
 
 
 def kill(process: "subprocess.Popen[str]") -> None:

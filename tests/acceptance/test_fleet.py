@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -21,8 +20,9 @@ import pytest
 import requests
 from scrapyd_client import ScrapydClient
 from scrapyd_client.exceptions import ErrorResponse
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
+from tests.looking import free_port, rows, until
 from tests.project import Project
 from tests.source import Answer, Source
 
@@ -101,15 +101,6 @@ max_proc = 3
 """
 
 
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """What *condition* comes to; fail if it stays false."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
-    return found
-
-
 def is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
@@ -117,18 +108,11 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def a_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Node:
     """A `scrapyd`, started in *folder*."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.port = a_free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = ScrapydClient(self.url)
         self.log = (folder / f"node-{self.port}.log").open("w+")
@@ -200,11 +184,6 @@ def start(project: Project) -> Iterator[Callable[..., Node]]:
         node.process.kill()
         node.process.wait()
         node.log.close()
-
-
-def rows(engine: Engine, sql: str) -> list[Any]:
-    with engine.begin() as connection:
-        return [tuple(found) for found in connection.execute(text(sql))]
 
 
 def test_a_job_given_to_one_node_is_known_to_all(
@@ -500,7 +479,7 @@ def test_up_starts_and_stops_all_of_it_together(
     alone.environment = environment
     alone.write("scrapy.cfg", NODE)
     alone.scrapy("apply")
-    port = a_free_port()
+    port = free_port()
     up = alone.start("up", "--port", str(port))
     client = ScrapydClient(f"http://127.0.0.1:{port}")
 

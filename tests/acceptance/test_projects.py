@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
+from tests.looking import rows
 from tests.project import Project
 from tests.source import Answer, Source
 
@@ -53,11 +54,6 @@ def given_a_project(folder: Path, url: str, bot: str, name: str, source: Source)
     project.write(f"shop/providers/{bot}.toml", provider)
     project.write(f"shop/views/of_{bot}.sql", f"SELECT count(*) FROM {name}")
     return project
-
-
-def rows(engine: Engine, sql: str) -> list[Any]:
-    with engine.begin() as connection:
-        return [tuple(found) for found in connection.execute(text(sql))]
 
 
 def test_projects_leave_each_other_alone(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from tests.acceptance.test_faults import SPIDER, given_a_project, kill, rows, states, until
+from tests.acceptance.test_faults import SPIDER, given_a_project, kill, states
+from tests.looking import rows, until
 from tests.proxy import Proxy
 from tests.source import Answer, Source
 

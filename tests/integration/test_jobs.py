@@ -7,7 +7,7 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store import attempts, catalogs, jobs
 from catlog_scrapy.store.claims import claim
 from catlog_scrapy.store.status import find_catalog
-from tests.factories import an_operation, given_a_scheme, one, sql
+from tests.factories import an_operation, at_once, given_a_scheme, one, sql
 
 
 def given_a_job(engine: Engine, **options: object) -> str:
@@ -46,6 +46,19 @@ def test_a_job_has_its_id_alone(engine: Engine) -> None:
     given_a_job(engine, job="mine")
     with pytest.raises(NotPossible, match="there is a job 'mine' already"):
         given_a_job(engine, job="mine")
+
+
+def test_of_two_jobs_of_one_id_at_once_there_is_one(engine: Engine) -> None:
+    given_a_scheme(engine)
+
+    def try_it() -> bool:
+        try:
+            given_a_job(engine, job="mine")
+        except NotPossible:
+            return False
+        return True
+
+    assert sorted(at_once(*[try_it] * 4)) == [False, False, False, True]
 
 
 def test_what_names_an_operation(engine: Engine) -> None:

@@ -1,0 +1,32 @@
+"""Looking from outside at what catlog does: by SQL, at ports, and until it has happened."""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+
+def rows(engine: Engine, sql: str, **values: Any) -> list[Any]:
+    """All rows of *sql*."""
+    with engine.begin() as connection:
+        return [tuple(found) for found in connection.execute(text(sql), values)]
+
+
+def until(condition: Callable[[], Any], seconds: float = 60, what: object = "") -> Any:
+    """What *condition* comes to; fail if it stays false, and say *what* is instead."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        said = what() if callable(what) else what
+        assert time.monotonic() < end, f"it never happened in {seconds} s: {said}"
+        time.sleep(0.05)
+    return found
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
