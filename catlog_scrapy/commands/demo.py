@@ -13,8 +13,9 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.commands.sql import shown
 from catlog_scrapy.declarations import apply
-from catlog_scrapy.demo.hallmark import DEMO_YEARS, YEARS
-from catlog_scrapy.demo.server import DEFAULT_PORT, DemoServer
+from catlog_scrapy.demo.hallmark import DEMO_YEARS
+from catlog_scrapy.demo.server import DEFAULT_PORT, SOURCES, DemoServer
+from catlog_scrapy.demo.source import YEARS
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.running.progress import Progress
 from catlog_scrapy.running.worker import Worker
@@ -88,9 +89,8 @@ class Command(CatlogCommand):
 
     def _serve(self) -> int:
         with self._sources(YEARS, port=DEFAULT_PORT) as sources:
-            self.console.print(
-                f"serving {sources.url}/fuel and {sources.url}/hallmark; Ctrl-C ends"
-            )
+            served = ", ".join(f"{sources.url}/{name}" for name in SOURCES)
+            self.console.print(f"serving {served}; Ctrl-C ends")
             threading.Event().wait()
         return 0
 
@@ -105,9 +105,9 @@ class Command(CatlogCommand):
                     f"port {port} is taken ({error.strerror}); are the sources served already?"
                 ) from error
             server = DemoServer(fuel_delay=FUEL_DELAY, years=years).start()
-        for provider, path in (("TATNEFT", "fuel"), ("HALLMARK_ORNAMENTS_COM", "hallmark")):
-            name = f"CATLOG_BASE_URL_{provider}"
-            self.project_settings.set(name, f"{server.url}/{path}", "cmdline")
+        for source in SOURCES.values():
+            name = f"CATLOG_BASE_URL_{source.provider.upper()}"
+            self.project_settings.set(name, f"{server.url}/{source.name}", "cmdline")
         try:
             yield server
         finally:

@@ -6,8 +6,9 @@ addresses and coordinates of stations 1, 2 and 4, the address of station 3, the 
 stations 2 and 3 are listed with no prices, and every change.
 """
 
-import json
 from typing import Any
+
+from catlog_scrapy.demo.source import Answer, Request, Source, World, json_answer
 
 FUELS = ("АИ-95", "АИ-98", "АИ-95+")
 PRICES = {1: ("RUB", (100, 120, 110)), 2: None, 3: None, 4: ("RSD", (200, 240, 220))}
@@ -20,39 +21,35 @@ STATIONS: tuple[tuple[int, list[float], str, str, list[str]], ...] = (
 CHANGING_SERVICE = "Подкачка шин"
 
 
-def stations(step: int) -> bytes:
+def stations(step: int) -> list[dict[str, Any]]:
     """The stations after *step* changes; each change touches the services of one, in turn."""
-    return _json(
-        [
-            {
-                "id": id_,
-                "coordinates": coordinates,
-                "number": number,
-                "address": address,
-                "image_urls": [f"https://fuel.example/images/{number}-{n}.jpg" for n in (1, 2)],
-                "additional_services": services + [CHANGING_SERVICE] * _touched(step, id_, 4),
-            }
-            for id_, coordinates, number, address, services in STATIONS
-        ]
-    )
+    return [
+        {
+            "id": id_,
+            "coordinates": coordinates,
+            "number": number,
+            "address": address,
+            "image_urls": [f"https://fuel.example/images/{number}-{n}.jpg" for n in (1, 2)],
+            "additional_services": services + [CHANGING_SERVICE] * _touched(step, id_, 4),
+        }
+        for id_, coordinates, number, address, services in STATIONS
+    ]
 
 
-def prices(step: int) -> bytes:
+def prices(step: int) -> list[dict[str, Any]]:
     """The prices after *step* changes; each raises one fuel of every priced station, in turn."""
-    return _json(
-        [
-            {
-                "id": id_,
-                "fuel_prices": [
-                    {"name": fuel, "price": price + (step + 3 - turn) // 3, "currency": priced[0]}
-                    for turn, (fuel, price) in enumerate(zip(FUELS, priced[1], strict=True), 1)
-                ]
-                if priced
-                else [],
-            }
-            for id_, priced in PRICES.items()
-        ]
-    )
+    return [
+        {
+            "id": id_,
+            "fuel_prices": [
+                {"name": fuel, "price": price + (step + 3 - turn) // 3, "currency": priced[0]}
+                for turn, (fuel, price) in enumerate(zip(FUELS, priced[1], strict=True), 1)
+            ]
+            if priced
+            else [],
+        }
+        for id_, priced in PRICES.items()
+    ]
 
 
 def _touched(step: int, turn: int, turns: int) -> bool:
@@ -60,5 +57,15 @@ def _touched(step: int, turn: int, turns: int) -> bool:
     return (step + turns - turn) // turns % 2 == 1
 
 
-def _json(document: Any) -> bytes:
-    return json.dumps(document, ensure_ascii=False).encode()
+def answer(request: Request, world: World) -> Answer | None:
+    """`fuel-stations`, which takes its time, and `fuel-prices`."""
+    match request.path:
+        case "fuel-stations":
+            world.wait(world.fuel_delay)
+            return json_answer(stations(world.step))
+        case "fuel-prices":
+            return json_answer(prices(world.step))
+    return None
+
+
+SOURCE = Source("fuel", "tatneft", answer)

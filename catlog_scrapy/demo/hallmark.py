@@ -15,8 +15,9 @@ from functools import lru_cache
 from html import escape
 from typing import NamedTuple
 
+from catlog_scrapy.demo.source import YEARS, Answer, Request, Source, World
+
 ROOT = "/hallmark"
-YEARS = range(1973, 2021)
 # What a short demonstration reads: the years whose size is known, and the one of FEATURED.
 DEMO_YEARS = (1973, 1974, 1975, 1976, 2014)
 PAGE_SIZE = 48
@@ -238,3 +239,18 @@ def _page(title: str, breadcrumb: str, main: str) -> bytes:
 </body>
 </html>
 """.encode()
+
+
+def answer(request: Request, world: World) -> Answer | None:
+    """The page of year links, and `year/YEAR?page=N`."""
+    match request.parts:
+        case [""]:
+            return Answer(index_page(world.years))
+        case ["year", text] if text.isdecimal() and int(text) in world.years:
+            number = request.query.get("page", "1")
+            if number.isdecimal() and 1 <= int(number) <= pages(int(text)):
+                return Answer(year_page(int(text), int(number), world.step))
+    return None
+
+
+SOURCE = Source("hallmark", "hallmark_ornaments_com", answer)

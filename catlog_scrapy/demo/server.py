@@ -1,7 +1,7 @@
 """One local HTTP server for all demonstration sources: `python -m catlog_scrapy.demo.server`.
 
 It answers on the loopback interface only, always with the same bytes for the same number of
-changes. Tests can make it misbehave.
+changes. It can be told to misbehave.
 """
 
 import argparse
@@ -9,24 +9,29 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Collection
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from catlog_scrapy.demo import fuel, hallmark
+from catlog_scrapy.demo.source import TEXT, YEARS, Answer, Request, World
 
 DEFAULT_PORT = 8765
-JSON = "application/json"
-HTML = "text/html; charset=utf-8"
-TEXT = "text/plain; charset=utf-8"
+SOURCES = {source.name: source for source in (fuel.SOURCE, hallmark.SOURCE)}
+ROBOTS = Answer(b"User-agent: *\nAllow: /\n", TEXT)
 
 
 @dataclass
 class Misbehaviour:
-    """What a path prefix gets instead of its page, `times` times or, with None, for ever."""
+    """What a path prefix gets instead of its page, `times` times or, with None, for ever.
+
+    After `delay` seconds: nothing and a closed connection (`close`), a redirect, `body`, a bare
+    `status`, or the right answer, which `rewrite` may change. `cut` closes after half of the body.
+    """
 
     path_prefix: str
     status: int | None = None
@@ -34,32 +39,38 @@ class Misbehaviour:
     body: bytes | None = None
     redirect: str | None = None
     close: bool = False
+    cut: bool = False
+    rewrite: Callable[[bytes], bytes] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     times: int | None = None
+
+
+@dataclass
+class Visit:
+    """A request that came: path and query, and `time.monotonic()` of its beginning and end."""
+
+    path: str
+    began: float
+    ended: float | None = None
+    status: int | None = None
 
 
 class DemoServer:
     """The sources under one URL. `port` 0 takes a free one, which a second start keeps.
 
-    `requests` lists the path and query of every request that came, in order.
+    `visits` lists every request that came, in order.
     """
 
     def __init__(
-        self,
-        port: int = 0,
-        *,
-        fuel_delay: float = 4.0,
-        years: Collection[int] = hallmark.YEARS,
+        self, port: int = 0, *, fuel_delay: float = 4.0, years: Collection[int] = YEARS
     ) -> None:
         """*fuel_delay* is how many seconds the stations take; the original takes four.
 
-        *years* are those that the shop knows.
+        *years* are those that the shops know.
         """
         self.port = port
-        self.fuel_delay = fuel_delay
-        self.years = years
-        self.step = 0
-        self.requests: list[str] = []
-        self.stopping = threading.Event()
+        self.world = World(years=years, fuel_delay=fuel_delay)
+        self.visits: list[Visit] = []
         self._misbehaviours: list[Misbehaviour] = []
         self._lock = threading.Lock()
         self._http: _HttpServer | None = None
@@ -69,9 +80,14 @@ class DemoServer:
         """Its address, without a slash at the end; known once it has started."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def requests(self) -> list[str]:
+        """Path and query of every request that came, in order."""
+        return [visit.path for visit in self.visits]
+
     def start(self) -> Self:
         """Listen, and answer in threads of its own. Raises OSError if the port is taken."""
-        self.stopping.clear()
+        self.world.stopping.clear()
         self._http = _HttpServer(self)
         self.port = self._http.server_port
         threading.Thread(
@@ -82,7 +98,7 @@ class DemoServer:
     def stop(self) -> None:
         """Stop listening and drop every open connection, kept-alive ones too."""
         if self._http is not None:
-            self.stopping.set()
+            self.world.stopping.set()
             self._http.shutdown()
             self._http.server_close()
             self._http.drop_connections()
@@ -97,7 +113,7 @@ class DemoServer:
     def change(self) -> None:
         """Move the world one step on: see the modules of the sources for what then differs."""
         with self._lock:
-            self.step += 1
+            self.world.step += 1
 
     def misbehave(self, path_prefix: str, **how: Any) -> None:
         """Treat requests under *path_prefix* as *how* says: see Misbehaviour. The last wins."""
@@ -109,35 +125,30 @@ class DemoServer:
         with self._lock:
             self._misbehaviours.clear()
 
-    def received(self, path: str) -> Misbehaviour | None:
-        """Note a request for *path*; return how to misbehave, if so."""
+    def received(self, path: str) -> tuple[Visit, Misbehaviour | None]:
+        """Note a request for *path*; with how to misbehave, if so."""
+        visit = Visit(path, time.monotonic())
         with self._lock:
-            self.requests.append(path)
+            self.visits.append(visit)
             for rule in self._misbehaviours:
                 if path.startswith(rule.path_prefix) and rule.times != 0:
                     if rule.times is not None:
                         rule.times -= 1
-                    return rule
-        return None
+                    return visit, rule
+        return visit, None
 
-    def page(self, path: str) -> tuple[str, bytes] | None:
-        """The content type and body of *path* (with its query) now; None where nothing is."""
+    def answer(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> Answer | None:
+        """What a request for *path* (with its query) gets now; None where nothing is."""
         url = urlsplit(path)
-        match url.path.strip("/").split("/"):
-            case ["robots.txt"]:
-                return TEXT, b"User-agent: *\nAllow: /\n"
-            case ["fuel", "fuel-stations"]:
-                self.stopping.wait(self.fuel_delay)
-                return JSON, fuel.stations(self.step)
-            case ["fuel", "fuel-prices"]:
-                return JSON, fuel.prices(self.step)
-            case ["hallmark"]:
-                return HTML, hallmark.index_page(self.years)
-            case ["hallmark", "year", text] if text.isdecimal() and int(text) in self.years:
-                number = parse_qs(url.query).get("page", ["1"])[0]
-                if number.isdecimal() and 1 <= int(number) <= hallmark.pages(int(text)):
-                    return HTML, hallmark.year_page(int(text), int(number), self.step)
-        return None
+        if url.path == "/robots.txt":
+            return ROBOTS
+        name, _, rest = url.path.strip("/").partition("/")
+        source = SOURCES.get(name)
+        query = dict(parse_qsl(url.query, keep_blank_values=True))
+        request = Request(method, rest, query, headers, body)
+        return source.answer(request, self.world) if source else None
 
 
 class _HttpServer(ThreadingHTTPServer):
@@ -178,31 +189,44 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         demo = self.server.demo
-        rule = demo.received(self.path)
+        visit, rule = demo.received(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if rule and rule.delay:
-            demo.stopping.wait(rule.delay)
+            demo.world.wait(rule.delay)
         if rule and rule.close:
             self.close_connection = True
-        elif rule and rule.redirect:
-            self.answer(rule.status or HTTPStatus.FOUND, TEXT, b"", location=rule.redirect)
-        elif rule and rule.body is not None:
-            kind = HTML if self.path.startswith(hallmark.ROOT) else JSON
-            self.answer(rule.status or HTTPStatus.OK, kind, rule.body)
-        elif rule and rule.status:
-            self.answer(rule.status, TEXT, HTTPStatus(rule.status).phrase.encode())
-        elif page := demo.page(self.path):
-            self.answer(HTTPStatus.OK, *page)
         else:
-            self.answer(HTTPStatus.NOT_FOUND, TEXT, b"Not Found")
+            answer = self._answer(rule, body)
+            visit.status = answer.status
+            self._send(answer, cut=bool(rule and rule.cut))
+        visit.ended = time.monotonic()
 
-    def answer(self, status: int, content_type: str, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name.title(), value)
+    do_POST = do_GET
+
+    def _answer(self, rule: Misbehaviour | None, body: bytes) -> Answer:
+        headers = rule.headers if rule else {}
+        if rule and rule.redirect:
+            status = rule.status or HTTPStatus.FOUND
+            return Answer(b"", TEXT, status, {**headers, "Location": rule.redirect})
+        if rule and rule.status and rule.body is None:
+            return Answer(HTTPStatus(rule.status).phrase.encode(), TEXT, rule.status, headers)
+        right = self.server.demo.answer(self.command, self.path, dict(self.headers), body)
+        answer = right or Answer(b"Not Found", TEXT, HTTPStatus.NOT_FOUND)
+        if rule and rule.body is not None:
+            return Answer(rule.body, answer.content_type, rule.status or HTTPStatus.OK, headers)
+        if rule and rule.rewrite:
+            return replace(answer, body=rule.rewrite(answer.body))
+        return answer
+
+    def _send(self, answer: Answer, *, cut: bool) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(answer.body[: len(answer.body) // 2] if cut else answer.body)
+        self.close_connection = self.close_connection or cut
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -216,7 +240,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         with DemoServer(options.port, fuel_delay=options.fuel_delay) as server:
-            sys.stdout.write(f"{server.url}/fuel\n{server.url}/hallmark\n")
+            sys.stdout.writelines(f"{server.url}/{name}\n" for name in SOURCES)
             sys.stdout.flush()
             threading.Event().wait()
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -188,15 +189,15 @@ def test_the_stations_take_their_time() -> None:
         assert time.monotonic() - started < 0.3
         document(server, "/fuel/fuel-stations")
         assert time.monotonic() - started >= 0.3
-    assert DemoServer().fuel_delay == 4.0
+    assert DemoServer().world.fuel_delay == 4.0
 
 
 @pytest.mark.parametrize("step", range(1, 10))
 def test_a_change_of_the_fuel_network(step: int) -> None:
-    before, after = (json.loads(fuel.stations(one)) for one in (step - 1, step))
+    before, after = (fuel.stations(one) for one in (step - 1, step))
     assert sum(old != new for old, new in zip(before, after, strict=True)) == 1
     before, after = (
-        [price for one in json.loads(fuel.prices(when)) for price in one["fuel_prices"]]
+        [price for one in fuel.prices(when) for price in one["fuel_prices"]]
         for when in (step - 1, step)
     )
     assert sum(old != new for old, new in zip(before, after, strict=True)) == 2
@@ -284,6 +285,17 @@ def test_misbehaviour(server: DemoServer) -> None:
     started = time.monotonic()
     assert get(server, "/hallmark/") == right
     assert time.monotonic() - started >= 0.2
+
+    server.misbehave("/hallmark/year/1975", cut=True)
+    with pytest.raises(http.client.IncompleteRead):
+        get(server, "/hallmark/year/1975")
+    server.misbehave("/hallmark/year/1975", rewrite=bytes.upper)
+    assert get(server, "/hallmark/year/1975")[1].startswith(b"<!DOCTYPE HTML>\n<HTML")
+    server.misbehave("/hallmark/year/1975", status=429, headers={"Retry-After": "2"})
+    with pytest.raises(HTTPError) as refused:
+        urlopen(f"{server.url}/hallmark/year/1975")
+    with refused.value as response:
+        assert response.headers["Retry-After"] == "2"
 
     with pytest.raises(TypeError):
         server.misbehave("/", state=500)
