@@ -1,7 +1,7 @@
 """Do the declarations fit the project's spiders, and each other? Every mistake is collected."""
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scrapy import Spider
@@ -190,6 +190,7 @@ class _ProviderChecker:
             self.writers.setdefault(kind.name, here)
             self.kinds[kind.name] = kind
         self._arguments((*place, "arguments"), operation.arguments, spidercls)
+        self._reading(place, operation, kinds, spidercls)
         return OperationDefinition(
             name=operation.name,
             spider=operation.spider_name,
@@ -207,6 +208,8 @@ class _ProviderChecker:
             backoff_base=operation.backoff.base,
             backoff_cap=operation.backoff.cap,
             keep=operation.keep,
+            overlap=operation.overlap,
+            refresh=operation.refresh.model_dump() if operation.refresh else None,
         )
 
     def _spider(self, place: Place, operation: OperationTable) -> type[Spider] | None:
@@ -253,6 +256,34 @@ class _ProviderChecker:
             self.say(place, str(error))
             return []
         return [kind_of(made, foreign=True)]
+
+    def _reading(
+        self,
+        place: Place,
+        operation: OperationTable,
+        kinds: Sequence[KindDefinition],
+        spidercls: type[Spider] | None,
+    ) -> None:
+        """Cursors and refreshing need a spider that knows of them."""
+        spider = operation.spider_name
+        if operation.overlap is not None:
+            where = (*place, "overlap")
+            if operation.mode != "incremental":
+                self.say(where, 'is for cursors; write mode = "incremental"')
+            elif spidercls and "cursor" not in spider_arguments(spidercls):
+                self.say(where, f'is for cursors; give the spider "{spider}" a `cursor = ""`')
+        if operation.refresh:
+            where = (*place, "refresh")
+            fields = [name for kind in kinds for name, _ in kind.fields]
+            if len(kinds) > 1:
+                self.say(where, f'is for one record type, and "{spider}" yields {len(kinds)}')
+            elif fields and operation.refresh.by not in fields:
+                by = operation.refresh.by
+                self.say((*where, "by"), f'unknown field "{by}"; {nearest(by, fields)}')
+            if spidercls and not hasattr(spidercls, "fresh"):
+                self.say(
+                    where, f'needs a spider that asks for it; give "{spider}" a `fresh = {{}}`'
+                )
 
     def _arguments(
         self, place: Place, arguments: Mapping[str, str], spidercls: type[Spider] | None

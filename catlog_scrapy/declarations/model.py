@@ -131,6 +131,13 @@ class BackoffTable(Table):
         return self
 
 
+class RefreshTable(Table):
+    """How long a record that was read need not be read again; `by` is the field to know it by."""
+
+    every: Duration
+    by: str
+
+
 class OperationTable(Table):
     """`[[scheme.operation]]`, or a name in a scheme's `operations`."""
 
@@ -148,6 +155,8 @@ class OperationTable(Table):
     stall_timeout: Duration = 600.0
     backoff: BackoffTable = BackoffTable()
     keep: Duration | None = None
+    overlap: Duration | None = None
+    refresh: RefreshTable | None = None
     kind: str | None = None
     key: OneOrMany | None = None
     fields: dict[str, str] = {}

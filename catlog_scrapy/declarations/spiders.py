@@ -18,6 +18,7 @@ RESERVED = {
     "crawler",
     "custom_settings",
     "download_delay",
+    "fresh",
     "handle_httpstatus_all",
     "handle_httpstatus_list",
     "http_pass",

@@ -1,5 +1,23 @@
 """Record types: what a spider yields and what SQL shows."""
 
-from catlog_scrapy.items.record import Batch, Draft, Record, Unchanged, record_type, record_types
+from catlog_scrapy.items.record import (
+    Batch,
+    Cursor,
+    Draft,
+    Record,
+    Removed,
+    Unchanged,
+    record_type,
+    record_types,
+)
 
-__all__ = ["Batch", "Draft", "Record", "Unchanged", "record_type", "record_types"]
+__all__ = [
+    "Batch",
+    "Cursor",
+    "Draft",
+    "Record",
+    "Removed",
+    "Unchanged",
+    "record_type",
+    "record_types",
+]

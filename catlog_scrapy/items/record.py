@@ -329,6 +329,25 @@ class Unchanged:
         return list(self.key) if isinstance(self.key, (list, tuple)) else [self.key]
 
 
+@dataclass(frozen=True, slots=True)
+class Removed(Unchanged):
+    """A record that is gone, as its source says: it is removed, whatever else the load brings.
+
+    `key` as for `Unchanged`. A key that is no record is passed over.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far an incremental operation has read. Its next load gets `value` as `cursor`.
+
+    It is published together with the data of its load, and only with it. The last one of a crawl
+    counts. Where a source has nothing new, its cursor is an answer too.
+    """
+
+    value: str
+
+
 def record_type(
     kind: str, key: Sequence[str], fields: Mapping[str, str] | None = None
 ) -> type[Record]:
@@ -379,10 +398,12 @@ def record_types(spider: Any) -> tuple[type[Record], ...]:
 
 __all__ = [
     "Batch",
+    "Cursor",
     "Draft",
     "NotStorable",
     "Record",
     "RecordTypeError",
+    "Removed",
     "Unchanged",
     "is_record_type",
     "record_type",

@@ -3,7 +3,7 @@
 from catlog_scrapy.models.catalog import Catalog, CatalogSchemeOperationInstance, InstanceAttempt
 from catlog_scrapy.models.node import Node
 from catlog_scrapy.models.provider import Provider
-from catlog_scrapy.models.record import Record, RecordVersion, Scope
+from catlog_scrapy.models.record import Cursor, Record, RecordVersion, Scope
 from catlog_scrapy.models.result import CatalogOperationInstanceResult, RejectedResult
 from catlog_scrapy.models.schedule import Schedule
 from catlog_scrapy.models.scheme import CatalogScheme, CatalogSchemeOperation, Kind
@@ -14,6 +14,7 @@ __all__ = [
     "CatalogScheme",
     "CatalogSchemeOperation",
     "CatalogSchemeOperationInstance",
+    "Cursor",
     "InstanceAttempt",
     "Kind",
     "Node",

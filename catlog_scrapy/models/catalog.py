@@ -144,7 +144,7 @@ class InstanceAttempt(Base):
 
     `limits` are the tolerances and times it ran under, `stats` are Scrapy's. `log` is a file on
     `node`. `begun_at` is when the process `pid`, where it has one of its own, took it up.
-    `accepted`, `rejected` and `dropped` count items.
+    `accepted`, `rejected` and `dropped` count items. `read_from` and `read_to` are cursors.
     """
 
     __tablename__ = "instance_attempt"
@@ -175,3 +175,5 @@ class InstanceAttempt(Base):
     accepted: Mapped[Big] = mapped_column(server_default="0")
     rejected: Mapped[Big] = mapped_column(server_default="0")
     dropped: Mapped[Big] = mapped_column(server_default="0")
+    read_from: Mapped[str | None]
+    read_to: Mapped[str | None]

@@ -29,11 +29,33 @@ class Scope(Base):
     as_of: Mapped[Instant | None]
 
 
+class Cursor(Base):
+    """How far an operation has read a source, for each of its parts: where its next load goes on.
+
+    `as_of` is the load that read so far. `operation_id` is of one scheme version: another version
+    reads everything again.
+    """
+
+    __tablename__ = "cursor"
+
+    scope_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("catlog.scope.id", ondelete="CASCADE"), primary_key=True
+    )
+    part: Mapped[str] = mapped_column(primary_key=True)
+    operation_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("catlog.catalog_scheme_operation.id")
+    )
+    value: Mapped[str]
+    as_of: Mapped[dt.datetime]
+    catalog_id: Mapped[uuid.UUID]
+
+
 class Record(Base):
     """The newest known state of one thing. Its key is natural: an index a million rows can spare.
 
     `updated_at` is when this state became current; `removed_at` when it ceased to be. `as_of` is
-    the load that wrote it, or the newest partial load that saw it.
+    the load that wrote it, or the newest partial load that saw it. `read_at` is the newest load
+    that read it, where its operation has a `refresh`.
     """
 
     __tablename__ = "record"
@@ -52,6 +74,7 @@ class Record(Base):
     created_at: Mapped[dt.datetime]
     updated_at: Mapped[dt.datetime]
     removed_at: Mapped[Instant | None]
+    read_at: Mapped[Instant | None]
     catalog_id: Mapped[uuid.UUID]
 
 

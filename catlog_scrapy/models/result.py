@@ -11,7 +11,8 @@ from catlog_scrapy.database import Base, Big, CreatedAt, Json, Key, UuidKey
 class CatalogOperationInstanceResult(Base):
     """One record of one attempt, `seq` from 0: its data, or a link to where they lie.
 
-    Neither: the spider saw the key and took it for unchanged. No foreign key: COPY would pay for
+    Neither: the spider saw the key and took it for unchanged; the data JSON's null: it is gone, as
+    the source says. No foreign key: COPY would pay for
     it row by row, and rows of an attempt that lost may arrive after it was purged.
     """
 

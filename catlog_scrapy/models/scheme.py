@@ -41,8 +41,8 @@ class CatalogSchemeOperation(Base):
 
     `for_each` is null, a kind's name, or a list of words. `tolerate` maps `rejected`, `given_up`,
     `ignored`, `dropped` and `removed` to a count (an integer) or a share (below 1). `timeout`,
-    `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap` and `keep` are seconds; a null
-    `keep` keeps for ever.
+    `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap` are
+    seconds; a null `keep` keeps for ever. `refresh` is null or `{"every": seconds, "by": field}`.
     """
 
     __tablename__ = "catalog_scheme_operation"
@@ -69,6 +69,8 @@ class CatalogSchemeOperation(Base):
     backoff_base: Mapped[Seconds] = mapped_column(server_default="10")
     backoff_cap: Mapped[Seconds] = mapped_column(server_default="600")
     keep: Mapped[Seconds | None]
+    overlap: Mapped[Seconds | None]
+    refresh: Mapped[Json | None]
 
 
 class Kind(Base):

@@ -10,11 +10,14 @@ from pydantic import ValidationError
 from scrapy.crawler import Crawler
 from scrapy.exceptions import DropItem
 
-from catlog_scrapy.attempt import Gate, running_attempt
-from catlog_scrapy.items.record import Batch, NotStorable, Record, Unchanged
+from catlog_scrapy.attempt import Attempt, running_attempt
+from catlog_scrapy.items.record import Batch, Cursor, NotStorable, Record, Removed, Unchanged
+from catlog_scrapy.scheduling.cursor import CursorError, check_cursor
 
-# A row on its way: kind, key and data as JSON. No data: the key was seen, not read.
+# A row on its way: kind, key and data as JSON. No data: the key was seen, not read; JSON's null: it
+# is gone, as its source says.
 Row = tuple[str, str, bytes | None]
+GONE = b"null"
 # Why an item is rejected: what it was (ASCII) and the reasons.
 Rejection = tuple[str, list[str]]
 
@@ -45,15 +48,15 @@ class CheckPipeline:
     An item that comes while the store has no room waits here, before its rows take up memory.
     """
 
-    def __init__(self, records: Mapping[str, type[Record]], gate: Gate) -> None:
-        self.records = records
-        self.gate = gate
-        self.only = next(iter(records.values())) if len(records) == 1 else None
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self.records: Mapping[str, type[Record]] = attempt.records
+        self.gate = attempt.gate
+        self.only = next(iter(self.records.values())) if len(self.records) == 1 else None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "CheckPipeline":
-        attempt = running_attempt(crawler)
-        return cls(attempt.records, attempt.gate)
+        return cls(running_attempt(crawler))
 
     async def process_item(self, item: Any) -> Checked:
         """The item with its rows. Raises Rejected."""
@@ -63,17 +66,31 @@ class CheckPipeline:
         if isinstance(item, Batch):
             for part in item.items:
                 self._check(part, item.record, checked)
+        elif isinstance(item, Cursor):
+            self._note(item, checked)
         else:
             self._check(item, None, checked)
         if checked.rejections and not checked.rows:
             raise Rejected(checked.rejections)
         return checked
 
+    def _note(self, cursor: Cursor, checked: Checked) -> None:
+        claim = self.attempt.claim
+        try:
+            if claim.mode != "incremental":
+                raise CursorError(
+                    'a cursor, but the operation is not declared incremental: mode = "incremental"'
+                )
+            self.attempt.report.cursor = check_cursor(cursor.value, claim.limits.get("overlap"))
+        except CursorError as error:
+            checked.rejections.append((describe(cursor), [str(error)]))
+
     def _check(self, item: Any, record: type[Record] | None, checked: Checked) -> None:
         try:
             chosen = self._record_type(item, record)
             if isinstance(item, Unchanged):
-                checked.rows.append((chosen.kind, chosen.key_from(item.values()), None))
+                data = GONE if isinstance(item, Removed) else None
+                checked.rows.append((chosen.kind, chosen.key_from(item.values()), data))
                 return
             values = item if type(item) is dict else ItemAdapter(item).asdict()
             built: Record = chosen.__pydantic_validator__.validate_python(values)

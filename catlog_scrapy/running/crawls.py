@@ -7,7 +7,7 @@ import signal
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scrapy import Spider
 from scrapy.crawler import AsyncCrawlerProcess
@@ -18,16 +18,19 @@ from catlog_scrapy.attempt import Attempt, assign
 from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.declarations import operation_record_types
 from catlog_scrapy.exceptions import AttemptLost, ConfigurationError
-from catlog_scrapy.pipelines.store import persist
+from catlog_scrapy.pipelines.store import persist, store_away
 from catlog_scrapy.running.heartbeat import Heartbeat
 from catlog_scrapy.running.isolation import run_isolated
 from catlog_scrapy.running.logs import attempt_log, install
 from catlog_scrapy.running.progress import Progress
 from catlog_scrapy.store.attempts import fail
 from catlog_scrapy.store.claims import Claim
+from catlog_scrapy.store.cursors import fresh_records, go_on_from
 from catlog_scrapy.store.status import attempt_error
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Seconds to wait for what is only to be told to people.
 ANSWERS_WITHIN = 10.0
@@ -167,7 +170,18 @@ class Crawls:
         crawler = self.process.create_crawler(spidercls)
         crawler.settings.update(claimed.settings, "cmdline")
         assign(crawler, attempt)
-        await crawler.crawl_async(**spider_arguments(claimed, self.settings))
+        arguments = spider_arguments(claimed, self.settings)
+        if claimed.mode == "incremental" and hasattr(spidercls, "cursor"):
+            arguments.setdefault("cursor", await self._asked(attempt, go_on_from))
+        if claimed.limits.get("refresh"):
+            arguments["fresh"] = await self._asked(attempt, fresh_records)
+        await crawler.crawl_async(**arguments)
+
+    async def _asked(self, attempt: Attempt, question: Callable[[Engine, Claim], T]) -> T:
+        """What the database answers, however long it is away."""
+        return await store_away(
+            attempt, lambda: persist(attempt, lambda: question(self.engine, attempt.claim))
+        )
 
 
 def spider_arguments(claimed: Claim, settings: Settings) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Report:
 
     `accepted`, `rejected` and `dropped` count items, `given_up`, `ignored` and `responses`
     requests. `errors` are the first exceptions raised, `reasons` the first of what was given up,
-    ignored or rejected, all in words; `raised` counts all exceptions.
+    ignored or rejected, all in words; `raised` counts all exceptions. `cursor` is how far it read.
     """
 
     reason: str = "finished"
@@ -57,6 +57,7 @@ class Report:
     reasons: dict[str, str] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     log: str | None = None
+    cursor: str | None = None
 
     def judge(self, limits: Mapping[str, Any], stored: int) -> tuple[str, str | None]:
         """The outcome and, where it is not `done`, the reason, under an attempt's *limits*.
@@ -71,7 +72,8 @@ class Report:
             return "failed", f"{first}{more}"
         if self.reason != "finished":
             return "failed", f"the spider closed with {self.reason!r}, not 'finished'"
-        if shortfall is None and self.accepted < least:
+        # Of a source with nothing new, the cursor is the answer.
+        if shortfall is None and self.accepted + (self.cursor is not None) < least:
             shortfall = (
                 f"{self.accepted} results, at least {least} expected;"
                 " the source is empty or its markup changed"
@@ -227,7 +229,7 @@ def _close(
         """UPDATE catlog.instance_attempt SET outcome = :outcome, error = :error,
                finished_at = clock_timestamp(), log = coalesce(:log, log),
                stats = CAST(:stats AS jsonb), accepted = :accepted, rejected = :rejected,
-               dropped = :dropped
+               dropped = :dropped, read_to = :cursor
            WHERE instance_id = :id AND attempt = :attempt""",
         id=instance["id"],
         attempt=instance["attempt"],
@@ -238,6 +240,7 @@ def _close(
         accepted=report.accepted,
         rejected=report.rejected,
         dropped=report.dropped,
+        cursor=report.cursor,
     )
     match outcome:
         case "done":

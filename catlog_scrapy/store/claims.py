@@ -40,6 +40,7 @@ class Claim:
     operation: str
     part: str
     spider: str
+    mode: str
     isolate: bool
     arguments: dict[str, str]
     base_url: str | None
@@ -63,7 +64,7 @@ CLAIM_COLUMNS = """
     i.id AS instance, i.attempt, i.catalog_id, i.operation_id, i.part, i.arguments,
     c.settings, c.project_version,
     p.name AS provider, p.project, p.base_url, s.name AS scheme,
-    o.name AS operation, o.spider, o.isolate, o.timeout AS seconds,
+    o.name AS operation, o.spider, o.mode, o.isolate, o.timeout AS seconds,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'key', k.key,
          'fields', k.fields, 'foreign', k.foreign_type) ORDER BY k.name), '[]')
      FROM catlog.kind k
@@ -201,7 +202,8 @@ def claim(
                             'timeout', o.timeout, 'start_timeout', o.start_timeout,
                             'stall_timeout', o.stall_timeout,
                             'backoff_base', o.backoff_base, 'backoff_cap', o.backoff_cap,
-                            'max_errors', s.max_errors)
+                            'max_errors', s.max_errors, 'overlap', o.overlap,
+                            'refresh', o.refresh)
                     FROM i {CLAIM_TABLES}
                     RETURNING instance_id, limits)
                 SELECT claimed.*, begun.limits FROM claimed
@@ -255,6 +257,7 @@ def _claim(found: Any) -> Claim:
         operation=found["operation"],
         part=found["part"],
         spider=found["spider"],
+        mode=found["mode"],
         isolate=found["isolate"],
         arguments=found["arguments"],
         base_url=found["base_url"],

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, exc
 
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.attempts import beyond
+from catlog_scrapy.store.cursors import move_cursors
 from catlog_scrapy.store.results import purge_losers
 from catlog_scrapy.store.transactions import (
     lock_catalog,
@@ -125,6 +126,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
             "now": now["now"] if now else None,
             "kinds": operation["kinds"],
             "removes": catalog["whole"] and operation["mode"] == "snapshot",
+            "refreshes": operation["refresh"] is not None,
         }
         for name, count in _publish_operation(connection, operation, values).items():
             counts[name] = counts.get(name, 0) + count
@@ -151,7 +153,7 @@ def _operations(connection: Connection, catalog_id: UUID) -> list[Mapping[str, A
     """
     return rows(
         connection,
-        """SELECT o.id, o.name, o.mode, o.tolerate, s.name AS scheme,
+        """SELECT o.id, o.name, o.mode, o.tolerate, o.refresh, s.name AS scheme,
                ARRAY(SELECT k.name FROM catlog.kind k
                      JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
                      JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
@@ -188,7 +190,7 @@ def _publish_operation(
             " loaded; load it whole once."
         )
     counts |= {change["change"]: change["records"] for change in changes}
-    if counts.get("removed"):
+    if values["removes"] and counts.get("removed"):
         _refuse_too_many_removed(connection, operation, values, counts)
     if values["removes"]:
         run(
@@ -197,6 +199,7 @@ def _publish_operation(
             as_of=values["as_of"],
             scope=scope["id"],
         )
+    move_cursors(connection, values["catalog"], operation["id"], scope["id"])
     return counts
 
 
@@ -305,7 +308,8 @@ COUNT_ACCEPTED = """
     WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'"""
 
 # One pass over what arrived and what is known says what changes; the rest follows from it. A record
-# that a newer load has spoken for (its as_of) is left alone. A load that is not a whole snapshot
+# that a newer load has spoken for (its as_of) is left alone. Data that are JSON's null say that the
+# record is gone. A load that is not a whole snapshot
 # has no mark to speak by, so it notes its time on every key that it saw. New records are written in
 # the order of their keys: their index then grows at its end.
 PUBLISH = """
@@ -314,15 +318,23 @@ PUBLISH = """
         SELECT * FROM catlog.record WHERE provider_id = :provider AND kind = ANY(:kinds)),
     verdict AS MATERIALIZED (
         SELECT coalesce(a.kind, k.kind) AS kind, coalesce(a.key, k.key) AS key,
-            coalesce(a.data, k.data) AS data, k.data AS former, k.updated_at AS since,
+            coalesce(nullif(a.data, 'null'), k.data) AS data, k.data AS former,
+            k.updated_at AS since, nullif(a.data, 'null') IS NOT NULL AS was_read,
             CASE WHEN k.key IS NULL THEN 'created'
                  WHEN a.key IS NULL THEN 'removed'
+                 WHEN a.data = 'null' AND k.removed_at IS NULL THEN 'removed'
+                 WHEN a.data = 'null' THEN 'noted'
                  WHEN k.removed_at IS NOT NULL THEN 'revived'
                  WHEN a.data <> k.data THEN 'changed'
                  ELSE 'noted' END AS change
         FROM arrived a FULL JOIN known k ON k.kind = a.kind AND k.key = a.key
-        WHERE k.key IS NULL OR k.as_of <= :as_of AND CASE
+        WHERE CASE
+            WHEN k.key IS NULL THEN a.data IS DISTINCT FROM 'null'
+            WHEN k.as_of > :as_of THEN false
             WHEN a.key IS NULL THEN :removes AND k.removed_at IS NULL
+            WHEN :refreshes AND a.data IS NOT NULL THEN true
+            WHEN a.data = 'null' AND k.removed_at IS NOT NULL
+                THEN NOT :removes AND k.as_of < :as_of
             ELSE k.removed_at IS NOT NULL OR a.data <> k.data
                 OR (NOT :removes AND k.as_of < :as_of) END),
     kept AS (
@@ -333,15 +345,18 @@ PUBLISH = """
     altered AS (
         UPDATE catlog.record r SET data = v.data, as_of = :as_of, scope_id = :scope,
             updated_at = CASE v.change WHEN 'noted' THEN r.updated_at ELSE :now END,
-            removed_at = CASE v.change WHEN 'removed' THEN CAST(:now AS timestamptz) END,
-            catalog_id = CASE v.change WHEN 'noted' THEN r.catalog_id ELSE :catalog END
+            removed_at = CASE v.change WHEN 'removed' THEN CAST(:now AS timestamptz)
+                WHEN 'noted' THEN r.removed_at END,
+            catalog_id = CASE v.change WHEN 'noted' THEN r.catalog_id ELSE :catalog END,
+            read_at = CASE WHEN :refreshes AND v.was_read THEN :as_of ELSE r.read_at END
         FROM verdict v
         WHERE r.provider_id = :provider AND r.kind = v.kind AND r.key = v.key
           AND v.change <> 'created'),
     made AS (
         INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of, created_at,
-            updated_at, catalog_id)
-        SELECT :provider, kind, key, :scope, data, :as_of, :now, :now, :catalog
+            updated_at, read_at, catalog_id)
+        SELECT :provider, kind, key, :scope, data, :as_of, :now, :now,
+            CASE WHEN :refreshes THEN CAST(:as_of AS timestamptz) END, :catalog
         FROM verdict WHERE change = 'created' AND data IS NOT NULL ORDER BY kind, key)
     SELECT change, count(*) AS records, bool_or(data IS NULL) AS unknown
     FROM verdict GROUP BY change"""

@@ -43,6 +43,8 @@ class OperationDefinition:
     backoff_base: float = 10.0
     backoff_cap: float = 600.0
     keep: float | None = None
+    overlap: float | None = None
+    refresh: dict[str, Any] | None = None
 
     def frozen(self) -> dict[str, Any]:
         """What may not change once a catalog uses it."""
@@ -162,7 +164,7 @@ def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefin
         connection,
         """SELECT id, name, spider, executor, arguments, for_each, mode, isolate, tolerate,
                min_results, timeout, start_timeout, stall_timeout, backoff_base, backoff_cap,
-               keep
+               keep, overlap, refresh
            FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme
            ORDER BY name COLLATE "C" """,
         scheme=scheme_id,
@@ -293,24 +295,26 @@ def _write_operation(
 ) -> None:
     values = asdict(operation)
     del values["kinds"]
-    for name in ("arguments", "for_each", "tolerate"):
+    for name in ("arguments", "for_each", "tolerate", "refresh"):
         values[name] = _json(values[name]) if values[name] is not None else None
     found = row(
         connection,
         """INSERT INTO catlog.catalog_scheme_operation (scheme_id, name, spider, executor,
                arguments, for_each, mode, isolate, tolerate, min_results, timeout,
-               start_timeout, stall_timeout, backoff_base, backoff_cap, keep)
+               start_timeout, stall_timeout, backoff_base, backoff_cap, keep, overlap,
+               refresh)
            VALUES (:scheme, :name, :spider, :executor, CAST(:arguments AS jsonb),
                CAST(:for_each AS jsonb), :mode, :isolate, CAST(:tolerate AS jsonb),
                :min_results, :timeout, :start_timeout, :stall_timeout, :backoff_base, :backoff_cap,
-               :keep)
+               :keep, :overlap, CAST(:refresh AS jsonb))
            ON CONFLICT (scheme_id, name) DO UPDATE SET spider = excluded.spider,
                executor = excluded.executor, arguments = excluded.arguments,
                for_each = excluded.for_each, mode = excluded.mode, isolate = excluded.isolate,
                tolerate = excluded.tolerate, min_results = excluded.min_results,
                timeout = excluded.timeout, start_timeout = excluded.start_timeout,
                stall_timeout = excluded.stall_timeout, backoff_base = excluded.backoff_base,
-               backoff_cap = excluded.backoff_cap, keep = excluded.keep
+               backoff_cap = excluded.backoff_cap, keep = excluded.keep,
+               overlap = excluded.overlap, refresh = excluded.refresh
            RETURNING id""",
         scheme=scheme_id,
         **values,
