@@ -2,6 +2,7 @@
 
 import os
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 
 from rich.console import Console
@@ -33,13 +34,14 @@ def run_attempt(engine: Engine, settings: Settings, console: Console, name: Atte
     try:
         alone = Alone(engine, settings, progress, logs=None, replace=lambda: os._exit(UNTOLD))
     except Exception:  # the boundary to the project's modules: they may raise anything
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         return UNPREPARED
     try:
         claimed = replace(begin(engine, name, os.getpid()), isolate=False)
     except UNAVAILABLE as error:
         # Not again: whether it has begun, nobody knows.
-        console.print(f"the database is away: {reason(error)}", markup=False)
+        progress.say(f"the database is away: {reason(error)}")
         return UNTOLD
     alone.claim = claimed
     alone.run()

@@ -1,8 +1,9 @@
 """What a person sees of the work: a live table on a terminal, plain lines elsewhere."""
 
+import contextlib
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -50,7 +51,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line about the work itself."""
-        self.console.print(text, markup=False)
+        self._print(text, markup=False)
 
     def goes_on(self) -> None:
         """Called now and then: a line about each attempt that takes long, if there is no table."""
@@ -60,7 +61,7 @@ class Progress:
         self.told = now
         for attempt, since in list(self.running.items()):
             if now - since >= TELL_EVERY:
-                self.console.print(
+                self._print(
                     f"{attempt.claim.title}: running ({attempt.report.accepted} results,"
                     f" {now - since:.0f} s)",
                     markup=False,
@@ -74,13 +75,18 @@ class Progress:
         counts = f"{report.accepted} results"
         if report.rejected:
             counts += f", {report.rejected} rejected"
-        self.console.print(
+        self._print(
             f"{escape(attempt.claim.title)}: [{colour}]{outcome}[/] ({counts}, {seconds:.1f} s)"
         )
         if outcome not in COLOURS:
-            self.console.print(f"  {attempt.error or ''}", markup=False)
+            self._print(f"  {attempt.error or ''}", markup=False)
             if report.log:
-                self.console.print(f"  log: {report.log}", markup=False, soft_wrap=True)
+                self._print(f"  log: {report.log}", markup=False, soft_wrap=True)
+
+    def _print(self, text: str, **options: Any) -> None:
+        # A disk that is full of logs, say, ends no work.
+        with contextlib.suppress(OSError):
+            self.console.print(text, **options)
 
     def _table(self) -> Table:
         table = Table("running", "results", "rejected", "seconds", box=None)

@@ -36,6 +36,9 @@ GivenAFleet = Callable[..., Fleet]
 _numbers = count(1)
 
 
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk that is small")
+
+
 @pytest.fixture(scope="module")
 def source() -> Iterator[Source]:
     with Source() as source:
@@ -257,12 +260,15 @@ def test_a_database_killed_in_mid_crawl_and_back_after_ten_seconds(
         assert set(fleet.outcomes()) == {"done"}
 
 
+@pytest.mark.parametrize("disk_is_full", [False, pytest.param(True, marks=AS_ROOT)])
 def test_a_database_that_is_away_when_spiders_begin_is_no_failure_of_theirs(
-    given_a_fleet: GivenAFleet,
+    given_a_fleet: GivenAFleet, disk_is_full: bool
 ) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="60")
-    with Proxy(fleet.database_url) as proxy:
+    with Proxy(fleet.database_url) as proxy, ExitStack() as stack:
         node = fleet.node(CATLOG_DATABASE_URL=proxy.url)
+        if disk_is_full:  # of logs: nor can they say what they met
+            fill(stack.enter_context(small_disk(fleet.project.folder / "home-one/logs", 64)))
         [parent] = node.parents()
         parent.suspend()
         fleet.load()
@@ -395,7 +401,7 @@ def test_a_scheduler_killed_between_any_two_statements_makes_one_catalog_a_due_t
     fleet.is_sound(things(["a"], pages=1))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk that is small")
+@AS_ROOT
 def test_a_disk_full_of_logs_loses_nothing_but_logs(given_a_fleet: GivenAFleet) -> None:
     fleet = given_a_fleet()
     with small_disk(fleet.project.folder / "home-one/logs", 64) as logs:
