@@ -20,6 +20,9 @@ Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 # What a spider yields for a record that it took for unchanged.
 UNCHANGED = None
+# And for one that its source says is gone.
+GONE = object()
+JSON_COLUMNS = ("arguments", "for_each", "tolerate", "refresh")
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
@@ -114,8 +117,7 @@ def given_a_scheme(
 def _add_operation(engine: Engine, scheme: UUID, columns: dict[str, Any]) -> None:
     kinds = columns.pop("kinds")
     values = {
-        name: _json(value) if name in ("arguments", "for_each", "tolerate") else value
-        for name, value in columns.items()
+        name: _json(value) if name in JSON_COLUMNS else value for name, value in columns.items()
     }
     operation = one(
         engine,
@@ -226,10 +228,11 @@ def lines(
     ).encode()
 
 
-def deliver(engine: Engine, claimed: Claim, rows: Rows = ()) -> str:
-    """Store *rows* for an attempt and complete it; its outcome."""
+def deliver(engine: Engine, claimed: Claim, rows: Rows = (), cursor: str | None = None) -> str:
+    """Store *rows* for an attempt and complete it, having read up to *cursor*; its outcome."""
     accepted = send(engine, claimed, rows) if rows else 0
-    return attempts.complete(engine, claimed.attempt, Report(accepted=accepted))
+    report = Report(accepted=accepted, cursor=cursor)
+    return attempts.complete(engine, claimed.attempt, report)
 
 
 def load(
@@ -363,6 +366,8 @@ def publish_again(engine: Engine, catalog: Any) -> None:
 
 
 def _data(value: Any) -> str:
+    if value is GONE:
+        return "null"
     return r"\N" if value is UNCHANGED else _json({"value": value})
 
 

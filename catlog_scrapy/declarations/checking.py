@@ -276,7 +276,9 @@ class _ProviderChecker:
             where = (*place, "refresh")
             fields = [name for kind in kinds for name, _ in kind.fields]
             if len(kinds) > 1:
-                self.say(where, f'is for one record type, and "{spider}" yields {len(kinds)}')
+                self.say(
+                    where, f'is for one record type; "{spider}" yields {len(kinds)}: remove it'
+                )
             elif fields and operation.refresh.by not in fields:
                 by = operation.refresh.by
                 self.say((*where, "by"), f'unknown field "{by}"; {nearest(by, fields)}')

@@ -47,9 +47,11 @@ def test_the_readme_works_as_printed(tmp_path: Path) -> None:
     assert "William" in answers
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+@pytest.mark.parametrize(
+    "page", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+)
 def test_a_page_of_the_docs_works_as_printed(page: str, documented: Path) -> None:
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     for language, about, body in FENCE.findall(text):
         if language == "sh":
             shell(documented, body)

@@ -69,6 +69,13 @@ class Foreign(Spider):
     name = "foreign"
 
 
+class Feed(Spider):
+    name = "feed"
+    record = Price
+    cursor = ""
+    fresh: ClassVar[dict[str, Any]] = {}
+
+
 def a_spider(spider: str, record: type[Any]) -> type[Spider]:
     return type(spider.title(), (Spider,), {"name": spider, "record": record})
 
@@ -83,6 +90,7 @@ class Loader:
             Links,
             Both,
             Foreign,
+            Feed,
             a_spider("clash", Clash),
             a_spider("history", History),
             a_spider("version", Version),
@@ -254,6 +262,31 @@ MISTAKES = {
         an_operation('for_each = "prces"'),
         f'a.toml:8: {OPERATION} for_each: no operation of this provider writes "prces";'
         ' did you mean "prices"?',
+    ),
+    # What need not be read again.
+    "an overlap of a snapshot": (
+        an_operation('overlap = "10m"'),
+        f'a.toml:8: {OPERATION} overlap: is for cursors; write mode = "incremental"',
+    ),
+    "an overlap without a cursor": (
+        an_operation('mode = "incremental"', 'overlap = "10m"'),
+        'overlap: is for cursors; give the spider "prices" a `cursor = ""`',
+    ),
+    "a refresh without a field": (
+        an_operation('spider = "feed"', 'refresh = { every = "7d" }'),
+        'refresh: "by" is missing; add it',
+    ),
+    "a refresh by an unknown field": (
+        an_operation('spider = "feed"', 'refresh = { every = "7d", by = "ammount" }'),
+        'refresh.by: unknown field "ammount"; did you mean "amount"?',
+    ),
+    "a refresh of several record types": (
+        an_operation('spider = "both"', 'refresh = { every = "7d", by = "id" }'),
+        'refresh: is for one record type; "both" yields 2: remove it',
+    ),
+    "a refresh that nobody asks for": (
+        an_operation('refresh = { every = "7d", by = "id" }'),
+        'refresh: needs a spider that asks for it; give "prices" a `fresh = {}`',
     ),
     # Kinds.
     "no record type": (

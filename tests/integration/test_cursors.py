@@ -1,0 +1,213 @@
+"""An incremental operation goes on from where its last published load has read to."""
+
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from catlog_scrapy.scheduling.cursor import CursorError
+from catlog_scrapy.store import attempts, publishing
+from catlog_scrapy.store.attempts import Report
+from catlog_scrapy.store.claims import Claim
+from catlog_scrapy.store.cursors import fresh_records, go_on_from
+from tests.factories import (
+    GONE,
+    UNCHANGED,
+    an_operation,
+    assert_consistent,
+    claim_all,
+    claim_of,
+    current,
+    deliver,
+    given_a_catalog,
+    given_a_scheme,
+    history,
+    load,
+    one,
+    publish_again,
+    sql,
+    state_of,
+    the_attempt,
+    the_catalog,
+)
+
+INCREMENTAL = an_operation(mode="incremental", min_results=1)
+
+
+def begun(engine: Engine, **given: object) -> tuple[UUID, Claim, str]:
+    """A catalog of the only operation, claimed, and the cursor that it was given."""
+    catalog = given_a_catalog(engine, **given)  # type: ignore[arg-type]
+    claimed = claim_of(engine, catalog)
+    return catalog, claimed, go_on_from(engine, claimed)
+
+
+def read(engine: Engine, rows: object = (), *, to: str, **given: object) -> str:
+    """Load *rows* and read up to *to*; from where."""
+    catalog, claimed, cursor = begun(engine, **given)
+    assert deliver(engine, claimed, rows, to) == "done"  # type: ignore[arg-type]
+    assert publishing.publish(engine, catalog)
+    assert state_of(engine, catalog) == "loaded"
+    return cursor
+
+
+def test_a_load_goes_on_from_where_the_last_one_has_read_to(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    assert read(engine, {"a": 1, "b": 1}, to="one") == ""
+    assert read(engine, {"b": 2}, to="two") == "one"
+    assert read(engine, to="two") == "two"
+    assert current(engine) == {"a": 1, "b": 2}
+
+
+def test_an_attempt_says_from_where_to_where_it_has_read(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, {"a": 1}, to="one")
+    _, claimed, _ = begun(engine)
+    deliver(engine, claimed, {"a": 2}, "two")
+    attempt = the_attempt(engine, claimed.attempt)
+    assert (attempt["read_from"], attempt["read_to"]) == ("one", "two")
+
+
+def test_nothing_new_is_an_answer_and_nothing_at_all_is_none(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, to="one")
+    _, claimed, _ = begun(engine)
+    assert attempts.complete(engine, claimed.attempt, Report()) == "incomplete"
+
+
+def test_a_failed_load_leaves_the_cursor_where_it_was(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, {"a": 1}, to="one")
+    _, claimed, _ = begun(engine)
+    attempts.complete(engine, claimed.attempt, Report(reason="shutdown", cursor="two"))
+    assert read(engine, {"a": 2}, to="three") == "one"
+
+
+def test_a_cursor_is_published_with_its_data_or_not_at_all(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    catalog, claimed, _ = begun(engine)
+    deliver(engine, claimed, {"a": 1}, "one")
+    assert begun(engine)[2] == ""
+    publishing.publish(engine, catalog)
+    assert begun(engine)[2] == "one"
+    publish_again(engine, catalog)
+    assert begun(engine)[2] == "one"
+
+
+def test_a_catalog_that_cannot_be_published_leaves_the_cursor(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    catalog, claimed, _ = begun(engine)
+    deliver(engine, claimed, {"unheard of": UNCHANGED}, "one")
+    publishing.publish(engine, catalog)
+    assert state_of(engine, catalog) == "failed"
+    assert begun(engine)[2] == ""
+
+
+def test_an_older_load_that_is_published_later_does_not_move_the_cursor_back(
+    engine: Engine,
+) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    older, first, _ = begun(engine)
+    newer, second, _ = begun(engine)
+    deliver(engine, first, {"a": "older", "b": "older"}, "one")
+    deliver(engine, second, {"a": "newer"}, "two")
+    assert publishing.publish(engine, newer)
+    assert publishing.publish(engine, older)
+    assert begun(engine)[2] == "two"
+    assert current(engine) == {"a": "newer", "b": "older"}
+
+
+@pytest.mark.parametrize(
+    "given", [{"origin": "backfill"}, {"arguments": {"id": "a"}}, {"operation": "goods"}], ids=str
+)
+def test_a_backfill_and_a_narrowed_load_neither_use_nor_move_it(
+    engine: Engine, given: dict[str, object]
+) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, {"a": 1}, to="one")
+    assert read(engine, {"a": 2}, to="two", **given) == ""
+    assert begun(engine)[2] == "one"
+
+
+def test_a_new_version_of_a_scheme_reads_everything_again(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, {"a": 1}, to="one")
+    given_a_scheme(engine, INCREMENTAL, version=2)
+    assert read(engine, {"a": 1}, to="two") == ""
+    assert read(engine, to="two") == "two"
+
+
+def test_each_part_has_a_cursor_of_its_own(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL | {"for_each": ["x", "y"]})
+    catalog = given_a_catalog(engine)
+    for claimed in claim_all(engine, catalog):
+        deliver(engine, claimed, {f"{claimed.part} 1": 1}, f"cursor of {claimed.part}")
+    publishing.publish(engine, catalog)
+    claims = claim_all(engine, given_a_catalog(engine))
+    assert [go_on_from(engine, claimed) for claimed in claims] == ["cursor of x", "cursor of y"]
+
+
+def test_an_overlap_reads_what_may_have_come_late(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL | {"overlap": 90.0})
+    read(engine, {"a": 1}, to="2026-03-29T01:00:30+01:00")
+    assert begun(engine)[2] == "2026-03-29T00:59:00+01:00"
+
+
+def test_an_overlap_that_is_declared_later_needs_an_instant(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, {"a": 1}, to="page 7")
+    sql(engine, "UPDATE catlog.catalog_scheme_operation SET overlap = 60")
+    with pytest.raises(CursorError, match="'page 7' is no ISO 8601 instant"):
+        begun(engine)
+
+
+def test_what_the_source_says_is_gone_is_removed(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, {"a": 1, "b": 1, "c": 1}, to="one")
+    catalog, claimed, _ = begun(engine)
+    # Of most of them, and of one that never was; one comes back at once.
+    rows = [("a", GONE), ("b", GONE), ("never", GONE), ("c", GONE), ("c", 2)]
+    deliver(engine, claimed, rows, "two")
+    publishing.publish(engine, catalog)
+    published = the_catalog(engine, catalog)["published"]
+    assert (published["removed"], published["changed"], published["seen"]) == (2, 1, 5)
+    assert current(engine) == {"c": 2}
+    assert read(engine, [("a", 3), ("b", GONE)], to="three") == "two"
+    assert current(engine) == {"a": 3, "c": 2}
+    states = history(engine)
+    assert_consistent(states)
+    assert [state["change"] for state in states if state["key"] == "b"] == ["removed"]
+
+
+def test_an_older_load_neither_removes_nor_revives(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    older, first, _ = begun(engine)
+    read(engine, {"a": 1, "b": 1}, to="one")
+    read(engine, [("b", GONE)], to="two")
+    deliver(engine, first, [("a", GONE), ("b", "old")])
+    publishing.publish(engine, older)
+    assert current(engine) == {"a": 1}
+
+
+def test_what_was_read_lately_is_fresh(engine: Engine) -> None:
+    refresh = {"every": 3600.0, "by": "value"}
+    given_a_scheme(engine, an_operation(refresh=refresh))
+    claimed = claim_of(engine, given_a_catalog(engine))
+    assert fresh_records(engine, claimed) == {}
+    load(engine, {"a": "link of a", "b": "link of b", "c": "link of c"})
+    fresh = {"link of a": ["a"], "link of b": ["b"], "link of c": ["c"]}
+    assert fresh_records(engine, claimed) == fresh
+    sql(engine, "UPDATE catlog.record SET read_at = read_at - interval '2 h' WHERE key <> 'c'")
+    assert fresh_records(engine, claimed) == {"link of c": ["c"]}
+    # Read again, with the same data; seen only; and gone.
+    load(engine, {"a": "link of a", "b": UNCHANGED})
+    assert fresh_records(engine, claimed) == {"link of a": ["a"]}
+    assert current(engine) == {"a": "link of a", "b": "link of b"}
+    assert one(engine, "SELECT count(*) FROM catlog.record_version") == 1
+
+
+def test_without_a_refresh_nothing_is_written_for_what_did_not_change(engine: Engine) -> None:
+    given_a_scheme(engine)
+    load(engine, {"a": 1})
+    was = one(engine, "SELECT xmin::text FROM catlog.record")
+    load(engine, {"a": 1})
+    assert one(engine, "SELECT xmin::text FROM catlog.record") == was

@@ -1,0 +1,31 @@
+"""How far an operation has read, as text."""
+
+import pytest
+
+from catlog_scrapy.scheduling.cursor import CursorError, check_cursor, start
+
+
+@pytest.mark.parametrize(
+    ("value", "overlap", "begins"),
+    [
+        ("page 7", None, "page 7"),
+        ("2026-01-31T00:00:30Z", 60, "2026-01-30T23:59:30Z"),
+        ("2026-01-31T00:00:30+03:00", 60, "2026-01-30T23:59:30+03:00"),
+        ("2026-01-31T00:00:30.250+00:00", 0.5, "2026-01-31T00:00:29.750000+00:00"),
+    ],
+)
+def test_where_a_load_goes_on(value: str, overlap: float | None, begins: str) -> None:
+    assert start(value, overlap) == begins
+
+
+@pytest.mark.parametrize("value", ["", "a\nb", "\0", "x" * 1001, 7, None])
+def test_what_is_no_cursor(value: object) -> None:
+    with pytest.raises(CursorError, match="is no cursor"):
+        check_cursor(value, None)
+
+
+@pytest.mark.parametrize("value", ["page 7", "2026-01-31T00:00:30", "12:00"])
+def test_an_overlap_needs_instants(value: str) -> None:
+    assert check_cursor(value, None) == value
+    with pytest.raises(CursorError, match="no ISO 8601 instant"):
+        check_cursor(value, 60)
