@@ -4,16 +4,21 @@ import os
 import socket
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from scrapy.crawler import Crawler
-from scrapy.settings import BaseSettings
+from scrapy.downloadermiddlewares import robotstxt
+from scrapy.downloadermiddlewares.retry import RetryMiddleware
+from scrapy.settings import BaseSettings, default_settings
 from scrapy.utils.conf import closest_scrapy_cfg
 from scrapy.utils.misc import load_object
 
 from catlog_scrapy.attempt import attempt_of
+from catlog_scrapy.downloader import Downloader
 from catlog_scrapy.extensions.loading import LoadingExtension
 from catlog_scrapy.middlewares.pressure import StartPressureMiddleware
+from catlog_scrapy.middlewares.retry_after import RetryAfterMiddleware
+from catlog_scrapy.middlewares.robots import RobotsTxtMiddleware
 from catlog_scrapy.pipelines.check import CheckPipeline
 from catlog_scrapy.pipelines.store import StorePipeline
 
@@ -31,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "CATLOG_LEASE": 60.0,  # seconds a silent worker keeps its instances
     "CATLOG_POLL": 1.0,  # seconds between looks at an empty queue
     "CATLOG_GRACE": 10.0,  # seconds that crawls may go on after the first signal
+    "CATLOG_RETRY_AFTER": 60.0,  # seconds that a crawl waits for a source that asks for it
     "CATLOG_LOG_KEEP": 30 * 86400.0,  # seconds that an attempt's log is kept
     "CATLOG_LOG_SIZE": 2**30,  # bytes that the logs of all attempts may have together
     "CATLOG_REPLACED": False,  # this process goes on for one in which a crawl hung
@@ -83,9 +89,26 @@ class CatlogAddon:
         middlewares = settings.get_component_priority_dict_with_base("SPIDER_MIDDLEWARES")
         first = min((order for order in middlewares.values() if order is not None), default=0)
         settings["SPIDER_MIDDLEWARES"].set(StartPressureMiddleware, first - 1, "addon")
+        self._polite(settings)
         settings["EXTENSIONS"].set(LoadingExtension, 0, "addon")
         # An attempt starts from nothing: a request left by another one is no part of it.
         settings.set("JOBDIR", None, "cmdline")
+
+    @staticmethod
+    def _polite(settings: BaseSettings) -> None:
+        """Middlewares that keep to what sources ask for, beside or instead of Scrapy's own."""
+        with_base = settings.get_component_priority_dict_with_base("DOWNLOADER_MIDDLEWARES")
+        orders = {load_object(cast(Any, path)): order for path, order in with_base.items()}
+        middlewares = settings["DOWNLOADER_MIDDLEWARES"]
+        # Nearer to the source than what repeats requests.
+        retry = max(order or 0 for cls, order in orders.items() if issubclass(cls, RetryMiddleware))
+        middlewares.set(RetryAfterMiddleware, retry + 1, "addon")
+        stock = robotstxt.RobotsTxtMiddleware
+        if (order := orders.get(stock)) is not None:
+            middlewares.set(stock, None, "addon")
+            middlewares.set(RobotsTxtMiddleware, order, "addon")
+        if settings["DOWNLOADER"] == default_settings.DOWNLOADER:
+            settings.set("DOWNLOADER", Downloader, "addon")
 
 
 def project_package(settings: BaseSettings, root: Path) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 from scrapy import signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import NotConfigured
+from scrapy.exceptions import IgnoreRequest, NotConfigured
 from twisted.python.failure import Failure
 
 from catlog_scrapy.attempt import Attempt, attempt_of
@@ -65,8 +65,14 @@ class LoadingExtension:
 
     def _close_spider(self) -> None:
         logger.warning("the crawl has to stop: %s", self.attempt.stop_reason)
+        # What still waits for its turn is not asked for: with a delay that could take minutes.
+        engine: Any = self.crawler.engine
+        for slot in engine.downloader.slots.values():
+            while slot.queue:
+                _, waiting = slot.queue.popleft()
+                waiting.errback(IgnoreRequest(self.attempt.stop_reason))
         reason = f"catlog_{self.attempt.stop_answer}"
-        task = asyncio.ensure_future(self.crawler.engine.close_spider_async(reason=reason))
+        task = asyncio.ensure_future(engine.close_spider_async(reason=reason))
         # Closing twice, or a spider that has closed meanwhile, is no error.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.downloads.give_up()

@@ -42,7 +42,8 @@ class Report:
 
     `accepted`, `rejected` and `dropped` count items, `given_up`, `ignored` and `responses`
     requests. `errors` are the first exceptions raised, `reasons` the first of what was given up,
-    ignored or rejected, all in words; `raised` counts all exceptions. `cursor` is how far it read.
+    ignored or rejected, all in words; `raised` counts all exceptions. `cursor` is how far it read,
+    `retry_after` how many seconds the source wants to be left alone.
     """
 
     reason: str = "finished"
@@ -58,6 +59,7 @@ class Report:
     stats: dict[str, Any] = field(default_factory=dict)
     log: str | None = None
     cursor: str | None = None
+    retry_after: float = 0.0
 
     def judge(self, limits: Mapping[str, Any], stored: int) -> tuple[str, str | None]:
         """The outcome and, where it is not `done`, the reason, under an attempt's *limits*.
@@ -264,11 +266,12 @@ def _close(
             _move(connection, instance, "failed", lost=MOST_LOST)
             stop_catalog(connection, catalog, "failed", f"lost {MOST_LOST} times in a row: {error}")
         case _:
-            _count_failure(connection, held, error or outcome)
+            _count_failure(connection, held, error or outcome, report.retry_after)
     return outcome
 
 
-def _count_failure(connection: Connection, held: Held, error: str) -> None:
+def _count_failure(connection: Connection, held: Held, error: str, least: float) -> None:
+    """Let the instance wait, *least* seconds at least, or its catalog fail."""
     catalog, instance = held
     limits = instance["limits"]
     errors = catalog["errors"] + 1
@@ -284,7 +287,7 @@ def _count_failure(connection: Connection, held: Held, error: str) -> None:
         stop_catalog(connection, catalog, "failed", f"{errors} attempts failed; the last: {error}")
         return
     backoff = Backoff(limits["backoff_base"], limits["backoff_cap"])
-    wait = backoff.delay(failures, random.random())
+    wait = max(least, backoff.delay(failures, random.random()))
     _move(connection, instance, "new", failures=failures, lost=0, wait=wait)
 
 
