@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.commands.sql import shown
 from catlog_scrapy.declarations import apply
-from catlog_scrapy.demo.hallmark import DEMO_YEARS
+from catlog_scrapy.demo.ornaments import DEMO_YEARS
 from catlog_scrapy.demo.server import DEFAULT_PORT, SOURCES, DemoServer
 from catlog_scrapy.demo.source import YEARS
 from catlog_scrapy.exceptions import NotPossible

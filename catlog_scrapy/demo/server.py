@@ -17,11 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from catlog_scrapy.demo import fuel, hallmark
+from catlog_scrapy.demo import fuel, hallmark, hooked, ornament_shop
 from catlog_scrapy.demo.source import TEXT, YEARS, Answer, Request, World
 
 DEFAULT_PORT = 8765
-SOURCES = {source.name: source for source in (fuel.SOURCE, hallmark.SOURCE)}
+SOURCES = {
+    source.name: source
+    for source in (fuel.SOURCE, hallmark.SOURCE, hooked.SOURCE, ornament_shop.SOURCE)
+}
 ROBOTS = Answer(b"User-agent: *\nAllow: /\n", TEXT)
 
 
