@@ -173,5 +173,5 @@ class Command(CatlogCommand):
 def _holds_all_years(engine: Engine) -> bool:
     """Whether a full demo ran before: a smaller shop would look like one that lost its years."""
     with engine.connect() as connection:
-        count = connection.scalar(text("select count(*) from year_links"))
+        count = connection.scalar(text("select count(distinct year) from year_links"))
     return (count or 0) > len(DEMO_YEARS)
