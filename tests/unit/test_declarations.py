@@ -562,6 +562,8 @@ class Crawled(Paged, CrawlSpider):
     name = "crawled"
     allowed_domains: ClassVar = ["acme.example"]
     rules = ()
+    selector: ClassVar[str] = "a"
+    counted: "ClassVar[int]"
     shop = "acme"
     _hidden = 1
 
@@ -576,7 +578,14 @@ class Crawled(Paged, CrawlSpider):
     def made(cls) -> None: ...
 
 
+class Further(Crawled):
+    name = "further"
+    selector = "b"
+    counted = 2
+
+
 def test_a_spider_names_its_arguments() -> None:
+    assert spider_arguments(Further) == spider_arguments(Crawled)
     assert spider_arguments(Crawled) == {"base_url", "page", "shop", "city"}
     assert spider_arguments(Links) == {"base_url", "year", "page_size"}
     assert spider_arguments(Foreign) == {"base_url"}
