@@ -22,7 +22,7 @@ Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
 UNCHANGED = None
 # And for one that its source says is gone.
 GONE = object()
-JSON_COLUMNS = ("arguments", "for_each", "tolerate", "refresh")
+JSON_COLUMNS = ("arguments", "for_each", "alone", "tolerate", "refresh")
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.commands.sql import shown
 from catlog_scrapy.declarations import apply
-from catlog_scrapy.demo.hallmark import DEMO_YEARS
+from catlog_scrapy.demo.ornaments import DEMO_YEARS
 from catlog_scrapy.demo.server import DEFAULT_PORT, SOURCES, DemoServer
 from catlog_scrapy.demo.source import YEARS
 from catlog_scrapy.exceptions import NotPossible
@@ -173,5 +173,5 @@ class Command(CatlogCommand):
 def _holds_all_years(engine: Engine) -> bool:
     """Whether a full demo ran before: a smaller shop would look like one that lost its years."""
     with engine.connect() as connection:
-        count = connection.scalar(text("select count(*) from year_links"))
+        count = connection.scalar(text("select count(distinct year) from year_links"))
     return (count or 0) > len(DEMO_YEARS)

@@ -8,7 +8,7 @@ from scrapy import Spider
 from scrapy.spiderloader import SpiderLoaderProtocol
 
 from catlog_scrapy.declarations.kinds import check_kinds, kind_of
-from catlog_scrapy.declarations.model import OperationTable, SchemeTable
+from catlog_scrapy.declarations.model import OperationTable, SchemeTable, shown
 from catlog_scrapy.declarations.reading import Declared
 from catlog_scrapy.declarations.source import Place, nearest
 from catlog_scrapy.declarations.spiders import spider_arguments
@@ -190,6 +190,7 @@ class _ProviderChecker:
             self.writers.setdefault(kind.name, here)
             self.kinds[kind.name] = kind
         self._arguments((*place, "arguments"), operation.arguments, spidercls)
+        self._arguments((*place, "alone"), operation.alone, spidercls)
         self._reading(place, operation, kinds, spidercls)
         return OperationDefinition(
             name=operation.name,
@@ -197,6 +198,7 @@ class _ProviderChecker:
             executor=operation.executor,
             arguments=operation.arguments,
             for_each=operation.for_each,
+            alone=operation.alone,
             mode=operation.mode,
             kinds=tuple(sorted(kinds, key=lambda kind: kind.name)),
             isolate=operation.isolate,
@@ -288,7 +290,7 @@ class _ProviderChecker:
                 )
 
     def _arguments(
-        self, place: Place, arguments: Mapping[str, str], spidercls: type[Spider] | None
+        self, place: Place, arguments: Iterable[str], spidercls: type[Spider] | None
     ) -> None:
         if spidercls is None:
             return
@@ -312,6 +314,8 @@ class _ProviderChecker:
         fields = {INSTANT: INSTANT}
         if operation.for_each:
             fields["part"] = "text"
+        elif operation.alone:
+            self.say((*place, "alone"), "needs for_each; add it, or remove alone")
         if isinstance(operation.for_each, str):
             kind = self.kinds.get(operation.for_each)
             if kind is None:
@@ -323,6 +327,13 @@ class _ProviderChecker:
                 return
             # The part and the due time win over fields so named, as they do at run time.
             fields = {**dict(kind.fields), **fields}
+        for name in operation.alone:
+            if name in fields:
+                self.say(
+                    (*place, "alone"),
+                    f'names "{name}", by which a load chooses parts; name an argument that is no'
+                    f" field of {shown(operation.for_each)}",
+                )
         self._filled((*place, "arguments"), operation.arguments, fields)
 
     def _filled(

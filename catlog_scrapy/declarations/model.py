@@ -67,6 +67,13 @@ def _for_each(value: Any) -> str | list[str]:
     return list(words)
 
 
+def _once_each(words: list[str]) -> list[str]:
+    """Sorted: their order means nothing, so it is no change."""
+    if len(set(words)) < len(words):
+        raise ValueError("has a word twice; remove one of them")
+    return sorted(words)
+
+
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -146,6 +153,7 @@ class OperationTable(Table):
     executor: Literal["scrapy", "external"] = "scrapy"
     arguments: dict[str, str] = {}
     for_each: Words = None
+    alone: Annotated[list[str], AfterValidator(_once_each)] = []
     mode: Literal["snapshot", "incremental"] = "snapshot"
     isolate: bool = False
     tolerate: TolerateTable = TolerateTable()

@@ -1,6 +1,7 @@
 """What the project's spiders say of themselves: arguments and record types."""
 
 import inspect
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +36,8 @@ RESERVED = {
     "sitemap_urls",
     "start_urls",
 }
+# Such an annotation as an object or, with postponed evaluation, as text.
+CLASS_VAR = re.compile(r"(typing\.)?ClassVar\b")
 
 
 def project_name(settings: BaseSettings) -> str:
@@ -72,9 +75,10 @@ def _place(error: Exception) -> str:
 def spider_arguments(spidercls: type[Spider]) -> set[str]:
     """The arguments that a spider knows: parameters of its constructors, and public attributes.
 
+    What is annotated as ClassVar belongs to the class and is none.
     `base_url` is always one: a provider that has it hands it to every spider.
     """
-    known = {"base_url"}
+    known, fixed = {"base_url"}, set(RESERVED)
     # Mixins stand before Spider as well.
     for cls in spidercls.__mro__[: spidercls.__mro__.index(Spider)]:
         if cls.__module__.startswith("scrapy."):
@@ -87,7 +91,9 @@ def spider_arguments(spidercls: type[Spider]) -> set[str]:
                 if name != "self"
                 and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             }
-        attributes = {**inspect.get_annotations(cls), **vars(cls)}
+        annotations = inspect.get_annotations(cls)
+        fixed |= {name for name, said in annotations.items() if CLASS_VAR.match(str(said))}
+        attributes = {**annotations, **vars(cls)}
         known |= {
             name
             for name, value in attributes.items()
@@ -95,7 +101,7 @@ def spider_arguments(spidercls: type[Spider]) -> set[str]:
             and not isinstance(value, (property, classmethod, staticmethod))
             and not callable(vars(cls).get(name))
         }
-    return known - RESERVED
+    return known - fixed
 
 
 def operation_record_types(

@@ -1,79 +1,68 @@
 """An ornament shop: a page of 48 year links, and for each year its products, 48 a page.
 
 Known of the original: the years 1973 to 2020, 10270 products in all, 21, 19, 30 and 49 of them in
-the first four years, the names and prices of FEATURED, that years are paginated. Invented: the
-markup, all other products and counts, every change. The products of a year are an endless series,
-of which the shop shows a window, the newest first; each change lowers or restores some prices, and
-in DEMO_YEARS moves the window on by one.
+the first four years, the names and prices of the four that are `featured`, that years are
+paginated. Invented: all other products and counts, every change, the search, and the markup: a
+page's products are a table of data in a script variable, from which a browser would draw them.
 """
 
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator
-from decimal import Decimal
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from html import escape
-from typing import NamedTuple
 
+import orjson
+
+from catlog_scrapy.demo.ornaments import Goods, Product, Theme, full_year, page_number, slug
 from catlog_scrapy.demo.source import YEARS, Answer, Request, Source, World
 
 ROOT = "/hallmark"
-# What a short demonstration reads: the years whose size is known, and the one of FEATURED.
-DEMO_YEARS = (1973, 1974, 1975, 1976, 2014)
 PAGE_SIZE = 48
 # Products carry the shop's public address: with the local one, their key would hold a port.
 PUBLIC = "https://hallmark-ornaments.example"
+COLUMNS = ("number", "title", "maker", "price", "stock", "year", "url", "image")
 
-FEATURED = {
-    2014: (
-        ("Felt Snowflake And Mittens Ornaments Set", "15.95"),
-        ("Father Christmas African American", "38.95"),
-        ("Feliz Navidad", "14.95"),
-        ("Father Christmas #11", "28.95"),
-    )
-}
-# Name, first year, brand. Some have a number in the series of their years.
 THEMES = (
-    ("Betsey Clark", 1973, "Hallmark"),
-    ("Santa's Workshop", 1973, "Hallmark Keepsake"),
-    ("Manger Scene", 1973, "Hallmark"),
-    ("Elves & Toys", 1973, "Hallmark"),
-    ("Christmas Is Love", 1973, "Hallmark"),
-    ("Little Drummer Boy", 1973, "Hallmark Keepsake"),
-    ("Joyeux Noël", 1974, "Hallmark"),
-    ("Norman Rockwell", 1974, "Hallmark"),
-    ("Raggedy Ann & Andy", 1975, "Hallmark"),
-    ("Baby's First Christmas", 1976, "Hallmark Keepsake"),
-    ("Crèche", 1976, "Hallmark"),
-    ("Nostalgia Locomotive", 1976, "Hallmark Keepsake"),
-    ("Snoopy & Woodstock", 1977, "Peanuts"),
-    ("Grandmother's House", 1977, "Hallmark"),
-    ("Carrousel Series", 1978, "Hallmark Keepsake"),
-    ("Here Comes Santa", 1979, "Hallmark Keepsake"),
-    ('The "Bellringer" Bear', 1979, "Hallmark Keepsake"),
-    ("Frosty Friends", 1980, "Hallmark Keepsake"),
-    ("Rooftop Deliveries", 1980, "Hallmark"),
-    ("Tin Locomotive", 1982, "Hallmark Keepsake"),
-    ("Nostalgic Houses & Shops", 1984, "Hallmark Keepsake"),
-    ("Twelve Days of Christmas", 1984, "Hallmark"),
-    ("Mr. & Mrs. Claus", 1986, "Hallmark Keepsake"),
-    ("Reindeer Champs", 1986, "Hallmark"),
-    ("Collector's Plate", 1987, "Hallmark"),
-    ("Mary's Angels", 1988, "Hallmark Keepsake"),
-    ("Piñata Party", 1989, "Hallmark"),
-    ("Merry Olde Santa", 1990, "Hallmark Keepsake"),
-    ("Classic American Cars", 1991, "Hallmark Keepsake"),
-    ("Starship Enterprise", 1991, "Star Trek"),
-    ("Holiday Barbie", 1993, "Barbie"),
-    ("The Lion King: Simba & Nala", 1994, "Disney"),
-    ("Dolls of the World – Señorita", 1996, "Barbie"),
-    ("Millennium Falcon", 1996, "Star Wars"),
-    ("Snowflake Café", 2000, "Hallmark Keepsake"),
-    ("Hogwarts Castle", 2000, "Harry Potter"),
-    ("Noah's Ark", 2005, "Hallmark"),
-    ("Bébé's First Noël", 2008, "Hallmark Keepsake"),
-    ("L'il Polar Express", 2010, "Hallmark"),
-    ("Elsa & Anna", 2013, "Disney"),
+    Theme("Betsey Clark", 1973, "Hallmark"),
+    Theme("Santa's Workshop", 1973, "Hallmark Keepsake"),
+    Theme("Manger Scene", 1973, "Hallmark"),
+    Theme("Elves & Toys", 1973, "Hallmark"),
+    Theme("Christmas Is Love", 1973, "Hallmark"),
+    Theme("Little Drummer Boy", 1973, "Hallmark Keepsake"),
+    Theme("Joyeux Noël", 1974, "Hallmark"),
+    Theme("Norman Rockwell", 1974, "Hallmark"),
+    Theme("Raggedy Ann & Andy", 1975, "Hallmark"),
+    Theme("Baby's First Christmas", 1976, "Hallmark Keepsake"),
+    Theme("Crèche", 1976, "Hallmark"),
+    Theme("Nostalgia Locomotive", 1976, "Hallmark Keepsake"),
+    Theme("Snoopy & Woodstock", 1977, "Peanuts"),
+    Theme("Grandmother's House", 1977, "Hallmark"),
+    Theme("Carrousel Series", 1978, "Hallmark Keepsake"),
+    Theme("Here Comes Santa", 1979, "Hallmark Keepsake"),
+    Theme('The "Bellringer" Bear', 1979, "Hallmark Keepsake"),
+    Theme("Frosty Friends", 1980, "Hallmark Keepsake"),
+    Theme("Rooftop Deliveries", 1980, "Hallmark"),
+    Theme("Tin Locomotive", 1982, "Hallmark Keepsake"),
+    Theme("Nostalgic Houses & Shops", 1984, "Hallmark Keepsake"),
+    Theme("Twelve Days of Christmas", 1984, "Hallmark"),
+    Theme("Mr. & Mrs. Claus", 1986, "Hallmark Keepsake"),
+    Theme("Reindeer Champs", 1986, "Hallmark"),
+    Theme("Collector's Plate", 1987, "Hallmark"),
+    Theme("Mary's Angels", 1988, "Hallmark Keepsake"),
+    Theme("Piñata Party", 1989, "Hallmark"),
+    Theme("Merry Olde Santa", 1990, "Hallmark Keepsake"),
+    Theme("Classic American Cars", 1991, "Hallmark Keepsake"),
+    Theme("Starship Enterprise", 1991, "Star Trek"),
+    Theme("Holiday Barbie", 1993, "Barbie"),
+    Theme("The Lion King: Simba & Nala", 1994, "Disney"),
+    Theme("Dolls of the World – Señorita", 1996, "Barbie"),
+    Theme("Millennium Falcon", 1996, "Star Wars"),
+    Theme("Snowflake Café", 2000, "Hallmark Keepsake"),
+    Theme("Hogwarts Castle", 2000, "Harry Potter"),
+    Theme("Noah's Ark", 2005, "Hallmark"),
+    Theme("Bébé's First Noël", 2008, "Hallmark Keepsake"),
+    Theme("L'il Polar Express", 2010, "Hallmark"),
+    Theme("Elsa & Anna", 2013, "Disney"),
 )
 VARIANTS = (
     *("", "Blown Glass", "Miniature", "Porcelain", "Magic Light & Sound", "Limited Edition"),
@@ -84,74 +73,44 @@ PRICES = (
     *("4.95", "7.95", "9.95", "12.95", "14.95", "15.95", "17.95", "19.95", "24.95", "28.95"),
     "38.95",
 )
-RARE_PRICES = ("1234.50", "1095.00")
-SALE = Decimal("2.00")
 
 
-class Product(NamedTuple):
-    """What the shop shows of a product. No price: no longer to be had, nor ever again."""
+class HallmarkGoods(Goods):
+    """10270 products over all YEARS."""
 
-    sku: str
-    name: str
-    brand: str
-    price: Decimal | None
-    in_stock: bool
-    link: str
+    themes = THEMES
+    variants = VARIANTS
+    prices = PRICES
+    featured = {
+        2014: (
+            ("Felt Snowflake And Mittens Ornaments Set", "15.95"),
+            ("Father Christmas African American", "38.95"),
+            ("Feliz Navidad", "14.95"),
+            ("Father Christmas #11", "28.95"),
+        )
+    }
+
+    def size(self, year: int) -> int:
+        known = {1973: 21, 1974: 19, 1975: 30, 1976: 49}
+        return known.get(year) or 58 + 8 * (year - 1977) + (year < 2008)
+
+    def sku(self, year: int, index: int, price: str) -> str:
+        return f"{price.replace('.', '')}QX{year % 100:02}{index + 1:03}"
+
+    def place(self, sku: str) -> tuple[int, int] | None:
+        found = re.fullmatch(r"\d+QX(\d\d)(\d\d\d)", sku)
+        return (full_year(found[1]), int(found[2]) - 1) if found else None
+
+    def path(self, year: int, name: str, sku: str) -> str:
+        return f"ornaments/{year}/{slug(name)}-{sku.lower()}"
 
 
-def size(year: int) -> int:
-    """How many products the shop has of *year*: 10270 over all YEARS."""
-    known = {1973: 21, 1974: 19, 1975: 30, 1976: 49}
-    return known.get(year) or 58 + 8 * (year - 1977) + (year < 2008)
-
-
-def products(year: int, step: int = 0) -> Iterator[Product]:
-    """The products of *year* after *step* changes, in the order of the pages."""
-    return (_product(year, index, step) for index in _window(year, step))
-
-
-def _window(year: int, step: int) -> range:
-    """The indexes of the products shown, the newest first."""
-    oldest = step if year in DEMO_YEARS else 0
-    return range(oldest, oldest + size(year))[::-1]
+GOODS = HallmarkGoods()
 
 
 def pages(year: int) -> int:
     """How many pages *year* has."""
-    return -(-size(year) // PAGE_SIZE)
-
-
-def _product(year: int, index: int, step: int) -> Product:
-    themes = [theme for theme in THEMES if theme[1] <= year]
-    theme, first_year, brand = themes[index % len(themes)]
-    variant = VARIANTS[index // len(themes) % len(VARIANTS)]
-    name = f"{theme} {variant or f'#{year - first_year + 1}'}"
-    price = PRICES[(index * 7 + year) % len(PRICES)]
-    if index % 97 == 13:
-        price = RARE_PRICES[year % len(RARE_PRICES)]
-    in_stock = (index * 7 + year) % 12 != 0
-
-    featured = FEATURED.get(year, ())
-    place = index - size(year) + len(featured)
-    if 0 <= place < len(featured):
-        (name, price), brand, in_stock = featured[place], "Hallmark Keepsake", True
-
-    sku = f"{price.replace('.', '')}QX{year % 100:02}{index + 1:03}"
-    # Each change touches every eighth product; the smallest year has 19.
-    on_sale = (step + index % 8) // 8 % 2 == 1
-    return Product(
-        sku=sku,
-        name=f"{year} {name}",
-        brand=brand,
-        price=Decimal(price) - SALE * on_sale if in_stock or index % 2 else None,
-        in_stock=in_stock,
-        link=f"{PUBLIC}/ornaments/{year}/{_slug(name)}-{sku.lower()}",
-    )
-
-
-def _slug(name: str) -> str:
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")
+    return -(-GOODS.size(year) // PAGE_SIZE)
 
 
 def index_page(years: Iterable[int] = YEARS) -> bytes:
@@ -171,32 +130,56 @@ def index_page(years: Iterable[int] = YEARS) -> bytes:
 def year_page(year: int, page: int, step: int) -> bytes:
     """Page *page*, from 1 to `pages(year)`, of the products of *year* after *step* changes."""
     first = (page - 1) * PAGE_SIZE
-    shown = _window(year, step)[first : first + PAGE_SIZE]
-    cards = "\n".join(_card(_product(year, index, step)) for index in shown)
-    return _page(
+    shown = GOODS.window(year, step)[first : first + PAGE_SIZE]
+    return _listing(
         f"{year} Hallmark Ornaments",
         f'<li class="breadcrumb-item">{year}</li>',
-        f"<h1>{year} Hallmark Ornaments</h1>\n"
-        f'<p class="result-count">{first + 1}–{first + len(shown)} of {size(year)} ornaments</p>\n'
-        f'<ul class="product-grid">\n{cards}\n</ul>\n{_pagination(year, page)}',
+        [GOODS.product(year, index, step) for index in shown],
+        count=f"{first + 1}–{first + len(shown)} of {GOODS.size(year)}",
+        pagination=_pagination(year, page),
     )
 
 
-def _card(product: Product) -> str:
-    stock = "In stock" if product.in_stock else "Sold out"
+def _found_page(title: str, products: Sequence[Product]) -> bytes:
+    """The page of a product, or of a search: one product or none."""
+    if not products:
+        return _page(title, "", f"<h1>{escape(title)}</h1>\n<p>No ornaments found.</p>")
+    return _listing(title, "", products, count="1–1 of 1", pagination="")
+
+
+def _listing(
+    title: str, breadcrumb: str, products: Sequence[Product], *, count: str, pagination: str
+) -> bytes:
+    return _page(
+        title,
+        breadcrumb,
+        f'<h1>{escape(title)}</h1>\n<p class="result-count">{count} ornaments</p>\n'
+        f'<div class="product-grid" data-source="products"></div>\n'
+        f"<script>\nvar products = {_table(products)};\n</script>\n{pagination}",
+    )
+
+
+def _table(products: Sequence[Product]) -> str:
+    """The products as a script has them: a row each, in the order of the columns."""
+    rows = ",\n".join(orjson.dumps(_row(product)).decode() for product in products)
+    columns = orjson.dumps(COLUMNS).decode()
+    return f'{{"columns":{columns},"rows":[\n{rows}\n]}}'.replace("</", "<\\/")
+
+
+def _row(product: Product) -> list[str | int]:
     price = "—" if product.price is None else f"${product.price:,.2f}"
     if product.sku.endswith("7"):
-        price = price.replace("$", "$&nbsp;")
-    return f"""\
-<li class="product-card" data-sku="{product.sku}">
-  <a class="product-link" href="{product.link}">
-    <img class="product-image" src="/hallmark/media/{product.sku}.jpg" alt="" loading="lazy">
-    <h2 class="product-name">{escape(product.name)}</h2>
-  </a>
-  <p class="product-brand">{escape(product.brand)}</p>
-  <p class="product-price">{price}</p>
-  <p class="product-stock">{stock}</p>
-</li>"""
+        price = price.replace("$", "$\N{NO-BREAK SPACE}")
+    return [
+        product.sku,
+        product.name,
+        product.brand,
+        price,
+        "In stock" if product.in_stock else "Sold out",
+        product.year,
+        f"{PUBLIC}/{product.path}",
+        f"{ROOT}/media/{product.sku}.jpg",
+    ]
 
 
 def _pagination(year: int, page: int) -> str:
@@ -217,7 +200,7 @@ def _page(title: str, breadcrumb: str, main: str) -> bytes:
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<title>{title} | Hallmark Ornaments</title>
+<title>{escape(title)} | Hallmark Ornaments</title>
 <link rel="stylesheet" href="{ROOT}/media/shop.css">
 </head>
 <body>
@@ -242,14 +225,20 @@ def _page(title: str, breadcrumb: str, main: str) -> bytes:
 
 
 def answer(request: Request, world: World) -> Answer | None:
-    """The page of year links, and `year/YEAR?page=N`."""
+    """The page of year links, `year/YEAR?page=N`, `ornaments/...` and `search?q=NUMBER`."""
     match request.parts:
         case [""]:
             return Answer(index_page(world.years))
         case ["year", text] if text.isdecimal() and int(text) in world.years:
-            number = request.query.get("page", "1")
-            if number.isdecimal() and 1 <= int(number) <= pages(int(text)):
-                return Answer(year_page(int(text), int(number), world.step))
+            number = page_number(request, pages(int(text)))
+            return Answer(year_page(int(text), number, world.step)) if number else None
+        case ["ornaments", _, name]:
+            found = GOODS.find(name.rpartition("-")[2].upper(), world)
+            if found and found.path == request.path:
+                return Answer(_found_page(found.name, [found]))
+        case ["search"]:
+            found = GOODS.find(request.query.get("q", ""), world)
+            return Answer(_found_page("Search", [found] if found else []))
     return None
 
 

@@ -17,11 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from catlog_scrapy.demo import fuel, hallmark
+from catlog_scrapy.demo import fuel, hallmark, hooked, ornament_shop
 from catlog_scrapy.demo.source import TEXT, YEARS, Answer, Request, World
 
 DEFAULT_PORT = 8765
-SOURCES = {source.name: source for source in (fuel.SOURCE, hallmark.SOURCE)}
+SOURCES = {
+    source.name: source
+    for source in (fuel.SOURCE, hallmark.SOURCE, hooked.SOURCE, ornament_shop.SOURCE)
+}
 ROBOTS = Answer(b"User-agent: *\nAllow: /\n", TEXT)
 
 
@@ -237,9 +240,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Serve the demonstration sources locally.")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     parser.add_argument("--fuel-delay", type=float, default=4.0, metavar="SECONDS")
+    parser.add_argument("--step", type=int, default=0, metavar="CHANGES", help="made already")
     options = parser.parse_args(arguments)
     try:
         with DemoServer(options.port, fuel_delay=options.fuel_delay) as server:
+            server.world.step = options.step
             sys.stdout.writelines(f"{server.url}/{name}\n" for name in SOURCES)
             sys.stdout.flush()
             threading.Event().wait()

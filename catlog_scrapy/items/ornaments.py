@@ -11,7 +11,7 @@ class YearLink(Record, key=("vendor", "year"), view="year_links"):
 
     vendor: str
     year: int
-    url: str
+    link: str
 
 
 class Product(Record, key=("vendor", "sku", "name", "link"), view="products"):
@@ -21,6 +21,7 @@ class Product(Record, key=("vendor", "sku", "name", "link"), view="products"):
     sku: str
     name: str
     price: Decimal | None
+    currency: Literal["USD", "EUR"]
     brand: str
     availability: Literal["available", "unavailable"]
     release_year: int

@@ -42,7 +42,11 @@ def insert_instances(connection: Connection, catalog: Mapping[str, Any]) -> None
             "part": part,
             "arguments": orjson.dumps(
                 {
-                    **_fill(operation["arguments"], {**fields, "part": part, "due_at": due_at}),
+                    **_fill(
+                        operation["arguments"],
+                        {**fields, "due_at": due_at},
+                        leave_out=_is_alone(catalog, operation),
+                    ),
                     **catalog["arguments"],
                     **given,
                 }
@@ -55,12 +59,22 @@ def insert_instances(connection: Connection, catalog: Mapping[str, Any]) -> None
     _insert(connection, instances)
 
 
-def _fill(templates: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
+def _is_alone(catalog: Mapping[str, Any], operation: Mapping[str, Any]) -> bool:
+    """Whether the catalog's arguments say all that the operation needs, so that it has no parts."""
+    return not set(operation["alone"]).isdisjoint(catalog["arguments"])
+
+
+def _fill(
+    templates: Mapping[str, str], values: Mapping[str, Any], *, leave_out: bool = False
+) -> dict[str, str]:
+    """*templates* filled in; with *leave_out*, without those that name more than *values* has."""
     filled = {}
     for name, template in templates.items():
         try:
             filled[name] = str(template).format_map(values)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
+            if leave_out and isinstance(error, KeyError):
+                continue
             raise CannotLoad(
                 f"the argument {name} = {template!r} cannot be filled in:"
                 f" {type(error).__name__} {error}"
@@ -105,12 +119,13 @@ def _local_due_at(connection: Connection, catalog: Mapping[str, Any]) -> dt.date
 def _parts(
     connection: Connection, catalog: Mapping[str, Any], operation: Mapping[str, Any]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The parts of an operation with their fields; an argument that names a field narrows them.
+    """The parts of an operation with their fields, which include the part itself as `part`.
 
-    Raises CannotLoad where there are none.
+    An argument that names a field narrows them; one that is `alone` stands for them all. Raises
+    CannotLoad where there are none.
     """
     for_each = operation["for_each"]
-    if for_each is None:
+    if for_each is None or _is_alone(catalog, operation):
         return [("", {})]
     if isinstance(for_each, str):
         found = rows(
@@ -121,15 +136,14 @@ def _parts(
             provider=catalog["provider_id"],
             kind=for_each,
         )
-        parts = [(record["key"], dict(record["data"])) for record in found]
+        parts = [(one["key"], {**one["data"], "part": one["key"]}) for one in found]
     else:
-        parts = [(word, {}) for word in for_each]
+        parts = [(word, {"part": word}) for word in for_each]
     asked = [
         (part, fields)
         for part, fields in parts
         if all(
-            str({**fields, "part": part}.get(name, value)) == value
-            for name, value in catalog["arguments"].items()
+            str(fields.get(name, value)) == value for name, value in catalog["arguments"].items()
         )
     ]
     if not asked and parts:

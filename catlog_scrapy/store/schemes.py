@@ -32,6 +32,7 @@ class OperationDefinition:
     executor: str = "scrapy"
     arguments: dict[str, str] = field(default_factory=dict)
     for_each: str | list[str] | None = None
+    alone: list[str] = field(default_factory=list)
     mode: str = "snapshot"
     kinds: tuple[KindDefinition, ...] = ()
     isolate: bool = False
@@ -53,6 +54,7 @@ class OperationDefinition:
             "executor": self.executor,
             "arguments": self.arguments,
             "for_each": self.for_each,
+            "alone": self.alone,
             "mode": self.mode,
             "record types": tuple(sorted(self.kinds, key=lambda kind: kind.name)),
         }
@@ -162,9 +164,9 @@ def _schemes(connection: Connection, provider_id: UUID) -> tuple[SchemeDefinitio
 def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefinition, ...]:
     found = rows(
         connection,
-        """SELECT id, name, spider, executor, arguments, for_each, mode, isolate, tolerate,
-               min_results, timeout, start_timeout, stall_timeout, backoff_base, backoff_cap,
-               keep, overlap, refresh
+        """SELECT id, name, spider, executor, arguments, for_each, alone, mode, isolate,
+               tolerate, min_results, timeout, start_timeout, stall_timeout, backoff_base,
+               backoff_cap, keep, overlap, refresh
            FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme
            ORDER BY name COLLATE "C" """,
         scheme=scheme_id,
@@ -295,21 +297,22 @@ def _write_operation(
 ) -> None:
     values = asdict(operation)
     del values["kinds"]
-    for name in ("arguments", "for_each", "tolerate", "refresh"):
+    for name in ("arguments", "for_each", "alone", "tolerate", "refresh"):
         values[name] = _json(values[name]) if values[name] is not None else None
     found = row(
         connection,
         """INSERT INTO catlog.catalog_scheme_operation (scheme_id, name, spider, executor,
-               arguments, for_each, mode, isolate, tolerate, min_results, timeout,
+               arguments, for_each, alone, mode, isolate, tolerate, min_results, timeout,
                start_timeout, stall_timeout, backoff_base, backoff_cap, keep, overlap,
                refresh)
            VALUES (:scheme, :name, :spider, :executor, CAST(:arguments AS jsonb),
-               CAST(:for_each AS jsonb), :mode, :isolate, CAST(:tolerate AS jsonb),
-               :min_results, :timeout, :start_timeout, :stall_timeout, :backoff_base, :backoff_cap,
-               :keep, :overlap, CAST(:refresh AS jsonb))
+               CAST(:for_each AS jsonb), CAST(:alone AS jsonb), :mode, :isolate,
+               CAST(:tolerate AS jsonb), :min_results, :timeout, :start_timeout, :stall_timeout,
+               :backoff_base, :backoff_cap, :keep, :overlap, CAST(:refresh AS jsonb))
            ON CONFLICT (scheme_id, name) DO UPDATE SET spider = excluded.spider,
                executor = excluded.executor, arguments = excluded.arguments,
-               for_each = excluded.for_each, mode = excluded.mode, isolate = excluded.isolate,
+               for_each = excluded.for_each, alone = excluded.alone, mode = excluded.mode,
+               isolate = excluded.isolate,
                tolerate = excluded.tolerate, min_results = excluded.min_results,
                timeout = excluded.timeout, start_timeout = excluded.start_timeout,
                stall_timeout = excluded.stall_timeout, backoff_base = excluded.backoff_base,

@@ -246,6 +246,7 @@ FROZEN = {
     "its arguments": OPERATION + 'arguments = { year = "1" }',
     "its mode": OPERATION + 'mode = "incremental"',
     "its for_each": OPERATION + 'for_each = ["a"]',
+    "its alone": OPERATION + 'for_each = ["a"]\nalone = ["year"]',
     "its spider": OPERATION + 'spider = "more_goods"',
     "its executor": OPERATION + 'executor = "external"\nkind = "goods"\nkey = "id"',
     "its set of operations": 'operations = ["goods", "links"]',

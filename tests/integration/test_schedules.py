@@ -222,6 +222,39 @@ def test_an_operation_runs_for_each_word_and_narrows_to_one(engine: Engine) -> N
     assert one_part["part"] == "south"
 
 
+def test_an_argument_that_stands_alone_needs_no_part(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("links"), name="links")
+    arguments = {
+        "at": "{part}",
+        "year": "{value}",
+        "both": "{due_at:%d}{value}",
+        "on": "{due_at:%Y-%m-%d}",
+        "fixed": "yes",
+    }
+    operation = an_operation(for_each="links", arguments=arguments, alone=["sku", "url"])
+    given_a_scheme(engine, operation)
+    asked = {"url": "http://a.example", "year": "1973"}
+    catalog = given_a_catalog(engine, arguments=asked)
+    assert not the_catalog(engine, catalog)["whole"]
+    [instance] = instances_of(engine, catalog)
+    today = the_catalog(engine, catalog)["created_at"].astimezone(dt.UTC)
+    assert instance["part"] == ""
+    assert instance["arguments"] == {**asked, "on": f"{today:%Y-%m-%d}", "fixed": "yes"}
+
+    # Without such an argument it runs for each link, and there are none.
+    assert state_of(engine, given_a_catalog(engine, arguments={"year": "1973"})) == "failed"
+    load(engine, {"a": 1973, "b": 1974}, scheme="links")
+    assert len(instances_of(engine, given_a_catalog(engine))) == 2
+    assert len(instances_of(engine, given_a_catalog(engine, arguments={"sku": "1"}))) == 1
+
+
+def test_what_stands_alone_is_shown_before_it_runs(engine: Engine) -> None:
+    operation = an_operation(for_each=["north"], arguments={"in": "{part}"}, alone=["url"])
+    given_a_scheme(engine, operation)
+    [instance] = catalogs.plan(engine, "acme", "goods", None, {"url": "http://a.example"})
+    assert (instance["part"], instance["arguments"]) == ("", {"url": "http://a.example"})
+
+
 # What waits for something
 
 

@@ -205,6 +205,27 @@ MISTAKES = {
     ),
     "no words": (an_operation("for_each = []"), "for_each: is []; write a kind's name, or"),
     "a word twice": (an_operation('for_each = ["a", "a"]'), "for_each: has a word twice"),
+    "alone without parts": (
+        an_operation('alone = ["year"]'),
+        f"a.toml:8: {OPERATION} alone: needs for_each; add it, or remove alone",
+    ),
+    "alone twice": (an_operation('alone = ["year", "year"]'), "alone: has a word twice; remove"),
+    "alone as one word": (an_operation('alone = "year"'), 'alone: is "year"; write a list such'),
+    "an unknown argument alone": (
+        an_operation('for_each = ["a"]', 'alone = ["yaer"]'),
+        f'a.toml:9: {OPERATION} alone.yaer: unknown argument "yaer" of the spider "prices"; did',
+    ),
+    "alone what chooses parts": (
+        a_scheme(
+            'operations = ["links"]',
+            "[[scheme.operation]]",
+            'name = "prices"',
+            'for_each = "links"',
+            'alone = ["year"]',
+        ),
+        'alone: names "year", by which a load chooses parts; name an argument that is no field of'
+        ' "links"',
+    ),
     "catch_up": (a_schedule('cron = "* * * * *"', 'catch_up = "all"'), "write 'latest' or 'none'"),
     "a schedule without cron": (
         a_schedule(),
@@ -477,6 +498,7 @@ def test_a_good_file_says_it_all(tmp_path: Path) -> None:
         spider = "prices"
         for_each = "links"
         arguments = { year = "{year:04d}-{due_at:%m}-{extra[0]}-{part}", base_url = "{id}" }
+        alone = ["page_size", "base_url"]
         mode = "incremental"
         isolate = true
         tolerate = { rejected = 0.01, given_up = 3 }
@@ -517,6 +539,7 @@ def test_a_good_file_says_it_all(tmp_path: Path) -> None:
     assert (prices.version, prices.max_errors, prices.after) == (4, 9, "links")
     of_each, outside = prices.operations
     assert (of_each.spider, of_each.for_each, of_each.mode) == ("prices", "links", "incremental")
+    assert of_each.alone == ["base_url", "page_size"]
     assert of_each.tolerate == {"rejected": 0.01, "given_up": 3}
     assert type(of_each.tolerate["given_up"]) is int
     assert (of_each.timeout, of_each.keep) == (90.0, 90 * 86400.0)
@@ -539,6 +562,8 @@ class Crawled(Paged, CrawlSpider):
     name = "crawled"
     allowed_domains: ClassVar = ["acme.example"]
     rules = ()
+    selector: ClassVar[str] = "a"
+    counted: "ClassVar[int]"
     shop = "acme"
     _hidden = 1
 
@@ -553,7 +578,14 @@ class Crawled(Paged, CrawlSpider):
     def made(cls) -> None: ...
 
 
+class Further(Crawled):
+    name = "further"
+    selector = "b"
+    counted = 2
+
+
 def test_a_spider_names_its_arguments() -> None:
+    assert spider_arguments(Further) == spider_arguments(Crawled)
     assert spider_arguments(Crawled) == {"base_url", "page", "shop", "city"}
     assert spider_arguments(Links) == {"base_url", "year", "page_size"}
     assert spider_arguments(Foreign) == {"base_url"}

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import json
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -16,12 +15,9 @@ import catlog_scrapy.spiders
 from catlog_scrapy.items.record import record_types
 from catlog_scrapy.spiders.fuel_prices import FuelPrices
 from catlog_scrapy.spiders.fuel_stations import FuelStations
-from catlog_scrapy.spiders.hallmark_products import HallmarkProducts, plain_price
-from catlog_scrapy.spiders.hallmark_year_links import HallmarkYearLinks
 
 PAGES = Path(__file__).parent.parent / "pages"
 FUEL = "https://fuel.example"
-SHOP = "https://shop.example/hallmark"
 
 
 def page(spider: Spider, file: str, url: str) -> TextResponse:
@@ -149,103 +145,6 @@ def test_a_station_with_a_defect_takes_no_other_along() -> None:
         {"id": 1, **nothing},
         {"id": None, "coordinate_x": 1, **nothing},
     ]
-
-
-def test_hallmark_year_links() -> None:
-    spider = HallmarkYearLinks(base_url=SHOP)
-    assert first_requests(spider) == [f"{SHOP}/"]
-    response = page(spider, "index.html", f"{SHOP}/")
-    items = list(spider.parse(response))
-    assert items == [
-        {
-            "vendor": "hallmark_ornaments_com",
-            "year": str(year),
-            "url": f"https://shop.example/hallmark/year/{year}",
-        }
-        for year in range(1973, 2021)
-    ]
-    assert validated(spider, items) == [{**item, "year": int(item["year"])} for item in items]
-
-    with pytest.raises(ValueError, match=f"{SHOP}/ has no year links: the markup has changed"):
-        list(spider.parse(changed(response, "year-link", "by-year")))
-
-
-# 1973: one page. 2014: the first of eight.
-@pytest.mark.parametrize(("year", "following"), [("1973", []), ("2014", ["?page=2"])])
-def test_hallmark_products(year: str, following: list[str]) -> None:
-    url = f"{SHOP}/year/{year}"
-    spider = HallmarkProducts(base_url=SHOP, year=year, url=url)
-    assert first_requests(spider) == [url]
-    results = list(spider.parse(page(spider, f"{year}.html", url)))
-    items = [one for one in results if isinstance(one, dict)]
-    requests = [one for one in results if isinstance(one, Request)]
-    golden = json.loads((PAGES / spider.name / f"{year}.items.json").read_text(encoding="utf-8"))
-    assert items == golden
-    assert [request.url for request in requests] == [url + query for query in following]
-    assert validated(spider, items) == [{**item, "release_year": int(year)} for item in items]
-
-
-def test_a_year_is_found_without_its_url() -> None:
-    spider = HallmarkProducts(base_url=SHOP, year="1999")
-    assert first_requests(spider) == [f"{SHOP}/year/1999"]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("product-grid", "tiles", "has no product grid: the markup has changed"),
-        ("product-card", "tile", "has no product grid: the markup has changed"),
-        ('rel="next"', 'class="forward"', "ends at product 48 of 354, with no link"),
-    ],
-)
-def test_changed_shop_pages_fail_the_load(old: str, new: str, message: str) -> None:
-    spider = HallmarkProducts(base_url=SHOP, year="2014")
-    response = page(spider, "2014.html", f"{SHOP}/year/2014")
-    with pytest.raises(ValueError, match=message):
-        list(spider.parse(changed(response, old, new)))
-
-
-def test_a_last_page_that_does_not_say_so_fails_the_load() -> None:
-    spider = HallmarkProducts(base_url=SHOP, year="1973")
-    response = page(spider, "1973.html", f"{SHOP}/year/1973")
-    with pytest.raises(ValueError, match="with no link to the next page"):
-        list(spider.parse(changed(response, "result-count", "count")))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "field"),
-    [
-        ("product-name", "title", "name"),
-        ("product-price", "amount", "price"),
-        ("$", "CHF ", "price"),
-        ("product-brand", "maker", "brand"),
-        ("product-stock", "stock", "availability"),
-        ("In stock", "Available soon", "availability"),
-        ("product-link", "link", "link"),
-        ("data-sku", "data-id", "sku"),
-    ],
-)
-def test_a_changed_product_does_not_validate(old: str, new: str, field: str) -> None:
-    spider = HallmarkProducts(base_url=SHOP, year="1973")
-    response = changed(page(spider, "1973.html", f"{SHOP}/year/1973"), old, new)
-    with pytest.raises(ValueError, match=rf"\b{field}\n"):
-        validated(spider, list(spider.parse(response)))
-
-
-@pytest.mark.parametrize(
-    ("text", "price"),
-    [
-        ("$28.95", "28.95"),
-        ("$\N{NO-BREAK SPACE}15.95", "15.95"),
-        ("$1,234.50", "1234.50"),
-        (" $ 4.95 ", "4.95"),
-        ("—", None),
-        ("", ""),
-        ("ask us", "ask us"),
-    ],
-)
-def test_plain_price(text: str, price: str | None) -> None:
-    assert plain_price(text) == price
 
 
 @pytest.mark.parametrize(

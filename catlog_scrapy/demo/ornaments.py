@@ -1,0 +1,134 @@
+"""What the ornament shops have in common: their goods, and how these change.
+
+The products of a year are an endless series, of which a shop shows a window, the newest first. Each
+change lowers or restores some prices, and in DEMO_YEARS moves the window on by one. Shops of fewer
+years (`World.years`) have the same products in these.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from functools import cached_property
+from typing import NamedTuple
+
+from catlog_scrapy.demo.source import YEARS, Request, World
+
+# What a short demonstration reads: the years whose size is known, and one with named products.
+DEMO_YEARS = (1973, 1974, 1975, 1976, 2014)
+SALE = Decimal("2.00")
+
+
+class Theme(NamedTuple):
+    """What many products show. Some have a number in the series of their years."""
+
+    name: str
+    since: int
+    brand: str
+
+
+class Product(NamedTuple):
+    """What a shop shows of a product. No price: no longer to be had, nor ever again."""
+
+    year: int
+    sku: str
+    name: str
+    brand: str
+    price: Decimal | None
+    in_stock: bool
+    path: str
+
+
+class Goods:
+    """The products of a shop. A subclass says which, and how many of each year."""
+
+    themes: Sequence[Theme]
+    variants: Sequence[str]
+    prices: Sequence[str]
+    rare_prices: Sequence[str] = ("1234.50", "1095.00")
+    # Of a year, the names and prices of its newest products at the beginning.
+    featured: Mapping[int, Sequence[tuple[str, str]]] = {}
+
+    def size(self, year: int) -> int:
+        """How many products the shop has of *year*."""
+        raise NotImplementedError
+
+    def sku(self, year: int, index: int, price: str) -> str:
+        """The number of a product; `find` needs to find year and index in it."""
+        raise NotImplementedError
+
+    def path(self, year: int, name: str, sku: str) -> str:
+        """Where in the shop a product is shown."""
+        raise NotImplementedError
+
+    def place(self, sku: str) -> tuple[int, int] | None:
+        """Year and index of a product, as its number has them; None of what is no number."""
+        raise NotImplementedError
+
+    def products(self, year: int, step: int = 0) -> Iterator[Product]:
+        """The products of *year* after *step* changes, in the order of the pages."""
+        return (self.product(year, index, step) for index in self.window(year, step))
+
+    def window(self, year: int, step: int) -> range:
+        """The indexes of the products shown, the newest first."""
+        oldest = step if year in DEMO_YEARS else 0
+        return range(oldest, oldest + self.size(year))[::-1]
+
+    def find(self, sku: str, world: World) -> Product | None:
+        """The product of that number, if the shop shows it in this world."""
+        year, index = self.place(sku) or (0, 0)
+        if year not in world.years or index not in self.window(year, world.step):
+            return None
+        found = self.product(year, index, world.step)
+        return found if found.sku == sku else None
+
+    def product(self, year: int, index: int, step: int) -> Product:
+        """A product of the series of *year* after *step* changes."""
+        themes = self._themes[year]
+        theme = themes[index % len(themes)]
+        variant = self.variants[index // len(themes) % len(self.variants)]
+        name, brand = f"{theme.name} {variant or f'#{year - theme.since + 1}'}", theme.brand
+        price = self.prices[(index * 7 + year) % len(self.prices)]
+        if index % 97 == 13:
+            price = self.rare_prices[year % len(self.rare_prices)]
+        in_stock = (index * 7 + year) % 12 != 0
+
+        featured = self.featured.get(year, ())
+        place = index - self.size(year) + len(featured)
+        if 0 <= place < len(featured):
+            (name, price), brand, in_stock = featured[place], "Hallmark Keepsake", True
+
+        sku = self.sku(year, index, price)
+        # Each change touches every eighth product; the smallest year has twelve.
+        on_sale = (step + index % 8) // 8 % 2 == 1
+        return Product(
+            year=year,
+            sku=sku,
+            name=f"{year} {name}",
+            brand=brand,
+            price=Decimal(price) - SALE * on_sale if in_stock or index % 2 else None,
+            in_stock=in_stock,
+            path=self.path(year, name, sku),
+        )
+
+    @cached_property
+    def _themes(self) -> dict[int, list[Theme]]:
+        """The themes that each year has."""
+        return {year: [one for one in self.themes if one.since <= year] for year in YEARS}
+
+
+def page_number(request: Request, pages: int) -> int | None:
+    """The page, from 1 to *pages*, that a request asks for; None where there is no such page."""
+    text = request.query.get("page", "1")
+    return int(text) if text.isdecimal() and 1 <= int(text) <= pages else None
+
+
+def slug(name: str) -> str:
+    """*name* as it stands in addresses."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")
+
+
+def full_year(digits: str) -> int:
+    """The year of YEARS that ends in these two *digits*."""
+    return YEARS.start // 100 * 100 + int(digits) + 100 * (int(digits) < YEARS.start % 100)
