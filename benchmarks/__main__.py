@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks import (
+    bulk,
     claims,
     drain,
     idle,
@@ -15,6 +16,7 @@ from benchmarks import (
     memory,
     merge,
     nodes,
+    pages,
     republish,
     start,
     store,
@@ -35,6 +37,8 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Result]] = {
     "start": start.run,
     "nodes": nodes.run,
     "idle": idle.run,
+    "pages": pages.run,
+    "bulk": bulk.run,
 }
 
 

@@ -140,12 +140,15 @@ def scrapy(server: Server, engine: Engine, *words: str) -> None:
         raise RuntimeError(f"scrapy {' '.join(words)} failed:\n{done.stdout[-4000:]}")
 
 
-def crawl(server: Server, engine: Engine, spider: str, items: int) -> Crawled:
-    """`scrapy crawl` *spider*, which yields *items*; both sides of a comparison log alike."""
+def crawl(server: Server, engine: Engine, spider: str, items: int, *words: str) -> Crawled:
+    """`scrapy crawl` *spider*, which yields *items*; both sides of a comparison log alike.
+
+    *words* are further ones of the command line.
+    """
     seen = server.folder / "stopwatch.json"
     settings = {"STOPWATCH": seen, "ITEMS": items, "LOG_LEVEL": "INFO"}
     options = [word for name, value in settings.items() for word in ("-s", f"{name}={value}")]
-    scrapy(server, engine, "crawl", spider, *options)
+    scrapy(server, engine, "crawl", spider, *options, *words)
     return Crawled(**json.loads(seen.read_text()))
 
 

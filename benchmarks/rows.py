@@ -29,6 +29,7 @@ def product(number: int) -> dict[str, Any]:
         "sku": f"{year}QX{number:07d}",
         "name": f"{year} {thing} #{number % 40 + 1}",
         "price": f"{number % 90 + 5}.95",
+        "currency": "USD",
         "brand": BRANDS[number % len(BRANDS)],
         "availability": "available" if number % 4 else "unavailable",
         "release_year": year,

@@ -84,7 +84,8 @@ def insert(provider: str, kind: str, count: int) -> str:
             SELECT now() - make_interval(secs => n / 1000.0) AS at, jsonb_build_object(
                 'vendor', vendor, 'sku', year || 'QX' || lpad(n::text, 7, '0'),
                 'name', year || ' Father Christmas #' || n % 40 + 1,
-                'price', (n % 90 + 5) || '.95', 'brand', 'Hallmark',
+                'price', (n % 90 + 5) || '.95', 'currency', 'USD',
+                'brand', 'Hallmark',
                 'availability', CASE WHEN n % 4 = 0 THEN 'unavailable' ELSE 'available' END,
                 'release_year', year,
                 'link', 'https://' || vendor || '.example/products/' || year || '-' || n || '.html'

@@ -10,6 +10,7 @@ from scrapy.http import Response
 from benchmarks.rows import pages, product, products
 from catlog_scrapy.items import Batch
 from catlog_scrapy.items.ornaments import Product
+from catlog_scrapy.spiders.hooked_products import HookedProducts
 
 # A response without a network.
 NOTHING = "data:text/plain,nothing"
@@ -82,6 +83,22 @@ class FromStart(Shop):
     async def start(self) -> AsyncIterator[Any]:
         for one in products(self.items):
             yield one
+
+
+class ShopPages(HookedProducts):
+    """Reads the first years of an ornament shop, ITEMS of them, with a page for each product."""
+
+    name = "shop_pages"
+
+    async def start(self) -> AsyncIterator[Any]:
+        for year in range(1973, 1973 + self.settings.getint("ITEMS")):
+            yield Request(f"{self.base_url}/{self.year_path.format(year)}")
+
+
+class UnwatchedPages(ShopPages):
+    """The same, but no operation."""
+
+    name = "unwatched_pages"
 
 
 class Single(Shop):
