@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
 
 from catlog_scrapy.exceptions import ConfigurationError
 
@@ -102,20 +101,22 @@ def _spelled(value: str) -> re.Pattern[str]:
 
 def _spellings(letter: str) -> str:
     encoded = letter.encode(errors="surrogateescape")
-    plain = {
+    forms = {
         letter,
         json.dumps(letter)[1:-1],
         repr(letter)[1:-1],
         repr(encoded)[2:-1],
         html.escape(letter),
-        quote(letter, errors="surrogateescape"),
     }
     if letter == " ":
-        plain.add("+")
-    # Quoted twice where a URL is a part of another one.
+        forms.add("+")
+    if letter in "'\"/":
+        forms.add(f"\\{letter}")
+    # What is quoted may be a part of something that is quoted again.
     quoted = "".join(f"%(?:25)*(?i:{byte:02x})" for byte in encoded)
-    longest_first = sorted(plain, key=len, reverse=True)
-    return f"(?:{'|'.join([*map(re.escape, longest_first), quoted])})"
+    longest_first = sorted(forms, key=len, reverse=True)
+    escaped = (re.escape(form).replace(r"\\", r"\\+") for form in longest_first)
+    return f"(?:{'|'.join([quoted, *escaped])})"
 
 
 class _Redacted:
