@@ -7,13 +7,15 @@ from sqlalchemy import Engine, text
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store import attempts, catalogs
-from catlog_scrapy.store.publishing import PUBLISH_LOCK
+from catlog_scrapy.store.cursors import go_on_from
+from catlog_scrapy.store.publishing import PUBLISH_LOCK, publish
 from catlog_scrapy.store.resetting import Reset, reset
 from catlog_scrapy.store.results import store_rejected
 from tests.factories import (
     an_operation,
     claim_of,
     current,
+    deliver,
     given_a_catalog,
     given_a_scheme,
     given_a_waiting_catalog,
@@ -99,6 +101,17 @@ def test_records_and_marks_of_former_versions_go_too(engine: Engine) -> None:
     # The former operation has nothing any more.
     assert reset(engine, "acme", "goods", "old", dry_run=False).records == 0
     assert current(engine) == {"a": 2}
+
+
+def test_an_incremental_operation_reads_everything_again(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(mode="incremental"))
+    catalog = given_a_catalog(engine)
+    deliver(engine, claim_of(engine, catalog), {"a": 1}, "as far as here")
+    assert publish(engine, catalog)
+    assert rows_of(engine, "cursor") == 1
+    reset(engine, "acme", "goods", dry_run=False)
+    assert rows_of(engine, "cursor") == 0
+    assert go_on_from(engine, claim_of(engine, given_a_catalog(engine))) == ""
 
 
 def test_history_stays_and_cannot_be_retried(engine: Engine) -> None:

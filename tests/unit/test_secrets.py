@@ -16,6 +16,7 @@ from catlog_scrapy import secrets
 from catlog_scrapy.addon import CatlogAddon
 from catlog_scrapy.exceptions import ConfigurationError
 from catlog_scrapy.secrets import held_secret, redact, secrets_of
+from catlog_scrapy.store.transactions import clean
 
 KEY = "p/ä ss+w\"o&r'd\\ж🔑%"
 
@@ -84,6 +85,10 @@ class Said(BaseModel):
 def test_every_spelling_is_masked(known: dict[str, str], spelled: str) -> None:
     assert redact(f"GET /x?key={spelled}&more=1") == "GET /x?key=***&more=1"
     assert held_secret(known, f"before {spelled} after") == "api_key"
+
+
+def test_what_the_store_writes_in_words_is_masked(known: dict[str, str]) -> None:
+    assert clean(f"HTTP 401 for http://x/?key={quote(KEY)}") == "HTTP 401 for http://x/?key=***"
 
 
 def test_what_is_no_secret_is_left_alone(known: dict[str, str]) -> None:
