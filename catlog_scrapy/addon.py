@@ -21,6 +21,7 @@ from catlog_scrapy.middlewares.retry_after import RetryAfterMiddleware
 from catlog_scrapy.middlewares.robots import RobotsTxtMiddleware
 from catlog_scrapy.pipelines.check import CheckPipeline
 from catlog_scrapy.pipelines.store import StorePipeline
+from catlog_scrapy.secrets import PREFIX as SECRET
 
 # Above the project's settings (20) and a spider's (30), below the command line's (40).
 ENVIRONMENT_PRIORITY = 35
@@ -60,12 +61,15 @@ class CatlogAddon:
 
     @classmethod
     def update_pre_crawler_settings(cls, settings: BaseSettings) -> None:
-        """Fill in the defaults, and what the environment says about any CATLOG_ setting."""
+        """Fill in the defaults, and what the environment says about any CATLOG_ setting.
+
+        Secrets are none: settings are copied, logged and shown.
+        """
         for name, value in DEFAULTS.items():
             if name not in settings:
                 settings.set(name, value, priority="default")
         for name, value in os.environ.items():
-            if name.startswith("CATLOG_"):
+            if name.startswith("CATLOG_") and not name.startswith(SECRET):
                 settings.set(name, value, priority=ENVIRONMENT_PRIORITY)
         root = Path(closest_scrapy_cfg() or "scrapy.cfg").absolute().parent
         home = root / (settings["CATLOG_HOME"] or ".catlog")

@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from weakref import WeakKeyDictionary
 
@@ -13,6 +13,7 @@ from scrapy.crawler import Crawler
 from sqlalchemy import Engine
 
 from catlog_scrapy.items.record import Record
+from catlog_scrapy.secrets import redact
 from catlog_scrapy.store.attempts import Report, fail, release
 from catlog_scrapy.store.claims import Claim
 
@@ -66,7 +67,8 @@ class Attempt:
 
     `stop_answer` is why it has to stop (`cancel`, `lost`, `timed_out` or `release`), None while it
     may go on, `stop_reason` the same in words; `stopped_at` is when it was told so. `outcome` is
-    how it ended, once the store has said so. All moments are of `time.monotonic()`.
+    how it ended, once the store has said so. `secrets` are those that its spider was given, by
+    name. All moments are of `time.monotonic()`.
 
     `received` counts responses, for `progress` alone. `storing` counts what is on its way to the
     database; both change in the event loop only.
@@ -76,6 +78,7 @@ class Attempt:
         self.engine = engine
         self.claim = claim
         self.records = {record.kind: record for record in records}
+        self.secrets: Mapping[str, str] = {}
         self.report = Report()
         self.gate = Gate()
         self.outcome: str | None = None
@@ -100,12 +103,13 @@ class Attempt:
         self._noted.append(error)
         self.report.raised += 1
         if len(self.report.errors) < MOST_ERRORS:
-            self.report.errors.append(f"{where}: {type(error).__name__}: {error}"[:2000])
+            said = redact(f"{where}: {type(error).__name__}: {error}")
+            self.report.errors.append(said[:2000])
 
     def given_up(self, what: str, reason: str) -> None:
         """Note a request that came to nothing; *what* is `given_up` or `ignored`."""
         setattr(self.report, what, getattr(self.report, what) + 1)
-        self.report.reasons.setdefault(what, reason)
+        self.report.reasons.setdefault(what, redact(reason))
 
     def on_stop(self, close: Callable[[], None]) -> None:
         """Have *close* called, in the event loop of this call, when the crawl has to stop."""

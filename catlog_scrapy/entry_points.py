@@ -22,6 +22,7 @@ SUMMARIES = {
     "migrate": "Make or upgrade catlog's schema in the database",
     "nodes": "Show the nodes of the fleet: slots, load, version, last poll, last error",
     "prune": "Delete results, rejects, versions and logs that are too old",
+    "reset": "Delete what a scheme has loaded: the next load starts from nothing",
     "retry": "Queue a failed catalog again; what is done stays done",
     "schedule": "Make the catalogs that are due, reap, publish: the scheduler",
     "sql": "Ask the database",
@@ -90,6 +91,7 @@ Load = _lazy("load")
 Migrate = _lazy("migrate")
 Nodes = _lazy("nodes")
 Prune = _lazy("prune")
+Reset = _lazy("reset")
 Retry = _lazy("retry")
 Schedule = _lazy("schedule")
 Sql = _lazy("sql")

@@ -1,7 +1,7 @@
 """Do the declarations fit the project's spiders, and each other? Every mistake is collected."""
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scrapy import Spider
@@ -20,6 +20,7 @@ from catlog_scrapy.items.record import (
     record_types,
 )
 from catlog_scrapy.scheduling.due import CronError, next_due
+from catlog_scrapy.secrets import from_the_environment, variable_of
 from catlog_scrapy.store.schemes import (
     KindDefinition,
     OperationDefinition,
@@ -61,8 +62,26 @@ def check(files: Iterable[Declared], loader: SpiderLoaderProtocol, views: Iterab
         checked.providers.append(checker.definition())
         checker.check_templates()
         checked.mistakes += checker.mistakes
+    checked.mistakes += _shared_variables(checked)
     checked.mistakes += check_kinds(checked.providers, set(views), checked.told)
     return checked
+
+
+def _shared_variables(checked: Checked) -> Iterator[str]:
+    """Two names may come to one variable: a provider would be handed another one's secret."""
+    owners: dict[str, str] = {}
+    for provider in checked.providers:
+        for name in provider.secrets:
+            variable = variable_of(provider.name, name)
+            owner = owners.setdefault(variable, f"{provider.name}'s {name}")
+            if owner != f"{provider.name}'s {name}":
+                what = f'has "{name}", whose variable {variable} is {owner}; rename one of them'
+                place = ("provider", "secrets")
+                yield checked.files[provider.name].source.mistake(place, what)
+
+
+def _named(name: str) -> OperationTable:
+    return OperationTable(name=name)
 
 
 class _ProviderChecker:
@@ -90,6 +109,7 @@ class _ProviderChecker:
         }
         for index, scheme in enumerate(self.file.scheme):
             self._scheme(("scheme", index), scheme)
+        self._secrets()
         schedules = tuple(self._schedules())
         provider = self.file.provider
         return ProviderDefinition(
@@ -97,6 +117,7 @@ class _ProviderChecker:
             title=provider.title,
             base_url=provider.base_url,
             max_running=provider.max_running,
+            secrets=tuple(dict.fromkeys(provider.secrets)),
             schemes=tuple(
                 SchemeDefinition(
                     name=scheme.name,
@@ -110,6 +131,30 @@ class _ProviderChecker:
             ),
             schedules=schedules,
         )
+
+    def _secrets(self) -> None:
+        """Each is an argument of one of the provider's spiders."""
+        spiders = {
+            operation.spider_name
+            for scheme in self.file.scheme
+            for operation in [*scheme.operation, *map(_named, scheme.operations)]
+        }
+        known: set[str] = set()
+        for name in spiders & set(self.loader.list()):
+            known |= spider_arguments(self.loader.load(name))
+        for name in self.file.provider.secrets:
+            if name not in known:
+                self.say(
+                    ("provider", "secrets"),
+                    f'no spider of the provider has an argument "{name}"; {nearest(name, known)}'
+                    " (a spider names its arguments as attributes)",
+                )
+
+    def _not_secret(self, place: Place, arguments: Iterable[str]) -> None:
+        provider = self.file.provider
+        for name in arguments:
+            if name in provider.secrets:
+                self.say((*place, name), f"{from_the_environment(provider.name, name)}; remove it")
 
     def _names_are_unique(self) -> None:
         seen: set[str] = set()
@@ -160,7 +205,7 @@ class _ProviderChecker:
 
     def _operations(self, place: Place, scheme: SchemeTable) -> list[OperationDefinition]:
         named = [
-            ((*place, "operations", index), OperationTable(name=name))
+            ((*place, "operations", index), _named(name))
             for index, name in enumerate(scheme.operations)
         ]
         tables = [
@@ -292,6 +337,7 @@ class _ProviderChecker:
     def _arguments(
         self, place: Place, arguments: Iterable[str], spidercls: type[Spider] | None
     ) -> None:
+        self._not_secret(place, arguments)
         if spidercls is None:
             return
         known = spider_arguments(spidercls)
@@ -353,6 +399,7 @@ class _ProviderChecker:
                 where = "timezone" if "time zone" in str(error) else "cron"
                 self.say((*place, where), str(error))
             self._filled((*place, "arguments"), schedule.arguments, {INSTANT: INSTANT})
+            self._not_secret((*place, "arguments"), schedule.arguments)
             self._schedule_arguments((*place, "arguments"), schedule.scheme, schedule.arguments)
             yield ScheduleDefinition(**schedule.model_dump())
 

@@ -19,6 +19,7 @@ from pydantic import (
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 NAME = re.compile(r"[\w-]+")
+SECRET_NAME = re.compile(r"[a-z]\w*", re.ASCII)
 SCHEDULE_NAME = re.compile(r"[\w-]+( [\w-]+)*")
 BASE_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 
@@ -27,6 +28,12 @@ def _name(value: str) -> str:
     """A part of PROVIDER/SCHEME/OPERATION, so without a slash."""
     if not NAME.fullmatch(value):
         raise ValueError(f'is "{value}"; use letters, digits, "_" and "-" only')
+    return value
+
+
+def _secret_name(value: str) -> str:
+    if not SECRET_NAME.fullmatch(value) or value == "base_url":
+        raise ValueError(f'has "{value}"; write the names of spider arguments, such as ["api_key"]')
     return value
 
 
@@ -93,6 +100,7 @@ def shown(value: Any) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 ScheduleName = Annotated[str, AfterValidator(_schedule_name)]
+SecretName = Annotated[str, AfterValidator(_secret_name)]
 Duration = Annotated[float, BeforeValidator(_seconds)]
 Tolerance = Annotated[int | float | None, PlainValidator(_tolerance)]
 Words = Annotated[str | list[str] | None, PlainValidator(_for_each)]
@@ -113,6 +121,7 @@ class ProviderTable(Table):
     title: str = ""
     base_url: Annotated[str, AfterValidator(_base_url)] | None = None
     max_running: Positive | None = None
+    secrets: list[SecretName] = []
 
 
 class TolerateTable(Table):

@@ -17,13 +17,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from catlog_scrapy.demo import fuel, hallmark, hooked, ornament_shop
+from catlog_scrapy.demo import fuel, hallmark, hooked, learning, ornament_shop
 from catlog_scrapy.demo.source import TEXT, YEARS, Answer, Request, World
 
 DEFAULT_PORT = 8765
 SOURCES = {
     source.name: source
-    for source in (fuel.SOURCE, hallmark.SOURCE, hooked.SOURCE, ornament_shop.SOURCE)
+    for source in (
+        fuel.SOURCE,
+        hallmark.SOURCE,
+        hooked.SOURCE,
+        ornament_shop.SOURCE,
+        learning.SOURCE,
+    )
 }
 ROBOTS = Answer(b"User-agent: *\nAllow: /\n", TEXT)
 

@@ -3,12 +3,13 @@
 from sqlalchemy import CheckConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.database import Base, UuidKey
+from catlog_scrapy.database import Base, Json, UuidKey
 
 
 class Provider(Base):
     """A source of catalogs. `max_running` bounds its running instances; None is no bound.
 
+    `secrets` are the names of what its spiders are given from the environment, never the values.
     `project` names the Scrapy project that declares it, and has its spiders.
     """
 
@@ -20,4 +21,5 @@ class Provider(Base):
     title: Mapped[str] = mapped_column(server_default="")
     base_url: Mapped[str | None]
     max_running: Mapped[int | None]
+    secrets: Mapped[Json] = mapped_column(server_default="[]")
     project: Mapped[str | None]

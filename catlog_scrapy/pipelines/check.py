@@ -7,12 +7,14 @@ from typing import Any
 
 from itemadapter import ItemAdapter
 from pydantic import ValidationError
+from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.exceptions import DropItem
 
 from catlog_scrapy.attempt import Attempt, running_attempt
 from catlog_scrapy.items.record import Batch, Cursor, NotStorable, Record, Removed, Unchanged
 from catlog_scrapy.scheduling.cursor import CursorError, check_cursor
+from catlog_scrapy.secrets import held_secret, redact
 
 # A row on its way: kind, key and data as JSON. No data: the key was seen, not read; JSON's null: it
 # is gone, as its source says.
@@ -45,18 +47,20 @@ class Checked:
 class CheckPipeline:
     """Builds the record type of every item; what does not validate is rejected.
 
-    An item that comes while the store has no room waits here, before its rows take up memory.
+    Its validators get the spider as their context: a rule may depend on an argument. An item that
+    comes while the store has no room waits here, before its rows take up memory.
     """
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, spider: Spider | None = None) -> None:
         self.attempt = attempt
+        self.spider = spider
         self.records: Mapping[str, type[Record]] = attempt.records
         self.gate = attempt.gate
         self.only = next(iter(self.records.values())) if len(self.records) == 1 else None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "CheckPipeline":
-        return cls(running_attempt(crawler))
+        return cls(running_attempt(crawler), crawler.spider)
 
     async def process_item(self, item: Any) -> Checked:
         """The item with its rows. Raises Rejected."""
@@ -81,24 +85,39 @@ class CheckPipeline:
                 raise CursorError(
                     'a cursor, but the operation is not declared incremental: mode = "incremental"'
                 )
-            self.attempt.report.cursor = check_cursor(cursor.value, claim.limits.get("overlap"))
-        except CursorError as error:
-            checked.rejections.append((describe(cursor), [str(error)]))
+            value = check_cursor(cursor.value, claim.limits.get("overlap"))
+            self._refuse_secrets(value)
+            self.attempt.report.cursor = value
+        except (CursorError, NotStorable) as error:
+            checked.rejections.append(rejection(cursor, [str(error)]))
 
     def _check(self, item: Any, record: type[Record] | None, checked: Checked) -> None:
         try:
             chosen = self._record_type(item, record)
             if isinstance(item, Unchanged):
                 data = GONE if isinstance(item, Removed) else None
-                checked.rows.append((chosen.kind, chosen.key_from(item.values()), data))
+                self._add((chosen.kind, chosen.key_from(item.values()), data), checked)
                 return
             values = item if type(item) is dict else ItemAdapter(item).asdict()
-            built: Record = chosen.__pydantic_validator__.validate_python(values)
-            checked.rows.append((chosen.kind, *built.row()))
+            built: Record = chosen.__pydantic_validator__.validate_python(
+                values, context=self.spider
+            )
+            self._add((chosen.kind, *built.row()), checked)
         except ValidationError as error:
-            checked.rejections.append((describe(item), reasons_of(error)))
+            checked.rejections.append(rejection(item, reasons_of(error)))
         except (NotStorable, NoRecordType) as error:
-            checked.rejections.append((describe(item), [str(error)]))
+            checked.rejections.append(rejection(item, [str(error)]))
+
+    def _add(self, row: Row, checked: Checked) -> None:
+        _, key, data = row
+        if self.attempt.secrets:
+            self._refuse_secrets(f"{key} {(data or b'').decode()}")
+        checked.rows.append(row)
+
+    def _refuse_secrets(self, text: str) -> None:
+        """Raise NotStorable where *text* holds a secret: masked it would be another record."""
+        if held := held_secret(self.attempt.secrets, text):
+            raise NotStorable(f"it holds the secret {held!r}, which must not be stored")
 
     def _record_type(self, item: Any, record: type[Record] | None) -> type[Record]:
         if type(item) is dict and record is None and self.only is not None:
@@ -119,6 +138,11 @@ class CheckPipeline:
 
 class NoRecordType(ValueError):
     """An item that belongs to no record type of its spider. Its text is the reason kept."""
+
+
+def rejection(item: Any, reasons: Sequence[str]) -> Rejection:
+    """Why *item* is rejected, without the secrets that it may hold."""
+    return redact(describe(item)), [redact(reason) for reason in reasons]
 
 
 def reasons_of(error: ValidationError) -> list[str]:

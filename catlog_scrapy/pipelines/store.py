@@ -13,6 +13,7 @@ from catlog_scrapy.attempt import Attempt, running_attempt
 from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import AttemptLost
 from catlog_scrapy.pipelines.check import Checked, Rejected, Row
+from catlog_scrapy.secrets import redact
 from catlog_scrapy.store.results import (
     MOST_REJECTED,
     BatchUncertain,
@@ -146,7 +147,8 @@ class ResultWriter:
         report = self.attempt.report
         report.rejected += len(rejected.rejections)
         data, reasons = rejected.rejections[0]
-        report.reasons.setdefault("rejected", f"{'; '.join(reasons)} in {data[:200]} of {url}")
+        first = f"{'; '.join(reasons)} in {data[:200]} of {redact(str(url))}"
+        report.reasons.setdefault("rejected", first)
         room = MOST_REJECTED - self.kept_rejections
         kept = [(url, data, reasons) for data, reasons in rejected.rejections[:room]]
         if kept:

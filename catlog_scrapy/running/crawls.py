@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +17,14 @@ from sqlalchemy import Engine
 from catlog_scrapy.attempt import Attempt, assign
 from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.declarations import operation_record_types
+from catlog_scrapy.declarations import spider_arguments as known_arguments
 from catlog_scrapy.exceptions import AttemptLost, ConfigurationError
 from catlog_scrapy.pipelines.store import persist, store_away
 from catlog_scrapy.running.heartbeat import Heartbeat
 from catlog_scrapy.running.isolation import run_isolated
 from catlog_scrapy.running.logs import attempt_log, install
 from catlog_scrapy.running.progress import Progress
+from catlog_scrapy.secrets import redact, secrets_of
 from catlog_scrapy.store.attempts import fail
 from catlog_scrapy.store.claims import Claim
 from catlog_scrapy.store.cursors import fresh_records, go_on_from
@@ -138,7 +140,7 @@ class Crawls:
         attempt = self.running.pop(task)
         self.heartbeat.remove(attempt)
         if not task.cancelled() and (error := task.exception()):
-            attempt.error = f"{type(error).__name__}: {error}"
+            attempt.error = redact(f"{type(error).__name__}: {error}")
         self.progress.ended(attempt)
 
     async def _run(self, attempt: Attempt) -> None:
@@ -170,7 +172,10 @@ class Crawls:
         crawler = self.process.create_crawler(spidercls)
         crawler.settings.update(claimed.settings, "cmdline")
         assign(crawler, attempt)
-        arguments = spider_arguments(claimed, self.settings)
+        known = known_arguments(spidercls)
+        needed = [name for name in claimed.secrets if name in known]
+        attempt.secrets = secrets_of(claimed.provider, needed)
+        arguments = spider_arguments(claimed, self.settings, attempt.secrets)
         if claimed.mode == "incremental" and hasattr(spidercls, "cursor"):
             arguments.setdefault("cursor", await self._asked(attempt, go_on_from))
         if claimed.limits.get("refresh"):
@@ -184,14 +189,16 @@ class Crawls:
         )
 
 
-def spider_arguments(claimed: Claim, settings: Settings) -> dict[str, Any]:
-    """What the spider gets, as with `-a`: its arguments, and the provider's base URL if it has one.
+def spider_arguments(
+    claimed: Claim, settings: Settings, secrets: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the spider gets, as with `-a`: its arguments, the provider's secrets and base URL.
 
-    CATLOG_BASE_URL_<PROVIDER> overrides the declared one.
+    CATLOG_BASE_URL_<PROVIDER> overrides the declared one; nothing overrides a secret.
     """
     override = "CATLOG_BASE_URL_" + claimed.provider.upper().replace("-", "_")
     base_url = settings.get(override) or claimed.base_url
-    return {**({"base_url": base_url} if base_url else {}), **claimed.arguments}
+    return {**({"base_url": base_url} if base_url else {}), **claimed.arguments, **secrets}
 
 
 def _end_unopened(attempt: Attempt) -> None:

@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.secrets import from_the_environment
 from catlog_scrapy.store.expansion import DUE_AT, CannotLoad, insert_instances
 from catlog_scrapy.store.transactions import (
     OPEN_STATES,
@@ -106,7 +107,9 @@ def insert(
     """Add a catalog; None where its schedule already has one for this due time.
 
     An operation or an argument narrows it, and so may a setting: who knows what it leaves out.
+    Raises NotPossible where an argument is a secret of the provider.
     """
+    _refuse_secrets(connection, scheme["provider_id"], arguments)
     speaks_for_due = due_at is not None and uses_due_at(connection, scheme["id"], arguments)
     found = row(
         connection,
@@ -136,6 +139,19 @@ def insert(
         error=error,
     )
     return found["id"] if found else None
+
+
+def _refuse_secrets(
+    connection: Connection, provider_id: UUID, arguments: Mapping[str, str]
+) -> None:
+    if not arguments:
+        return
+    [provider] = rows(
+        connection, "SELECT name, secrets FROM catlog.provider WHERE id = :id", id=provider_id
+    )
+    for name in set(provider["secrets"]).intersection(arguments):
+        told = from_the_environment(provider["name"], name)
+        raise NotPossible(f"the argument {name!r} {told}; leave it out here.")
 
 
 def uses_due_at(

@@ -25,8 +25,8 @@ class Claim:
     `kinds` are its record types: name, key and fields, and whether they are `foreign`, declared for
     a spider that has none. `seconds` is how long it may run. `project` is the Scrapy project that
     has the spider, None where nobody said; `project_version` the only version of it that may run
-    this. `settings` are Scrapy's for this attempt alone. `age` is how many seconds ago it was
-    claimed.
+    this. `settings` are Scrapy's for this attempt alone. `secrets` are the names of the provider's.
+    `age` is how many seconds ago it was claimed.
     """
 
     attempt: AttemptName
@@ -47,6 +47,7 @@ class Claim:
     limits: dict[str, Any]
     kinds: list[dict[str, Any]]
     seconds: float
+    secrets: list[str]
     age: float = field(default=0.0, compare=False)
 
     @property
@@ -63,7 +64,7 @@ class Claim:
 CLAIM_COLUMNS = """
     i.id AS instance, i.attempt, i.catalog_id, i.operation_id, i.part, i.arguments,
     c.settings, c.project_version,
-    p.name AS provider, p.project, p.base_url, s.name AS scheme,
+    p.name AS provider, p.project, p.base_url, p.secrets, s.name AS scheme,
     o.name AS operation, o.spider, o.mode, o.isolate, o.timeout AS seconds,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'key', k.key,
          'fields', k.fields, 'foreign', k.foreign_type) ORDER BY k.name), '[]')
@@ -264,6 +265,7 @@ def _claim(found: Any) -> Claim:
         limits=found["limits"],
         kinds=found["kinds"],
         seconds=found["seconds"],
+        secrets=found["secrets"],
         age=found.get("age", 0.0),
     )
 

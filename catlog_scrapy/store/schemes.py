@@ -95,6 +95,7 @@ class ProviderDefinition:
     title: str = ""
     base_url: str | None = None
     max_running: int | None = None
+    secrets: tuple[str, ...] = ()
     project: str | None = None
     schemes: tuple[SchemeDefinition, ...] = ()
     schedules: tuple[ScheduleDefinition, ...] = ()
@@ -123,6 +124,7 @@ def stored_providers(connection: Connection) -> list[ProviderDefinition]:
             title=provider["title"],
             base_url=provider["base_url"],
             max_running=provider["max_running"],
+            secrets=tuple(provider["secrets"]),
             project=provider["project"],
             schemes=_schemes(connection, provider["id"]),
             schedules=tuple(
@@ -201,16 +203,17 @@ def write_provider(connection: Connection, provider: ProviderDefinition) -> None
     """Bring the stored provider, its schemes and schedules to what is declared."""
     found = row(
         connection,
-        """INSERT INTO catlog.provider (name, title, base_url, max_running, project)
-           VALUES (:name, :title, :base_url, :max_running, :project)
+        """INSERT INTO catlog.provider (name, title, base_url, max_running, secrets, project)
+           VALUES (:name, :title, :base_url, :max_running, CAST(:secrets AS jsonb), :project)
            ON CONFLICT (name) DO UPDATE SET title = excluded.title,
                base_url = excluded.base_url, max_running = excluded.max_running,
-               project = excluded.project
+               secrets = excluded.secrets, project = excluded.project
            RETURNING id""",
         name=provider.name,
         title=provider.title,
         base_url=provider.base_url,
         max_running=provider.max_running,
+        secrets=_json(provider.secrets),
         project=provider.project,
     )
     if found is None:

@@ -7,13 +7,14 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from catlog_scrapy.exceptions import NotFound
+from catlog_scrapy.secrets import redact
 
 OPEN_STATES = ("waiting", "loading", "publishing")
 
 
 def clean(text_: str) -> str:
-    """*text_* as PostgreSQL can hold it: U+0000 and lone surrogates are written out."""
-    return text_.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    """*text_* as it may be stored: no secret, and U+0000 and lone surrogates written out."""
+    return redact(text_).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def run(connection: Connection, sql: str, **values: Any) -> int:

@@ -428,6 +428,42 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
+def with_secrets(text: str, *names: str, provider: str = "acme") -> str:
+    listed = ", ".join(f'"{name}"' for name in names)
+    return text.replace('name = "acme"', f'name = "{provider}"\nsecrets = [{listed}]')
+
+
+def test_a_secret_is_an_argument_of_a_spider_and_comes_from_nowhere_else(tmp_path: Path) -> None:
+    text = with_secrets(
+        an_operation('arguments = { year = "1973" }', "[[schedule]]", 'name = "daily"')
+        + '\nscheme = "daily"\ncron = "0 6 * * *"\narguments = { year = "1974" }\n',
+        *("year", "yaer"),
+    )
+    told = "is a secret: it comes from the environment, as CATLOG_SECRET_ACME_YEAR; remove it"
+    assert checked(tmp_path, text).mistakes == [
+        f"providers/a.toml:9: {OPERATION} arguments.year: {told}",
+        'providers/a.toml:3: provider secrets: no spider of the provider has an argument "yaer";'
+        ' did you mean "year"? (a spider names its arguments as attributes)',
+        f'providers/a.toml:14: schedule "daily" arguments.year: {told}',
+    ]
+
+
+@pytest.mark.parametrize("name", ["base_url", "api-key", "Key", ""])
+def test_a_secret_has_the_name_of_an_argument(tmp_path: Path, name: str) -> None:
+    [mistake] = checked(tmp_path, with_secrets(an_operation(), name)).mistakes
+    assert f'has "{name}"; write the names of spider arguments' in mistake
+
+
+def test_a_variable_is_the_secret_of_one_provider(tmp_path: Path) -> None:
+    files = [
+        with_secrets(an_operation(), "page_size", provider=provider) for provider in ("a-b", "a_b")
+    ]
+    assert checked(tmp_path, *files).mistakes == [
+        'providers/b.toml:3: provider secrets: has "page_size", whose variable'
+        " CATLOG_SECRET_A_B_PAGE_SIZE is a-b's page_size; rename one of them"
+    ]
+
+
 def test_a_provider_has_one_file(tmp_path: Path) -> None:
     found = checked(tmp_path, HEAD, HEAD)
     assert found.mistakes == [

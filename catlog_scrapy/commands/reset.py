@@ -1,0 +1,46 @@
+"""`scrapy reset`"""
+
+import argparse
+
+from scrapy.exceptions import UsageError
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.store.resetting import reset
+
+
+class Command(CatlogCommand):
+    """Deletes what a scheme has loaded, so that its next load starts from nothing.
+
+    Without --yes it only says what that would be, and exits 1.
+    """
+
+    def syntax(self) -> str:
+        return "[options] PROVIDER/SCHEME[/OPERATION]"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--yes", action="store_true", help="do it, instead of saying what")
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> int:
+        provider, _, rest = (args or [""])[0].partition("/")
+        scheme, _, operation = rest.partition("/")
+        if len(args) != 1 or not provider or not scheme:
+            raise UsageError("write one PROVIDER/SCHEME[/OPERATION]")
+        with self.database() as engine:
+            done = reset(engine, provider, scheme, operation or None, dry_run=not opts.yes)
+        self.console.print(
+            f"{'deleted' if opts.yes else 'would delete'}: {done.records} records of"
+            f" {', '.join(done.kinds)} with {done.versions} former versions,"
+            f" {done.results} results, {done.rejected} rejected items,"
+            f" {done.marks} marks of how far they were loaded",
+            markup=False,
+        )
+        self.console.print(
+            f"{done.catalogs} catalogs stay as history; they cannot be retried, and their due times"
+            " can be backfilled again",
+            markup=False,
+        )
+        if not opts.yes:
+            self.console.print(f"nothing is deleted yet; to do it: scrapy reset {args[0]} --yes")
+            return 1
+        return 0

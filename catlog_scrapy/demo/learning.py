@@ -1,0 +1,104 @@
+"""A learning platform's API: what its learners tried in a span of time.
+
+Known of the original: an HTTP API that is asked with a client and a client_key for the attempts of
+a date; user ids that are missing or do not have 32 characters. Invented: the path, the form of the
+span and of an attempt, the client and the key, how a wrong one is refused, all courses, tasks,
+learners and attempts, how many there are, that learners live in two time zones, and every change:
+each adds a few attempts to every day, as if their devices had been offline.
+
+Any day has attempts, and always the same ones: its numbers come of its date alone.
+"""
+
+import datetime as dt
+from collections.abc import Iterator
+from hashlib import blake2b
+from random import Random
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from catlog_scrapy.demo.source import Answer, Request, Source, World, json_answer
+
+CLIENT = "demo-client"
+CLIENT_KEY = "demo/key of+the client"
+
+COURSES = {
+    "Основы Python": ("Переменные", "Условия", "Циклы", "Функции", "Словари"),
+    "SQL for analysts": ("SELECT", "JOIN", "GROUP BY", "Window functions"),
+    "Statistika 📊": ("Prosek", "Varijansa", "Verovatnoća"),
+}
+# Where learners live: only the second changes its clocks.
+ZONES = (ZoneInfo("Europe/Moscow"), ZoneInfo("Europe/Belgrade"))
+LEARNERS = 120
+# Attempts of a day: at least so many, and at most so many more.
+FEWEST, MORE = 220, 160
+# Every so many-th attempt has no user id, or one that lacks a character.
+DEFECTIVE = 60
+# How many attempts a change adds to a day.
+LATE = 3
+
+
+def attempts(day: dt.date, step: int = 0) -> list[dict[str, Any]]:
+    """The attempts of a day of UTC after *step* changes, by time."""
+    random = Random(f"learning {day}")
+    count = FEWEST + random.randrange(MORE)
+    found = [_attempt(day, number, random) for number in range(count)]
+    late = Random(f"late {day}")
+    found += [_attempt(day, count + number, late) for number in range(LATE * step)]
+    return sorted(found, key=lambda attempt: (_instant(attempt), attempt["id"]))
+
+
+def _attempt(day: dt.date, number: int, random: Random) -> dict[str, Any]:
+    learner = random.randrange(LEARNERS)
+    course = random.choice(sorted(COURSES))
+    is_submit = random.random() < 0.6
+    made = dt.datetime.combine(day, dt.time(), dt.UTC)
+    made += dt.timedelta(milliseconds=random.randrange(24 * 60 * 60 * 1000))
+    return {
+        "id": day.toordinal() * 100_000 + number,
+        "user_id": _user_id(learner, number),
+        "course": course,
+        "task": random.choice(COURSES[course]),
+        "attempt_type": "submit" if is_submit else "run",
+        "is_correct": random.random() < 0.55 if is_submit else None,
+        "created_at": made.astimezone(ZONES[learner % 2]).isoformat(timespec="milliseconds"),
+    }
+
+
+def _user_id(learner: int, number: int) -> str | None:
+    user_id = blake2b(f"learner {learner}".encode(), digest_size=16).hexdigest()
+    if number % DEFECTIVE == DEFECTIVE - 1:
+        return None if number // DEFECTIVE % 2 else user_id[:-1]
+    return user_id
+
+
+def _instant(attempt: dict[str, Any]) -> dt.datetime:
+    return dt.datetime.fromisoformat(attempt["created_at"])
+
+
+def _between(start: dt.datetime, end: dt.datetime, step: int) -> Iterator[dict[str, Any]]:
+    day = start.astimezone(dt.UTC).date()
+    while day <= end.astimezone(dt.UTC).date():
+        yield from (one for one in attempts(day, step) if start <= _instant(one) < end)
+        day += dt.timedelta(days=1)
+
+
+def answer(request: Request, world: World) -> Answer | None:
+    """`attempts?client=C&client_key=K&start=INSTANT&end=INSTANT`, the end excluded.
+
+    Instants are of ISO 8601, with an offset from UTC; no more than a week at once.
+    """
+    if request.path != "attempts":
+        return None
+    query = request.query
+    if (query.get("client"), query.get("client_key")) != (CLIENT, CLIENT_KEY):
+        return json_answer({"error": "unknown client, or wrong key"}, 401)
+    try:
+        start, end = (dt.datetime.fromisoformat(query.get(name, "")) for name in ("start", "end"))
+    except ValueError:
+        return json_answer({"error": "start and end are instants of ISO 8601"}, 400)
+    if start.tzinfo is None or end.tzinfo is None or end - start > dt.timedelta(days=7):
+        return json_answer({"error": "a span of a week at most, with offsets from UTC"}, 400)
+    return json_answer(list(_between(start, end, world.step)))
+
+
+SOURCE = Source("learning", "learning", answer)

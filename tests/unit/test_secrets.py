@@ -1,0 +1,171 @@
+"""Secrets: from the environment alone, and masked in whatever is logged or stored."""
+
+import html
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from urllib.parse import quote, quote_plus, urlencode
+
+import pytest
+from pydantic import BaseModel
+from scrapy.settings import Settings
+
+from catlog_scrapy import secrets
+from catlog_scrapy.addon import CatlogAddon
+from catlog_scrapy.exceptions import ConfigurationError
+from catlog_scrapy.secrets import held_secret, redact, secrets_of
+from catlog_scrapy.store.transactions import clean
+
+KEY = "p/ä ss+w\"o&r'd\\ж🔑%"
+
+
+@pytest.fixture(autouse=True)
+def _a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test makes secret, others may write."""
+    former = logging.getLogRecordFactory()
+    monkeypatch.setattr(secrets, "_guard", secrets._Guard())
+    yield
+    logging.setLogRecordFactory(former)
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setenv("CATLOG_SECRET_MY_SHOP_API_KEY", KEY)
+    return secrets_of("my-shop", ["api_key"])
+
+
+def test_a_secret_comes_from_the_environment(known: dict[str, str]) -> None:
+    assert known == {"api_key": KEY}
+    assert secrets_of("my-shop", []) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("", "my-shop needs the secret 'api_key': set .* CATLOG_SECRET_MY_SHOP_API_KEY"),
+        ("abc", "the secret in CATLOG_SECRET_MY_SHOP_API_KEY is too short .* needs 4 char"),
+    ],
+)
+def test_what_cannot_be_a_secret_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
+    monkeypatch.setenv("CATLOG_SECRET_MY_SHOP_API_KEY", value)
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        secrets_of("my-shop", ["api_key"])
+    assert "'abc'" not in str(refused.value)
+
+
+class Said(BaseModel):
+    key: str
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        KEY,
+        quote(KEY),
+        quote(KEY, safe=""),
+        quote_plus(KEY),
+        quote(KEY, safe="").lower(),
+        quote(quote(KEY, safe="")),
+        quote(quote(quote(KEY, safe=""))),
+        urlencode({"k": KEY}).removeprefix("k="),
+        json.dumps(KEY)[1:-1],
+        json.dumps(KEY, ensure_ascii=False)[1:-1],
+        json.dumps(json.dumps(json.dumps(KEY)))[7:-7],
+        Said(key=KEY).model_dump_json()[8:-2],
+        repr(KEY)[1:-1],
+        repr(KEY.encode())[2:-1],
+        html.escape(KEY),
+        "".join(f"%{byte:02X}" for byte in KEY.encode()),
+    ],
+)
+def test_every_spelling_is_masked(known: dict[str, str], spelled: str) -> None:
+    assert redact(f"GET /x?key={spelled}&more=1") == "GET /x?key=***&more=1"
+    assert held_secret(known, f"before {spelled} after") == "api_key"
+
+
+def test_what_the_store_writes_in_words_is_masked(known: dict[str, str]) -> None:
+    assert clean(f"HTTP 401 for http://x/?key={quote(KEY)}") == "HTTP 401 for http://x/?key=***"
+
+
+def test_what_is_no_secret_is_left_alone(known: dict[str, str]) -> None:
+    text = KEY[:-1] + " and 100 % of the rest"
+    assert redact(text) == text
+    assert held_secret(known, text) is None
+
+
+def test_of_two_that_begin_alike_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATLOG_SECRET_A_ONE", "abcd")
+    monkeypatch.setenv("CATLOG_SECRET_A_TWO", "abcdefgh")
+    secrets_of("a", ["one"])
+    secrets_of("a", ["two"])
+    assert redact("abcdefgh abcd") == "*** ***"
+
+
+def test_no_log_record_holds_a_secret(
+    known: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a handler and a formatter that know nothing of it."""
+    logger = logging.getLogger("tests.secrets")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        logger.error("asked %s for %d", f"/x?key={quote(KEY)}", 3)
+        logger.error("as %(key)s", {"key": KEY})
+        logger.error(ValueError(KEY))
+        try:
+            raise ValueError(KEY)
+        except ValueError:
+            logger.exception("it %s", "failed", stack_info=True)
+    finally:
+        logger.removeHandler(handler)
+    said = capsys.readouterr().out
+    assert said.startswith("asked /x?key=*** for 3\nas ***\n***\nit failed\nTraceback")
+    assert "ValueError: ***" in said
+    assert KEY not in said
+    assert quote(KEY) not in said
+
+
+def test_a_factory_of_the_project_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(*args: object, **kwargs: object) -> logging.LogRecord:
+        record = logging.LogRecord(*args, **kwargs)  # type: ignore[arg-type]
+        record.request_id = 7
+        return record
+
+    logging.setLogRecordFactory(made)
+    monkeypatch.setenv("CATLOG_SECRET_A_ONE", "abcd")
+    secrets_of("a", ["one"])
+    record = logging.getLogger("x").makeRecord("x", 30, "f", 1, "an %s", ("abcd",), None)
+    assert (record.getMessage(), vars(record)["request_id"]) == ("an ***", 7)
+
+
+def test_a_message_that_is_wrong_shows_nothing(known: dict[str, str]) -> None:
+    """Python then writes the record as it is."""
+    program = (
+        "import logging\nfrom catlog_scrapy.secrets import secrets_of\n"
+        "key = secrets_of('a', ['one'])['one']\n"
+        "logging.warning('%d of ' + key, key)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"CATLOG_SECRET_A_ONE": "a very secret word"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--- Logging error ---" in ended.stderr
+    assert "secret word" not in ended.stderr
+
+
+def test_a_secret_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATLOG_SECRET_A_ONE", "abcd")
+    monkeypatch.setenv("CATLOG_CONCURRENCY", "7")
+    settings = Settings()
+    CatlogAddon.update_pre_crawler_settings(settings)
+    assert settings.getint("CATLOG_CONCURRENCY") == 7
+    assert "abcd" not in str(settings.copy_to_dict())
