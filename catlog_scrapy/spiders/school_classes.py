@@ -1,0 +1,19 @@
+"""The classes of the schools of a platform."""
+
+from catlog_scrapy.base_spiders.change_feed import ChangeFeed
+from catlog_scrapy.items.school import SchoolClass
+
+
+class SchoolClasses(ChangeFeed):
+    """Each belongs to an organisation, and its teacher is a person."""
+
+    name = "school_classes"
+    record = SchoolClass
+    path = "classes"
+    fields = {
+        "id": "id",
+        "organisation_id": "organisation",
+        "name": "name",
+        "year": "year",
+        "teacher_id": "teacher",
+    }

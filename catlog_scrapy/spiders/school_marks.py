@@ -1,0 +1,26 @@
+"""The marks that pupils are given."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from catlog_scrapy.base_spiders.change_feed import ChangeFeed, plain_number
+from catlog_scrapy.items.school import Mark
+
+
+class SchoolMarks(ChangeFeed):
+    """A mark has a decimal comma, and the time of its lesson where the school is."""
+
+    name = "school_marks"
+    record = Mark
+    path = "marks"
+    fields = {
+        "id": "id",
+        "pupil_id": "pupil",
+        "subject": "subject",
+        "value": "value",
+        "given_at": "givenAt",
+        "comment": "comment",
+    }
+
+    def item(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super().item(entry), "value": plain_number(entry.get("value"))}

@@ -1,0 +1,19 @@
+"""The schools of a platform."""
+
+from catlog_scrapy.base_spiders.change_feed import ChangeFeed
+from catlog_scrapy.items.school import Organisation
+
+
+class SchoolOrganisations(ChangeFeed):
+    """Each has a time zone of its own: Europe/Moscow or Europe/Belgrade."""
+
+    name = "school_organisations"
+    record = Organisation
+    path = "organisations"
+    fields = {
+        "id": "id",
+        "name": "name",
+        "city": "city",
+        "timezone": "timezone",
+        "places": "places",
+    }

@@ -1,0 +1,20 @@
+"""Everybody whom the schools of a platform know."""
+
+from catlog_scrapy.base_spiders.change_feed import ChangeFeed
+from catlog_scrapy.items.school import Person
+
+
+class SchoolPersons(ChangeFeed):
+    """Pupils, teachers and others; some have no e-mail address, some names run right to left."""
+
+    name = "school_persons"
+    record = Person
+    path = "persons"
+    fields = {
+        "id": "id",
+        "last_name": "lastName",
+        "first_name": "firstName",
+        "birth_date": "birthDate",
+        "email": "email",
+        "phone": "phone",
+    }

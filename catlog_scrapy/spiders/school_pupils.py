@@ -1,0 +1,18 @@
+"""Who learns in which class."""
+
+from catlog_scrapy.base_spiders.change_feed import ChangeFeed
+from catlog_scrapy.items.school import Pupil
+
+
+class SchoolPupils(ChangeFeed):
+    """A pupil is a person in a class, and moves from one to another."""
+
+    name = "school_pupils"
+    record = Pupil
+    path = "pupils"
+    fields = {
+        "id": "id",
+        "person_id": "person",
+        "class_id": "class",
+        "since": "since",
+    }
