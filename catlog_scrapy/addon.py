@@ -16,12 +16,19 @@ from scrapy.utils.misc import load_object
 from catlog_scrapy.attempt import attempt_of
 from catlog_scrapy.downloader import Downloader
 from catlog_scrapy.extensions.loading import LoadingExtension
+from catlog_scrapy.items import FilesOf, ImagesOf
 from catlog_scrapy.middlewares.pressure import StartPressureMiddleware
 from catlog_scrapy.middlewares.retry_after import RetryAfterMiddleware
 from catlog_scrapy.middlewares.robots import RobotsTxtMiddleware
 from catlog_scrapy.pipelines.check import CheckPipeline
 from catlog_scrapy.pipelines.store import StorePipeline
 from catlog_scrapy.secrets import PREFIX as SECRET
+
+# Named, not imported: only who keeps media needs them, and Pillow.
+MEDIA_PIPELINES: dict[type[ImagesOf] | type[FilesOf], tuple[str, str]] = {
+    ImagesOf: ("catlog_scrapy.pipelines.media.ImageLinks", "IMAGES_STORE"),
+    FilesOf: ("catlog_scrapy.pipelines.media.FileLinks", "FILES_STORE"),
+}
 
 # Above the project's settings (20) and a spider's (30), below the command line's (40).
 ENVIRONMENT_PRIORITY = 35
@@ -40,6 +47,8 @@ DEFAULTS: dict[str, Any] = {
     "CATLOG_RETRY_AFTER": 60.0,  # seconds that a crawl waits for a source that asks for it
     "CATLOG_LOG_KEEP": 30 * 86400.0,  # seconds that an attempt's log is kept
     "CATLOG_LOG_SIZE": 2**30,  # bytes that the logs of all attempts may have together
+    "CATLOG_MEDIA_URL": None,  # what links to kept images begin with; None: as the store has it
+    "CATLOG_MEDIA_TIMEOUT": 30.0,  # seconds that an image may take
     "CATLOG_REPLACED": False,  # this process goes on for one in which a crawl hung
     "CATLOG_ATTEMPT": None,  # the claimed attempt that this process is to run
 }
@@ -82,12 +91,18 @@ class CatlogAddon:
 
     def update_settings(self, settings: BaseSettings) -> None:
         """Called once a crawler: nothing unless it runs an attempt."""
-        if attempt_of(self.crawler) is None:
+        attempt = attempt_of(self.crawler)
+        if attempt is None:
             return
         pipelines = settings.get_component_priority_dict_with_base("ITEM_PIPELINES")
         last = max((order for order in pipelines.values() if order is not None), default=0)
         settings.set("ITEM_PIPELINES", dict(settings.getdict("ITEM_PIPELINES")), "addon")
         component = settings["ITEM_PIPELINES"]
+        for marker, (pipeline, store) in MEDIA_PIPELINES.items():
+            if any(record.media_fields(marker) for record in attempt.records.values()):
+                last += 1
+                component.set(pipeline, last, "addon")
+                settings.set(store, str(Path(settings["CATLOG_HOME"], "media")), "default")
         component.set(CheckPipeline, last + 1, "addon")
         component.set(StorePipeline, last + 2, "addon")
         middlewares = settings.get_component_priority_dict_with_base("SPIDER_MIDDLEWARES")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urljoin
 
 from scrapy import Request, Spider
 from scrapy.http import Response
@@ -28,3 +29,10 @@ class JsonDocument(Spider):
     def items(self, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The items that *entry* holds, unvalidated: what it lacks is for the check to find."""
         raise NotImplementedError
+
+    def absolute(self, link: Any) -> Any:
+        """A *link* of the document as a URL; what is none is for the check to find."""
+        try:
+            return urljoin(f"{self.base_url}/{self.path}", link) if link else link
+        except (TypeError, ValueError, AttributeError):
+            return link

@@ -26,6 +26,7 @@ from catlog_scrapy.store.status import has_open_work, latest_catalogs
 SCHEMES = (
     ("tatneft", "stations"),
     ("tatneft", "prices"),
+    ("tatneft", "references"),
     ("hallmark_ornaments_com", "year_links"),
     ("hallmark_ornaments_com", "products"),
 )
@@ -34,7 +35,8 @@ FUEL_DELAY = 1.0
 
 QUERIES = {
     "Fuel stations, united from both sources": """
-        select id, number, address, services, fuels from fuel_stations order by id""",
+        select id, number, address, jsonb_array_length(image_urls) as images, fuels, services
+        from fuel_stations order by id""",
     "Products by vendor": "select vendor, count(distinct(sku)) from products group by vendor;",
     "Products by year": """
         select release_year, count(distinct(sku)) from products
@@ -133,7 +135,9 @@ class Command(CatlogCommand):
             return False
 
         Worker(engine, self.project_settings, Progress(self.console), finished=finished).run()
-        failed = [c for c in latest_catalogs(engine, limit=8) if c["state"] == "failed"]
+        failed = [
+            c for c in latest_catalogs(engine, limit=2 * len(SCHEMES)) if c["state"] == "failed"
+        ]
         if failed:
             raise NotPossible(
                 f"{failed[0]['scheme']} did not load: {failed[0]['error']};"
@@ -143,7 +147,7 @@ class Command(CatlogCommand):
     def _show(self, engine: Engine) -> None:
         self.console.rule("What is loaded")
         table = Table("catalog", "state", "created", "changed", "removed", "unchanged", box=None)
-        for catalog in reversed(latest_catalogs(engine, limit=8)):
+        for catalog in reversed(latest_catalogs(engine, limit=2 * len(SCHEMES))):
             counts = catalog["published"] or {}
             unchanged = (
                 counts.get("seen", 0)

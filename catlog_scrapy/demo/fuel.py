@@ -1,13 +1,18 @@
-"""The two documents of the fuel network: its stations and their prices.
+"""The documents of the fuel network: its stations, their prices, and what those refer to.
 
-Known of the original: paths and shapes of both documents, the first one's four seconds, the ids,
-addresses and coordinates of stations 1, 2 and 4, the address of station 3, the prices of stations
-1 and 4. Invented: the coordinates of station 3 (Innopolis), all numbers, images and services, that
-stations 2 and 3 are listed with no prices, and every change.
+Known of the original: paths and shapes of the stations and the prices, the former's four seconds,
+the ids, addresses and coordinates of stations 1, 2 and 4, the address of station 3, the prices of
+stations 1 and 4; and that fuel types and services have ids, names and icons, which the owner kept
+by hand. Invented: that two further documents list these, `fuel-types` and `services`; all pictures,
+and that their links are relative; the coordinates of station 3 (Innopolis), all numbers and
+services, that stations 2 and 3 are listed with no prices, and every change. The second change
+takes station 3 away, the fourth brings it back.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+from catlog_scrapy.demo.pictures import picture
 from catlog_scrapy.demo.source import Answer, Request, Source, World, json_answer
 
 FUELS = ("АИ-95", "АИ-98", "АИ-95+")
@@ -19,6 +24,14 @@ STATIONS: tuple[tuple[int, list[float], str, str, list[str]], ...] = (
     (4, [44.816068, 20.460431], "401", "Белград, Трг републике 3", []),
 )
 CHANGING_SERVICE = "Подкачка шин"
+SERVICES = ("Кафе", "Автомойка", "Магазин", "Зарядка", CHANGING_SERVICE)
+# Which station is away, and after which changes.
+AWAY, WHILE_AWAY = 3, (2, 3)
+PICTURES = {
+    *(f"images/{station[2]}-{n}.png" for station in STATIONS for n in (1, 2)),
+    *(f"images/fuel-{n}.png" for n in range(1, len(FUELS) + 1)),
+    *(f"images/service-{n}.png" for n in range(1, len(SERVICES) + 1)),
+}
 
 
 def stations(step: int) -> list[dict[str, Any]]:
@@ -29,10 +42,11 @@ def stations(step: int) -> list[dict[str, Any]]:
             "coordinates": coordinates,
             "number": number,
             "address": address,
-            "image_urls": [f"https://fuel.example/images/{number}-{n}.jpg" for n in (1, 2)],
+            "image_urls": [f"images/{number}-{n}.png" for n in (1, 2)],
             "additional_services": services + [CHANGING_SERVICE] * _touched(step, id_, 4),
         }
         for id_, coordinates, number, address, services in STATIONS
+        if id_ != AWAY or step not in WHILE_AWAY
     ]
 
 
@@ -52,19 +66,33 @@ def prices(step: int) -> list[dict[str, Any]]:
     ]
 
 
+def references(names: Sequence[str], picture: str) -> list[dict[str, Any]]:
+    """What has these *names*, with ids and icons."""
+    return [
+        {"id": id_, "name": name, "icon": f"images/{picture}-{id_}.png"}
+        for id_, name in enumerate(names, 1)
+    ]
+
+
 def _touched(step: int, turn: int, turns: int) -> bool:
     """Whether the *turn*-th of *turns* differs from its beginning: every touch reverses it."""
     return (step + turns - turn) // turns % 2 == 1
 
 
 def answer(request: Request, world: World) -> Answer | None:
-    """`fuel-stations`, which takes its time, and `fuel-prices`."""
+    """`fuel-stations`, which takes its time, `fuel-prices`, what they refer to, and pictures."""
     match request.path:
         case "fuel-stations":
             world.wait(world.fuel_delay)
             return json_answer(stations(world.step))
         case "fuel-prices":
             return json_answer(prices(world.step))
+        case "fuel-types":
+            return json_answer(references(FUELS, "fuel"))
+        case "services":
+            return json_answer(references(SERVICES, "service"))
+        case path if path in PICTURES:
+            return picture(path)
     return None
 
 

@@ -106,7 +106,6 @@ class LoadingExtension:
         report = self.attempt.report
         report.reason = reason
         stats = self.crawler.stats.get_stats()
-        report.responses = stats.get("response_received_count", 0)
         for _ in range(stats.get("urllength/request_ignored_count", 0)):
             self.attempt.given_up("given_up", "a URL longer than URLLENGTH_LIMIT")
         report.stats = {name: value for name, value in stats.items() if name != "log_count"}

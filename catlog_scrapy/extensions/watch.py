@@ -47,6 +47,7 @@ class Watch:
         async def called(result: Any, request: Request) -> Any:
             if not isinstance(result, Failure):
                 self.attempt.received += 1
+                self.attempt.report.responses += 1
             try:
                 output = await call(result, request)
             except Exception as error:

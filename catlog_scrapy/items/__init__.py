@@ -1,5 +1,6 @@
 """Record types: what a spider yields and what SQL shows."""
 
+from catlog_scrapy.items.media import FilesOf, ImagesOf
 from catlog_scrapy.items.record import (
     Batch,
     Cursor,
@@ -15,6 +16,8 @@ __all__ = [
     "Batch",
     "Cursor",
     "Draft",
+    "FilesOf",
+    "ImagesOf",
     "Record",
     "Removed",
     "Unchanged",

@@ -14,6 +14,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, create_model
 from pydantic_core import CoreSchema
 
+from catlog_scrapy.items.media import FilesOf, ImagesOf
+
 BIGINT = 2**63 - 1
 # PostgreSQL's numeric: 131072 digits before the point, 16383 after it (its manual, part 8.1.2).
 NUMERIC = Decimal("1E+131071")
@@ -194,6 +196,9 @@ class Record(BaseModel):
         unknown = [name for name in cls.key_fields if name not in cls.model_fields]
         if unknown:
             raise RecordTypeError(f"{cls.__name__} has no field {unknown[0]!r} for its key.")
+        for urls in (*cls.media_fields(ImagesOf).values(), *cls.media_fields(FilesOf).values()):
+            if urls not in cls.model_fields:
+                raise RecordTypeError(f"{cls.__name__} has no field {urls!r} for its media.")
         if _loose_float(cls.__pydantic_core_schema__):
             raise RecordTypeError(
                 f"{cls.__name__}: a float in a model inside of it may be NaN, which JSON cannot"
@@ -224,6 +229,16 @@ class Record(BaseModel):
         return [
             {"name": name, "type": _sql_type(schemas[name], shared)} for name in cls.model_fields
         ]
+
+    @classmethod
+    def media_fields(cls, marker: type[ImagesOf] | type[FilesOf]) -> dict[str, str]:
+        """The fields that get links, each with the field that has the URLs."""
+        return {
+            name: mark.urls
+            for name, field in cls.model_fields.items()
+            for mark in field.metadata
+            if isinstance(mark, marker)
+        }
 
     @classmethod
     def key_of(cls, values: Sequence[Any]) -> str:

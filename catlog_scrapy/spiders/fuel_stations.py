@@ -19,11 +19,12 @@ class FuelStations(JsonDocument):
 
     def items(self, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
         coordinates = entry.get("coordinates") or ()
+        images = entry.get("image_urls")
         yield {
             "id": entry.get("id"),
             "number": entry.get("number"),
             "address": entry.get("address"),
             **dict(zip(("coordinate_x", "coordinate_y"), coordinates, strict=False)),
-            "image_urls": entry.get("image_urls"),
+            "image_urls": [*map(self.absolute, images)] if isinstance(images, list) else images,
             "services": entry.get("additional_services"),
         }

@@ -48,63 +48,6 @@ def validated(spider: Spider, items: list[Any]) -> list[dict[str, Any]]:
     return [one.model_dump(mode="json") for one in records]
 
 
-def test_fuel_stations() -> None:
-    spider = FuelStations(base_url=FUEL)
-    assert first_requests(spider) == [f"{FUEL}/fuel-stations"]
-    items = list(spider.parse(page(spider, "fuel-stations.json", f"{FUEL}/fuel-stations")))
-    assert items == [
-        {
-            "id": 1,
-            "number": "101",
-            "address": "Казань, ул. Федосеевская 36",
-            "coordinate_x": 55.797817,
-            "coordinate_y": 49.130638,
-            "image_urls": [
-                "https://fuel.example/images/101-1.jpg",
-                "https://fuel.example/images/101-2.jpg",
-            ],
-            "services": ["Кафе", "Автомойка"],
-        },
-        {
-            "id": 2,
-            "number": "102",
-            "address": "Казань, ул. Дзержинского",
-            "coordinate_x": 55.794126,
-            "coordinate_y": 49.120886,
-            "image_urls": [
-                "https://fuel.example/images/102-1.jpg",
-                "https://fuel.example/images/102-2.jpg",
-            ],
-            "services": ["Магазин"],
-        },
-        {
-            "id": 3,
-            "number": "103",
-            "address": "Иннополис, ул. Университетская 1",
-            "coordinate_x": 55.752,
-            "coordinate_y": 48.7446,
-            "image_urls": [
-                "https://fuel.example/images/103-1.jpg",
-                "https://fuel.example/images/103-2.jpg",
-            ],
-            "services": ["Зарядка", "Кафе"],
-        },
-        {
-            "id": 4,
-            "number": "401",
-            "address": "Белград, Трг републике 3",
-            "coordinate_x": 44.816068,
-            "coordinate_y": 20.460431,
-            "image_urls": [
-                "https://fuel.example/images/401-1.jpg",
-                "https://fuel.example/images/401-2.jpg",
-            ],
-            "services": [],
-        },
-    ]
-    assert validated(spider, items) == items
-
-
 def test_fuel_prices() -> None:
     spider = FuelPrices(base_url=FUEL)
     assert first_requests(spider) == [f"{FUEL}/fuel-prices"]
@@ -133,18 +76,6 @@ def test_prices_renamed_in_the_source_fail_the_load() -> None:
     response = page(spider, "fuel-prices.json", f"{FUEL}/fuel-prices")
     with pytest.raises(KeyError, match="fuel_prices"):
         list(spider.parse(changed(response, "fuel_prices", "prices")))
-
-
-def test_a_station_with_a_defect_takes_no_other_along() -> None:
-    spider = FuelStations(base_url=FUEL)
-    response = TextResponse(
-        FUEL, body=b'[{"id": 1, "coordinates": null}, {"coordinates": [1]}]', encoding="utf-8"
-    )
-    nothing = {"number": None, "address": None, "image_urls": None, "services": None}
-    assert list(spider.parse(response)) == [
-        {"id": 1, **nothing},
-        {"id": None, "coordinate_x": 1, **nothing},
-    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""Record types that keep media, and the folder that keeps them."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+
+from catlog_scrapy.items import FilesOf, ImagesOf, Record
+from catlog_scrapy.items.record import RecordTypeError
+from catlog_scrapy.pipelines.media import LocalStore, link_prefix
+
+
+def test_a_record_type_says_which_fields_get_links() -> None:
+    class Thing(Record, key="id", view="things"):
+        id: int
+        image_url: str
+        image: Annotated[str | None, ImagesOf("image_url")] = None
+        manual_urls: list[str]
+        manuals: Annotated[list[str], FilesOf("manual_urls")] = []
+
+    assert Thing.media_fields(ImagesOf) == {"image": "image_url"}
+    assert Thing.media_fields(FilesOf) == {"manuals": "manual_urls"}
+    types = {field["name"]: field["type"] for field in Thing.sql_fields()}
+    assert (types["image"], types["manuals"]) == ("text", "jsonb")
+
+
+def test_a_field_that_there_is_not_is_refused() -> None:
+    with pytest.raises(RecordTypeError, match="Thing has no field 'image_ulr' for its media"):
+
+        class Thing(Record, key="id", view="things"):
+            id: int
+            image: Annotated[str | None, ImagesOf("image_ulr")] = None
+
+
+def test_a_file_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    store.persist_file("full/a.png", BytesIO(b"former"), None)
+    write_bytes = Path.write_bytes
+
+    def killed(path: Path, data: bytes) -> int:
+        write_bytes(path, data[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", killed)
+    for path in ("full/a.png", "full/b.png"):
+        with pytest.raises(KeyboardInterrupt):
+            store.persist_file(path, BytesIO(b"newer"), None)
+    assert (tmp_path / "full/a.png").read_bytes() == b"former"
+    assert store.stat_file("full/b.png", None) == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "store", "prefix"),
+    [
+        (None, "/srv/media", ""),
+        (None, "s3://shop/media/", "s3://shop/media/"),
+        (None, "ftp://someone:password@host:21/media", ""),
+        ("https://cdn.example", "s3://shop/media/", "https://cdn.example/"),
+        ("https://cdn.example/", "/srv/media", "https://cdn.example/"),
+    ],
+)
+def test_what_links_begin_with(url: str | None, store: str, prefix: str) -> None:
+    assert link_prefix(url, store) == prefix
