@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from catlog_scrapy.demo import fuel, hallmark, hooked, learning, ornament_shop
+from catlog_scrapy.demo import fuel, hallmark, hooked, learning, ornament_shop, samokat
 from catlog_scrapy.demo.source import TEXT, YEARS, Answer, Request, World
 
 DEFAULT_PORT = 8765
@@ -29,6 +29,7 @@ SOURCES = {
         hooked.SOURCE,
         ornament_shop.SOURCE,
         learning.SOURCE,
+        samokat.SOURCE,
     )
 }
 ROBOTS = Answer(b"User-agent: *\nAllow: /\n", TEXT)
