@@ -1,6 +1,7 @@
 """`leash.sh` runs this as the browser: it becomes the browser, and dies with who started it.
 
-A browser notices by itself that nobody speaks to it any more, unless it hangs.
+A browser that nobody speaks to any more ends by itself, but not where it hangs. What it has started
+ends with it.
 """
 
 import os

@@ -2,8 +2,8 @@
 
 Playwright's driver is a child of this process, the browser a child of the driver. When this process
 ends, however it does, the driver's input ends, and it closes the browser; when the driver ends,
-the browser ends by itself, and is killed where it hangs. The files of both are in a folder of the
-temporary one, which is locked while it is used; what a killed process left there, the next removes.
+the browser is killed. Its files are in a folder of the temporary one, which is locked while it is
+used; what a killed process left there, the next browser's start removes.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, Error, Playwright, async_playwright
 from scrapy.exceptions import NotSupported
-from scrapy.utils.defer import deferred_from_coro
 from scrapy_playwright.handler import Config
+from twisted.internet.defer import Deferred
 
 from catlog_scrapy.exceptions import ConfigurationError
 
@@ -93,8 +93,8 @@ class SharedBrowser:
         self.browser = browser
         self.folder = folder
         self.users = 0
-        self.has_ended = False
-        self._ending: asyncio.TimerHandle | None = None
+        self._lingers: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Future[None] | None = None
         browser.on("disconnected", self._disconnected)
 
     @classmethod
@@ -105,8 +105,8 @@ class SharedBrowser:
             if shared is None or not shared.browser.is_connected():
                 shared = cls.current = await cls._start(options)
             shared.users += 1
-            if shared._ending:
-                shared._ending.cancel()
+            if shared._lingers:
+                shared._lingers.cancel()
             return shared
 
     @classmethod
@@ -129,7 +129,6 @@ class SharedBrowser:
                     "executable_path": LEASH,
                     "env": {
                         **(options.get("env") or os.environ),
-                        "TMPDIR": str(folder.path),
                         "LEASHED_PYTHON": sys.executable,
                         "LEASHED_BROWSER": str(leashed),
                     },
@@ -152,24 +151,23 @@ class SharedBrowser:
             cls._ends_with_process = True
             stopping: Any = reactor
             stopping.addSystemEventTrigger(
-                "before", "shutdown", lambda: cls.current and deferred_from_coro(cls.current.end())
+                "before", "shutdown", lambda: cls.current and Deferred.fromFuture(cls.current.end())
             )
 
     def leave(self) -> None:
         """One user less."""
         self.users -= 1
         if not self.users:
-            self._ending = asyncio.get_running_loop().call_later(
-                LINGERS, lambda: asyncio.ensure_future(self.end())
-            )
+            self._lingers = asyncio.get_running_loop().call_later(LINGERS, self.end)
 
-    async def end(self) -> None:
-        """Close it; who needs one from now on gets another. A second time does nothing."""
+    def end(self) -> "asyncio.Future[None]":
+        """Close it, if that has not begun; who needs one from now on gets another."""
         if SharedBrowser.current is self:
             SharedBrowser.current = None
-        if self.has_ended:
-            return
-        self.has_ended = True
+        self._ending = self._ending or asyncio.ensure_future(self._end())
+        return self._ending
+
+    async def _end(self) -> None:
         # One that hangs is killed by its driver, later, when there is nobody left to wait.
         with suppress(TimeoutError, Error):
             async with asyncio.timeout(CLOSES_WITHIN):
@@ -178,7 +176,7 @@ class SharedBrowser:
         self.folder.remove()
 
     def _disconnected(self, _: Browser) -> None:
-        asyncio.ensure_future(self.end())
+        self.end()
 
 
 class Tenancy:
@@ -196,7 +194,7 @@ class Tenancy:
                 context = await self.shared.browser.new_context(**options)
         except TimeoutError:
             # It hangs: nobody is to get it again.
-            asyncio.ensure_future(self.shared.end())
+            self.shared.end()
             raise
         self.contexts.append(context)
         return context
