@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 LEASH = Path(__file__).with_name("leash.sh")
 FOLDER = "catlog-browser-"
+# A socket's path may have 103 bytes; what the browser puts behind the folder has 44.
+LONGEST_FOLDER = 59
 # What systems call it.
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 # Seconds that a browser which nobody uses waits for the next crawl.
@@ -65,6 +67,10 @@ class Folder:
             if self.path.exists():
                 return
             self._lock.close()
+
+    def environment(self) -> dict[str, str]:
+        """What makes it the browser's temporary folder, unless its sockets' paths grow too long."""
+        return {"TMPDIR": str(self.path)} if len(str(self.path)) <= LONGEST_FOLDER else {}
 
     def remove(self) -> None:
         """Be rid of it."""
@@ -129,6 +135,7 @@ class SharedBrowser:
                     "executable_path": LEASH,
                     "env": {
                         **(options.get("env") or os.environ),
+                        **folder.environment(),
                         "LEASHED_PYTHON": sys.executable,
                         "LEASHED_BROWSER": str(leashed),
                     },
