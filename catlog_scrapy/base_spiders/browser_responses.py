@@ -1,7 +1,7 @@
 """Sources that are a page in a browser, whose own responses are the data."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from scrapy import Request, Spider
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
@@ -24,12 +24,12 @@ class BrowserResponses(Spider):
     """
 
     base_url: str = ""
-    path: str = ""
-    clicks: Sequence[tuple[str, str]] = ()
-    wanted: str
-    unwanted: str = ""
-    within: float = 30.0
-    quiet: float = 0.5
+    path: ClassVar[str] = ""
+    clicks: ClassVar[Sequence[tuple[str, str]]] = ()
+    wanted: ClassVar[str]
+    unwanted: ClassVar[str] = ""
+    within: ClassVar[float] = 30.0
+    quiet: ClassVar[float] = 0.5
 
     @classmethod
     def update_settings(cls, settings: BaseSettings) -> None:
