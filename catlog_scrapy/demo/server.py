@@ -17,7 +17,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from catlog_scrapy.demo import fuel, hallmark, hooked, learning, ornament_shop, school
+from catlog_scrapy.demo import (
+    fuel,
+    hallmark,
+    hooked,
+    learning,
+    ornament_shop,
+    samokat,
+    school,
+)
 from catlog_scrapy.demo.source import TEXT, YEARS, Answer, Request, World
 
 DEFAULT_PORT = 8765
@@ -30,6 +38,7 @@ SOURCES = {
         ornament_shop.SOURCE,
         learning.SOURCE,
         school.SOURCE,
+        samokat.SOURCE,
     )
 }
 ROBOTS = Answer(b"User-agent: *\nAllow: /\n", TEXT)

@@ -1,0 +1,368 @@
+"""Pages in a real browser: read whole or failed with the true reason, and no browser is left."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import Engine
+
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.demo.samokat import SIZES
+from catlog_scrapy.demo.server import DemoServer
+from catlog_scrapy.store import catalogs
+from tests.fleet import CONFIGURATION, NodeProcess
+from tests.looking import rows, until
+from tests.project import Project
+
+# In the environment of all that a test starts, browsers too.
+MARK = "BROWSERS_OF_A_TEST"
+ALL = SIZES["new"] + 6
+NEW = "/samokat/v2/showcases/new"
+LIST = "/samokat/v2/showcases/list"
+LINK = "CategoryLink_root with the text 'Что нового'"
+
+SPIDER = """
+from catlog_scrapy.spiders.sk_load_new import SkLoadNew
+
+
+class Case(SkLoadNew):
+    name = "{name}"
+    within = {within}
+    custom_settings = {settings}
+"""
+DECLARATION = """
+[provider]
+name = "{name}"
+base_url = "{url}/samokat"
+
+[[scheme]]
+name = "new"
+max_errors = 1
+[[scheme.operation]]
+name = "{name}"
+{declared}
+"""
+
+
+@dataclass
+class Case:
+    """How the source misbehaves (a path, and how), and what must become of the catalog."""
+
+    misbehaves: tuple[str, dict[str, Any]] | None = None
+    error: str = ""
+    within: float = 30.0
+    settings: dict[str, Any] = field(default_factory=dict)
+    declared: str = ""
+    never_asked: str = "/nothing"
+
+
+def says(old: str, new: str) -> dict[str, Any]:
+    """The source says *new* where it said *old*."""
+
+    def rewrite(body: bytes) -> bytes:
+        return body.replace(old.encode(), new.encode())
+
+    return {"rewrite": rewrite}
+
+
+CASES = {
+    "a_good_one": Case(never_asked="/samokat/media"),
+    "slow_showcases": Case((NEW, {"delay": 1.0})),
+    "a_changed_text": Case(
+        (LIST, says("Что нового", "Новинки")),
+        f"has no {LINK}: the markup has changed.",
+        within=8,
+    ),
+    "a_changed_class": Case(
+        ("/samokat/", says("CategoryLink_root", "MenuLink_root")),
+        f"has no {LINK}: the markup has changed.",
+        within=8,
+    ),
+    "a_link_that_does_nothing": Case(
+        ("/samokat/", says("open(id);", "")),
+        "asked for nothing with '/v2/showcases' in its URL: the markup has changed.",
+        within=8,
+    ),
+    "fewer_pages": Case(
+        (NEW, says('"pages":6', '"pages":2')), "96 of 264 products were shown: the markup has"
+    ),
+    "renamed_prices": Case((NEW, says('"prices"', '"price"')), "48 of 264 products were"),
+    "renamed_products": Case((NEW, says('"products"', '"goods"')), "KeyError: 'products'"),
+    "a_list_with_500": Case((LIST, {"status": 500}), f"HTTP 500 for URL{LIST}", within=8),
+    "a_list_that_is_late": Case((LIST, {"delay": 60}), "had no answer by then", within=8),
+    "a_500_on_page_3": Case((f"{NEW}?page=3", {"status": 500}), f"HTTP 500 for URL{NEW}?page=3"),
+    "a_429_on_page_3": Case(
+        (f"{NEW}?page=3", {"status": 429, "headers": {"Retry-After": "9"}}), "HTTP 429 for"
+    ),
+    "a_page_that_is_cut": Case(
+        (f"{NEW}?page=2", {"cut": True}), f"ERR_CONTENT_LENGTH_MISMATCH for URL{NEW}?page=2"
+    ),
+    "a_closed_connection": Case((f"{NEW}?page=2", {"close": True}), "ERR_EMPTY_RESPONSE for"),
+    "no_json": Case((f"{NEW}?page=2", {"body": b"<html>"}), f"{NEW}?page=2 is no JSON"),
+    "half_a_document": Case((f"{NEW}?page=2", {"body": b'{"page": 2'}), f"{NEW}?page=2 is no JSON"),
+    "one_that_never_answers": Case(
+        (f"{NEW}?page=6", {"delay": 600}), f"{NEW}?page=6 had no answer within 8 s", within=8
+    ),
+    "a_redirect": Case((f"{NEW}?page=6", {"redirect": f"{NEW}?page=6&again", "times": 1})),
+    "a_page_with_500": Case(("/samokat/", {"status": 500}), "HTTP 500 for URL/samokat/"),
+    "a_page_that_never_answers": Case(
+        ("/samokat/", {"delay": 600}), "Timeout 8000ms exceeded", within=8
+    ),
+    "a_script_that_never_ends": Case(
+        ("/samokat/", says("open(id);", "for (;;);")),
+        "took longer than 15.0 seconds",
+        settings={"DOWNLOAD_TIMEOUT": 15},
+    ),
+    "forbidden_by_robots_txt": Case(
+        ("/robots.txt", {"body": b"User-agent: *\nDisallow: /samokat/v2/showcases/new\n"}),
+        f"forbidden by robots.txt: URL{NEW}?page=1",
+        settings={"ROBOTSTXT_OBEY": True},
+        never_asked=NEW,
+    ),
+    "past_its_time_limit": Case(
+        (NEW, {"delay": 600}), "ran past its time limit", within=60, declared='timeout = "9s"'
+    ),
+}
+
+
+class Browsers:
+    """A project of cases, its processes and their browsers; what is left in the end is killed."""
+
+    def __init__(self, folder: Path, url: str, **environment: str) -> None:
+        self.mark = uuid.uuid4().hex
+        # A short one: a browser has a socket there, whose path may have 107 bytes.
+        self.temporary = Path(tempfile.mkdtemp(prefix="b-", dir="/tmp"))
+        environment = {MARK: self.mark, "TMPDIR": str(self.temporary), **environment}
+        self.project = Project(folder, url, **environment)
+        self.engine: Engine = make_engine(url)
+        self.sources: dict[str, DemoServer] = {}
+
+    def given(self, cases: dict[str, Case]) -> "Browsers":
+        """A spider, a declaration and a source of its own for each case, applied."""
+        for name, case in cases.items():
+            source = self.sources[name] = DemoServer().start()
+            if case.misbehaves:
+                source.misbehave(case.misbehaves[0], **case.misbehaves[1])
+            spider = SPIDER.format(name=name, within=case.within, settings=case.settings)
+            self.project.write(f"shop/spiders/{name}.py", spider)
+            declaration = DECLARATION.format(name=name, url=source.url, declared=case.declared)
+            self.project.write(f"shop/providers/{name}.toml", declaration)
+        self.project.scrapy("apply")
+        return self
+
+    def load(self) -> None:
+        """Queue a catalog of each case."""
+        for name in self.sources:
+            catalogs.create(self.engine, name, "new")
+        catalogs.start_waiting(self.engine)
+
+    def processes(self) -> list[psutil.Process]:
+        """All that runs of browsers, and of their drivers."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                name = process.name()
+                is_one = name.startswith(("chrom", "node", "headless_shell"))
+                if is_one and process.environ().get(MARK) == self.mark:
+                    found += [process] if process.status() != psutil.STATUS_ZOMBIE else []
+            except psutil.Error:
+                continue
+        return found
+
+    def main_processes(self) -> set[int]:
+        """The browsers themselves, which a driver has started."""
+        return {pid for process in self.processes() for pid in _browsers_of(process)}
+
+    def folders(self) -> list[Path]:
+        """What browsers keep in the temporary folder."""
+        return list(self.temporary.iterdir())
+
+    def asked(self, path: str) -> bool:
+        """Whether a source has been asked for *path*."""
+        return any(one.startswith(path) for s in self.sources.values() for one in s.requests)
+
+    def catalog(self, name: str) -> Any:
+        """State, error and seen of a case's catalog."""
+        sql = """SELECT c.state, coalesce(c.error, ''), (c.published ->> 'seen')::int
+                 FROM catlog.catalog c JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+                 JOIN catlog.provider p ON p.id = s.provider_id WHERE p.name = :name"""
+        return rows(self.engine, sql, name=name)[0]
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.mark:
+                    process.kill()
+            except psutil.Error:
+                continue
+        for source in self.sources.values():
+            source.stop()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.engine.dispose()
+
+
+def _browsers_of(process: psutil.Process) -> set[int]:
+    """What *process* has started, if it is a driver."""
+    try:
+        is_driver = process.name().startswith("node")
+        return {child.pid for child in process.children()} if is_driver else set()
+    except psutil.NoSuchProcess:
+        return set()
+
+
+@pytest.fixture
+def given(tmp_path: Path, database_url: str) -> Iterator[Callable[..., Browsers]]:
+    made: list[Browsers] = []
+
+    def make(cases: dict[str, Case], **environment: str) -> Browsers:
+        made.append(Browsers(tmp_path, database_url, **environment))
+        return made[-1].given(cases)
+
+    yield make
+    for browsers in made:
+        browsers.end()
+
+
+def test_every_case_is_read_whole_or_failed_with_the_true_reason(
+    given: Callable[..., Browsers],
+) -> None:
+    browsers = given(CASES)
+    browsers.load()
+    worker = browsers.project.start("work", "--drain")
+    seen: set[int] = set()
+    while worker.poll() is None:
+        seen |= browsers.main_processes()
+        time.sleep(0.2)
+    out, err = worker.communicate()
+    assert worker.returncode == 0, out + err
+    assert "Traceback" not in err, err
+    wrong = []
+    for name, case in CASES.items():
+        state, error, count = browsers.catalog(name)
+        source = browsers.sources[name]
+        said = error.replace(source.url, "URL")
+        right = ("failed", True) if case.error else ("loaded", count == ALL)
+        if (state, case.error in said) != (right[0], True) or not right[1]:
+            wrong.append(f"{name}: {state} {count} {said}")
+        if any(path.startswith(case.never_asked) for path in source.requests):
+            wrong.append(f"{name} asked for {case.never_asked}")
+    assert not wrong, "\n".join(wrong)
+    assert len(seen) == 1, "one browser serves them all"
+    until(lambda: not browsers.processes(), 10, browsers.processes)
+    assert browsers.folders() == []
+
+
+def test_a_killed_worker_takes_its_browser_along(given: Callable[..., Browsers]) -> None:
+    browsers = given({"late": Case((NEW, {"delay": 600}), within=60)})
+    browsers.load()
+    worker = browsers.project.start("work")
+    until(lambda: browsers.asked(NEW), 60)
+    assert len(browsers.main_processes()) == 1
+    worker.kill()
+    worker.communicate()
+    until(lambda: not browsers.processes(), 10, browsers.processes)
+
+
+def test_a_browser_that_hangs_does_not_outlive_a_killed_worker_and_driver(
+    given: Callable[..., Browsers],
+) -> None:
+    browsers = given({"late": Case((NEW, {"delay": 600}), within=60), "other": Case()})
+    catalogs.create(browsers.engine, "late", "new")
+    worker = browsers.project.start("work")
+    until(lambda: browsers.asked(NEW), 60)
+    found = browsers.processes()
+    for process in found:
+        if process.name().startswith("chrom"):
+            process.suspend()
+    for process in (worker, *(one for one in found if one.name().startswith("node"))):
+        process.kill()
+    worker.communicate()
+    # What is suspended cannot end by itself; what the browser started ends when it goes on.
+    until(lambda: not browsers.main_processes(), 10)
+    for process in browsers.processes():
+        process.resume()
+    until(lambda: not browsers.processes(), 10, browsers.processes)
+    assert len([path for path in browsers.folders() if path.name.startswith("catlog")]) == 1
+
+    browsers.project.scrapy("load", "other/new")
+    assert [path for path in browsers.folders() if path.name.startswith("catlog")] == []
+
+
+def test_a_killed_node_or_spider_takes_its_browser_along(given: Callable[..., Browsers]) -> None:
+    browsers = given({"late": Case((NEW, {"delay": 600}), within=60)})
+    browsers.project.write("scrapy.cfg", CONFIGURATION.format(slots=2))
+    node = NodeProcess(browsers.project, "one").start()
+    for victim in ("spider", "node"):
+        browsers.sources["late"].visits.clear()
+        browsers.load()
+        until(lambda: browsers.asked(NEW), 60, node.said)
+        assert browsers.main_processes()
+        if victim == "node":
+            node.kill()
+        else:
+            node.spiders()[0].kill()
+        until(lambda: not browsers.processes(), 10, browsers.processes)
+
+
+def test_a_cancelled_load_closes_its_page(given: Callable[..., Browsers]) -> None:
+    browsers = given({"late": Case((NEW, {"delay": 600}), within=60)})
+    browsers.load()
+    worker = browsers.project.start("work", "--drain")
+    until(lambda: browsers.asked(NEW), 60)
+    began = time.monotonic()
+    [(catalog,)] = rows(browsers.engine, "SELECT id::text FROM catlog.catalog")
+    browsers.project.scrapy("cancel", catalog)
+    out, err = worker.communicate(timeout=60)
+    assert (worker.returncode, "Traceback" in err) == (0, False), out + err
+    assert time.monotonic() - began < 30
+    assert browsers.catalog("late")[0] == "cancelled"
+    until(lambda: not browsers.processes(), 10, browsers.processes)
+    assert browsers.folders() == []
+
+
+def test_a_browser_that_dies_is_started_again(given: Callable[..., Browsers]) -> None:
+    browsers = given({"late": Case((NEW, {"delay": 2.0, "times": 2}), within=20)})
+    browsers.load()
+    worker = browsers.project.start("work", "--drain")
+    until(lambda: browsers.asked(NEW), 60)
+    [browser] = browsers.main_processes()
+    psutil.Process(browser).kill()
+    out, err = worker.communicate(timeout=120)
+    assert (worker.returncode, "Traceback" in err) == (0, False), out + err
+    assert browsers.catalog("late") == ("loaded", "", ALL)
+    until(lambda: not browsers.processes(), 10, browsers.processes)
+    assert browsers.folders() == []
+
+
+def test_without_a_browser_the_error_says_what_to_do(
+    given: Callable[..., Browsers], tmp_path: Path
+) -> None:
+    browsers = given({"without": Case()}, PATH="/nowhere", PLAYWRIGHT_BROWSERS_PATH=str(tmp_path))
+    browsers.project.scrapy("load", "without/new", code=1)
+    state, error, _ = browsers.catalog("without")
+    assert state == "failed"
+    assert (
+        "ConfigurationError: there is no browser on this machine; get one by"
+        " `playwright install chromium` or `apt-get install chromium`"
+    ) in error
+    until(lambda: not browsers.processes(), 10, browsers.processes)
+    assert browsers.folders() == []
+
+
+def test_a_project_without_browser_spiders_does_not_import_playwright() -> None:
+    script = (
+        "import sys; from catlog_scrapy.spiders import sk_load_new;"
+        "print([name for name in sys.modules if 'playwright' in name])"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert said.stdout == b"[]\n"
