@@ -7,7 +7,7 @@ ends with it.
 import os
 import sys
 
-from catlog_scrapy.fleet.processes import die_with
+from catlog_scrapy.processes import die_with
 
 if __name__ == "__main__":
     die_with(os.getppid())

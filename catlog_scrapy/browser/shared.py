@@ -40,12 +40,11 @@ OPENS_WITHIN = 30.0
 CLOSES_WITHIN = 5.0
 
 
-def find_browser(playwright: Playwright) -> str:
-    """The executable: the one that Playwright has installed, or else the system's.
+def find_browser(own: str) -> str:
+    """The executable: Playwright's *own*, if it was installed, or else the system's.
 
     Raises ConfigurationError where there is none.
     """
-    own = playwright.chromium.executable_path
     found = own if Path(own).exists() else next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         raise ConfigurationError(
@@ -121,7 +120,9 @@ class SharedBrowser:
         folder = Folder()
         playwright = await async_playwright().start()
         try:
-            leashed = options.get("executable_path") or find_browser(playwright)
+            leashed = options.get("executable_path") or find_browser(
+                playwright.chromium.executable_path
+            )
             launched = await playwright.chromium.launch_persistent_context(
                 folder.path / "profile",
                 **{

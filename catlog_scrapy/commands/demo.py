@@ -1,6 +1,7 @@
 """`scrapy demo`"""
 
 import argparse
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -13,59 +14,38 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.commands.sql import shown
 from catlog_scrapy.declarations import apply
+from catlog_scrapy.demo import learning, school
 from catlog_scrapy.demo.ornaments import DEMO_YEARS
 from catlog_scrapy.demo.server import DEFAULT_PORT, SOURCES, DemoServer
+from catlog_scrapy.demo.shows import SHOWS, Show
 from catlog_scrapy.demo.source import YEARS
-from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.exceptions import ConfigurationError, NotPossible
 from catlog_scrapy.running.progress import Progress
 from catlog_scrapy.running.worker import Worker
+from catlog_scrapy.secrets import variable_of
 from catlog_scrapy.store.catalogs import create
-from catlog_scrapy.store.schedules import bring_forward, make_due
 from catlog_scrapy.store.status import has_open_work, latest_catalogs
 
-SCHEMES = (
-    ("tatneft", "stations"),
-    ("tatneft", "prices"),
-    ("tatneft", "references"),
-    ("hallmark_ornaments_com", "year_links"),
-    ("hallmark_ornaments_com", "products"),
-)
 # Seconds that the slow source takes here, where the original takes four.
 FUEL_DELAY = 1.0
+# Both loads of all schemes.
+LOADS = 2 * sum(len(show.schemes) for show in SHOWS)
 
-QUERIES = {
-    "Fuel stations, united from both sources": """
-        select id, number, address, jsonb_array_length(image_urls) as images, fuels, services
-        from fuel_stations order by id""",
-    "Products by vendor": "select vendor, count(distinct(sku)) from products group by vendor;",
-    "Products by year": """
-        select release_year, count(distinct(sku)) from products
-        where vendor = 'hallmark_ornaments_com' group by release_year;""",
-    "The newest products": """
-        select name, price, release_year, created_at from products
-        order by created_at desc limit 5;""",
-    "What changed between the two loads": """
-        select change, count(*), min(name) as for_example
-        from products_history where valid_to = (select max(valid_to) from products_history)
-        group by change union all
-        select 'created', count(*), min(name) from products
-        where created_at = (select max(valid_to) from products_history)
-        order by 1""",
-    "Prices that changed": """
-        select former.name, former.price as was, now.price as is, former.valid_to as since
-        from products_history former join products_history now
-            using (vendor, sku, name, link)
-        where former.valid_to = now.valid_from and former.change = 'changed'
-        order by since desc, name limit 5""",
+# Who may read the sources that want to know.
+SECRETS = {
+    ("learning", "client"): learning.CLIENT,
+    ("learning", "client_key"): learning.CLIENT_KEY,
+    ("school", "user"): school.USER,
+    ("school", "password"): school.PASSWORD,
 }
 
 
 class Command(CatlogCommand):
-    """Applies the declarations, runs what is due, changes the sources, loads again, asks."""
+    """Loads all five sources, changes them, loads them again, and asks."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--full", action="store_true", help="all 48 years of the shop")
+        parser.add_argument("--full", action="store_true", help="all 48 years of the shops")
         parser.add_argument(
             "--serve", action="store_true", help="only serve the local sources, until Ctrl-C"
         )
@@ -82,9 +62,11 @@ class Command(CatlogCommand):
             for change in apply(engine, self.project_settings):
                 self.console.print(str(change), markup=False)
             years = YEARS if opts.full or _holds_all_years(engine) else DEMO_YEARS
+            shows = [show for show in SHOWS if not show.needs_browser or self._has_browser()]
             with self._sources(years) as sources:
-                self._run(engine, sources)
-            self._show(engine)
+                self._run(engine, sources, [scheme for show in shows for scheme in show.schemes])
+            for show in shows:
+                self._show(engine, show)
         self.console.print(f"\nThat took {time.monotonic() - started:.0f} s. Now try:")
         self.console.print('  scrapy sql "select * from products_history limit 5"\n  scrapy status')
         return 0
@@ -115,11 +97,26 @@ class Command(CatlogCommand):
         finally:
             server.stop()
 
-    def _run(self, engine: Engine, sources: DemoServer) -> None:
+    def _has_browser(self) -> bool:
+        # Every scrapy command imports this module.
+        from playwright.sync_api import sync_playwright
+
+        from catlog_scrapy.browser.shared import find_browser
+
+        with sync_playwright() as playwright:
+            try:
+                find_browser(playwright.chromium.executable_path)
+            except ConfigurationError as error:
+                self.console.print(f"Without the groceries: {error}", markup=False)
+                return False
+        return True
+
+    def _run(self, engine: Engine, sources: DemoServer, schemes: list[tuple[str, str]]) -> None:
         """Two loads of all schemes in one worker; between them the sources change."""
-        self.console.rule("First load: the schedules are due")
-        bring_forward(engine, sorted({provider for provider, _ in SCHEMES}))
-        make_due(engine)
+        for (provider, name), value in SECRETS.items():
+            os.environ[variable_of(provider, name)] = value
+        self.console.rule("First load")
+        self._create(engine, schemes)
         second = [False]
 
         def finished(_: object) -> bool:
@@ -128,26 +125,31 @@ class Command(CatlogCommand):
             if second[0]:
                 return True
             second[0] = True
-            self.console.rule("Prices change, a product is new, one is gone: second load")
+            self.console.rule("Prices change, this and that is new or gone: second load")
             sources.change()
-            for provider, scheme in SCHEMES:
-                create(engine, provider, scheme)
+            self._create(engine, schemes)
             return False
 
         Worker(engine, self.project_settings, Progress(self.console), finished=finished).run()
-        failed = [
-            c for c in latest_catalogs(engine, limit=2 * len(SCHEMES)) if c["state"] == "failed"
-        ]
+        failed = [c for c in latest_catalogs(engine, limit=LOADS) if c["state"] == "failed"]
         if failed:
             raise NotPossible(
                 f"{failed[0]['scheme']} did not load: {failed[0]['error']};"
                 f" see scrapy status {str(failed[0]['id'])[:8]}"
             )
 
-    def _show(self, engine: Engine) -> None:
-        self.console.rule("What is loaded")
+    def _create(self, engine: Engine, schemes: list[tuple[str, str]]) -> None:
+        for provider, scheme in schemes:
+            create(engine, provider, scheme)
+
+    def _show(self, engine: Engine, show: Show) -> None:
+        self.console.print()
+        self.console.rule(f"[bold]{show.title}")
         table = Table("catalog", "state", "created", "changed", "removed", "unchanged", box=None)
-        for catalog in reversed(latest_catalogs(engine, limit=2 * len(SCHEMES))):
+        names = {f"{provider}/{scheme}" for provider, scheme in show.schemes}
+        for catalog in reversed(latest_catalogs(engine, limit=LOADS)):
+            if catalog["scheme"] not in names:
+                continue
             counts = catalog["published"] or {}
             unchanged = (
                 counts.get("seen", 0)
@@ -161,8 +163,8 @@ class Command(CatlogCommand):
                 str(unchanged),
             )
         self.console.print(table)
-        for title, query in QUERIES.items():
-            self.console.rule(title)
+        for title, query in show.queries.items():
+            self.console.print(f"\n[italic]{title}")
             self._ask(engine, query)
 
     def _ask(self, engine: Engine, query: str) -> None:

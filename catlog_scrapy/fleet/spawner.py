@@ -39,7 +39,7 @@ from catlog_scrapy.database import make_engine
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.offer import Offer, offer_of
 from catlog_scrapy.exceptions import CatlogError
-from catlog_scrapy.fleet.processes import (
+from catlog_scrapy.processes import (
     adopt_orphans,
     children,
     descriptors,

@@ -207,15 +207,3 @@ def _backfill_one(
         whole=not schedule["arguments"],
     )
     return revived["id"] if revived else None
-
-
-def bring_forward(engine: Engine, providers: list[str]) -> int:
-    """Make the enabled schedules of *providers* due now, off their cron lines; how many."""
-    with engine.begin() as connection:
-        return run(
-            connection,
-            """UPDATE catlog.schedule s SET next_due_at = clock_timestamp()
-               FROM catlog.provider p
-               WHERE p.id = s.provider_id AND s.enabled AND p.name = ANY(:providers)""",
-            providers=providers,
-        )
