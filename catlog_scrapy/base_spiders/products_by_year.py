@@ -91,18 +91,20 @@ class ProductsByYear(Spider):
         """An item, or a request for its page, for each product of a listing."""
         raise NotImplementedError
 
-    def item(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """The item of what the shop says of a product, by its labels: texts as the page has them.
+    def item(self, response: Response, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The item of what a page says of a product, by its labels: texts as the page has them.
 
         Raises ValueError where it is of another year than the one asked for.
         """
-        said = {name: facts.get(label) for name, label in self.labels.items()}
-        year = said.get("release_year")
+        labels = {"image_url": "image_url", **self.labels}
+        said = {name: facts.get(label) for name, label in labels.items()}
+        year, image = said.get("release_year"), said.get("image_url")
         if self.year and year and str(year) != self.year:
             raise ValueError(f"a product of {year} is among those of {self.year}: {facts}")
         return {
             **said,
             "vendor": self.vendor,
+            "image_url": response.urljoin(image) if image else None,
             "price": plain_price(said.get("price") or "", self.currency),
             "currency": self.currency,
             "availability": self.stock.get(str(said["availability"]), said["availability"]),
@@ -117,9 +119,10 @@ class ProductPages(ProductsByYear):
 
     fresh: Mapping[str, Any] = {}
 
-    # CSS: the addresses of the products in a listing, and the name on a product's page.
+    # CSS: the addresses of the products in a listing; the name and the picture on a product's page.
     links: ClassVar[str]
     title: ClassVar[str]
+    picture: ClassVar[str]
 
     def parse(self, response: Response, shown: int = 0, **_: Any) -> Iterator[Any]:
         """Read a product's page or, where it is none, a listing."""
@@ -148,7 +151,8 @@ class ProductPages(ProductsByYear):
     def product(self, response: Response, link: str) -> dict[str, Any]:
         """The item of a product's page."""
         name = response.css(self.title).get()
-        return {**self.item(self.facts(response)), "name": name, "link": link}
+        facts = {**self.facts(response), "image_url": response.css(self.picture).get()}
+        return {**self.item(response, facts), "name": name, "link": link}
 
     def facts(self, response: Response) -> dict[str, str | None]:
         """What a product's page says, by label."""

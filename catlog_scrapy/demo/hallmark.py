@@ -13,7 +13,15 @@ from html import escape
 
 import orjson
 
-from catlog_scrapy.demo.ornaments import Goods, Product, Theme, full_year, page_number, slug
+from catlog_scrapy.demo.ornaments import (
+    Goods,
+    Product,
+    Theme,
+    full_year,
+    image_answer,
+    page_number,
+    slug,
+)
 from catlog_scrapy.demo.source import YEARS, Answer, Request, Source, World
 
 ROOT = "/hallmark"
@@ -178,7 +186,7 @@ def _row(product: Product) -> list[str | int]:
         "In stock" if product.in_stock else "Sold out",
         product.year,
         f"{PUBLIC}/{product.path}",
-        f"{ROOT}/media/{product.sku}.jpg",
+        f"{ROOT}/{product.image}",
     ]
 
 
@@ -239,7 +247,7 @@ def answer(request: Request, world: World) -> Answer | None:
         case ["search"]:
             found = GOODS.find(request.query.get("q", ""), world)
             return Answer(_found_page("Search", [found] if found else []))
-    return None
+    return image_answer(request.path)
 
 
 SOURCE = Source("hallmark", "hallmark_ornaments_com", answer)

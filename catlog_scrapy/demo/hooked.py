@@ -11,7 +11,7 @@ from functools import lru_cache
 from html import escape
 
 from catlog_scrapy.demo.hallmark import PRICES, THEMES, VARIANTS
-from catlog_scrapy.demo.ornaments import Goods, Product, full_year, page_number, slug
+from catlog_scrapy.demo.ornaments import Goods, Product, full_year, image_answer, page_number, slug
 from catlog_scrapy.demo.source import YEARS, Answer, Request, Source, World
 
 ROOT = "/hooked"
@@ -84,7 +84,7 @@ def product_page(product: Product) -> bytes:
         product.name,
         f"""\
 <div id="product">
-<img src="{ROOT}/media/{product.sku}.jpg" alt="{name}">
+<img src="{ROOT}/{product.image}" alt="{name}">
 <h1>{name}</h1>
 <p class="details">
 <b>Item #:</b> {product.sku}<br>
@@ -100,7 +100,7 @@ def product_page(product: Product) -> bytes:
 
 def _listing(title: str, products: Sequence[Product], count: str) -> bytes:
     items = "\n".join(
-        f'<tr><td><img src="{ROOT}/media/{product.sku}-small.jpg" alt=""></td>'
+        f'<tr><td><img src="{ROOT}/{product.image}" alt=""></td>'
         f'<td><a class="item" href="{ROOT}/{product.path}">{escape(product.name)}</a></td></tr>'
         for product in products
     )
@@ -138,7 +138,7 @@ def answer(request: Request, world: World) -> Answer | None:
         product = GOODS.find(item[1].upper(), world)
         if product and product.path == request.path:
             return Answer(product_page(product))
-    return None
+    return image_answer(request.path)
 
 
 def _year_answer(year: int, request: Request, world: World) -> Answer | None:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from html import escape
 
-from catlog_scrapy.demo.ornaments import Goods, Product, Theme, page_number
+from catlog_scrapy.demo.ornaments import Goods, Product, Theme, image_answer, page_number
 from catlog_scrapy.demo.source import YEARS, Answer, Request, Source, World
 
 ROOT = "/ornament_shop"
@@ -87,7 +87,7 @@ def product_page(product: Product) -> bytes:
         f"""\
 <article class="artikel">
 <h1>{escape(product.name)}</h1>
-<img src="{ROOT}/media/{product.sku}.jpg" alt="">
+<img src="{ROOT}/{product.image}" alt="">
 <dl>
 <dt>Artikelnummer</dt><dd>{product.sku}</dd>
 <dt>Hersteller</dt><dd>{escape(product.brand)}</dd>
@@ -101,7 +101,7 @@ def product_page(product: Product) -> bytes:
 
 def _tile(product: Product) -> str:
     return (
-        f'<div class="kachel"><img src="{ROOT}/media/{product.sku}.jpg" alt="">'
+        f'<div class="kachel"><img src="{ROOT}/{product.image}" alt="">'
         f'<a href="{ROOT}/{product.path}">{escape(product.name)}</a></div>'
     )
 
@@ -131,7 +131,7 @@ def answer(request: Request, world: World) -> Answer | None:
         case ["artikel", sku]:
             product = GOODS.find(sku, world)
             return Answer(product_page(product)) if product else None
-    return None
+    return image_answer(request.path)
 
 
 SOURCE = Source("ornament_shop", "ornament_shop_com", answer)

@@ -7,12 +7,14 @@ years (`World.years`) have the same products in these.
 
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple
 
-from catlog_scrapy.demo.source import YEARS, Request, World
+from catlog_scrapy.demo.pictures import picture
+from catlog_scrapy.demo.source import YEARS, Answer, Request, World
 
 # What a short demonstration reads: the years whose size is known, and one with named products.
 DEMO_YEARS = (1973, 1974, 1975, 1976, 2014)
@@ -27,6 +29,10 @@ class Theme(NamedTuple):
     brand: str
 
 
+# How many pictures a shop has.
+IMAGES = 24
+
+
 class Product(NamedTuple):
     """What a shop shows of a product. No price: no longer to be had, nor ever again."""
 
@@ -37,6 +43,11 @@ class Product(NamedTuple):
     price: Decimal | None
     in_stock: bool
     path: str
+
+    @property
+    def image(self) -> str:
+        """The path of its picture, of which a shop has few: those of ours tell nothing."""
+        return f"media/{zlib.crc32(self.sku.encode()) % IMAGES}.png"
 
 
 class Goods:
@@ -132,3 +143,8 @@ def slug(name: str) -> str:
 def full_year(digits: str) -> int:
     """The year of YEARS that ends in these two *digits*."""
     return YEARS.start // 100 * 100 + int(digits) + 100 * (int(digits) < YEARS.start % 100)
+
+
+def image_answer(path: str) -> Answer | None:
+    """The picture at *path*, if there is one."""
+    return picture(path) if re.fullmatch(r"media/\d+\.png", path) else None

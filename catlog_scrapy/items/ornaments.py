@@ -1,8 +1,9 @@
 """What ornament shops sell, by the year of its release."""
 
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
 
+from catlog_scrapy.items.media import ImagesOf
 from catlog_scrapy.items.record import Record
 
 
@@ -26,3 +27,5 @@ class Product(Record, key=("vendor", "sku", "name", "link"), view="products"):
     availability: Literal["available", "unavailable"]
     release_year: int
     link: str
+    image_url: str | None = None
+    image: Annotated[str | None, ImagesOf("image_url")] = None

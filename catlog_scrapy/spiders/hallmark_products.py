@@ -31,10 +31,11 @@ class HallmarkProducts(ProductsByYear):
         "availability": "stock",
         "release_year": "year",
         "link": "url",
+        "image_url": "image",
     }
 
     def entries(self, response: Response) -> Iterator[dict[str, Any]]:
         table = response.css("script::text").re_first(r"(?s)var products = (\{.*?\});\n")
         data = json.loads(table or '{"columns": [], "rows": []}')
         for row in data["rows"]:
-            yield self.item(dict(zip(data["columns"], row, strict=True)))
+            yield self.item(response, dict(zip(data["columns"], row, strict=True)))

@@ -21,6 +21,7 @@ class HookedProducts(ProductPages):
     view_all = "a.view-all::attr(href)"
     links = "table#items a.item::attr(href)"
     title = "#product h1::text"
+    picture = "#product img::attr(src)"
     stock = {"In Stock": "available", "Out of Stock": "unavailable"}
     labels = {
         "sku": "Item #:",

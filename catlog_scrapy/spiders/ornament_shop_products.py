@@ -21,6 +21,7 @@ class OrnamentShopProducts(ProductPages):
     next_page = "a.weiter::attr(href)"
     links = ".kachel a::attr(href)"
     title = "article.artikel h1::text"
+    picture = "article.artikel img::attr(src)"
     stock = {"auf Lager": "available", "ausverkauft": "unavailable"}
     labels = {
         "sku": "Artikelnummer",
