@@ -6,6 +6,7 @@ from typing import Any, Self
 from scrapy import Request, Spider
 from scrapy.crawler import Crawler
 from scrapy.http import Response
+from scrapy.pipelines.images import ImagesPipeline
 
 from benchmarks.rows import pages, product, products
 from catlog_scrapy.items import Batch
@@ -95,10 +96,18 @@ class ShopPages(HookedProducts):
             yield Request(f"{self.base_url}/{self.year_path.format(year)}")
 
 
+class KeptImages(ImagesPipeline):
+    """Scrapy's own, for one image an item."""
+
+    def get_media_requests(self, item: Any, info: Any) -> list[Request]:
+        return [Request(item["image_url"])]
+
+
 class UnwatchedPages(ShopPages):
-    """The same, but no operation."""
+    """The same, but no operation: Scrapy keeps the images, and the products go nowhere."""
 
     name = "unwatched_pages"
+    custom_settings = {"ITEM_PIPELINES": {KeptImages: 1}}
 
 
 class Single(Shop):
