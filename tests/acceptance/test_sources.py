@@ -1,0 +1,274 @@
+"""All five sources under all that sources do: loaded and right, or failed with the true reason.
+
+By the spiders and declarations of catlog's own project, from the local server.
+"""
+
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from catlog_scrapy.demo import learning, school
+from catlog_scrapy.demo.server import SOURCES, DemoServer
+from catlog_scrapy.store import catalogs
+from tests.looking import rows
+from tests.project import Project
+
+PACKAGE = Path(school.__file__).parents[1]
+# How often a worker is killed in the midst of each source.
+KILLS = int(os.environ.get("SOURCE_KILLS", "10"))
+DAY = {"date": "2026-03-01"}
+FUEL = ("stations", "prices", "references")
+KINDS = ("persons", "organisations", "classes", "pupils")
+
+# The schemes of each of the five, with arguments where the day matters.
+FIVE: dict[str, dict[str, dict[str, str]]] = {
+    "groceries": {"SK/new": {}},
+    "ornaments": {
+        "hallmark_ornaments_com/products": {},
+        "hookedonhallmark_com/products": {},
+        "ornament_shop_com/products": {},
+    },
+    "fuel": {f"tatneft/{scheme}": {} for scheme in FUEL},
+    "learning": {"learning/attempts": DAY},
+    "school": {f"school/{kind}": {} for kind in KINDS},
+}
+# The products of a shop are those of its year links.
+LINKS = [name.replace("/products", "/year_links") for name in FIVE["ornaments"]]
+ALL = {name: arguments for schemes in FIVE.values() for name, arguments in schemes.items()}
+
+DATA = """SELECT kind, key, (data - 'image' - 'images')::text FROM catlog.record
+    WHERE removed_at IS NULL ORDER BY 1, 2"""
+
+
+@pytest.fixture
+def demo() -> Iterator[DemoServer]:
+    with DemoServer(fuel_delay=0, years=(1973,)) as demo:
+        yield demo
+
+
+@pytest.fixture
+def project(tmp_path: Path, database_url: str, demo: DemoServer, engine: Engine) -> Project:
+    """catlog's own spiders and declarations; nothing waits long, the first failure is the last."""
+    project = Project(
+        tmp_path,
+        database_url,
+        CATLOG_PROVIDERS=str(PACKAGE / "providers"),
+        CATLOG_VIEWS=str(PACKAGE / "views"),
+        CATLOG_SECRET_SCHOOL_USER=school.USER,
+        CATLOG_SECRET_SCHOOL_PASSWORD=school.PASSWORD,
+        CATLOG_SECRET_LEARNING_CLIENT=learning.CLIENT,
+        CATLOG_SECRET_LEARNING_CLIENT_KEY=learning.CLIENT_KEY,
+        **{
+            f"CATLOG_BASE_URL_{source.provider.upper()}": f"{demo.url}/{source.name}"
+            for source in SOURCES.values()
+        },
+    )
+    project.write(
+        "shop/settings.py", "from catlog_scrapy.settings import *\nDOWNLOAD_TIMEOUT = 20\n"
+    )
+    project.scrapy("apply")
+    rows(engine, "UPDATE catlog.catalog_scheme SET max_errors = 1 RETURNING id")
+    create(engine, {name: {} for name in LINKS})
+    project.scrapy("work", "--drain")
+    return project
+
+
+def create(engine: Engine, schemes: Mapping[str, Mapping[str, str]]) -> list[Any]:
+    """A catalog of each scheme."""
+    return [
+        catalogs.create(engine, *name.split("/"), arguments=dict(arguments))
+        for name, arguments in schemes.items()
+    ]
+
+
+def load(engine: Engine, project: Project, schemes: Mapping[str, Mapping[str, str]]) -> None:
+    """Load *schemes* together, by one worker, all from the beginning."""
+    rows(engine, "DELETE FROM catlog.cursor RETURNING part")
+    rows(engine, "UPDATE catlog.record SET read_at = NULL RETURNING key")
+    create(engine, schemes)
+    project.scrapy("work", "--drain")
+
+
+def ends(engine: Engine) -> dict[str, tuple[str, str]]:
+    """How the newest catalog of each scheme ended: its state, and the error."""
+    found = rows(
+        engine,
+        """SELECT DISTINCT ON (p.name, s.name) p.name || '/' || s.name, c.state, c.error
+           FROM catlog.catalog c JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+           JOIN catlog.provider p ON p.id = c.provider_id
+           ORDER BY p.name, s.name, c.created_at DESC""",
+    )
+    return {name: (state, error or "") for name, state, error in found}
+
+
+@dataclass
+class Case:
+    """How every source misbehaves, and the reason that each must then fail with; "": none may.
+
+    `but` is for sources whose reason is another one.
+    """
+
+    how: dict[str, Any]
+    reason: str = ""
+    but: dict[str, str] = field(default_factory=dict)
+
+
+def renamed(body: bytes) -> bytes:
+    """After a change of markup: other words for what the spiders look for."""
+    for old, new in MARKUP.items():
+        body = re.sub(old, new, body)
+    return body
+
+
+MARKUP = {
+    rb"var products": b"var articles",
+    rb"<b>([^<]*):</b>": rb"<i>\1</i>",
+    rb"<dt>(\w+)</dt>": rb"<dt>\1:</dt>",
+    rb'"(id|user_id|fuel_prices|name|total)":': rb'"new_\1":',
+    rb"CategoryLink_root": b"Link_category",
+}
+BROWSER = r"requests? given up|showcases|there is no|CategoryLink|closed|HTTP|status"
+CASES = {
+    "slow": Case({"delay": 0.3}),
+    "429, come back in a second": Case(
+        {"status": 429, "headers": {"Retry-After": "1"}, "times": 1}
+    ),
+    "500 once": Case({"status": 500, "times": 1}),
+    "cut once": Case({"cut": True, "times": 1}),
+    "closed once": Case({"close": True, "times": 1}),
+    "500 for ever": Case({"status": 500}, r"500", {"SK/new": BROWSER}),
+    "cut for ever": Case({"cut": True}, r"dataloss|DataLoss|given up|cut", {"SK/new": BROWSER}),
+    "closed for ever": Case({"close": True}, r"requests? given up", {"SK/new": BROWSER}),
+    "a page that asks to log in": Case(
+        {"body": b"<html><body><h1>Please log in</h1></body></html>"},
+        r"markup has changed|source has changed|JSON|unexpected character",
+        {"SK/new": BROWSER},
+    ),
+    "nothing": Case(
+        {"body": b""},
+        r"markup has changed|source has changed|JSON|Expecting value|unexpected",
+        {"SK/new": BROWSER},
+    ),
+    "changed markup": Case(
+        {"rewrite": renamed},
+        r"markup has changed|source has changed|items rejected|KeyError",
+    ),
+}
+# A source's first answer of its sort: what is told to fail once fails where it matters.
+FIRST = {
+    "SK/new": "/samokat/v2/showcases/new",
+    "hallmark_ornaments_com/products": "/hallmark/year",
+    "hookedonhallmark_com/products": "/hooked/products",
+    "ornament_shop_com/products": "/ornament_shop/artikel",
+    "tatneft/stations": "/fuel/fuel-stations",
+    "tatneft/prices": "/fuel/fuel-prices",
+    "tatneft/references": "/fuel/services",
+    "learning/attempts": "/learning",
+    **{f"school/{kind}": f"/school/{kind}" for kind in KINDS},
+}
+# A failure that the browser's page meets once is not asked for again: its next attempt does.
+ONE_ATTEMPT = {"SK/new"}
+
+
+def test_done_and_right_or_failed_with_the_true_reason(
+    engine: Engine, project: Project, demo: DemoServer
+) -> None:
+    load(engine, project, ALL)
+    undisturbed = rows(engine, DATA)
+    assert {state for state, _ in ends(engine).values()} == {"loaded"}
+    assert len({kind for kind, *_ in undisturbed}) > 10
+    wrong = []
+    for title, case in CASES.items():
+        for path in FIRST.values():
+            demo.misbehave(path, **case.how)
+        load(engine, project, ALL)
+        demo.behave()
+        found = ends(engine)
+        for name in ALL:
+            state, error = found[name]
+            reason = case.but.get(name, case.reason) if case.reason else ""
+            passed = not case.reason and name in ONE_ATTEMPT and state == "failed"
+            if (state == "loaded" and not reason) or passed:
+                continue
+            if state != "failed" or not reason or not re.search(reason, error):
+                wrong.append(f"{title}: {name} {state} {error}")
+        if rows(engine, DATA) != undisturbed:
+            wrong.append(f"{title}: the data are others")
+    assert wrong == []
+
+
+def killed(project: Project, chance: random.Random, took: float) -> None:
+    """A worker, killed at a random moment of the *took* seconds that all of it takes."""
+    worker = project.start("work", "--drain")
+    time.sleep(chance.random() * took)
+    worker.kill()
+    worker.communicate()
+
+
+@pytest.mark.timeout(60 + 40 * KILLS)
+@pytest.mark.parametrize("source", FIVE)
+def test_a_worker_killed_at_random_moments(
+    engine: Engine, project: Project, source: str, undisturbed_of: Callable[[str], list[Any]]
+) -> None:
+    expected = undisturbed_of(source)
+    create(engine, FIVE[source])
+    chance = random.Random(source)
+    for _ in range(KILLS):
+        killed(project, chance, 4.0)
+        # What was lost three times in a row has failed, and is tried again; what is loaded, too.
+        for name, (state, _) in ends(engine).items():
+            if state == "failed":
+                [(catalog,)] = rows(engine, NEWEST, name=name)
+                project.scrapy("retry", catalog)
+            elif state == "loaded" and name in FIVE[source]:
+                create(engine, {name: FIVE[source][name]})
+    while "failed" in finished(engine, project):
+        for (catalog,) in rows(
+            engine, "SELECT id::text FROM catlog.catalog WHERE state = 'failed'"
+        ):
+            project.scrapy("retry", catalog)
+    assert rows(engine, DATA) == expected
+    assert rows(engine, TWICE) == []
+
+
+def finished(engine: Engine, project: Project) -> set[str]:
+    """The states of all catalogs, when a worker has gone on to the end."""
+    project.scrapy("work", "--drain")
+    return {state for state, _ in ends(engine).values()}
+
+
+@pytest.fixture
+def undisturbed_of(engine: Engine, project: Project) -> Callable[[str], list[Any]]:
+    """The data of a source after a load that nobody disturbed, which is then forgotten."""
+
+    def undisturbed(source: str) -> list[Any]:
+        load(engine, project, FIVE[source])
+        data = rows(engine, DATA)
+        for table in ("cursor", "record", "record_version"):
+            rows(engine, f"DELETE FROM catlog.{table} WHERE {KEPT[table]} RETURNING 1")
+        return data
+
+    return undisturbed
+
+
+# What the products of the shops come from stays.
+KEPT = {
+    "cursor": "true",
+    "record": "kind <> 'year_links'",
+    "record_version": "kind <> 'year_links'",
+}
+NEWEST = """SELECT c.id::text FROM catlog.catalog c
+    JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+    JOIN catlog.provider p ON p.id = c.provider_id
+    WHERE p.name || '/' || s.name = :name ORDER BY c.created_at DESC LIMIT 1"""
+FAILED = "SELECT id::text FROM catlog.catalog WHERE state = 'failed'"
+TWICE = """SELECT instance_id FROM catlog.instance_attempt WHERE outcome = 'done'
+    GROUP BY instance_id HAVING count(*) > 1"""
