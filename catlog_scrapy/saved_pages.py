@@ -15,7 +15,6 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-import orjson
 from itemadapter import ItemAdapter
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_jsonable_python
@@ -70,8 +69,7 @@ class SavedPage:
 
     def write_golden(self, items: list[dict[str, Any]]) -> None:
         """Make *items* the golden result."""
-        text = orjson.dumps(items, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        self.golden_path.write_bytes(text)
+        self.golden_path.write_text(_text(items) + "\n", encoding="utf-8")
 
     def results(self, spidercls: type[Spider]) -> list[Any]:
         """All that the spider yields from the page, requests included."""
