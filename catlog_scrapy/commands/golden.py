@@ -1,6 +1,7 @@
 """`scrapy golden`"""
 
 import argparse
+import json
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -52,7 +53,8 @@ class Command(CatlogCommand):
                     f"{label(page.golden_path)} says otherwise; --force overwrites it."
                 )
             page.write_golden(items)
-            self._say(f"+ {label(page.golden_path)}: {len(items)} items")
+            self._say(f"+ {label(page.golden_path)}: {len(items)} items, the first of them")
+            self._say(json.dumps(items[0], ensure_ascii=False))
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)
