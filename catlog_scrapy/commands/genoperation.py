@@ -11,6 +11,7 @@ from scrapy.http import Response
 from scrapy.responsetypes import responsetypes
 
 from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.generating import (
     SUFFIXES,
@@ -19,6 +20,7 @@ from catlog_scrapy.generating import (
     Places,
     check_files,
     check_name,
+    check_spider,
     find_target,
     kind_of,
     text_of,
@@ -69,7 +71,9 @@ class Command(genspider.Command, CatlogCommand):
         settings, name = self.project_settings, args[0]
         check_name(name, settings["BOT_NAME"])
         places = Places.of(settings)
-        target = find_target(settings, genspider.verify_url_scheme(args[1]), opts.provider)
+        loader = load_spiders(settings)
+        check_spider(loader, name, places)
+        target = find_target(settings, args[1], opts.provider)
         page = self._page(target.url, opts.page)
         kind = opts.kind or kind_of(page)
         if kind is None and opts.template is None:
@@ -80,7 +84,7 @@ class Command(genspider.Command, CatlogCommand):
         template = self._find_template(opts.template or str(kind)).read_text(encoding="utf-8")
         generator = Generator(name, target, places, kind)
         files = generator.files(template, text_of(page))
-        check_files(settings, generator, files, force=opts.force)
+        check_files(settings, loader, generator, files, force=opts.force)
         write_all(files)
         for path in files:
             self.console.print(f"+ {label(path)}", markup=False, soft_wrap=True)

@@ -9,19 +9,23 @@ from scrapy import Spider
 from scrapy.settings import BaseSettings
 from scrapy.spiderloader import SpiderLoader, SpiderLoaderProtocol
 
-from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.checking import check
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.generating.files import KEY, Generator, says_record
-from catlog_scrapy.generating.target import class_of, refuse
+from catlog_scrapy.generating.target import Places, class_of, refuse
 from catlog_scrapy.generating.writing import write
 from catlog_scrapy.items.record import record_type
 from catlog_scrapy.saved_pages import label
 
 
 def check_files(
-    settings: BaseSettings, generator: Generator, files: Mapping[Path, str], *, force: bool
+    settings: BaseSettings,
+    loader: SpiderLoaderProtocol,
+    generator: Generator,
+    files: Mapping[Path, str],
+    *,
+    force: bool,
 ) -> None:
     """Check *files* before they are written.
 
@@ -37,8 +41,6 @@ def check_files(
             f'the provider "{generator.target.provider}" has a scheme "{generator.name}" already;'
             " choose another name, or --force, which leaves it as it is."
         )
-    loader = load_spiders(settings)
-    check_spider(loader, generator)
     if provider not in files:
         return
     made: dict[str, Any] = {"name": generator.name}
@@ -57,12 +59,11 @@ def check_files(
     refuse(mistakes + wrong + check(declared, _WithOne(loader, spidercls), views).mistakes)
 
 
-def check_spider(loader: SpiderLoaderProtocol, generator: Generator) -> None:
-    """Raise NotPossible where another file has a spider of that name."""
-    name = generator.name
+def check_spider(loader: SpiderLoaderProtocol, name: str, places: Places) -> None:
+    """Raise NotPossible where another file has a spider called *name*."""
     if name in loader.list():
         module = loader.load(name).__module__
-        if module != f"{generator.places.spiders_module}.{name}":
+        if module != f"{places.spiders_module}.{name}":
             raise NotPossible(f'{module} has a spider "{name}" already; choose another name.')
 
 

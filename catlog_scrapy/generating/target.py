@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from scrapy.commands.genspider import verify_url_scheme
 from scrapy.settings import BaseSettings
 from scrapy.utils.conf import closest_scrapy_cfg
 from w3lib.url import safe_url_string
@@ -98,8 +99,11 @@ def find_target(settings: BaseSettings, url: str, provider: str | None) -> Targe
 
     Raises NotPossible, and DeclarationError where the provider files have mistakes already.
     """
-    url = safe_url_string(url).partition("#")[0]
-    parts = urlsplit(url)
+    try:
+        url = safe_url_string(verify_url_scheme(url)).partition("#")[0]
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise NotPossible(f'"{url}" is no URL: {error}') from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NotPossible(f'"{url}" is no URL; write it whole, such as https://example.com/prices')
     if parts.username or parts.password:

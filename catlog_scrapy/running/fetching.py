@@ -7,6 +7,7 @@ from scrapy import Request, Spider
 from scrapy.crawler import AsyncCrawlerProcess
 from scrapy.http import Response
 from scrapy.settings import Settings
+from scrapy.utils.datatypes import SequenceExclude
 from twisted.python.failure import Failure
 
 from catlog_scrapy.exceptions import NotPossible
@@ -31,7 +32,8 @@ class PageFetcher(Spider):
     received: list[Response | Failure]
 
     async def start(self) -> AsyncIterator[Any]:
-        meta = {"handle_httpstatus_all": True}
+        # Redirects are followed; of any other answer it is said what it was.
+        meta = {"handle_httpstatus_list": SequenceExclude(range(300, 400))}
         yield Request(self.url, self.received.append, errback=self.received.append, meta=meta)
 
 
