@@ -34,7 +34,11 @@ ASKED = ".request.json"
 
 
 class Asked(BaseModel):
-    """How a page is asked for, where the spider's first request is another or needs arguments."""
+    """How a page is asked for, where the spider's first request is another or needs arguments.
+
+    With `documents`, the callback takes a list with the page's JSON instead of a response, as where
+    a browser's page gathers the responses.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,6 +47,7 @@ class Asked(BaseModel):
     cb_kwargs: dict[str, Any] = {}
     meta: dict[str, Any] = {}
     arguments: dict[str, str] = {}
+    documents: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,8 @@ class SavedPage:
             meta={**request.meta, **asked.meta}, cb_kwargs={**request.cb_kwargs, **asked.cb_kwargs}
         )
         callback = getattr(spider, asked.callback or "", None) or request.callback or spider.parse
-        result = callback(self._response(request), **request.cb_kwargs)
+        page = [json.loads(self.path.read_bytes())] if asked.documents else self._response(request)
+        result = callback(page, **request.cb_kwargs)
         if inspect.isawaitable(result):
             result = await result
         if hasattr(result, "__aiter__"):

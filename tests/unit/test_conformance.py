@@ -212,6 +212,15 @@ def test_a_page_says_how_it_is_asked_for(given: Any) -> None:
     assert not list(of_pages(leaves(parse_day=parse_day), given([], golden, asked)))
 
 
+def test_a_page_may_be_one_of_the_documents_that_a_browser_gathered(given: Any) -> None:
+    def items(self: Any, documents: list[Any]) -> Any:
+        for document in documents:
+            yield from document
+
+    asked = {"callback": "items", "documents": True}
+    assert not list(of_pages(leaves(items=items, parse=None), given(ITEMS, ITEMS, asked)))
+
+
 def test_several_record_types(given: Any) -> None:
     def parse(self: Spider, response: Any) -> Any:
         for item in response.json():
