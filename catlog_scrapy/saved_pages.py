@@ -36,8 +36,8 @@ ASKED = ".request.json"
 class Asked(BaseModel):
     """How a page is asked for, where the spider's first request is another or needs arguments.
 
-    With `documents`, the callback takes a list with the page's JSON instead of a response, as where
-    a browser's page gathers the responses.
+    With `documents`, the page is a list of the JSON documents that a browser gathered, and the
+    callback takes that list instead of a response.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -145,7 +145,9 @@ class SavedPage:
             meta={**request.meta, **asked.meta}, cb_kwargs={**request.cb_kwargs, **asked.cb_kwargs}
         )
         callback = getattr(spider, asked.callback or "", None) or request.callback or spider.parse
-        page = [json.loads(self.path.read_bytes())] if asked.documents else self._response(request)
+        page: Any = self._response(request)
+        if asked.documents:
+            page = json.loads(page.body)
         result = callback(page, **request.cb_kwargs)
         if inspect.isawaitable(result):
             result = await result
