@@ -22,8 +22,9 @@ from scrapy import Request, Spider
 from scrapy.crawler import Crawler
 from scrapy.http import Response, TextResponse
 from scrapy.responsetypes import responsetypes
+from scrapy.settings import Settings
+from scrapy.utils.conf import get_config
 from scrapy.utils.misc import arg_to_iter
-from scrapy.utils.project import get_project_settings
 
 from catlog_scrapy.items.record import Batch, Cursor, Record, Unchanged, record_types
 
@@ -78,7 +79,7 @@ class SavedPage:
 
     def results(self, spidercls: type[Spider]) -> list[Any]:
         """All that the spider yields from the page, requests included."""
-        crawler = Crawler(spidercls, get_project_settings())
+        crawler = Crawler(spidercls, _project_settings())
         spider = spidercls.from_crawler(crawler, **{"base_url": BASE_URL, **self.asked.arguments})
         return asyncio.run(self._results(spider))
 
@@ -184,6 +185,14 @@ def _items(results: Iterable[Any]) -> Iterator[tuple[Any, type[Record] | None]]:
             yield from ((part, one.record) for part in one.items)
         elif ItemAdapter.is_item(one) and not isinstance(one, Unchanged | Cursor):
             yield one, None
+
+
+def _project_settings() -> Settings:
+    """Those of the project here. Scrapy's own way leaves its name in the environment."""
+    settings = Settings()
+    if module := get_config().get("settings", "default", fallback=None):
+        settings.setmodule(module, "project")
+    return settings
 
 
 async def _first_request(spider: Spider) -> Request:

@@ -1,6 +1,7 @@
 """Every spider and every declaration is what the others are; and each rule is seen to refuse."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,16 @@ def test_a_page_that_breaks_a_rule(
     given: Any, page: Any, golden: Any, asked: Any, said: str
 ) -> None:
     assert said in "\n".join(of_pages(Leaves, given(page, golden, asked)))
+
+
+def test_a_spider_has_the_settings_of_its_project(given: Any) -> None:
+    def parse(self: Spider, response: Any) -> Any:
+        yield {"name": self.settings["BOT_NAME"], "count": self.settings["DEPTH_LIMIT"]}
+
+    spidercls = leaves(parse=parse, custom_settings={"DEPTH_LIMIT": 7})
+    before = dict(os.environ)
+    assert not list(of_pages(spidercls, given([], [{"name": "catlog_scrapy", "count": 7}])))
+    assert dict(os.environ) == before
 
 
 def test_what_is_no_item_is_not_in_the_golden_result(given: Any) -> None:
