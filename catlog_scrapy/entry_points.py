@@ -18,6 +18,8 @@ SUMMARIES = {
     "cancel": "Stop a catalog, wherever it runs",
     "crawl": "Run a spider of the current project, by name; an operation records a catalog",
     "demo": "Show the whole of catlog on this machine, with local sources",
+    "genoperation": "Generate an operation: provider entry, spider, saved page and failing test",
+    "golden": "Write down what a spider makes of its saved pages, for their test",
     "load": "Load a catalog now, here",
     "migrate": "Make or upgrade catlog's schema in the database",
     "nodes": "Show the nodes of the fleet: slots, load, version, last poll, last error",
@@ -87,6 +89,8 @@ Backfill = _lazy("backfill")
 Cancel = _lazy("cancel")
 Crawl = _lazy("crawl")
 Demo = _lazy("demo")
+Genoperation = _lazy("genoperation")
+Golden = _lazy("golden")
 Load = _lazy("load")
 Migrate = _lazy("migrate")
 Nodes = _lazy("nodes")

@@ -10,7 +10,10 @@ from scrapy.http import Response
 
 
 class JsonDocument(Spider):
-    """Reads the array of objects at `base_url`/`path`. A subclass says what an object holds."""
+    """Reads the array of objects at `base_url`/`path`. A subclass says what an object holds.
+
+    Where the array is a part of the document, it says which one.
+    """
 
     base_url: str = ""
     path: str
@@ -20,11 +23,15 @@ class JsonDocument(Spider):
 
     def parse(self, response: Response, **_: Any) -> Iterator[dict[str, Any]]:
         """Raises ValueError where the document is not an array of objects."""
-        document = json.loads(response.body)
-        if not isinstance(document, list) or not all(isinstance(one, dict) for one in document):
+        entries = self.entries(json.loads(response.body))
+        if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
             raise ValueError(f"{response.url} is no array of objects: the source has changed.")
-        for entry in document:
+        for entry in entries:
             yield from self.items(entry)
+
+    def entries(self, document: Any) -> Any:
+        """The array in *document*; by default it is the whole."""
+        return document
 
     def items(self, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The items that *entry* holds, unvalidated: what it lacks is for the check to find."""

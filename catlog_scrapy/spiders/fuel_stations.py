@@ -8,7 +8,7 @@ from catlog_scrapy.items.fuel import Station
 
 
 class FuelStations(JsonDocument):
-    """GET /fuel-stations takes four seconds to answer and changes about every two days.
+    """GET /fuel-stations takes four seconds to answer. It changes about every two days.
 
     [{id, coordinates [x, y], number, address, image_urls [..], additional_services [names]}]
     """

@@ -5,7 +5,7 @@ from catlog_scrapy.items.school import SchoolClass
 
 
 class SchoolClasses(ChangeFeed):
-    """Each belongs to an organisation, and its teacher is a person."""
+    """A class belongs to an organisation. Its teacher is a person."""
 
     name = "school_classes"
     record = SchoolClass

@@ -8,7 +8,7 @@ from catlog_scrapy.items.school import Mark
 
 
 class SchoolMarks(ChangeFeed):
-    """A mark has a decimal comma, and the time of its lesson where the school is."""
+    """A mark has a decimal comma. Its time is that of its lesson, where the school is."""
 
     name = "school_marks"
     record = Mark

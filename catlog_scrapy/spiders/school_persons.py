@@ -5,7 +5,7 @@ from catlog_scrapy.items.school import Person
 
 
 class SchoolPersons(ChangeFeed):
-    """Pupils, teachers and others; some have no e-mail address, some names run right to left."""
+    """Pupils, teachers and others. Some have no e-mail address, some names run right to left."""
 
     name = "school_persons"
     record = Person

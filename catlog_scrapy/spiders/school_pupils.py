@@ -5,7 +5,7 @@ from catlog_scrapy.items.school import Pupil
 
 
 class SchoolPupils(ChangeFeed):
-    """A pupil is a person in a class, and moves from one to another."""
+    """A pupil is a person in a class. Now and then one moves to another class."""
 
     name = "school_pupils"
     record = Pupil

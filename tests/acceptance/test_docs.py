@@ -12,6 +12,8 @@ import pytest
 from tests.source import Answer, Source
 
 ROOT = Path(__file__).parents[2]
+EDIT = ROOT / "tests" / "edit.py"
+TUTORIAL = "docs/tutorial.md"
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 QUOTES = """
@@ -47,9 +49,20 @@ def test_the_readme_works_as_printed(tmp_path: Path) -> None:
     assert "William" in answers
 
 
-@pytest.mark.parametrize(
-    "page", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
-)
+def test_the_tutorial_works_as_printed(tmp_path: Path) -> None:
+    """In a folder that has nothing but a checkout, with the output that it prints."""
+    checkout = given_a_checkout(tmp_path)
+    page = (ROOT / TUTORIAL).read_text(encoding="utf-8")
+    answers = run(tmp_path, checkout, page)
+    for language, _, body in FENCE.findall(page):
+        for line in body.splitlines() if language == "text" else ():
+            assert " ".join(line.split()) in answers
+
+
+PAGES = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES - {TUTORIAL}))
 def test_a_page_of_the_docs_works_as_printed(page: str, documented: Path) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for language, about, body in FENCE.findall(text):
@@ -87,17 +100,25 @@ def given_a_tutorial(folder: Path, checkout: Path, url: str) -> None:
 
 
 def run(folder: Path, checkout: Path, text: str) -> str:
-    """Write the files and run the commands of a page, in order, in one shell; what it said."""
+    """Write the files and run the commands of a page, in order, in one shell; what it said.
+
+    `in` names the folder of a block, `file`, `append` and `edit` what it is written to; a block
+    with `fails` has to.
+    """
     script: list[str] = []
     for number, (language, about, body) in enumerate(FENCE.findall(text)):
         options = dict(option.split("=", 1) for option in about.split())
         script.append(f"cd {folder / options['in'] if 'in' in options else checkout}")
+        block = folder / f"block-{number}"
+        block.write_text(body, encoding="utf-8")
         if "file" in options or "append" in options:
-            block = folder / f"block-{number}"
-            block.write_text(body, encoding="utf-8")
             target = options.get("file") or options["append"]
             script.append(f"mkdir -p $(dirname {target})")
             script.append(f"cat {block} {'>' if 'file' in options else '>>'} {target}")
+        elif "edit" in options:
+            script.append(f"python {EDIT} {block} {options['edit']}")
+        elif "fails" in options:
+            script.append(f"if bash {block}; then echo it did not fail >&2; exit 1; fi")
         elif language == "sh":
             script.append(body)
     return shell(folder, "\n".join(script))

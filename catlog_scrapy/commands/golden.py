@@ -1,0 +1,60 @@
+"""`scrapy golden`"""
+
+import argparse
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+from scrapy.exceptions import UsageError
+from scrapy.utils.conf import closest_scrapy_cfg
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.declarations import load_spiders
+from catlog_scrapy.declarations.source import nearest
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.saved_pages import label, saved_pages
+
+
+class Command(CatlogCommand):
+    """Writes down what a spider makes of its saved pages: the golden results of their test.
+
+    Only where there is none yet, or an empty one; with --force, where it has changed.
+    """
+
+    def syntax(self) -> str:
+        return "[options] SPIDER"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--force", action="store_true", help="overwrite other results")
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        if len(args) != 1:
+            raise UsageError("write the name of one spider")
+        name = args[0]
+        loader = load_spiders(self.project_settings)
+        if name not in loader.list():
+            raise NotFound(f"no spider {name!r}; {nearest(name, loader.list())}")
+        folder = Path(closest_scrapy_cfg()).parent / "tests" / "pages" / name
+        pages = saved_pages(folder)
+        if not pages:
+            raise NotFound(f"{label(folder)} has no page; scrapy genoperation saves one.")
+        for page in pages:
+            golden = page.golden() if page.golden_path.exists() else []
+            try:
+                items = page.items(loader.load(name))
+            except (ValueError, ValidationError) as error:
+                raise NotPossible(f"{label(page.path)}: {error}") from error
+            if not items or items == golden:
+                self._say(f"= {label(page.path)}: {len(items)} items, as before")
+                continue
+            if golden and not opts.force:
+                raise NotPossible(
+                    f"{label(page.golden_path)} says otherwise; --force overwrites it."
+                )
+            page.write_golden(items)
+            self._say(f"+ {label(page.golden_path)}: {len(items)} items, the first of them")
+            self._say(json.dumps(items[0], ensure_ascii=False))
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)

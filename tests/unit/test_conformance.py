@@ -1,0 +1,256 @@
+"""Every spider and every declaration is what the others are; and each rule is seen to refuse."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scrapy import Request, Spider
+
+import catlog_scrapy.spiders
+from catlog_scrapy.declarations.model import OperationTable, ProviderFile
+from catlog_scrapy.declarations.reading import read_providers
+from catlog_scrapy.items import Batch, Cursor, Record, Removed, Unchanged
+from catlog_scrapy.saved_pages import SavedPage, saved_pages
+from tests.conformance import (
+    modules_of,
+    of_pages,
+    of_provider,
+    of_spider,
+    operations_of,
+    spiders_of,
+)
+
+PAGES = Path(__file__).parents[1] / "pages"
+SPIDERS = modules_of(catlog_scrapy.spiders)
+FILES, MISTAKES = read_providers(Path(catlog_scrapy.__path__[0]) / "providers")
+PROVIDERS = {Path(declared.source.name).stem: declared.file for declared in FILES}
+OPERATIONS = [operation for file in PROVIDERS.values() for operation in operations_of(file)]
+
+
+@pytest.mark.parametrize("name", SPIDERS)
+def test_a_spider(name: str) -> None:
+    (spidercls,) = spiders_of(f"catlog_scrapy.spiders.{name}")
+    assert not list(of_spider(spidercls, name, OPERATIONS))
+
+
+@pytest.mark.parametrize("name", SPIDERS)
+def test_the_saved_pages_of_a_spider(name: str) -> None:
+    (spidercls,) = spiders_of(f"catlog_scrapy.spiders.{name}")
+    assert not list(of_pages(spidercls, saved_pages(PAGES / name)))
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_provider(name: str) -> None:
+    assert not list(of_provider(PROVIDERS[name], name, SPIDERS))
+
+
+def test_nothing_is_left_over() -> None:
+    assert not MISTAKES
+    assert {folder.name for folder in PAGES.iterdir()} <= set(SPIDERS)
+
+
+class Leaf(Record, key="name", view="leaves"):
+    """What a tree sheds."""
+
+    name: str
+    count: int
+
+
+class Stem(Record, key="name", view="stems"):
+    """What stays."""
+
+    name: str
+
+
+class Leaves(Spider):
+    """The tree sheds its leaves in autumn. It takes a `day` for each hundred of them."""
+
+    name = "leaves"
+    record: Any = Leaf
+    base_url: str = ""
+    day = ""
+
+    async def start(self) -> Any:
+        yield Request(f"{self.base_url}/leaves")
+
+    def parse(self, response: Any) -> Any:
+        yield from response.json()
+
+
+def leaves(**attributes: Any) -> type[Spider]:
+    """A spider like Leaves, but for its *attributes*."""
+    title = attributes.pop("title", "Leaves")
+    return type(title, (Leaves,), {"__doc__": Leaves.__doc__, **attributes})
+
+
+def test_a_good_spider_has_no_complaints() -> None:
+    operation = OperationTable(name="autumn", spider="leaves", arguments={"day": "1"})
+    assert not list(of_spider(Leaves, "leaves", [operation]))
+
+
+@pytest.mark.parametrize(
+    ("spidercls", "said"),
+    [
+        (leaves(name="other"), 'it is called "other", its file "leaves"'),
+        (leaves(title="LeavesSpider"), "its class is called LeavesSpider"),
+        (leaves(record=None), "it has no record type"),
+        (leaves(record=(Leaf, dict)), "it has no record type"),
+        (leaves(base_url="https://tree.example"), 'its base_url is not ""'),
+        (leaves(__doc__=None), "its docstring does not tell"),
+        (leaves(__doc__="The leaves of a tree."), "its docstring does not tell"),
+        (leaves(__doc__="FILL IN the facts. All of them."), "its docstring does not tell"),
+        (leaves(name="stems"), "no provider file has it"),
+        (leaves(__doc__="One sentence. Another."), 'says what the argument "day" is'),
+    ],
+)
+def test_a_spider_that_breaks_a_rule(spidercls: type[Spider], said: str) -> None:
+    operation = OperationTable(name="leaves", arguments={"day": "{due_at}"})
+    assert said in "\n".join(of_spider(spidercls, "leaves", [operation]))
+
+
+def test_an_argument_that_the_spider_does_not_take() -> None:
+    operation = OperationTable(name="leaves", arguments={"hour": "1"})
+    said = 'it does not take the argument "hour"'
+    assert list(of_spider(Leaves, "leaves", [operation])) == [said]
+
+
+def provider(**changed: Any) -> ProviderFile:
+    """A provider file like that of the fuel network, but for what is *changed*."""
+    table = {"name": "tatneft", "title": "Fuel", "base_url": "http://127.0.0.1:8765/fuel"}
+    tables: dict[str, Any] = {
+        "scheme": [{"name": "prices", "operations": ["fuel_prices"]}],
+        "schedule": [{"name": "daily", "scheme": "prices", "cron": "0 3 * * *"}],
+        **changed,
+        "provider": {**table, **changed.get("provider", {})},
+    }
+    return ProviderFile.model_validate(tables)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"provider": {"name": "fuel"}}, 'it is called "fuel", its file "tatneft"'),
+        ({"provider": {"title": ""}}, "it has no title"),
+        ({"provider": {"base_url": "https://fuel.example"}}, "its base_url is https://fuel"),
+        ({"provider": {"base_url": None}}, "its base_url is None"),
+        ({"schedule": []}, "it has no schedule"),
+        ({"scheme": [{"name": "x", "operations": ["fuel_taxes"]}]}, 'no spider "fuel_taxes"'),
+        (
+            {"scheme": [{"name": "x", "operation": [{"name": "x", "spider": "fuel_taxes"}]}]},
+            'no spider "fuel_taxes"',
+        ),
+    ],
+)
+def test_a_provider_that_breaks_a_rule(changed: dict[str, Any], said: str) -> None:
+    assert not list(of_provider(provider(), "tatneft", SPIDERS))
+    assert said in "\n".join(of_provider(provider(**changed), "tatneft", SPIDERS))
+
+
+ITEMS = [{"name": "oak", "count": 1}, {"name": "ash", "count": 2}]
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Callable[..., list[SavedPage]]:
+    """Makes the saved page `leaves.json` with its golden result; None: without."""
+
+    def make(page: Any, golden: Any = ITEMS, asked: Any = None) -> list[SavedPage]:
+        for suffix, what in (("", page), (".items", golden), (".request", asked)):
+            if what is not None:
+                (tmp_path / f"leaves{suffix}.json").write_text(json.dumps(what))
+        return saved_pages(tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("page", "golden", "asked", "said"),
+    [
+        (None, None, None, "no saved page with a golden result"),
+        (ITEMS, None, None, "no saved page with a golden result"),
+        ([], [], None, "gives no items"),
+        (ITEMS, [], None, "is empty, and the page gives 2 items"),
+        ([], ITEMS, None, "gives other items than its golden result"),
+        (ITEMS[::-1], ITEMS, None, "gives other items than its golden result"),
+        ([*ITEMS, ITEMS[0]], ITEMS, None, "gives two leaves of the key oak"),
+        ([{"name": "oak"}], ITEMS, None, "count\n  Field required"),
+        ([{**ITEMS[0], "colour": "red"}], ITEMS, None, "Extra inputs"),
+        ([{**ITEMS[0], "name": ""}], ITEMS, None, "the key is missing"),
+        (ITEMS, ITEMS, {"call": "parse"}, "Extra inputs"),
+    ],
+)
+def test_a_page_that_breaks_a_rule(
+    given: Any, page: Any, golden: Any, asked: Any, said: str
+) -> None:
+    assert said in "\n".join(of_pages(Leaves, given(page, golden, asked)))
+
+
+def test_a_spider_has_the_settings_of_its_project(given: Any) -> None:
+    def parse(self: Spider, response: Any) -> Any:
+        yield {"name": self.settings["BOT_NAME"], "count": self.settings["DEPTH_LIMIT"]}
+
+    spidercls = leaves(parse=parse, custom_settings={"DEPTH_LIMIT": 7})
+    before = dict(os.environ)
+    assert not list(of_pages(spidercls, given([], [{"name": "catlog_scrapy", "count": 7}])))
+    assert dict(os.environ) == before
+
+
+def test_what_is_no_item_is_not_in_the_golden_result(given: Any) -> None:
+    def parse(self: Spider, response: Any) -> Any:
+        yield Unchanged("elm")
+        yield Removed("fir")
+        yield Request(response.url)
+        yield Batch(response.json())
+        yield Cursor("2026")
+
+    assert not list(of_pages(leaves(parse=parse), given(ITEMS)))
+
+
+def test_a_page_says_how_it_is_asked_for(given: Any) -> None:
+    async def parse_day(self: Any, response: Any, tree: str) -> Any:
+        yield {"name": f"{tree} {self.day} {response.url}", "count": response.meta["count"]}
+
+    asked = {
+        "url": "https://tree.example/day",
+        "callback": "parse_day",
+        "cb_kwargs": {"tree": "oak"},
+        "meta": {"count": 3},
+        "arguments": {"day": "monday"},
+    }
+    golden = [{"name": "oak monday https://tree.example/day", "count": 3}]
+    assert not list(of_pages(leaves(parse_day=parse_day), given([], golden, asked)))
+
+
+def test_a_page_may_be_the_documents_that_a_browser_gathered(given: Any) -> None:
+    def items(self: Any, documents: list[Any]) -> Any:
+        for document in documents:
+            yield from document
+
+    asked = {"callback": "items", "documents": True}
+    documents = [ITEMS[:1], ITEMS[1:]]
+    assert not list(of_pages(leaves(items=items, parse=None), given(documents, ITEMS, asked)))
+
+
+def test_several_record_types(given: Any) -> None:
+    def parse(self: Spider, response: Any) -> Any:
+        for item in response.json():
+            yield Leaf.draft(**item)
+            yield Stem.draft(name=item["name"])
+
+    spidercls = leaves(record=(Leaf, Stem), parse=parse)
+    golden = [ITEMS[0], {"name": "oak"}, ITEMS[1], {"name": "ash"}]
+    assert not list(of_pages(spidercls, given(ITEMS, golden)))
+    plain = leaves(record=(Leaf, Stem))
+    assert "an item that does not say its type" in "".join(of_pages(plain, given(ITEMS)))
+
+
+def test_a_spider_without_a_request_of_its_own(given: Any) -> None:
+    async def start(self: Spider) -> Any:
+        yield ITEMS[0]
+
+    pages = given(ITEMS)
+    assert "starts with no request" in "".join(of_pages(leaves(start=start), pages))
+    pages = given(ITEMS, ITEMS, {"url": "https://tree.example/"})
+    assert not list(of_pages(leaves(start=start), pages))

@@ -1,0 +1,91 @@
+"""What `scrapy genoperation` takes for a name, and whose page a URL is."""
+
+from pathlib import Path
+
+import pytest
+from scrapy.settings import Settings
+
+from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.generating import check_name, find_target
+
+WOOD = """
+[provider]
+name = "wood"
+base_url = "https://wood.example/shop"
+"""
+NOWHERE = """
+[provider]
+name = "nowhere"
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "of_wood.toml").write_text(WOOD)
+    (tmp_path / "nowhere.toml").write_text(NOWHERE)
+    return Settings({"CATLOG_PROVIDERS": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Trees", "cannot name a spider and its view; use lower-case letters"),
+        ("tr-ees", "cannot name"),
+        ("../trees", "cannot name"),
+        ("деревья", "cannot name"),
+        ("1st", "a letter first"),
+        ("", "cannot name"),
+        ("t" * 64, "63 at most"),
+        ("class", "has a meaning in Python or Scrapy"),
+        ("none", "has a meaning in Python or Scrapy"),
+        ("request", "has a meaning in Python or Scrapy"),
+        ("json_document", "has a meaning in Python or Scrapy"),
+        ("shop", "is the name of the project"),
+    ],
+)
+def test_a_name_that_is_refused(name: str, said: str) -> None:
+    check_name("trees_2", "shop")
+    with pytest.raises(NotPossible, match=said):
+        check_name(name, "shop")
+
+
+@pytest.mark.parametrize(
+    ("url", "provider", "base_url", "path"),
+    [
+        ("https://wood.example/shop/a/b?c=1#d", "wood", "https://wood.example/shop", "a/b?c=1"),
+        ("wood.example/shop", "wood", "https://wood.example/shop", ""),
+        ("https://wood.example/shops", "wood_example", "https://wood.example", "shops"),
+        ("http://www.a-b.example:81/x", "a_b_example", "http://www.a-b.example:81", "x"),
+        ('https://a.example/"{x}"', "a_example", "https://a.example", "%22%7Bx%7D%22"),
+        ("https://ель.example/ёлка", "xn_e1am5c_example", "https://xn--e1am5c.example", None),
+    ],
+)
+def test_whose_page_it_is(
+    settings: Settings, url: str, provider: str, base_url: str, path: str | None
+) -> None:
+    target = find_target(settings, url, None)
+    assert (target.provider, target.base_url) == (provider, base_url)
+    assert path is None or target.path == path
+    assert target.path.isascii()
+    assert target.file.name == ("of_wood.toml" if provider == "wood" else f"{provider}.toml")
+
+
+@pytest.mark.parametrize(
+    ("url", "provider", "said"),
+    [
+        ("ftp://a.example/", None, "is no URL; write it whole"),
+        ("https:///x", None, "is no URL"),
+        ("https://a:secret@a.example/", None, "holds a name or a password"),
+        ("https://a.example/", "a/b", '"a/b" cannot name a provider'),
+        ("https://a.example/", "wood", "which has https://wood.example/shop; name another"),
+        ("https://a.example/", "nowhere", "which has no base_url; name another"),
+        ("https://a.example/", "of_wood", "of_wood.toml is another provider's"),
+        ("https://a.example:99999/", None, "is no URL: Port out of range"),
+        ("https://[::1/", None, "is no URL: "),
+    ],
+)
+def test_a_target_that_is_refused(
+    settings: Settings, url: str, provider: str | None, said: str
+) -> None:
+    with pytest.raises(NotPossible, match=said):
+        find_target(settings, url, provider)
