@@ -11,6 +11,7 @@ from benchmarks import (
     claims,
     drain,
     idle,
+    increments,
     items,
     jobs,
     memory,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Result]] = {
     "idle": idle.run,
     "pages": pages.run,
     "bulk": bulk.run,
+    "increments": increments.run,
 }
 
 
