@@ -12,8 +12,7 @@ from catlog_scrapy.demo.server import DemoServer
 def run(server: Server, small: bool) -> Result:
     """Requests of the load of a day in which 1 % changed, against those of the full load.
 
-    Of all kinds of the school's data, as the server counts them, with log-ins and robots.txt; small,
-    of two kinds.
+    Of all kinds of the school's data, as the server counts them, with log-ins and robots.txt.
     """
     schemes = ["organisations", "classes"] if small else ["everything"]
     with server.database() as engine, DemoServer() as school:
