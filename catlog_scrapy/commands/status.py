@@ -93,6 +93,10 @@ class Command(CatlogCommand):
             f" at {moment(attempt['started_at'])}, {attempt['accepted']} results,"
             f" {attempt['rejected']} rejected, {attempt['dropped']} dropped"
         )
+        if attempt["read_to"]:
+            self._say(
+                f"  read from {attempt['read_from'] or 'the beginning'} to {attempt['read_to']}"
+            )
         if attempt["error"]:
             self._say(f"  {attempt['error']}")
         if attempt["log"]:

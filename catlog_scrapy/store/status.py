@@ -125,7 +125,8 @@ def attempts_of(
             connection,
             """SELECT i.id AS instance, o.name AS operation, i.part, i.state, i.arguments,
                    i.available_at, a.attempt, a.node, a.pid, a.started_at, a.finished_at,
-                   a.outcome, a.error, a.log, a.accepted, a.rejected, a.dropped
+                   a.outcome, a.error, a.log, a.accepted, a.rejected, a.dropped,
+                   a.read_from, a.read_to
                FROM catlog.catalog_scheme_operation_instance i
                JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
                LEFT JOIN catlog.instance_attempt a ON a.instance_id = i.id

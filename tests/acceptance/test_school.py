@@ -277,6 +277,8 @@ def test_everything_may_be_read_again(engine: Engine, project: Project, source: 
     project.scrapy("load", "school/pupils")
     assert pupils(engine)[7] == 999
     cursor = rows(engine, CURSORS)
+    [(catalog,)] = rows(engine, "SELECT id::text FROM catlog.catalog ORDER BY created_at LIMIT 1")
+    assert f"read from the beginning to {cursor[0][0]}" in project.scrapy("status", catalog)
     project.scrapy("load", "school/pupils", "-a", "cursor=")
     assert pupils(engine) == pupils_after(0)
     assert rows(engine, CURSORS) == cursor

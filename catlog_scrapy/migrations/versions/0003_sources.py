@@ -1,4 +1,4 @@
-"""What incremental loads go on from, and what need not be read again."""
+"""Cursors, what need not be read again, loads of one thing alone, secrets."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +15,14 @@ def columns() -> Iterator[tuple[str, sa.Column[Any]]]:
     """The new ones, each with its table."""
     yield "catalog_scheme_operation", sa.Column("overlap", sa.Double(), nullable=True)
     yield "catalog_scheme_operation", sa.Column("refresh", postgresql.JSONB(), nullable=True)
+    yield (
+        "catalog_scheme_operation",
+        sa.Column("alone", postgresql.JSONB(), server_default="[]", nullable=False),
+    )
+    yield (
+        "provider",
+        sa.Column("secrets", postgresql.JSONB(), server_default="[]", nullable=False),
+    )
     yield "instance_attempt", sa.Column("read_from", sa.Text(), nullable=True)
     yield "instance_attempt", sa.Column("read_to", sa.Text(), nullable=True)
     yield "record", sa.Column("read_at", sa.DateTime(timezone=True), nullable=True)
