@@ -1,5 +1,6 @@
 """Looking from outside at what catlog does: by SQL, at ports, and until it has happened."""
 
+import random
 import socket
 import time
 from collections.abc import Callable
@@ -25,8 +26,14 @@ def until(condition: Callable[[], Any], seconds: float = 60, what: object = "") 
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on, nor will be given by chance."""
+    while True:
+        # Below those that the kernel hands out, to other tests say, before it is used.
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
