@@ -228,10 +228,17 @@ def lines(
     ).encode()
 
 
-def deliver(engine: Engine, claimed: Claim, rows: Rows = (), cursor: str | None = None) -> str:
+def deliver(
+    engine: Engine,
+    claimed: Claim,
+    rows: Rows = (),
+    cursor: str | None = None,
+    *,
+    went_on: bool = True,
+) -> str:
     """Store *rows* for an attempt and complete it, having read up to *cursor*; its outcome."""
     accepted = send(engine, claimed, rows) if rows else 0
-    report = Report(accepted=accepted, cursor=cursor)
+    report = Report(accepted=accepted, cursor=cursor, went_on=went_on)
     return attempts.complete(engine, claimed.attempt, report)
 
 

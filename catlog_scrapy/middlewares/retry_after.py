@@ -8,6 +8,7 @@ from typing import Any
 from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.http import Response
+from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.asyncio import call_later
 
 from catlog_scrapy.attempt import running_attempt
@@ -15,6 +16,8 @@ from catlog_scrapy.attempt import running_attempt
 # RFC 9110, 10.2.3: where Retry-After says how long the service is expected to be unavailable; 429
 # is RFC 6585, 4.
 STATUSES = (429, 503)
+# Seconds that the next attempt is put off for at most, whatever a source says.
+MOST = 86400.0
 
 
 class RetryAfterMiddleware:
@@ -40,14 +43,17 @@ class RetryAfterMiddleware:
         """Do what it asks for."""
         said = response.headers.get(b"Retry-After")
         seconds = seconds_of(said, response.headers.get(b"Date")) if said else None
-        if response.status not in STATUSES or seconds is None:
+        host = request.meta.get("download_slot")  # a cached response came from none
+        if response.status not in STATUSES or seconds is None or host is None:
             return response
         if seconds > self.longest:
             # Not again in this attempt.
             request.meta["dont_retry"] = True
-            self.report.retry_after = max(self.report.retry_after, seconds)
+            # An image, or robots.txt, costs no attempt.
+            if request.callback is not NO_CALLBACK:
+                self.report.retry_after = max(self.report.retry_after, min(seconds, MOST))
         else:
-            self._hold_back(request.meta["download_slot"], seconds)
+            self._hold_back(host, seconds)
         return response
 
     def _hold_back(self, host: str, seconds: float) -> None:
@@ -73,5 +79,5 @@ def seconds_of(said: bytes, date: bytes | None) -> float | None:
     try:
         now = parsedate_to_datetime(date.decode("latin-1")) if date else dt.datetime.now(dt.UTC)
         return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None

@@ -32,8 +32,7 @@ class Scope(Base):
 class Cursor(Base):
     """How far an operation has read a source, for each of its parts: where its next load goes on.
 
-    `as_of` is the load that read so far. `operation_id` is of one scheme version: another version
-    reads everything again.
+    `operation_id` is of one scheme version: another version reads everything again.
     """
 
     __tablename__ = "cursor"
@@ -46,7 +45,6 @@ class Cursor(Base):
         ForeignKey("catlog.catalog_scheme_operation.id")
     )
     value: Mapped[str]
-    as_of: Mapped[dt.datetime]
     catalog_id: Mapped[uuid.UUID]
 
 

@@ -177,7 +177,9 @@ class Crawls:
         attempt.secrets = secrets_of(claimed.provider, needed)
         arguments = spider_arguments(claimed, self.settings, attempt.secrets)
         if claimed.mode == "incremental" and hasattr(spidercls, "cursor"):
-            arguments.setdefault("cursor", await self._asked(attempt, go_on_from))
+            cursor = await self._asked(attempt, go_on_from)
+            attempt.report.went_on = bool(cursor)
+            arguments.setdefault("cursor", cursor)
         if claimed.limits.get("refresh"):
             arguments["fresh"] = await self._asked(attempt, fresh_records)
         await crawler.crawl_async(**arguments)

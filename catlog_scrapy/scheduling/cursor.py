@@ -40,5 +40,8 @@ def start(value: str, overlap: float | None) -> str:
             f"{value!r:.100} is no ISO 8601 instant with its offset, which an operation with"
             " an overlap needs for its cursor"
         )
-    earlier = (instant - dt.timedelta(seconds=overlap)).isoformat()
+    try:
+        earlier = (instant - dt.timedelta(seconds=overlap)).isoformat()
+    except OverflowError as error:
+        raise CursorError(f"{value!r:.100} is too long ago") from error
     return earlier.removesuffix("+00:00") + "Z" if value.endswith("Z") else earlier

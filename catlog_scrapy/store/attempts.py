@@ -42,8 +42,8 @@ class Report:
 
     `accepted`, `rejected` and `dropped` count items, `given_up`, `ignored` and `responses`
     requests. `errors` are the first exceptions raised, `reasons` the first of what was given up,
-    ignored or rejected, all in words; `raised` counts all exceptions. `cursor` is how far it read,
-    `retry_after` how many seconds the source wants to be left alone.
+    ignored or rejected, all in words; `raised` counts all exceptions. `cursor` is how far it read;
+    it `went_on` from another one. `retry_after` how many seconds the source wants to be left alone.
     """
 
     reason: str = "finished"
@@ -59,6 +59,7 @@ class Report:
     stats: dict[str, Any] = field(default_factory=dict)
     log: str | None = None
     cursor: str | None = None
+    went_on: bool = False
     retry_after: float = 0.0
 
     def judge(self, limits: Mapping[str, Any], stored: int) -> tuple[str, str | None]:
@@ -74,8 +75,9 @@ class Report:
             return "failed", f"{first}{more}"
         if self.reason != "finished":
             return "failed", f"the spider closed with {self.reason!r}, not 'finished'"
-        # Of a source with nothing new, the cursor is the answer.
-        if shortfall is None and self.accepted + (self.cursor is not None) < least:
+        # Of a source with nothing new, the cursor is the answer; from the beginning there is more.
+        answers = self.accepted + (self.cursor is not None and self.went_on)
+        if shortfall is None and answers < least:
             shortfall = (
                 f"{self.accepted} results, at least {least} expected;"
                 " the source is empty or its markup changed"
@@ -242,7 +244,8 @@ def _close(
         accepted=report.accepted,
         rejected=report.rejected,
         dropped=report.dropped,
-        cursor=report.cursor,
+        # What was given up, though tolerated, is for the next load to read.
+        cursor=None if report.given_up or report.ignored else report.cursor,
     )
     match outcome:
         case "done":

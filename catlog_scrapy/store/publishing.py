@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, exc
 
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.attempts import beyond
-from catlog_scrapy.store.cursors import move_cursors
+from catlog_scrapy.store.cursors import move_cursors, reading_of
 from catlog_scrapy.store.results import purge_losers
 from catlog_scrapy.store.transactions import (
     lock_catalog,
@@ -174,10 +174,22 @@ def _publish_operation(
 ) -> dict[str, int]:
     """Publish what one operation brought; how many records were created, changed and so on."""
     scope = _scope(connection, operation, values)
+    reading = None
+    values["superseded"] = []
+    if operation["mode"] == "incremental":
+        reading = reading_of(connection, values["catalog"], operation["id"], scope["id"])
+    if reading:
+        values |= {
+            "as_of": reading.as_of,
+            "superseded": reading.superseded,
+            # Read from the beginning, it is a snapshot like any other.
+            "removes": reading.is_whole and not reading.superseded,
+        }
     counts = _count_arrived(connection, operation, values)
     if scope["mark"] is not None and values["as_of"] < scope["mark"]:
         # A newer whole snapshot has spoken for all of these records, the absent ones included.
         return {**counts, "late": counts["seen"]}
+    is_newest = reading is not None and not _is_passed_over(connection, values)
     changes = rows(
         connection,
         PUBLISH.format(arrived=DISTINCT if counts["duplicates"] else ARRIVED),
@@ -190,7 +202,7 @@ def _publish_operation(
             " loaded; load it whole once."
         )
     counts |= {change["change"]: change["records"] for change in changes}
-    if values["removes"] and counts.get("removed"):
+    if counts.get("removed"):
         _refuse_too_many_removed(connection, operation, values, counts)
     if values["removes"]:
         run(
@@ -199,8 +211,26 @@ def _publish_operation(
             as_of=values["as_of"],
             scope=scope["id"],
         )
-    move_cursors(connection, values["catalog"], operation["id"], scope["id"])
+    if reading and is_newest:
+        move_cursors(connection, values["catalog"], operation["id"], scope["id"], reading)
     return counts
+
+
+def _is_passed_over(connection: Connection, values: Mapping[str, Any]) -> bool:
+    """Whether a newer, narrowed load has said something else of what this one brings.
+
+    Which of the two has read it later, nobody knows; so it is read once more.
+    """
+    found = row(
+        connection,
+        f"""SELECT EXISTS (
+                SELECT 1 FROM ({ARRIVED}) AS a JOIN catlog.record k
+                    ON k.provider_id = :provider AND k.kind = a.kind AND k.key = a.key
+                WHERE k.as_of > :as_of AND a.data IS NOT NULL
+                  AND (a.data <> k.data OR k.removed_at IS NOT NULL)) AS passed_over""",
+        **values,
+    )
+    return bool(found and found["passed_over"])
 
 
 def _count_arrived(
@@ -270,7 +300,9 @@ def _refuse_too_many_removed(
     removed = counts["removed"]
     before = (left["records"] if left else 0) + removed
     before -= counts.get("created", 0) + counts.get("revived", 0)
-    tolerated = operation["tolerate"].get("removed", MOST_REMOVED)
+    # What its source itself says is gone, is gone, unless the operation limits it.
+    implied = MOST_REMOVED if values["removes"] else 1.0
+    tolerated = operation["tolerate"].get("removed", implied)
     if beyond(removed, before, tolerated):
         raise PublishRefused(
             f"{operation['name']} would remove {removed} of {before} records, tolerated"
@@ -287,7 +319,7 @@ ARRIVED = """
         ON i.id = r.instance_id AND i.attempt = r.attempt
     JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
     WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'
-      AND r.seq < a.accepted"""
+      AND r.seq < a.accepted AND NOT i.part = ANY(CAST(:superseded AS text[]))"""
 
 # A key twice in one catalog: the last by part and number wins; data wins over `Unchanged`.
 DISTINCT = (
@@ -305,12 +337,14 @@ COUNT_ACCEPTED = """
     SELECT coalesce(sum(a.accepted), 0)::bigint AS accepted
     FROM catlog.catalog_scheme_operation_instance i
     JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
-    WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'"""
+    WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'
+      AND NOT i.part = ANY(CAST(:superseded AS text[]))"""
 
 # One pass over what arrived and what is known says what changes; the rest follows from it. A record
 # that a newer load has spoken for (its as_of) is left alone. Data that are JSON's null say that the
-# record is gone. A load that is not a whole snapshot
-# has no mark to speak by, so it notes its time on every key that it saw. New records are written in
+# record is gone; of one that nobody knows, this too is noted: an older load may still bring it. A
+# load that is not a whole snapshot has no mark to speak by, so it notes its time on every key that
+# it saw. New records are written in
 # the order of their keys: their index then grows at its end.
 PUBLISH = """
     WITH arrived AS ({arrived}),
@@ -320,7 +354,8 @@ PUBLISH = """
         SELECT coalesce(a.kind, k.kind) AS kind, coalesce(a.key, k.key) AS key,
             coalesce(nullif(a.data, 'null'), k.data) AS data, k.data AS former,
             k.updated_at AS since, nullif(a.data, 'null') IS NOT NULL AS was_read,
-            CASE WHEN k.key IS NULL THEN 'created'
+            CASE WHEN k.key IS NULL AND a.data = 'null' THEN 'gone'
+                 WHEN k.key IS NULL THEN 'created'
                  WHEN a.key IS NULL THEN 'removed'
                  WHEN a.data = 'null' AND k.removed_at IS NULL THEN 'removed'
                  WHEN a.data = 'null' THEN 'noted'
@@ -329,7 +364,7 @@ PUBLISH = """
                  ELSE 'noted' END AS change
         FROM arrived a FULL JOIN known k ON k.kind = a.kind AND k.key = a.key
         WHERE CASE
-            WHEN k.key IS NULL THEN a.data IS DISTINCT FROM 'null'
+            WHEN k.key IS NULL THEN NOT :removes OR a.data IS DISTINCT FROM 'null'
             WHEN k.as_of > :as_of THEN false
             WHEN a.key IS NULL THEN :removes AND k.removed_at IS NULL
             WHEN :refreshes AND a.data IS NOT NULL THEN true
@@ -351,12 +386,14 @@ PUBLISH = """
             read_at = CASE WHEN :refreshes AND v.was_read THEN :as_of ELSE r.read_at END
         FROM verdict v
         WHERE r.provider_id = :provider AND r.kind = v.kind AND r.key = v.key
-          AND v.change <> 'created'),
+          AND v.change NOT IN ('created', 'gone')),
     made AS (
         INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of, created_at,
-            updated_at, read_at, catalog_id)
-        SELECT :provider, kind, key, :scope, data, :as_of, :now, :now,
+            updated_at, removed_at, read_at, catalog_id)
+        SELECT :provider, kind, key, :scope, coalesce(data, '{{}}'), :as_of, :now, :now,
+            CASE change WHEN 'gone' THEN CAST(:now AS timestamptz) END,
             CASE WHEN :refreshes THEN CAST(:as_of AS timestamptz) END, :catalog
-        FROM verdict WHERE change = 'created' AND data IS NOT NULL ORDER BY kind, key)
-    SELECT change, count(*) AS records, bool_or(data IS NULL) AS unknown
+        FROM verdict
+        WHERE change = 'gone' OR change = 'created' AND data IS NOT NULL ORDER BY kind, key)
+    SELECT change, count(*) AS records, bool_or(data IS NULL AND change <> 'gone') AS unknown
     FROM verdict GROUP BY change"""

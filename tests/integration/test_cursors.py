@@ -44,7 +44,8 @@ def begun(engine: Engine, **given: object) -> tuple[UUID, Claim, str]:
 def read(engine: Engine, rows: object = (), *, to: str, **given: object) -> str:
     """Load *rows* and read up to *to*; from where."""
     catalog, claimed, cursor = begun(engine, **given)
-    assert deliver(engine, claimed, rows, to) == "done"  # type: ignore[arg-type]
+    outcome = deliver(engine, claimed, rows, to, went_on=bool(cursor))  # type: ignore[arg-type]
+    assert outcome == "done"
     assert publishing.publish(engine, catalog)
     assert state_of(engine, catalog) == "loaded"
     return cursor
@@ -67,11 +68,24 @@ def test_an_attempt_says_from_where_to_where_it_has_read(engine: Engine) -> None
     assert (attempt["read_from"], attempt["read_to"]) == ("one", "two")
 
 
-def test_nothing_new_is_an_answer_and_nothing_at_all_is_none(engine: Engine) -> None:
+def test_nothing_new_is_an_answer_but_not_from_the_beginning(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
+    _, claimed, _ = begun(engine)
+    assert deliver(engine, claimed, (), "one", went_on=False) == "incomplete"
+    read(engine, {"a": 1}, to="one")
     read(engine, to="one")
     _, claimed, _ = begun(engine)
-    assert attempts.complete(engine, claimed.attempt, Report()) == "incomplete"
+    assert attempts.complete(engine, claimed.attempt, Report(went_on=True)) == "incomplete"
+
+
+def test_what_was_given_up_is_for_the_next_load_to_read(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL | {"tolerate": {"given_up": 1}})
+    read(engine, {"a": 1}, to="one")
+    catalog, claimed, _ = begun(engine)
+    report = Report(accepted=0, cursor="two", went_on=True, given_up=1)
+    assert attempts.complete(engine, claimed.attempt, report) == "done"
+    assert publishing.publish(engine, catalog)
+    assert begun(engine)[2] == "one"
 
 
 def test_a_failed_load_leaves_the_cursor_where_it_was(engine: Engine) -> None:
@@ -102,18 +116,57 @@ def test_a_catalog_that_cannot_be_published_leaves_the_cursor(engine: Engine) ->
     assert begun(engine)[2] == ""
 
 
-def test_an_older_load_that_is_published_later_does_not_move_the_cursor_back(
-    engine: Engine,
+@pytest.mark.parametrize("first_published", [0, 1])
+def test_of_two_loads_from_one_cursor_the_first_published_counts(
+    engine: Engine, first_published: int
 ) -> None:
+    """What the other one has read beyond it, the next load reads."""
     given_a_scheme(engine, INCREMENTAL)
-    older, first, _ = begun(engine)
-    newer, second, _ = begun(engine)
-    deliver(engine, first, {"a": "older", "b": "older"}, "one")
-    deliver(engine, second, {"a": "newer"}, "two")
-    assert publishing.publish(engine, newer)
-    assert publishing.publish(engine, older)
+    read(engine, {"a": 0}, to="zero")
+    loads = [begun(engine) for _ in range(2)]
+    for (_, claimed, cursor), name in zip(loads, ("one", "two"), strict=True):
+        assert cursor == "zero"
+        deliver(engine, claimed, {"a": name, name: 1}, name)
+    for number in (first_published, 1 - first_published):
+        assert publishing.publish(engine, loads[number][0])
+        assert state_of(engine, loads[number][0]) == "loaded"
+    counted = ("one", "two")[first_published]
+    assert begun(engine)[2] == counted
+    assert current(engine) == {"a": counted, counted: 1}
+
+
+def test_a_load_that_is_tried_again_later_than_a_newer_one_is_newer(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, {"x": 0}, to="0")
+    first, failing, _ = begun(engine)
+    attempts.fail(engine, failing.attempt, "the source is away")
+    second, slow, _ = begun(engine)
+    again = claim_of(engine, first)
+    assert go_on_from(engine, again) == "0"
+    deliver(engine, again, {"x": 20}, "20")
+    assert publishing.publish(engine, first)
+    third, later, cursor = begun(engine)
+    assert cursor == "20"
+    deliver(engine, slow, {"x": 10}, "10")
+    assert publishing.publish(engine, second)
+    deliver(engine, later, {"y": 30}, "30")
+    assert publishing.publish(engine, third)
+    assert begun(engine)[2] == "30"
+    assert current(engine) == {"x": 20, "y": 30}
+
+
+def test_what_a_narrowed_load_has_read_meanwhile_is_read_once_more(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, {"x": 1}, to="one")
+    catalog, claimed, _ = begun(engine)
+    read(engine, {"x": 5}, to="", arguments={"id": "x"})
+    deliver(engine, claimed, {"x": 6, "y": 6}, "two")
+    assert publishing.publish(engine, catalog)
+    # Which of the two is newer, nobody knows.
+    assert current(engine) == {"x": 5, "y": 6}
+    assert read(engine, {"x": 6, "y": 6}, to="two") == "one"
+    assert current(engine) == {"x": 6, "y": 6}
     assert begun(engine)[2] == "two"
-    assert current(engine) == {"a": "newer", "b": "older"}
 
 
 @pytest.mark.parametrize(
@@ -132,14 +185,36 @@ def test_a_new_version_of_a_scheme_reads_everything_again(engine: Engine) -> Non
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="one")
     given_a_scheme(engine, INCREMENTAL, version=2)
-    assert read(engine, {"a": 1}, to="two") == ""
+    # It is a snapshot: what its source has deleted meanwhile is removed.
+    assert read(engine, {"a": 1, "b": 1}, to="two") == ""
     assert read(engine, to="two") == "two"
+    given_a_scheme(engine, INCREMENTAL, version=3)
+    assert read(engine, {"a": 1}, to="two") == ""
+    assert current(engine) == {"a": 1}
+
+
+def test_a_load_of_a_former_version_moves_nothing(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, {"a": 1}, to="one")
+    former, claimed, _ = begun(engine)
+    waiting = given_a_catalog(engine)
+    given_a_scheme(engine, INCREMENTAL, version=2)
+    read(engine, {"a": 2}, to="two")
+    deliver(engine, claimed, {"a": "former"}, "beyond")
+    late = claim_of(engine, waiting)
+    assert go_on_from(engine, late) == ""
+    deliver(engine, late, {"a": "former"}, "beyond")
+    for catalog in (former, waiting):
+        assert publishing.publish(engine, catalog)
+    assert current(engine) == {"a": 2}
+    assert begun(engine)[2] == "two"
 
 
 def test_each_part_has_a_cursor_of_its_own(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL | {"for_each": ["x", "y"]})
     catalog = given_a_catalog(engine)
     for claimed in claim_all(engine, catalog):
+        assert go_on_from(engine, claimed) == ""
         deliver(engine, claimed, {f"{claimed.part} 1": 1}, f"cursor of {claimed.part}")
     publishing.publish(engine, catalog)
     claims = claim_all(engine, given_a_catalog(engine))
@@ -183,9 +258,32 @@ def test_an_older_load_neither_removes_nor_revives(engine: Engine) -> None:
     older, first, _ = begun(engine)
     read(engine, {"a": 1, "b": 1}, to="one")
     read(engine, [("b", GONE)], to="two")
-    deliver(engine, first, [("a", GONE), ("b", "old")])
+    deliver(engine, first, [("a", GONE), ("b", "old")], "one")
     publishing.publish(engine, older)
     assert current(engine) == {"a": 1}
+
+
+def test_what_is_gone_before_it_was_known_stays_gone(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    read(engine, {"a": 1}, to="one")
+    older = given_a_catalog(engine, arguments={"id": "x"})
+    deliver(engine, claim_of(engine, older), {"x": "created"})
+    read(engine, [("x", GONE)], to="two")
+    publishing.publish(engine, older)
+    assert current(engine) == {"a": 1}
+    assert history(engine)[-1]["key"] == "a"
+    read(engine, {"x": "again"}, to="three")
+    assert current(engine) == {"a": 1, "x": "again"}
+
+
+def test_how_much_a_source_may_say_is_gone_can_be_limited(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL | {"tolerate": {"removed": 1}})
+    read(engine, {"a": 1, "b": 1}, to="one")
+    catalog, claimed, _ = begun(engine)
+    deliver(engine, claimed, [("a", GONE), ("b", GONE)], "two")
+    publishing.publish(engine, catalog)
+    assert state_of(engine, catalog) == "failed"
+    assert begun(engine)[2] == "one"
 
 
 def test_what_was_read_lately_is_fresh(engine: Engine) -> None:
@@ -203,6 +301,22 @@ def test_what_was_read_lately_is_fresh(engine: Engine) -> None:
     assert fresh_records(engine, claimed) == {"link of a": ["a"]}
     assert current(engine) == {"a": "link of a", "b": "link of b"}
     assert one(engine, "SELECT count(*) FROM catlog.record_version") == 1
+
+
+def test_what_shares_the_field_is_never_fresh(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(refresh={"every": 3600.0, "by": "value"}))
+    load(engine, {"a": "shared", "b": "shared", "c": "own"})
+    claimed = claim_of(engine, given_a_catalog(engine))
+    assert fresh_records(engine, claimed) == {"own": ["c"]}
+
+
+def test_what_another_version_has_read_is_not_fresh(engine: Engine) -> None:
+    operation = an_operation(refresh={"every": 3600.0, "by": "value"})
+    given_a_scheme(engine, operation)
+    load(engine, {"a": "link"})
+    given_a_scheme(engine, operation, version=2)
+    claimed = claim_of(engine, given_a_catalog(engine))
+    assert fresh_records(engine, claimed) == {}
 
 
 def test_without_a_refresh_nothing_is_written_for_what_did_not_change(engine: Engine) -> None:

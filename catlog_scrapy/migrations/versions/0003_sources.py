@@ -36,7 +36,6 @@ def upgrade() -> None:
         sa.Column("part", sa.Text(), nullable=False),
         sa.Column("operation_id", sa.Uuid(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
-        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
         sa.Column("catalog_id", sa.Uuid(), nullable=False),
         sa.ForeignKeyConstraint(
             ["scope_id"],
