@@ -40,7 +40,8 @@ def secrets_of(provider: str, names: Iterable[str]) -> dict[str, str]:
     values = {}
     for name in names:
         variable = variable_of(provider, name)
-        value = os.environ.get(variable, "")
+        # What was read from a file ends in a line end, which is none of the secret.
+        value = os.environ.get(variable, "").strip()
         if not value:
             raise ConfigurationError(
                 f"{provider} needs the secret {name!r}: set the environment variable {variable}"

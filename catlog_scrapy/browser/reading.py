@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import math
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,8 @@ from playwright.async_api import TimeoutError as PageTimeout
 # What may make a page ask for more, and what it can do without.
 LEADS_ON = {"document", "script", "xhr", "fetch"}
 SPARED = {"image", "media", "font"}
+# A page that asked for data so few seconds ago has not come to its end.
+STILL = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,12 @@ class Reading:
         self.documents: dict[Request, Any] = {}
         self.pending: set[Request] = set()
         self.changes = 0
+        self.last_wanted = -math.inf
+        # Nobody would follow what another page asks for.
+        await page.add_init_script("window.open = () => null")
+        page.on("popup", lambda popup: popup.close())
         page.on("request", self._asked)
+        page.on("request", self._led_on)
         page.on("response", self._answered)
         page.on("requestfinished", self._finished)
         page.on("requestfailed", self._failed)
@@ -110,6 +119,8 @@ class Reading:
         except TimeoutError:
             for request in self.pending:
                 self._fail(f"{request.url} had no answer within {self.plan.within:g} s")
+            if time.monotonic() - self.last_wanted < max(STILL, 2 * self.plan.quiet):
+                self._fail(f"the page still asked for more after {self.plan.within:g} s")
 
     def _blame(self, what: str) -> None:
         """*what* is missing; because of something that went wrong before, or for no such reason."""
@@ -126,8 +137,15 @@ class Reading:
         self.changes += 1
         if self.plan.wants(request.url):
             self.wanted.append(request)
+            self.last_wanted = time.monotonic()
         if request.resource_type in LEADS_ON or request in self.wanted:
             self.pending.add(request)
+
+    async def _led_on(self, request: Request) -> None:
+        """No route sees where an answer leads: what must not be asked for has been, once."""
+        if request.redirected_from and not await self.plan.may_ask(request.url):
+            self._went_wrong(request, f"Forbidden by robots.txt: {request.url}")
+            self._fail(f"{request.redirected_from.url} leads to what robots.txt forbids")
 
     def _answered(self, response: Response) -> None:
         request = response.request

@@ -59,9 +59,9 @@ class Command(CatlogCommand):
                 cursor.copy_expert(f"COPY ({statement}\n) TO STDOUT WITH CSV HEADER", sys.stdout)
                 return
             cursor.execute(statement)
-        except psycopg2.OperationalError:
-            raise
         except psycopg2.Error as error:
+            if cursor.connection.closed:
+                raise
             raise NotPossible(f"PostgreSQL refused it: {str(error).strip()}") from error
         if cursor.description is None:
             return

@@ -16,15 +16,13 @@ from catlog_scrapy.attempt import running_attempt
 # RFC 9110, 10.2.3: where Retry-After says how long the service is expected to be unavailable; 429
 # is RFC 6585, 4.
 STATUSES = (429, 503)
-# Seconds that the next attempt is put off for at most, whatever a source says.
-MOST = 86400.0
 
 
 class RetryAfterMiddleware:
     """Holds back all requests to a host that asks for time; Scrapy's retry then repeats the one.
 
     A host that asks for more than CATLOG_RETRY_AFTER seconds ends the attempt, and the next one
-    begins no earlier than it says.
+    begins when it says, or after a day.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -51,7 +49,7 @@ class RetryAfterMiddleware:
             request.meta["dont_retry"] = True
             # An image, or robots.txt, costs no attempt.
             if request.callback is not NO_CALLBACK:
-                self.report.retry_after = max(self.report.retry_after, min(seconds, MOST))
+                self.report.retry_after = max(self.report.retry_after, seconds)
         else:
             self._hold_back(host, seconds)
         return response

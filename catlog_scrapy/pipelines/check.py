@@ -85,9 +85,8 @@ class CheckPipeline:
                 raise CursorError(
                     'a cursor, but the operation is not declared incremental: mode = "incremental"'
                 )
-            value = check_cursor(cursor.value, claim.limits.get("overlap"))
-            self._refuse_secrets(value)
-            self.attempt.report.cursor = value
+            self._refuse_secrets(str(cursor.value))
+            self.attempt.report.cursor = check_cursor(cursor.value, claim.limits.get("overlap"))
         except (CursorError, NotStorable) as error:
             checked.rejections.append(rejection(cursor, [str(error)]))
 

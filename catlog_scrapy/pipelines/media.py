@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 from catlog_scrapy.attempt import running_attempt
 from catlog_scrapy.exceptions import ConfigurationError
 from catlog_scrapy.items import Batch, FilesOf, ImagesOf
+from catlog_scrapy.secrets import redact
 
 # After so many requests in a row that ended like this, a server is asked for no more.
 MOST_SILENT = 5
@@ -212,7 +213,7 @@ class MediaLinks(FilesPipeline):
         stats.inc_value("media/failed")
         stats.inc_value(f"media/failed/{reason}")
         if stats.get_value("media/first_failure") is None:
-            stats.set_value("media/first_failure", f"{url}: {reason}: {error}"[:2000])
+            stats.set_value("media/first_failure", redact(f"{url}: {reason}: {error}")[:2000])
 
     def item_completed(self, results: list[Any], item: Wanted, info: Any) -> Wanted:
         """Write the links into the record, in the order of its URLs. Raises NotStored."""

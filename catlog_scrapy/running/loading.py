@@ -59,8 +59,9 @@ def report(console: Console, catalog: Mapping[str, Any]) -> int:
     """Say in a line how a catalog ended; 0 if it is loaded, else 1."""
     if catalog["state"] == "loaded":
         published = catalog["published"] or {}
+        nothing = "sub-catalogs" if catalog["published"] is None else "nothing new"
         counts = ", ".join(f"{count} {name}" for name, count in published.items() if count)
-        console.print(f"{catalog['scheme']}: [green]loaded[/] ({counts or 'sub-catalogs'})")
+        console.print(f"{catalog['scheme']}: [green]loaded[/] ({counts or nothing})")
         return 0
     console.print(f"{catalog['scheme']}: [red]{catalog['state']}[/]", end=" ")
     console.print(catalog["error"] or "", markup=False)

@@ -15,6 +15,8 @@ from catlog_scrapy.store.transactions import clean, lock_catalog, row, rows, run
 
 # An instance whose worker vanished so often takes its workers with it.
 MOST_LOST = 3
+# Seconds that an instance is put off for at most, whatever its source asks for.
+LONGEST_WAIT = 86400.0
 
 
 class AttemptName(NamedTuple):
@@ -274,7 +276,7 @@ def _close(
 
 
 def _count_failure(connection: Connection, held: Held, error: str, least: float) -> None:
-    """Let the instance wait, *least* seconds at least, or its catalog fail."""
+    """Let the instance wait, *least* seconds if that is no day, or its catalog fail."""
     catalog, instance = held
     limits = instance["limits"]
     errors = catalog["errors"] + 1
@@ -290,7 +292,7 @@ def _count_failure(connection: Connection, held: Held, error: str, least: float)
         stop_catalog(connection, catalog, "failed", f"{errors} attempts failed; the last: {error}")
         return
     backoff = Backoff(limits["backoff_base"], limits["backoff_cap"])
-    wait = max(least, backoff.delay(failures, random.random()))
+    wait = max(min(least, LONGEST_WAIT), backoff.delay(failures, random.random()))
     _move(connection, instance, "new", failures=failures, lost=0, wait=wait)
 
 

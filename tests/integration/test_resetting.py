@@ -106,7 +106,9 @@ def test_records_and_marks_of_former_versions_go_too(engine: Engine) -> None:
 def test_an_incremental_operation_reads_everything_again(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(mode="incremental"))
     catalog = given_a_catalog(engine)
-    deliver(engine, claim_of(engine, catalog), {"a": 1}, "as far as here")
+    claimed = claim_of(engine, catalog)
+    assert go_on_from(engine, claimed) == ""
+    deliver(engine, claimed, {"a": 1}, "as far as here")
     assert publish(engine, catalog)
     assert rows_of(engine, "cursor") == 1
     reset(engine, "acme", "goods", dry_run=False)
