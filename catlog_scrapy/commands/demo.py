@@ -87,6 +87,8 @@ class Command(CatlogCommand):
             if port:
                 raise NotPossible(
                     f"port {port} is taken ({error.strerror}); are the sources served already?"
+                    " Elsewhere: python -m catlog_scrapy.demo.server --port N, with"
+                    " CATLOG_BASE_URL_<PROVIDER> for each"
                 ) from error
             server = DemoServer(fuel_delay=FUEL_DELAY, years=years).start()
         for source in SOURCES.values():

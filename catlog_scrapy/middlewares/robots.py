@@ -2,25 +2,16 @@
 
 from scrapy import Request
 from scrapy.downloadermiddlewares import robotstxt
-from scrapy.http import Response
 from scrapy.robotstxt import RobotParser
 from scrapy.utils.httpobj import urlparse_cached
 
-# RFC 9309, 2.3.1.4: where a server cannot say what it allows, nothing is.
-NOTHING = b"User-agent: *\nDisallow: /\n"
-
 
 class RobotsTxtMiddleware(robotstxt.RobotsTxtMiddleware):
-    """Scrapy's own, but for a fault of it; and a server's error allows nothing.
+    """Scrapy's own, but for a fault of it.
 
     Of several requests that wait for one robots.txt, Scrapy 2.19 gives the parser to the first
     alone: they await one Deferred, which has no result for the others, and they pass.
     """
-
-    async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
-        if response.status >= 500 or response.status == 429:
-            response = response.replace(body=NOTHING)
-        await super()._parse_robots(response, netloc, request)
 
     async def robot_parser(self, request: Request) -> RobotParser | None:
         """What says whether *request* is allowed; None where nothing does."""

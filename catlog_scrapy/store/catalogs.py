@@ -84,7 +84,9 @@ def find_scheme(connection: Connection, provider: str, scheme: str) -> Mapping[s
            WHERE s.retired_at IS NULL ORDER BY 1""",
     )
     known = ", ".join(name["name"] for name in names) or "none yet; run scrapy apply"
-    raise NotFound(f"no scheme {provider}/{scheme}; there are: {known}.")
+    raise NotFound(
+        f"no scheme {provider}/{scheme}; there are: {known}. A new one needs scrapy apply."
+    )
 
 
 def insert(

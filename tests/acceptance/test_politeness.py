@@ -95,16 +95,6 @@ def test_what_robots_txt_forbids_is_not_asked_for(
     assert "forbidden by robots.txt" in error
 
 
-def test_a_source_that_cannot_say_what_it_allows_is_left_alone(
-    engine: Engine, project: Project, demo: DemoServer
-) -> None:
-    demo.misbehave("/robots.txt", status=503)
-    project.scrapy(*ALONE, code=1)
-    assert pages(demo) == []
-    [(error,)] = rows(engine, "SELECT error FROM catlog.instance_attempt")
-    assert "20 requests ignored, tolerated 0; the first: forbidden by robots.txt" in error
-
-
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_source_that_asks_for_time_is_left_alone_until_then(
     engine: Engine, project: Project, demo: DemoServer, status: int
