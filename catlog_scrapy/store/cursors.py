@@ -55,7 +55,7 @@ class Reading:
     `as_of` is when the first of them began: nothing of it is older. `superseded` are the parts
     that did not go on from the present cursor, since another load has published meanwhile: what
     they have read, that one has read too, or the next one will. `is_whole` says that all parts were
-    read from the beginning.
+    read from the beginning to a cursor.
     """
 
     as_of: Any
@@ -69,7 +69,8 @@ def reading_of(
     """What an operation's attempts have read; None where they had no cursor to move."""
     parts = rows(
         connection,
-        f"""SELECT i.part, a.started_at, a.read_from,
+        f"""SELECT i.part, a.started_at,
+                a.read_from = '' AND a.read_to IS NOT NULL AS is_whole,
                 CASE WHEN k.operation_id = i.operation_id THEN k.value <> a.read_from
                      WHEN later.id IS NOT NULL THEN true
                      ELSE a.read_from <> '' END AS superseded
@@ -92,7 +93,7 @@ def reading_of(
     return Reading(
         as_of=min(part["started_at"] for part in parts),
         superseded=[part["part"] for part in parts if part["superseded"]],
-        is_whole=all(part["read_from"] == "" for part in parts),
+        is_whole=all(part["is_whole"] for part in parts),
     )
 
 

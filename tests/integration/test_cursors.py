@@ -193,6 +193,15 @@ def test_a_new_version_of_a_scheme_reads_everything_again(engine: Engine) -> Non
     assert current(engine) == {"a": 1}
 
 
+def test_without_a_cursor_to_end_at_nothing_is_whole(engine: Engine) -> None:
+    given_a_scheme(engine, INCREMENTAL)
+    for rows in ({"a": 1}, {"b": 1}):
+        catalog, claimed, _ = begun(engine)
+        assert deliver(engine, claimed, rows) == "done"
+        assert publishing.publish(engine, catalog)
+    assert current(engine) == {"a": 1, "b": 1}
+
+
 def test_a_load_of_a_former_version_moves_nothing(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="one")
