@@ -115,7 +115,9 @@ def test_from_a_page_to_a_green_test_and_a_load(
     assert provider.read_bytes().startswith(before + b"\r\n\r\n[[scheme]]\r\nname = ")
     assert b"\n" not in provider.read_bytes().replace(b"\r\n", b"")
     linted = ["shop/spiders/trees.py", "shop/items/trees.py", "tests/test_trees.py"]
-    subprocess.run(["ruff", "format", "--check", *linted], cwd=tmp_path, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "ruff", "format", "--check", *linted], cwd=tmp_path, check=True
+    )
 
     code, told = the_test(project, "trees")
     assert code == 1
