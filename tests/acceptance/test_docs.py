@@ -14,6 +14,8 @@ from tests.source import Answer, Source
 ROOT = Path(__file__).parents[2]
 EDIT = ROOT / "tests" / "edit.py"
 TUTORIAL = "docs/tutorial.md"
+# Moments, which differ.
+TIME = re.compile(r"\d{4}-\d\d-\d\d( [\d:.+]+)?")
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 QUOTES = """
@@ -144,3 +146,23 @@ def shell(folder: Path, commands: str) -> str:
     )
     assert ended.returncode == 0, f"{commands}\n{ended.stdout}\n{ended.stderr}"
     return ended.stdout
+
+
+def test_the_queries_of_the_ornaments_answer_as_printed(tmp_path: Path) -> None:
+    checkout = given_a_checkout(tmp_path)
+    text = (ROOT / "docs" / "sources" / "ornaments.md").read_text(encoding="utf-8")
+    answer, compared = "", 0
+    for language, _, body in FENCE.findall(text):
+        if language == "sh":
+            answer = shell(checkout, body)
+        elif language == "text":
+            # Records of one load are created at once, so that only the first of them is certain.
+            rows = 2 if "created_at" in body else None
+            assert lines(answer)[:rows] == lines(body)[:rows]
+            compared += 1
+    assert compared == 4
+
+
+def lines(table: str) -> list[list[str]]:
+    """The words of each line, without the moments."""
+    return [TIME.sub("", line).split() for line in table.splitlines() if line.strip()]
