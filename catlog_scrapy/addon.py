@@ -49,6 +49,17 @@ DEFAULTS: dict[str, Any] = {
     "CATLOG_LOG_SIZE": 2**30,  # bytes that the logs of all attempts may have together
     "CATLOG_MEDIA_URL": None,  # what links to kept images begin with; None: as the store has it
     "CATLOG_MEDIA_TIMEOUT": 30.0,  # seconds that an image may take
+    "CATLOG_RESOURCES": None,  # a file; None: resources.toml in the project's package
+    "CATLOG_API_HOST": "127.0.0.1",
+    "CATLOG_API_PORT": 8000,
+    "CATLOG_API_CORS": [],  # origins whose pages may ask
+    "CATLOG_API_PROXIES": [],  # addresses whose X-Forwarded-For is believed
+    "CATLOG_API_BODY": 2**20,  # bytes that a request may have
+    "CATLOG_API_BATCH": 16 * 2**20,  # bytes that a batch of results may have
+    "CATLOG_API_PAGE": 1000,  # records that a page may have
+    "CATLOG_API_TIMEOUT": 10.0,  # seconds that a request may take to arrive, and its query
+    "CATLOG_API_ACCESS": 300.0,  # seconds that an access token counts
+    "CATLOG_API_REFRESH": 14 * 86400.0,  # and a refresh token
     "CATLOG_REPLACED": False,  # this process goes on for one in which a crawl hung
     "CATLOG_ATTEMPT": None,  # the claimed attempt that this process is to run
 }

@@ -48,6 +48,17 @@ class Cursor(Base):
     catalog_id: Mapped[uuid.UUID]
 
 
+class Publication(Base):
+    """The last publish that changed a provider's records of a kind: what readers' copies are of."""
+
+    __tablename__ = "publication"
+
+    provider_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    catalog_id: Mapped[uuid.UUID]
+    published_at: Mapped[dt.datetime]
+
+
 class Record(Base):
     """The newest known state of one thing. Its key is natural: an index a million rows can spare.
 

@@ -27,6 +27,23 @@ class CatalogOperationInstanceResult(Base):
     link: Mapped[str | None]
 
 
+class ResultBatch(Base):
+    """A batch that an external executor sent, `number` from 1: sent again, it changes nothing.
+
+    `hash` is SHA-256 of its body. `accepted` and `rejected` count its items.
+    """
+
+    __tablename__ = "result_batch"
+
+    instance_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    hash: Mapped[str]
+    accepted: Mapped[int]
+    rejected: Mapped[int]
+    created_at: Mapped[CreatedAt]
+
+
 class RejectedResult(Base):
     """An item that did not pass the check, with the reasons. `data` is ASCII, cut at 64 KiB."""
 

@@ -12,12 +12,16 @@ class Schedule(Base):
     """A named cron line for a scheme. Provider, scheme and name are its identity for ever:
 
     its due times stay one series whatever is edited, so no due time makes two catalogs.
+
+    `origin` says where it is kept: in a provider `file`, which `apply` brings here, or here alone,
+    by the `api`. While `paused_at` is set, nothing of it is due.
     """
 
     __tablename__ = "schedule"
     __table_args__ = (
         UniqueConstraint("provider_id", "scheme_name", "name"),
         CheckConstraint("catch_up IN ('latest', 'none')", name="catch_up"),
+        CheckConstraint("origin IN ('file', 'api')", name="origin"),
     )
 
     id: Mapped[UuidKey]
@@ -29,4 +33,6 @@ class Schedule(Base):
     arguments: Mapped[Json] = mapped_column(server_default="{}")
     catch_up: Mapped[str] = mapped_column(server_default="latest")
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    origin: Mapped[str] = mapped_column(server_default="file")
+    paused_at: Mapped[Instant | None]
     next_due_at: Mapped[Instant | None]

@@ -11,7 +11,15 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.scheduling.backoff import Backoff
-from catlog_scrapy.store.transactions import clean, lock_catalog, row, rows, run, stop_catalog
+from catlog_scrapy.store.transactions import (
+    Database,
+    clean,
+    lock_catalog,
+    row,
+    rows,
+    run,
+    stop_catalog,
+)
 
 # An instance whose worker vanished so often takes its workers with it.
 MOST_LOST = 3
@@ -118,7 +126,7 @@ class Held(NamedTuple):
     instance: Mapping[str, Any]
 
 
-def complete(engine: Engine, name: AttemptName, report: Report) -> str:
+def complete(engine: Database, name: AttemptName, report: Report) -> str:
     """End an attempt whose spider has closed; its outcome, `done` only if all of it is stored.
 
     The last instance done makes its catalog `publishing`. Safe to repeat: an attempt that has
@@ -143,7 +151,7 @@ def complete(engine: Engine, name: AttemptName, report: Report) -> str:
 
 
 def fail(
-    engine: Engine,
+    engine: Database,
     name: AttemptName,
     error: str,
     *,
@@ -163,7 +171,7 @@ def fail(
 
 
 def release(
-    engine: Engine,
+    engine: Database,
     name: AttemptName,
     report: Report | None = None,
     *,

@@ -13,6 +13,7 @@ from catlog_scrapy.secrets import from_the_environment
 from catlog_scrapy.store.expansion import DUE_AT, CannotLoad, insert_instances
 from catlog_scrapy.store.transactions import (
     OPEN_STATES,
+    Database,
     lock_catalog,
     row,
     rows,
@@ -23,7 +24,7 @@ from catlog_scrapy.store.transactions import (
 
 
 def create(
-    engine: Engine,
+    engine: Database,
     provider: str,
     scheme: str,
     *,
@@ -200,7 +201,7 @@ def start_waiting(engine: Engine) -> int:
     return sum(start(engine, catalog["id"]) for catalog in ready)
 
 
-def start(engine: Engine, catalog_id: UUID) -> bool:
+def start(engine: Database, catalog_id: UUID) -> bool:
     """Make a waiting catalog's instances, or its sub-catalogs; False where another one does."""
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
@@ -310,7 +311,7 @@ def _include(connection: Connection, catalog: Mapping[str, Any], names: Sequence
         )
 
 
-def cancel(engine: Engine, catalog_id: UUID) -> None:
+def cancel(engine: Database, catalog_id: UUID) -> None:
     """Stop an open catalog and its sub-catalogs. Raises NotFound, NotPossible."""
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
@@ -336,7 +337,7 @@ def _children(connection: Connection, catalog_id: UUID) -> list[Mapping[str, Any
     )
 
 
-def retry(engine: Engine, catalog_id: UUID) -> None:
+def retry(engine: Database, catalog_id: UUID) -> None:
     """Load again what a failed or cancelled catalog lacks; what is done stays done.
 
     Raises NotFound, or NotPossible where it has not failed, or where rows of it were purged.

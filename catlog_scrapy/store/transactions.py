@@ -1,15 +1,45 @@
 """Locks and rows that several verbs share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.secrets import redact
 
 OPEN_STATES = ("waiting", "loading", "publishing")
+
+
+class Transaction:
+    """Several verbs in one transaction: for them it stands for the engine. See `together`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A part of the transaction that is kept whole, or not at all."""
+        with self.connection.begin_nested():
+            yield self.connection
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """The connection, to read what the transaction sees."""
+        yield self.connection
+
+
+# What a verb may be given that others may have to share a transaction with.
+Database = Engine | Transaction
+
+
+@contextmanager
+def together(engine: Engine) -> Iterator[Transaction]:
+    """One transaction for all verbs that are given what this yields."""
+    with engine.begin() as connection:
+        yield Transaction(connection)
 
 
 def clean(text_: str) -> str:

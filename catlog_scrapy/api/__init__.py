@@ -1,0 +1,1 @@
+"""HTTP: what was loaded, for other programs, and what is to be loaded."""

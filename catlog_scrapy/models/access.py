@@ -1,0 +1,123 @@
+"""Who may use the server, and what they did through it. Of secrets only hashes are kept."""
+
+import datetime as dt
+import uuid
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, LargeBinary, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from catlog_scrapy.database import Base, CreatedAt, Instant, Json, UuidKey
+from catlog_scrapy.models.catalog import one_of
+
+ROLES = ("admin", "internal", "service", "user")
+
+
+class ApiUser(Base):
+    """A person with a password, of which `password_hash` is argon2's encoded hash."""
+
+    __tablename__ = "api_user"
+    __table_args__ = (one_of("role", ROLES),)
+
+    id: Mapped[UuidKey]
+    name: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]
+    password_hash: Mapped[str]
+    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[CreatedAt]
+
+
+class RefreshToken(Base):
+    """A refresh token of a user, by its `jti`; used once, it is replaced by one of its `family`.
+
+    A replaced one that comes again revokes the whole family: one of two holders has stolen it.
+    """
+
+    __tablename__ = "refresh_token"
+
+    id: Mapped[UuidKey]
+    family: Mapped[uuid.UUID] = mapped_column(index=True)
+    user_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("catlog.api_user.id", ondelete="CASCADE"), index=True
+    )
+    created_at: Mapped[CreatedAt]
+    expires_at: Mapped[dt.datetime]
+    replaced_at: Mapped[Instant | None]
+    revoked_at: Mapped[Instant | None]
+
+
+class ApiKey(Base):
+    """A service's key: `hash` is SHA-256 of it, in hexadecimal; `prefix` is its beginning, to know
+    it by.
+
+    `scopes` lists the permissions of its role that it has, `resource:action`; null is all of them.
+    """
+
+    __tablename__ = "api_key"
+    __table_args__ = (one_of("role", ROLES),)
+
+    id: Mapped[UuidKey]
+    name: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]
+    scopes: Mapped[Json | None]
+    prefix: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[CreatedAt]
+    expires_at: Mapped[Instant | None]
+    revoked_at: Mapped[Instant | None]
+    last_used_at: Mapped[Instant | None]
+
+
+class SigningKey(Base):
+    """The key that signs tokens, one row, made with the schema: all servers share it."""
+
+    __tablename__ = "signing_key"
+    __table_args__ = (CheckConstraint("id = 1", name="only"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[CreatedAt]
+
+
+class LoginFailure(Base):
+    """Failed log-ins in a row of a `subject`: `user:NAME` or `address:IP`."""
+
+    __tablename__ = "login_failure"
+
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int]
+    last_at: Mapped[dt.datetime]
+    blocked_until: Mapped[Instant | None]
+
+
+class Audit(Base):
+    """A change made through the server: who (`user:NAME`, `key:NAME`), what, when, from where.
+
+    `action` is the permission it took, `target` what was changed, `detail` how.
+    """
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    at: Mapped[CreatedAt] = mapped_column(index=True)
+    actor: Mapped[str]
+    role: Mapped[str]
+    action: Mapped[str]
+    target: Mapped[str]
+    address: Mapped[str]
+    detail: Mapped[Json] = mapped_column(server_default="{}")
+
+
+class IdempotentRequest(Base):
+    """The answer to a change that came with an Idempotency-Key, for when it comes again.
+
+    `request` is a hash of method, path and body: another request with the same key is refused.
+    """
+
+    __tablename__ = "idempotent_request"
+
+    actor: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request: Mapped[str]
+    status: Mapped[int]
+    body: Mapped[Json | None]
+    created_at: Mapped[CreatedAt] = mapped_column(index=True)
