@@ -20,6 +20,7 @@ SUMMARIES = {
     "demo": "Show the whole of catlog on this machine, with local sources",
     "genoperation": "Generate an operation: provider entry, spider, saved page and failing test",
     "golden": "Write down what a spider makes of its saved pages, for their test",
+    "key": "Make, list and revoke API keys of services",
     "load": "Load a catalog now, here",
     "migrate": "Make or upgrade catlog's schema in the database",
     "nodes": "Show the nodes of the fleet: slots, load, version, last poll, last error",
@@ -30,6 +31,7 @@ SUMMARIES = {
     "sql": "Ask the database",
     "status": "Show catalogs, or one with its attempts, errors and logs",
     "up": "Run a scheduler and a node on this machine",
+    "user": "Add, list and change the users of the server",
     "work": "Run what is queued: a worker",
 }
 
@@ -91,6 +93,7 @@ Crawl = _lazy("crawl")
 Demo = _lazy("demo")
 Genoperation = _lazy("genoperation")
 Golden = _lazy("golden")
+Key = _lazy("key")
 Load = _lazy("load")
 Migrate = _lazy("migrate")
 Nodes = _lazy("nodes")
@@ -101,4 +104,5 @@ Schedule = _lazy("schedule")
 Sql = _lazy("sql")
 Status = _lazy("status")
 Up = _lazy("up")
+User = _lazy("user")
 Work = _lazy("work")

@@ -24,5 +24,6 @@ class Command(CatlogCommand):
         verb = "would go" if opts.dry_run else "deleted"
         self.console.print(
             f"{verb}: {pruned.results} results, {pruned.losers} results of attempts that lost,"
-            f" {pruned.rejected} rejected items, {pruned.versions} versions, {len(logs)} logs"
+            f" {pruned.rejected} rejected items, {pruned.versions} versions, {len(logs)} logs,"
+            f" {pruned.access} tokens and answers to requests that no longer count"
         )

@@ -43,7 +43,7 @@ def _schedule_name(value: str) -> str:
     return value
 
 
-def _seconds(value: Any) -> float:
+def duration(value: Any) -> float:
     """The seconds of a duration such as "10m"."""
     match = DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None or float(match[1]) == 0:
@@ -101,7 +101,7 @@ def shown(value: Any) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 ScheduleName = Annotated[str, AfterValidator(_schedule_name)]
 SecretName = Annotated[str, AfterValidator(_secret_name)]
-Duration = Annotated[float, BeforeValidator(_seconds)]
+Duration = Annotated[float, BeforeValidator(duration)]
 Tolerance = Annotated[int | float | None, PlainValidator(_tolerance)]
 Words = Annotated[str | list[str] | None, PlainValidator(_for_each)]
 OneOrMany = Annotated[list[str], BeforeValidator(_one_or_many), Field(min_length=1)]

@@ -120,4 +120,5 @@ class IdempotentRequest(Base):
     request: Mapped[str]
     status: Mapped[int]
     body: Mapped[Json | None]
+    headers: Mapped[Json] = mapped_column(server_default="{}")
     created_at: Mapped[CreatedAt] = mapped_column(index=True)

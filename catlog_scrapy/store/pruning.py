@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine
 
+from catlog_scrapy.store.idempotency import KEPT
+from catlog_scrapy.store.logins import FORGOTTEN
 from catlog_scrapy.store.results import purge_losers
 from catlog_scrapy.store.transactions import row, rows, run
 
@@ -16,6 +18,7 @@ class Pruned:
     rejected: int = 0
     versions: int = 0
     losers: int = 0
+    access: int = 0
 
 
 # Of the ended catalogs some can still be retried: nobody does while their rows go.
@@ -61,8 +64,9 @@ EXPIRED_VERSIONS = """
 def prune(engine: Engine, *, dry_run: bool = False) -> Pruned:
     """Delete results, rejects and versions older than their operation's `keep`.
 
-    And what attempts left behind that lost. With *dry_run* it only counts. A catalog of which
-    results or rejects went, be it of one operation, cannot be retried.
+    And what attempts left behind that lost, and tokens, answers and failed log-ins that count no
+    more. With *dry_run* it only counts. A catalog of which results or rejects went, be it of one
+    operation, cannot be retried.
     """
     pruned = Pruned()
     with engine.connect() as connection, connection.begin() as transaction:
@@ -72,9 +76,29 @@ def prune(engine: Engine, *, dry_run: bool = False) -> Pruned:
         pruned.rejected = _expire(connection, "rejected_result", retriable)
         pruned.versions = run(connection, EXPIRED_VERSIONS)
         pruned.losers = purge_losers(connection)
+        pruned.access = _forget(connection)
         if dry_run:
             transaction.rollback()
     return pruned
+
+
+def _forget(connection: Connection) -> int:
+    """Answers that nobody is given again, tokens that count no more, failures long past."""
+    return (
+        run(
+            connection,
+            """DELETE FROM catlog.idempotent_request
+               WHERE created_at < clock_timestamp() - make_interval(secs => :kept)""",
+            kept=KEPT,
+        )
+        + run(connection, "DELETE FROM catlog.refresh_token WHERE expires_at < clock_timestamp()")
+        + run(
+            connection,
+            """DELETE FROM catlog.login_failure
+               WHERE last_at < clock_timestamp() - make_interval(secs => :forgotten)""",
+            forgotten=FORGOTTEN,
+        )
+    )
 
 
 def _expire(connection: Connection, table: str, retriable: list[str]) -> int:

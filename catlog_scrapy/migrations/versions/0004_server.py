@@ -81,6 +81,7 @@ def upgrade() -> None:
         sa.Column("request", sa.Text(), nullable=False),
         sa.Column("status", sa.Integer(), nullable=False),
         sa.Column("body", postgresql.JSONB(), nullable=True),
+        sa.Column("headers", postgresql.JSONB(), server_default="{}", nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),

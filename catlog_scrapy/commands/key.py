@@ -1,0 +1,100 @@
+"""`scrapy key`"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.table import Table
+from scrapy.exceptions import UsageError
+from sqlalchemy import Engine
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.declarations.model import duration
+from catlog_scrapy.declarations.roles import DEFAULT_ROLES, PERMISSION, covers
+from catlog_scrapy.models.access import ROLES
+from catlog_scrapy.store import keys
+from catlog_scrapy.store.audit import COMMAND_LINE, note
+from catlog_scrapy.store.transactions import together
+
+COLOURS = {"valid": "green", "expired": "yellow", "revoked": "red"}
+
+
+class Command(CatlogCommand):
+    """API keys of services: add NAME --role ROLE, list, revoke NAME.
+
+    The key that add makes goes to standard output, this once; only its hash is stored.
+    """
+
+    def syntax(self) -> str:
+        return "[options] list | add|revoke NAME"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--role", choices=ROLES, help="what it may do")
+        parser.add_argument(
+            "--scope",
+            action="append",
+            metavar="RESOURCE:ACTION",
+            help="of what its role may do, only this; again for more",
+        )
+        parser.add_argument("--expires", metavar="DURATION", help='in how long, such as "90d"')
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        verb, *names = args or [""]
+        if (verb, len(names)) not in (("list", 0), ("add", 1), ("revoke", 1)):
+            raise UsageError("write list, add NAME or revoke NAME")
+        if verb != "add" and (opts.role or opts.scope or opts.expires):
+            raise UsageError("only add takes --role, --scope and --expires")
+        if verb == "add":
+            self._add(names[0], opts)
+            return
+        with self.database() as engine:
+            if verb == "list":
+                self._list(engine)
+            else:
+                self._revoke(engine, names[0])
+
+    def _add(self, name: str, opts: argparse.Namespace) -> None:
+        if opts.role is None:
+            raise UsageError("add needs --role ROLE")
+        self._check_scopes(opts.role, opts.scope or ())
+        try:
+            seconds = duration(opts.expires) if opts.expires else None
+        except ValueError as error:
+            raise UsageError(f"--expires {error}") from error
+        with self.database() as engine, together(engine) as transaction:
+            key = keys.add_key(transaction, name, opts.role, scopes=opts.scope, seconds=seconds)
+            note(
+                transaction,
+                actor=COMMAND_LINE,
+                action="keys:add",
+                target=f"key:{name}",
+                detail={"role": opts.role, "scopes": opts.scope, "expires": opts.expires},
+            )
+        self.console.print(key, markup=False, soft_wrap=True)
+        print("keep it now: it is not shown again", file=sys.stderr)  # noqa: T201
+
+    def _check_scopes(self, role: str, scopes: Sequence[str]) -> None:
+        for scope in scopes:
+            if not PERMISSION.fullmatch(scope):
+                raise UsageError(f'"{scope}" is no RESOURCE:ACTION, such as catalogs:read')
+            if not covers(DEFAULT_ROLES[role], scope):
+                raise UsageError(f"the role {role} does not have {scope}, so no key of it can")
+
+    def _revoke(self, engine: Engine, name: str) -> None:
+        with together(engine) as transaction:
+            keys.revoke_key(transaction, name)
+            note(transaction, actor=COMMAND_LINE, action="keys:revoke", target=f"key:{name}")
+        self.console.print(f"{name} revoked", markup=False)
+
+    def _list(self, engine: Engine) -> None:
+        table = Table("key", "begins", "role", "scopes", "last use", "expires", "state", box=None)
+        for key in keys.keys(engine):
+            last, end = (
+                at.astimezone().isoformat(sep=" ", timespec="seconds") if at else "never"
+                for at in (key["last_used_at"], key["expires_at"])
+            )
+            scopes = "all" if key["scopes"] is None else " ".join(key["scopes"])
+            state = f"[{COLOURS[key['state']]}]{key['state']}[/]"
+            table.add_row(key["name"], key["prefix"], key["role"], scopes, last, end, state)
+        self.console.print(table)

@@ -1,0 +1,105 @@
+"""`scrapy user`"""
+
+import argparse
+import sys
+from getpass import getpass
+
+from rich.table import Table
+from scrapy.exceptions import UsageError
+from sqlalchemy import Engine
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.models.access import ROLES
+from catlog_scrapy.passwords import LONGEST, Passwords
+from catlog_scrapy.store import users
+from catlog_scrapy.store.audit import COMMAND_LINE, note
+from catlog_scrapy.store.transactions import Transaction, together
+
+VERBS = ("add", "password", "role", "disable", "enable", "remove")
+DONE = {
+    "add": "added",
+    "password": "has a new password",
+    "role": "has another role",
+    "disable": "disabled",
+    "enable": "enabled",
+    "remove": "removed",
+}
+
+
+class Command(CatlogCommand):
+    """Users of the server: add NAME --role ROLE, list, password NAME, role NAME --role ROLE,
+    disable NAME, enable NAME, remove NAME.
+
+    A password is asked for, or read as one line from standard input.
+    """
+
+    def syntax(self) -> str:
+        return "[options] list | add|password|role|disable|enable|remove NAME"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--role", choices=ROLES, help="what they may do")
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        if args == ["list"]:
+            with self.database() as engine:
+                self._list(engine)
+            return
+        if len(args) != 2 or args[0] not in VERBS:
+            raise UsageError(f"write list, or one of {', '.join(VERBS)} and a NAME")
+        verb, name = args
+        if (verb in ("add", "role")) != (opts.role is not None):
+            raise UsageError("add and role need --role ROLE, the others do not take it")
+        users.check_name(name)
+        hashed = Passwords().hash(_password()) if verb in ("add", "password") else ""
+        with self.database() as engine, together(engine) as transaction:
+            self._do(transaction, verb, name, opts.role, hashed)
+            note(
+                transaction,
+                actor=COMMAND_LINE,
+                action=f"users:{verb}",
+                target=f"user:{name}",
+                detail={"role": opts.role} if opts.role else {},
+            )
+        self.console.print(f"{name} {DONE[verb]}", markup=False)
+
+    @staticmethod
+    def _do(transaction: Transaction, verb: str, name: str, role: str, hashed: str) -> None:
+        match verb:
+            case "add":
+                users.add_user(transaction, name, role, hashed)
+            case "password":
+                users.set_password(transaction, name, hashed)
+            case "role":
+                users.set_role(transaction, name, role)
+            case "disable":
+                users.disable_user(transaction, name)
+            case "enable":
+                users.enable_user(transaction, name)
+            case _:
+                users.remove_user(transaction, name)
+
+    def _list(self, engine: Engine) -> None:
+        table = Table("user", "role", "state", "since", box=None)
+        for user in users.users(engine):
+            table.add_row(
+                user["name"],
+                user["role"],
+                "enabled" if user["enabled"] else "[red]disabled[/]",
+                user["created_at"].astimezone().isoformat(sep=" ", timespec="seconds"),
+            )
+        self.console.print(table)
+
+
+def _password() -> str:
+    """One that was typed twice alike, or the first line of standard input. Raises NotPossible."""
+    if sys.stdin.isatty():
+        password = getpass("password: ")
+        if getpass("once more: ") != password:
+            raise NotPossible("that was not the same twice.")
+        return password
+    try:
+        return sys.stdin.buffer.readline(LONGEST + 3).decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise NotPossible("the password on standard input is no UTF-8 text.") from error
