@@ -62,7 +62,7 @@ def plan_views(
     project: str,
 ) -> ViewPlan:
     """What is to be done for the kinds, stored and declared, and the *project*'s *own* views."""
-    kinds = _kinds(connection, providers)
+    kinds = kinds_of_views(connection, providers)
     wanted = {**_views_of(kinds), **own}
     twins: dict[str, str | None] = {
         **{name: past_view(kind) for name, kind in kinds.items()},
@@ -120,7 +120,7 @@ def check_views(
         for name, found in _existing(connection).items()
         if _project_of(found.mark) not in ("", project)
     }
-    kinds = _kinds(connection, providers)
+    kinds = kinds_of_views(connection, providers)
     views = _views_of(kinds)
     taken = rows(
         connection,
@@ -221,10 +221,10 @@ def _existing(connection: Connection) -> dict[str, _Found]:
     }
 
 
-def _kinds(
-    connection: Connection, providers: Iterable[ProviderDefinition]
+def kinds_of_views(
+    connection: Connection, providers: Iterable[ProviderDefinition] = ()
 ) -> dict[str, KindDefinition]:
-    """All kinds there are or will be, by name."""
+    """All kinds there are, or will be with *providers*, by name."""
     kinds = {
         found["name"]: KindDefinition(
             found["name"],
