@@ -49,13 +49,16 @@ class Cursor(Base):
 
 
 class Publication(Base):
-    """The last publish that changed a provider's records of a kind: what readers' copies are of."""
+    """The last publish that changed a provider's records of a kind: what readers' copies are of.
+
+    Without a catalog it was a reset that deleted them.
+    """
 
     __tablename__ = "publication"
 
     provider_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
-    catalog_id: Mapped[uuid.UUID]
+    catalog_id: Mapped[uuid.UUID | None]
     published_at: Mapped[dt.datetime]
 
 

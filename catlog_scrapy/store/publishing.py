@@ -1,6 +1,7 @@
 """A loaded catalog becomes the current picture: all of it, at once, in one transaction."""
 
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,8 @@ from catlog_scrapy.store.transactions import (
 
 # The share of an operation's records that one load may remove, unless it says otherwise.
 MOST_REMOVED = 0.5
+# The changes that readers see.
+VISIBLE = frozenset({"created", "changed", "removed", "revived"})
 # Seconds to wait after a failed publish, for each failure so far, and at most.
 WAIT, LONGEST_WAIT = 5.0, 600.0
 
@@ -117,6 +120,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         return False
     now = row(connection, "SELECT clock_timestamp() AS now")
     counts: dict[str, int] = {}
+    altered: set[str] = set()
     for operation in _operations(connection, catalog_id):
         values = {
             "catalog": catalog_id,
@@ -127,6 +131,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
             "kinds": operation["kinds"],
             "removes": catalog["whole"] and operation["mode"] == "snapshot",
             "refreshes": operation["refresh"] is not None,
+            "altered": altered,
         }
         for name, count in _publish_operation(connection, operation, values).items():
             counts[name] = counts.get(name, 0) + count
@@ -141,8 +146,31 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         id=catalog_id,
         counts=orjson.dumps(counts).decode(),
     )
+    if now and altered:
+        stamp(connection, catalog["provider_id"], altered, catalog_id, now["now"])
     settle_parent(connection, catalog["parent_id"])
     return True
+
+
+def stamp(
+    connection: Connection,
+    provider: UUID,
+    kinds: Iterable[str],
+    catalog_id: UUID | None,
+    now: dt.datetime,
+) -> None:
+    """Tell readers that their copies of the provider's records of *kinds* are outdated."""
+    run(
+        connection,
+        """INSERT INTO catlog.publication (provider_id, kind, catalog_id, published_at)
+           SELECT :provider, kind, :catalog, :now FROM unnest(CAST(:kinds AS text[])) AS kind
+           ON CONFLICT (provider_id, kind) DO UPDATE
+               SET catalog_id = excluded.catalog_id, published_at = excluded.published_at""",
+        provider=provider,
+        kinds=sorted(kinds),
+        catalog=catalog_id,
+        now=now,
+    )
 
 
 def _operations(connection: Connection, catalog_id: UUID) -> list[Mapping[str, Any]]:
@@ -201,7 +229,10 @@ def _publish_operation(
             f"{operation['name']} yields Unchanged for a key that is no record: it was never"
             " loaded; load it whole once."
         )
-    counts |= {change["change"]: change["records"] for change in changes}
+    for change in changes:
+        counts[change["change"]] = counts.get(change["change"], 0) + change["records"]
+        if change["change"] in VISIBLE:
+            values["altered"].add(change["kind"])
     if counts.get("removed"):
         _refuse_too_many_removed(connection, operation, values, counts)
     if values["removes"]:
@@ -395,5 +426,6 @@ PUBLISH = """
             CASE WHEN :refreshes THEN CAST(:as_of AS timestamptz) END, :catalog
         FROM verdict
         WHERE change = 'gone' OR change = 'created' AND data IS NOT NULL ORDER BY kind, key)
-    SELECT change, count(*) AS records, bool_or(data IS NULL AND change <> 'gone') AS unknown
-    FROM verdict GROUP BY change"""
+    SELECT kind, change, count(*) AS records,
+        bool_or(data IS NULL AND change <> 'gone') AS unknown
+    FROM verdict GROUP BY kind, change"""

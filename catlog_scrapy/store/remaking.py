@@ -8,22 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from psycopg2.errors import InvalidTableDefinition
 from sqlalchemy import Connection, Engine, exc
 
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.patience import patiently
-from catlog_scrapy.store.transactions import rows, run
-from catlog_scrapy.store.views import MARK, ViewPlan
-
-# What a SELECT can be refused with. Locks and lost connections are no fault of it.
-REFUSED = (
-    exc.ProgrammingError,
-    exc.DataError,
-    exc.IntegrityError,
-    exc.InternalError,
-    exc.NotSupportedError,
-)
+from catlog_scrapy.store.transactions import execute, rows, run
+from catlog_scrapy.store.twins import REFUSED, TwinMissing, are_other_columns, make_twin
+from catlog_scrapy.store.views import MARK, PAST, ViewPlan
 
 Grants = dict[str, list[Mapping[str, Any]]]
 Work = Callable[[Connection], None]
@@ -86,7 +77,7 @@ def _make_together(connection: Connection, plan: ViewPlan, names: Sequence[str])
     dropped: set[str] = set()
     grants: Grants = defaultdict(list)
     while pending:
-        refused: dict[str, exc.DBAPIError] = {}
+        refused: dict[str, exc.DBAPIError | TwinMissing] = {}
         before = (list(pending), set(dropped))
         for name in before[0]:
             try:
@@ -96,7 +87,7 @@ def _make_together(connection: Connection, plan: ViewPlan, names: Sequence[str])
                 pending.remove(name)
             except REFUSED as error:
                 refused[name] = error
-                if isinstance(error.orig, InvalidTableDefinition) and name not in dropped:
+                if are_other_columns(error) and name not in dropped:
                     doomed = _drop_with_readers(connection, name, grants)
                     dropped |= doomed
                     again = sorted((doomed & plan.wanted.keys()) - set(pending))
@@ -108,15 +99,12 @@ def _make_together(connection: Connection, plan: ViewPlan, names: Sequence[str])
 
 
 def _create(connection: Connection, plan: ViewPlan, name: str) -> None:
-    _execute(connection, _statement(name) + plan.wanted[name])
+    execute(connection, _statement(name) + plan.wanted[name])
     # A view that reads itself, by whatever way, is refused only when it is read.
-    _execute(connection, f'EXPLAIN SELECT FROM public."{name}"')
-    _execute(connection, f"COMMENT ON VIEW public.\"{name}\" IS '{plan.marks[name]}'")
-
-
-def _execute(connection: Connection, sql: str) -> None:
-    """Past the driver's parameters: a percent sign or a colon in a SELECT is none."""
-    connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+    execute(connection, f'EXPLAIN SELECT FROM public."{name}"')
+    execute(connection, f"COMMENT ON VIEW public.\"{name}\" IS '{plan.marks[name]}'")
+    if name in plan.twins:
+        make_twin(connection, name, plan.twins[name], plan.marks[name], plan.twins)
 
 
 def _statement(name: str) -> str:
@@ -126,7 +114,7 @@ def _statement(name: str) -> str:
 def _drop_with_readers(
     connection: Connection, name: str, grants: Grants, keep: Iterable[str] = ()
 ) -> set[str]:
-    """Drop a view and our views that read it; their names. Notes who may read them.
+    """Drop a view, our views that read it, and their twins; their names. Notes who may read them.
 
     Raises DeclarationError where one that reads it is not catlog's, or is to be kept.
     """
@@ -134,19 +122,28 @@ def _drop_with_readers(
         connection,
         """WITH RECURSIVE doomed AS (
                SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE n.nspname = 'public' AND c.relname = :name
+               WHERE n.nspname IN ('public', :past) AND c.relname = :name
                UNION
-               SELECT r.ev_class FROM doomed
-               JOIN pg_depend d ON d.refobjid = doomed.oid
-                   AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_rewrite'::regclass
-               JOIN pg_rewrite r ON r.oid = d.objid)
-           SELECT c.relname AS name, CAST(CAST(c.oid AS regclass) AS text) AS title,
-               n.nspname = 'public' AND c.relkind = 'v'
+               SELECT further.oid FROM doomed, LATERAL (
+                   SELECT r.ev_class AS oid FROM pg_depend d
+                   JOIN pg_rewrite r ON r.oid = d.objid
+                   WHERE d.refobjid = doomed.oid AND d.refclassid = 'pg_class'::regclass
+                     AND d.classid = 'pg_rewrite'::regclass
+                   UNION ALL
+                   SELECT twin.oid FROM pg_class c
+                   JOIN pg_class twin ON twin.relname = c.relname
+                       AND twin.relnamespace = to_regnamespace(:past)
+                   WHERE c.oid = doomed.oid AND c.relnamespace = 'public'::regnamespace
+                     AND obj_description(c.oid, 'pg_class') LIKE :mark) AS further)
+           SELECT n.nspname AS schema, c.relname AS name,
+               CAST(CAST(c.oid AS regclass) AS text) AS title,
+               n.nspname IN ('public', :past) AND c.relkind = 'v'
                    AND coalesce(obj_description(c.oid, 'pg_class') LIKE :mark, false) AS ours
            FROM doomed JOIN pg_class c ON c.oid = doomed.oid
-           JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1""",
+           JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 2, 1""",
         name=name,
         mark=MARK + "%",
+        past=PAST,
     )
     for reader in readers:
         if not reader["ours"]:
@@ -156,19 +153,19 @@ def _drop_with_readers(
                 f'the view "{name}" is to go, but views/{reader["name"]}.sql reads it;'
                 " correct its SELECT."
             )
-    names = [reader["name"] for reader in readers]
+    names = {reader["name"] for reader in readers}
     for reader in names:
         grants[reader] = _grants(connection, reader)
     try:
-        if names:
-            listed = ", ".join(f'public."{reader}"' for reader in names)
+        if readers:
+            listed = ", ".join(f'{reader["schema"]}."{reader["name"]}"' for reader in readers)
             run(connection, f"DROP VIEW {listed}")
     except exc.InternalError as error:
         # Not a view, but a function, a policy or a column of its row type.
         detail = getattr(error.orig, "diag", None)
         told = str(getattr(detail, "message_detail", None) or error.orig).splitlines()[0]
         raise _still_read(name, told) from error
-    return set(names)
+    return names
 
 
 def _still_read(name: str, why: str) -> DeclarationError:
@@ -179,16 +176,19 @@ def _still_read(name: str, why: str) -> DeclarationError:
 
 
 def _grants(connection: Connection, name: str) -> list[Mapping[str, Any]]:
-    """Who but its owner may do what with a view."""
+    """Who but its owner may do what with a view, and with its twin."""
     return rows(
         connection,
-        """SELECT acl.privilege_type AS privilege, acl.is_grantable AS grantable,
+        """SELECT n.nspname AS schema, acl.privilege_type AS privilege,
+               acl.is_grantable AS grantable,
                CASE WHEN acl.grantee = 0 THEN 'PUBLIC'
                    ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS grantee
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
                aclexplode(c.relacl) AS acl
-           WHERE n.nspname = 'public' AND c.relname = :name AND acl.grantee <> c.relowner""",
+           WHERE n.nspname IN ('public', :past) AND c.relname = :name
+             AND acl.grantee <> c.relowner""",
         name=name,
+        past=PAST,
     )
 
 
@@ -196,22 +196,26 @@ def _grant(connection: Connection, name: str, grants: Iterable[Mapping[str, Any]
     """Who could read a view before it was made anew still can."""
     for grant in grants:
         option = " WITH GRANT OPTION" if grant["grantable"] else ""
-        _execute(
+        execute(
             connection,
-            f'GRANT {grant["privilege"]} ON public."{name}" TO {grant["grantee"]}{option}',
+            f'GRANT {grant["privilege"]} ON {grant["schema"]}."{name}"'
+            f" TO {grant['grantee']}{option}",
         )
 
 
-def _told(plan: ViewPlan, refused: Mapping[str, exc.DBAPIError]) -> str:
+def _told(plan: ViewPlan, refused: Mapping[str, exc.DBAPIError | TwinMissing]) -> str:
     """A line for each view that PostgreSQL refused: file, line, its words, remedy."""
     lines = []
     for name, error in refused.items():
+        if isinstance(error, TwinMissing):
+            # Another one is refused, and told.
+            continue
         diagnosis = getattr(error.orig, "diag", None)
         message = getattr(diagnosis, "message_primary", None) or str(error.orig).strip()
         if name not in plan.own:
             lines.append(
                 f'the view "{name}": {message}; this role must own it, and have CREATE on the'
-                " schema public"
+                f" schemas public and {PAST}"
             )
             continue
         position = int(getattr(diagnosis, "statement_position", None) or 0)

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.publishing import PUBLISH_LOCK
+from catlog_scrapy.store.publishing import PUBLISH_LOCK, stamp
 from catlog_scrapy.store.transactions import OPEN_STATES, row, rows, run
 
 
@@ -151,6 +151,10 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> Reset:
     done.versions = run(
         connection, f"DELETE FROM catlog.record_version {of_kinds}", kinds=kinds, **values
     )
+    # Not without a stamp: what readers have may be of a time before there were any.
+    now = row(connection, "SELECT clock_timestamp() AS now")
+    if now and done.records:
+        stamp(connection, values["provider"], kinds, None, now["now"])
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
     done.marks = run(connection, MARKS, kinds=kinds, **values)

@@ -52,6 +52,11 @@ def run(connection: Connection, sql: str, **values: Any) -> int:
     return connection.execute(text(sql), values).rowcount
 
 
+def execute(connection: Connection, sql: str) -> None:
+    """Execute *sql* past the driver's parameters: a percent sign or a colon in it is none."""
+    connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+
+
 def rows(connection: Connection, sql: str, **values: Any) -> list[Mapping[str, Any]]:
     """All rows of *sql*, by column name."""
     return [found._asdict() for found in connection.execute(text(sql), values)]

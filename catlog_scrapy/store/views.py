@@ -1,6 +1,7 @@
 """What SQL readers see: a typed view for each kind, one of its history, and the project's own.
 
-Which views there are to be, and what is refused before anything changes. `remaking` makes them.
+Each but a history has a twin in the schema `as_of`, which shows what it showed at a time. Which
+views there are to be, and what is refused before anything changes. `remaking` makes them.
 """
 
 import hashlib
@@ -18,17 +19,28 @@ MARK = "catlog "
 HISTORY = "_history"
 # PostgreSQL cuts longer identifiers, and the history's name has to fit.
 MAX_KIND_BYTES = 63 - len(HISTORY)
+# The schema of the twins.
+PAST = "as_of"
+# What a twin's mark ends with if it only says that it cannot be read.
+UNREADABLE = "\nIt cannot be read as of a time."
+# Part of the hash of the project's own views: raised when their twins are made in another way.
+TWINS = "\n1"
+
+# What a SELECT in `as_of` shows is of this instant. Read once a statement, as a subquery.
+INSTANT = "(SELECT coalesce(nullif(current_setting('catlog.as_of', true), '')::timestamptz, now()))"
 
 
 @dataclass(frozen=True)
 class ViewPlan:
     """The SELECTs and marks of all views by name, and what is to be done: `changed` (made new or
 
-    anew; kinds before the project's own) and `gone`, both by name. `own` are the project's own;
-    those of other projects stay as they are.
+    anew; kinds before the project's own) and `gone`, both by name. `twins` are the SELECTs of the
+    twins, None where that follows from the view. `own` are the project's own; those of other
+    projects stay as they are, and get a twin where they lack it.
     """
 
     wanted: dict[str, str]
+    twins: dict[str, str | None]
     marks: dict[str, str]
     own: frozenset[str]
     existing: frozenset[str]
@@ -50,25 +62,45 @@ def plan_views(
     project: str,
 ) -> ViewPlan:
     """What is to be done for the kinds, stored and declared, and the *project*'s *own* views."""
-    wanted = {**_views_of(_kinds(connection, providers)), **own}
+    kinds = kinds_of_views(connection, providers)
+    wanted = {**_views_of(kinds), **own}
+    twins: dict[str, str | None] = {
+        **{name: past_view(kind) for name, kind in kinds.items()},
+        **dict.fromkeys(own),
+    }
     marks = {
-        name: f"{MARK}{_hash_of(sql)}" + (f" {project}" if name in own else "")
+        name: f"{MARK}{_hash_of(sql + (twins.get(name, '') or TWINS))}"
+        + (f" {project}" if name in own else "")
         for name, sql in wanted.items()
     }
     existing = _existing(connection)
-    changed = [name for name, mark in marks.items() if existing.get(name, ("",))[0] != mark]
     others = {
         name: found
         for name, found in existing.items()
-        if name not in wanted and _project_of(found[0]) not in ("", project)
+        if name not in wanted and _project_of(found.mark) not in ("", project)
     }
+    gone = set(existing) - set(wanted) - set(others)
+    # One that somebody dropped is made again by its own project's apply.
+    others = {name: found for name, found in others.items() if found.sql}
+    wanted |= {name: found.sql for name, found in others.items()}
+    marks |= {name: found.mark for name, found in others.items()}
+    twins |= dict.fromkeys(others)
+    changed = [
+        name
+        for name, mark in marks.items()
+        if name not in existing
+        or not existing[name].sql
+        or existing[name].mark != mark
+        or (name in twins and existing[name].twin != mark)
+    ]
     return ViewPlan(
-        wanted=wanted | {name: sql for name, (_, sql) in others.items()},
-        marks=marks | {name: mark for name, (mark, _) in others.items()},
+        wanted=wanted,
+        twins=twins,
+        marks=marks,
         own=frozenset(own),
-        existing=frozenset(existing),
-        changed=tuple(sorted(changed, key=lambda name: (name in own, name))),
-        gone=tuple(sorted(set(existing) - set(wanted) - set(others))),
+        existing=frozenset(name for name, found in existing.items() if found.sql),
+        changed=tuple(sorted(changed, key=lambda name: (name in own or name in others, name))),
+        gone=tuple(sorted(gone)),
     )
 
 
@@ -84,24 +116,25 @@ def check_views(
 ) -> list[str]:
     """The lines of what is refused: names in `public` that are somebody else's, or two kinds'."""
     others = {
-        name: _project_of(mark)
-        for name, (mark, _) in _existing(connection).items()
-        if _project_of(mark) not in ("", project)
+        name: _project_of(found.mark)
+        for name, found in _existing(connection).items()
+        if _project_of(found.mark) not in ("", project)
     }
-    kinds = _kinds(connection, providers)
+    kinds = kinds_of_views(connection, providers)
     views = _views_of(kinds)
     taken = rows(
         connection,
-        """SELECT c.relname AS name FROM pg_class c
+        """SELECT n.nspname AS schema, c.relname AS name FROM pg_class c
            JOIN pg_namespace n ON n.oid = c.relnamespace
-           WHERE n.nspname = 'public' AND c.relname = ANY(CAST(:names AS text[]))
+           WHERE n.nspname IN ('public', :past) AND c.relname = ANY(CAST(:names AS text[]))
              AND NOT coalesce(obj_description(c.oid, 'pg_class') LIKE :mark, false)
            UNION
-           SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-           WHERE n.nspname = 'public' AND t.typrelid = 0
+           SELECT n.nspname, t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+           WHERE n.nspname IN ('public', :past) AND t.typrelid = 0
              AND t.typname = ANY(CAST(:names AS text[]))
-           ORDER BY 1""",
+           ORDER BY 1 DESC, 2""",
         names=[*own, *views],
+        past=PAST,
         mark=MARK + "%",
     )
     return [
@@ -110,7 +143,7 @@ def check_views(
             for name in sorted({*own, *views} & set(others))
         ),
         *(
-            f'public."{found["name"]}" exists and is no view of catlog;'
+            f'{found["schema"]}."{found["name"]}" exists and is no view of catlog;'
             " rename it, or the record type's view or the file in views/ so named"
             for found in taken
         ),
@@ -155,24 +188,43 @@ def _hash_of(sql: str) -> str:
     return hashlib.sha256(sql.encode()).hexdigest()[:16]
 
 
-def _existing(connection: Connection) -> dict[str, tuple[str, str]]:
-    """Our views: their marks and SELECTs."""
+@dataclass(frozen=True)
+class _Found:
+    """A view of ours: its mark and SELECT, and its twin's mark, if it has one."""
+
+    mark: str
+    sql: str
+    twin: str | None
+
+
+def _existing(connection: Connection) -> dict[str, _Found]:
+    """Our views by name; also a twin whose view somebody has dropped."""
     found = rows(
         connection,
-        """SELECT c.relname AS name, obj_description(c.oid, 'pg_class') AS mark,
-               rtrim(pg_get_viewdef(c.oid), ';') AS sql FROM pg_class c
-           JOIN pg_namespace n ON n.oid = c.relnamespace
-           WHERE n.nspname = 'public' AND c.relkind = 'v'
-             AND obj_description(c.oid, 'pg_class') LIKE :mark""",
+        """WITH ours AS (
+               SELECT c.oid, n.nspname AS schema, c.relname AS name,
+                   obj_description(c.oid, 'pg_class') AS mark
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname IN ('public', :past) AND c.relkind = 'v'
+                 AND obj_description(c.oid, 'pg_class') LIKE :mark)
+           SELECT name, p.mark, rtrim(pg_get_viewdef(p.oid), ';') AS sql,
+               split_part(t.mark, :unreadable, 1) AS twin
+           FROM (SELECT * FROM ours WHERE schema = 'public') AS p
+           FULL JOIN (SELECT * FROM ours WHERE schema = :past) AS t USING (name)""",
         mark=MARK + "%",
+        past=PAST,
+        unreadable=UNREADABLE,
     )
-    return {view["name"]: (view["mark"], view["sql"]) for view in found}
+    return {
+        view["name"]: _Found(view["mark"] or view["twin"], view["sql"] or "", view["twin"])
+        for view in found
+    }
 
 
-def _kinds(
-    connection: Connection, providers: Iterable[ProviderDefinition]
+def kinds_of_views(
+    connection: Connection, providers: Iterable[ProviderDefinition] = ()
 ) -> dict[str, KindDefinition]:
-    """All kinds there are or will be, by name."""
+    """All kinds there are, or will be with *providers*, by name."""
     kinds = {
         found["name"]: KindDefinition(
             found["name"],
@@ -212,7 +264,7 @@ def current_view(kind: KindDefinition) -> str:
     otherwise it carries whole `data` through sorts and joins and takes them out behind those
     (measured: a GROUP BY over a million records takes half the time).
     """
-    types = [*kind.fields, *([("data", "jsonb")] if kind.foreign else [])]
+    types = _types(kind)
     names = ", ".join(f'"{name}"' for name, _ in types)
     nothing = ", ".join(f"NULL::{type_}" for _, type_ in types)
     # No field's name begins with an underscore.
@@ -225,25 +277,51 @@ def current_view(kind: KindDefinition) -> str:
         ) AS records WHERE _kind = '{kind.name}' AND _removed_at IS NULL"""
 
 
-def history_view(kind: KindDefinition) -> str:
-    """The SELECT of all states of the records of *kind*; `change` says what ended one."""
+def past_view(kind: KindDefinition) -> str:
+    """The SELECT of the records of *kind* as they were at the instant that is asked for.
+
+    A removed record is a version alone, a revived one is both. Only one row of `record` has a key,
+    so the join costs nothing where nobody asks for `created_at`.
+    """
+    names = ", ".join(f'"{name}"' for name, _ in _types(kind))
+    return f"""SELECT {names}, created_at, updated_at FROM (
+            SELECT {_columns(kind)}, created_at, updated_at FROM catlog.record
+            WHERE kind = '{kind.name}' AND removed_at IS NULL AND updated_at <= {INSTANT}
+            UNION ALL
+            SELECT {_columns(kind, "v.")}, r.created_at, v.valid_from
+            FROM catlog.record_version v
+            LEFT JOIN catlog.record r ON r.provider_id = v.provider_id AND r.key = v.key
+                AND r.kind = '{kind.name}'
+            WHERE v.kind = '{kind.name}' AND v.valid_from <= {INSTANT} AND v.valid_to > {INSTANT}
+        ) AS states"""
+
+
+def history_view(kind: KindDefinition, narrowed: str = "") -> str:
+    """The SELECT of all states of the records of *kind*; `change` says what ended one.
+
+    *narrowed* is a further condition on its rows in the tables.
+    """
     return f"""SELECT {_columns(kind)}, valid_from, valid_to, change
-        FROM catlog.record_version WHERE kind = '{kind.name}'
+        FROM catlog.record_version WHERE kind = '{kind.name}'{narrowed}
         UNION ALL
         SELECT {_columns(kind)}, updated_at, NULL, NULL
-        FROM catlog.record WHERE kind = '{kind.name}' AND removed_at IS NULL"""
+        FROM catlog.record WHERE kind = '{kind.name}' AND removed_at IS NULL{narrowed}"""
 
 
-def _columns(kind: KindDefinition) -> str:
-    columns = [f'{_expression(name, type_)} AS "{name}"' for name, type_ in kind.fields]
-    return ", ".join([*columns, *(["data"] if kind.foreign else [])])
+def _types(kind: KindDefinition) -> list[tuple[str, str]]:
+    return [*kind.fields, *([("data", "jsonb")] if kind.foreign else [])]
 
 
-def _expression(name: str, sql_type: str) -> str:
+def _columns(kind: KindDefinition, table: str = "") -> str:
+    columns = [f'{_expression(name, type_, table)} AS "{name}"' for name, type_ in kind.fields]
+    return ", ".join([*columns, *([f"{table}data"] if kind.foreign else [])])
+
+
+def _expression(name: str, sql_type: str, table: str = "") -> str:
     if sql_type == "text":
-        return f"data ->> '{name}'"
+        return f"{table}data ->> '{name}'"
     if sql_type == "jsonb":
-        return f"nullif(data -> '{name}', 'null'::jsonb)"
+        return f"nullif({table}data -> '{name}', 'null'::jsonb)"
     if sql_type == "interval":
-        return f"make_interval(secs => (data ->> '{name}')::double precision)"
-    return f"(data ->> '{name}')::{sql_type}"
+        return f"make_interval(secs => ({table}data ->> '{name}')::double precision)"
+    return f"({table}data ->> '{name}')::{sql_type}"

@@ -111,7 +111,7 @@ def upgrade() -> None:
         "publication",
         sa.Column("provider_id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("catalog_id", sa.Uuid(), nullable=False),
+        sa.Column("catalog_id", sa.Uuid(), nullable=True),
         sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("provider_id", "kind", name=op.f("publication_pkey")),
         schema="catlog",

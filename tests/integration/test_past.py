@@ -1,0 +1,460 @@
+"""What was is shown as it was: the views in `as_of`, stamps of publishes, states of a record."""
+
+import datetime as dt
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, Engine, exc, text
+
+from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.store import past, publishing
+from catlog_scrapy.store.remaking import make_views, rehearse_views
+from catlog_scrapy.store.resetting import reset
+from catlog_scrapy.store.views import check_views, plan_views
+from tests.factories import (
+    GONE,
+    UNCHANGED,
+    an_operation,
+    given_a_loaded_catalog,
+    given_a_scheme,
+    load,
+    one,
+    publish_again,
+    sql,
+    state_of,
+)
+from tests.integration.test_order_of_time_model import (
+    Load,
+    given_four_versions,
+    given_that_it_loaded,
+    histories,
+)
+
+_numbers = itertools.count(1)
+ALL_MAY_GO = {"removed": 1.0}
+# Over two kinds, of a view, beside a common table expression that is named as a kind is.
+OWN = {
+    "pairs": "SELECT g.value AS good, m.value AS maker FROM goods g JOIN public.makers m"
+    " ON g.value ->> 0 = m.value ->> 0",
+    "a_total": "SELECT count(*) AS n, max(good ->> 1) AS most FROM pairs",
+    "hidden": "WITH goods AS (SELECT value FROM public.goods WHERE value IS NOT NULL),"
+    " x AS (SELECT 'public.goods' AS \"public.goods\") SELECT value, x.* FROM goods, x",
+    "plain": "SELECT 1 AS n",
+}
+
+
+def given_views(engine: Engine, own: Mapping[str, str] = {}, project: str = "shop") -> list[str]:
+    """What `apply` does about views; the lines it prints."""
+    with engine.begin() as connection:
+        refused = check_views(connection, [], own, project)
+        if refused:
+            raise DeclarationError("\n".join(refused))
+        plan = plan_views(connection, [], own, project)
+        rehearse_views(connection, plan)
+    make_views(engine, plan)
+    return [f"{sign} {name}" for sign, name in plan.done()]
+
+
+def given_goods_and_makers(engine: Engine) -> None:
+    """Two operations whose records have a value; makers are foreign."""
+    both = (an_operation(name, tolerate=ALL_MAY_GO) for name in ("goods", "makers"))
+    given_a_scheme(engine, *both)
+    sql(
+        engine,
+        """UPDATE catlog.kind SET fields = '[{"name": "value", "type": "jsonb"}]',
+               foreign_type = (name = 'makers')""",
+    )
+
+
+def read(connection: Connection, view: str) -> list[Any]:
+    found = connection.execute(text(f"SELECT to_jsonb(v)::text AS r FROM {view} v ORDER BY 1"))
+    return [row.r for row in found]
+
+
+def now_in(engine: Engine, *views: str) -> list[list[Any]]:
+    with engine.connect() as connection:
+        return [read(connection, f"public.{view}") for view in views]
+
+
+def then_in(engine: Engine, instant: dt.datetime, *views: str) -> list[list[Any]]:
+    with engine.connect() as connection:
+        past.at(connection, instant)
+        return [read(connection, f"as_of.{view}") for view in views]
+
+
+def clock(engine: Engine) -> dt.datetime:
+    instant: dt.datetime = one(engine, "SELECT clock_timestamp()")
+    return instant
+
+
+def stamps(engine: Engine) -> dict[str, Any]:
+    found = sql(engine, "SELECT * FROM catlog.publication")
+    return {each["kind"]: (each["catalog_id"], each["published_at"]) for each in found}
+
+
+def with_removals(published: list[tuple[int, Load]]) -> list[tuple[int, Load]]:
+    """An incremental load says of some keys that they are gone."""
+    return [
+        (
+            day,
+            replace(each, rows=[(p, k, GONE if v == 3 else v) for p, k, v in each.rows])
+            if each.version == 4
+            else each,
+        )
+        for day, each in published
+    ]
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(histories.map(with_removals), st.booleans())
+def test_the_past_is_what_was_shown(
+    engine: Engine, published: list[tuple[int, Load]], again: bool
+) -> None:
+    provider = f"acme_{next(_numbers)}"
+    given_four_versions(engine, provider)
+    sql(engine, """UPDATE catlog.kind SET fields = '[{"name": "value", "type": "jsonb"}]'""")
+    own = {
+        "twos": "SELECT a.value, count(*) AS n FROM goods a JOIN goods b USING (value) GROUP BY 1",
+        "most": "SELECT max(n) AS n FROM twos",
+    }
+    given_views(engine, own)
+    views = ("goods", "twos", "most")
+    pictures = [(clock(engine), now_in(engine, *views))]
+    for as_of, given_load in published:
+        before = now_in(engine, "goods")
+        stamp = stamps(engine).get("goods")
+        catalog = given_that_it_loaded(engine, provider, as_of, given_load)
+        assert publishing.publish(engine, catalog)
+        picture = now_in(engine, *views)
+        changed = {c: n for c, n in stamps_of(engine, provider).items() if c == catalog}
+        assert bool(changed) == (picture[:1] != before)
+        pictures += [(at, picture) for at in changed.values()]
+        pictures.append((clock(engine), picture))
+        if again and state_of(engine, catalog) == "loaded":
+            publish_again(engine, catalog)
+        assert stamp is None or stamps(engine)["goods"] >= stamp or changed == {}
+    for instant, picture in pictures:
+        assert then_in(engine, instant, *views) == picture
+    with engine.connect() as connection:
+        known = past.moments(connection, ["goods"], before=None, limit=10_000)
+    for (earlier, former), (later, latter) in itertools.pairwise(pictures):
+        if former != latter:
+            assert any(earlier < moment <= later for moment in known)
+
+
+def stamps_of(engine: Engine, provider: str) -> dict[Any, dt.datetime]:
+    found = sql(
+        engine,
+        """SELECT s.catalog_id, s.published_at FROM catlog.publication s
+           JOIN catlog.provider p ON p.id = s.provider_id WHERE p.name = :provider""",
+        provider=provider,
+    )
+    return {each["catalog_id"]: each["published_at"] for each in found}
+
+
+def test_views_over_views_and_kinds_show_their_past(engine: Engine) -> None:
+    given_goods_and_makers(engine)
+    assert given_views(engine, OWN)[-4:] == ["+ a_total", "+ hidden", "+ pairs", "+ plain"]
+    views = ("goods", "makers", *OWN)
+    pictures = [(clock(engine), now_in(engine, *views))]
+    for goods, makers in (
+        ({"a": ["x", 1], "b": ["y", 1]}, {"x": ["x"]}),
+        ({"a": ["x", 2]}, {"x": ["x"], "y": ["y"]}),
+        ({"a": ["x", 2], "b": ["y", 3]}, {"y": ["y", 5]}),
+    ):
+        load(engine, by_operation={"goods": goods, "makers": makers})
+        pictures.append((clock(engine), now_in(engine, *views)))
+    assert len({str(picture) for _, picture in pictures}) == len(pictures)
+    for instant, picture in pictures:
+        assert then_in(engine, instant, *views) == picture
+    ahead = pictures[-1][0] + dt.timedelta(days=365)
+    assert then_in(engine, ahead, *views) == pictures[-1][1]
+    assert then_in(engine, pictures[0][0] - dt.timedelta(days=365), "goods") == [[]]
+    with engine.connect() as connection:
+        assert [read(connection, f"as_of.{view}") for view in views] == pictures[-1][1]
+
+
+def test_a_setting_that_is_no_time_is_refused_and_none_is_now(engine: Engine) -> None:
+    given_goods_and_makers(engine)
+    given_views(engine)
+    load(engine, by_operation={"goods": {"a": 1}, "makers": {}})
+    with engine.connect() as connection:
+        connection.execute(text("SET LOCAL catlog.as_of = ''"))
+        assert len(read(connection, "as_of.goods")) == 1
+        connection.execute(text("SET LOCAL catlog.as_of = 'infinity'"))
+        assert len(read(connection, "as_of.goods")) == 1
+        connection.execute(text("SET LOCAL catlog.as_of = 'yesteryear'"))
+        with pytest.raises(exc.DataError, match='type timestamp with time zone: "yesteryear"'):
+            read(connection, "as_of.goods")
+
+
+def test_twins_are_made_once_and_come_and_go_with_their_views(engine: Engine) -> None:
+    given_goods_and_makers(engine)
+    given_views(engine, OWN)
+    assert given_views(engine, OWN) == []
+    assert twins(engine) == {"goods", "makers", *OWN}
+    less = {name: OWN[name] for name in ("hidden", "plain")}
+    assert given_views(engine, less) == ["- a_total", "- pairs"]
+    assert twins(engine) == {"goods", "makers", *less}
+    sql(engine, "DROP VIEW public.plain")
+    assert given_views(engine, {"hidden": OWN["hidden"]}) == ["- plain"]
+    assert twins(engine) == {"goods", "makers", "hidden"}
+    sql(engine, "DROP VIEW as_of.goods CASCADE")
+    assert given_views(engine, {"hidden": OWN["hidden"]}) == ["~ goods", "~ hidden"]
+    assert twins(engine) == {"goods", "makers", "hidden"}
+
+
+def twins(engine: Engine) -> set[str]:
+    found = sql(engine, "SELECT relname FROM pg_class WHERE relnamespace = 'as_of'::regnamespace")
+    return {each["relname"] for each in found}
+
+
+def test_a_database_of_before_gets_its_twins(engine: Engine) -> None:
+    """And another project's views, which this one's may read."""
+    given_goods_and_makers(engine)
+    given_views(engine, {"z_theirs": "SELECT value FROM goods"}, "other")
+    ours = {**OWN, "a_reader": "SELECT count(*) AS n FROM z_theirs"}
+    given_views(engine, ours)
+    sql(engine, "DROP SCHEMA as_of CASCADE; CREATE SCHEMA as_of")
+    before = clock(engine)
+    load(engine, by_operation={"goods": {"a": 1}, "makers": {}})
+    assert given_views(engine, ours) == [
+        *("~ goods", "~ makers"),
+        *("~ a_reader", "~ a_total", "~ hidden", "~ pairs", "~ plain", "~ z_theirs"),
+    ]
+    assert given_views(engine, ours) == []
+    assert given_views(engine, {"z_theirs": "SELECT value FROM goods"}, "other") == []
+    assert then_in(engine, before, "a_reader") == [['{"n": 0}']]
+    assert now_in(engine, "a_reader") == [['{"n": 1}']]
+
+
+def test_what_reads_a_kind_changes_with_it_and_keeps_its_readers(engine: Engine) -> None:
+    given_goods_and_makers(engine)
+    own = {"report": "SELECT * FROM goods", "total": "SELECT count(*) AS n FROM report"}
+    own["changes"] = "SELECT change, count(*) AS n FROM goods_history GROUP BY change"
+    given_views(engine, own)
+    sql(engine, "CREATE ROLE analyst_of_the_past")
+    try:
+        sql(engine, "GRANT SELECT ON as_of.report TO analyst_of_the_past WITH GRANT OPTION")
+        sql(engine, "GRANT SELECT ON public.total TO PUBLIC")
+        sql(
+            engine,
+            """UPDATE catlog.kind SET fields = '[{"name": "more", "type": "text"},
+                   {"name": "value", "type": "text"}]' WHERE name = 'goods'""",
+        )
+        assert given_views(engine, own)[:2] == ["~ goods", "~ goods_history"]
+        assert given_views(engine, own) == []
+        has = "SELECT has_table_privilege('analyst_of_the_past', :view, :privilege)"
+        option = "SELECT WITH GRANT OPTION"
+        assert one(engine, has, view="as_of.report", privilege=option)
+        assert not one(engine, has, view="public.report", privilege="SELECT")
+        assert not one(engine, has, view="as_of.total", privilege="SELECT")
+        assert one(engine, has, view="public.total", privilege="SELECT")
+    finally:
+        sql(engine, "DROP OWNED BY analyst_of_the_past")
+        sql(engine, "DROP ROLE analyst_of_the_past")
+    columns = sql(engine, "SELECT * FROM as_of.report LIMIT 0") == []
+    assert columns and twins(engine) == {"goods", "makers", *own}
+
+
+def test_a_reader_of_a_twin_that_is_not_ours_is_told(engine: Engine) -> None:
+    given_goods_and_makers(engine)
+    given_views(engine)
+    sql(engine, "CREATE VIEW public.mine AS SELECT value FROM as_of.goods")
+    sql(engine, """UPDATE catlog.kind SET fields = '[{"name": "other", "type": "text"}]'""")
+    with pytest.raises(DeclarationError, match="cannot stay as it is, but mine reads it"):
+        given_views(engine)
+
+
+def test_what_is_not_ours_in_the_schema_of_twins_is_not_touched(engine: Engine) -> None:
+    given_goods_and_makers(engine)
+    sql(engine, "CREATE TABLE as_of.goods (x int)")
+    with pytest.raises(DeclarationError, match=r'as_of."goods" exists and is no view of catlog'):
+        given_views(engine)
+
+
+def test_a_view_that_can_have_no_past_says_so_and_stops_nothing(engine: Engine) -> None:
+    given_goods_and_makers(engine)
+    given_views(engine)
+    sql(
+        engine,
+        """CREATE FUNCTION public.said(g public.goods) RETURNS text LANGUAGE sql
+           RETURN (g).value ->> 0""",
+    )
+    own = {"sayings": "SELECT said(g), 1 AS n FROM goods g", "b": "SELECT n FROM sayings"}
+    assert given_views(engine, own) == ["+ b", "+ sayings"]
+    assert given_views(engine, own) == []
+    with engine.connect() as connection:
+        assert not past.sources_of(connection, "sayings").has_past
+        assert past.sources_of(connection, "goods").has_past
+        for view in ("sayings", "b"):
+            assert read(connection, f"public.{view}") == []
+            with connection.begin_nested(), pytest.raises(exc.DataError, match="the view sayings"):
+                connection.execute(text(f"SELECT * FROM as_of.{view}"))
+
+
+def test_a_stamp_moves_when_readers_see_something_else(engine: Engine) -> None:
+    given_a_scheme(
+        engine,
+        an_operation("goods", tolerate=ALL_MAY_GO),
+        an_operation("makers", tolerate=ALL_MAY_GO, mode="incremental"),
+    )
+    seen: list[Any] = []
+
+    def moved(work: Callable[[], Any]) -> set[str]:
+        before = stamps(engine)
+        seen.append(hashed(engine))
+        work()
+        after = stamps(engine)
+        assert (hashed(engine) in seen) == (before == after)
+        return {kind for kind in after if after[kind] != before.get(kind)}
+
+    def loaded(day: float, goods: Any, makers: Any = None) -> Callable[[], Any]:
+        return lambda: load(
+            engine, by_operation={"goods": goods, "makers": makers or {}}, as_of=day
+        )
+
+    assert moved(loaded(1, {"a": 1, "b": 1}, {"m": 1})) == {"goods", "makers"}
+    assert moved(loaded(2, {"a": 1, "b": 1}, {"m": 1})) == set()
+    assert moved(loaded(3, {"a": 1, "b": 1}, {"m": UNCHANGED, "n": GONE})) == set()
+    assert moved(loaded(4, {"a": 1, "b": 1}, {"m": 2})) == {"makers"}
+    assert moved(loaded(5, {"a": 1})) == {"goods"}
+    assert moved(loaded(6, {"a": 1, "b": 1}, {"m": GONE})) == {"goods", "makers"}
+    assert moved(loaded(5.5, {"c": 1}, {"m": 7})) == set()
+    assert moved(lambda: reset(engine, "acme", "goods", "goods", dry_run=True)) == set()
+    assert moved(lambda: reset(engine, "acme", "goods", "goods", dry_run=False)) == {"goods"}
+
+
+def hashed(engine: Engine) -> str:
+    with engine.connect() as connection:
+        return past.stamp_of(connection, ["goods", "makers"])
+
+
+def test_a_publish_that_is_refused_or_cancelled_leaves_no_stamp(engine: Engine) -> None:
+    given_a_scheme(engine)
+    load(engine, {"a": 1, "b": 1, "c": 1}, as_of=1)
+    before = stamps(engine)
+    assert load(engine, {"d": 1}, as_of=2)["state"] == "failed"
+    catalog = given_a_loaded_catalog(engine, {"a": 2, "b": 2, "c": 2}, as_of=3)
+    sql(engine, "ALTER TABLE catlog.publication ADD CHECK (catalog_id IS NULL) NOT VALID")
+    with pytest.raises(exc.IntegrityError):
+        publishing.publish(engine, catalog)
+    assert stamps(engine) == before
+    assert one(engine, "SELECT count(*) FROM catlog.record_version") == 0
+
+
+def test_the_sources_of_a_view_are_known(engine: Engine) -> None:
+    given_goods_and_makers(engine)
+    sql(engine, "CREATE TABLE public.mine (n int)")
+    own = {
+        **OWN,
+        "old": "SELECT value FROM makers_history",
+        "mixed": "SELECT a.n, m.n AS m, state FROM a_total a, mine m, catlog.catalog",
+        "today": "SELECT value FROM goods WHERE created_at > current_date",
+        "recent": "SELECT 1 AS n FROM goods WHERE updated_at < now()",
+        "quoted": "SELECT 'now() CURRENT_DATE' AS told, random() IS NULL AS r, n FROM plain",
+        "of_today": "SELECT count(*) AS n FROM today",
+    }
+    given_views(engine, own)
+    with engine.connect() as connection:
+
+        def told(view: str) -> tuple[Any, ...]:
+            found = past.sources_of(connection, view)
+            assert found.has_past
+            return found.kinds, found.others, found.drifts
+
+        assert told("goods") == (("goods",), (), False)
+        assert told("a_total") == (("goods", "makers"), (), False)
+        assert told("hidden") == (("goods",), (), False)
+        assert told("old") == (("makers",), (), False)
+        assert told("plain") == ((), (), False)
+        assert told("mixed") == (("goods", "makers"), ("catlog.catalog", "public.mine"), False)
+        assert told("today") == told("of_today") == told("recent") == (("goods",), (), True)
+        assert told("quoted") == ((), (), True)
+        nothing = past.sources_of(connection, "nobody")
+        assert nothing == past.Sources((), (), False, has_past=False)
+
+
+def test_the_moments_of_change_are_paged(engine: Engine) -> None:
+    given_goods_and_makers(engine)
+    times = []
+    for goods in ({"a": 1}, {"a": 2}, {"a": 2}, {}, {"a": 2}, {"a": 3}):
+        load(engine, by_operation={"goods": goods, "makers": {"m": 1}})
+        times.append(stamps(engine)["goods"][1])
+    expected = sorted(set(times), reverse=True)
+    assert len(expected) == 5
+    with engine.connect() as connection:
+
+        def moments(**given: Any) -> list[dt.datetime]:
+            return past.moments(connection, ["goods"], **{"before": None, "limit": 100, **given})
+
+        assert moments() == expected
+        assert moments(limit=2) == expected[:2]
+        assert moments(before=expected[1], limit=2) == expected[2:4]
+        assert moments(before=expected[-1]) == []
+        assert past.moments(connection, ["makers"], before=None, limit=9) == expected[-1:]
+
+
+@pytest.mark.parametrize(
+    ("key", "types", "states"),
+    [
+        (["id"], {"id": "text"}, {"7": {"id": "7"}}),
+        (["n"], {"n": "bigint"}, {"7": {"n": 7}}),
+        (["id", "n"], {"id": "text", "n": "bigint"}, {'["x",7]': {"id": "x", "n": 7}}),
+        (["price"], {"price": "numeric"}, {"7.50": {"price": "7.50"}}),
+    ],
+)
+def test_the_states_of_one_record(
+    engine: Engine, key: list[str], types: dict[str, str], states: dict[str, dict[str, Any]]
+) -> None:
+    given_a_scheme(engine, an_operation(tolerate=ALL_MAY_GO))
+    fields = [{"name": name, "type": type_} for name, type_ in types.items()]
+    set_kind(engine, key, [*fields, {"name": "value", "type": "jsonb"}])
+    [(stored, identity)] = states.items()
+    for value in (1, 2, None, 3):
+        load(engine, {} if value is None else {stored: value, "other": value})
+        sql(
+            engine,
+            "UPDATE catlog.record SET data = data || CAST(:more AS jsonb) WHERE key = :key",
+            more=one(engine, "SELECT CAST(:x AS jsonb)::text", x=_json(identity)),
+            key=stored,
+        )
+    sql(
+        engine,
+        "UPDATE catlog.record_version SET data = data || CAST(:x AS jsonb) WHERE key = :key",
+        x=_json(identity),
+        key=stored,
+    )
+    with engine.connect() as connection:
+        found = past.states_of(connection, "goods", identity)
+        assert [state["value"] for state in found] == [3, 2, 1]
+        assert [state["change"] for state in found] == [None, "removed", "changed"]
+        assert found[0]["valid_to"] is None
+        assert found[2]["valid_to"] == found[1]["valid_from"]
+        some = past.states_of(connection, "goods", identity, before=found[0]["valid_from"], limit=1)
+        assert some == found[1:2]
+        assert past.states_of(connection, "goods", dict.fromkeys(identity, "0")) == []
+
+
+def set_kind(engine: Engine, key: list[str], fields: list[dict[str, str]]) -> None:
+    sql(
+        engine,
+        "UPDATE catlog.kind SET key = CAST(:key AS jsonb), fields = CAST(:fields AS jsonb)",
+        key=_json(key),
+        fields=_json(fields),
+    )
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
