@@ -65,6 +65,14 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+# Where a project has them, in its own package.
+PLACES = {
+    "CATLOG_PROVIDERS": "providers",
+    "CATLOG_VIEWS": "views",
+    "CATLOG_RESOURCES": "resources.toml",
+}
+
+
 class CatlogAddon:
     """Puts check and store behind the project's pipelines, and watches the crawl.
 
@@ -94,9 +102,9 @@ class CatlogAddon:
         root = Path(closest_scrapy_cfg() or "scrapy.cfg").absolute().parent
         home = root / (settings["CATLOG_HOME"] or ".catlog")
         settings.set("CATLOG_HOME", str(home), priority=settings.getpriority("CATLOG_HOME") or 0)
-        for name, folder in (("CATLOG_PROVIDERS", "providers"), ("CATLOG_VIEWS", "views")):
+        for name, place in PLACES.items():
             if settings[name] is None:
-                settings.set(name, str(project_package(settings, root) / folder), "default")
+                settings.set(name, str(project_package(settings, root) / place), "default")
         if settings["CATLOG_NODE"] is None:
             settings.set("CATLOG_NODE", socket.gethostname(), "default")
 

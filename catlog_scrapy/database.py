@@ -1,6 +1,7 @@
 """The engine, the declarative base and the column types that all tables share."""
 
 import datetime as dt
+import math
 import time
 import uuid
 from collections.abc import Iterator
@@ -74,21 +75,26 @@ class Base(DeclarativeBase):
 # A dead peer must not hold a worker for the two hours that TCP allows by default, and no statement
 # of ours but a publish may run long. `tcp_user_timeout` is in milliseconds, the others in seconds.
 CONNECT_ARGUMENTS = {
-    "connect_timeout": 10,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
     "application_name": "catlog",
-    "options": "-c timezone=UTC -c search_path=public -c jit=off -c statement_timeout=60000"
-    " -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000",
 }
+OPTIONS = (
+    "-c timezone=UTC -c search_path=public -c jit=off"
+    " -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
+)
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(
+    url: str, *, statement_timeout: float = 60.0, patience: float | None = None
+) -> Engine:
     """An engine for *url*, which must name PostgreSQL.
 
-    Raises ConfigurationError for an unusable URL. It does not connect.
+    Its statements take *statement_timeout* seconds at most; *patience* is how many it waits for a
+    connection, of the server's or of its pool. It does not connect. Raises ConfigurationError for
+    an unusable URL.
     """
     try:
         parsed = make_url(url)
@@ -104,7 +110,12 @@ def make_engine(url: str) -> Engine:
         )
     return create_engine(
         parsed.set(drivername="postgresql+psycopg2"),
-        connect_args=CONNECT_ARGUMENTS,
+        connect_args={
+            **CONNECT_ARGUMENTS,
+            "connect_timeout": math.ceil(patience or 10),
+            "options": f"{OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}",
+        },
+        pool_timeout=patience or 30,
         pool_size=10,
         max_overflow=20,
         pool_pre_ping=True,

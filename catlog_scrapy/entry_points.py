@@ -28,6 +28,7 @@ SUMMARIES = {
     "reset": "Delete what a scheme has loaded: the next load starts from nothing",
     "retry": "Queue a failed catalog again; what is done stays done",
     "schedule": "Make the catalogs that are due, reap, publish: the scheduler",
+    "serve": "Serve what was loaded over HTTP, and take what is to be loaded",
     "sql": "Ask the database",
     "status": "Show catalogs, or one with its attempts, errors and logs",
     "up": "Run a scheduler and a node on this machine",
@@ -101,6 +102,7 @@ Prune = _lazy("prune")
 Reset = _lazy("reset")
 Retry = _lazy("retry")
 Schedule = _lazy("schedule")
+Serve = _lazy("serve")
 Sql = _lazy("sql")
 Status = _lazy("status")
 Up = _lazy("up")

@@ -3,6 +3,8 @@
 from decimal import Decimal
 from typing import Annotated, Literal
 
+from pydantic import BaseModel, Field
+
 from catlog_scrapy.items.media import ImagesOf
 from catlog_scrapy.items.record import Record
 
@@ -48,3 +50,40 @@ class FuelService(Record, key="id", view="fuel_services"):
     name: str
     icon_url: str | None
     icon: Annotated[str | None, ImagesOf("icon_url")] = None
+
+
+class FuelTypeOffered(BaseModel):
+    """A sort of fuel, as clients get it; one that is listed nowhere has no id."""
+
+    id: int | None
+    name: str
+    icon: str | None
+
+
+class FuelOffered(BaseModel):
+    """What a fuel costs, as clients get it."""
+
+    price: float
+    currency: str = Field(examples=["RUB"])
+    fuel_type: FuelTypeOffered
+
+
+class ServiceOffered(BaseModel):
+    """What a station offers besides fuel, as clients get it."""
+
+    id: int | None
+    name: str
+    icon: str | None
+
+
+class FuelStation(BaseModel):
+    """A station as clients get it: a row of the view `fuel_stations`."""
+
+    id: int
+    coordinate_x: float
+    coordinate_y: float
+    number: str
+    address: str
+    image_urls: list[str]
+    fuels: list[FuelOffered]
+    services: list[ServiceOffered]

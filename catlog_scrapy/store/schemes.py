@@ -133,7 +133,8 @@ def stored_providers(connection: Connection) -> list[ProviderDefinition]:
                     connection,
                     """SELECT scheme_name AS scheme, name, cron, timezone, arguments, catch_up,
                            enabled
-                       FROM catlog.schedule WHERE provider_id = :provider ORDER BY 1, 2""",
+                       FROM catlog.schedule
+                       WHERE provider_id = :provider AND origin = 'file' ORDER BY 1, 2""",
                     provider=provider["id"],
                 )
             ),
@@ -224,7 +225,7 @@ def write_provider(connection: Connection, provider: ProviderDefinition) -> None
     run(
         connection,
         """UPDATE catlog.schedule SET enabled = false
-           WHERE provider_id = :provider AND enabled
+           WHERE provider_id = :provider AND enabled AND origin = 'file'
              AND NOT (scheme_name || '/' || name = ANY(CAST(:kept AS text[])))""",
         provider=found["id"],
         kept=[f"{schedule.scheme}/{schedule.name}" for schedule in provider.schedules],
@@ -352,7 +353,10 @@ def _write_operation(
 def _write_schedule(
     connection: Connection, provider_id: UUID, schedule: ScheduleDefinition
 ) -> None:
-    """Its next due time moves only when its cron line, time zone or `enabled` did."""
+    """Its next due time moves only when its cron line, time zone or `enabled` did.
+
+    One of the same name that was kept here alone is the file's from now on.
+    """
     values = {**asdict(schedule), "provider": provider_id, "arguments": _json(schedule.arguments)}
     found = row(
         connection,
@@ -376,9 +380,9 @@ def _write_schedule(
                :catch_up, :enabled, :due)
            ON CONFLICT (provider_id, scheme_name, name) DO UPDATE SET cron = excluded.cron,
                timezone = excluded.timezone, arguments = excluded.arguments,
-               catch_up = excluded.catch_up, enabled = excluded.enabled,
-               next_due_at = CASE WHEN :moved THEN excluded.next_due_at
-                   ELSE schedule.next_due_at END""",
+               catch_up = excluded.catch_up, enabled = excluded.enabled, origin = 'file',
+               next_due_at = CASE WHEN schedule.paused_at IS NOT NULL THEN NULL
+                   WHEN :moved THEN excluded.next_due_at ELSE schedule.next_due_at END""",
         due=due,
         moved=moved,
         **values,

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.store.attempts import AttemptName
-from catlog_scrapy.store.transactions import row, rows
+from catlog_scrapy.store.transactions import Database, row, rows
 
 
 def attempt_error(engine: Engine, name: AttemptName) -> str | None:
@@ -169,9 +169,9 @@ def operations_of_spider(engine: Engine, spider: str) -> list[Mapping[str, Any]]
         )
 
 
-def scheme_operations(engine: Engine, provider: str, scheme: str) -> list[Mapping[str, Any]]:
+def scheme_operations(database: Database, provider: str, scheme: str) -> list[Mapping[str, Any]]:
     """The operations of a scheme's present version: name, spider and what it runs for."""
-    with engine.connect() as connection:
+    with database.connect() as connection:
         return rows(
             connection,
             """SELECT o.name, o.spider, o.executor, o.for_each,
@@ -186,3 +186,33 @@ def scheme_operations(engine: Engine, provider: str, scheme: str) -> list[Mappin
             provider=provider,
             scheme=scheme,
         )
+
+
+def operation_place(database: Database, operation_id: UUID) -> Mapping[str, Any]:
+    """Whose an operation is: provider, scheme, name, retired_at, and whether it `is_alone` there.
+
+    Raises NotFound.
+    """
+    with database.connect() as connection:
+        found = row(
+            connection,
+            """SELECT p.name AS provider, s.name AS scheme, o.name, s.retired_at,
+                   (SELECT count(*) FROM catlog.catalog_scheme_operation
+                    WHERE scheme_id = s.id) = 1 AS is_alone
+               FROM catlog.catalog_scheme_operation o
+               JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+               JOIN catlog.provider p ON p.id = s.provider_id WHERE o.id = :id""",
+            id=operation_id,
+        )
+    if found is None:
+        raise NotFound(f"no operation {operation_id}.")
+    return found
+
+
+def catalog_state(database: Database, catalog_id: UUID) -> str:
+    """The state of a catalog. Raises NotFound."""
+    with database.connect() as connection:
+        found = row(connection, "SELECT state FROM catlog.catalog WHERE id = :id", id=catalog_id)
+    if found is None:
+        raise NotFound(f"no catalog {catalog_id}.")
+    return str(found["state"])

@@ -277,6 +277,16 @@ def current_view(kind: KindDefinition) -> str:
         ) AS records WHERE _kind = '{kind.name}' AND _removed_at IS NULL"""
 
 
+def records_of(kind: KindDefinition) -> str:
+    """The SELECT of the same, with the columns of the records' index in front, from `_`.
+
+    In their order a page is found by the index, however deep it lies.
+    """
+    return f"""SELECT provider_id AS _provider, kind AS _kind, key AS _key, {_columns(kind)},
+            created_at, updated_at
+        FROM catlog.record WHERE kind = '{kind.name}' AND removed_at IS NULL"""
+
+
 def past_view(kind: KindDefinition) -> str:
     """The SELECT of the records of *kind* as they were at the instant that is asked for.
 

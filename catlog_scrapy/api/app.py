@@ -1,0 +1,162 @@
+"""The server put together."""
+
+import logging
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, Literal
+
+import psycopg2
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from psycopg2.errors import QueryCanceled, UndefinedColumn, UndefinedTable
+from pydantic import BaseModel
+from scrapy.settings import BaseSettings
+from sqlalchemy import Engine, exc
+from starlette.exceptions import HTTPException
+
+from catlog_scrapy.api.access import Access
+from catlog_scrapy.api.documentation import document
+from catlog_scrapy.api.driving import driving
+from catlog_scrapy.api.limits import PREFIX, Limits, Paths
+from catlog_scrapy.api.problems import Problem, documented
+from catlog_scrapy.api.reading import readables, reading
+from catlog_scrapy.api.tokens import tokens
+from catlog_scrapy.database import UNAVAILABLE, reason
+from catlog_scrapy.declarations.offer import Offer
+from catlog_scrapy.declarations.resources import Resources
+from catlog_scrapy.exceptions import CatlogError, NotFound, NotPossible
+from catlog_scrapy.migrations import require_head
+
+logger = logging.getLogger(__name__)
+
+ABOUT = """What was loaded, for other programs, and what is to be loaded.
+
+Log in by `POST /api/v1/token/`, or bring an API key; send either as `Authorization: Bearer ...`.
+A slash at the end of a path is optional. Errors are problem details (RFC 9457). A change that is
+sent with an `Idempotency-Key` is done once, however often it is sent."""
+# Seconds that a client should wait for a database that is away.
+RETRY_AFTER = "5"
+
+
+class Health(BaseModel):
+    """That the server is there."""
+
+    status: Literal["ok"] = "ok"
+
+
+def create_app(
+    engine: Engine, settings: BaseSettings, resources: Resources, offer: Offer
+) -> FastAPI:
+    """The server of a project's database. Raises DeclarationError for a wrong resource."""
+    with engine.connect() as connection:
+        found = readables(connection, resources.resources)
+    access = Access(engine, resources.roles, settings)
+    app = FastAPI(
+        title="catlog",
+        version=version("catlog-scrapy"),
+        description=ABOUT,
+        openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    reads, schemas = reading(engine, access, settings, found)
+    for router in (tokens(access), reads, driving(engine, access, offer)):
+        app.include_router(router, prefix=PREFIX)
+    app.include_router(health(engine))
+    document(app, schemas)
+    _handle_errors(app)
+    if origins := settings.getlist("CATLOG_API_CORS"):
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["*"],
+            allow_headers=["Authorization", "X-API-Key", "Content-Type", "Idempotency-Key"],
+            expose_headers=["ETag", "Location", "Retry-After"],
+        )
+    app.add_middleware(Limits, settings=settings)
+    app.add_middleware(Paths)
+    return app
+
+
+def health(engine: Engine) -> APIRouter:
+    """Whether the server is there, and whether it can answer."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz", summary="The server is there")
+    def healthz() -> Health:
+        return Health()
+
+    @router.get("/readyz", summary="It can answer", responses=documented(503))
+    def readyz() -> Health:
+        try:
+            require_head(engine)
+        except CatlogError as error:
+            raise Problem(503, str(error), headers={"Retry-After": RETRY_AFTER}) from error
+        return Health()
+
+    return router
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Make a problem of every error."""
+
+    def on(error: type[Exception], answer: Callable[[Any], Problem]) -> None:
+        async def handle(_: Request, raised: Exception) -> Response:
+            return answer(raised).response()
+
+        app.add_exception_handler(error, handle)
+
+    on(Problem, lambda problem: problem)
+    on(RequestValidationError, _invalid)
+    on(HTTPException, lambda error: Problem(error.status_code, error.detail, headers=error.headers))
+    on(NotFound, lambda error: Problem(404, str(error)))
+    on(NotPossible, lambda error: Problem(409, str(error)))
+    on(exc.SQLAlchemyError, _database)
+    on(psycopg2.Error, _driver)
+    on(Exception, _unexpected)
+
+
+def _invalid(error: RequestValidationError) -> Problem:
+    errors = []
+    for part in error.errors():
+        place = [str(step) for step in part["loc"]]
+        if part["type"] == "json_invalid":
+            return Problem(400, f"the body is no JSON: {part['ctx']['error']}.")
+        errors.append((".".join(place)[:300], part["msg"]))
+    return Problem(422, f"{errors[0][0]}: {errors[0][1]}", errors=errors)
+
+
+def _database(error: exc.SQLAlchemyError) -> Problem:
+    if isinstance(error, exc.DBAPIError) and isinstance(error.orig, psycopg2.Error):
+        return _driver(error.orig)
+    if isinstance(error, UNAVAILABLE):
+        return _away(error)
+    return _unexpected(error)
+
+
+def _driver(error: psycopg2.Error) -> Problem:
+    if isinstance(error, QueryCanceled):
+        return Problem(504, "the answer took too long to find; narrow it by filters.")
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return _away(error)
+    if isinstance(error, psycopg2.DataError):
+        return Problem(422, f"a value is none of its type: {reason(error)}.")
+    if isinstance(error, UndefinedTable | UndefinedColumn):
+        return Problem(
+            503,
+            "the views have changed since the server started; it has to be started anew.",
+            headers={"Retry-After": RETRY_AFTER},
+        )
+    return _unexpected(error)
+
+
+def _away(error: Exception) -> Problem:
+    logger.warning("the database is away: %s", reason(error))
+    return Problem(503, "the database is away.", headers={"Retry-After": RETRY_AFTER})
+
+
+def _unexpected(error: Exception) -> Problem:
+    logger.error("a request failed", exc_info=error)
+    return Problem(500, "the server failed; its log says how.")

@@ -1,0 +1,131 @@
+"""What a request may be before anybody looks at it: its path, its size, its time."""
+
+import asyncio
+import logging
+import re
+from urllib.parse import unquote
+
+from scrapy.settings import BaseSettings
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from catlog_scrapy.api.problems import Problem
+from catlog_scrapy.api.streams import StreamBroken
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "/api/v1"
+# Their owner has them without the prefix.
+UNPREFIXED = re.compile(
+    r"/(providers|catalogs|catalog_schemes|catalog_scheme_operations|catalog_results"
+    r"|catalog_scheme_operation_instances|schedule_catalog_scheme_operation)(/|$)"
+)
+# Results of external executors, which come in batches. Their endpoint reads them itself.
+BATCHES = re.compile(rf"{PREFIX}/attempts/[^/]+/results")
+ESCAPED = re.compile(rb"%2f|%25", re.IGNORECASE)
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+
+
+class Paths:
+    """A slash at the end is optional, and so is the prefix where the owner's clients have none.
+
+    A `%2F` stays one until its path is taken apart: the key of a record may hold a slash.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raw: bytes = scope.get("raw_path") or scope["path"].encode()
+            scope["catlog.path"] = scope["path"]
+            path = unquote(
+                ESCAPED.sub(lambda found: found[0].replace(b"%", b"%25"), raw),
+                errors="surrogateescape",
+            )
+            if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in path):
+                response = Problem(400, "the path is no UTF-8 text, or holds U+0000.").response()
+                return await response(scope, receive, send)
+            path = path.rstrip("/") or "/"
+            scope["path"] = PREFIX + path if UNPREFIXED.match(path) else path
+        return await self.app(scope, receive, send)
+
+
+class Limits:
+    """Refuses what is too large or comes too slowly; puts security headers on every answer."""
+
+    def __init__(self, app: ASGIApp, settings: BaseSettings) -> None:
+        self.app = app
+        self.most = settings.getint("CATLOG_API_BODY")
+        self.most_batch = settings.getint("CATLOG_API_BATCH")
+        self.patience = settings.getfloat("CATLOG_API_TIMEOUT")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        most = self.most_batch if BATCHES.fullmatch(scope["path"]) else self.most
+        body = Body(receive, most, self.patience)
+        started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = message.setdefault("headers", [])
+                named = {name.lower() for name, _ in headers}
+                headers += [pair for pair in (*HEADERS, POLICY) if pair[0] not in named]
+            await send(message)
+
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        try:
+            if not length.isdigit() or int(length) > most:
+                raise too_large(most)
+            await self.app(scope, body, answer)
+        except Problem as problem:
+            if started:
+                raise
+            await problem.response()(scope, receive, answer)
+        except StreamBroken as broken:
+            # The server cuts the connection of an answer that nobody ended.
+            logger.warning("%s", broken)
+
+
+def too_large(most: int) -> Problem:
+    """What a body of more than *most* bytes is answered; nobody reads the rest of it."""
+    return Problem(
+        413, f"the body is larger than {most} bytes; send less.", headers={"Connection": "close"}
+    )
+
+
+class Body:
+    """The messages of a request's body, counted and timed."""
+
+    def __init__(self, receive: Receive, most: int, patience: float) -> None:
+        self.receive = receive
+        self.most = most
+        self.patience = patience
+        self.received = 0
+        self.is_whole = False
+
+    async def __call__(self) -> Message:
+        """The next message. Raises Problem where it is too much, or comes too late."""
+        if self.is_whole:  # then it is the client's going that is waited for
+            return await self.receive()
+        try:
+            async with asyncio.timeout(self.patience):
+                message = await self.receive()
+        except TimeoutError:
+            raise Problem(
+                408, "the body took too long to arrive.", headers={"Connection": "close"}
+            ) from None
+        if message["type"] == "http.request":
+            self.received += len(message.get("body", b""))
+            self.is_whole = not message.get("more_body", False)
+            if self.received > self.most:
+                raise too_large(self.most)
+        return message

@@ -1,0 +1,174 @@
+"""What may be asked of a resource in a URL, as the types of its columns allow."""
+
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NaiveDatetime,
+    create_model,
+)
+
+from catlog_scrapy.store.reading import OPERATORS
+
+MOST_OFFSET = 2**31 - 1
+MOST_VALUES = 100
+MOST_TEXT = 1000
+NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def _storable(value: str) -> str:
+    if NOT_STORABLE.search(value):
+        raise ValueError("holds U+0000 or a lone surrogate, which no text in the database has")
+    return value
+
+
+Text = Annotated[
+    str,
+    AfterValidator(_storable),
+    Field(max_length=MOST_TEXT, json_schema_extra={"pattern": "^[^\\u0000]*$"}),
+]
+Number = Annotated[Decimal, Field(allow_inf_nan=False, max_digits=100, decimal_places=50)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _integer(bits: int) -> Any:
+    return Annotated[int, Field(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
+
+
+# A column's SQL type: how a value of it is written in a URL, and what JSON has for it. Columns of
+# other types are shown, but neither filtered nor ordered by.
+TYPES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "text": (Text, {"type": "string"}),
+    "character varying": (Text, {"type": "string"}),
+    "smallint": (_integer(16), {"type": "integer"}),
+    "integer": (_integer(32), {"type": "integer"}),
+    "bigint": (_integer(64), {"type": "integer"}),
+    "numeric": (Number, {"type": "number"}),
+    "real": (Real, {"type": "number"}),
+    "double precision": (Real, {"type": "number"}),
+    "boolean": (bool, {"type": "boolean"}),
+    "date": (dt.date, {"type": "string", "format": "date"}),
+    "timestamp with time zone": (AwareDatetime, {"type": "string", "format": "date-time"}),
+    "timestamp without time zone": (NaiveDatetime, {"type": "string"}),
+    "uuid": (UUID, {"type": "string", "format": "uuid"}),
+}
+AS_OF = "show what was current then"
+# Types whose values nobody asks to be below another one.
+UNBOUNDED = {"text", "character varying", "boolean", "uuid"}
+
+
+class Parameters(BaseModel):
+    """What every listing can be asked. A parameter that nobody knows is a mistake."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, description="how many rows a page has")
+    offset: int = Field(0, ge=0, le=MOST_OFFSET, description="how many rows to pass over")
+    cursor: Text | None = Field(
+        None,
+        description="where a page begins, as `next` and `previous` have it; empty for the first."
+        " Such pages have no `count`, and cost the same at any depth.",
+    )
+    order: Text | None = Field(
+        None,
+        description="columns to order by, with commas between them, `-` before one that descends",
+    )
+    fields: Text | None = Field(None, description="the columns to show, with commas between them")
+
+
+def parameters(
+    name: str,
+    columns: Mapping[str, str],
+    *,
+    most: int,
+    search: Sequence[str] = (),
+    is_declared: bool = False,
+    has_past: bool = False,
+) -> type[Parameters]:
+    """The query parameters of the resource *name* with these *columns* (SQL types by name).
+
+    *most* is how many rows a page may have. A declared resource can be streamed, and asked for its
+    past where it has one. The filters are fields by the names of `filters_of`.
+    """
+    own: dict[str, Any] = {
+        "limit": (
+            int,
+            Field(min(100, most), ge=1, le=most, description="how many rows a page has"),
+        ),
+    }
+    if search:
+        own["search"] = (Text | None, Field(None, description=f"a text in {', '.join(search)}"))
+    if has_past:
+        own["as_of"] = (
+            AwareDatetime | None,
+            Field(None, description=AS_OF, examples=["2026-11-01T00:00Z"]),
+        )
+    if is_declared:
+        own["format"] = (
+            Literal["json", "ndjson", "csv"] | None,
+            Field(
+                None,
+                description="`ndjson` and `csv` stream all rows; so do the media types of `Accept`",
+            ),
+        )
+    taken = {*Parameters.model_fields, *own}
+    for alias, (internal, annotation) in _filters(columns).items():
+        if alias not in taken:
+            own[internal] = (annotation, Field(None, alias=alias))
+    return create_model(name, __base__=Parameters, **own)
+
+
+def _filters(columns: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
+    """The filters by the names they have in a URL: the model's field, and its type."""
+    found: dict[str, tuple[str, Any]] = {}
+    for n, (column, sql_type) in enumerate(columns.items()):
+        if sql_type not in TYPES:
+            continue
+        type_ = TYPES[sql_type][0]
+        found[column] = (
+            f"equal_{n}",
+            Annotated[list[type_] | None, Field(max_length=MOST_VALUES)],  # type: ignore[valid-type]
+        )
+        if sql_type not in UNBOUNDED:
+            for operator in OPERATORS:
+                found[f"{column}__{operator}"] = (f"{operator}_{n}", type_ | None)
+    return found
+
+
+def filters_of(
+    asked: Parameters, columns: Mapping[str, str]
+) -> tuple[dict[str, list[Any]], list[tuple[str, str, Any]]]:
+    """The filters that were asked for: values by column, and bounds."""
+    equal: dict[str, list[Any]] = {}
+    bounds: list[tuple[str, str, Any]] = []
+    for n, column in enumerate(columns):
+        values = getattr(asked, f"equal_{n}", None)
+        if values is not None:
+            equal[column] = [str(v) if isinstance(v, UUID) else v for v in values]
+        for operator in OPERATORS:
+            bound = getattr(asked, f"{operator}_{n}", None)
+            if bound is not None:
+                bounds.append((column, operator, bound))
+    return equal, bounds
+
+
+def schema_of(columns: Mapping[str, str], fields: Sequence[str]) -> dict[str, Any]:
+    """JSON Schema of a row with these *fields*; which may be left out by `?fields=`."""
+    properties: dict[str, Any] = {}
+    for name in fields:
+        known = TYPES.get(columns[name])
+        if known is None:
+            properties[name] = {}
+        else:
+            schema = dict(known[1])
+            properties[name] = {**schema, "type": [schema["type"], "null"]}
+    return {"type": "object", "properties": properties, "additionalProperties": False}

@@ -1,0 +1,199 @@
+"""The routes of all there is to read."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import AwareDatetime, BeforeValidator
+from scrapy.settings import BaseSettings
+from sqlalchemy import Connection, Engine
+
+from catlog_scrapy.api.access import Access, Caller
+from catlog_scrapy.api.parameters import AS_OF, TYPES, Text, schema_of
+from catlog_scrapy.api.problems import documented
+from catlog_scrapy.api.resources import Readable, Reader
+from catlog_scrapy.api.streams import Streams
+from catlog_scrapy.declarations.resources import Resource
+from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.store import past
+from catlog_scrapy.store.listings import LISTINGS
+from catlog_scrapy.store.reading import Source, Term, describe
+from catlog_scrapy.store.transactions import row
+from catlog_scrapy.store.views import kinds_of_views, records_of
+
+PROBLEMS = documented(400, 401, 403, 406, 422, 429, 503, 504)
+AsOf = Annotated[
+    AwareDatetime | None,
+    Query(description=AS_OF, examples=["2026-11-01T00:00Z"]),
+]
+
+
+def readables(connection: Connection, declared: Iterable[Resource]) -> list[Readable]:
+    """All that can be read. Raises DeclarationError for a resource that its view cannot be."""
+    found = []
+    for listing in LISTINGS:
+        columns = describe(connection, listing.sql)
+        source = Source(listing.sql, columns, listing.order)
+        found.append(Readable(listing.path, listing.about, source, listing.key, tuple(columns)))
+    return [*found, *(_declared(connection, resource) for resource in declared)]
+
+
+def _declared(connection: Connection, resource: Resource) -> Readable:
+    def say(what: str) -> DeclarationError:
+        return DeclarationError(f"resources.toml: resources.{resource.path}: {what}")
+
+    kind = kinds_of_views(connection).get(resource.view)
+    view = describe_view(connection, resource.view)
+    if not view:
+        raise say(f'there is no view "{resource.view}"; run scrapy apply, or correct its name.')
+    for name in (*resource.key, *resource.fields, *resource.search, *_hidden(resource)):
+        if name not in view:
+            raise say(f'the view "{resource.view}" has no column "{name}".')
+    for name in resource.key:
+        if view[name] not in TYPES:
+            raise say(f'its key "{name}" is of the type {view[name]}, which no URL can hold.')
+    for name in resource.search:
+        if view[name] not in ("text", "character varying"):
+            raise say(f'"{name}" cannot be searched: it is no text.')
+    sources = past.sources_of(connection, resource.view)
+    order = tuple(Term(name) for name in resource.key)
+    then = Source(f'as_of."{resource.view}"', view, order) if sources.has_past else None
+    source = Source(f'public."{resource.view}"', view, order)
+    if kind:
+        # By the index of the records, whose cost does not grow with depth.
+        records = records_of(kind)
+        by_index = tuple(Term(name) for name in ("_provider", "_kind", "_key"))
+        source = Source(records, describe(connection, records), by_index)
+    return Readable(
+        resource.path,
+        f"The view `{resource.view}`, row by row.",
+        source,
+        resource.key,
+        resource.fields or tuple(view),
+        then=then,
+        is_declared=True,
+        search=resource.search,
+        hidden=resource.hidden,
+        model=resource.model,
+        kinds=None if sources.others or sources.drifts else sources.kinds,
+        kind=resource.view if kind else None,
+    )
+
+
+def describe_view(connection: Connection, view: str) -> dict[str, str]:
+    """The columns of a view in `public`, none where it is not there."""
+    found = row(connection, "SELECT to_regclass(:name) AS there", name=f'public."{view}"')
+    return describe(connection, f'public."{view}"') if found and found["there"] else {}
+
+
+def _hidden(resource: Resource) -> set[str]:
+    return {column for columns in resource.hidden.values() for column in columns}
+
+
+def reading(
+    engine: Engine, access: Access, settings: BaseSettings, found: Iterable[Readable]
+) -> tuple[APIRouter, dict[str, Any]]:
+    """The routes, and the JSON schemas of the rows by name."""
+    router = APIRouter()
+    schemas: dict[str, Any] = {}
+    streams = Streams(engine, settings)
+    for readable in found:
+        reader = Reader(engine, readable, settings, streams)
+        schemas |= _schemas(readable)
+        permitted = access.permitted(readable.path, "read")
+        _add(router, reader, permitted)
+    return router, schemas
+
+
+def _add(router: APIRouter, reader: Reader, permitted: Callable[..., Caller]) -> None:
+    readable = reader.readable
+    caller = Annotated[Caller, Depends(permitted)]
+    tag = "resources" if readable.is_declared else "loads"
+    rows = {"$ref": f"#/components/schemas/{readable.path}"}
+    content: dict[str, Any] = {"application/json": {"schema": _page(rows)}}
+    statuses: dict[int | str, dict[str, Any]] = dict(PROBLEMS)
+    if readable.is_declared:
+        content["application/x-ndjson"] = {"schema": {"type": "string"}}
+        content["text/csv"] = {"schema": {"type": "string"}}
+        statuses[304] = {"description": "Nothing has changed since `If-None-Match`."}
+    router.add_api_route(
+        f"/{readable.path}",
+        _taking(reader.page, asked=Annotated[reader.parameters, Query()], caller=caller),
+        response_class=Response,
+        responses={**statuses, 200: {"description": readable.about, "content": content}},
+        tags=[tag],
+        summary=f"List {readable.path.replace('_', ' ').replace('-', ' ')}",
+        operation_id=f"list_{readable.path}",
+    )
+    key = {f"key_{n}": _path_parameter(readable, name) for n, name in enumerate(readable.key)}
+    path = "/".join([f"/{readable.path}", *(f"{{{name}}}" for name in readable.key)])
+    one: dict[int | str, dict[str, Any]] = {
+        **PROBLEMS,
+        **documented(404),
+        200: {"description": "The row.", "content": {"application/json": {"schema": rows}}},
+    }
+    as_of = {"as_of": AsOf} if readable.then else {}
+    router.add_api_route(
+        path,
+        _taking(reader.one, **key, **as_of, caller=caller),
+        response_class=Response,
+        responses=one,
+        tags=[tag],
+        summary=f"One of {readable.path.replace('_', ' ').replace('-', ' ')}",
+        operation_id=f"get_{readable.path}",
+    )
+
+
+def _taking(answer: Callable[..., Response], **annotations: Any) -> Callable[..., Response]:
+    """*answer* as an endpoint with a resource's parameters, which differ by its columns."""
+
+    def endpoint(**given: Any) -> Response:
+        return answer(**given)
+
+    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=annotation,
+                default=None if name == "as_of" else inspect.Parameter.empty,
+            )
+            for name, annotation in {"request": Request, **annotations}.items()
+        ]
+    )
+    return endpoint
+
+
+def _path_parameter(readable: Readable, name: str) -> Any:
+    type_ = TYPES[readable.source.columns[name]][0]
+    if type_ is Text:
+        # What was escaped twice, so that a slash stays one.
+        return Annotated[type_, BeforeValidator(unquote), Path(alias=name, min_length=1)]
+    return Annotated[type_, Path(alias=name)]
+
+
+def _page(rows: dict[str, Any]) -> dict[str, Any]:
+    place = {"type": ["string", "null"], "description": "a URL"}
+    return {
+        "type": "object",
+        "properties": {
+            "count": {"type": "integer", "description": "of all pages; not with a cursor"},
+            "next": place,
+            "previous": place,
+            "results": {"type": "array", "items": rows},
+        },
+        "required": ["next", "previous", "results"],
+    }
+
+
+def _schemas(readable: Readable) -> dict[str, Any]:
+    if readable.model is None:
+        return {readable.path: schema_of(readable.source.columns, readable.fields)}
+    schema = readable.model.model_json_schema(
+        mode="serialization", ref_template="#/components/schemas/{model}"
+    )
+    # With `?fields=` some are left out.
+    schema.pop("required", None)
+    return {**schema.pop("$defs", {}), readable.path: schema}

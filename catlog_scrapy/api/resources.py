@@ -1,0 +1,320 @@
+"""What there is to read: the listings of loads, and the declared resources."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+from pydantic import BaseModel
+from scrapy.settings import BaseSettings
+from sqlalchemy import Connection, Engine
+
+from catlog_scrapy.api.access import Caller
+from catlog_scrapy.api.links import link
+from catlog_scrapy.api.parameters import TYPES, Parameters, filters_of, parameters
+from catlog_scrapy.api.problems import Problem
+from catlog_scrapy.api.streams import MEDIA_TYPES, Streams
+from catlog_scrapy.store import past
+from catlog_scrapy.store.reading import (
+    Page,
+    Question,
+    Source,
+    Term,
+    count,
+    read_page,
+    snapshot,
+)
+
+# How many counts are remembered; all are forgotten when there are more.
+MOST_COUNTS = 1000
+
+
+@dataclass(frozen=True)
+class Readable:
+    """A resource: `source` is what it is now, `then` what it was as of a time.
+
+    `kinds` are those that it reads, if it reads nothing else: then it changes with their stamps.
+    """
+
+    path: str
+    about: str
+    source: Source
+    key: tuple[str, ...]
+    fields: tuple[str, ...]
+    then: Source | None = None
+    search: tuple[str, ...] = ()
+    hidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    model: type[BaseModel] | None = None
+    kinds: tuple[str, ...] | None = None
+    kind: str | None = None
+    is_declared: bool = False
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that are shown, with their SQL types."""
+        return {name: self.source.columns[name] for name in self.fields}
+
+
+class Reader:
+    """Answers for one resource."""
+
+    def __init__(
+        self, engine: Engine, readable: Readable, settings: BaseSettings, streams: Streams
+    ) -> None:
+        self.engine = engine
+        self.readable = readable
+        self.streams = streams
+        self.parameters = parameters(
+            f"{readable.path} parameters",
+            readable.columns,
+            most=settings.getint("CATLOG_API_PAGE"),
+            search=readable.search,
+            is_declared=readable.is_declared,
+            has_past=readable.then is not None,
+        )
+        self.counts: dict[str, int] = {}
+
+    def page(self, request: Request, asked: Parameters, caller: Caller) -> Response:
+        """A page as JSON, or all rows as a stream."""
+        visible = self._visible(caller)
+        as_of = getattr(asked, "as_of", None)
+        source = self._source(as_of)
+        media_type = self._media_type(request, asked)
+        question = self._question(asked, visible, source)
+        if media_type:
+            self._refuse_pages(asked)
+        with snapshot(self.engine) as connection:
+            stamp = self._stamp(connection, as_of)
+            headers = self._headers(self._tag(stamp, request, visible, media_type))
+            if _is_known(headers, request):
+                return Response(status_code=304, headers=headers)
+            if media_type is None:
+                page = read_page(connection, source, question)
+                total = None
+                if asked.cursor is None:
+                    total = self._count(connection, source, question, stamp)
+        if media_type:
+            return self.streams.stream(
+                source, question, media_type=media_type, as_of=as_of, headers=headers
+            )
+        links = self._links(request, asked, question, page, total)
+        parts = [b"{"]
+        if total is not None:
+            parts.append(b'"count":%d,' % total)
+        parts.append(
+            b'"next":%b,"previous":%b,"results":[' % tuple(orjson.dumps(each) for each in links)
+        )
+        parts.append(",".join(page.lines).encode())
+        parts.append(b"]}")
+        return Response(b"".join(parts), headers=headers, media_type="application/json")
+
+    def one(self, request: Request, caller: Caller, as_of: Any = None, **key: Any) -> Response:
+        """The row whose key has these values, in its order."""
+        values = list(key.values())
+        equal = self._key(values)
+        with snapshot(self.engine) as connection:
+            if as_of:
+                past.at(connection, as_of)
+            question = Question(self._visible(caller), equal=equal, limit=1)
+            page = read_page(connection, self._source(as_of), question)
+        if not page.lines:
+            raise Problem(404, f"no {self.readable.path} {'/'.join(map(str, values))}.")
+        return Response(page.lines[0], headers=self._headers(None), media_type="application/json")
+
+    def _key(self, values: Sequence[Any]) -> dict[str, list[Any]]:
+        return {
+            name: [str(value) if self.readable.columns.get(name) == "uuid" else value]
+            for name, value in zip(self.readable.key, values, strict=True)
+        }
+
+    def _visible(self, caller: Caller) -> tuple[str, ...]:
+        hidden = self.readable.hidden.get(caller.role, frozenset())
+        return tuple(name for name in self.readable.fields if name not in hidden)
+
+    def _source(self, as_of: Any) -> Source:
+        then = self.readable.then
+        return then if as_of is not None and then is not None else self.readable.source
+
+    def _media_type(self, request: Request, asked: Parameters) -> str | None:
+        """That of the stream which is asked for; None for a page."""
+        if not self.readable.is_declared:
+            return None
+        named = getattr(asked, "format", None)
+        if named:
+            return MEDIA_TYPES.get(named)
+        accepted = request.headers.get("accept", "").partition(",")[0].partition(";")[0].strip()
+        return accepted if accepted in MEDIA_TYPES.values() else None
+
+    def _refuse_pages(self, asked: Parameters) -> None:
+        paged = {"limit", "offset", "cursor"} & asked.model_fields_set
+        if paged:
+            name = min(paged)
+            raise Problem(
+                422,
+                "a stream has all rows, so it has no pages.",
+                errors=[(f"query.{name}", "leave it out, or ask for format=json")],
+            )
+
+    def _question(self, asked: Parameters, visible: tuple[str, ...], source: Source) -> Question:
+        equal, bounds = filters_of(asked, self.readable.columns)
+        for column in [*equal, *(column for column, _, _ in bounds)]:
+            self._refuse_hidden(column, visible, column)
+        values: Any = asked
+        order = self._order(values.order, visible)
+        after, backwards = None, False
+        if values.cursor:
+            if values.offset:
+                raise _wrong("offset", "leave it out: the cursor says where the page begins")
+            after, backwards = self._position(values.cursor, order, source)
+        return Question(
+            fields=self._fields(values.fields, visible),
+            equal=equal,
+            bounds=bounds,
+            search=getattr(asked, "search", None) or "",
+            searched=tuple(name for name in self.readable.search if name in visible),
+            order=order,
+            limit=values.limit,
+            offset=values.offset,
+            after=after,
+            backwards=backwards,
+        )
+
+    def _fields(self, named: str | None, visible: tuple[str, ...]) -> tuple[str, ...]:
+        if not named:
+            return visible
+        names = tuple(dict.fromkeys(name.strip() for name in named.split(",")))
+        for name in names:
+            self._refuse_hidden(name, visible, "fields")
+        return names
+
+    def _order(self, named: str | None, visible: tuple[str, ...]) -> tuple[Term, ...]:
+        terms: dict[str, Term] = {}
+        for word in named.split(",") if named else ():
+            name = word.strip().removeprefix("-")
+            self._refuse_hidden(name, visible, "order")
+            if self.readable.columns[name] not in TYPES:
+                raise _wrong("order", f"nothing can be ordered by {name}")
+            terms[name] = Term(name, word.strip().startswith("-"))
+        return tuple(terms.values())
+
+    def _refuse_hidden(self, name: str, visible: tuple[str, ...], parameter: str) -> None:
+        """Raise Problem for a column that there is not, or not for this role: it cannot tell."""
+        if name not in visible:
+            raise _wrong(parameter, f"there is no column {name[:100]!r}")
+
+    def _position(
+        self, cursor: str, order: tuple[Term, ...], source: Source
+    ) -> tuple[tuple[str | None, ...], bool]:
+        """What a cursor says: the position of the row behind which, or before which, a page is."""
+        try:
+            digest, backwards, values = orjson.loads(
+                base64.urlsafe_b64decode(cursor.encode("ascii"))
+            )
+            position = tuple(values)
+        except (ValueError, TypeError):
+            raise _wrong("cursor", "is none; take it from `next` or `previous`") from None
+        if digest != self._digest(order, source):
+            raise _wrong("cursor", "belongs to another order; begin with an empty one")
+        is_text = all(value is None or isinstance(value, str) for value in position)
+        whole = len(order) + sum(t.column not in {o.column for o in order} for t in source.order)
+        if len(position) != whole or not is_text or "\0" in "".join(filter(None, position)):
+            raise _wrong("cursor", "is none; take it from `next` or `previous`")
+        return position, bool(backwards)
+
+    def _digest(self, order: tuple[Term, ...], source: Source) -> str:
+        said = orjson.dumps([self.readable.path, order, source.order])
+        return hashlib.sha256(said).hexdigest()[:8]
+
+    def _cursor(self, order: tuple[Term, ...], source: Source, position: Any, back: bool) -> str:
+        said = orjson.dumps([self._digest(order, source), back, position])
+        return base64.urlsafe_b64encode(said).decode()
+
+    def _links(
+        self,
+        request: Request,
+        asked: Parameters,
+        question: Question,
+        page: Page,
+        total: int | None,
+    ) -> tuple[str | None, str | None]:
+        """Where the next page is, and the previous one."""
+        if total is not None:
+            behind = question.offset + question.limit
+            before = max(0, question.offset - question.limit)
+            return (
+                link(request, limit=question.limit, offset=behind) if behind < total else None,
+                link(request, limit=question.limit, offset=before) if question.offset else None,
+            )
+        source = self._source(getattr(asked, "as_of", None))
+        has_next = bool(page.last) and (page.has_more or question.backwards)
+        has_previous = bool(page.first) and (
+            page.has_more if question.backwards else question.after is not None
+        )
+        return (
+            link(request, cursor=self._cursor(question.order, source, page.last, False))
+            if has_next
+            else None,
+            link(request, cursor=self._cursor(question.order, source, page.first, True))
+            if has_previous
+            else None,
+        )
+
+    def _count(
+        self, connection: Connection, source: Source, question: Question, stamp: str | None
+    ) -> int:
+        if stamp is None:
+            return count(connection, source, question)
+        asked = repr((stamp, question.equal, question.bounds, question.search, question.searched))
+        known = self.counts.get(asked)
+        if known is None:
+            known = count(connection, source, question)
+            if len(self.counts) >= MOST_COUNTS:
+                self.counts.clear()
+            self.counts[asked] = known
+        return known
+
+    def _stamp(self, connection: Connection, as_of: Any) -> str | None:
+        """What tells one state of the resource from another; None where nothing does.
+
+        Of the past there is none: pruning takes history away, and leaves no stamp.
+        """
+        if as_of is not None:
+            past.at(connection, as_of)
+            return None
+        if self.readable.kinds is None:
+            return None
+        return past.stamp_of(connection, self.readable.kinds)
+
+    def _tag(
+        self,
+        stamp: str | None,
+        request: Request,
+        visible: tuple[str, ...],
+        media_type: str | None,
+    ) -> str | None:
+        if stamp is None:
+            return None
+        asked = [request.url.query, request.headers.get("host"), media_type]
+        said = [stamp, self.readable.source.sql, visible, *asked]
+        return f'"{hashlib.sha256(orjson.dumps(said)).hexdigest()[:32]}"'
+
+    def _headers(self, tag: str | None) -> dict[str, str]:
+        headers = {
+            "Cache-Control": "private, no-cache" if tag else "no-store",
+            "Vary": "Authorization, X-API-Key, Accept",
+        }
+        return headers | {"ETag": tag} if tag else headers
+
+
+def _is_known(headers: Mapping[str, str], request: Request) -> bool:
+    """Whether the client has what it would be sent."""
+    known = request.headers.get("if-none-match", "")
+    tags = {tag.strip().removeprefix("W/") for tag in known.split(",")}
+    return "ETag" in headers and bool(tags & {headers["ETag"], "*"})
+
+
+def _wrong(parameter: str, message: str) -> Problem:
+    return Problem(422, "a parameter is wrong.", errors=[(f"query.{parameter}", message)])

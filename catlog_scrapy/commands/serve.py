@@ -1,0 +1,77 @@
+"""`scrapy serve`"""
+
+import argparse
+import logging
+import socket
+
+from scrapy.settings import Settings
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.declarations import load_spiders
+from catlog_scrapy.declarations.offer import offer_of
+from catlog_scrapy.declarations.resources import read_resources
+from catlog_scrapy.exceptions import NotPossible
+
+# Seconds that a request waits for a connection to the database.
+PATIENCE = 3.0
+# Connections of clients; one more is answered 503.
+MOST_CLIENTS = 1000
+
+
+class Command(CatlogCommand):
+    """Serves what was loaded to other programs, and takes what is to be loaded from them."""
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--host", metavar="HOST", help="to listen on (127.0.0.1)")
+        parser.add_argument("--port", type=int, metavar="N", help="to listen on (8000); 0: any")
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        # Every scrapy command imports this module.
+        import uvicorn
+
+        from catlog_scrapy.api.app import create_app
+
+        settings = self.project_settings
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        resources = read_resources(settings)
+        offer = offer_of(settings, load_spiders(settings))
+        with self.database() as database, _listen(settings, opts) as listener:
+            engine = make_engine(
+                database.url.render_as_string(hide_password=False),
+                statement_timeout=settings.getfloat("CATLOG_API_TIMEOUT"),
+                patience=PATIENCE,
+            )
+            app = create_app(engine, settings, resources, offer)
+            host, port = listener.getsockname()[:2]
+            self.console.print(f"serving http://{host}:{port}, documented at /docs; Ctrl-C ends it")
+            proxies = settings.getlist("CATLOG_API_PROXIES")
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    app,
+                    http="h11",
+                    ws="none",
+                    log_config=None,
+                    access_log=False,
+                    server_header=False,
+                    proxy_headers=bool(proxies),
+                    forwarded_allow_ips=proxies,
+                    limit_concurrency=MOST_CLIENTS,
+                    timeout_graceful_shutdown=int(settings.getfloat("CATLOG_GRACE")),
+                )
+            )
+            server.run(sockets=[listener])
+            engine.dispose()
+
+
+def _listen(settings: Settings, opts: argparse.Namespace) -> socket.socket:
+    host = opts.host or settings["CATLOG_API_HOST"]
+    port = settings.getint("CATLOG_API_PORT") if opts.port is None else opts.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise NotPossible(
+            f"{host}:{port} cannot be listened on ({error}); choose another with --port."
+        ) from error

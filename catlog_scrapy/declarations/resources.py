@@ -1,0 +1,160 @@
+"""What clients read over HTTP and who may: `resources.toml`, a line for each resource."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from scrapy.settings import BaseSettings
+from scrapy.utils.misc import load_object
+
+from catlog_scrapy.declarations.model import OneOrMany, Table
+from catlog_scrapy.declarations.roles import DEFAULT_ROLES
+from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.models.access import ROLES
+
+PATH = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
+PERMISSION = re.compile(r"(\*|[a-z0-9]+(?:[-_][a-z0-9]+)*):(\*|[a-z]+)")
+# Paths of the server's own.
+TAKEN = frozenset(
+    {
+        "attempts",
+        "audit",
+        "catalog_results",
+        "catalog_scheme_operation_instances",
+        "catalog_scheme_operations",
+        "catalog_schemes",
+        "catalogs",
+        "providers",
+        "schedule_catalog_scheme_operation",
+        "schedules",
+        "token",
+    }
+)
+
+
+def _path(value: str) -> str:
+    if not PATH.fullmatch(value):
+        raise ValueError(f'"{value}" is no path; use words of lower-case letters and digits')
+    if value in TAKEN:
+        raise ValueError(f'"{value}" is a path of the server itself; choose another')
+    return value
+
+
+def _role(value: str) -> str:
+    if value not in ROLES:
+        raise ValueError(f'there is no role "{value}"; there are {", ".join(ROLES)}')
+    return value
+
+
+def _permission(value: str) -> str:
+    if not PERMISSION.fullmatch(value):
+        raise ValueError(f'"{value}" is no permission; write resource:action, such as "*:read"')
+    return value
+
+
+Role = Annotated[str, AfterValidator(_role)]
+Permission = Annotated[str, AfterValidator(_permission)]
+
+
+class ResourceTable(Table):
+    """A view of `public` as a resource: its key names one row; who may read it, by role.
+
+    `fields` are the columns shown, in order, all by default; `search` those that `?search=` looks
+    into. `hidden` keeps columns from roles. `model` names a pydantic model of a row: its fields are
+    shown, and it describes them.
+    """
+
+    view: str
+    key: OneOrMany
+    fields: list[str] = []
+    search: list[str] = []
+    read: list[Role] = []
+    hidden: dict[str, list[Role]] = {}
+    model: str | None = None
+
+
+class ResourcesFile(Table):
+    """The whole file. What `[roles]` says of a role replaces what it may by default."""
+
+    resources: dict[Annotated[str, AfterValidator(_path)], ResourceTable] = Field({})
+    roles: dict[Role, list[Permission]] = {}
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A declared resource; `model` describes a row of it, where it has one."""
+
+    path: str
+    view: str
+    key: tuple[str, ...]
+    fields: tuple[str, ...]
+    search: tuple[str, ...]
+    hidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    model: type[BaseModel] | None = None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the file comes to: the resources, and the permissions of each role."""
+
+    resources: tuple[Resource, ...]
+    roles: Mapping[str, frozenset[str]]
+
+
+def read_resources(settings: BaseSettings) -> Resources:
+    """The project's resources and roles; without the file there are the default roles alone.
+
+    Raises DeclarationError with a line for each mistake.
+    """
+    path = Path(settings["CATLOG_RESOURCES"])
+    tables: dict[str, Any] = {}
+    if path.is_file():
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DeclarationError(f"{path.name}: {error}; correct the TOML there.") from error
+    try:
+        file = ResourcesFile.model_validate(tables)
+    except ValidationError as error:
+        lines = [
+            f"{path.name}: {'.'.join(str(step) for step in part['loc'] if step != '[key]')}:"
+            f" {part['msg']}"
+            for part in error.errors()
+        ]
+        raise DeclarationError("\n  ".join(lines)) from error
+    roles = {role: set(DEFAULT_ROLES[role]) for role in ROLES}
+    roles |= {role: set(permissions) for role, permissions in file.roles.items()}
+    for name, table in file.resources.items():
+        for role in table.read:
+            roles[role].add(f"{name}:read")
+    resources = [_resource(path.name, name, table) for name, table in file.resources.items()]
+    return Resources(
+        tuple(resources), {role: frozenset(permissions) for role, permissions in roles.items()}
+    )
+
+
+def _resource(file: str, path: str, table: ResourceTable) -> Resource:
+    model = None
+    if table.model:
+        try:
+            model = load_object(table.model)
+        except (ValueError, NameError, ImportError) as error:
+            raise DeclarationError(
+                f"{file}: resources.{path}.model: {error}; name a pydantic model."
+            ) from error
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise DeclarationError(
+                f"{file}: resources.{path}.model: {table.model} is no pydantic model."
+            )
+    hidden = {
+        role: frozenset(column for column, roles in table.hidden.items() if role in roles)
+        for role in ROLES
+    }
+    fields = table.fields or (list(model.model_fields) if model else [])
+    return Resource(
+        path, table.view, tuple(table.key), tuple(fields), tuple(table.search), hidden, model
+    )
