@@ -91,9 +91,9 @@ class Reader:
             headers = self._headers(self._tag(stamp, request, visible, media_type))
             if _is_known(headers, request):
                 return Response(status_code=304, headers=headers)
+            total = None
             if media_type is None:
                 page = read_page(connection, source, question)
-                total = None
                 if asked.cursor is None:
                     total = self._count(connection, source, question, stamp)
         if media_type:
@@ -225,8 +225,8 @@ class Reader:
         return position, bool(backwards)
 
     def _digest(self, order: tuple[Term, ...], source: Source) -> str:
-        said = orjson.dumps([self.readable.path, order, source.order])
-        return hashlib.sha256(said).hexdigest()[:8]
+        said = repr((self.readable.path, order, source.order))
+        return hashlib.sha256(said.encode()).hexdigest()[:8]
 
     def _cursor(self, order: tuple[Term, ...], source: Source, position: Any, back: bool) -> str:
         said = orjson.dumps([self._digest(order, source), back, position])
