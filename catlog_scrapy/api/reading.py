@@ -24,6 +24,10 @@ from catlog_scrapy.store.transactions import row
 from catlog_scrapy.store.views import kinds_of_views, records_of
 
 PROBLEMS = documented(400, 401, 403, 406, 422, 429, 503, 504)
+# Parameters that may be left out.
+DEFAULTS = {"as_of": None, "before": None, "limit": 100}
+# States of one row that are shown at once; of a view, moments that are looked at.
+MOST_STATES = 100
 AsOf = Annotated[
     AwareDatetime | None,
     Query(description=AS_OF, examples=["2026-11-01T00:00Z"]),
@@ -144,6 +148,30 @@ def _add(router: APIRouter, reader: Reader, permitted: Callable[..., Caller]) ->
         summary=f"One of {readable.path.replace('_', ' ').replace('-', ' ')}",
         operation_id=f"get_{readable.path}",
     )
+    if not (readable.kind or (readable.then and readable.kinds)):
+        return
+    router.add_api_route(
+        f"{path}/history",
+        _taking(
+            reader.history,
+            **key,
+            limit=Annotated[int, Query(ge=1, le=MOST_STATES)],
+            before=Annotated[AwareDatetime | None, Query(description="only states from before")],
+            caller=caller,
+        ),
+        response_class=Response,
+        responses={
+            **PROBLEMS,
+            **documented(404),
+            200: {
+                "description": "Its states, newest first.",
+                "content": {"application/json": {"schema": _history(readable)}},
+            },
+        },
+        tags=[tag],
+        summary=f"What one of {readable.path.replace('-', ' ')} was, and when",
+        operation_id=f"history_{readable.path}",
+    )
 
 
 def _taking(answer: Callable[..., Response], **annotations: Any) -> Callable[..., Response]:
@@ -158,7 +186,7 @@ def _taking(answer: Callable[..., Response], **annotations: Any) -> Callable[...
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 annotation=annotation,
-                default=None if name == "as_of" else inspect.Parameter.empty,
+                default=DEFAULTS.get(name, inspect.Parameter.empty),
             )
             for name, annotation in {"request": Request, **annotations}.items()
         ]
@@ -185,6 +213,31 @@ def _page(rows: dict[str, Any]) -> dict[str, Any]:
             "results": {"type": "array", "items": rows},
         },
         "required": ["next", "previous", "results"],
+    }
+
+
+def _history(readable: Readable) -> dict[str, Any]:
+    moment = {"type": "string", "format": "date-time"}
+    state = {
+        "type": "object",
+        "properties": {
+            "valid_from": moment,
+            "valid_to": {**moment, "type": ["string", "null"], "description": "null: it still is"},
+            "change": {
+                "enum": ["changed", "removed", None],
+                "description": "what ended it",
+            },
+            **_schemas(readable)[readable.path]["properties"],
+        },
+        "required": ["valid_from", "valid_to", "change"],
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "next": {"type": ["string", "null"], "description": "a URL"},
+            "results": {"type": "array", "items": state},
+        },
+        "required": ["next", "results"],
     }
 
 

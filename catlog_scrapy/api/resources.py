@@ -1,6 +1,7 @@
 """What there is to read: the listings of loads, and the declared resources."""
 
 import base64
+import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from catlog_scrapy.api.parameters import TYPES, Parameters, filters_of, paramete
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.api.streams import MEDIA_TYPES, Streams
 from catlog_scrapy.store import past
+from catlog_scrapy.store.history import of_record, of_row
 from catlog_scrapy.store.reading import (
     Page,
     Question,
@@ -123,6 +125,47 @@ class Reader:
         if not page.lines:
             raise Problem(404, f"no {self.readable.path} {'/'.join(map(str, values))}.")
         return Response(page.lines[0], headers=self._headers(None), media_type="application/json")
+
+    def history(
+        self,
+        request: Request,
+        caller: Caller,
+        limit: int,
+        before: dt.datetime | None = None,
+        **key: Any,
+    ) -> Response:
+        """The states of the row whose key has these values, newest first."""
+        readable = self.readable
+        visible = self._visible(caller)
+        values = list(key.values())
+        earliest: dt.datetime | None = None
+        with snapshot(self.engine) as connection:
+            if readable.kind:
+                named = dict(zip(readable.key, values, strict=True))
+                states = of_record(
+                    connection, readable.kind, named, visible, before=before, limit=limit
+                )
+                earliest = states[-1].valid_from if len(states) == limit else None
+            elif readable.then and readable.kinds:
+                question = Question(visible, equal=self._key(values), limit=1)
+                states, earliest = of_row(
+                    connection,
+                    readable.then,
+                    question,
+                    readable.kinds,
+                    before=before,
+                    limit=limit,
+                )
+        if not states and earliest is None and before is None:
+            raise Problem(404, f"no {readable.path} {'/'.join(map(str, values))}.")
+        following = earliest and link(request, before=earliest.isoformat())
+        lines = [
+            b'{"valid_from":%b,"valid_to":%b,"change":%b,%b'
+            % (*(orjson.dumps(part) for part in state[1:]), state.line[1:].encode())
+            for state in states
+        ]
+        body = b'{"next":%b,"results":[%b]}' % (orjson.dumps(following), b",".join(lines))
+        return Response(body, headers=self._headers(None), media_type="application/json")
 
     def _key(self, values: Sequence[Any]) -> dict[str, list[Any]]:
         return {
