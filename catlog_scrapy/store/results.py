@@ -81,6 +81,27 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
             raise
 
 
+def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
+    """Store *lines*, in COPY's text format, as a part of the connection's transaction.
+
+    Raises OperationalError when the connection breaks: nothing of the transaction is stored then.
+    """
+    driver = connection.connection.driver_connection
+    errors = connection.dialect.loaded_dbapi
+    if driver is None:
+        raise exc.OperationalError(COPY, None, Exception("the connection is closed"))
+    try:
+        with driver.cursor() as cursor:
+            cursor.copy_expert(COPY, io.BytesIO(lines))
+    except errors.Error as error:
+        if driver.closed:
+            connection.invalidate()
+            raise exc.OperationalError(COPY, None, error) from error
+        if isinstance(error, errors.OperationalError):
+            raise exc.OperationalError(COPY, None, error) from error
+        raise
+
+
 def _backend(connection: Connection) -> tuple[int, Any]:
     found = row(
         connection,
