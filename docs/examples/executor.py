@@ -45,11 +45,12 @@ def keep(claimed, ended, stop):
                 continue
         except Refused as error:
             print(error)
-        return stop.set()
+        stop.set()
+        break
 
 
-def batches_of(arguments):
-    """Lists of records, as many as there are: here is your own program."""
+def batches_of(year=None):
+    """Lists of records, given the operation's arguments: here is your own program."""
     for page in (1, 2):
         yield [{"id": f"{page}-{number}", "title": f"Lamp {number}"} for number in range(3)]
 
@@ -60,7 +61,7 @@ def run(claimed):
     threading.Thread(target=keep, args=(claimed, ended, stop)).start()
     try:
         number = 0
-        for number, records in enumerate(batches_of(claimed["arguments"]), 1):
+        for number, records in enumerate(batches_of(**claimed["arguments"]), 1):
             if stop.is_set():
                 return ask(f"{attempt}/release")
             ask(f"{attempt}/results?batch={number}", {"records": records})
