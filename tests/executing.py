@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from scrapy.settings import Settings
 from sqlalchemy import Engine
 
@@ -43,13 +44,21 @@ def application(engine: Engine, **settings: Any) -> FastAPI:
     """The routes under /api/v1, and what the whole server makes of errors."""
     given = Settings({**DEFAULTS, "CATLOG_POLL": 0.05, **settings})
     app = FastAPI()
-    app.include_router(executors(engine, Bearers(), given), prefix="/api/v1")  # type: ignore[arg-type]
+    app.include_router(executors(engine, Bearers(), given), prefix="/api/v1")
     answers = {NotFound: 404, NotPossible: 409, **dict.fromkeys(UNAVAILABLE, 503)}
     for error, status in answers.items():
         app.add_exception_handler(
             error, lambda _, raised, status=status: Problem(status, str(raised)).response()
         )
-    app.add_exception_handler(Problem, lambda _, raised: raised.response())  # type: ignore[attr-defined]
+    app.add_exception_handler(
+        RequestValidationError,
+        lambda _, raised: Problem(
+            422,
+            "wrong.",
+            errors=[(".".join(map(str, e["loc"])), e["msg"]) for e in raised.errors()],
+        ).response(),
+    )
+    app.add_exception_handler(Problem, lambda _, raised: raised.response())
     return app
 
 

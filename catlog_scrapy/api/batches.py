@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,7 +134,11 @@ def _items(body: bytes) -> Iterator[tuple[str, int, Any]]:
 def _parsed(text: bytes, place: str) -> Any:
     try:
         return json.loads(
-            text.decode(), object_pairs_hook=_object, parse_constant=_no_json, parse_int=_integer
+            text.decode(),
+            object_pairs_hook=_object,
+            parse_constant=_no_json,
+            parse_int=_integer,
+            parse_float=_double,
         )
     except json.JSONDecodeError as error:
         where = place or f"line {error.lineno}: "
@@ -162,6 +167,13 @@ def _integer(digits: str) -> int:
     if len(digits) > 1000:
         raise ValueError("a number has more than 1000 digits")
     return int(digits)
+
+
+def _double(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:40]} is out of range; send it as a string")
+    return number
 
 
 def _refuse(where: str, why: str) -> NoReturn:

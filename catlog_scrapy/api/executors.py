@@ -61,7 +61,7 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
         prefix="/attempts",
         tags=["executors"],
         lifespan=lifespan,
-        responses=documented(401, 403, 422, 503),
+        responses=documented(400, 401, 403, 408, 413, 422, 429, 503),
     )
 
     @router.post("/claim", summary="Claim attempts")
@@ -97,7 +97,7 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
     @router.post(
         "/{attempt}/results",
         summary="Send a batch of results",
-        responses=documented(400, 404, 408, 409, 413, 415),
+        responses=documented(404, 409, 415),
         openapi_extra={"requestBody": said.RESULTS},
     )
     async def results(
