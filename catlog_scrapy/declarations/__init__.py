@@ -11,6 +11,7 @@ from catlog_scrapy.declarations.checking import Checked, check
 from catlog_scrapy.declarations.comparing import Change, compare
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.declarations.spiders import (
+    base_url_of,
     load_spiders,
     operation_record_types,
     project_name,
@@ -30,6 +31,7 @@ from catlog_scrapy.store.views import ViewPlan, check_views, make_partitions, pl
 __all__ = [
     "Change",
     "apply",
+    "base_url_of",
     "load_spiders",
     "operation_record_types",
     "project_name",

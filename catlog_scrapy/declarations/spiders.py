@@ -117,3 +117,11 @@ def operation_record_types(
         )
         for kind in kinds
     )
+
+
+def base_url_of(settings: BaseSettings, provider: str, declared: str | None) -> str | None:
+    """A provider's base URL: CATLOG_BASE_URL_<PROVIDER> overrides the *declared* one."""
+    override: str | None = settings.get(
+        "CATLOG_BASE_URL_" + provider.upper().replace("-", "_"), declared
+    )
+    return override or declared

@@ -23,12 +23,12 @@ from catlog_scrapy.exceptions import CatlogError, NotFound
 from catlog_scrapy.fleet.parents import ProjectFailed, WarmParent
 from catlog_scrapy.fleet.projects import Projects
 from catlog_scrapy.running.logs import logs_folder, logs_to_delete
-from catlog_scrapy.running.tending import tend
 from catlog_scrapy.store import nodes
 from catlog_scrapy.store.attempts import AttemptName, fail, lose_former, release
 from catlog_scrapy.store.claims import Claim, claim, watch
 from catlog_scrapy.store.jobs import has_project
 from catlog_scrapy.store.status import attempt_outcome
+from catlog_scrapy.store.tending import tend
 
 log = Logger()
 

@@ -97,13 +97,16 @@ class RecordVersion(Base):
     """
 
     __tablename__ = "record_version"
-    __table_args__ = (one_of("change", ("changed", "removed")),)
+    __table_args__ = (
+        one_of("change", ("changed", "removed")),
+        Index("record_version_kind_valid_to_idx", "kind", "valid_to"),
+    )
 
     provider_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[Key] = mapped_column(primary_key=True)
     valid_from: Mapped[dt.datetime] = mapped_column(primary_key=True)
-    valid_to: Mapped[dt.datetime] = mapped_column(index=True)
+    valid_to: Mapped[dt.datetime]
     data: Mapped[Json]
     change: Mapped[str]
     catalog_id: Mapped[uuid.UUID]

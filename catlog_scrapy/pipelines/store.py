@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,14 +11,17 @@ from scrapy.crawler import Crawler
 from catlog_scrapy.attempt import Attempt, running_attempt
 from catlog_scrapy.database import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import AttemptLost
-from catlog_scrapy.pipelines.check import Checked, Rejected, Row
+from catlog_scrapy.items.checking import Checked, Row
+from catlog_scrapy.pipelines.check import Rejected
 from catlog_scrapy.secrets import redact
 from catlog_scrapy.store.results import (
     MOST_REJECTED,
     BatchUncertain,
     copy_batch,
+    line_prefix,
     settle_batch,
     store_rejected,
+    write_lines,
 )
 
 logger = logging.getLogger(__name__)
@@ -31,9 +33,6 @@ BATCH_ROWS = 10_000
 BATCH_BYTES = 4 * 1024 * 1024
 # Seconds between two looks at a database that is away.
 PAUSE = 0.5
-
-ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-NEEDS_ESCAPE = re.compile(r"[\\\t\n\r]").search
 
 
 class StorePipeline:
@@ -63,8 +62,7 @@ class ResultWriter:
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
-        instance, number = attempt.claim.attempt
-        self.prefix = f"{instance}\t{number}\t"
+        self.prefix = line_prefix(attempt.claim.attempt)
         self.batch = bytearray()
         self.first = 0
         self.sending: asyncio.Task[None] | None = None
@@ -72,14 +70,8 @@ class ResultWriter:
 
     def add(self, rows: list[Row]) -> None:
         """Number the *rows* and keep them for the next batch. Raises the error of a former one."""
-        batch, prefix, number = self.batch, self.prefix, self.attempt.report.accepted
-        for kind, key, data in rows:
-            plain = key.translate(ESCAPES) if NEEDS_ESCAPE(key) else key
-            batch += f"{prefix}{number}\t{kind}\t{plain}\t".encode()
-            batch += b"\\N" if data is None else data.replace(b"\\", b"\\\\")
-            batch += b"\n"
-            number += 1
-        self.attempt.report.accepted = number
+        report = self.attempt.report
+        report.accepted = write_lines(self.batch, self.prefix, report.accepted, rows)
         if self._is_full():
             if self.sending and not self.sending.done():
                 self.attempt.gate.close()

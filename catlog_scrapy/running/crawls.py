@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.attempt import Attempt, assign
 from catlog_scrapy.database import UNAVAILABLE, reason
-from catlog_scrapy.declarations import operation_record_types
+from catlog_scrapy.declarations import base_url_of, operation_record_types
 from catlog_scrapy.declarations import spider_arguments as known_arguments
 from catlog_scrapy.exceptions import AttemptLost, ConfigurationError
 from catlog_scrapy.pipelines.store import persist, store_away
@@ -196,10 +196,9 @@ def spider_arguments(
 ) -> dict[str, Any]:
     """What the spider gets, as with `-a`: its arguments, the provider's secrets and base URL.
 
-    CATLOG_BASE_URL_<PROVIDER> overrides the declared one; nothing overrides a secret.
+    Nothing overrides a secret.
     """
-    override = "CATLOG_BASE_URL_" + claimed.provider.upper().replace("-", "_")
-    base_url = settings.get(override) or claimed.base_url
+    base_url = base_url_of(settings, claimed.provider, claimed.base_url)
     return {**({"base_url": base_url} if base_url else {}), **claimed.arguments, **secrets}
 
 

@@ -7,8 +7,8 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.database import UNAVAILABLE, reason
-from catlog_scrapy.running.tending import tend
 from catlog_scrapy.store.schedules import make_due
+from catlog_scrapy.store.tending import tend
 
 
 def schedule_once(engine: Engine, settings: Settings, console: Console) -> None:

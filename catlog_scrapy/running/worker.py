@@ -17,9 +17,9 @@ from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.running.crawls import Crawls
 from catlog_scrapy.running.logs import logs_folder
 from catlog_scrapy.running.progress import Progress
-from catlog_scrapy.running.tending import tend
 from catlog_scrapy.store.attempts import release
 from catlog_scrapy.store.claims import Claim, claim
+from catlog_scrapy.store.tending import tend
 
 logger = logging.getLogger(__name__)
 

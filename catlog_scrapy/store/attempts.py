@@ -142,7 +142,7 @@ def complete(engine: Database, name: AttemptName, report: Report) -> str:
             instance=name.instance,
             number=name.number,
         )
-        held = _held(connection, name)
+        held = hold(connection, name)
         if held.instance["outcome"]:
             return str(held.instance["outcome"])
         stored = counted["stored"] if counted else 0
@@ -164,7 +164,7 @@ def fail(
     the catalog goes on: its worker only believed that it had to stop. Safe to repeat.
     """
     with engine.begin() as connection:
-        held = _held(connection, name)
+        held = hold(connection, name)
         if held.instance["outcome"]:
             return str(held.instance["outcome"])
         return _close(connection, held, outcome, error, report or Report())
@@ -205,7 +205,7 @@ def close_lost(connection: Connection, held: Held) -> None:
         _close(connection, held, "lost", f"its worker on {node} vanished", Report())
 
 
-def _held(connection: Connection, name: AttemptName) -> Held:
+def hold(connection: Connection, name: AttemptName) -> Held:
     """Lock the instance of an attempt, its catalog first. Raises NotFound."""
     found = row(
         connection,

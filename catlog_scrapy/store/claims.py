@@ -13,7 +13,7 @@ from catlog_scrapy.exceptions import NotFound, SchemaMismatch
 from catlog_scrapy.migrations import head
 from catlog_scrapy.store.attempts import AttemptName, Held, close_lost
 from catlog_scrapy.store.shortcuts import EVER, KNOWN, shortcuts_of
-from catlog_scrapy.store.transactions import row, rows, try_lock_catalog
+from catlog_scrapy.store.transactions import Database, row, rows, try_lock_catalog
 
 known_revision = cache(head)
 
@@ -78,7 +78,7 @@ CLAIM_TABLES = """
 
 
 def claim(
-    engine: Engine,
+    engine: Database,
     node: str,
     *,
     limit: int = 1,
@@ -271,7 +271,7 @@ def _claim(found: Any) -> Claim:
 
 
 def heartbeat(
-    engine: Engine, attempts: Sequence[AttemptName], *, lease: float = 60.0
+    engine: Database, attempts: Sequence[AttemptName], *, lease: float = 60.0
 ) -> dict[AttemptName, str]:
     """Renew the leases of *attempts* for *lease* seconds, in one statement.
 

@@ -10,13 +10,13 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.scheduling.cursor import start
 from catlog_scrapy.store.claims import Claim
-from catlog_scrapy.store.transactions import row, rows, run
+from catlog_scrapy.store.transactions import Database, row, rows, run
 
 # A narrowed load, and one for the past, neither goes on from a cursor nor moves it.
 MOVES_CURSOR = "c.whole AND c.origin <> 'backfill'"
 
 
-def go_on_from(engine: Engine, claim: Claim) -> str:
+def go_on_from(engine: Database, claim: Claim) -> str:
     """The cursor that an incremental attempt goes on from, less its overlap; "" for the beginning.
 
     The cursor itself is written down with the attempt. Raises CursorError.

@@ -1,15 +1,17 @@
 """The rows of an attempt: written by COPY, a batch a transaction, and never twice."""
 
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, Engine, exc, text
 
+from catlog_scrapy.items.checking import Row
 from catlog_scrapy.store.attempts import AttemptName
-from catlog_scrapy.store.transactions import clean, row, run
+from catlog_scrapy.store.transactions import Database, clean, row, run
 
 # Bytes of a rejected item that are kept, and how many rejected items an attempt keeps.
 MOST_REJECTED_BYTES = 65536
@@ -17,6 +19,25 @@ MOST_REJECTED = 1000
 
 COPY = """COPY catlog.catalog_operation_instance_result
     (instance_id, attempt, seq, kind, key, data) FROM STDIN"""
+
+ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+NEEDS_ESCAPE = re.compile(r"[\\\t\n\r]").search
+
+
+def line_prefix(name: AttemptName) -> str:
+    """What all lines of an attempt begin with, for `write_lines`."""
+    return f"{name.instance}\t{name.number}\t"
+
+
+def write_lines(batch: bytearray, prefix: str, number: int, rows: Iterable[Row]) -> int:
+    """Append *rows* to *batch* in COPY's text format, numbered from *number*; the next number."""
+    for kind, key, data in rows:
+        plain = key.translate(ESCAPES) if NEEDS_ESCAPE(key) else key
+        batch += f"{prefix}{number}\t{kind}\t{plain}\t".encode()
+        batch += b"\\N" if data is None else data.replace(b"\\", b"\\\\")
+        batch += b"\n"
+        number += 1
+    return number
 
 
 class BatchUncertain(Exception):
@@ -60,6 +81,27 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
             raise
 
 
+def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
+    """Store *lines*, in COPY's text format, as a part of the connection's transaction.
+
+    Raises OperationalError when the connection breaks: nothing of the transaction is stored then.
+    """
+    driver = connection.connection.driver_connection
+    errors = connection.dialect.loaded_dbapi
+    if driver is None:
+        raise exc.OperationalError(COPY, None, Exception("the connection is closed"))
+    try:
+        with driver.cursor() as cursor:
+            cursor.copy_expert(COPY, io.BytesIO(lines))
+    except errors.Error as error:
+        if driver.closed:
+            connection.invalidate()
+            raise exc.OperationalError(COPY, None, error) from error
+        if isinstance(error, errors.OperationalError):
+            raise exc.OperationalError(COPY, None, error) from error
+        raise
+
+
 def _backend(connection: Connection) -> tuple[int, Any]:
     found = row(
         connection,
@@ -101,7 +143,7 @@ def settle_batch(
 
 
 def store_rejected(
-    engine: Engine, name: AttemptName, rejected: Sequence[tuple[str | None, str, list[str]]]
+    engine: Database, name: AttemptName, rejected: Sequence[tuple[str | None, str, list[str]]]
 ) -> None:
     """Keep rejected items as (URL, data, reasons). The caller keeps to MOST_REJECTED an attempt."""
     with engine.begin() as connection:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.store.transactions import row, rows
+from catlog_scrapy.store.transactions import Database, row, rows
 
 # Seconds that finding work may take before a look at the whole queue is worth it.
 SLOW = 0.05
@@ -102,6 +102,7 @@ KNOWN = """
 _shortcuts: WeakKeyDictionary[Engine, Shortcuts] = WeakKeyDictionary()
 
 
-def shortcuts_of(engine: Engine) -> Shortcuts:
+def shortcuts_of(database: Database) -> Shortcuts:
     """What the claims of this engine's database remember."""
+    engine = database if isinstance(database, Engine) else database.connection.engine
     return _shortcuts.setdefault(engine, Shortcuts())

@@ -112,7 +112,7 @@ def with_removals(published: list[tuple[int, Load]]) -> list[tuple[int, Load]]:
 
 
 @settings(
-    max_examples=40,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -133,7 +133,6 @@ def test_the_past_is_what_was_shown(
     pictures = [(clock(engine), now_in(engine, *views))]
     for as_of, given_load in published:
         before = now_in(engine, "goods")
-        stamp = stamps(engine).get("goods")
         catalog = given_that_it_loaded(engine, provider, as_of, given_load)
         assert publishing.publish(engine, catalog)
         picture = now_in(engine, *views)
@@ -142,8 +141,9 @@ def test_the_past_is_what_was_shown(
         pictures += [(at, picture) for at in changed.values()]
         pictures.append((clock(engine), picture))
         if again and state_of(engine, catalog) == "loaded":
+            before_again = stamps_of(engine, provider)
             publish_again(engine, catalog)
-        assert stamp is None or stamps(engine)["goods"] >= stamp or changed == {}
+            assert stamps_of(engine, provider) == before_again
     for instant, picture in pictures:
         assert then_in(engine, instant, *views) == picture
     with engine.connect() as connection:
@@ -300,7 +300,7 @@ def test_a_view_that_can_have_no_past_says_so_and_stops_nothing(engine: Engine) 
         assert past.sources_of(connection, "goods").has_past
         for view in ("sayings", "b"):
             assert read(connection, f"public.{view}") == []
-            with connection.begin_nested(), pytest.raises(exc.DataError, match="the view sayings"):
+            with pytest.raises(exc.DataError, match="the view s"), connection.begin_nested():
                 connection.execute(text(f"SELECT * FROM as_of.{view}"))
 
 

@@ -193,6 +193,15 @@ def upgrade() -> None:
     op.create_check_constraint(
         op.f("schedule_origin_check"), "schedule", "origin IN ('file', 'api')", schema="catlog"
     )
+    # A kind's versions that held at a time are found by it; other kinds' are in its way.
+    op.create_index(
+        "record_version_kind_valid_to_idx",
+        "record_version",
+        ["kind", "valid_to"],
+        unique=False,
+        schema="catlog",
+    )
+    op.drop_index(op.f("record_version_valid_to_idx"), table_name="record_version", schema="catlog")
     # 366 random bits: the extension that has random bytes may not be there.
     op.execute(
         """INSERT INTO catlog.signing_key (id, value)
@@ -205,6 +214,14 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Remove them."""
     op.execute("DROP SCHEMA as_of CASCADE")
+    op.create_index(
+        op.f("record_version_valid_to_idx"),
+        "record_version",
+        ["valid_to"],
+        unique=False,
+        schema="catlog",
+    )
+    op.drop_index("record_version_kind_valid_to_idx", table_name="record_version", schema="catlog")
     op.drop_constraint("schedule_origin_check", "schedule", schema="catlog")
 
     op.drop_column("schedule", "paused_at", schema="catlog")

@@ -1,0 +1,45 @@
+"""A server tends as a worker does: with it alone, loads of external executors begin and end."""
+
+import logging
+import threading
+
+from sqlalchemy import Engine
+
+from catlog_scrapy.database import UNAVAILABLE, reason
+from catlog_scrapy.store.tending import tend
+
+logger = logging.getLogger(__name__)
+
+
+class Tending(threading.Thread):
+    """Tends every *poll* seconds until ended, and at once when something was done."""
+
+    def __init__(self, engine: Engine, *, lease: float, poll: float) -> None:
+        super().__init__(name="catlog-tending", daemon=True)
+        self.engine = engine
+        self.lease = lease
+        self.poll = poll
+        self.ended = False
+        self.wanted = threading.Event()
+
+    def soon(self) -> None:
+        """There is something to do, such as a catalog to publish."""
+        self.wanted.set()
+
+    def end(self) -> None:
+        """Stop the thread, once it has done what it does."""
+        self.ended = True
+        self.wanted.set()
+        self.join()
+
+    def run(self) -> None:
+        """Tend until ended."""
+        while not self.ended:
+            self.wanted.clear()
+            try:
+                tend(self.engine, self.lease)
+            except UNAVAILABLE as error:
+                logger.warning("the database is away: %s", reason(error))
+            except Exception:  # a thread has nobody to tell; without it nothing would be published
+                logger.exception("tending failed")
+            self.wanted.wait(self.poll)

@@ -1,0 +1,109 @@
+"""What tests of the server are given: users, keys, tokens, and a server that knows them."""
+
+import argparse
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Annotated, Any
+
+from argon2 import PasswordHasher
+from fastapi import Depends, FastAPI, Request, Response
+from scrapy.settings import Settings
+from sqlalchemy import Engine
+from starlette.testclient import TestClient
+
+from catlog_scrapy.addon import DEFAULTS
+from catlog_scrapy.api.access import Access, Caller
+from catlog_scrapy.api.changes import Changed, change
+from catlog_scrapy.api.problems import Problem
+from catlog_scrapy.api.tokens import tokens
+from catlog_scrapy.declarations.roles import DEFAULT_ROLES
+from catlog_scrapy.passwords import Passwords
+from catlog_scrapy.store.transactions import Transaction
+from catlog_scrapy.store.users import add_user
+
+PASSWORD = "correct horse"
+# As slow as nothing: what is tested is not argon2.
+COST = {"time_cost": 1, "memory_cost": 8, "parallelism": 1}
+
+
+class CountingHasher(PasswordHasher):
+    """Counts what it was made to do."""
+
+    def __init__(self) -> None:
+        super().__init__(**COST)
+        self.verified = 0
+        self.longest = 0
+
+    def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+        self.longest = max(self.longest, len(password))
+        return super().hash(password, salt=salt)
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> Any:
+        self.verified += 1
+        self.longest = max(self.longest, len(password))
+        return super().verify(hash, password)
+
+
+def given_access(
+    engine: Engine, roles: Mapping[str, frozenset[str]] = DEFAULT_ROLES, **settings: Any
+) -> Access:
+    """Access with cheap passwords; *settings* without their prefix: `access=0.1`."""
+    given = {f"CATLOG_API_{name.upper()}": value for name, value in settings.items()}
+    return Access(
+        engine, roles, Settings({**DEFAULTS, **given}), passwords=Passwords(CountingHasher())
+    )
+
+
+def given_a_user(engine: Engine, name: str = "alice", role: str = "internal") -> str:
+    """A user whose password is PASSWORD; their name."""
+    add_user(engine, name, role, PasswordHasher(**COST).hash(PASSWORD))
+    return name
+
+
+def a_client(access: Access, *, address: str = "192.0.2.1") -> TestClient:
+    """A client of a server with the tokens of *access*, and one resource, `catalogs`."""
+    app = FastAPI()
+    app.include_router(tokens(access), prefix="/api/v1")
+
+    @app.exception_handler(Problem)
+    def problem(_: Request, error: Problem) -> Response:
+        return error.response()
+
+    @app.get("/catalogs")
+    def reading(
+        caller: Annotated[Caller, Depends(access.permitted("catalogs", "read"))],
+    ) -> dict[str, Any]:
+        return {"name": caller.name, "role": caller.role, "address": caller.address}
+
+    @app.post("/catalogs/{word}")
+    def changing(
+        word: str,
+        request: Request,
+        caller: Annotated[Caller, Depends(access.permitted("catalogs", "create"))],
+    ) -> Response:
+        def work(_: Transaction) -> Changed:
+            return Changed(f"catalog {word}", {"word": word}, 201)
+
+        return change(access.engine, request, caller, "catalogs:create", work, body={"word": word})
+
+    return TestClient(app, client=(address, 1234))
+
+
+def log_in(client: TestClient, name: str = "alice", password: str = PASSWORD) -> Any:
+    """The answer to a log-in."""
+    return client.post("/api/v1/token/", json={"username": name, "password": password})
+
+
+def with_token(token: str) -> dict[str, str]:
+    """The header that brings it."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def command(name: str, database_url: str, *arguments: str) -> None:
+    """`scrapy NAME ARGUMENTS...`, in this process."""
+    made = import_module(f"catlog_scrapy.commands.{name}").Command()
+    made.settings = Settings({**DEFAULTS, "CATLOG_DATABASE_URL": database_url, "CATLOG_HOME": "."})
+    parser = argparse.ArgumentParser()
+    made.add_options(parser)
+    options, words = parser.parse_known_args(arguments)
+    made.run(words, options)

@@ -1,0 +1,556 @@
+"""External executors over real HTTP: nothing is lost, nothing is double, whoever comes late."""
+
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.store import catalogs
+from tests.executing import Answer, Client, application, serving
+from tests.factories import (
+    an_operation,
+    at_once,
+    current,
+    given_a_provider,
+    given_a_scheme,
+    given_a_waiting_catalog,
+    instances_of,
+    one,
+    sql,
+    state_of,
+    the_catalog,
+)
+from tests.looking import until
+from tests.proxy import Proxy
+
+STORED = "SELECT count(*) FROM catlog.catalog_operation_instance_result"
+MIB = 2**20
+
+
+@pytest.fixture
+def robot(engine: Engine) -> Iterator[Client]:
+    with serving(application(engine)) as port:
+        yield Client(port)
+
+
+@pytest.fixture
+def hasty(engine: Engine) -> Iterator[Client]:
+    """At a server whose leases are short."""
+    with serving(application(engine, CATLOG_LEASE=0.6)) as port:
+        yield Client(port)
+
+
+def given_goods(engine: Engine, **columns: Any) -> Any:
+    """A waiting catalog of the one external operation."""
+    given_a_scheme(engine, an_operation(executor="external", **columns))
+    return given_a_waiting_catalog(engine)
+
+
+def goods(*ids: object) -> list[dict[str, object]]:
+    return [{"id": f"{id_}", "value": id_} for id_ in ids]
+
+
+def is_loaded(engine: Engine, catalog: Any) -> None:
+    until(lambda: state_of(engine, catalog) == "loaded", what=lambda: the_catalog(engine, catalog))
+
+
+def refused(answer: Answer, word: str) -> None:
+    assert answer.status == 409, answer
+    assert word in answer.text
+
+
+def test_with_a_server_alone_a_catalog_becomes_loaded(engine: Engine, robot: Client) -> None:
+    catalog = given_goods(engine, arguments={"year": "2026"}, timeout=90.0)
+    [claimed] = robot.claim(wait=20)
+    attempt = claimed["attempt"]
+    assert claimed["catalog"] == str(catalog)
+    assert claimed["arguments"] == {"year": "2026"}
+    assert (claimed["mode"], claimed["cursor"], claimed["lease"]) == ("snapshot", None, 60.0)
+    assert claimed["kinds"] == [{"name": "goods", "key": ["id"], "fields": []}]
+    assert claimed["expires_at"] < claimed["deadline_at"]
+    assert robot.ask(f"{attempt}/heartbeat").body["answer"] == "go"
+    assert robot.send(attempt, 1, *goods(1, 2)).body == {
+        "batch": 1,
+        "accepted": 2,
+        "rejected": 0,
+        "rejections": [],
+    }
+    lines = "".join(json.dumps(each) + "\n" for each in goods(3, "a\\b\tc\nd"))
+    path = f"{attempt}/results?batch=2"
+    media = {"Content-Type": "application/x-ndjson; charset=utf-8"}
+    assert robot.ask(path, f"\n{lines}".encode(), media).body["accepted"] == 2
+    assert one(engine, "SELECT node FROM catlog.instance_attempt") == "key:robot/one"
+    for _ in range(2):
+        assert robot.complete(attempt, 2).body == {"outcome": "done", "error": None}
+    is_loaded(engine, catalog)
+    assert current(engine) == {"1": 1, "2": 2, "3": 3, "a\\b\tc\nd": "a\\b\tc\nd"}
+    verbs = sql(engine, "SELECT actor, detail ->> 'verb' AS verb FROM catlog.audit ORDER BY id")
+    assert [row["verb"] for row in verbs] == ["claim", "results", "results", "complete"]
+    assert {row["actor"] for row in verbs} == {"key:robot"}
+
+
+def test_who_is_late_is_fenced_off(engine: Engine, hasty: Client) -> None:
+    catalog = given_goods(engine)
+    late = hasty.claim_one()
+    assert hasty.send(late, 1, *goods(666)).status == 200
+    other = Client(hasty.port, "other")
+    attempt = other.claim_one()
+    assert attempt == late[:-1] + "2"
+    assert hasty.ask(f"{late}/heartbeat").body == {"answer": "lost", "expires_at": None}
+    refused(hasty.send(late, 2, *goods(667)), "lost")
+    refused(hasty.send(late, 1, *goods(666)), "lost")
+    refused(hasty.complete(late, 1), "lost")
+    refused(hasty.ask(f"{late}/fail", {"error": "mine"}), "lost")
+    refused(hasty.ask(f"{late}/release"), "lost")
+    assert other.send(attempt, 1, *goods(1)).status == 200
+    assert other.complete(attempt, 1).body["outcome"] == "done"
+    is_loaded(engine, catalog)
+    assert current(engine) == {"1": 1}
+
+
+def test_a_heartbeat_keeps_the_attempt(engine: Engine, hasty: Client) -> None:
+    given_goods(engine)
+    attempt = hasty.claim_one()
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        assert hasty.ask(f"{attempt}/heartbeat").body["answer"] == "go"
+        time.sleep(0.1)
+    assert hasty.complete(attempt, 0).body["outcome"] == "done"
+
+
+def test_an_attempt_is_its_owners_alone(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    for name, status in (("other", 404), ("robot/one", 404), ("nobody", 403), ("", 401)):
+        stranger = Client(robot.port, name)
+        for answer in (
+            stranger.ask(f"{attempt}/heartbeat"),
+            stranger.send(attempt, 1),
+            stranger.complete(attempt, 0),
+            stranger.ask(f"{attempt}/fail", {"error": "x"}),
+            stranger.ask(f"{attempt}/release"),
+        ):
+            assert answer.status == status, answer
+    for path in ("7d9c1a52-0f0c-4a52-9a1e-0a8de6e4c1f0.1", attempt[:-1] + "99"):
+        assert robot.ask(f"{path}/heartbeat").status == 404
+    assert robot.ask("nonsense/heartbeat").status == 422
+    assert robot.ask(f"{attempt}9999999999/heartbeat").status == 422
+    assert robot.ask(f"{attempt}/results?batch=0").status == 422
+    assert robot.ask(f"{attempt}/results?batch=99999999999999").status == 422
+
+
+def test_batches_come_in_order_and_count_once(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    refused(robot.send(attempt, 2, *goods(2)), "send that")
+    first = robot.send(attempt, 1, *goods(1), {"no": "id"})
+    assert first.body["rejections"] == [
+        {"of": "records", "index": 1, "errors": ["id: Field required"]}
+    ]
+    assert robot.send(attempt, 1, *goods(1), {"no": "id"}) == first
+    refused(robot.send(attempt, 1, *goods(3)), "another body")
+    refused(robot.complete(attempt, 2), "batch 2 of")
+    assert robot.send(attempt, 2, *goods(2)).status == 200
+    refused(robot.complete(attempt, 1), "has 2 batches, not 1")
+    rows = sql(engine, "SELECT seq, key FROM catlog.catalog_operation_instance_result ORDER BY 1")
+    assert rows == [{"seq": 0, "key": "1"}, {"seq": 1, "key": "2"}]
+    assert one(engine, "SELECT count(*) FROM catlog.rejected_result") == 1
+
+
+def test_the_same_batch_from_many_at_once_is_stored_once(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    for number in (1, 2):
+        answers = at_once(*[partial(robot.send, attempt, number, *goods(*range(500)))] * 6)
+        assert {answer.text for answer in answers} == {answers[0].text}
+        assert answers[0].status == 200
+        assert one(engine, STORED) == 500 * number
+    ends = at_once(*[partial(robot.complete, attempt, 2)] * 4)
+    assert [end.body["outcome"] for end in ends] == ["done"] * 4
+
+
+def test_a_cancelled_catalog_takes_no_more(engine: Engine, robot: Client) -> None:
+    catalog = given_goods(engine)
+    attempt = robot.claim_one()
+    assert robot.send(attempt, 1, *goods(1)).status == 200
+    catalogs.cancel(engine, catalog)
+    assert robot.ask(f"{attempt}/heartbeat").body == {"answer": "cancel", "expires_at": None}
+    refused(robot.send(attempt, 2, *goods(2)), "is cancelled")
+    for _ in range(2):
+        ended = robot.ask(f"{attempt}/release")
+        assert ended.body == {"outcome": "cancelled", "error": "cancelled by request"}
+    assert [instance["node"] for instance in instances_of(engine, catalog)] == [None]
+
+
+def test_past_its_deadline_it_takes_no_more(engine: Engine, robot: Client) -> None:
+    catalog = given_goods(engine, timeout=0.3)
+    attempt = robot.claim_one()
+    until(lambda: robot.ask(f"{attempt}/heartbeat").body["answer"] == "timed_out")
+    refused(robot.send(attempt, 1, *goods(1)), "past its deadline")
+    assert robot.complete(attempt, 0).body["outcome"] == "timed_out"
+    assert the_catalog(engine, catalog)["errors"] == 1
+
+
+def test_done_means_complete(engine: Engine, robot: Client) -> None:
+    given_goods(engine, min_results=2, tolerate={"rejected": 1}, backoff_cap=0.0)
+    short = robot.claim_one()
+    robot.send(short, 1, *goods(1))
+    ended = robot.complete(short, 1).body
+    assert ended["outcome"] == "incomplete"
+    assert "1 results, at least 2 expected" in ended["error"]
+    assert robot.complete(short, 1).body == ended
+    spoilt = robot.claim_one()
+    robot.send(spoilt, 1, *goods(1, 2), {"id": None}, {"id": ""})
+    ended = robot.complete(spoilt, 1).body
+    assert ended["outcome"] == "incomplete"
+    assert "2 items rejected, tolerated 1; the first: id:" in ended["error"]
+    failed = robot.claim_one()
+    given = {"error": "the shop\0 is \ud800 closed", "retry_after": 0.0}
+    assert robot.ask(f"{failed}/fail", given).status == 422
+    assert robot.ask(f"{failed}/fail", {"error": "closed"}).body["outcome"] == "failed"
+    released = robot.claim_one()
+    assert robot.ask(f"{released}/release").body["outcome"] == "released"
+    good = robot.claim_one()
+    robot.send(good, 1, *goods(1, 2), {"id": None})
+    assert robot.complete(good, 1).body == {"outcome": "done", "error": None}
+    refused(robot.ask(f"{good}/fail", {"error": "late"}), "has ended: done")
+
+
+NO_BATCHES = [
+    (b"", "line 1"),
+    (b"{", "line 1"),
+    (b'{"records": [\n{"id": 1},\n{"id": }]}', "line 3"),
+    (b"[]", "is no object"),
+    (b'{"records": {}}', "body.records"),
+    (b'{"record": []}', "unknown member"),
+    (b'{"records": [{"id": 1, "x": NaN}]}', "NaN is no JSON"),
+    (b'{"records": [{"id": 1, "id": 2}]}', "has 'id' twice"),
+    (b'{"records": [{"id": ' + b"9" * 5000 + b"}]}", "1000 digits"),
+    (b'{"records": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deeply"),
+    (b'{"records": [{"id": "\xff"}]}', "no UTF-8"),
+    (b'{"records": [{"id": 1e999}]}', "out of range"),
+    (b'{"records": [' + b",".join([b"1"] * 100_001) + b"]}", "more than 100000 records"),
+]
+
+
+def test_a_body_that_is_no_batch_is_refused_whole(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    for body, word in NO_BATCHES:
+        answer = robot.send_raw(attempt, body)
+        assert answer.status == 422, answer
+        assert word in answer.text
+    assert one(engine, STORED) == 0
+
+
+def test_a_broken_line_is_named(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    body = b'{"id": 1}\n\n{"id": 2}\n{"id": 3\n'
+    answer = robot.send_raw(attempt, body, "application/x-ndjson")
+    assert answer.status == 422
+    assert "line 4" in answer.text
+    assert one(engine, STORED) == 0
+
+
+def test_what_cannot_be_stored_is_rejected_with_its_record(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    deep = "[" * 500 + "]" * 500
+    records = [
+        '{"id": "a\\u0000b"}',
+        '{"id": "1", "\\ud800": "\\u0000"}',
+        '{"id": "\\udfff"}',
+        f'{{"id": "3", "x": {deep}}}',
+        '{"id": {}}',
+        f'{{"id": "{"x" * 2000}"}}',
+        '["id"]',
+        "null",
+        '{"id": "fine", "x": 123456789012345678901234567890}',
+    ]
+    answer = robot.send_raw(attempt, f'{{"records": [{",".join(records)}]}}'.encode())
+    assert answer.status == 200, answer
+    assert (answer.body["accepted"], answer.body["rejected"]) == (1, 8)
+    assert [told["index"] for told in answer.body["rejections"]] == list(range(8))
+    kept = one(engine, "SELECT data ->> 'x' FROM catlog.catalog_operation_instance_result")
+    assert kept == "123456789012345678901234567890"
+
+
+def test_rejections_are_kept_and_told_within_bounds(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    answer = robot.send(attempt, 1, *[{}] * 1500)
+    assert (answer.body["rejected"], len(answer.body["rejections"])) == (1500, 100)
+    assert robot.send(attempt, 2, *[{}] * 10).body["rejected"] == 10
+    assert one(engine, "SELECT count(*) FROM catlog.rejected_result") == 1000
+
+
+def test_a_batch_that_is_too_large_is_not_read(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    head = (
+        f"POST /api/v1/attempts/{attempt}/results?batch=1 HTTP/1.1\r\nHost: x\r\n"
+        "Authorization: Bearer robot\r\nContent-Type: application/json\r\n"
+    )
+    said = robot.raw(f"{head}Content-Length: {17 * MIB}\r\n\r\n".encode())
+    assert said.startswith(b"HTTP/1.1 413 ")
+    # Without a length it is counted.
+    chunk = b"%x\r\n%s\r\n" % (MIB, b" " * MIB)
+    with socket.create_connection(("127.0.0.1", robot.port), 30) as connection:
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        with pytest.raises(ConnectionError):  # at the latest when nobody reads any more
+            for _ in range(64):
+                connection.sendall(chunk)
+    assert one(engine, STORED) == 0
+    just = json.dumps({"records": goods(1)}).encode()
+    assert robot.send_raw(attempt, just.ljust(16 * MIB)).status == 200
+
+
+def test_another_form_is_refused(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    for media in ("text/csv", "", "application/json; charset=latin-1"):
+        assert robot.send_raw(attempt, b'{"records": []}', media).status == 415
+    path, zipped = f"{attempt}/results?batch=1", {"Content-Encoding": "gzip"}
+    assert robot.ask(path, b"", zipped).status == 415
+
+
+def test_only_what_is_asked_for_is_claimed(engine: Engine, robot: Client) -> None:
+    given_a_provider(engine, max_running=2)
+    words = ["a", "b", "c"]
+    given_a_scheme(
+        engine,
+        an_operation("goods", executor="external", for_each=words),
+        an_operation("prices", executor="external"),
+        an_operation("ours"),
+    )
+    given_a_waiting_catalog(engine)
+    robot.operations = ["acme/goods/goods"]
+    taken = robot.claim(wait=20, limit=100)
+    assert [(each["operation"], each["part"]) for each in taken] == [("goods", "a"), ("goods", "b")]
+    assert robot.claim() == []  # max_running
+    for each in taken:
+        robot.complete(each["attempt"], 0)
+    assert [each["part"] for each in robot.claim()] == ["c"]
+    assert robot.claim() == []
+    robot.operations = ["acme/goods"]
+    assert [each["operation"] for each in robot.claim()] == ["prices"]
+    for name, word in (("acme/goods/ours", "run by spiders"), ("acme/x", "no operation")):
+        wanted = {"operations": ["acme/goods", name], "worker": "one"}
+        answer = robot.ask("claim", wanted)
+        assert (answer.status, answer.body["errors"][0]["field"]) == (422, "body.operations.1")
+        assert word in answer.text
+    for wrong in ({"worker": "a/b"}, {"limit": 0}, {"limit": 101}, {"wait": 31}, {"wait": "x"}):
+        wanted = {"operations": ["acme/goods"], "worker": "one", **wrong}
+        assert robot.ask("claim", wanted).status == 422
+
+
+def test_a_claim_waits_until_something_comes(engine: Engine, robot: Client) -> None:
+    given_a_scheme(engine, an_operation(executor="external"))
+    started = time.monotonic()
+    assert robot.claim(wait=0.3) == []
+    assert 0.3 <= time.monotonic() - started < 5
+    claims: list[Any] = []
+    waiting = threading.Thread(target=lambda: claims.extend(robot.claim(wait=30)))
+    waiting.start()
+    time.sleep(0.3)
+    given_a_waiting_catalog(engine)
+    waiting.join(10)
+    assert len(claims) == 1
+
+
+def test_nothing_is_claimed_for_who_has_gone(engine: Engine, robot: Client) -> None:
+    given_a_scheme(engine, an_operation(executor="external"))
+    body = json.dumps({"operations": ["acme/goods"], "worker": "gone", "wait": 30})
+    with socket.create_connection(("127.0.0.1", robot.port)) as connection:
+        connection.sendall(
+            "POST /api/v1/attempts/claim HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer robot\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        time.sleep(0.2)
+    time.sleep(0.3)
+    given_a_waiting_catalog(engine)
+    assert len(robot.claim(wait=20)) == 1
+    assert one(engine, "SELECT count(*) FROM catlog.instance_attempt") == 1
+
+
+def test_an_incremental_operation_goes_on_from_its_cursor(engine: Engine, robot: Client) -> None:
+    catalog = given_goods(engine, mode="incremental", min_results=1, overlap=60.0)
+    attempt = robot.claim_one()
+    robot.send(attempt, 1, *goods(1, 2, 3))
+    for cursor in ("yesterday", "\u0000", ""):
+        answer = robot.complete(attempt, 1, cursor=cursor)
+        assert answer.status == 422
+        assert "body" in answer.text
+    assert robot.complete(attempt, 1, cursor="2026-01-01T10:00:00Z").body["outcome"] == "done"
+    is_loaded(engine, catalog)
+    later = given_a_waiting_catalog(engine)
+    [claimed] = robot.claim(wait=20)
+    assert claimed["cursor"] == "2026-01-01T09:59:00Z"
+    attempt = claimed["attempt"]
+    answer = robot.send(attempt, 1, {"id": "2", "value": 7}, unchanged=["1"], removed=["3", None])
+    assert (answer.body["accepted"], answer.body["rejected"]) == (3, 1)
+    assert answer.body["rejections"][0]["of"] == "removed"
+    assert robot.complete(attempt, 1).body["outcome"] == "incomplete"
+    [claimed] = robot.claim(wait=20)
+    robot.send(claimed["attempt"], 1, {"id": "2", "value": 7}, unchanged=["1"], removed=["3"])
+    assert robot.complete(claimed["attempt"], 1, cursor="2026-01-02T10:00:00Z").status == 200
+    is_loaded(engine, later)
+    assert current(engine) == {"1": 1, "2": 7}
+
+
+def test_a_snapshot_has_no_cursor(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    answer = robot.complete(attempt, 0, cursor="x")
+    assert (answer.status, answer.body["errors"][0]["field"]) == (422, "body.cursor")
+    assert robot.complete(attempt, 0).body["outcome"] == "done"
+
+
+def test_a_database_that_goes_away_in_mid_batch_stores_it_once(
+    engine: Engine, database_url: str
+) -> None:
+    given_goods(engine)
+    with Proxy(database_url) as proxy:
+        far = make_engine(proxy.url)
+        with serving(application(far)) as port:
+            robot = Client(port)
+            attempt = robot.claim_one()
+            with engine.connect() as blocking:
+                blocking.execute(
+                    text("LOCK TABLE catlog.catalog_operation_instance_result IN SHARE MODE")
+                )
+                answers = at_once(
+                    lambda: robot.send(attempt, 1, *goods(1, 2)),
+                    lambda: cut_in_mid_copy(engine, proxy),
+                )
+                blocking.rollback()
+            assert answers[0].status == 503, answers
+            assert robot.ask(f"{attempt}/heartbeat").status == 503
+            proxy.thaw()
+            assert robot.send(attempt, 1, *goods(1, 2)).status == 200
+            assert robot.complete(attempt, 1).body["outcome"] == "done"
+        far.dispose()
+    assert one(engine, STORED) == 2
+
+
+def cut_in_mid_copy(engine: Engine, proxy: Proxy) -> Answer:
+    until(lambda: sql(engine, "SELECT 1 FROM pg_locks WHERE NOT granted"))
+    proxy.cut()
+    return Answer(0, None)
+
+
+PARTS = [f"{number:02}" for number in range(20)]
+
+
+def test_workers_that_vanish_stammer_and_come_late_do_no_harm(engine: Engine) -> None:
+    given_a_scheme(
+        engine,
+        an_operation(executor="external", for_each=PARTS, arguments={"part": "{part}"}),
+        max_errors=1000,
+    )
+    catalog = given_a_waiting_catalog(engine)
+    with serving(application(engine, CATLOG_LEASE=1.0)) as port:
+        workers = [Worker(port, seed, lambda: state_of(engine, catalog)) for seed in range(5)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(60)
+        is_loaded(engine, catalog)
+    assert [worker.error for worker in workers] == [None] * 5
+    # Both were there: attempts that vanished, and batches that came twice.
+    assert sql(engine, "SELECT 1 FROM catlog.instance_attempt WHERE outcome = 'lost'")
+    assert sum(worker.stammered for worker in workers) > 5
+    expected = {f"{part}-{number}": number for part in PARTS for number in range(30)}
+    assert current(engine) == expected
+    assert the_catalog(engine, catalog)["published"]["created"] == len(expected)
+    done = """SELECT count(*), count(DISTINCT r.key) AS keys
+              FROM catlog.catalog_operation_instance_result r
+              JOIN catlog.instance_attempt a ON a.instance_id = r.instance_id
+                  AND a.attempt = r.attempt AND a.outcome = 'done'"""
+    assert sql(engine, done) == [{"count": 600, "keys": 600}]
+
+
+class Worker(threading.Thread):
+    """An executor that now and then is taken for dead, and goes on as if nothing were."""
+
+    def __init__(self, port: int, seed: int, state: Callable[[], str]) -> None:
+        super().__init__(daemon=True)
+        self.client = Client(port, worker=f"w{seed}")
+        self.chance = random.Random(seed)
+        self.state = state
+        self.stammered = 0
+        self.deaths = 0
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            while self.state() in ("waiting", "loading"):
+                for claimed in self.client.claim(wait=0.3, limit=2):
+                    self.load(claimed["attempt"], claimed["part"])
+        except Exception as error:
+            self.error = error
+
+    def load(self, attempt: str, part: str) -> None:
+        dies_before = self.chance.randrange(1, 12) if self.deaths < 2 else 0
+        for number in (1, 2, 3):
+            if number == dies_before:
+                self.deaths += 1
+                if self.chance.random() < 0.5:
+                    return  # for good
+                time.sleep(2.0)  # or so it seemed
+            first = (number - 1) * 10
+            records = [
+                {"id": f"{part}-{index}", "value": index} for index in range(first, first + 10)
+            ]
+            works = [partial(self.client.send, attempt, number, *records)] * self.chance.choice(
+                [1, 1, 2, 3]
+            )
+            self.stammered += len(works) - 1
+            answers = at_once(*works)
+            assert len({answer.status for answer in answers}) == 1, answers
+            if answers[0].status == 409:
+                return
+            assert answers[0].body["accepted"] == 10, answers
+        self.client.complete(attempt, 3)
+
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "executor.py"
+
+
+def test_the_page_prints_the_example() -> None:
+    page = EXAMPLE.parents[1].joinpath("executors.md").read_text(encoding="utf-8")
+    [printed] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert printed == EXAMPLE.read_text(encoding="utf-8")
+
+
+def test_the_example_loads_a_catalog_as_printed(engine: Engine, robot: Client) -> None:
+    given_a_scheme(engine, an_operation(executor="external", arguments={"pages": "3"}))
+    environment = {
+        **os.environ,
+        "CATLOG_API": f"http://127.0.0.1:{robot.port}/api/v1",
+        "CATLOG_KEY": "robot",
+    }
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLE)], env=environment, stdout=subprocess.PIPE, text=True
+    ) as executor:
+        catalog = given_a_waiting_catalog(engine)
+        is_loaded(engine, catalog)
+        executor.terminate()
+        executor.communicate()
+    found = sql(engine, "SELECT key, data ->> 'title' AS title FROM catlog.record ORDER BY key")
+    assert len(found) == 9
+    assert found[0] == {"key": "0-0", "title": "Lamp 0"}

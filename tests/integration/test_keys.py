@@ -1,0 +1,226 @@
+"""API keys: shown once, narrower than their role, ended by time or by hand."""
+
+import re
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from catlog_scrapy.declarations.roles import DEFAULT_ROLES, common, covers
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.store import keys
+from tests.access import a_client, command, given_access, with_token
+from tests.factories import at_once, one, sql
+from tests.project import Project
+
+
+def test_a_key_is_nowhere_but_with_its_holder(engine: Engine) -> None:
+    key = keys.add_key(engine, "robot", "service")
+    assert re.fullmatch(r"catlog_[0-9a-f]{8}_[\w-]{43}", key)
+    [stored] = sql(engine, "SELECT * FROM catlog.api_key")
+    assert stored["hash"] == sha256(key.encode()).hexdigest()
+    assert stored["prefix"] == key[:15]
+    assert key[16:] not in str(stored)
+
+
+def test_a_key_comes_as_bearer_or_in_its_own_header(engine: Engine) -> None:
+    key = keys.add_key(engine, "robot", "service")
+    client = a_client(given_access(engine))
+    said = {"name": "key:robot", "role": "service", "address": "192.0.2.1"}
+    assert client.get("/catalogs", headers=with_token(key)).json() == said
+    assert client.get("/catalogs", headers={"X-API-Key": key}).json() == said
+    basic = {"X-API-Key": key, "Authorization": "Basic YTpi"}
+    assert client.get("/catalogs", headers=basic).json() == said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: key[:-1],
+        lambda key: key + "A",
+        lambda key: key.upper(),
+        lambda key: key[:-1] + ("A" if key[-1] != "A" else "B"),
+        lambda key: "catlog_00000000_" + key[16:],
+        lambda key: "catlog_",
+        lambda key: key[16:],
+        lambda key: sha256(key.encode()).hexdigest(),
+        lambda key: "catlog_" + "a" * 20_000,
+        lambda key: "catlog_' OR 1=1 --",
+        lambda key: "catlog_%00",
+    ],
+)
+def test_what_is_like_a_key_is_none(engine: Engine, change: "type") -> None:  # type: ignore[type-arg]
+    other = change(keys.add_key(engine, "robot", "service"))
+    client = a_client(given_access(engine))
+    for headers in (with_token(other), {"X-API-Key": other}):
+        answer = client.get("/catalogs", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
+        assert other not in answer.text
+    assert one(engine, "SELECT last_used_at FROM catlog.api_key") is None
+
+
+def test_a_key_ends_when_it_is_revoked_and_when_its_time_is_over(engine: Engine) -> None:
+    client = a_client(given_access(engine))
+    given = {
+        name: keys.add_key(engine, name, "service", seconds=seconds)
+        for name, seconds in (("ever", None), ("day", 86400.0), ("robot", None))
+    }
+    assert {
+        name: client.get("/catalogs", headers=with_token(key)).status_code
+        for name, key in given.items()
+    } == {"ever": 200, "day": 200, "robot": 200}
+    keys.revoke_key(engine, "robot")
+    sql(engine, "UPDATE catlog.api_key SET expires_at = clock_timestamp() WHERE name = 'day'")
+    assert {
+        name: client.get("/catalogs", headers=with_token(key)).status_code
+        for name, key in given.items()
+    } == {"ever": 200, "day": 401, "robot": 401}
+    assert {key["name"]: key["state"] for key in keys.keys(engine)} == {
+        "ever": "valid",
+        "day": "expired",
+        "robot": "revoked",
+    }
+    with pytest.raises(NotPossible, match="there is, or was"):
+        keys.add_key(engine, "robot", "admin")
+    with pytest.raises(NotFound, match="no key nobody"):
+        keys.revoke_key(engine, "nobody")
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 1e12, float("inf"), float("nan")])
+def test_a_key_does_not_expire_at_no_time(engine: Engine, seconds: float) -> None:
+    with pytest.raises(NotPossible, match="ten years"):
+        keys.add_key(engine, "robot", "service", seconds=seconds)
+
+
+def test_the_last_use_is_noted_once_a_minute_and_nobody_waits_for_it(engine: Engine) -> None:
+    key = keys.add_key(engine, "robot", "service")
+    assert keys.use_key(engine, key)
+    first = one(engine, "SELECT last_used_at FROM catlog.api_key")
+    assert first
+    at_once(*[lambda: keys.use_key(engine, key)] * 4)
+    assert one(engine, "SELECT last_used_at FROM catlog.api_key") == first
+    sql(engine, "UPDATE catlog.api_key SET last_used_at = last_used_at - interval '61 s'")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SELECT 1 FROM catlog.api_key FOR UPDATE")
+        assert keys.use_key(engine, key)
+    assert keys.use_key(engine, key)
+    assert one(engine, "SELECT last_used_at FROM catlog.api_key") >= first
+
+
+@pytest.mark.parametrize(
+    ("scopes", "statuses"),
+    [
+        (None, (200, 201)),
+        ([], (403, 403)),
+        (["catalogs:read"], (200, 403)),
+        (["catalogs:create"], (403, 201)),
+        (["schedules:read"], (403, 403)),
+        (["*:*"], (200, 201)),  # as wide as its role, no wider
+    ],
+)
+def test_a_key_may_what_its_scopes_and_its_role_both_allow(
+    engine: Engine, scopes: list[str] | None, statuses: tuple[int, int]
+) -> None:
+    key = keys.add_key(engine, "robot", "service", scopes=scopes)
+    client = a_client(given_access(engine))
+    reading = client.get("/catalogs", headers=with_token(key))
+    changing = client.post("/catalogs/a", headers=with_token(key))
+    assert (reading.status_code, changing.status_code) == statuses
+    if statuses[1] == 403:
+        assert changing.json()["detail"] == "this key lacks the permission catalogs:create."
+
+
+def test_what_a_role_loses_its_keys_lose_whatever_their_scopes(engine: Engine) -> None:
+    key = keys.add_key(engine, "robot", "service", scopes=["catalogs:create", "catalogs:read"])
+    narrower = {**DEFAULT_ROLES, "service": frozenset({"catalogs:read"})}
+    client = a_client(given_access(engine, narrower))
+    assert client.get("/catalogs", headers=with_token(key)).status_code == 200
+    answer = client.post("/catalogs/a", headers=with_token(key))
+    assert answer.json()["detail"] == "service lacks the permission catalogs:create."
+    nothing = a_client(given_access(engine, {}))
+    assert nothing.get("/catalogs", headers=with_token(key)).status_code == 403
+
+
+def test_permissions_with_wildcards() -> None:
+    internal = DEFAULT_ROLES["internal"]
+    assert covers(internal, "audit:read")
+    assert covers(internal, "catalogs:*")
+    assert not covers(internal, "attempts:execute")
+    assert not covers(internal, "*:*")
+    assert not covers(internal, "providers:*")
+    assert not covers(["catalogs:read"], "catalogs:rea")
+    assert common(["*:read", "catalogs:*"], ["*:*"]) == {"*:read", "catalogs:*"}
+    assert common(["*:read"], ["catalogs:*", "schedules:change"]) == {"catalogs:read"}
+    assert common(["a:b"], []) == frozenset()
+
+
+def test_the_command_makes_lists_and_revokes(
+    engine: Engine, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["add", "robot", "--role", "internal", "--scope", "catalogs:*", "--scope", "audit:read"]
+    command("key", database_url, *given, "--expires", "90d")
+    out, err = capsys.readouterr()
+    key = out.removesuffix("\n")
+    found = keys.use_key(engine, key)
+    assert found
+    assert found["scopes"] == ["audit:read", "catalogs:*"]
+    assert "not shown again" in err
+    assert key not in err
+    days = one(engine, "SELECT extract(day FROM expires_at - created_at) FROM catlog.api_key")
+    assert days == 90
+    command("key", database_url, "list")
+    said = capsys.readouterr().out
+    assert key[:15] in said
+    assert key[16:] not in said
+    assert "valid" in said
+    command("key", database_url, "revoke", "robot")
+    assert keys.use_key(engine, key) is None
+    audit = sql(engine, "SELECT actor, action, target, detail FROM catlog.audit ORDER BY id")
+    assert [row["action"] for row in audit] == ["keys:add", "keys:revoke"]
+    assert {(row["actor"], row["target"]) for row in audit} == {("command line", "key:robot")}
+    assert key[16:] not in str(audit)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["add", "robot"], "needs --role"),
+        (["add", "ro bot", "--role", "service"], "a name has"),
+        (["add", "robot", "--role", "service", "--scope", "catalogs"], "no RESOURCE:ACTION"),
+        (["add", "robot", "--role", "service", "--scope", "a:b:c"], "no RESOURCE:ACTION"),
+        (["add", "robot", "--role", "service", "--scope", "catalogs:*"], "does not have"),
+        (["add", "robot", "--role", "service", "--scope", "*:*"], "does not have"),
+        (["add", "robot", "--role", "user", "--scope", "catalogs:read"], "does not have"),
+        (["add", "robot", "--role", "service", "--expires", "soon"], "write a duration"),
+        (["add", "robot", "--role", "service", "--expires", "99999999d"], "ten years"),
+        (["revoke", "robot"], "no key robot"),
+        (["revoke", "robot", "--role", "service"], "only add"),
+        (["list", "robot"], "write list"),
+        ([], "write list"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    engine: Engine,
+    database_url: str,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        command("key", database_url, *arguments)
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert out == ""
+    assert keys.keys(engine) == []
+
+
+def test_in_a_shell_the_key_is_all_of_the_output(
+    engine: Engine, database_url: str, tmp_path: Path
+) -> None:
+    process = Project(tmp_path, database_url).start("key", "add", "robot", "--role", "service")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert keys.use_key(engine, out.removesuffix("\n"))

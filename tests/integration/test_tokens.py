@@ -1,0 +1,546 @@
+"""Logging in, and what somebody with half a token, an old one or many guesses can do."""
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import pytest
+from sqlalchemy import Engine, event
+
+from catlog_scrapy.exceptions import ConfigurationError
+from catlog_scrapy.passwords import Passwords
+from catlog_scrapy.store import users
+from catlog_scrapy.store.logins import FREE, begin_login, succeed, wait_after
+from catlog_scrapy.store.pruning import prune
+from catlog_scrapy.store.tokens import signing_key
+from tests.access import (
+    PASSWORD,
+    CountingHasher,
+    a_client,
+    given_a_user,
+    given_access,
+    log_in,
+    with_token,
+)
+from tests.factories import at_once, one, sql
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    found: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return found
+
+
+def encoded(part: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
+def refreshed(client: Any, refresh: str) -> Any:
+    return client.post("/api/v1/token/refresh/", json={"refresh": refresh})
+
+
+def audit(engine: Engine) -> list[tuple[str, str]]:
+    found = sql(engine, "SELECT actor, action FROM catlog.audit ORDER BY id")
+    return [(row["actor"], row["action"]) for row in found]
+
+
+def a_minute_passes(engine: Engine) -> None:
+    """Since every token was replaced."""
+    sql(engine, "UPDATE catlog.refresh_token SET replaced_at = replaced_at - interval '1 minute'")
+
+
+@pytest.fixture
+def client(engine: Engine) -> Any:
+    """A client of a server that knows alice, who is internal."""
+    given_a_user(engine)
+    return a_client(given_access(engine))
+
+
+def test_a_password_gives_access(engine: Engine, client: Any) -> None:
+    answer = log_in(client)
+    assert answer.status_code == 200
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert set(answer.json()) == {"access", "refresh"}
+    claims = claims_of(answer.json()["access"])
+    assert set(claims) == {"iss", "sub", "name", "role", "typ", "jti", "iat", "exp"}
+    assert claims["exp"] - claims["iat"] == pytest.approx(300, abs=1)
+    assert (claims["typ"], claims["name"], claims["role"]) == ("access", "alice", "internal")
+    seen = client.get("/catalogs", headers=with_token(answer.json()["access"]))
+    assert seen.json() == {"name": "user:alice", "role": "internal", "address": "192.0.2.1"}
+    assert audit(engine) == [("user:alice", "tokens:create")]
+
+
+def test_without_credentials_nothing_is_answered(client: Any) -> None:
+    for headers in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer  "}):
+        answer = client.get("/catalogs", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="catlog"'
+        assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_role_may_do_what_it_may_and_is_told_what_it_lacks(engine: Engine) -> None:
+    client = a_client(given_access(engine))
+    statuses = {}
+    for role in ("admin", "internal", "service", "user"):
+        given_a_user(engine, role, role)
+        token = with_token(log_in(client, role).json()["access"])
+        reading, changing = (
+            client.get("/catalogs", headers=token),
+            client.post("/catalogs/a", headers=token),
+        )
+        statuses[role] = (reading.status_code, changing.status_code)
+    assert statuses == {
+        "admin": (200, 201),
+        "internal": (200, 201),
+        "service": (200, 201),
+        "user": (403, 403),
+    }
+    assert changing.json()["detail"] == "user lacks the permission catalogs:create."
+
+
+def forgeries(engine: Engine, pair: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """What somebody may make of a good pair of tokens, and of nothing."""
+    good = pair["access"]
+    header, payload, signature = good.split(".")
+    claims, key = claims_of(good), signing_key(engine)
+    raised = {**claims, "role": "admin", "sub": str(uuid4())}
+    yield "no signature", f"{header}.{payload}."
+    yield "two parts", f"{header}.{payload}"
+    yield "four parts", f"{good}.{signature}"
+    yield "other claims", f"{header}.{encoded(raised)}.{signature}"
+    for place in (0, 5, len(signature) // 2, -1):
+        letters = list(signature)
+        letters[place] = "A" if letters[place] != "A" else "B"
+        yield f"letter {place} of the signature", f"{header}.{payload}.{''.join(letters)}"
+    # Base64 has spellings that mean the same bytes.
+    last = base64.urlsafe_b64encode(b"\0" * 32).decode()[-2]
+    yield "padding", f"{good}="
+    yield "a sign that decoders skip", f"{header}.{payload}.{signature[:9]}!{signature[9:]}"
+    yield "a spelling of its own", good[:-1] + chr(ord(good[-1]) + 1) + last[:0]
+    for algorithm in ("none", "None", "NONE", "nOnE", ""):
+        head = encoded({"alg": algorithm, "typ": "JWT"})
+        yield f"alg {algorithm!r}", f"{head}.{payload}."
+        yield f"alg {algorithm!r}, signed", f"{head}.{payload}.{signature}"
+    for algorithm, digest in (("HS384", hashlib.sha384), ("HS512", hashlib.sha512)):
+        signed = f"{encoded({'alg': algorithm})}.{payload}"
+        mac = hmac.new(key, signed.encode(), digest).digest()
+        yield algorithm, f"{signed}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+    for other in (b"\0" * 32, b"catlog" * 6, key[::-1]):
+        yield "another key", jwt.encode(claims, other, algorithm="HS256")
+    yield "a refresh token", pair["refresh"]
+
+    def signed(**changes: Any) -> str:
+        changed = {name: of for name, of in {**claims, **changes}.items() if of is not None}
+        return jwt.encode(changed, key, algorithm="HS256")
+
+    assert signed() == good
+    for claim in ("iss", "sub", "typ", "jti", "iat", "exp"):
+        yield f"no {claim}", signed(**{claim: None})
+    yield "expired", signed(exp=int(time.time()) - 1)
+    yield "another issuer", signed(iss="elsewhere")
+    yield "many issuers", signed(iss=["catlog"]) if False else signed(iss="catlog ")
+    yield "another typ", signed(typ="Access")
+    yield "nobody's", signed(sub=str(uuid4()))
+    yield "no id", signed(sub="1' OR '1'='1")
+    yield "no jti", signed(jti="1")
+    yield "not yet", signed(nbf=int(time.time()) + 60)
+    yield (
+        "a deep header",
+        f"{base64.urlsafe_b64encode(b'[' * 140).decode().rstrip('=')}.e30.{signature}",
+    )
+    yield "too long", f"{header}.{'e' * 60_000}.{signature}"
+    yield "nothing", "."
+    yield "dots", ".."
+    yield "words", "null"
+
+
+def test_no_forged_token_gives_access(engine: Engine, client: Any) -> None:
+    pair = log_in(client).json()
+    told = {
+        what: client.get("/catalogs", headers=with_token(token)).status_code
+        for what, token in forgeries(engine, pair)
+    }
+    assert set(told.values()) == {401}, told
+    assert client.get("/catalogs", headers=with_token(pair["access"])).status_code == 200
+
+
+def test_no_forged_token_is_exchanged_or_revokes(engine: Engine, client: Any) -> None:
+    pair = log_in(client).json()
+    swapped = {"access": pair["refresh"], "refresh": pair["access"]}
+    for what, token in forgeries(engine, swapped):
+        if what not in ("nobody's", "expired", "too long"):
+            assert refreshed(client, token).status_code == 401, what
+            answer = client.post("/api/v1/token/revoke/", json={"refresh": token})
+            assert answer.status_code == 401, what
+    assert refreshed(client, pair["refresh"]).status_code == 200
+
+
+def test_what_a_token_says_of_its_role_counts_for_nothing(engine: Engine, client: Any) -> None:
+    given_a_user(engine, "bob", "user")
+    token = log_in(client, "bob").json()["access"]
+    key = signing_key(engine)
+    boasting = jwt.encode({**claims_of(token), "role": "admin", "name": "alice"}, key)
+    assert client.get("/catalogs", headers=with_token(boasting)).status_code == 403
+
+
+def test_a_user_who_is_changed_is_changed_from_the_next_request_on(
+    engine: Engine, client: Any
+) -> None:
+    pair = log_in(client).json()
+    token = with_token(pair["access"])
+    users.set_role(engine, "alice", "user")
+    assert client.get("/catalogs", headers=token).status_code == 403
+    users.set_role(engine, "alice", "admin")
+    assert client.get("/catalogs", headers=token).json()["role"] == "admin"
+    users.disable_user(engine, "alice")
+    assert client.get("/catalogs", headers=token).status_code == 401
+    assert refreshed(client, pair["refresh"]).status_code == 401
+    assert log_in(client).status_code == 401
+    users.enable_user(engine, "alice")
+    assert client.get("/catalogs", headers=token).status_code == 200
+    assert refreshed(client, pair["refresh"]).status_code == 401
+    users.remove_user(engine, "alice")
+    assert client.get("/catalogs", headers=token).status_code == 401
+    given_a_user(engine)
+    assert client.get("/catalogs", headers=token).status_code == 401
+
+
+def test_another_password_ends_all_refresh_tokens(engine: Engine, client: Any) -> None:
+    pairs = [log_in(client).json() for _ in range(2)]
+    users.set_password(engine, "alice", Passwords(CountingHasher()).hash("battery staple"))
+    assert [refreshed(client, pair["refresh"]).status_code for pair in pairs] == [401, 401]
+    assert log_in(client).status_code == 401
+    assert log_in(client, password="battery staple").status_code == 200
+
+
+def test_a_refresh_token_gives_the_next_pair(engine: Engine, client: Any) -> None:
+    pair = log_in(client).json()
+    for _ in range(3):
+        answer = refreshed(client, pair["refresh"])
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.json()["refresh"] != pair["refresh"]
+        pair = answer.json()
+        assert client.get("/catalogs", headers=with_token(pair["access"])).status_code == 200
+    assert one(engine, "SELECT count(DISTINCT family) FROM catlog.refresh_token") == 1
+
+
+def test_a_client_that_lost_its_answer_may_ask_again(engine: Engine, client: Any) -> None:
+    first = log_in(client).json()["refresh"]
+    lost, second = (refreshed(client, first).json()["refresh"] for _ in range(2))
+    assert lost != second
+    assert refreshed(client, second).status_code == 200
+
+
+def test_two_refresh_at_once_and_both_go_on(engine: Engine, client: Any) -> None:
+    first = log_in(client).json()["refresh"]
+    answers = at_once(*[lambda: refreshed(client, first)] * 4)
+    assert [answer.status_code for answer in answers] == [200] * 4
+    nexts = {answer.json()["refresh"] for answer in answers}
+    assert len(nexts) == 4
+    assert [refreshed(client, token).status_code for token in nexts] == [200] * 4
+
+
+def test_a_replaced_token_that_comes_late_ends_its_whole_family(
+    engine: Engine, client: Any
+) -> None:
+    other = log_in(client).json()["refresh"]
+    stolen = log_in(client).json()["refresh"]
+    mine = refreshed(client, stolen).json()["refresh"]
+    a_minute_passes(engine)
+    assert refreshed(client, stolen).status_code == 401
+    assert refreshed(client, mine).status_code == 401
+    assert refreshed(client, stolen).status_code == 401
+    assert refreshed(client, other).status_code == 200
+    assert audit(engine)[2:] == [("user:alice", "tokens:revoke")]
+
+
+def test_a_family_that_is_revoked_while_it_is_refreshed_has_no_survivor(
+    engine: Engine, client: Any
+) -> None:
+    for _ in range(5):
+        token = log_in(client).json()["refresh"]
+        *answers, revoked = at_once(
+            *[lambda token=token: refreshed(client, token)] * 3,
+            lambda token=token: client.post("/api/v1/token/revoke/", json={"refresh": token}),
+        )
+        assert revoked.status_code == 204
+        for answer in answers:
+            if answer.status_code == 200:
+                assert refreshed(client, answer.json()["refresh"]).status_code == 401
+
+
+def test_nobody_logs_in_with_a_password_that_changes_meanwhile(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_a_user(engine)
+    access = given_access(engine)
+    renewed = Passwords(CountingHasher()).hash("battery staple")
+    match = access.passwords.match
+
+    def slowly(password: str, hash_: str | None) -> bool:
+        users.set_password(engine, "alice", renewed)
+        return match(password, hash_)
+
+    monkeypatch.setattr(access.passwords, "match", slowly)
+    assert log_in(a_client(access)).status_code == 401
+    assert sql(engine, "SELECT 1 FROM catlog.refresh_token") == []
+    assert one(engine, "SELECT password_hash FROM catlog.api_user") == renewed
+
+
+def test_who_logs_out_is_out_and_may_say_so_twice(engine: Engine, client: Any) -> None:
+    first = log_in(client).json()["refresh"]
+    second = refreshed(client, first).json()["refresh"]
+    for token in (first, second):
+        assert client.post("/api/v1/token/revoke/", json={"refresh": token}).status_code == 204
+    assert refreshed(client, second).status_code == 401
+    assert audit(engine) == [("user:alice", "tokens:create"), ("user:alice", "tokens:revoke")]
+
+
+def test_tokens_end_by_themselves(engine: Engine) -> None:
+    given_a_user(engine)
+    client = a_client(given_access(engine, access=0.2, refresh=0.2))
+    pair = log_in(client).json()
+    time.sleep(max(claims_of(token)["exp"] for token in pair.values()) - time.time() + 0.05)
+    assert client.get("/catalogs", headers=with_token(pair["access"])).status_code == 401
+    answer = refreshed(client, pair["refresh"])
+    assert (answer.status_code, answer.json()["detail"]) == (401, "the token has expired.")
+    answer = client.post("/api/v1/token/revoke/", json={"refresh": pair["refresh"]})
+    assert answer.status_code == 204
+    assert prune(engine, dry_run=True).access == 1
+    assert prune(engine).access == 1
+    assert sql(engine, "SELECT 1 FROM catlog.refresh_token") == []
+
+
+def test_a_lifetime_is_a_number_of_seconds(engine: Engine) -> None:
+    for wrong in ("soon", 0, -1, float("nan"), float("inf"), None):
+        with pytest.raises(ConfigurationError, match="CATLOG_API_ACCESS is"):
+            given_access(engine, access=wrong)
+
+
+def test_the_server_may_start_before_its_database(engine: Engine) -> None:
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    given_a_user(engine)
+    del statements[:]
+    client = a_client(given_access(engine))
+    assert statements == []
+    token = with_token(log_in(client).json()["access"])
+    del statements[:]
+    for _ in range(3):
+        assert client.get("/catalogs", headers=token).status_code == 200
+    assert len(statements) == 3, statements
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"username": ""},
+        {"username": "a" * 151},
+        {"username": "a" * 10**6},
+        {"username": "a\0"},
+        {"username": 7},
+        {"username": None},
+        {"username": ["alice"]},
+        {"password": ""},
+        {"password": "a" * 1025},
+        {"password": "я" * 513},
+        {"password": "a" * 10**6},
+        {"password": "a\0"},
+        {"password": {"$ne": ""}},
+    ],
+    ids=lambda change: str(change)[:30],
+)
+def test_what_cannot_be_a_log_in_is_told_so_and_never_hashed(
+    engine: Engine, change: dict[str, Any]
+) -> None:
+    access = given_access(engine)
+    hasher = access.passwords.hasher
+    assert isinstance(hasher, CountingHasher)
+    given = {"username": "alice", "password": PASSWORD, **change}
+    answer = a_client(access).post("/api/v1/token/", json=given)
+    assert answer.status_code == 422
+    [error] = answer.json()["detail"]
+    assert error["loc"] == ["body", *change]
+    assert hasher.verified == 0
+    assert sql(engine, "SELECT 1 FROM catlog.login_failure") == []
+
+
+def test_lone_surrogates_are_no_name(client: Any) -> None:
+    body = b'{"username": "\\ud800", "password": "correct horse"}'
+    headers = {"Content-Type": "application/json"}
+    # FastAPI's own answer would hold the surrogate, and that cannot be sent; the app has another.
+    client.app.exception_handlers.clear()
+    from fastapi.exceptions import RequestValidationError
+
+    with pytest.raises(RequestValidationError):
+        client.post("/api/v1/token/", content=body, headers=headers)
+
+
+def test_nobody_learns_which_names_there_are(engine: Engine) -> None:
+    given_a_user(engine)
+    given_a_user(engine, "carol")
+    users.disable_user(engine, "carol")
+    access = given_access(engine)
+    hasher = access.passwords.hasher
+    assert isinstance(hasher, CountingHasher)
+    client = a_client(access)
+    answers = [
+        log_in(client, "alice", "battery staple"),
+        log_in(client, "nobody", "battery staple"),
+        log_in(client, "carol"),
+    ]
+    assert {answer.status_code for answer in answers} == {401}
+    assert len({answer.text for answer in answers}) == 1
+    assert len({tuple(sorted(answer.headers)) for answer in answers}) == 1
+    assert hasher.verified == 3
+    assert audit(engine) == [
+        ("user:alice", "tokens:refuse"),
+        ("unknown user", "tokens:refuse"),
+        ("user:carol", "tokens:refuse"),
+    ]
+
+
+def test_the_more_guesses_the_longer_the_wait(engine: Engine) -> None:
+    waits = [wait_after(failures) for failures in range(1, 16)]
+    assert waits[:4] == [None] * 4
+    assert waits[4:] == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900]
+    assert wait_after(10**9) == 900
+    for _ in range(FREE):
+        assert begin_login(engine, "alice", "192.0.2.1") == 0
+    assert 4 < begin_login(engine, "alice", "192.0.2.2") <= 5
+    assert 4 < begin_login(engine, "bob", "192.0.2.1") <= 5
+    assert begin_login(engine, "bob", "192.0.2.2") == 0
+    sql(engine, "UPDATE catlog.login_failure SET blocked_until = now()")
+    assert begin_login(engine, "alice", "192.0.2.3") == 0
+    assert 9 < begin_login(engine, "alice", "192.0.2.3") <= 10
+    sql(
+        engine,
+        """UPDATE catlog.login_failure SET blocked_until = now(),
+               last_at = last_at - interval '61 minutes'""",
+    )
+    assert begin_login(engine, "alice", "192.0.2.1") == 0
+    counted = one(engine, "SELECT failures FROM catlog.login_failure WHERE subject = 'user:alice'")
+    assert counted == 1
+    assert prune(engine).access == 3
+
+
+def test_addresses_of_one_network_are_one(engine: Engine) -> None:
+    for number in range(FREE):
+        assert begin_login(engine, f"user{number}", f"2001:db8::{number}:1") == 0
+    assert begin_login(engine, "alice", "2001:db8::ffff") > 0
+    assert begin_login(engine, "alice", "2001:db8:0:1::1") == 0
+    assert begin_login(engine, "alice", "::ffff:192.0.2.1") == 0
+    assert begin_login(engine, "alice", "") == 0
+    subjects = sql(engine, "SELECT subject FROM catlog.login_failure WHERE subject LIKE 'address%'")
+    assert {row["subject"] for row in subjects} == {
+        "address:2001:db8::",
+        "address:2001:db8:0:1::",
+        "address:192.0.2.1",
+        "address:",
+    }
+
+
+def test_who_has_an_account_clears_no_guesses_at_others(engine: Engine) -> None:
+    for _ in range(FREE - 1):
+        assert begin_login(engine, "victim", "192.0.2.1") == 0
+        assert begin_login(engine, "mine", "192.0.2.1") == 0
+        succeed(engine, "mine", "192.0.2.1")
+    assert begin_login(engine, "victim", "192.0.2.1") == 0
+    assert begin_login(engine, "mine", "192.0.2.1") > 0
+
+
+def test_guessing_is_stopped_and_even_the_right_password_waits(engine: Engine) -> None:
+    given_a_user(engine)
+    access = given_access(engine)
+    hasher = access.passwords.hasher
+    assert isinstance(hasher, CountingHasher)
+    client = a_client(access)
+    for _ in range(FREE):
+        assert log_in(client, password="battery staple").status_code == 401
+    answer = log_in(client)
+    assert answer.status_code == 429
+    assert 1 <= int(answer.headers["Retry-After"]) <= 5
+    assert hasher.verified == FREE
+    assert len(audit(engine)) == FREE
+    sql(engine, "UPDATE catlog.login_failure SET blocked_until = now()")
+    assert log_in(client).status_code == 200
+    assert log_in(client).status_code == 200
+    left = sql(engine, "SELECT subject, failures FROM catlog.login_failure")
+    assert left == [{"subject": "address:192.0.2.1", "failures": FREE}]
+
+
+def test_many_guesses_at_once_are_no_more_than_one_after_the_other(engine: Engine) -> None:
+    given_a_user(engine)
+    clients = [a_client(given_access(engine), address=f"192.0.2.{n}") for n in range(12)]
+    answers = at_once(
+        *[lambda client=client: log_in(client, password="battery staple") for client in clients]
+    )
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [401] * FREE + [429] * (12 - FREE)
+
+
+def test_a_hash_of_former_parameters_is_renewed_by_a_log_in(engine: Engine, client: Any) -> None:
+    sql(
+        engine,
+        "UPDATE catlog.api_user SET password_hash = :hash",
+        hash=jwt_free_hash(),
+    )
+    assert log_in(client).status_code == 200
+    assert "t=1" in one(engine, "SELECT password_hash FROM catlog.api_user")
+    assert log_in(client).status_code == 200
+
+
+def jwt_free_hash() -> str:
+    from argon2 import PasswordHasher
+
+    return PasswordHasher(time_cost=2, memory_cost=8, parallelism=1).hash(PASSWORD)
+
+
+def test_too_many_at_once_are_sent_away(
+    engine: Engine, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catlog_scrapy.passwords.PATIENCE", 0.01)
+    access = given_access(engine)
+    busy = a_client(access)
+    with access.passwords.turn(), access.passwords.turn():
+        answer = log_in(busy)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert log_in(busy).status_code == 200
+
+
+def test_nothing_secret_is_written_anywhere(
+    engine: Engine, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    pair = log_in(client).json()
+    log_in(client, "my secret word", "my other word")
+    refreshed(client, pair["refresh"])
+    client.get("/catalogs", headers=with_token(pair["access"] + "x"))
+    client.post("/api/v1/token/revoke/", json={"refresh": pair["refresh"]})
+    written = str(sql(engine, "SELECT * FROM catlog.audit")) + caplog.text
+    for table in ("refresh_token", "api_user"):
+        written += str(sql(engine, f"SELECT * FROM catlog.{table}"))
+    for secret in (PASSWORD, "my secret word", "my other word", *pair.values()):
+        assert secret not in written
+    assert pair["access"].rpartition(".")[2] not in written
+
+
+def test_openapi_knows_how_to_log_in(client: Any) -> None:
+    document = client.get("/openapi.json").json()
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")
+    assert schemes["key"] == {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": schemes["key"]["description"],
+    }
+    assert document["paths"]["/catalogs"]["get"]["security"] == [{"bearer": []}, {"key": []}]
+    assert "security" not in document["paths"]["/api/v1/token/"]["post"]
