@@ -31,7 +31,7 @@ SUMMARIES = {
     "serve": "Serve what was loaded over HTTP, and take what is to be loaded",
     "sql": "Ask the database",
     "status": "Show catalogs, or one with its attempts, errors and logs",
-    "up": "Run a scheduler and a node on this machine",
+    "up": "Run a scheduler, a node and a server on this machine",
     "user": "Add, list and change the users of the server",
     "work": "Run what is queued: a worker",
 }

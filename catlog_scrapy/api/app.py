@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from catlog_scrapy.api.access import Access
 from catlog_scrapy.api.documentation import document
 from catlog_scrapy.api.driving import driving
+from catlog_scrapy.api.executors import executors
 from catlog_scrapy.api.limits import PREFIX, Limits, Paths
 from catlog_scrapy.api.problems import Problem, documented
 from catlog_scrapy.api.reading import readables, reading
@@ -62,7 +63,13 @@ def create_app(
         redirect_slashes=False,
     )
     reads, schemas = reading(engine, access, settings, found)
-    for router in (tokens(access), reads, driving(engine, access, offer)):
+    routers = (
+        tokens(access),
+        reads,
+        driving(engine, access, offer),
+        executors(engine, access, settings),
+    )
+    for router in routers:
         app.include_router(router, prefix=PREFIX)
     app.include_router(health(engine))
     document(app, schemas)

@@ -34,7 +34,8 @@ POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'non
 class Paths:
     """A slash at the end is optional, and so is the prefix where the owner's clients have none.
 
-    A `%2F` stays one until its path is taken apart: the key of a record may hold a slash.
+    HEAD is a GET whose body nobody sends. A `%2F` stays one until its path is taken apart: the key
+    of a record may hold a slash.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -43,7 +44,6 @@ class Paths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
-            scope["catlog.path"] = scope["path"]
             path = unquote(
                 ESCAPED.sub(lambda found: found[0].replace(b"%", b"%25"), raw),
                 errors="surrogateescape",
@@ -52,7 +52,14 @@ class Paths:
                 response = Problem(400, "the path is no UTF-8 text, or holds U+0000.").response()
                 return await response(scope, receive, send)
             path = path.rstrip("/") or "/"
-            scope["path"] = PREFIX + path if UNPREFIXED.match(path) else path
+            scope = {
+                **scope,
+                "catlog.path": scope["path"],
+                "path": PREFIX + path if UNPREFIXED.match(path) else path,
+            }
+            # The server itself leaves the body of an answer to HEAD out.
+            if scope["method"] == "HEAD":
+                scope["method"] = "GET"
         return await self.app(scope, receive, send)
 
 

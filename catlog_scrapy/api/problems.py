@@ -7,6 +7,8 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+from catlog_scrapy.store.transactions import clean
+
 MEDIA_TYPE = "application/problem+json"
 
 # What each status means here, for the documentation.
@@ -68,11 +70,11 @@ class Problem(Exception):
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
-            "detail": self.detail,
+            "detail": clean(self.detail),
         }
         if self.errors:
             content["errors"] = [
-                {"field": field, "message": message} for field, message in self.errors
+                {"field": clean(field), "message": clean(message)} for field, message in self.errors
             ]
         return JSONResponse(content, self.status, headers=self.headers, media_type=MEDIA_TYPE)
 

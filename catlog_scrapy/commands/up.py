@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from configparser import ConfigParser
 from functools import partial
 
@@ -22,11 +23,14 @@ PATIENCE = 40.0
 
 
 class Command(CatlogCommand):
-    """A scheduler and a node on this machine, started and stopped together."""
+    """A scheduler, a node and a server on this machine, started and stopped together."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         parser.add_argument("--port", type=int, metavar="N", help="of the node's web page (6800)")
+        parser.add_argument(
+            "--api-port", type=int, metavar="N", help="of the server (8000); 0: any"
+        )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> int:
         self._require_node()
@@ -34,22 +38,26 @@ class Command(CatlogCommand):
         environment = dict(os.environ)
         if opts.port:
             environment["SCRAPYD_HTTP_PORT"] = str(opts.port)
+        serve = [sys.executable, "-m", "scrapy", "serve"]
+        if opts.api_port is not None:
+            serve += ["--port", str(opts.api_port)]
         with self.database() as engine:
-            # In a session of its own: of Ctrl-C in the terminal it hears from here, once.
-            node = subprocess.Popen(
-                [sys.executable, "-m", "scrapyd"],
-                env=environment,
-                start_new_session=True,
-                preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
-            )
-            threading.Thread(target=_wait, args=(node, stopping), daemon=True).start()
+            parts = {
+                "node": _start([sys.executable, "-m", "scrapyd"], environment),
+                "server": _start(serve, environment),
+            }
+            for part in parts.values():
+                threading.Thread(target=_wait, args=(part, stopping), daemon=True).start()
             try:
                 schedule(engine, self.project_settings, self.console, stopping)
             finally:
-                ended = node.poll() is not None
-                self._end(node)
-        if ended:
-            self.console.print(f"the node ended with exit status {node.returncode}")
+                ended = {name: part for name, part in parts.items() if part.poll() is not None}
+                for part in parts.values():
+                    part.terminate()
+                for part in parts.values():
+                    self._end(part)
+        for name, part in ended.items():
+            self.console.print(f"the {name} ended with exit status {part.returncode}")
         return 1 if ended else 0
 
     def _require_node(self) -> None:
@@ -61,17 +69,26 @@ class Command(CatlogCommand):
                 " into scrapy.cfg."
             )
 
-    def _end(self, node: "subprocess.Popen[bytes]") -> None:
-        """Have the node drain, and wait for it."""
-        node.terminate()
+    def _end(self, part: "subprocess.Popen[bytes]") -> None:
+        """Wait for one that drains; not for ever."""
         try:
-            node.wait(self.project_settings.getfloat("CATLOG_GRACE") + PATIENCE)
+            part.wait(self.project_settings.getfloat("CATLOG_GRACE") + PATIENCE)
         except subprocess.TimeoutExpired:
-            node.kill()
-            node.wait()
+            part.kill()
+            part.wait()
 
 
-def _wait(node: "subprocess.Popen[bytes]", stopping: threading.Event) -> None:
-    """A node that ends ends the scheduler too: whoever started both starts both again."""
-    node.wait()
+def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    # In a session of its own: of Ctrl-C in the terminal it hears from here, once.
+    return subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
+    )
+
+
+def _wait(part: "subprocess.Popen[bytes]", stopping: threading.Event) -> None:
+    """A part that ends ends the others too: whoever started them starts all again."""
+    part.wait()
     stopping.set()
