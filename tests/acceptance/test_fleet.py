@@ -284,7 +284,7 @@ def test_a_taken_port_is_told_in_a_line(project: Project, start: Callable[..., N
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        up = project.scrapy("up", "--port", str(taken.getsockname()[1]), code=1)
+        up = project.scrapy("up", "--api-port", "0", "--port", str(taken.getsockname()[1]), code=1)
     assert "choose another http_port" in up
     assert "no node yet" in project.scrapy("nodes")
 
@@ -480,7 +480,7 @@ def test_up_starts_and_stops_all_of_it_together(
     alone.write("scrapy.cfg", NODE)
     alone.scrapy("apply")
     port = free_port()
-    up = alone.start("up", "--port", str(port))
+    up = alone.start("up", "--api-port", "0", "--port", str(port))
     client = ScrapydClient(f"http://127.0.0.1:{port}")
 
     def answers() -> bool:
