@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from scrapy import Spider
 from scrapy.spiderloader import SpiderLoaderProtocol
 
+from catlog_scrapy.declarations.external import external_mistakes
 from catlog_scrapy.declarations.kinds import check_kinds, kind_of
 from catlog_scrapy.declarations.model import OperationTable, SchemeTable, shown
 from catlog_scrapy.declarations.reading import Declared
@@ -237,6 +238,8 @@ class _ProviderChecker:
         self._arguments((*place, "arguments"), operation.arguments, spidercls)
         self._arguments((*place, "alone"), operation.alone, spidercls)
         self._reading(place, operation, kinds, spidercls)
+        for where, what in external_mistakes(operation):
+            self.say((*place, *where), what)
         return OperationDefinition(
             name=operation.name,
             spider=operation.spider_name,
@@ -290,7 +293,13 @@ class _ProviderChecker:
                 )
             return [kind_of(record) for record in typed]
         if operation.kind is None or operation.key is None:
-            if spidercls or operation.executor == "external":
+            if operation.executor == "external":
+                self.say(
+                    place,
+                    "does not say what its executor sends; write kind, key and, for columns of"
+                    " their own, fields",
+                )
+            elif spidercls:
                 self.say(
                     place,
                     f'does not say what "{operation.spider_name}" yields; give the spider a'

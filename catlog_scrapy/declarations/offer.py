@@ -35,6 +35,8 @@ class Offer:
         """
         known: set[str] = set()
         for operation in operations:
+            if operation["executor"] == "external":
+                return  # who knows what it knows
             known |= set(self.arguments.get(operation["spider"], ()))
             if operation["for_each"]:
                 known |= {"part"} | {field["name"] for field in operation["fields"] or []}

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.running.progress import Progress
 from catlog_scrapy.running.worker import Worker
 from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.external import awaited
 from catlog_scrapy.store.status import family, find_catalog
 
 ENDED = ("loaded", "failed", "cancelled")
@@ -31,8 +32,17 @@ def run_catalog(
     Unless *patient*, its first failed attempt is its last.
     """
 
+    told: set[str] = set()
+
     def finished(_: object) -> bool:
         catalog = find_catalog(engine, str(catalog_id))
+        for title in awaited(engine, family(engine, catalog_id)):
+            if title not in told:
+                told.add(title)
+                console.print(
+                    f"{title}: waits for an executor outside of catlog; see docs/executors.md",
+                    markup=False,
+                )
         if not patient and catalog["errors"] and catalog["state"] not in ENDED:
             catalogs.give_up(engine, catalog_id)
             return True

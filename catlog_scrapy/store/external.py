@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.items.checking import Rejection, Row
@@ -62,6 +62,23 @@ def operations(database: Database) -> list[Mapping[str, Any]]:
                JOIN catlog.provider p ON p.id = s.provider_id
                ORDER BY p.name, s.name, o.name, s.version""",
         )
+
+
+def awaited(engine: Engine, catalogs: Sequence[UUID]) -> list[str]:
+    """The external operations of *catalogs* that nobody has claimed, `provider/scheme/name`."""
+    with engine.connect() as connection:
+        found = rows(
+            connection,
+            """SELECT DISTINCT p.name || '/' || s.name || '/' || o.name AS title
+               FROM catlog.catalog_scheme_operation_instance i
+               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+               JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+               JOIN catlog.provider p ON p.id = i.provider_id
+               WHERE i.catalog_id = ANY(CAST(:catalogs AS uuid[])) AND i.state = 'new'
+                 AND o.executor = 'external' ORDER BY 1""",
+            catalogs=[str(catalog) for catalog in catalogs],
+        )
+    return [operation["title"] for operation in found]
 
 
 def take(

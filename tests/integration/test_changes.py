@@ -93,18 +93,17 @@ def test_a_change_leaves_a_trace_and_its_answer(engine: Engine) -> None:
     assert sql(engine, "SELECT 1 FROM catlog.idempotent_request") == []
 
 
-@pytest.mark.parametrize("body", [None, b"\x00\xff", {"name": "acme", "many": [1, {"a": None}]}])
-def test_the_same_request_again_is_answered_the_same_and_does_nothing(
-    engine: Engine, body: bytes | dict[str, Any] | None
-) -> None:
+def test_the_same_request_again_is_answered_the_same_and_does_nothing(engine: Engine) -> None:
     work = a_provider(headers={"Location": "/a"})
-    first = make(engine, a_request("one"), work, body)
-    again = make(engine, a_request("one", "/catalogs/"), work, body)
-    assert (again.status_code, again.body) == (first.status_code, first.body)
-    assert again.headers["Location"] == "/a"
-    assert again.headers["Idempotent-Replayed"] == "true"
-    assert "Idempotent-Replayed" not in first.headers
-    assert done(engine) == (1, 1)
+    bodies = {"one": None, "two": b"\x00\xff", "three": {"many": [1, {"a": None}]}}
+    for key, body in bodies.items():
+        first = make(engine, a_request(key), work, body)
+        again = make(engine, a_request(key, "/catalogs/"), work, body)
+        assert (again.status_code, again.body) == (first.status_code, first.body)
+        assert again.headers["Location"] == "/a"
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert "Idempotent-Replayed" not in first.headers
+    assert done(engine) == (3, 3)
 
 
 def test_an_answer_without_a_body_comes_again_without_one(engine: Engine) -> None:

@@ -34,6 +34,7 @@ from tests.factories import (
     the_catalog,
 )
 from tests.looking import until
+from tests.project import Project
 from tests.proxy import Proxy
 
 STORED = "SELECT count(*) FROM catlog.catalog_operation_instance_result"
@@ -526,6 +527,55 @@ class Worker(threading.Thread):
                 return
             assert answers[0].body["accepted"] == 10, answers
         self.client.complete(attempt, 3)
+
+
+DECLARED = """
+    [provider]
+    name = "acme"
+    [[scheme]]
+    name = "goods"
+    [[scheme.operation]]
+    name = "goods"
+    executor = "external"
+    kind = "goods"
+    key = "id"
+    fields = { id = "bigint", price = "numeric" }
+    """
+
+
+def test_a_load_says_whom_it_waits_for(
+    engine: Engine, database_url: str, robot: Client, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, database_url)
+    project.write("shop/providers/acme.toml", DECLARED)
+    project.scrapy("apply")
+    load = project.start("load", "acme/goods")
+    [claimed] = robot.claim(wait=30)
+    assert claimed["kinds"][0]["fields"] == [
+        {"name": "id", "type": "bigint"},
+        {"name": "price", "type": "numeric"},
+    ]
+    attempt = claimed["attempt"]
+    records = [{"id": "1", "price": "1.10", "more": True}, {"id": "x"}]
+    answer = robot.send(attempt, 1, *records).body
+    assert (answer["accepted"], answer["rejections"][0]["index"]) == (1, 1)
+    assert robot.complete(attempt, 1).body["outcome"] == "incomplete"
+    until(
+        lambda: sql(
+            engine,
+            "UPDATE catlog.catalog_scheme_operation_instance"
+            " SET available_at = now() WHERE state = 'new' RETURNING id",
+        )
+    )
+    attempt = robot.claim_one()
+    robot.send(attempt, 1, records[0])
+    assert robot.complete(attempt, 1).body["outcome"] == "done"
+    said, _ = load.communicate(timeout=60)
+    assert load.returncode == 0
+    assert said.count("acme/goods/goods: waits for an executor outside of catlog") == 1
+    assert sql(engine, "SELECT id, price::text, data -> 'more' AS more FROM goods") == [
+        {"id": 1, "price": "1.10", "more": True}
+    ]
 
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "executor.py"

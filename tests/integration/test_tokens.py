@@ -12,8 +12,11 @@ from uuid import uuid4
 
 import jwt
 import pytest
+from argon2 import PasswordHasher
+from pydantic import ValidationError
 from sqlalchemy import Engine, event
 
+from catlog_scrapy.api.tokens import Credentials
 from catlog_scrapy.exceptions import ConfigurationError
 from catlog_scrapy.passwords import Passwords
 from catlog_scrapy.store import users
@@ -21,6 +24,7 @@ from catlog_scrapy.store.logins import FREE, begin_login, succeed, wait_after
 from catlog_scrapy.store.pruning import prune
 from catlog_scrapy.store.tokens import signing_key
 from tests.access import (
+    COST,
     PASSWORD,
     CountingHasher,
     a_client,
@@ -119,10 +123,9 @@ def forgeries(engine: Engine, pair: dict[str, str]) -> Iterator[tuple[str, str]]
         letters[place] = "A" if letters[place] != "A" else "B"
         yield f"letter {place} of the signature", f"{header}.{payload}.{''.join(letters)}"
     # Base64 has spellings that mean the same bytes.
-    last = base64.urlsafe_b64encode(b"\0" * 32).decode()[-2]
     yield "padding", f"{good}="
     yield "a sign that decoders skip", f"{header}.{payload}.{signature[:9]}!{signature[9:]}"
-    yield "a spelling of its own", good[:-1] + chr(ord(good[-1]) + 1) + last[:0]
+    yield "bits that mean nothing", good[:-1] + chr(ord(good[-1]) + 1)
     for algorithm in ("none", "None", "NONE", "nOnE", ""):
         head = encoded({"alg": algorithm, "typ": "JWT"})
         yield f"alg {algorithm!r}", f"{head}.{payload}."
@@ -144,7 +147,6 @@ def forgeries(engine: Engine, pair: dict[str, str]) -> Iterator[tuple[str, str]]
         yield f"no {claim}", signed(**{claim: None})
     yield "expired", signed(exp=int(time.time()) - 1)
     yield "another issuer", signed(iss="elsewhere")
-    yield "many issuers", signed(iss=["catlog"]) if False else signed(iss="catlog ")
     yield "another typ", signed(typ="Access")
     yield "nobody's", signed(sub=str(uuid4()))
     yield "no id", signed(sub="1' OR '1'='1")
@@ -337,49 +339,25 @@ def test_the_server_may_start_before_its_database(engine: Engine) -> None:
     assert len(statements) == 3, statements
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"username": ""},
-        {"username": "a" * 151},
-        {"username": "a" * 10**6},
-        {"username": "a\0"},
-        {"username": 7},
-        {"username": None},
-        {"username": ["alice"]},
-        {"password": ""},
-        {"password": "a" * 1025},
-        {"password": "я" * 513},
-        {"password": "a" * 10**6},
-        {"password": "a\0"},
-        {"password": {"$ne": ""}},
-    ],
-    ids=lambda change: str(change)[:30],
-)
-def test_what_cannot_be_a_log_in_is_told_so_and_never_hashed(
-    engine: Engine, change: dict[str, Any]
-) -> None:
+def test_what_cannot_be_a_log_in_is_told_so_and_never_hashed(engine: Engine) -> None:
     access = given_access(engine)
+    client = a_client(access)
     hasher = access.passwords.hasher
     assert isinstance(hasher, CountingHasher)
-    given = {"username": "alice", "password": PASSWORD, **change}
-    answer = a_client(access).post("/api/v1/token/", json=given)
-    assert answer.status_code == 422
-    [error] = answer.json()["detail"]
-    assert error["loc"] == ["body", *change]
+    for field, wrong in (
+        *(("username", name) for name in ("", "a" * 151, "a" * 10**6, "a\0", 7, None, ["alice"])),
+        *(("password", word) for word in ("", "a" * 1025, "я" * 513, "a" * 10**6, "a\0", {})),
+    ):
+        given = {"username": "alice", "password": PASSWORD, field: wrong}
+        answer = client.post("/api/v1/token/", json=given)
+        assert answer.status_code == 422, wrong
+        [error] = answer.json()["detail"]
+        assert error["loc"] == ["body", field]
+    for name in ("username", "password"):
+        with pytest.raises(ValidationError, match=name):
+            Credentials.model_validate_json(f'{{"{name}": "\\ud800"}}')
     assert hasher.verified == 0
     assert sql(engine, "SELECT 1 FROM catlog.login_failure") == []
-
-
-def test_lone_surrogates_are_no_name(client: Any) -> None:
-    body = b'{"username": "\\ud800", "password": "correct horse"}'
-    headers = {"Content-Type": "application/json"}
-    # FastAPI's own answer would hold the surrogate, and that cannot be sent; the app has another.
-    client.app.exception_handlers.clear()
-    from fastapi.exceptions import RequestValidationError
-
-    with pytest.raises(RequestValidationError):
-        client.post("/api/v1/token/", content=body, headers=headers)
 
 
 def test_nobody_learns_which_names_there_are(engine: Engine) -> None:
@@ -489,17 +467,11 @@ def test_a_hash_of_former_parameters_is_renewed_by_a_log_in(engine: Engine, clie
     sql(
         engine,
         "UPDATE catlog.api_user SET password_hash = :hash",
-        hash=jwt_free_hash(),
+        hash=PasswordHasher(**{**COST, "time_cost": 2}).hash(PASSWORD),
     )
     assert log_in(client).status_code == 200
     assert "t=1" in one(engine, "SELECT password_hash FROM catlog.api_user")
     assert log_in(client).status_code == 200
-
-
-def jwt_free_hash() -> str:
-    from argon2 import PasswordHasher
-
-    return PasswordHasher(time_cost=2, memory_cost=8, parallelism=1).hash(PASSWORD)
 
 
 def test_too_many_at_once_are_sent_away(

@@ -14,12 +14,11 @@ from tests.access import COST, PASSWORD, CountingHasher, command, given_a_user
 from tests.factories import one, sql
 
 
-@pytest.mark.parametrize(
-    "name", ["", "a b", "a" * 151, "a" * 10**6, "a\0b", "a\n", "\ud800", "a/b", "<b>", "a:b"]
-)
-def test_what_is_no_name_is_refused(engine: Engine, name: str) -> None:
-    with pytest.raises(NotPossible, match="a name has"):
-        users.add_user(engine, name, "user", "hash")
+def test_what_is_no_name_is_refused(engine: Engine) -> None:
+    nul_and_others = ("a\0b", "a\n", "\ud800", "a/b", "<b>", "a:b")
+    for name in ("", "a b", "a" * 151, "a" * 10**6, *nul_and_others):
+        with pytest.raises(NotPossible, match="a name has"):
+            users.add_user(engine, name, "user", "hash")
 
 
 def test_a_name_is_taken_once_and_means_itself_alone(engine: Engine) -> None:

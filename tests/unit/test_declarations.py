@@ -318,7 +318,22 @@ MISTAKES = {
         an_operation('kind = "x"', 'key = "id"'),
         'declares a kind, but the spider "prices" has its own record type; remove kind, key',
     ),
-    "external without a kind": (an_operation('executor = "external"'), "or the operation kind and"),
+    "external without a kind": (
+        an_operation('executor = "external"'),
+        "does not say what its executor sends; write kind, key",
+    ),
+    "external with a spider": (
+        an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'spider = "feed"'),
+        "spider: is for spiders, not for an external executor; remove it",
+    ),
+    "external with what spiders lack": (
+        an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'stall_timeout = "9s"'),
+        "stall_timeout: is for spiders, not for an external executor; remove it",
+    ),
+    "external that gives requests up": (
+        an_operation('executor = "external"', 'kind = "x"', 'key = "id"', "tolerate.given_up = 3"),
+        "tolerate.given_up: is for spiders: an external executor says itself that it has failed",
+    ),
     "an unknown type": (
         an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'fields.n = "int"'),
         "n has the type 'int'; use one of text, bigint",

@@ -1,0 +1,26 @@
+"""What an operation of an external executor cannot say."""
+
+from collections.abc import Iterator
+
+from catlog_scrapy.declarations.model import OperationTable
+from catlog_scrapy.declarations.source import Place
+
+# They say how a spider is run.
+FOR_SPIDERS = ("isolate", "refresh", "spider", "stall_timeout", "start_timeout")
+# An executor counts neither requests nor what it drops.
+OF_REQUESTS = ("dropped", "given_up", "ignored")
+
+
+def external_mistakes(operation: OperationTable) -> Iterator[tuple[Place, str]]:
+    """What is for spiders alone: it would be believed, and do nothing. Where in the operation."""
+    if operation.executor != "external":
+        return
+    for name in FOR_SPIDERS:
+        if name in operation.model_fields_set:
+            yield (name,), "is for spiders, not for an external executor; remove it"
+    for name in OF_REQUESTS:
+        if name in operation.tolerate.model_fields_set:
+            yield (
+                ("tolerate", name),
+                "is for spiders: an external executor says itself that it has failed; remove it",
+            )
