@@ -1,4 +1,4 @@
-"""A server with the executors' routes, and a client that says what it likes."""
+"""The whole server, and an executor that says what it likes."""
 
 import json
 import socket
@@ -11,55 +11,23 @@ from http.client import HTTPConnection
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.addon import DEFAULTS
-from catlog_scrapy.api.access import Caller
-from catlog_scrapy.api.executors import executors
-from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.database import UNAVAILABLE
-from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.api.app import create_app
+from catlog_scrapy.declarations.offer import Offer
+from catlog_scrapy.declarations.resources import Resources
+from catlog_scrapy.declarations.roles import DEFAULT_ROLES
 from tests.looking import free_port
 
 
-class Bearers:
-    """Whoever says a name as token has it, and may execute; `nobody` may not."""
-
-    def permitted(self, resource: str, action: str) -> Any:
-        def caller(request: Request) -> Caller:
-            name = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if not name:
-                raise Problem(401, "no token.", headers={"WWW-Authenticate": "Bearer"})
-            if name == "nobody":
-                raise Problem(403, "you may not.")
-            return Caller(f"key:{name}", "service", frozenset(), "127.0.0.1")
-
-        return caller
-
-
 def application(engine: Engine, **settings: Any) -> FastAPI:
-    """The routes under /api/v1, and what the whole server makes of errors."""
+    """The whole server; it looks at the queue often."""
     given = Settings({**DEFAULTS, "CATLOG_POLL": 0.05, **settings})
-    app = FastAPI()
-    app.include_router(executors(engine, Bearers(), given), prefix="/api/v1")
-    answers = {NotFound: 404, NotPossible: 409, **dict.fromkeys(UNAVAILABLE, 503)}
-    for error, status in answers.items():
-        app.add_exception_handler(
-            error, lambda _, raised, status=status: Problem(status, str(raised)).response()
-        )
-    app.add_exception_handler(
-        RequestValidationError,
-        lambda _, raised: Problem(
-            422,
-            "wrong.",
-            errors=[(".".join(map(str, e["loc"])), e["msg"]) for e in raised.errors()],
-        ).response(),
-    )
-    app.add_exception_handler(Problem, lambda _, raised: raised.response())
-    return app
+    resources = Resources((), DEFAULT_ROLES)
+    return create_app(engine, given, resources, Offer("shop", {}, {}))
 
 
 @contextmanager
@@ -67,7 +35,7 @@ def serving(app: FastAPI) -> Iterator[int]:
     """The port of 127.0.0.1 where *app* answers."""
     port = free_port()
     server = uvicorn.Server(
-        uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=2)
+        uvicorn.Config(app, http="h11", port=port, log_level="warning", timeout_graceful_shutdown=2)
     )
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -93,10 +61,10 @@ class Answer:
 
 @dataclass
 class Client:
-    """An executor's view of the server at *port*, as *name*."""
+    """An executor's view of the server at *port*, with a *key*."""
 
     port: int
-    name: str = "robot"
+    key: str
     worker: str = "one"
     operations: list[str] = field(default_factory=lambda: ["acme/goods"])
 
@@ -104,7 +72,7 @@ class Client:
         self, path: str, body: bytes | object = b"", headers: Mapping[str, str] | None = None
     ) -> Answer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        said = {"Content-Type": "application/json", "Authorization": f"Bearer {self.name}"}
+        said = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(

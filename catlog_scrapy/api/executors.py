@@ -21,7 +21,7 @@ from catlog_scrapy.api.tending import Tending
 from catlog_scrapy.declarations.spiders import base_url_of
 from catlog_scrapy.scheduling.cursor import CursorError
 from catlog_scrapy.store import external
-from catlog_scrapy.store.attempts import AttemptName
+from catlog_scrapy.store.attempts import AttemptName, fail
 from catlog_scrapy.store.audit import note
 from catlog_scrapy.store.transactions import Transaction, together
 
@@ -133,7 +133,7 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
         return ended
 
     @router.post("/{attempt}/fail", summary="Fail", responses=documented(404, 409))
-    def fail(
+    def give_up(
         attempt: Attempt,
         body: said.Fail,
         caller: Annotated[Caller, Depends(permitted)],
@@ -181,14 +181,19 @@ def _take(
     node = f"{caller.name}/{wanted.worker}"
 
     def work(transaction: Transaction) -> Any:
-        taken = external.take(transaction, node, refused=refused, limit=wanted.limit, lease=lease)
+        taken, hopeless = external.take(
+            transaction, node, refused=refused, limit=wanted.limit, lease=lease
+        )
         changes = [
             (f"attempt {each.claim.attempt}", {"verb": "claim", "worker": wanted.worker})
             for each in taken
         ]
-        return taken, changes
+        return (taken, hopeless), changes
 
-    return _audited(engine, caller, work)
+    taken, hopeless = _audited(engine, caller, work)
+    for name, error in hopeless.items():
+        fail(engine, name, error)
+    return taken
 
 
 def _refused(engine: Engine, names: list[str]) -> set[UUID]:
@@ -250,7 +255,8 @@ def _store(
     kinds = external.kinds_of(engine, name, caller.name)
     checked = check_batch(body, media, kinds)
     # The same records in another form are another batch.
-    digest = hashlib.sha256(f"{media}\n".encode() + body).hexdigest()
+    digest = hashlib.sha256(media.encode())
+    digest.update(body)
 
     def work(transaction: Transaction) -> Any:
         stored = external.store_batch(
@@ -258,7 +264,7 @@ def _store(
             name,
             caller.name,
             number=number,
-            digest=digest,
+            digest=digest.hexdigest(),
             lines=checked.rows,
             rejected=checked.rejected,
             rejections=checked.rejections,

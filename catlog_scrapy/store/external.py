@@ -27,6 +27,9 @@ from catlog_scrapy.store.results import (
 )
 from catlog_scrapy.store.transactions import Database, Transaction, row, rows, run
 
+# What a server's readers may take is too little to store a batch, or to count millions of rows.
+PATIENTLY = "SET LOCAL statement_timeout = '60s'"
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -88,27 +91,29 @@ def take(
     refused: Collection[UUID],
     limit: int,
     lease: float,
-) -> list[Taken]:
+) -> tuple[list[Taken], dict[AttemptName, str]]:
     """Claim up to *limit* instances of external operations, but of none of *refused*.
 
-    Each with where to go on from; one whose cursor is none any more fails at once.
+    Besides, those that are to fail at once, with the reason: they cannot go on from their cursor.
     """
     claimed = claims.claim(
         transaction, node, limit=limit, lease=lease, executor="external", refused=refused
     )
     cursors: dict[AttemptName, str | None] = {}
+    hopeless: dict[AttemptName, str] = {}
     for each in claimed:
         try:
             incremental = each.mode == "incremental"
             cursors[each.attempt] = go_on_from(transaction, each) if incremental else None
         except CursorError as error:
-            attempts.fail(transaction, each.attempt, str(error))
+            # Not here: their catalogs would be locked after their instances.
+            hopeless[each.attempt] = str(error)
     with transaction.connect() as connection:
         return [
             Taken(each, cursors[each.attempt], **_times(connection, each.attempt))
             for each in claimed
             if each.attempt in cursors
-        ]
+        ], hopeless
 
 
 def _times(connection: Connection, name: AttemptName) -> dict[str, Any]:
@@ -187,6 +192,7 @@ def store_batch(
     no result counts any more.
     """
     with transaction.begin() as connection:
+        run(connection, PATIENTLY)
         require_owner(connection, name, owner)
         _lock(connection, name)
         _require_going_on(connection, name)
@@ -311,6 +317,7 @@ def end(
     CursorError, and NotPossible where it has ended otherwise or where batches are missing.
     """
     with transaction.begin() as connection:
+        run(connection, PATIENTLY)
         require_owner(connection, name, owner)
         attempts.hold(connection, name)
         _lock(connection, name)

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.store.idempotency import KEPT
 from catlog_scrapy.store.logins import FORGOTTEN
-from catlog_scrapy.store.results import purge_losers
+from catlog_scrapy.store.results import forget_batches, purge_losers
 from catlog_scrapy.store.transactions import row, rows, run
 
 
@@ -75,7 +75,7 @@ def prune(engine: Engine, *, dry_run: bool = False) -> Pruned:
         pruned.results = _expire(connection, "catalog_operation_instance_result", retriable)
         pruned.rejected = _expire(connection, "rejected_result", retriable)
         pruned.versions = run(connection, EXPIRED_VERSIONS)
-        pruned.losers = purge_losers(connection)
+        pruned.losers = purge_losers(connection) + forget_batches(connection)
         pruned.access = _forget(connection)
         if dry_run:
             transaction.rollback()

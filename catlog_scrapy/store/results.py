@@ -165,6 +165,17 @@ def store_rejected(
         )
 
 
+def forget_batches(connection: Connection) -> int:
+    """Delete what is known of the batches of attempts that have ended; how many."""
+    return run(
+        connection,
+        """DELETE FROM catlog.result_batch b WHERE NOT EXISTS (
+               SELECT 1 FROM catlog.instance_attempt a
+               WHERE a.instance_id = b.instance_id AND a.attempt = b.attempt
+                 AND a.outcome IS NULL)""",
+    )
+
+
 def purge_losers(connection: Connection, catalog_id: UUID | None = None) -> int:
     """Delete what attempts left that are not the done ones of an ended catalog; how many rows.
 

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, text
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.keys import add_key
 from tests.executing import Answer, Client, application, serving
 from tests.factories import (
     an_operation,
@@ -44,14 +45,18 @@ MIB = 2**20
 @pytest.fixture
 def robot(engine: Engine) -> Iterator[Client]:
     with serving(application(engine)) as port:
-        yield Client(port)
+        yield Client(port, a_key(engine))
 
 
 @pytest.fixture
 def hasty(engine: Engine) -> Iterator[Client]:
     """At a server whose leases are short."""
     with serving(application(engine, CATLOG_LEASE=0.6)) as port:
-        yield Client(port)
+        yield Client(port, a_key(engine))
+
+
+def a_key(engine: Engine, name: str = "robot", **given: Any) -> str:
+    return add_key(engine, name, "service", **given)
 
 
 def given_goods(engine: Engine, **columns: Any) -> Any:
@@ -107,7 +112,7 @@ def test_who_is_late_is_fenced_off(engine: Engine, hasty: Client) -> None:
     catalog = given_goods(engine)
     late = hasty.claim_one()
     assert hasty.send(late, 1, *goods(666)).status == 200
-    other = Client(hasty.port, "other")
+    other = Client(hasty.port, a_key(engine, "other"))
     attempt = other.claim_one()
     assert attempt == late[:-1] + "2"
     assert hasty.ask(f"{late}/heartbeat").body == {"answer": "lost", "expires_at": None}
@@ -135,8 +140,10 @@ def test_a_heartbeat_keeps_the_attempt(engine: Engine, hasty: Client) -> None:
 def test_an_attempt_is_its_owners_alone(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
-    for name, status in (("other", 404), ("robot/one", 404), ("nobody", 403), ("", 401)):
-        stranger = Client(robot.port, name)
+    other = a_key(engine, "other"), 404
+    reader = a_key(engine, "reader", scopes=["catalogs:read"]), 403
+    for key, status in (other, reader, ("nonsense", 401)):
+        stranger = Client(robot.port, key)
         for answer in (
             stranger.ask(f"{attempt}/heartbeat"),
             stranger.send(attempt, 1),
@@ -304,7 +311,7 @@ def test_a_batch_that_is_too_large_is_not_read(engine: Engine, robot: Client) ->
     attempt = robot.claim_one()
     head = (
         f"POST /api/v1/attempts/{attempt}/results?batch=1 HTTP/1.1\r\nHost: x\r\n"
-        "Authorization: Bearer robot\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {robot.key}\r\nContent-Type: application/json\r\n"
     )
     said = robot.raw(f"{head}Content-Length: {17 * MIB}\r\n\r\n".encode())
     assert said.startswith(b"HTTP/1.1 413 ")
@@ -378,7 +385,8 @@ def test_nothing_is_claimed_for_who_has_gone(engine: Engine, robot: Client) -> N
     body = json.dumps({"operations": ["acme/goods"], "worker": "gone", "wait": 30})
     with socket.create_connection(("127.0.0.1", robot.port)) as connection:
         connection.sendall(
-            "POST /api/v1/attempts/claim HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer robot\r\n"
+            "POST /api/v1/attempts/claim HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: Bearer {robot.key}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         time.sleep(0.2)
@@ -425,10 +433,11 @@ def test_a_database_that_goes_away_in_mid_batch_stores_it_once(
     engine: Engine, database_url: str
 ) -> None:
     given_goods(engine)
+    key = a_key(engine)
     with Proxy(database_url) as proxy:
         far = make_engine(proxy.url)
         with serving(application(far)) as port:
-            robot = Client(port)
+            robot = Client(port, key)
             attempt = robot.claim_one()
             with engine.connect() as blocking:
                 blocking.execute(
@@ -463,9 +472,12 @@ def test_workers_that_vanish_stammer_and_come_late_do_no_harm(engine: Engine) ->
         an_operation(executor="external", for_each=PARTS, arguments={"part": "{part}"}),
         max_errors=1000,
     )
-    catalog = given_a_waiting_catalog(engine)
+    catalog, key = given_a_waiting_catalog(engine), a_key(engine)
     with serving(application(engine, CATLOG_LEASE=1.0)) as port:
-        workers = [Worker(port, seed, lambda: state_of(engine, catalog)) for seed in range(5)]
+        workers = [
+            Worker(Client(port, key, worker=f"w{seed}"), seed, lambda: state_of(engine, catalog))
+            for seed in range(5)
+        ]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -488,9 +500,9 @@ def test_workers_that_vanish_stammer_and_come_late_do_no_harm(engine: Engine) ->
 class Worker(threading.Thread):
     """An executor that now and then is taken for dead, and goes on as if nothing were."""
 
-    def __init__(self, port: int, seed: int, state: Callable[[], str]) -> None:
+    def __init__(self, client: Client, seed: int, state: Callable[[], str]) -> None:
         super().__init__(daemon=True)
-        self.client = Client(port, worker=f"w{seed}")
+        self.client = client
         self.chance = random.Random(seed)
         self.state = state
         self.stammered = 0
@@ -592,7 +604,7 @@ def test_the_example_loads_a_catalog_as_printed(engine: Engine, robot: Client) -
     environment = {
         **os.environ,
         "CATLOG_API": f"http://127.0.0.1:{robot.port}/api/v1",
-        "CATLOG_KEY": "robot",
+        "CATLOG_KEY": robot.key,
     }
     with subprocess.Popen(
         [sys.executable, str(EXAMPLE)], env=environment, stdout=subprocess.PIPE, text=True
