@@ -123,6 +123,7 @@ def _drop_with_readers(
         """WITH RECURSIVE doomed AS (
                SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname IN ('public', :past) AND c.relname = :name
+                 AND obj_description(c.oid, 'pg_class') LIKE :mark
                UNION
                SELECT further.oid FROM doomed, LATERAL (
                    SELECT r.ev_class AS oid FROM pg_depend d

@@ -4,19 +4,23 @@ import datetime as dt
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scrapy.settings import Settings
 from sqlalchemy import Connection, Engine, exc, text
 
-from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store import past, publishing
+import catlog_scrapy
+from catlog_scrapy.declarations import apply
+from catlog_scrapy.exceptions import DeclarationError, NotPossible
+from catlog_scrapy.store import past, patience, publishing
 from catlog_scrapy.store.remaking import make_views, rehearse_views
 from catlog_scrapy.store.resetting import reset
-from catlog_scrapy.store.views import check_views, plan_views
+from catlog_scrapy.store.views import ViewPlan, check_views, plan_views
 from tests.factories import (
     GONE,
     UNCHANGED,
@@ -51,12 +55,16 @@ OWN = {
 
 def given_views(engine: Engine, own: Mapping[str, str] = {}, project: str = "shop") -> list[str]:
     """What `apply` does about views; the lines it prints."""
-    with engine.begin() as connection:
+
+    def planned(connection: Connection) -> ViewPlan:
         refused = check_views(connection, [], own, project)
         if refused:
             raise DeclarationError("\n".join(refused))
         plan = plan_views(connection, [], own, project)
         rehearse_views(connection, plan)
+        return plan
+
+    plan = patience.patiently(engine, planned)
     make_views(engine, plan)
     return [f"{sign} {name}" for sign, name in plan.done()]
 
@@ -207,7 +215,7 @@ def test_twins_are_made_once_and_come_and_go_with_their_views(engine: Engine) ->
     less = {name: OWN[name] for name in ("hidden", "plain")}
     assert given_views(engine, less) == ["- a_total", "- pairs"]
     assert twins(engine) == {"goods", "makers", *less}
-    sql(engine, "DROP VIEW public.plain")
+    sql(engine, "DROP VIEW public.plain; CREATE TABLE public.plain (n int)")
     assert given_views(engine, {"hidden": OWN["hidden"]}) == ["- plain"]
     assert twins(engine) == {"goods", "makers", "hidden"}
     sql(engine, "DROP VIEW as_of.goods CASCADE")
@@ -275,6 +283,23 @@ def test_a_reader_of_a_twin_that_is_not_ours_is_told(engine: Engine) -> None:
     sql(engine, """UPDATE catlog.kind SET fields = '[{"name": "other", "type": "text"}]'""")
     with pytest.raises(DeclarationError, match="cannot stay as it is, but mine reads it"):
         given_views(engine)
+
+
+def test_a_reader_of_the_past_in_the_way_is_waited_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
+    given_goods_and_makers(engine)
+    given_views(engine, {"report": "SELECT value FROM goods"})
+    with engine.connect() as reader:
+        read(reader, "as_of.report")
+        with pytest.raises(NotPossible, match="a long query on a view"):
+            given_views(engine, {"report": "SELECT value FROM makers"})
+        load(engine, by_operation={"goods": {"a": 1}, "makers": {}})
+        assert len(*now_in(engine, "report")) == len(read(reader, "as_of.report")) + 1 == 1
+    assert given_views(engine, {"report": "SELECT value FROM makers"}) == ["~ report"]
+    assert now_in(engine, "report") == [[]]
 
 
 def test_what_is_not_ours_in_the_schema_of_twins_is_not_touched(engine: Engine) -> None:
@@ -384,6 +409,26 @@ def test_the_sources_of_a_view_are_known(engine: Engine) -> None:
         assert told("quoted") == ((), (), True)
         nothing = past.sources_of(connection, "nobody")
         assert nothing == past.Sources((), (), False, has_past=False)
+
+
+def test_the_views_of_this_project_have_a_past(engine: Engine) -> None:
+    folder = Path(catlog_scrapy.__file__).parent
+    apply(
+        engine,
+        Settings(
+            {
+                "SPIDER_MODULES": ["catlog_scrapy.spiders"],
+                "CATLOG_PROVIDERS": str(folder / "providers"),
+                "CATLOG_VIEWS": str(folder / "views"),
+            }
+        ),
+    )
+    with engine.connect() as connection:
+        fuel = ("fuel_prices", "fuel_services", "fuel_types", "stations")
+        assert past.sources_of(connection, "fuel_stations") == past.Sources(
+            fuel, (), drifts=False, has_past=True
+        )
+        assert past.sources_of(connection, "learning_statistics").has_past
 
 
 def test_the_moments_of_change_are_paged(engine: Engine) -> None:
