@@ -82,7 +82,6 @@ def _declared(connection: Connection, resource: Resource) -> Readable:
         hidden=resource.hidden,
         model=resource.model,
         kinds=None if sources.others or sources.drifts else sources.kinds,
-        view=resource.view,
         kind=resource.view if kind else None,
     )
 

@@ -5,7 +5,6 @@ import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -20,6 +19,7 @@ from catlog_scrapy.api.parameters import TYPES, Parameters, filters_of, paramete
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.api.streams import MEDIA_TYPES, Streams
 from catlog_scrapy.store import past
+from catlog_scrapy.store.history import of_record, of_row
 from catlog_scrapy.store.reading import (
     Page,
     Question,
@@ -38,8 +38,7 @@ MOST_COUNTS = 1000
 class Readable:
     """A resource: `source` is what it is now, `then` what it was as of a time.
 
-    `view` is where its rows come from; `kind` the same, if it is a kind's own. `kinds` are those
-    that it reads, if it reads nothing else: then it changes with their stamps.
+    `kinds` are those that it reads, if it reads nothing else: then it changes with their stamps.
     """
 
     path: str
@@ -52,7 +51,6 @@ class Readable:
     hidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
     model: type[BaseModel] | None = None
     kinds: tuple[str, ...] | None = None
-    view: str = ""
     kind: str | None = None
     is_declared: bool = False
 
@@ -125,7 +123,7 @@ class Reader:
             question = Question(self._visible(caller), equal=equal, limit=1)
             page = read_page(connection, self._source(as_of), question)
         if not page.lines:
-            raise self._none(key)
+            raise Problem(404, f"no {self.readable.path} {'/'.join(map(str, values))}.")
         return Response(page.lines[0], headers=self._headers(None), media_type="application/json")
 
     def history(
@@ -139,43 +137,35 @@ class Reader:
         """The states of the row whose key has these values, newest first."""
         readable = self.readable
         visible = self._visible(caller)
-        named = dict(zip(readable.key, key.values(), strict=True))
-        states: list[dict[str, Any]] = []
+        values = list(key.values())
+        earliest: dt.datetime | None = None
         with snapshot(self.engine) as connection:
             if readable.kind:
-                found = past.states_of(connection, readable.kind, named, before=before, limit=limit)
-                earliest = found[-1]["valid_from"] if len(found) == limit else None
-                states = [_state(row, visible, **row) for row in found]
-            else:
-                rows, earliest = past.states_of_row(
-                    connection,
-                    readable.view,
-                    readable.kinds or (),
-                    named,
-                    before=before,
-                    looks=limit,
+                named = dict(zip(readable.key, values, strict=True))
+                states = of_record(
+                    connection, readable.kind, named, visible, before=before, limit=limit
                 )
-                began: dt.datetime | None = before
-                for each in rows:
-                    change = "changed" if each.valid_to == began else "removed"
-                    states.append(
-                        _state(
-                            each.row,
-                            visible,
-                            valid_from=each.valid_from,
-                            valid_to=each.valid_to,
-                            change=change if each.valid_to else None,
-                        )
-                    )
-                    began = each.valid_from
+                earliest = states[-1].valid_from if len(states) == limit else None
+            elif readable.then and readable.kinds:
+                question = Question(visible, equal=self._key(values), limit=1)
+                states, earliest = of_row(
+                    connection,
+                    readable.then,
+                    question,
+                    readable.kinds,
+                    before=before,
+                    limit=limit,
+                )
         if not states and earliest is None and before is None:
-            raise self._none(named)
+            raise Problem(404, f"no {readable.path} {'/'.join(map(str, values))}.")
         following = earliest and link(request, before=earliest.isoformat())
-        body = orjson.dumps({"next": following, "results": states}, default=_written)
+        lines = [
+            b'{"valid_from":%b,"valid_to":%b,"change":%b,%b'
+            % (*(orjson.dumps(part) for part in state[1:]), state.line[1:].encode())
+            for state in states
+        ]
+        body = b'{"next":%b,"results":[%b]}' % (orjson.dumps(following), b",".join(lines))
         return Response(body, headers=self._headers(None), media_type="application/json")
-
-    def _none(self, key: Mapping[str, Any]) -> Problem:
-        return Problem(404, f"no {self.readable.path} {'/'.join(map(str, key.values()))}.")
 
     def _key(self, values: Sequence[Any]) -> dict[str, list[Any]]:
         return {
@@ -360,24 +350,6 @@ class Reader:
             "Vary": "Authorization, X-API-Key, Accept",
         }
         return headers | {"ETag": tag} if tag else headers
-
-
-def _state(
-    row: Mapping[str, Any],
-    visible: Sequence[str],
-    *,
-    valid_from: Any,
-    valid_to: Any,
-    change: Any,
-    **_: Any,
-) -> dict[str, Any]:
-    fields = {name: row[name] for name in visible if name in row}
-    return {"valid_from": valid_from, "valid_to": valid_to, "change": change, **fields}
-
-
-def _written(value: Any) -> Any:
-    """What JSON has no type for: a decimal as it is, anything else as text."""
-    return orjson.Fragment(format(value, "f")) if isinstance(value, Decimal) else str(value)
 
 
 def _is_known(headers: Mapping[str, str], request: Request) -> bool:

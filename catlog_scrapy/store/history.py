@@ -1,0 +1,84 @@
+"""The states that one row of a resource had, newest first."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Connection
+
+from catlog_scrapy.store import past
+from catlog_scrapy.store.reading import Question, Source, read_page
+
+
+class State(NamedTuple):
+    """What a row was, as JSON, and when; `change` says what ended that, `changed` or `removed`."""
+
+    line: str
+    valid_from: dt.datetime
+    valid_to: dt.datetime | None
+    change: str | None
+
+
+def of_record(
+    connection: Connection,
+    kind: str,
+    key: Mapping[str, Any],
+    fields: Sequence[str],
+    *,
+    before: dt.datetime | None,
+    limit: int,
+) -> list[State]:
+    """At most *limit* states of a record that began before *before*."""
+    return [
+        State(
+            orjson.dumps(
+                {name: found[name] for name in fields if name in found}, default=_written
+            ).decode(),
+            found["valid_from"],
+            found["valid_to"],
+            found["change"],
+        )
+        for found in past.states_of(connection, kind, key, before=before, limit=limit)
+    ]
+
+
+def _written(value: Any) -> Any:
+    """What JSON has no type for: a decimal as it is, anything else as text."""
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f"))
+    return str(value)
+
+
+def of_row(
+    connection: Connection,
+    then: Source,
+    question: Question,
+    kinds: Sequence[str],
+    *,
+    before: dt.datetime | None,
+    limit: int,
+) -> tuple[list[State], dt.datetime | None]:
+    """The states of a view's row at the last *limit* moments when anything it reads changed.
+
+    And the earliest of those moments, where there may be others before: a state that began there
+    may have begun still earlier. *then* shows the view as of a time.
+    """
+    moments = past.moments(connection, kinds, before=before, limit=limit)
+    states: list[State] = []
+    ended, absent = before, False
+    for moment in moments:
+        past.at(connection, moment)
+        page = read_page(connection, then, question)
+        line = page.lines[0] if page.lines else None
+        if line is None:
+            absent = True
+        elif states and not absent and states[-1].line == line:
+            states[-1] = states[-1]._replace(valid_from=moment)
+        else:
+            change = "removed" if absent else "changed"
+            states.append(State(line, moment, ended, change if ended else None))
+            absent = False
+        ended = moment
+    return states, moments[-1] if len(moments) == limit else None
