@@ -180,7 +180,7 @@ def _take(
     refused = _refused(engine, wanted.operations)
     node = f"{caller.name}/{wanted.worker}"
 
-    def work(transaction: Transaction) -> Any:
+    def work(transaction: Transaction) -> tuple[Any, list[tuple[str, dict[str, Any]]]]:
         taken, hopeless = external.take(
             transaction, node, refused=refused, limit=wanted.limit, lease=lease
         )
@@ -190,6 +190,7 @@ def _take(
         ]
         return (taken, hopeless), changes
 
+    taken: list[external.Taken]
     taken, hopeless = _audited(engine, caller, work)
     for name, error in hopeless.items():
         fail(engine, name, error)
