@@ -69,8 +69,9 @@ def plan_views(
         **dict.fromkeys(own),
     }
     marks = {
-        name: f"{MARK}{_hash_of(sql + (twins.get(name, '') or TWINS))}"
-        + (f" {project}" if name in own else "")
+        name: f"{MARK}{_hash_of(sql + TWINS)} {project}"
+        if name in own
+        else f"{MARK}{_hash_of(sql + (twins.get(name) or ''))}"
         for name, sql in wanted.items()
     }
     existing = _existing(connection)
