@@ -22,12 +22,19 @@ from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
 from tests.looking import free_port
 
+NO_RESOURCES = Resources((), DEFAULT_ROLES)
+NO_SPIDERS = Offer("shop", {}, {})
 
-def application(engine: Engine, **settings: Any) -> FastAPI:
+
+def application(
+    engine: Engine,
+    resources: Resources = NO_RESOURCES,
+    offer: Offer = NO_SPIDERS,
+    **settings: Any,
+) -> FastAPI:
     """The whole server; it looks at the queue often."""
     given = Settings({**DEFAULTS, "CATLOG_POLL": 0.05, **settings})
-    resources = Resources((), DEFAULT_ROLES)
-    return create_app(engine, given, resources, Offer("shop", {}, {}))
+    return create_app(engine, given, resources, offer)
 
 
 @contextmanager

@@ -1,0 +1,383 @@
+"""What there is to read: pages, filters, order, streams, the past, and what is refused."""
+
+import base64
+import csv
+import datetime as dt
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+from scrapy.settings import Settings
+from sqlalchemy import Engine
+from starlette.testclient import TestClient
+
+from catlog_scrapy.declarations.resources import Resources, read_resources
+from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.store import publishing, results
+from catlog_scrapy.store.attempts import Report, complete
+from catlog_scrapy.store.keys import add_key
+from tests.executing import application
+from tests.factories import (
+    an_operation,
+    claim_of,
+    given_a_catalog,
+    given_a_scheme,
+    one,
+    sql,
+)
+from tests.integration.test_past import given_views
+
+FIELDS = {"id": "bigint", "name": "text", "price": "numeric", "made": "date", "tags": "jsonb"}
+CHEAP = "SELECT id, name, price FROM public.goods WHERE price < 10"
+RESOURCES = """
+[resources]
+goods.view = "goods"
+goods.key = "id"
+goods.search = ["name"]
+goods.read = ["user", "service"]
+goods.hidden = { price = ["user"] }
+cheap-goods = { view = "cheap", key = "id", read = ["user"] }
+"""
+GOODS: list[dict[str, Any]] = [
+    {"id": 1, "name": "Lamp", "price": 12.5, "made": "2026-01-01", "tags": ["a"]},
+    {"id": 2, "name": "100% wool", "price": None, "made": "2026-01-02", "tags": []},
+    {"id": 3, "name": "a_b\\c", "price": 3, "made": None, "tags": None},
+    {"id": 4, "name": "Лампа", "price": 3, "made": "2025-12-31", "tags": {"x": 1}},
+    {"id": 5, "name": None, "price": 99999999999999.25, "made": "2026-01-02", "tags": 1},
+]
+
+
+def load_goods(engine: Engine, goods: Sequence[dict[str, Any]] = GOODS) -> None:
+    """A whole load of the goods, published."""
+    catalog = given_a_catalog(engine)
+    claimed = claim_of(engine, catalog)
+    instance, number = claimed.attempt
+    lines = "".join(
+        f"{instance}\t{number}\t{seq}\tgoods\t{each['id']}\t"
+        + orjson.dumps(each).decode().replace("\\", "\\\\")
+        + "\n"
+        for seq, each in enumerate(goods)
+    )
+    results.copy_batch(engine, lines.encode())
+    assert complete(engine, claimed.attempt, Report(accepted=len(goods))) == "done"
+    assert publishing.publish(engine, catalog)
+
+
+def declared(folder: Path, text: str = RESOURCES) -> Resources:
+    (folder / "resources.toml").write_text(text)
+    return read_resources(Settings({"CATLOG_RESOURCES": str(folder / "resources.toml")}))
+
+
+@pytest.fixture
+def client(engine: Engine, tmp_path: Path) -> Iterator[TestClient]:
+    """An admin's, of a server with the goods."""
+    given_a_scheme(engine, an_operation(tolerate={"removed": 1.0}))
+    sql(
+        engine,
+        "UPDATE catlog.kind SET fields = CAST(:fields AS jsonb)",
+        fields=orjson.dumps([{"name": n, "type": t} for n, t in FIELDS.items()]).decode(),
+    )
+    given_views(engine, {"cheap": CHEAP})
+    load_goods(engine)
+    app = application(engine, declared(tmp_path), CATLOG_HOME=str(tmp_path))
+    with TestClient(app, base_url="http://127.0.0.1/api/v1") as made:
+        made.headers["Authorization"] = f"Bearer {add_key(engine, 'root', 'admin')}"
+        yield made
+
+
+def ids(answer: Any) -> list[int]:
+    assert answer.status_code == 200, answer.text
+    return [each["id"] for each in answer.json()["results"]]
+
+
+def walk(client: TestClient, url: str, way: str = "next") -> Iterator[dict[str, Any]]:
+    """The pages from *url* on, forwards or backwards."""
+    following: str | None = url
+    while following:
+        answer = client.get(following)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        yield page
+        following = page[way]
+
+
+def test_a_row_is_what_was_loaded(client: TestClient) -> None:
+    row = client.get("/goods/1").json()
+    assert {name: row[name] for name in FIELDS} == GOODS[0]
+    assert client.get("/goods/5").text.count('"price":99999999999999.25') == 1
+    assert set(row) == {*FIELDS, "created_at", "updated_at"}
+    assert client.get("/goods/6").status_code == 404
+
+
+def test_pages_by_limit_and_offset(client: TestClient) -> None:
+    pages = list(walk(client, "/goods?limit=2"))
+    assert [len(page["results"]) for page in pages] == [2, 2, 1]
+    assert {page["count"] for page in pages} == {5}
+    assert pages[1]["previous"] == "http://127.0.0.1/api/v1/goods?limit=2&offset=0"
+    assert ids(client.get("/goods?limit=2&offset=100")) == []
+
+
+ORDERS = ("", "id", "-id", "price", "-price", "made,-price", "-name", "-made,name,price")
+
+
+def test_cursors_walk_through_all_of_it_and_back(client: TestClient) -> None:
+    """Whatever is null: as the whole has it in one page."""
+    for order, limit in itertools.product(ORDERS, (1, 2, 5)):
+        check_cursors(client, order, limit)
+
+
+def check_cursors(client: TestClient, order: str, limit: int) -> None:
+    asked = f"/goods?order={order}" if order else "/goods?"
+    whole = ids(client.get(asked))
+    pages = list(walk(client, f"{asked}&limit={limit}&cursor="))
+    assert [each["id"] for page in pages for each in page["results"]] == whole
+    assert "count" not in pages[0]
+    assert pages[0]["previous"] is None
+    back = list(walk(client, pages[-1]["previous"], "previous")) if len(pages) > 1 else []
+    found = [*itertools.chain(*([e["id"] for e in page["results"]] for page in back[::-1]))]
+    assert found == whole[: len(found)]
+    assert len(found) == limit * (len(pages) - 1)
+
+
+FILTERS = [
+    ("id=2&id=4", [2, 4]),
+    ("price=3", [3, 4]),
+    ("price__lt=12.5", [3, 4]),
+    ("price__gte=3&price__lte=12.5&order=id", [1, 3, 4]),
+    ("price__gt=12.5", [5]),
+    ("made=2026-01-02", [2, 5]),
+    ("made__lt=2026-01-01", [4]),
+    ("search=lamp", [1]),
+    ("search=%D0%BB%D0%B0%D0%BC", [4]),
+    ("search=100%25", [2]),
+    ("search=_", [3]),
+    ("search=%5C", [3]),
+    ("name=Lamp&search=zzz", []),
+    ("name=%27%20OR%201%3D1%20--", []),
+]
+
+
+def test_filters(client: TestClient) -> None:
+    for asked, expected in FILTERS:
+        answer = client.get(f"/goods?{asked}")
+        assert sorted(ids(answer)) == expected, asked
+        assert answer.json()["count"] == len(expected)
+
+
+A_WRONG_PARAMETER_IS_NAMED = [
+    ("limit=0", "query.limit"),
+    ("limit=1001", "query.limit"),
+    ("offset=-1", "query.offset"),
+    ("colour=red", "query.colour"),
+    ("id=x", "query.id.0"),
+    ("id=9223372036854775808", "query.id.0"),
+    ("price=1e999999", "query.price.0"),
+    ("price=NaN", "query.price.0"),
+    ("made=yesterday", "query.made.0"),
+    ("name=%00", "query.name.0"),
+    ("order=colour", "query.order"),
+    ("order=tags", "query.order"),
+    ("fields=colour", "query.fields"),
+    ("cursor=x", "query.cursor"),
+    ("cursor=W10%3D", "query.cursor"),
+    ("cursor=&format=csv", "query.cursor"),
+    ("limit=1&format=ndjson", "query.limit"),
+    ("format=xml", "query.format"),
+    ("as_of=2026-01-01T00:00", "query.as_of"),
+]
+
+
+def test_a_wrong_parameter_is_named(client: TestClient) -> None:
+    for asked, field in A_WRONG_PARAMETER_IS_NAMED:
+        answer = client.get(f"/goods?{asked}")
+        assert answer.status_code == 422, answer.text
+        assert [error["field"] for error in answer.json()["errors"]] == [field]
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_cursor_belongs_to_its_order(client: TestClient) -> None:
+    following = client.get("/goods?limit=1&cursor=&order=price").json()["next"]
+    answer = client.get(following.replace("order=price", "order=name"))
+    assert answer.status_code == 422
+    assert "another order" in answer.text
+
+
+def test_a_cursor_whose_place_is_no_value_is_refused(client: TestClient) -> None:
+    """A cursor is no secret: who makes one of their own gets a page, or is told."""
+    following = client.get("/goods?limit=1&cursor=&order=price").json()["next"]
+    made = following.partition("cursor=")[2]
+    digest, _, position = orjson.loads(base64.urlsafe_b64decode(made.replace("%3D", "=")))
+    forged = orjson.dumps([digest, False, ["x", *position[1:]]])
+    cursor = base64.urlsafe_b64encode(forged).decode()
+    assert client.get(f"/goods?cursor={quote(cursor)}&order=price").status_code == 422
+
+
+def test_streams_have_all_of_it(client: TestClient) -> None:
+    whole = client.get("/goods?order=-id").json()["results"]
+    lines = client.get("/goods?order=-id&format=ndjson")
+    assert [orjson.loads(line) for line in lines.text.splitlines()] == whole
+    assert lines.headers["content-type"].startswith("application/x-ndjson")
+    by_accept = client.get("/goods?order=-id", headers={"Accept": "application/x-ndjson"})
+    assert by_accept.text == lines.text
+    table = client.get("/goods?order=-id&format=csv&fields=id,name,price&price=3")
+    assert table.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(table.text)))
+    assert rows == [
+        {"id": "4", "name": "Лампа", "price": "3"},
+        {"id": "3", "name": "a_b\\c", "price": "3"},
+    ]
+    assert client.get("/goods?id=77&format=ndjson").text == ""
+
+
+def test_an_empty_page_is_a_page(client: TestClient) -> None:
+    said = client.get("/goods?id=77&cursor=").json()
+    assert said == {"next": None, "previous": None, "results": []}
+
+
+def test_a_tag_says_that_nothing_changed(client: TestClient, engine: Engine) -> None:
+    first = client.get("/cheap-goods")
+    tag = {"If-None-Match": first.headers["etag"]}
+    assert client.get("/cheap-goods", headers=tag).status_code == 304
+    load_goods(engine)
+    assert client.get("/cheap-goods", headers=tag).status_code == 304
+    load_goods(engine, GOODS[:3])
+    again = client.get("/cheap-goods", headers=tag)
+    assert again.status_code == 200
+    assert again.headers["etag"] != first.headers["etag"]
+    assert ids(again) == [3]
+    assert again.json()["count"] == 1
+
+
+def test_the_past_is_shown_as_it_was(client: TestClient, engine: Engine) -> None:
+    before = one(engine, "SELECT clock_timestamp()")
+    load_goods(engine, [{**GOODS[2], "price": 4}, *GOODS[3:]])
+    then = quote(before.isoformat())
+    assert ids(client.get(f"/goods?as_of={then}&order=id")) == [1, 2, 3, 4, 5]
+    assert ids(client.get("/goods?order=id")) == [3, 4, 5]
+    assert client.get(f"/goods/3?as_of={then}").json()["price"] == 3
+    assert client.get(f"/goods/1?as_of={then}").status_code == 200
+    assert client.get("/goods/1").status_code == 404
+    lines = client.get(f"/goods?as_of={then}&format=ndjson&fields=id").text.splitlines()
+    assert len(lines) == 5
+    assert "etag" not in client.get(f"/goods?as_of={then}").headers
+    pages = list(walk(client, f"/goods?as_of={then}&order=price&limit=2&cursor="))
+    assert sorted(each["id"] for page in pages for each in page["results"]) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("path", ["goods", "cheap-goods"])
+def test_the_history_of_a_row(client: TestClient, engine: Engine, path: str) -> None:
+    """Of a record, and of a row of a view: changed, gone, back."""
+    load_goods(engine, [{**GOODS[2], "price": 4}])
+    load_goods(engine, [GOODS[0]])
+    load_goods(engine, [{**GOODS[2], "price": 5}])
+    load_goods(engine, [{**GOODS[2], "price": 5}, GOODS[1]])
+    states = client.get(f"/{path}/3/history").json()["results"]
+    assert [(s["price"], s["change"]) for s in states] == [
+        (5, None),
+        (4, "removed"),
+        (3, "changed"),
+    ]
+    assert states[2]["valid_to"] == states[1]["valid_from"]
+    assert states[1]["valid_to"] < states[0]["valid_from"]
+    assert states[0]["valid_to"] is None
+    told = [s for page in walk(client, f"/{path}/3/history?limit=1") for s in page["results"]]
+    # A state of a view that goes on over several moments is told in parts.
+    merged = [k for k, _ in itertools.groupby(s["price"] for s in told)]
+    assert merged == [5, 4, 3]
+    assert told[0]["valid_to"] is None
+    assert all(s["valid_to"] for s in told[1:])
+    assert client.get(f"/{path}/77/history").status_code == 404
+
+
+def test_a_key_may_hold_anything(client: TestClient, engine: Engine, tmp_path: Path) -> None:
+    names = ["a/b", "a%2Fb", "a b", "ä", "?", "#", "..", "a%"]
+    load_goods(engine, [{**GOODS[0], "id": n, "name": name} for n, name in enumerate(names)])
+    by_name = RESOURCES.replace('goods.key = "id"', 'goods.key = "name"')
+    app = application(engine, declared(tmp_path, by_name), CATLOG_HOME=str(tmp_path))
+    with TestClient(app, base_url="http://127.0.0.1/api/v1", headers=client.headers) as other:
+        for name in names[:6] + names[7:]:
+            found = other.get(f"/goods/{quote(name, safe='')}")
+            assert found.status_code == 200, name
+            assert found.json()["name"] == name
+
+
+def test_a_hidden_column_cannot_be_asked_for(client: TestClient, engine: Engine) -> None:
+    client.headers["Authorization"] = f"Bearer {add_key(engine, 'eve', 'user')}"
+    assert "price" not in client.get("/goods").text
+    for asked in ("price=3", "price__gt=1", "order=price", "fields=price"):
+        answer = client.get(f"/goods?{asked}")
+        assert answer.status_code == 422, asked
+        assert "12.5" not in answer.text
+    for path in ("/goods?format=csv", "/goods?format=ndjson", "/goods/1", "/goods/1/history"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert "price" not in answer.text
+        assert "12.5" not in answer.text
+
+
+A_WRONG_DECLARATION_IS_REFUSED = [
+    ("[resources]\ngoods = { view = 'nothing', key = 'id' }", 'no view "nothing"'),
+    ("[resources]\ngoods = { view = 'goods', key = 'colour' }", 'no column "colour"'),
+    ("[resources]\ngoods = { view = 'goods', key = 'tags' }", "no URL can hold"),
+    ("[resources]\ngoods = { view = 'goods', key = 'id', search = ['id'] }", "no text"),
+    ("[resources]\ngoods = { view = 'goods', key = 'id', hidden = { x = ['user'] } }", '"x"'),
+    ("[resources]\ngoods = { view = 'goods' }", "resources.goods.key"),
+    ("[resources]\ngoods = { view = 'goods', key = 'id', red = true }", "resources.goods.red"),
+    ("[resources]\ncatalogs = { view = 'goods', key = 'id' }", "path of the server itself"),
+    ("[resources]\n'a/b' = { view = 'goods', key = 'id' }", "is no path"),
+    ("[resources]\ngoods = { view = 'goods', key = 'id', read = ['guest'] }", "no role"),
+    ("[resources]\ngoods = { view = 'goods', key = 'id', model = 'json.nope' }", "model"),
+    ("[resources]\ngoods = { view = 'goods', key = 'id', model = 'json.dumps' }", "pydantic"),
+    ("[roles]\nuser = ['read everything']", "no permission"),
+    ("[roles]\nguest = []", "no role"),
+    ("[resources", "correct the TOML"),
+]
+
+
+def test_a_wrong_declaration_is_refused(engine: Engine, tmp_path: Path, client: TestClient) -> None:
+    for text, said in A_WRONG_DECLARATION_IS_REFUSED:
+        with pytest.raises(DeclarationError, match=r"resources\.toml") as refused:
+            application(engine, declared(tmp_path, text), CATLOG_HOME=str(tmp_path))
+        assert said in str(refused.value)
+
+
+def test_a_view_that_changed_under_the_server_is_told(client: TestClient, engine: Engine) -> None:
+    sql(engine, "DROP VIEW public.cheap CASCADE")
+    answer = client.get("/cheap-goods")
+    assert answer.status_code == 503
+    assert "views have changed" in answer.text
+
+
+def test_results_are_seen_once_their_catalog_is_loaded(client: TestClient, engine: Engine) -> None:
+    before = client.get("/catalog_results").json()["count"]
+    catalog = given_a_catalog(engine)
+    claimed = claim_of(engine, catalog)
+    results.copy_batch(
+        engine, f'{claimed.attempt[0]}\t{claimed.attempt[1]}\t0\tgoods\t1\t{{"id": 1}}\n'.encode()
+    )
+    assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
+    complete(engine, claimed.attempt, Report(accepted=1))
+    assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
+    publishing.publish(engine, catalog)
+    assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 1
+    assert client.get("/catalog_results").json()["count"] == before + 1
+
+
+def test_all_listings_answer(client: TestClient) -> None:
+    """With and without the prefix, with and without a slash at the end."""
+    for path in ("providers", "catalogs", "catalog_schemes", "catalog_scheme_operations"):
+        said = client.get(f"/{path}?limit=1").json()
+        assert said["count"] >= 1
+        for url in (f"http://127.0.0.1/{path}/?limit=1", f"/{path}/?limit=1"):
+            assert client.get(url).json()["results"] == said["results"]
+        row = said["results"][0]
+        assert client.get(f"/{path}/{row['id']}").json() == row
+    [attempt] = client.get("/catalog_scheme_operation_instances").json()["results"]
+    assert attempt["outcome"] == "done"
+    assert client.head("/catalogs").status_code == 200
+    assert dt.datetime.fromisoformat(client.get("/catalogs").json()["results"][0]["created_at"])
