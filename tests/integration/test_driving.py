@@ -1,0 +1,246 @@
+"""What is to be loaded: catalogs and schedules, over HTTP."""
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine
+from starlette.testclient import TestClient
+
+from catlog_scrapy.declarations.offer import Offer
+from catlog_scrapy.store.catalogs import start_waiting
+from catlog_scrapy.store.keys import add_key
+from catlog_scrapy.store.schedules import make_due
+from catlog_scrapy.store.schemes import (
+    ProviderDefinition,
+    ScheduleDefinition,
+    SchemeDefinition,
+    stored_providers,
+    write_provider,
+)
+from tests.executing import application
+from tests.factories import (
+    an_operation,
+    at_once,
+    given_a_scheme,
+    instances_of,
+    one,
+    sql,
+    state_of,
+    the_catalog,
+)
+
+SCHEDULE = {"provider": "acme", "scheme": "goods", "name": "hourly", "cron": "0 * * * *"}
+
+
+@pytest.fixture
+def client(engine: Engine, tmp_path: Path) -> Iterator[TestClient]:
+    """An internal one's, of a server whose spiders `goods` and `prices` know `colour`."""
+    given_a_scheme(engine)
+    offer = Offer("shop", {}, {"goods": ["colour"], "prices": ["colour"]})
+    app = application(engine, offer=offer, CATLOG_HOME=str(tmp_path), CATLOG_POLL=60)
+    with TestClient(app, base_url="http://127.0.0.1/api/v1") as made:
+        made.headers["Authorization"] = f"Bearer {add_key(engine, 'ops', 'internal')}"
+        yield made
+
+
+def operation_id(engine: Engine, name: str = "goods") -> Any:
+    return one(
+        engine, "SELECT id FROM catlog.catalog_scheme_operation WHERE name = :name", name=name
+    )
+
+
+def errors_of(answer: Any) -> list[str]:
+    assert answer.status_code == 422, answer.text
+    return [error["field"] for error in answer.json()["errors"]]
+
+
+def audit(engine: Engine) -> list[tuple[str, str, str]]:
+    found = sql(engine, "SELECT actor, action, target FROM catlog.audit ORDER BY id")
+    return [(row["actor"], row["action"], row["target"]) for row in found]
+
+
+def test_an_operation_is_loaded_by_its_id(client: TestClient, engine: Engine) -> None:
+    """The only one of its scheme: all of it, so that it may remove records."""
+    path = f"/schedule_catalog_scheme_operation/{operation_id(engine)}"
+    answer = client.post(path)
+    assert answer.status_code == 201
+    assert answer.json()["state"] == "waiting"
+    made = answer.json()["id"]
+    assert client.get(answer.headers["location"]).json()["id"] == made
+    catalog = the_catalog(engine, made)
+    assert (catalog["whole"], catalog["operation"], catalog["origin"]) == (True, None, "api")
+    assert audit(engine) == [
+        ("key:ops", "catalog_scheme_operations:schedule", f"catalog {made}"),
+    ]
+    start_waiting(engine)
+    assert [i["state"] for i in instances_of(engine, made)] == ["new"]
+    path = f"http://127.0.0.1{path}/"
+    assert client.post(path, json={"arguments": {"colour": "red"}, "priority": 5}).is_success
+
+
+def test_one_of_several_operations_is_a_narrowed_load(client: TestClient, engine: Engine) -> None:
+    given_a_scheme(engine, an_operation("goods"), an_operation("prices"), version=2)
+    retired = client.post(f"/schedule_catalog_scheme_operation/{operation_id(engine, 'prices')}")
+    assert retired.status_code == 201
+    catalog = the_catalog(engine, retired.json()["id"])
+    assert (catalog["whole"], catalog["operation"]) == (False, "prices")
+    old = one(
+        engine,
+        """SELECT o.id FROM catlog.catalog_scheme_operation o
+           JOIN catlog.catalog_scheme s ON s.id = o.scheme_id WHERE s.version = 1""",
+    )
+    assert client.post(f"/schedule_catalog_scheme_operation/{old}").status_code == 409
+    assert client.post(f"/schedule_catalog_scheme_operation/{uuid4()}").status_code == 404
+
+
+def test_a_catalog_is_made_cancelled_and_retried(client: TestClient, engine: Engine) -> None:
+    made = client.post("/catalogs", json={"provider": "acme", "scheme": "goods"}).json()["id"]
+    assert client.post(f"/catalogs/{made}/retry").status_code == 409
+    assert client.post(f"/catalogs/{made}/cancel").json() == {"id": made, "state": "cancelled"}
+    assert client.post(f"/catalogs/{made}/cancel").status_code == 409
+    assert client.post(f"/catalogs/{made}/retry").json()["state"] == "waiting"
+    assert client.post(f"/catalogs/{uuid4()}/retry").status_code == 404
+    assert [action for _, action, _ in audit(engine)] == [
+        "catalogs:create",
+        "catalogs:cancel",
+        "catalogs:retry",
+    ]
+
+
+def test_what_cannot_be_loaded_is_refused(client: TestClient, engine: Engine) -> None:
+    wanted = {"provider": "acme", "scheme": "goods"}
+    for body, field in (
+        ({"provider": "acme"}, "body.scheme"),
+        ({**wanted, "colour": "red"}, "body.colour"),
+        ({**wanted, "arguments": {"size": "1"}}, "body.arguments"),
+        ({**wanted, "arguments": {"colour": 1}}, "body.arguments.colour"),
+        ({**wanted, "arguments": {"colour": "\0"}}, "body.arguments.colour"),
+        ({**wanted, "priority": 2**31}, "body.priority"),
+        ({**wanted, "provider": "x\0"}, "body.provider"),
+    ):
+        assert errors_of(client.post("/catalogs", json=body)) == [field]
+    assert client.post("/catalogs", json={**wanted, "scheme": "x"}).status_code == 404
+    assert client.post("/catalogs", json={**wanted, "operation": "x"}).status_code == 404
+    assert client.post("/catalogs", content=b"{").status_code == 400
+    assert one(engine, "SELECT count(*) FROM catlog.catalog") == 0
+    assert audit(engine) == []
+
+
+def test_many_with_one_key_make_one_catalog(client: TestClient, engine: Engine) -> None:
+    def post() -> Any:
+        return client.post(
+            "/catalogs",
+            json={"provider": "acme", "scheme": "goods"},
+            headers={"Idempotency-Key": "one"},
+        )
+
+    answers = at_once(*[post] * 8)
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert one(engine, "SELECT count(*) FROM catlog.catalog") == 1
+    assert len(audit(engine)) == 1
+
+
+def test_a_schedule_makes_catalogs_until_it_is_paused(client: TestClient, engine: Engine) -> None:
+    answer = client.post("/schedules", json={**SCHEDULE, "arguments": {"colour": "red"}})
+    assert answer.status_code == 201
+    made = answer.json()["id"]
+    assert client.get(answer.headers["location"]).json()["origin"] == "api"
+    due = "UPDATE catlog.schedule SET next_due_at = date_trunc('hour', clock_timestamp())"
+    sql(engine, due)
+    [catalog] = make_due(engine)
+    assert the_catalog(engine, catalog)["arguments"] == {"colour": "red"}
+    assert client.post(f"/schedules/{made}/pause").status_code == 200
+    assert client.get(f"/schedules/{made}").json()["next_due_at"] is None
+    assert make_due(engine) == []
+    assert client.post(f"/schedules/{made}/pause").status_code == 200
+    changed = client.patch(f"/schedules/{made}", json={"cron": "30 * * * *"})
+    assert changed.status_code == 200
+    assert make_due(engine) == []
+    assert client.post(f"/schedules/{made}/resume").status_code == 200
+    now = client.get(f"/schedules/{made}").json()
+    assert now["paused_at"] is None
+    assert dt.datetime.fromisoformat(now["next_due_at"]).minute == 30
+    assert state_of(engine, catalog) == "waiting"
+
+
+def test_the_next_due_times(client: TestClient) -> None:
+    given = {**SCHEDULE, "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
+    made = client.post("/schedules", json=given).json()["id"]
+    times = client.get(f"/schedules/{made}/due_times").json()["due_times"]
+    assert len(times) == 10
+    assert times == sorted(set(times))
+    assert len(client.get(f"/schedules/{made}/due_times?count=3").json()["due_times"]) == 3
+    client.post(f"/schedules/{made}/pause")
+    assert client.get(f"/schedules/{made}/due_times").json()["due_times"] == times
+    assert client.get(f"/schedules/{uuid4()}/due_times").status_code == 404
+    assert errors_of(client.get(f"/schedules/{made}/due_times?count=0")) == ["query.count"]
+
+
+def test_what_is_no_schedule_is_refused(client: TestClient, engine: Engine) -> None:
+    for change, field in (
+        ({"cron": "every day"}, "body.cron"),
+        ({"cron": "0 0 30 2 *"}, "body.cron"),
+        ({"timezone": "Mars/Olympus"}, "body.timezone"),
+        ({"timezone": "../../etc/passwd"}, "body.timezone"),
+        ({"arguments": {"size": "1"}}, "body.arguments"),
+        ({"arguments": {"colour": "{due_at:x}"}}, "body.arguments.colour"),
+        ({"arguments": {"colour": "{secret}"}}, "body.arguments.colour"),
+        ({"catch_up": "all"}, "body.catch_up"),
+        ({"name": "a/b"}, "body.name"),
+    ):
+        assert errors_of(client.post("/schedules", json={**SCHEDULE, **change})) == [field]
+    assert client.post("/schedules", json={**SCHEDULE, "scheme": "x"}).status_code == 404
+    assert client.post("/schedules", json=SCHEDULE).status_code == 201
+    assert client.post("/schedules", json=SCHEDULE).status_code == 409
+    made = one(engine, "SELECT id FROM catlog.schedule")
+    for change, field in (
+        ({"cron": "x"}, "body.cron"),
+        ({"cron": None}, "body.cron"),
+        ({"arguments": {"size": "1"}}, "body.arguments"),
+        ({"arguments": {"colour": "{x}"}}, "body.arguments.colour"),
+        ({"name": "other"}, "body.name"),
+    ):
+        assert errors_of(client.patch(f"/schedules/{made}", json=change)) == [field]
+    assert client.patch(f"/schedules/{uuid4()}", json={}).status_code == 404
+
+
+def test_a_file_and_the_server_leave_each_others_schedules_alone(
+    client: TestClient, engine: Engine
+) -> None:
+    """What a file declares is paused here, and changed there; `apply` keeps what it does not know.
+
+    A schedule of the same name becomes the file's.
+    """
+    with engine.connect() as connection:
+        [stored] = stored_providers(connection)
+    nightly = ScheduleDefinition("goods", "nightly", "0 3 * * *")
+    apply(engine, stored, (nightly,))
+    filed = one(engine, "SELECT id FROM catlog.schedule")
+    assert client.patch(f"/schedules/{filed}", json={"cron": "0 4 * * *"}).status_code == 409
+    assert client.post(f"/schedules/{filed}/pause").status_code == 200
+    made = client.post("/schedules", json=SCHEDULE).json()["id"]
+    apply(engine, stored, (ScheduleDefinition("goods", "nightly", "0 5 * * *"),))
+    paused = client.get(f"/schedules/{filed}").json()
+    assert (paused["cron"], paused["next_due_at"]) == ("0 5 * * *", None)
+    assert paused["paused_at"]
+    kept = client.get(f"/schedules/{made}").json()
+    assert (kept["enabled"], kept["origin"]) == (True, "api")
+    apply(engine, stored, (ScheduleDefinition("goods", "hourly", "15 * * * *"),))
+    taken = client.get(f"/schedules/{made}").json()
+    assert (taken["cron"], taken["origin"]) == ("15 * * * *", "file")
+    assert client.get(f"/schedules/{filed}").json()["enabled"] is False
+
+
+def apply(
+    engine: Engine, provider: ProviderDefinition, schedules: tuple[ScheduleDefinition, ...]
+) -> None:
+    """The provider as its file declares it, with these schedules."""
+    schemes: tuple[SchemeDefinition, ...] = provider.schemes
+    declared = ProviderDefinition(provider.name, schemes=schemes, schedules=schedules)
+    with engine.begin() as connection:
+        write_provider(connection, declared)
