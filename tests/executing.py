@@ -2,6 +2,7 @@
 
 import json
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,9 @@ from tests.looking import free_port
 
 def application(engine: Engine, **settings: Any) -> FastAPI:
     """The whole server; it looks at the queue often."""
-    given = Settings({**DEFAULTS, "CATLOG_POLL": 0.05, **settings})
+    given = Settings(
+        {**DEFAULTS, "CATLOG_HOME": tempfile.gettempdir(), "CATLOG_POLL": 0.05, **settings}
+    )
     resources = Resources((), DEFAULT_ROLES)
     return create_app(engine, given, resources, Offer("shop", {}, {}))
 
