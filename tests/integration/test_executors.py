@@ -104,7 +104,13 @@ def test_with_a_server_alone_a_catalog_becomes_loaded(engine: Engine, robot: Cli
     is_loaded(engine, catalog)
     assert current(engine) == {"1": 1, "2": 2, "3": 3, "a\\b\tc\nd": "a\\b\tc\nd"}
     verbs = sql(engine, "SELECT actor, detail ->> 'verb' AS verb FROM catlog.audit ORDER BY id")
-    assert [row["verb"] for row in verbs] == ["claim", "results", "results", "complete"]
+    assert [row["verb"] for row in verbs] == [
+        "claim",
+        "results",
+        "results",
+        "complete",
+        "complete",
+    ]
     assert {row["actor"] for row in verbs} == {"key:robot"}
 
 
@@ -394,6 +400,32 @@ def test_nothing_is_claimed_for_who_has_gone(engine: Engine, robot: Client) -> N
     given_a_waiting_catalog(engine)
     assert len(robot.claim(wait=20)) == 1
     assert one(engine, "SELECT count(*) FROM catlog.instance_attempt") == 1
+
+
+def test_a_claim_whose_answer_was_lost_is_had_again_by_its_key(
+    engine: Engine, robot: Client
+) -> None:
+    given_goods(engine, for_each=["a", "b"])
+    wanted = {"operations": ["acme/goods"], "worker": "one", "wait": 20}
+    first = robot.ask("claim", wanted, {"Idempotency-Key": "1"})
+    assert robot.ask("claim", wanted, {"Idempotency-Key": "1"}) == first
+    assert [each["part"] for each in first.body["attempts"]] == ["a"]
+    assert [each["part"] for each in robot.claim()] == ["b"]
+    # Nothing to claim is no answer that is kept.
+    again = {"Idempotency-Key": "2"}
+    assert robot.ask("claim", {**wanted, "wait": 0}, again).body == {"attempts": []}
+    robot.ask(f"{first.body['attempts'][0]['attempt']}/release")
+    assert len(robot.ask("claim", {**wanted, "wait": 0}, again).body["attempts"]) == 1
+
+
+def test_the_document_tells_both_forms_of_a_batch(engine: Engine) -> None:
+    paths = application(engine).openapi()["paths"]
+    results = paths["/api/v1/attempts/{attempt}/results"]["post"]
+    assert set(results["requestBody"]["content"]) == {"application/json", "application/x-ndjson"}
+    assert {"200", "404", "409", "413", "415", "422"} <= set(results["responses"])
+    for verb in ("claim", "{attempt}/complete", "{attempt}/fail", "{attempt}/release"):
+        answer = paths[f"/api/v1/attempts/{verb}"]["post"]["responses"]["200"]["content"]
+        assert answer["application/json"]["schema"]["$ref"].endswith(("/Claimed", "/Outcome"))
 
 
 def test_an_incremental_operation_goes_on_from_its_cursor(engine: Engine, robot: Client) -> None:
