@@ -223,7 +223,7 @@ class Claims:
         names = [str(each.claim.attempt) for each in self.taken]
         told = [_told(self.settings, self.lease, each) for each in self.taken]
         return Changed(
-            target="attempts " + " ".join(names),
+            target=" ".join(["attempts", *names]),
             body=said.Claimed(attempts=told),
             detail={"verb": "claim", "worker": wanted.worker, "attempts": names},
         )
