@@ -418,6 +418,17 @@ def test_a_claim_whose_answer_was_lost_is_had_again_by_its_key(
     assert len(robot.ask("claim", {**wanted, "wait": 0}, again).body["attempts"]) == 1
 
 
+def test_a_server_may_be_started_anew(engine: Engine) -> None:
+    catalog, key = given_goods(engine), a_key(engine)
+    app = application(engine)
+    with serving(app):
+        until(lambda: state_of(engine, catalog) == "loading")
+    with serving(app) as port:
+        robot = Client(port, key)
+        assert robot.complete(robot.claim_one(), 0).status == 200
+        is_loaded(engine, catalog)
+
+
 def test_the_document_tells_both_forms_of_a_batch(engine: Engine) -> None:
     paths = application(engine).openapi()["paths"]
     results = paths["/api/v1/attempts/{attempt}/results"]["post"]
