@@ -2,6 +2,7 @@
 
 import json
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,9 @@ def application(
     **settings: Any,
 ) -> FastAPI:
     """The whole server; it looks at the queue often."""
-    given = Settings({**DEFAULTS, "CATLOG_POLL": 0.05, **settings})
+    given = Settings(
+        {**DEFAULTS, "CATLOG_HOME": tempfile.gettempdir(), "CATLOG_POLL": 0.05, **settings}
+    )
     return create_app(engine, given, resources, offer)
 
 

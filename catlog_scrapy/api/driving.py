@@ -106,7 +106,8 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
     may_read = access.permitted("schedules", "read")
 
     def create(tx: Transaction, wanted: NewCatalog) -> Changed:
-        _require_known(tx, offer, wanted)
+        place = (wanted.provider, wanted.scheme, wanted.operation)
+        _require_known(tx, offer, place, wanted.arguments)
         made = catalogs.create(
             tx,
             wanted.provider,
@@ -198,7 +199,7 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         request: Request, wanted: NewSchedule, caller: Annotated[Caller, Depends(may_make)]
     ) -> Response:
         def work(tx: Transaction) -> Changed:
-            _require_known(tx, offer, wanted)
+            _require_known(tx, offer, (wanted.provider, wanted.scheme, None), wanted.arguments)
             _require_filled(wanted.arguments)
             with _cron_errors():
                 made = timetable.create(tx, **wanted.model_dump())
@@ -227,7 +228,9 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         changes = wanted.model_dump(exclude_unset=True)
 
         def work(tx: Transaction) -> Changed:
-            if "arguments" in changes:
+            if wanted.arguments:
+                place = (*timetable.place(tx, schedule_id), None)
+                _require_known(tx, offer, place, wanted.arguments)
                 _require_filled(wanted.arguments)
             with _cron_errors():
                 timetable.change(tx, schedule_id, changes)
@@ -284,15 +287,23 @@ def _whole(tx: Transaction, operation_id: UUID, order: Order) -> NewCatalog:
     )
 
 
-def _require_known(tx: Transaction, offer: Offer, wanted: NewCatalog | NewSchedule) -> None:
-    """Raise Problem for an argument that none of the spiders knows."""
-    operations = scheme_operations(tx, wanted.provider, wanted.scheme)
-    named = getattr(wanted, "operation", None)
-    asked = [found for found in operations if named in (None, found["name"])]
+def _require_known(
+    tx: Transaction,
+    offer: Offer,
+    place: tuple[str, str, str | None],
+    arguments: Mapping[str, str],
+) -> None:
+    """Raise Problem for an argument that no spider of *place* knows.
+
+    That is a provider, a scheme and maybe an operation.
+    """
+    provider, scheme, operation = place
+    operations = scheme_operations(tx, provider, scheme)
+    asked = [found for found in operations if operation in (None, found["name"])]
     if not asked or any(found["executor"] == "external" for found in asked):
         return
     try:
-        offer.require_known(f"{wanted.provider}/{wanted.scheme}", asked, wanted.arguments)
+        offer.require_known(f"{provider}/{scheme}", asked, arguments)
     except NotFound as unknown:
         raise Problem(422, str(unknown), errors=[("body.arguments", str(unknown))]) from unknown
 

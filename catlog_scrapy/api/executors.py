@@ -2,32 +2,33 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Body, Depends, FastAPI, Path, Query, Request
+from fastapi import APIRouter, Body, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
 from scrapy.settings import BaseSettings
 from sqlalchemy import Engine
 
 from catlog_scrapy.api import attempts as said
 from catlog_scrapy.api.access import Access, Caller
 from catlog_scrapy.api.batches import check_batch, media_type, read_body
+from catlog_scrapy.api.changes import HEADER as IDEMPOTENCY
+from catlog_scrapy.api.changes import Changed, change
 from catlog_scrapy.api.problems import Problem, documented
 from catlog_scrapy.api.tending import Tending
 from catlog_scrapy.declarations.spiders import base_url_of
 from catlog_scrapy.scheduling.cursor import CursorError
 from catlog_scrapy.store import external
-from catlog_scrapy.store.attempts import AttemptName, fail
+from catlog_scrapy.store.attempts import AttemptName, fail, release
 from catlog_scrapy.store.audit import note
-from catlog_scrapy.store.transactions import Transaction, together
+from catlog_scrapy.store.transactions import Database, Transaction, together
 
-T = TypeVar("T")
-
-PERMISSION = ("attempts", "execute")
+ACTION = "attempts:execute"
 # Batches that are parsed and stored at once: each takes several times its size of memory.
 BATCHES_AT_ONCE = 2
 MOST_NUMBER = 2**31 - 1
@@ -44,7 +45,7 @@ Attempt = Annotated[
 
 def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRouter:
     """The routes under `/attempts`. While the server runs, it tends: see `Tending`."""
-    permitted = access.permitted(*PERMISSION)
+    permitted = access.permitted("attempts", "execute")
     lease = settings.getfloat("CATLOG_LEASE")
     poll = settings.getfloat("CATLOG_POLL")
     most = settings.getint("CATLOG_API_BATCH")
@@ -61,15 +62,15 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
         prefix="/attempts",
         tags=["executors"],
         lifespan=lifespan,
-        responses=documented(400, 401, 403, 408, 413, 422, 429, 503),
+        responses=documented(400, 401, 403, 408, 413, 422, 429, 503, 504),
     )
 
-    @router.post("/claim", summary="Claim attempts")
+    @router.post("/claim", summary="Claim attempts", response_model=said.Claimed)
     async def claim(
         request: Request,
         wanted: said.ClaimRequest,
         caller: Annotated[Caller, Depends(permitted)],
-    ) -> said.Claimed:
+    ) -> Response:
         """Take what is queued of the named operations, of one provider at a time.
 
         With `wait` the answer comes as soon as there is something, and empty after so many seconds.
@@ -78,12 +79,13 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
         loop = asyncio.get_running_loop()
         until = loop.time() + wanted.wait
         while True:
-            taken = await run_in_threadpool(_take, engine, caller, wanted, lease)
+            claims = Claims(engine, settings, request, caller, wanted)
+            answer = await run_in_threadpool(claims.answer)
             if await request.is_disconnected():
-                await run_in_threadpool(_give_back, engine, caller, taken)
-                return said.Claimed(attempts=[])
-            if taken or loop.time() >= until:
-                return said.Claimed(attempts=[_told(settings, lease, each) for each in taken])
+                await run_in_threadpool(claims.give_back)
+                return Response()
+            if answer or loop.time() >= until:
+                return answer or JSONResponse({"attempts": []})
             await asyncio.sleep(max(0.0, min(poll, until - loop.time())))
 
     @router.post("/{attempt}/heartbeat", summary="Keep an attempt", responses=documented(404))
@@ -118,88 +120,124 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
 
         return await to_thread.run_sync(work, limiter=limiter)
 
-    @router.post("/{attempt}/complete", summary="Complete", responses=documented(404, 409))
+    @router.post(
+        "/{attempt}/complete",
+        response_model=said.Outcome,
+        summary="Complete",
+        responses=documented(404, 409),
+    )
     def complete(
+        request: Request,
         attempt: Attempt,
         body: said.Complete,
         caller: Annotated[Caller, Depends(permitted)],
-    ) -> said.Outcome:
+    ) -> Response:
         """All is sent. `done` only if it is all there, and enough; safe to repeat.
 
         A batch that is missing is named, and the attempt goes on.
         """
-        ended = _end(engine, caller, attempt, "complete", **body.model_dump())
+        answer = _end(engine, request, caller, attempt, how="complete", given=body.model_dump())
         tending.soon()
-        return ended
+        return answer
 
-    @router.post("/{attempt}/fail", summary="Fail", responses=documented(404, 409))
+    @router.post(
+        "/{attempt}/fail",
+        response_model=said.Outcome,
+        summary="Fail",
+        responses=documented(404, 409),
+    )
     def give_up(
+        request: Request,
         attempt: Attempt,
         body: said.Fail,
         caller: Annotated[Caller, Depends(permitted)],
-    ) -> said.Outcome:
+    ) -> Response:
         """It cannot be completed. It is tried again later, unless it has failed too often."""
-        return _end(engine, caller, attempt, "fail", **body.model_dump())
+        return _end(engine, request, caller, attempt, how="fail", given=body.model_dump())
 
-    @router.post("/{attempt}/release", summary="Give back", responses=documented(404, 409))
-    def release(
+    @router.post(
+        "/{attempt}/release",
+        response_model=said.Outcome,
+        summary="Give back",
+        responses=documented(404, 409),
+    )
+    def give_back(
+        request: Request,
         attempt: Attempt,
         caller: Annotated[Caller, Depends(permitted)],
         body: Annotated[said.Release | None, Body()] = None,
-    ) -> said.Outcome:
+    ) -> Response:
         """Give it back unfinished: another one may take it at once, and no error is counted."""
-        return _end(engine, caller, attempt, "release", **(body or said.Release()).model_dump())
+        given = (body or said.Release()).model_dump()
+        return _end(engine, request, caller, attempt, how="release", given=given)
 
     return router
 
 
-def _audited(
-    engine: Engine,
-    caller: Caller,
-    work: Callable[[Transaction], tuple[T, list[tuple[str, dict[str, Any]]]]],
-) -> T:
-    """Do *work* in one transaction with an audit row for each change that it returns besides."""
-    with together(engine) as transaction:
-        result, changes = work(transaction)
-        for target, detail in changes:
-            note(
-                transaction,
-                actor=caller.name,
-                role=caller.role,
-                action=":".join(PERMISSION),
-                target=target,
-                address=caller.address,
-                detail=detail,
-            )
-    return result
+class NothingThere(Exception):
+    """There is nothing to claim; so there is no change, and no answer to be kept."""
 
 
-def _take(
-    engine: Engine, caller: Caller, wanted: said.ClaimRequest, lease: float
-) -> list[external.Taken]:
-    refused = _refused(engine, wanted.operations)
-    node = f"{caller.name}/{wanted.worker}"
+class Claims:
+    """One look at the queue, for a request to claim."""
 
-    def work(transaction: Transaction) -> tuple[Any, list[tuple[str, dict[str, Any]]]]:
-        taken, hopeless = external.take(
-            transaction, node, refused=refused, limit=wanted.limit, lease=lease
+    def __init__(
+        self,
+        engine: Engine,
+        settings: BaseSettings,
+        request: Request,
+        caller: Caller,
+        wanted: said.ClaimRequest,
+    ) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.request = request
+        self.caller = caller
+        self.wanted = wanted
+        self.lease = settings.getfloat("CATLOG_LEASE")
+        self.taken: list[external.Taken] = []
+        self.hopeless: dict[AttemptName, str] = {}
+
+    def answer(self) -> Response | None:
+        """What was claimed; None where there is nothing."""
+        body = self.wanted.model_dump()
+        try:
+            answer = change(self.engine, self.request, self.caller, ACTION, self._take, body=body)
+        except NothingThere:
+            return None
+        for name, error in self.hopeless.items():
+            fail(self.engine, name, error)
+        return answer
+
+    def _take(self, transaction: Transaction) -> Changed:
+        wanted = self.wanted
+        self.taken, self.hopeless = external.take(
+            transaction,
+            f"{self.caller.name}/{wanted.worker}",
+            refused=_refused(transaction, wanted.operations),
+            limit=wanted.limit,
+            lease=self.lease,
         )
-        changes = [
-            (f"attempt {each.claim.attempt}", {"verb": "claim", "worker": wanted.worker})
-            for each in taken
-        ]
-        return (taken, hopeless), changes
+        if not self.taken and not self.hopeless:
+            raise NothingThere
+        names = [str(each.claim.attempt) for each in self.taken]
+        told = [_told(self.settings, self.lease, each) for each in self.taken]
+        return Changed(
+            target=" ".join(["attempts", *names]),
+            body=said.Claimed(attempts=told),
+            detail={"verb": "claim", "worker": wanted.worker, "attempts": names},
+        )
 
-    taken: list[external.Taken]
-    taken, hopeless = _audited(engine, caller, work)
-    for name, error in hopeless.items():
-        fail(engine, name, error)
-    return taken
+    def give_back(self) -> None:
+        """Release what was claimed, unless its answer is kept for when the client asks again."""
+        if IDEMPOTENCY not in self.request.headers:
+            for each in self.taken:
+                release(self.engine, each.claim.attempt, error="released: its executor was gone")
 
 
-def _refused(engine: Engine, names: list[str]) -> set[UUID]:
+def _refused(database: Database, names: list[str]) -> set[UUID]:
     """The external operations that *names* do not ask for. Raises Problem 422."""
-    found = external.operations(engine)
+    found = external.operations(database)
     ours = [operation for operation in found if operation["executor"] == "external"]
     asked: set[UUID] = set()
     errors = []
@@ -222,11 +260,6 @@ def _refused(engine: Engine, names: list[str]) -> set[UUID]:
 def _names(operation: Any) -> tuple[str, str]:
     scheme = f"{operation['provider']}/{operation['scheme']}"
     return scheme, f"{scheme}/{operation['name']}"
-
-
-def _give_back(engine: Engine, caller: Caller, taken: list[external.Taken]) -> None:
-    for each in taken:
-        _end(engine, caller, str(each.claim.attempt), "release", error="its executor was gone")
 
 
 def _told(settings: BaseSettings, lease: float, taken: external.Taken) -> said.ClaimedAttempt:
@@ -259,7 +292,7 @@ def _store(
     digest = hashlib.sha256(media.encode())
     digest.update(body)
 
-    def work(transaction: Transaction) -> Any:
+    with together(engine) as transaction:
         stored = external.store_batch(
             transaction,
             name,
@@ -270,10 +303,16 @@ def _store(
             rejected=checked.rejected,
             rejections=checked.rejections,
         )
-        detail = {"verb": "results", "batch": number, "accepted": len(checked.rows)}
-        return None, [(f"attempt {name}", detail)] if stored else []
-
-    _audited(engine, caller, work)
+        if stored:
+            note(
+                transaction,
+                actor=caller.name,
+                role=caller.role,
+                action=ACTION,
+                target=f"attempt {name}",
+                address=caller.address,
+                detail={"verb": "results", "batch": number, "accepted": len(checked.rows)},
+            )
     return said.Stored(
         batch=number,
         accepted=len(checked.rows),
@@ -284,16 +323,26 @@ def _store(
     )
 
 
-def _end(engine: Engine, caller: Caller, attempt: str, how: str, **given: Any) -> said.Outcome:
+def _end(
+    engine: Engine,
+    request: Request,
+    caller: Caller,
+    attempt: str,
+    *,
+    how: str,
+    given: dict[str, Any],
+) -> Response:
     name = AttemptName.parse(attempt)
 
-    def work(transaction: Transaction) -> Any:
-        ended = external.end(transaction, name, caller.name, how, **given)
-        detail = {"verb": how, "outcome": ended.outcome}
-        return ended, [(f"attempt {name}", detail)] if ended.changed else []
+    def work(transaction: Transaction) -> Changed:
+        try:
+            ended = external.end(transaction, name, caller.name, how, **given)
+        except CursorError as error:
+            raise Problem(422, str(error), errors=[("body.cursor", str(error))]) from error
+        return Changed(
+            target=f"attempt {name}",
+            body=said.Outcome.model_validate({"outcome": ended.outcome, "error": ended.error}),
+            detail={"verb": how, "outcome": ended.outcome, "again": not ended.changed},
+        )
 
-    try:
-        ended: external.Ended = _audited(engine, caller, work)
-    except CursorError as error:
-        raise Problem(422, str(error), errors=[("body.cursor", str(error))]) from error
-    return said.Outcome.model_validate({"outcome": ended.outcome, "error": ended.error})
+    return change(engine, request, caller, ACTION, work, body=given)

@@ -11,16 +11,22 @@ from catlog_scrapy.store.tending import tend
 logger = logging.getLogger(__name__)
 
 
-class Tending(threading.Thread):
-    """Tends every *poll* seconds until ended, and at once when something was done."""
+class Tending:
+    """A thread that tends every *poll* seconds, and at once when something was done."""
 
     def __init__(self, engine: Engine, *, lease: float, poll: float) -> None:
-        super().__init__(name="catlog-tending", daemon=True)
         self.engine = engine
         self.lease = lease
         self.poll = poll
         self.ended = False
         self.wanted = threading.Event()
+        self.thread = threading.Thread()
+
+    def start(self) -> None:
+        """Begin; after an end again."""
+        self.ended = False
+        self.thread = threading.Thread(target=self._run, name="catlog-tending", daemon=True)
+        self.thread.start()
 
     def soon(self) -> None:
         """There is something to do, such as a catalog to publish."""
@@ -30,10 +36,9 @@ class Tending(threading.Thread):
         """Stop the thread, once it has done what it does."""
         self.ended = True
         self.wanted.set()
-        self.join()
+        self.thread.join()
 
-    def run(self) -> None:
-        """Tend until ended."""
+    def _run(self) -> None:
         while not self.ended:
             self.wanted.clear()
             try:
@@ -42,4 +47,5 @@ class Tending(threading.Thread):
                 logger.warning("the database is away: %s", reason(error))
             except Exception:  # a thread has nobody to tell; without it nothing would be published
                 logger.exception("tending failed")
-            self.wanted.wait(self.poll)
+            if not self.ended:
+                self.wanted.wait(self.poll)

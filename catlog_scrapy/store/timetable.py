@@ -119,6 +119,13 @@ def preview(database: Database, schedule_id: UUID, most: int) -> list[dt.datetim
     return list(islice(due_times(schedule["cron"], schedule["timezone"], schedule["now"]), most))
 
 
+def place(database: Database, schedule_id: UUID) -> tuple[str, str]:
+    """Whose a schedule is: provider and scheme. Raises NotFound."""
+    with database.begin() as connection:
+        schedule = lock(connection, schedule_id, "FOR KEY SHARE")
+    return schedule["provider"], schedule["scheme_name"]
+
+
 def lock(
     connection: Any, schedule_id: UUID, clause: str = "FOR NO KEY UPDATE"
 ) -> Mapping[str, Any]:
