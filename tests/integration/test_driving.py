@@ -33,6 +33,7 @@ from tests.factories import (
     the_catalog,
 )
 
+JSON = {"Content-Type": "application/json"}
 SCHEDULE = {"provider": "acme", "scheme": "goods", "name": "hourly", "cron": "0 * * * *"}
 
 
@@ -70,7 +71,7 @@ def test_an_operation_is_loaded_by_its_id(client: TestClient, engine: Engine) ->
     assert answer.status_code == 201
     assert answer.json()["state"] == "waiting"
     made = answer.json()["id"]
-    assert client.get(answer.headers["location"]).json()["id"] == made
+    assert client.get(f"http://127.0.0.1{answer.headers['location']}").json()["id"] == made
     catalog = the_catalog(engine, made)
     assert (catalog["whole"], catalog["operation"], catalog["origin"]) == (True, None, "api")
     assert audit(engine) == [
@@ -125,7 +126,7 @@ def test_what_cannot_be_loaded_is_refused(client: TestClient, engine: Engine) ->
         assert errors_of(client.post("/catalogs", json=body)) == [field]
     assert client.post("/catalogs", json={**wanted, "scheme": "x"}).status_code == 404
     assert client.post("/catalogs", json={**wanted, "operation": "x"}).status_code == 404
-    assert client.post("/catalogs", content=b"{").status_code == 400
+    assert client.post("/catalogs", content=b"{", headers=JSON).status_code == 400
     assert one(engine, "SELECT count(*) FROM catlog.catalog") == 0
     assert audit(engine) == []
 
@@ -149,7 +150,7 @@ def test_a_schedule_makes_catalogs_until_it_is_paused(client: TestClient, engine
     answer = client.post("/schedules", json={**SCHEDULE, "arguments": {"colour": "red"}})
     assert answer.status_code == 201
     made = answer.json()["id"]
-    assert client.get(answer.headers["location"]).json()["origin"] == "api"
+    assert client.get(f"http://127.0.0.1{answer.headers['location']}").json()["origin"] == "api"
     due = "UPDATE catlog.schedule SET next_due_at = date_trunc('hour', clock_timestamp())"
     sql(engine, due)
     [catalog] = make_due(engine)
