@@ -91,7 +91,7 @@ def a_client(access: Access, *, address: str = "192.0.2.1") -> TestClient:
 
 def log_in(client: TestClient, name: str = "alice", password: str = PASSWORD) -> Any:
     """The answer to a log-in."""
-    return client.post("/api/v1/token/", json={"username": name, "password": password})
+    return client.post("/api/v1/token", json={"username": name, "password": password})
 
 
 def with_token(token: str) -> dict[str, str]:
@@ -99,10 +99,19 @@ def with_token(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def command(name: str, database_url: str, *arguments: str) -> None:
-    """`scrapy NAME ARGUMENTS...`, in this process."""
+def command(
+    name: str, database_url: str, *arguments: str, resources: str = "resources.toml"
+) -> None:
+    """`scrapy NAME ARGUMENTS...`, in this process; *resources* is the file that declares them."""
     made = import_module(f"catlog_scrapy.commands.{name}").Command()
-    made.settings = Settings({**DEFAULTS, "CATLOG_DATABASE_URL": database_url, "CATLOG_HOME": "."})
+    made.settings = Settings(
+        {
+            **DEFAULTS,
+            "CATLOG_DATABASE_URL": database_url,
+            "CATLOG_HOME": ".",
+            "CATLOG_RESOURCES": resources,
+        }
+    )
     parser = argparse.ArgumentParser()
     made.add_options(parser)
     options, words = parser.parse_known_args(arguments)

@@ -84,8 +84,9 @@ def change(
 
 def _fingerprint(request: Request, body: bytes | Mapping[str, Any] | None) -> str:
     """A hash of all that makes two requests the same; a slash at the end of the path does not."""
-    path = request.url.path.rstrip("/")
-    asked = json.dumps([request.method, path, request.url.query, _written(body)])
+    # Not of `request.url`, for that begins with what the client says the host is.
+    path, query = request.scope["path"].rstrip("/"), request.scope["query_string"].decode("latin-1")
+    asked = json.dumps([request.method, path, query, _written(body)])
     return sha256(asked.encode()).hexdigest()
 
 

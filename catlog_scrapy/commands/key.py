@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.declarations.model import duration
-from catlog_scrapy.declarations.roles import DEFAULT_ROLES, PERMISSION, covers
+from catlog_scrapy.declarations.resources import read_resources
+from catlog_scrapy.declarations.roles import PERMISSION, covers
 from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store import keys
 from catlog_scrapy.store.audit import COMMAND_LINE, note
@@ -75,10 +76,11 @@ class Command(CatlogCommand):
         print("keep it now: it is not shown again", file=sys.stderr)  # noqa: T201
 
     def _check_scopes(self, role: str, scopes: Sequence[str]) -> None:
+        permissions = read_resources(self.project_settings).roles[role]
         for scope in scopes:
             if not PERMISSION.fullmatch(scope):
                 raise UsageError(f'"{scope}" is no RESOURCE:ACTION, such as catalogs:read')
-            if not covers(DEFAULT_ROLES[role], scope):
+            if not covers(permissions, scope):
                 raise UsageError(f"the role {role} does not have {scope}, so no key of it can")
 
     def _revoke(self, engine: Engine, name: str) -> None:

@@ -24,7 +24,9 @@ BOB = Caller("user:bob", "admin", frozenset({"*:*"}), "192.0.2.2")
 def a_request(
     key: str | None = None, path: str = "/catalogs", method: str = "POST", query: str = ""
 ) -> Request:
-    headers = [] if key is None else [(b"idempotency-key", key.encode("latin-1"))]
+    headers = [(b"host", b"[")]  # no host at all
+    if key is not None:
+        headers.append((b"idempotency-key", key.encode("latin-1")))
     return Request(
         {
             "type": "http",

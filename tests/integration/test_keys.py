@@ -204,6 +204,26 @@ def test_the_command_says_what_is_wrong(
     assert keys.keys(engine) == []
 
 
+def test_a_scope_is_of_what_the_project_lets_its_role(
+    engine: Engine, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "resources.toml"
+    file.write_text(
+        """[resources.prices]
+        view = "fuel_prices"
+        key = "id"
+        read = ["service"]
+        [roles]
+        service = ["attempts:*"]
+        """
+    )
+    given = ("add", "robot", "--role", "service", "--scope")
+    command("key", database_url, *given, "prices:read", resources=str(file))
+    with pytest.raises(SystemExit):
+        command("key", database_url, *given, "catalogs:read", resources=str(file))
+    assert "does not have catalogs:read" in capsys.readouterr().err
+
+
 def test_in_a_shell_the_key_is_all_of_the_output(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:

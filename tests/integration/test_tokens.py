@@ -46,7 +46,7 @@ def encoded(part: object) -> str:
 
 
 def refreshed(client: Any, refresh: str) -> Any:
-    return client.post("/api/v1/token/refresh/", json={"refresh": refresh})
+    return client.post("/api/v1/token/refresh", json={"refresh": refresh})
 
 
 def audit(engine: Engine) -> list[tuple[str, str]]:
@@ -178,7 +178,7 @@ def test_no_forged_token_is_exchanged_or_revokes(engine: Engine, client: Any) ->
     for what, token in forgeries(engine, swapped):
         if what not in ("nobody's", "expired", "too long"):
             assert refreshed(client, token).status_code == 401, what
-            answer = client.post("/api/v1/token/revoke/", json={"refresh": token})
+            answer = client.post("/api/v1/token/revoke", json={"refresh": token})
             assert answer.status_code == 401, what
     assert refreshed(client, pair["refresh"]).status_code == 200
 
@@ -269,7 +269,7 @@ def test_a_family_that_is_revoked_while_it_is_refreshed_has_no_survivor(
         token = log_in(client).json()["refresh"]
         *answers, revoked = at_once(
             *[lambda token=token: refreshed(client, token)] * 3,
-            lambda token=token: client.post("/api/v1/token/revoke/", json={"refresh": token}),
+            lambda token=token: client.post("/api/v1/token/revoke", json={"refresh": token}),
         )
         assert revoked.status_code == 204
         for answer in answers:
@@ -299,7 +299,7 @@ def test_who_logs_out_is_out_and_may_say_so_twice(engine: Engine, client: Any) -
     first = log_in(client).json()["refresh"]
     second = refreshed(client, first).json()["refresh"]
     for token in (first, second):
-        assert client.post("/api/v1/token/revoke/", json={"refresh": token}).status_code == 204
+        assert client.post("/api/v1/token/revoke", json={"refresh": token}).status_code == 204
     assert refreshed(client, second).status_code == 401
     assert audit(engine) == [("user:alice", "tokens:create"), ("user:alice", "tokens:revoke")]
 
@@ -312,7 +312,7 @@ def test_tokens_end_by_themselves(engine: Engine) -> None:
     assert client.get("/catalogs", headers=with_token(pair["access"])).status_code == 401
     answer = refreshed(client, pair["refresh"])
     assert (answer.status_code, answer.json()["detail"]) == (401, "the token has expired.")
-    answer = client.post("/api/v1/token/revoke/", json={"refresh": pair["refresh"]})
+    answer = client.post("/api/v1/token/revoke", json={"refresh": pair["refresh"]})
     assert answer.status_code == 204
     assert prune(engine, dry_run=True).access == 1
     assert prune(engine).access == 1
@@ -349,7 +349,7 @@ def test_what_cannot_be_a_log_in_is_told_so_and_never_hashed(engine: Engine) -> 
         *(("password", word) for word in ("", "a" * 1025, "я" * 513, "a" * 10**6, "a\0", {})),
     ):
         given = {"username": "alice", "password": PASSWORD, field: wrong}
-        answer = client.post("/api/v1/token/", json=given)
+        answer = client.post("/api/v1/token", json=given)
         assert answer.status_code == 422, wrong
         [error] = answer.json()["detail"]
         assert error["loc"] == ["body", field]
@@ -495,7 +495,7 @@ def test_nothing_secret_is_written_anywhere(
     log_in(client, "my secret word", "my other word")
     refreshed(client, pair["refresh"])
     client.get("/catalogs", headers=with_token(pair["access"] + "x"))
-    client.post("/api/v1/token/revoke/", json={"refresh": pair["refresh"]})
+    client.post("/api/v1/token/revoke", json={"refresh": pair["refresh"]})
     written = str(sql(engine, "SELECT * FROM catlog.audit")) + caplog.text
     for table in ("refresh_token", "api_user"):
         written += str(sql(engine, f"SELECT * FROM catlog.{table}"))
