@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.embedded import EmbeddedServer
 from catlog_scrapy.migrations import upgrade
+from tests.server import Worlds, make_worlds
 
 _numbers = itertools.count(1)
 
@@ -43,3 +44,10 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = make_engine(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def worlds(server: str) -> Iterator[Worlds]:
+    """Clones of a database of this project that holds something real, and servers of them."""
+    with tempfile.TemporaryDirectory(prefix="catlog-world-") as folder:
+        yield make_worlds(server, Path(folder))

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from scrapy.settings import BaseSettings
 from sqlalchemy import Engine, exc
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from catlog_scrapy.api.access import Access
 from catlog_scrapy.api.documentation import document
@@ -110,8 +111,12 @@ def _handle_errors(app: FastAPI) -> None:
     """Make a problem of every error."""
 
     def on(error: type[Exception], answer: Callable[[Any], Problem]) -> None:
-        async def handle(_: Request, raised: Exception) -> Response:
-            return answer(raised).response()
+        async def handle(request: Request, raised: Exception) -> Response:
+            problem = answer(raised)
+            if problem.status == 405:
+                # A router knows the methods of its first route for a path alone.
+                problem.headers["Allow"] = ", ".join(_methods(app, request.scope["path"]))
+            return problem.response()
 
         app.add_exception_handler(error, handle)
 
@@ -123,6 +128,15 @@ def _handle_errors(app: FastAPI) -> None:
     on(exc.SQLAlchemyError, _database)
     on(psycopg2.Error, _driver)
     on(Exception, _unexpected)
+
+
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """The methods that *path* knows."""
+    found: set[str] = set()
+    for known, methods in app.openapi()["paths"].items():
+        if compile_path(known)[0].match(path):
+            found |= {method.upper() for method in methods}
+    return sorted(found)
 
 
 def _invalid(error: RequestValidationError) -> Problem:

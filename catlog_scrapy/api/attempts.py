@@ -21,9 +21,9 @@ RetryAfter = Annotated[
 
 
 class Request(BaseModel):
-    """What an executor says. An unknown field is a mistake."""
+    """What an executor says. An unknown field is a mistake, and so is one of another type."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ClaimRequest(Request):

@@ -20,6 +20,19 @@ from catlog_scrapy.store.transactions import Transaction, together
 
 HEADER = "Idempotency-Key"
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
+# For the documentation of who calls `change`.
+ONCE: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": HEADER,
+            "in": "header",
+            "required": False,
+            "description": "the same request with the same key is done once; for a day",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            "example": "7d9c1a52-0f0c-4a52-9a1e-0a8de6e4c1f0",
+        }
+    ]
+}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-from catlog_scrapy.api.problems import ProblemDetails
+from catlog_scrapy.api.problems import ProblemDetails, documented
 
 ASSETS = Path(fastapi_offline.__file__).parent / "static"
 # The page holds a script of its own, that starts the other one.
@@ -18,6 +18,10 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data:; frame-ancestors 'none'"
 )
+
+# What any request may be answered, and any that the database is asked for.
+ANYWHERE = documented(400, 408, 413)
+FROM_DATABASE = documented(503, 504)
 
 
 def document(app: FastAPI, schemas: dict[str, Any]) -> None:
@@ -35,6 +39,11 @@ def document(app: FastAPI, schemas: dict[str, Any]) -> None:
             known = made.setdefault("components", {}).setdefault("schemas", {})
             problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
             known |= problem.pop("$defs", {}) | {"ProblemDetails": problem} | schemas
+            for path, methods in made["paths"].items():
+                for operation in methods.values():
+                    answers = operation["responses"]
+                    more = ANYWHERE if path == "/healthz" else ANYWHERE | FROM_DATABASE
+                    answers |= {str(status): said for status, said in more.items()} | answers
             app.openapi_schema = made
         return app.openapi_schema
 

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import Engine
 
 from catlog_scrapy.api.access import Access, Caller
-from catlog_scrapy.api.changes import Changed, change
+from catlog_scrapy.api.changes import ONCE, Changed, change
 from catlog_scrapy.api.parameters import Text
 from catlog_scrapy.api.problems import Problem, documented
 from catlog_scrapy.declarations.model import ScheduleName
@@ -23,7 +23,13 @@ from catlog_scrapy.store import catalogs, timetable
 from catlog_scrapy.store.status import catalog_state, operation_place, scheme_operations
 from catlog_scrapy.store.transactions import Transaction
 
-PROBLEMS = documented(400, 401, 403, 404, 408, 409, 413, 422, 429, 503)
+PROBLEMS = documented(401, 403, 404, 409, 422)
+MADE: dict[int | str, dict[str, Any]] = {
+    201: {
+        "description": "It is made.",
+        "headers": {"Location": {"schema": {"type": "string"}, "required": True}},
+    }
+}
 MOST_PRIORITY = 2**31 - 1
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -33,9 +39,9 @@ Cron = Annotated[str, StringConstraints(max_length=200)]
 
 
 class Body(BaseModel):
-    """The base of all: a field that nobody knows is a mistake."""
+    """The base of all: a field that nobody knows is a mistake, and so is one of another type."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Order(Body):
@@ -131,6 +137,8 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         response_model=CatalogState,
         tags=["driving"],
         summary="Load one operation now",
+        responses=MADE,
+        openapi_extra=ONCE,
     )
     def schedule_operation(
         request: Request,
@@ -152,6 +160,8 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         response_model=CatalogState,
         tags=["driving"],
         summary="Load a scheme now",
+        responses=MADE,
+        openapi_extra=ONCE,
     )
     def create_catalog(
         request: Request, wanted: NewCatalog, caller: Annotated[Caller, Depends(may_create)]
@@ -173,6 +183,7 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
             response_model=CatalogState,
             tags=["driving"],
             summary=f"{name.capitalize()} a catalog",
+            openapi_extra=ONCE,
             name=f"{name}_catalog",
         )
         def act(
@@ -194,6 +205,8 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         response_model=ScheduleState,
         tags=["schedules"],
         summary="Make a schedule",
+        responses=MADE,
+        openapi_extra=ONCE,
     )
     def create_schedule(
         request: Request, wanted: NewSchedule, caller: Annotated[Caller, Depends(may_make)]
@@ -214,14 +227,15 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         return change(engine, request, caller, "schedules:create", work, body=wanted.model_dump())
 
     @router.patch(
-        "/schedules/{schedule_id}",
+        "/schedules/{id}",
         response_model=ScheduleState,
         tags=["schedules"],
         summary="Change a schedule that no provider file declares",
+        openapi_extra=ONCE,
     )
     def change_schedule(
         request: Request,
-        schedule_id: UUID,
+        schedule_id: Annotated[UUID, Path(alias="id")],
         wanted: ScheduleChange,
         caller: Annotated[Caller, Depends(may_change)],
     ) -> Response:
@@ -244,6 +258,7 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
             response_model=ScheduleState,
             tags=["schedules"],
             summary=f"{name.capitalize()} a schedule",
+            openapi_extra=ONCE,
             name=f"{name}_schedule",
         )
         def act(

@@ -62,7 +62,7 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
         prefix="/attempts",
         tags=["executors"],
         lifespan=lifespan,
-        responses=documented(400, 401, 403, 408, 413, 422, 429, 503, 504),
+        responses=documented(401, 403, 422),
     )
 
     @router.post("/claim", summary="Claim attempts", response_model=said.Claimed)

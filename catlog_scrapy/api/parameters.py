@@ -11,9 +11,11 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NaiveDatetime,
+    WithJsonSchema,
     create_model,
 )
 
@@ -23,6 +25,7 @@ MOST_OFFSET = 2**31 - 1
 MOST_VALUES = 100
 MOST_TEXT = 1000
 NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def _storable(value: str) -> str:
@@ -31,13 +34,31 @@ def _storable(value: str) -> str:
     return value
 
 
+def _is_written(time: Any) -> Any:
+    # Else a number would be taken for seconds since 1970.
+    if not DAY.match(str(time)):
+        raise ValueError("should be written as in RFC 3339, such as 2026-11-01T00:00Z")
+    return time
+
+
+def _is_day(day: Any) -> Any:
+    if not DAY.fullmatch(str(day)):
+        raise ValueError("should be a day, such as 2026-11-01")
+    return day
+
+
 Text = Annotated[
     str,
     AfterValidator(_storable),
     Field(max_length=MOST_TEXT, json_schema_extra={"pattern": "^[^\\u0000]*$"}),
 ]
-Number = Annotated[Decimal, Field(allow_inf_nan=False, max_digits=100, decimal_places=50)]
+Number = Annotated[
+    Decimal,
+    Field(allow_inf_nan=False, max_digits=100, decimal_places=50),
+    WithJsonSchema({"type": "number"}),
+]
 Real = Annotated[float, Field(allow_inf_nan=False)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_is_written)]
 
 
 def _integer(bits: int) -> Any:
@@ -56,9 +77,12 @@ TYPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "real": (Real, {"type": "number"}),
     "double precision": (Real, {"type": "number"}),
     "boolean": (bool, {"type": "boolean"}),
-    "date": (dt.date, {"type": "string", "format": "date"}),
-    "timestamp with time zone": (AwareDatetime, {"type": "string", "format": "date-time"}),
-    "timestamp without time zone": (NaiveDatetime, {"type": "string"}),
+    "date": (Annotated[dt.date, BeforeValidator(_is_day)], {"type": "string", "format": "date"}),
+    "timestamp with time zone": (Instant, {"type": "string", "format": "date-time"}),
+    "timestamp without time zone": (
+        Annotated[NaiveDatetime, BeforeValidator(_is_written)],
+        {"type": "string"},
+    ),
     "uuid": (UUID, {"type": "string", "format": "uuid"}),
 }
 AS_OF = "show what was current then"
@@ -109,7 +133,7 @@ def parameters(
         own["search"] = (Text | None, Field(None, description=f"a text in {', '.join(search)}"))
     if has_past:
         own["as_of"] = (
-            AwareDatetime | None,
+            Instant | None,
             Field(None, description=AS_OF, examples=["2026-11-01T00:00Z"]),
         )
     if is_declared:

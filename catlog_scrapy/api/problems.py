@@ -18,7 +18,6 @@ MEANINGS = {
     403: "The role may not do that.",
     404: "There is no such thing.",
     405: "The path knows other methods.",
-    406: "The resource is not to be had in that form.",
     408: "The request took too long to arrive.",
     409: "The present state does not allow it.",
     413: "The request is too large.",
@@ -79,11 +78,25 @@ class Problem(Exception):
         return JSONResponse(content, self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
 
+# Headers that come with them, always.
+HEADERS = {
+    401: ("WWW-Authenticate", "Bearer and, where there was a token, what is wrong with it"),
+    429: ("Retry-After", "seconds"),
+    503: ("Retry-After", "seconds"),
+}
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What FastAPI's `responses` says of problems with these *statuses*."""
     return {
         status: {
             "description": MEANINGS[status],
+            "headers": {
+                name: {"description": said, "required": True, "schema": {"type": "string"}}
+                for name, said in [HEADERS[status]]
+            }
+            if status in HEADERS
+            else {},
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/ProblemDetails"},

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import AwareDatetime, BeforeValidator
+from pydantic import BeforeValidator
 from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.api.access import Access, Caller
-from catlog_scrapy.api.parameters import AS_OF, TYPES, Text, schema_of
+from catlog_scrapy.api.parameters import AS_OF, TYPES, Instant, Text, schema_of
 from catlog_scrapy.api.problems import documented
 from catlog_scrapy.api.resources import Readable, Reader
 from catlog_scrapy.api.streams import Streams
@@ -23,13 +23,27 @@ from catlog_scrapy.store.reading import Source, Term, describe
 from catlog_scrapy.store.transactions import row
 from catlog_scrapy.store.views import kinds_of_views, records_of
 
-PROBLEMS = documented(400, 401, 403, 406, 422, 429, 503, 504)
+PROBLEMS = documented(401, 403, 422)
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "an `ETag` of before: the answer is 304 if nothing has changed since",
+    "schema": {"type": "string"},
+    "example": '"0f343b0931126a20f133d67c2b018a3b"',
+}
+TAG = {
+    "ETag": {
+        "description": "of this answer; none where nobody can tell whether it has changed",
+        "schema": {"type": "string"},
+    }
+}
 # Parameters that may be left out.
 DEFAULTS = {"as_of": None, "before": None, "limit": 100}
 # States of one row that are shown at once; of a view, moments that are looked at.
 MOST_STATES = 100
 AsOf = Annotated[
-    AwareDatetime | None,
+    Instant | None,
     Query(description=AS_OF, examples=["2026-11-01T00:00Z"]),
 ]
 
@@ -118,15 +132,23 @@ def _add(router: APIRouter, reader: Reader, permitted: Callable[..., Caller]) ->
     rows = {"$ref": f"#/components/schemas/{readable.path}"}
     content: dict[str, Any] = {"application/json": {"schema": _page(rows)}}
     statuses: dict[int | str, dict[str, Any]] = dict(PROBLEMS)
+    taken: dict[str, Any] = {}
+    headers: dict[str, Any] = {}
     if readable.is_declared:
         content["application/x-ndjson"] = {"schema": {"type": "string"}}
         content["text/csv"] = {"schema": {"type": "string"}}
         statuses[304] = {"description": "Nothing has changed since `If-None-Match`."}
+        taken["parameters"] = [IF_NONE_MATCH]
+        headers = TAG
     router.add_api_route(
         f"/{readable.path}",
         _taking(reader.page, asked=Annotated[reader.parameters, Query()], caller=caller),
         response_class=Response,
-        responses={**statuses, 200: {"description": readable.about, "content": content}},
+        responses={
+            **statuses,
+            200: {"description": readable.about, "content": content, "headers": headers},
+        },
+        openapi_extra=taken,
         tags=[tag],
         summary=f"List {readable.path.replace('_', ' ').replace('-', ' ')}",
         operation_id=f"list_{readable.path}",
@@ -156,7 +178,7 @@ def _add(router: APIRouter, reader: Reader, permitted: Callable[..., Caller]) ->
             reader.history,
             **key,
             limit=Annotated[int, Query(ge=1, le=MOST_STATES)],
-            before=Annotated[AwareDatetime | None, Query(description="only states from before")],
+            before=Annotated[Instant | None, Query(description="only states from before")],
             caller=caller,
         ),
         response_class=Response,

@@ -61,19 +61,13 @@ def tokens(access: Access) -> APIRouter:
     """`/token/`, `/token/refresh/` and `/token/revoke/`."""
     router = APIRouter(tags=["tokens"])
 
-    @router.post(
-        "/token", summary="Log in", responses=documented(400, 401, 408, 413, 422, 429, 503)
-    )
+    @router.post("/token", summary="Log in", responses=documented(401, 422, 429))
     def log_in(credentials: Credentials, request: Request, response: Response) -> TokenPair:
         """A pair of tokens for a name and a password. Failures in a row make the next one wait."""
         response.headers["Cache-Control"] = "no-store"
         return _pair(access, _log_in(access, credentials, address_of(request)))
 
-    @router.post(
-        "/token/refresh",
-        summary="Exchange a token",
-        responses=documented(400, 401, 408, 413, 422, 503),
-    )
+    @router.post("/token/refresh", summary="Exchange a token", responses=documented(401, 422))
     def refresh(body: RefreshRequest, request: Request, response: Response) -> TokenPair:
         """The next pair of tokens. One that was exchanged before is taken for stolen: all that
         came of its log-in are revoked."""
@@ -84,7 +78,7 @@ def tokens(access: Access) -> APIRouter:
         "/token/revoke",
         status_code=204,
         summary="Log out",
-        responses=documented(400, 401, 408, 413, 422, 503),
+        responses=documented(401, 422),
     )
     def revoke(body: RefreshRequest, request: Request) -> None:
         """All refresh tokens of a log-in end, be it for the second time. What access it gave ends

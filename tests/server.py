@@ -1,0 +1,353 @@
+"""The server of this project over a database that holds something real, for tests of it as a whole.
+
+The rows are those of the saved pages, so they are true to their record types.
+"""
+
+import contextlib
+import itertools
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import orjson
+from argon2 import PasswordHasher
+from fastapi import FastAPI
+from scrapy.settings import Settings
+from sqlalchemy import Engine, text
+
+import catlog_scrapy
+from catlog_scrapy.addon import DEFAULTS
+from catlog_scrapy.api.app import create_app
+from catlog_scrapy.database import make_engine
+from catlog_scrapy.declarations import apply, load_spiders
+from catlog_scrapy.declarations.offer import offer_of
+from catlog_scrapy.declarations.resources import read_resources
+from catlog_scrapy.items.record import record_types
+from catlog_scrapy.store import attempts, catalogs, publishing, results, timetable
+from catlog_scrapy.store.attempts import Report
+from catlog_scrapy.store.claims import claim
+from catlog_scrapy.store.keys import add_key, revoke_key
+from catlog_scrapy.store.users import add_user, disable_user
+from tests.access import COST
+from tests.executing import serving
+
+PACKAGE = Path(catlog_scrapy.__file__).parent
+PAGES = Path(__file__).parent / "pages"
+ROLES = ("admin", "internal", "service", "user")
+PASSWORD = "correct horse battery staple"
+# What is loaded: the spiders whose saved items are the rows, by provider and scheme.
+LOADED = {
+    ("tatneft", "stations"): ("fuel_stations",),
+    ("tatneft", "prices"): ("fuel_prices",),
+    ("tatneft", "references"): ("fuel_types", "fuel_services"),
+    ("hallmark_ornaments_com", "year_links"): ("hallmark_year_links",),
+    ("learning", "attempts"): ("learning_attempts",),
+}
+EXTERNAL = """
+[provider]
+name = "acme"
+base_url = "https://acme.example"
+
+[[scheme]]
+name = "goods"
+
+[[scheme.operation]]
+name = "goods"
+executor = "external"
+kind = "goods"
+key = "id"
+fields = { title = "text", price = "numeric" }
+"""
+# Beside the project's own: resources that keep a column from a role.
+HIDING = """
+guarded-stations = { view = "stations", key = "id", search = ["number", "address"], \
+read = ["service", "user"], hidden = { address = ["user"], image_urls = ["user", "service"] } }
+guarded-fuel = { view = "fuel_stations", key = "id", search = ["number", "address"], \
+read = ["service", "user"], hidden = { address = ["user"] } }
+"""
+
+
+@dataclass
+class World:
+    """What a database holds: keys by name, and ids of what tests ask for."""
+
+    keys: dict[str, str] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+
+
+def settings_of(folder: Path, **given: Any) -> Settings:
+    """The project's settings, with an external operation and hidden columns, in *folder*."""
+    providers = folder / "providers"
+    if not providers.exists():
+        shutil.copytree(PACKAGE / "providers", providers)
+        (providers / "acme.toml").write_text(EXTERNAL, encoding="utf-8")
+        own = (PACKAGE / "resources.toml").read_text(encoding="utf-8")
+        (folder / "resources.toml").write_text(own + HIDING, encoding="utf-8")
+    return Settings(
+        {
+            **DEFAULTS,
+            "SPIDER_MODULES": ["catlog_scrapy.spiders"],
+            "CATLOG_HOME": str(folder / "home"),
+            "CATLOG_PROVIDERS": str(providers),
+            "CATLOG_VIEWS": str(PACKAGE / "views"),
+            "CATLOG_RESOURCES": str(folder / "resources.toml"),
+            "CATLOG_PROJECT": "catlog_scrapy",
+            "CATLOG_POLL": 3600.0,
+            **given,
+        }
+    )
+
+
+def fill(engine: Engine, settings: Settings) -> World:
+    """Declarations, loads in several states, users and keys of every role."""
+    apply(engine, settings)
+    world = World()
+    for (provider, scheme), spiders in LOADED.items():
+        items = {name: saved(name) for name in spiders}
+        if scheme == "year_links":
+            # Of these the products are saved.
+            items = {name: [i for i in items[name] if i["year"] in (1973, 2014)] for name in items}
+        loaded = load(engine, settings, provider, scheme, items)
+        world.ids[scheme] = str(loaded)
+    products = saved("hallmark_products")
+    load(engine, settings, "hallmark_ornaments_com", "products", {"hallmark_products": products})
+    # A second state of each price and station, for history and the past.
+    load(engine, settings, "tatneft", "prices", {"fuel_prices": raised(saved("fuel_prices"))})
+    stations = [{**row, "number": row["number"] + "a"} for row in saved("fuel_stations")]
+    load(engine, settings, "tatneft", "stations", {"fuel_stations": stations})
+    world.ids["waiting"] = str(catalogs.create(engine, "tatneft", "prices"))
+    world.ids["cancelled"] = str(catalogs.create(engine, "tatneft", "stations"))
+    catalogs.cancel(engine, UUID(world.ids["cancelled"]))
+    world.ids["failed"] = str(_failed(engine))
+    world.ids["external"] = str(catalogs.create(engine, "acme", "goods"))
+    assert catalogs.start(engine, UUID(world.ids["external"]))
+    with engine.begin() as connection:
+        found = connection.execute(
+            text("SELECT id FROM catlog.catalog_scheme_operation WHERE name = 'fuel_prices'")
+        )
+        world.ids["operation"] = str(found.scalar_one())
+    world.ids["schedule"] = str(
+        timetable.create(
+            engine,
+            provider="tatneft",
+            scheme="prices",
+            name="mine",
+            cron="0 * * * *",
+            timezone="UTC",
+            arguments={},
+            catch_up="latest",
+        )
+    )
+    cheap = PasswordHasher(**COST)
+    for role in ROLES:
+        add_user(engine, f"{role}-user", role, cheap.hash(PASSWORD))
+        world.keys[role] = add_key(engine, f"{role}-key", role)
+    add_user(engine, "disabled-user", "admin", cheap.hash(PASSWORD))
+    disable_user(engine, "disabled-user")
+    world.keys["revoked"] = add_key(engine, "revoked-key", "admin")
+    revoke_key(engine, "revoked-key")
+    world.keys["expired"] = add_key(engine, "expired-key", "admin", seconds=0.001)
+    return world
+
+
+def saved(spider: str) -> list[dict[str, Any]]:
+    """The items of a spider's saved pages."""
+    files = sorted((PAGES / spider).glob("*.items.json"))
+    return [item for file in files for item in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def raised(prices: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same, each a unit dearer."""
+    return [{**row, "price": str(int(row["price"]) + 1)} for row in prices]
+
+
+def load(
+    engine: Engine,
+    settings: Settings,
+    provider: str,
+    scheme: str,
+    items: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> UUID:
+    """A catalog from its making to its publishing: *items* by spider, to each part its year's."""
+    spiders = load_spiders(settings)
+    arguments = {"date": "2026-03-29"} if scheme == "attempts" else {}
+    catalog = catalogs.create(engine, provider, scheme, arguments=arguments)
+    assert catalogs.start(engine, catalog)
+    while claims := claim(engine, "node", limit=100, catalogs=[catalog]):
+        for claimed in claims:
+            [record] = record_types(spiders.load(claimed.spider))
+            year = claimed.arguments.get("year")
+            mine = [
+                item
+                for item in items[claimed.spider]
+                if year is None or str(item["release_year"]) == year
+            ]
+            rows = [(record.kind, *record.model_validate(item).row()) for item in mine]
+            batch = bytearray()
+            results.write_lines(batch, results.line_prefix(claimed.attempt), 0, rows)
+            results.copy_batch(engine, bytes(batch))
+            outcome = attempts.complete(engine, claimed.attempt, Report(accepted=len(rows)))
+            assert outcome == "done", outcome
+    assert publishing.publish(engine, catalog)
+    return catalog
+
+
+def _failed(engine: Engine) -> UUID:
+    catalog = catalogs.create(engine, "tatneft", "references")
+    assert catalogs.start(engine, catalog)
+    for _ in range(100):
+        claims = claim(engine, "node", catalogs=[catalog])
+        if not claims:
+            break
+        attempts.fail(engine, claims[0].attempt, "the source is away")
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "UPDATE catlog.catalog_scheme_operation_instance SET available_at = now()"
+                    " WHERE catalog_id = :id"
+                ),
+                {"id": catalog},
+            )
+    return catalog
+
+
+def project_app(engine: Engine, settings: Settings) -> FastAPI:
+    """The whole server of the project."""
+    offer = offer_of(settings, load_spiders(settings))
+    return create_app(engine, settings, read_resources(settings), offer)
+
+
+@dataclass
+class Served:
+    """A server, and what is behind it."""
+
+    engine: Engine
+    port: int
+    world: World
+    app: FastAPI
+    closing: contextlib.ExitStack
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, credentials: str | None = None, **options: Any) -> httpx.Client:
+        """A client that sends *credentials*, if any, with each request, while the server runs."""
+        headers = {"Authorization": f"Bearer {credentials}"} if credentials else {}
+        client = httpx.Client(
+            base_url=self.url, headers=headers, timeout=60, trust_env=False, **options
+        )
+        return self.closing.enter_context(client)
+
+    def tokens(self, name: str) -> dict[str, str]:
+        """A pair of tokens of a user, through a log-in."""
+        said = {"username": name, "password": PASSWORD}
+        answer = httpx.post(f"{self.url}/api/v1/token/", json=said, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        pair: dict[str, str] = answer.json()
+        return pair
+
+
+@dataclass
+class Worlds:
+    """Databases that are clones of one that was filled."""
+
+    server: str
+    folder: Path
+    template: str
+    world: World
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a fresh clone."""
+        name = f"{self.template}_{next(self.numbers)}"
+        admin = make_engine(self.server.replace("/catlog?", "/postgres?"))
+        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {self.template}"))
+            try:
+                yield self.server.replace("/catlog?", f"/{name}?")
+            finally:
+                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()
+
+    @contextmanager
+    def serving(self, **settings: Any) -> Iterator[Served]:
+        """A server of a fresh clone, which is dropped at the end."""
+        with self.database() as url, self.serving_at(url, **settings) as served:
+            yield served
+
+    @contextmanager
+    def serving_at(self, url: str, **settings: Any) -> Iterator[Served]:
+        """A server of the database at *url*."""
+        given = settings_of(self.folder, **settings)
+        engine = make_engine(
+            url, statement_timeout=given.getfloat("CATLOG_API_TIMEOUT"), patience=3.0
+        )
+        app = project_app(engine, given)
+        try:
+            with serving(app) as port, contextlib.ExitStack() as closing:
+                yield Served(engine, port, self.world, app, closing)
+        finally:
+            engine.dispose()
+
+
+def make_worlds(server: str, folder: Path) -> Worlds:
+    """Fill a template on the PostgreSQL at the URL *server*."""
+    settings = settings_of(folder)
+    admin = make_engine(server.replace("/catlog?", "/postgres?"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE world TEMPLATE catlog"))
+    admin.dispose()
+    engine = make_engine(server.replace("/catlog?", "/world?"))
+    world = fill(engine, settings)
+    engine.dispose()
+    return Worlds(server, folder, "world", world)
+
+
+def checksum(engine: Engine, but: Iterable[str] = ()) -> str:
+    """A hash of all tables of the schema `catlog`, except what every request may note."""
+    left_out = {"audit", "login_failure", *but}
+    with engine.connect() as connection:
+        names = connection.execute(
+            text(
+                """SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = 'catlog' AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+                   ORDER BY 1"""
+            )
+        ).scalars()
+        parts = [
+            f"""SELECT '{name}' AS name, md5(coalesce(string_agg(t.line, '' ORDER BY t.line), ''))
+                FROM (SELECT (to_jsonb(r) - 'last_used_at')::text AS line FROM catlog.{name} r) t"""
+            for name in names
+            if name not in left_out
+        ]
+        found = connection.execute(text(" UNION ALL ".join(parts))).all()
+    return orjson.dumps([tuple(row) for row in sorted(found)]).decode()
+
+
+@contextmanager
+def collected_log() -> Iterator[list[str]]:
+    """All that is logged meanwhile, at any level, with tracebacks."""
+    said: list[str] = []
+
+    class Collecting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(self.format(record))
+
+    handler = Collecting(logging.DEBUG)
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    with contextlib.ExitStack() as stack:
+        stack.callback(root.setLevel, before)
+        stack.callback(root.removeHandler, handler)
+        yield said
