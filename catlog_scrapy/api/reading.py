@@ -91,12 +91,12 @@ def _declared(connection: Connection, resource: Resource) -> Readable:
         resource.key,
         resource.fields or tuple(view),
         then=then,
-        is_declared=True,
         search=resource.search,
         hidden=resource.hidden,
         model=resource.model,
-        kinds=None if sources.others or sources.drifts else sources.kinds,
-        kind=resource.view if kind else None,
+        kinds=sources.steady,
+        view=resource.view,
+        is_kind=kind is not None,
     )
 
 
@@ -128,13 +128,13 @@ def reading(
 def _add(router: APIRouter, reader: Reader, permitted: Callable[..., Caller]) -> None:
     readable = reader.readable
     caller = Annotated[Caller, Depends(permitted)]
-    tag = "resources" if readable.is_declared else "loads"
+    tag = "resources" if readable.view else "loads"
     rows = {"$ref": f"#/components/schemas/{readable.path}"}
     content: dict[str, Any] = {"application/json": {"schema": _page(rows)}}
     statuses: dict[int | str, dict[str, Any]] = dict(PROBLEMS)
     taken: dict[str, Any] = {}
     headers: dict[str, Any] = {}
-    if readable.is_declared:
+    if readable.view:
         content["application/x-ndjson"] = {"schema": {"type": "string"}}
         content["text/csv"] = {"schema": {"type": "string"}}
         statuses[304] = {"description": "Nothing has changed since `If-None-Match`."}
@@ -170,7 +170,7 @@ def _add(router: APIRouter, reader: Reader, permitted: Callable[..., Caller]) ->
         summary=f"One of {readable.path.replace('_', ' ').replace('-', ' ')}",
         operation_id=f"get_{readable.path}",
     )
-    if not (readable.kind or (readable.then and readable.kinds)):
+    if not (readable.is_kind or (readable.then and readable.kinds)):
         return
     router.add_api_route(
         f"{path}/history",

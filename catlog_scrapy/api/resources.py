@@ -38,7 +38,9 @@ MOST_COUNTS = 1000
 class Readable:
     """A resource: `source` is what it is now, `then` what it was as of a time.
 
-    `kinds` are those that it reads, if it reads nothing else: then it changes with their stamps.
+    `view` is the view that it shows, where it is a declared one; `is_kind` says that the view is a
+    kind's own. `kinds` are those that it reads, if it reads nothing else: then it changes with
+    their stamps.
     """
 
     path: str
@@ -51,8 +53,8 @@ class Readable:
     hidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
     model: type[BaseModel] | None = None
     kinds: tuple[str, ...] | None = None
-    kind: str | None = None
-    is_declared: bool = False
+    view: str | None = None
+    is_kind: bool = False
 
     @property
     def columns(self) -> dict[str, str]:
@@ -74,10 +76,12 @@ class Reader:
             readable.columns,
             most=settings.getint("CATLOG_API_PAGE"),
             search=readable.search,
-            is_declared=readable.is_declared,
+            is_declared=readable.view is not None,
             has_past=readable.then is not None,
         )
         self.counts: dict[str, int] = {}
+        # The kinds that it reads, and when views were last made as those were looked up.
+        self.sources: tuple[Sequence[str] | None, dt.datetime | None] = (readable.kinds, None)
 
     def page(self, request: Request, asked: Parameters, caller: Caller) -> Response:
         """A page as JSON, or all rows as a stream."""
@@ -140,10 +144,10 @@ class Reader:
         values = list(key.values())
         earliest: dt.datetime | None = None
         with snapshot(self.engine) as connection:
-            if readable.kind:
+            if readable.is_kind and readable.view:
                 named = dict(zip(readable.key, values, strict=True))
                 states = of_record(
-                    connection, readable.kind, named, visible, before=before, limit=limit
+                    connection, readable.view, named, visible, before=before, limit=limit
                 )
                 earliest = states[-1].valid_from if len(states) == limit else None
             elif readable.then and readable.kinds:
@@ -183,7 +187,7 @@ class Reader:
 
     def _media_type(self, request: Request, asked: Parameters) -> str | None:
         """That of the stream which is asked for; None for a page."""
-        if not self.readable.is_declared:
+        if self.readable.view is None:
             return None
         named = getattr(asked, "format", None)
         if named:
@@ -327,9 +331,16 @@ class Reader:
         if as_of is not None:
             past.at(connection, as_of)
             return None
-        if self.readable.kinds is None:
+        kinds, views = self.sources
+        if kinds is None or self.readable.view is None:
             return None
-        return past.stamp_of(connection, self.readable.kinds)
+        stamp, made = past.stamp_of(connection, kinds)
+        if made != views:
+            # A view was made anew since: it may read other kinds now.
+            kinds = past.sources_of(connection, self.readable.view).steady
+            self.sources = kinds, made
+            return self._stamp(connection, as_of)
+        return stamp
 
     def _tag(
         self,

@@ -51,7 +51,8 @@ class Cursor(Base):
 class Publication(Base):
     """The last publish that changed a provider's records of a kind: what readers' copies are of.
 
-    Without a catalog it was a reset that deleted them.
+    Without a catalog it was a reset that deleted them. The one row of no provider and no kind says
+    when a view was last made.
     """
 
     __tablename__ = "publication"

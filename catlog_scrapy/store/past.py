@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection
@@ -11,6 +12,9 @@ from sqlalchemy import Connection
 from catlog_scrapy.store.schemes import KindDefinition
 from catlog_scrapy.store.transactions import row, rows, run
 from catlog_scrapy.store.views import HISTORY, MARK, PAST, UNREADABLE, history_view, kinds_of_views
+
+# What stands for the kind where all views are meant.
+VIEWS = ""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class Sources:
     others: tuple[str, ...]
     drifts: bool
     has_past: bool
+
+    @property
+    def steady(self) -> tuple[str, ...] | None:
+        """Its kinds, where it changes with these alone; else None."""
+        return None if self.others or self.drifts else self.kinds
 
 
 def sources_of(connection: Connection, view: str) -> Sources:
@@ -95,20 +104,34 @@ def _has_past(connection: Connection, view: str) -> bool:
     return found is not None and not str(found["mark"]).endswith(UNREADABLE)
 
 
-def stamp_of(connection: Connection, kinds: Sequence[str]) -> str:
+def stamp_of(connection: Connection, kinds: Sequence[str]) -> tuple[str, dt.datetime | None]:
     """A short hash of the last publishes that changed any provider's records of *kinds*.
 
-    It is another one as soon as readers see anything else.
+    And when any view was made anew. It is another one as soon as readers see anything else.
     """
     found = row(
         connection,
         """SELECT left(md5(coalesce(string_agg(
                concat_ws(' ', provider_id, kind, catalog_id, extract(epoch FROM published_at)), ','
-               ORDER BY provider_id, kind), '')), 16) AS stamp
-           FROM catlog.publication WHERE kind = ANY(:kinds)""",
+               ORDER BY provider_id, kind), '')), 16) AS stamp,
+               max(published_at) FILTER (WHERE kind = :views) AS views
+           FROM catlog.publication WHERE kind = ANY(:kinds) OR kind = :views""",
         kinds=list(kinds),
+        views=VIEWS,
     )
-    return str(found["stamp"]) if found else ""
+    return (found["stamp"], found["views"]) if found else ("", None)
+
+
+def stamp_views(connection: Connection) -> None:
+    """Tell readers that a view is another one now, or gone."""
+    run(
+        connection,
+        """INSERT INTO catlog.publication (provider_id, kind, published_at)
+           VALUES (:nobody, :views, clock_timestamp())
+           ON CONFLICT (provider_id, kind) DO UPDATE SET published_at = excluded.published_at""",
+        nobody=UUID(int=0),
+        views=VIEWS,
+    )
 
 
 def at(connection: Connection, instant: dt.datetime) -> None:

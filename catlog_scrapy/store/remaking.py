@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, exc
 
 from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.store.past import stamp_views
 from catlog_scrapy.store.patience import patiently
 from catlog_scrapy.store.transactions import execute, rows, run
 from catlog_scrapy.store.twins import REFUSED, TwinMissing, are_other_columns, make_twin
@@ -105,6 +106,7 @@ def _create(connection: Connection, plan: ViewPlan, name: str) -> None:
     execute(connection, f"COMMENT ON VIEW public.\"{name}\" IS '{plan.marks[name]}'")
     if name in plan.twins:
         make_twin(connection, name, plan.twins[name], plan.marks[name], plan.twins)
+    stamp_views(connection)
 
 
 def _statement(name: str) -> str:

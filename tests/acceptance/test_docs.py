@@ -49,6 +49,11 @@ def test_the_readme_works_as_printed(tmp_path: Path) -> None:
     assert "tatneft/stations: loaded (4 seen" in answers
     assert re.search(r"1973 +21 ", answers)
     assert "William" in answers
+    assert '"count":4,' in answers
+    assert '"fuel_type": {"id": 1' in answers
+    assert '"state":"loaded"' in answers
+    assert '"results":[{"key":' in answers
+    assert "Lamp 2" in answers
 
 
 def test_the_tutorial_works_as_printed(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.factories import (
     claim_of,
     given_a_catalog,
     given_a_scheme,
+    load,
     one,
     sql,
 )
@@ -251,6 +252,21 @@ def test_a_tag_says_that_nothing_changed(client: TestClient, engine: Engine) -> 
     assert again.headers["etag"] != first.headers["etag"]
     assert ids(again) == [3]
     assert again.json()["count"] == 1
+
+
+def test_a_tag_is_outdated_by_a_view_made_anew(client: TestClient, engine: Engine) -> None:
+    """And by what the view reads from then on."""
+    client.get("/cheap-goods")
+    given_a_scheme(engine, an_operation("makers"), name="makers")
+    fields = '[{"name": "value", "type": "jsonb"}]'
+    sql(engine, f"UPDATE catlog.kind SET fields = '{fields}' WHERE name = 'makers'")
+    given_views(engine, {"cheap": f"{CHEAP} AND NOT EXISTS (SELECT FROM public.makers)"})
+    tag = {"If-None-Match": client.get("/cheap-goods").headers["etag"]}
+    assert client.get("/cheap-goods", headers=tag).status_code == 304
+    load(engine, {"one": 1}, scheme="makers")
+    answer = client.get("/cheap-goods", headers=tag)
+    assert answer.status_code == 200
+    assert ids(answer) == []
 
 
 def test_the_past_is_shown_as_it_was(client: TestClient, engine: Engine) -> None:
