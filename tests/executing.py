@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.addon import DEFAULTS
 from catlog_scrapy.api.app import create_app
+from catlog_scrapy.api.protocol import patient
 from catlog_scrapy.declarations.offer import Offer
 from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
@@ -41,11 +42,13 @@ def application(
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[int]:
-    """The port of 127.0.0.1 where *app* answers."""
+def serving(app: FastAPI, patience: float = 10.0) -> Iterator[int]:
+    """The port of 127.0.0.1 where *app* answers; *patience* is for requests that are not whole."""
     port = free_port()
     server = uvicorn.Server(
-        uvicorn.Config(app, http="h11", port=port, log_level="warning", timeout_graceful_shutdown=2)
+        uvicorn.Config(
+            app, http=patient(patience), port=port, log_level="warning", timeout_graceful_shutdown=2
+        )
     )
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -32,6 +32,7 @@ class Command(CatlogCommand):
         import uvicorn
 
         from catlog_scrapy.api.app import create_app
+        from catlog_scrapy.api.protocol import patient
 
         settings = self.project_settings
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -50,7 +51,7 @@ class Command(CatlogCommand):
             server = uvicorn.Server(
                 uvicorn.Config(
                     app,
-                    http="h11",
+                    http=patient(settings.getfloat("CATLOG_API_TIMEOUT")),
                     ws="none",
                     log_config=None,
                     access_log=False,
