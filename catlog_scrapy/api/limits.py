@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import re
 from urllib.parse import unquote
 
@@ -75,12 +76,16 @@ class Limits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        most = self.most_batch if BATCHES.fullmatch(scope["path"]) else self.most
-        body = Body(receive, most, self.patience)
-        started = False
+        is_batch = bool(BATCHES.fullmatch(scope["path"]))
+        most = self.most_batch if is_batch else self.most
+        # A batch may take as long as its endpoint says, if it goes on coming.
+        body = Body(receive, most, self.patience, is_batch=is_batch)
+        started = refusing = False
 
         async def answer(message: Message) -> None:
             nonlocal started
+            if body.problem and not started and not refusing:
+                return  # the application takes it for a body that cannot be read
             if message["type"] == "http.response.start":
                 started = True
                 headers = message.setdefault("headers", [])
@@ -93,9 +98,12 @@ class Limits:
             if not length.isdigit() or int(length) > most:
                 raise too_large(most)
             await self.app(scope, body, answer)
+            if body.problem and not started:
+                raise body.problem
         except Problem as problem:
             if started:
                 raise
+            refusing = True
             await problem.response()(scope, receive, answer)
         except StreamBroken as broken:
             # The server cuts the connection of an answer that nobody ended.
@@ -112,27 +120,34 @@ def too_large(most: int) -> Problem:
 class Body:
     """The messages of a request's body, counted and timed."""
 
-    def __init__(self, receive: Receive, most: int, patience: float) -> None:
+    def __init__(
+        self, receive: Receive, most: int, patience: float, *, is_batch: bool = False
+    ) -> None:
         self.receive = receive
         self.most = most
         self.patience = patience
+        self.until = math.inf if is_batch else asyncio.get_running_loop().time() + patience
         self.received = 0
         self.is_whole = False
+        self.problem: Problem | None = None
 
     async def __call__(self) -> Message:
-        """The next message. Raises Problem where it is too much, or comes too late."""
+        """The next message. Raises Problem, and keeps it, where it is too much or too late."""
         if self.is_whole:  # then it is the client's going that is waited for
             return await self.receive()
         try:
-            async with asyncio.timeout(self.patience):
+            now = asyncio.get_running_loop().time()
+            async with asyncio.timeout_at(min(now + self.patience, self.until)):
                 message = await self.receive()
         except TimeoutError:
-            raise Problem(
+            self.problem = Problem(
                 408, "the body took too long to arrive.", headers={"Connection": "close"}
-            ) from None
+            )
+            raise self.problem from None
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
             self.is_whole = not message.get("more_body", False)
             if self.received > self.most:
-                raise too_large(self.most)
+                self.problem = too_large(self.most)
+                raise self.problem
         return message

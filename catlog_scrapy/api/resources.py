@@ -104,7 +104,11 @@ class Reader:
                     total = self._count(connection, source, question, stamp)
         if media_type:
             return self.streams.stream(
-                source, question, media_type=media_type, as_of=as_of, headers=headers
+                source,
+                question,
+                media_type=media_type,
+                look=lambda connection: self._stamp(connection, as_of),
+                headers=lambda stamp: self._headers(self._tag(stamp, request, visible, media_type)),
             )
         links = self._links(request, asked, question, page, total)
         parts = [b"{"]

@@ -10,21 +10,22 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 from fastapi.responses import StreamingResponse
 from scrapy.settings import BaseSettings
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from starlette.types import Receive, Scope, Send
 
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.store import past
 from catlog_scrapy.store.reading import Question, Source, copy, snapshot
 
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv"}
+# Looks at a snapshot before its rows are written.
+Look = Callable[[Connection], str | None]
 # How many resources are written at once, and how many clients may be sent one.
 WRITERS = 4
 MOST_STREAMS = 64
@@ -49,16 +50,18 @@ class Spool:
         self.abandoned = False
         self.error: Exception | None = None
         self.cancel: Any = None
+        self.seen: str | None = None
 
-    def fill(self, engine: Engine, source: Source, question: Question, csv: bool, at: Any) -> None:
+    def fill(
+        self, engine: Engine, source: Source, question: Question, csv: bool, look: Look
+    ) -> None:
         """Write all of it. What goes wrong is kept as `error`, for whoever reads."""
         try:
             with snapshot(engine) as connection:
                 driver: Any = connection.connection.driver_connection
                 self.cancel = driver.cancel
                 if not self.abandoned:
-                    if at is not None:
-                        past.at(connection, at)
+                    self.seen = look(connection)
                     copy(connection, source, question, csv=csv, to=self.file)
             self.file.flush()
         except Exception as error:  # the reader says what has become of it
@@ -96,11 +99,12 @@ class Streams:
         question: Question,
         *,
         media_type: str,
-        as_of: Any,
-        headers: Mapping[str, str],
+        look: Look,
+        headers: Callable[[str | None], Mapping[str, str]],
     ) -> "SpooledResponse":
         """All rows of *source* that *question* asks for. From a thread: it waits for the first.
 
+        *headers* are made of what *look* says of the snapshot that the rows are of.
         Raises Problem where there are too many streams, and what the database raises.
         """
         if not self.room.acquire(blocking=False):
@@ -113,10 +117,11 @@ class Streams:
             self.room.release()
             raise
         csv = media_type == MEDIA_TYPES["csv"]
-        self.writers.submit(spool.fill, self.engine, source, question, csv, as_of)
-        response = SpooledResponse(spool, self.room, media_type=media_type, headers=dict(headers))
+        self.writers.submit(spool.fill, self.engine, source, question, csv, look)
+        response = SpooledResponse(spool, self.room, media_type=media_type)
         try:
             self._await_first(spool)
+            response.headers.update(headers(spool.seen))
         except Exception:
             response.end()
             raise

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import socket
+from typing import TYPE_CHECKING
 
 from scrapy.settings import Settings
 
@@ -12,6 +13,10 @@ from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.offer import offer_of
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.exceptions import NotPossible
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
 
 # Seconds that a request waits for a connection to the database.
 PATIENCE = 3.0
@@ -29,10 +34,7 @@ class Command(CatlogCommand):
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         # Every scrapy command imports this module.
-        import uvicorn
-
         from catlog_scrapy.api.app import create_app
-        from catlog_scrapy.api.protocol import patient
 
         settings = self.project_settings
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -47,23 +49,31 @@ class Command(CatlogCommand):
             app = create_app(engine, settings, resources, offer)
             host, port = listener.getsockname()[:2]
             self.console.print(f"serving http://{host}:{port}, documented at /docs; Ctrl-C ends it")
-            proxies = settings.getlist("CATLOG_API_PROXIES")
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    app,
-                    http=patient(settings.getfloat("CATLOG_API_TIMEOUT")),
-                    ws="none",
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    proxy_headers=bool(proxies),
-                    forwarded_allow_ips=proxies,
-                    limit_concurrency=MOST_CLIENTS,
-                    timeout_graceful_shutdown=int(settings.getfloat("CATLOG_GRACE")),
-                )
-            )
-            server.run(sockets=[listener])
+            make_server(app, settings).run(sockets=[listener])
             engine.dispose()
+
+
+def make_server(app: "FastAPI", settings: Settings) -> "uvicorn.Server":
+    """A server of *app*; it is told where to listen when it is run."""
+    import uvicorn
+
+    from catlog_scrapy.api.protocol import patient
+
+    proxies = settings.getlist("CATLOG_API_PROXIES")
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=patient(settings.getfloat("CATLOG_API_TIMEOUT")),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies,
+            limit_concurrency=MOST_CLIENTS,
+            timeout_graceful_shutdown=int(settings.getfloat("CATLOG_GRACE")),
+        )
+    )
 
 
 def _listen(settings: Settings, opts: argparse.Namespace) -> socket.socket:

@@ -39,7 +39,9 @@ def _secret_name(value: str) -> str:
 
 def _schedule_name(value: str) -> str:
     if not SCHEDULE_NAME.fullmatch(value):
-        raise ValueError(f'is "{value}"; use words of letters, digits, "_" and "-"')
+        # Clients send such names too: what is no text cannot be said back.
+        said = value.encode("utf-8", "backslashreplace").decode()
+        raise ValueError(f'is "{said}"; use words of letters, digits, "_" and "-"')
     return value
 
 

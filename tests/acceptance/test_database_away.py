@@ -1,0 +1,122 @@
+"""PostgreSQL is away, and comes back: what the server says meanwhile."""
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from catlog_scrapy.api.limits import PREFIX
+from tests.acceptance.test_access_matrix import Endpoint, endpoints
+from tests.acceptance.test_hostile_requests import head
+from tests.looking import until
+from tests.proxy import Proxy
+from tests.server import Served, Worlds, collected_log
+
+MANY = 300_000
+
+
+@pytest.fixture(scope="module")
+def proxied(worlds: Worlds) -> Iterator[tuple[Proxy, Served]]:
+    with (
+        worlds.database() as url,
+        Proxy(url) as proxy,
+        worlds.serving_at(proxy.url, CATLOG_API_TIMEOUT=3.0) as served,
+    ):
+        served.tokens("user-user")
+        yield proxy, served
+
+
+def asked(served: Served, endpoint: Endpoint) -> tuple[httpx.Response, float]:
+    """The answer, and the seconds that it took."""
+    began = time.monotonic()
+    headers = {"Authorization": f"Bearer {served.world.keys['admin']}"}
+    body = endpoint.body
+    if endpoint.path.startswith("token"):
+        body = {"username": "user-user", "password": "x"}
+    answer = httpx.request(
+        endpoint.method,
+        served.url + endpoint.url,
+        json=body,
+        headers=headers,
+        timeout=60,
+        trust_env=False,
+    )
+    return answer, time.monotonic() - began
+
+
+@pytest.mark.parametrize("how", ["cut", "freeze"])
+def test_every_endpoint_says_so_and_is_well_again(proxied: tuple[Proxy, Served], how: str) -> None:
+    proxy, served = proxied
+    found = [
+        each
+        for each in endpoints(served)
+        # These look at the token before they ask the database.
+        if each.path not in ("token/refresh", "token/revoke")
+    ]
+    with collected_log() as log:
+        getattr(proxy, how)()
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda each: asked(served, each), found))
+        health, seconds = asked(served, next(e for e in found if e.path == "healthz"))
+        assert (health.status_code, seconds < 1) == (200, True)
+        proxy.thaw()
+    for endpoint, (answer, seconds) in zip(found, answers, strict=True):
+        if endpoint.path == "healthz":
+            continue
+        said = (endpoint.method, endpoint.url, answer.text, seconds)
+        assert answer.status_code == 503, said
+        assert int(answer.headers["retry-after"]) > 0, said
+        assert answer.headers["content-type"] == "application/problem+json"
+        # Those that are frozen are waited for as long as TCP is; see `patience`.
+        assert seconds < 20, said
+    assert "Traceback" not in "\n".join(log)
+    assert any("the database is away" in line for line in log)
+    client = served.client(served.world.keys["admin"])
+    until(lambda: client.get("/readyz").status_code == 200, 20)
+    for endpoint in found:
+        if endpoint.method == "GET":
+            assert asked(served, endpoint)[0].status_code == 200, endpoint.url
+
+
+def test_a_stream_that_breaks_is_cut(proxied: tuple[Proxy, Served]) -> None:
+    proxy, served = proxied
+    with served.engine.begin() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = '60s'"))
+        connection.execute(
+            text(
+                """INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of,
+                       created_at, updated_at, catalog_id)
+                   SELECT provider_id, kind, n::text, scope_id,
+                       data || jsonb_build_object('id', n), as_of, created_at, updated_at,
+                       catalog_id
+                   FROM (SELECT * FROM catlog.record WHERE kind = 'stations' LIMIT 1) AS r,
+                       generate_series(1000, 999 + :many) AS n"""
+            ),
+            {"many": MANY},
+        )
+    with collected_log() as log, socket.create_connection(("127.0.0.1", served.port)) as reader:
+        reader.settimeout(30)
+        reader.sendall(head(served, f"GET {PREFIX}/guarded-stations?format=ndjson HTTP/1.1"))
+        answer = reader.recv(2**16)
+        assert b"200 OK" in answer
+        assert b"transfer-encoding: chunked" in answer.lower()
+        proxy.cut()
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := reader.recv(2**20):
+                answer += chunk
+        until(lambda: any("a stream broke" in line for line in log), 10, log)
+    proxy.thaw()
+    assert b"101" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+    assert answer.count(b"\n{") < MANY
+    assert "Traceback" not in "\n".join(log)
+    client = served.client(served.world.keys["admin"])
+    until(lambda: client.get("/readyz").status_code == 200, 20)
+    lines = client.get(f"{PREFIX}/guarded-stations?format=ndjson&id__lt=1000").text.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [1, 2, 3, 4]
