@@ -85,7 +85,7 @@ def client(engine: Engine, tmp_path: Path) -> Iterator[TestClient]:
     )
     given_views(engine, {"cheap": CHEAP})
     load_goods(engine)
-    app = application(engine, declared(tmp_path), CATLOG_HOME=str(tmp_path))
+    app = application(engine, declared(tmp_path), CATLOG_HOME=str(tmp_path), CATLOG_POLL=60)
     with TestClient(app, base_url="http://127.0.0.1/api/v1") as made:
         made.headers["Authorization"] = f"Bearer {add_key(engine, 'root', 'admin')}"
         yield made
