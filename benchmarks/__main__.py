@@ -9,6 +9,7 @@ from collections.abc import Callable
 from benchmarks import (
     bulk,
     claims,
+    deep,
     drain,
     idle,
     increments,
@@ -19,8 +20,10 @@ from benchmarks import (
     nodes,
     pages,
     republish,
+    requests,
     start,
     store,
+    streams,
     views,
 )
 from benchmarks.common import Result, Server, note, open_server
@@ -41,6 +44,10 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Result]] = {
     "pages": pages.run,
     "bulk": bulk.run,
     "increments": increments.run,
+    "requests": requests.run,
+    "deep": deep.run,
+    "streams": streams.run,
+    "stream_memory": streams.memory,
 }
 
 

@@ -1,0 +1,127 @@
+"""A server to measure: `scrapy serve` on loopback, with products to read."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+import orjson
+from sqlalchemy import Engine, text
+
+from benchmarks.common import ROOT, SETTINGS, Server, declare, run_sql
+from benchmarks.fleet import PATIENCE, free_port, wait_until
+from benchmarks.views import insert
+from catlog_scrapy.store.keys import add_key
+
+PATH = "/api/v1/products"
+RESOURCES = '[resources.products]\nview = "products"\nkey = ["vendor", "sku", "name", "link"]\n'
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server that listens on *port*, and a *key* that may read from it."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request needs."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def connect(self) -> HTTPConnection:
+        """A connection that stays open from request to request."""
+        return HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+
+    def ask(self, connection: HTTPConnection, path: str) -> bytes:
+        """The body of the answer. Raises RuntimeError where it is an error."""
+        connection.request("GET", path, headers=self.headers)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{path} answers {response.status}: {body[:500]!r}")
+        return body
+
+    def follow(self, connection: HTTPConnection, path: str) -> str:
+        """The path of the page that is behind the one of *path*."""
+        following = orjson.loads(self.ask(connection, path))["next"]
+        return str(following).partition(f":{self.port}")[2]
+
+    def memory(self, of: str) -> float:
+        """MiB of the process's memory: `VmRSS` now, `VmHWM` at most since `forget_peak`."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(rf"{of}:\s+(\d+) kB", status)
+        if found is None:
+            raise RuntimeError(f"no {of} of {self.process.pid}")
+        return int(found[1]) / 1024
+
+    def forget_peak(self) -> None:
+        """Let the kernel take the peak of the memory anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+
+@contextmanager
+def serve(server: Server, engine: Engine, count: int) -> Iterator[Serving]:
+    """A server with *count* products to read, all published."""
+    declare(server, engine, "in_batches")
+    with engine.connect() as connection:
+        provider = connection.execute(text("SELECT id FROM catlog.provider")).scalar_one()
+    run_sql(
+        engine,
+        insert(str(provider), "products", count),
+        f"""INSERT INTO catlog.publication (provider_id, kind, catalog_id, published_at)
+            VALUES ('{provider}', 'products', gen_random_uuid(), clock_timestamp())""",
+        "VACUUM ANALYZE",
+    )
+    resources = server.folder / "resources.toml"
+    resources.write_text(RESOURCES)
+    log = server.folder / "serve.log"
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scrapy", "serve", "--port", str(port)],
+            cwd=server.folder,
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+                "SCRAPY_SETTINGS_MODULE": SETTINGS,
+                "CATLOG_DATABASE_URL": engine.url.render_as_string(hide_password=False),
+                "CATLOG_HOME": str(server.folder / "home-of-the-server"),
+                "CATLOG_PROVIDERS": str(server.folder / "providers"),
+                "CATLOG_RESOURCES": str(resources),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    serving = Serving(process, port, add_key(engine, "bench", "admin"))
+    try:
+        wait_until(lambda: _is_ready(serving), PATIENCE, "server that is ready")
+        yield serving
+    except BaseException as error:
+        error.add_note(f"The server said: {log.read_text()[-2000:]}")
+        raise
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _is_ready(serving: Serving) -> bool:
+    if serving.process.poll() is not None:
+        raise RuntimeError(f"the server ended with {serving.process.returncode}")
+    try:
+        serving.ask(serving.connect(), f"{PATH}?limit=1")
+    except OSError:
+        return False
+    return True
