@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 from psycopg2.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
-from catlog_scrapy.store.transactions import row, rows, run
+from catlog_scrapy.store.transactions import row, rows, run, statement
 
 # Seconds that the database may take to hand over a whole resource.
 COPY_TIMEOUT = 3600
@@ -107,24 +107,20 @@ def read_page(connection: Connection, source: Source, question: Question) -> Pag
         conditions.append(condition)
         values |= positions
     marks = ", ".join(f't."{term.column}"::text AS _{n}' for n, term in enumerate(order))
-    found = rows(
-        connection,
+    asked = statement(
         f"""SELECT {_json(question.fields)} AS line, {marks} FROM {_relation(source.sql)} AS t
-            {_where(conditions)} ORDER BY {_ordered(order)} LIMIT :limit OFFSET :offset""",
-        limit=question.limit + 1,
-        offset=question.offset,
-        **values,
+            {_where(conditions)} ORDER BY {_ordered(order)} LIMIT :limit OFFSET :offset"""
     )
+    values |= {"limit": question.limit + 1, "offset": question.offset}
+    found = list(connection.execute(asked, values))
     has_more = len(found) > question.limit
     found = found[: question.limit]
-    positions_of = [tuple(line[f"_{n}"] for n in range(len(order))) for line in found]
     if question.backwards:
         found.reverse()
-        positions_of.reverse()
     return Page(
-        [line["line"] for line in found],
-        positions_of[0] if found else None,
-        positions_of[-1] if found else None,
+        [line for line, *_ in found],
+        tuple(found[0][1:]) if found else None,
+        tuple(found[-1][1:]) if found else None,
         has_more,
     )
 
@@ -147,11 +143,11 @@ def copy(
     conditions, values = _conditions(source, question)
     fields = ", ".join(f't."{name}"' for name in question.fields)
     columns = fields if csv else f"{_json(question.fields)} AS line"
-    statement = text(
+    written = text(
         f"""SELECT {columns} FROM {_relation(source.sql)} AS t
             {_where(conditions)} ORDER BY {_ordered(_whole_order(source, question))}"""
     ).bindparams(**values)
-    compiled = statement.compile(connection.engine)
+    compiled = written.compile(connection.engine)
     run(connection, f"SET LOCAL statement_timeout = '{COPY_TIMEOUT}s'")
     driver = connection.connection.driver_connection
     if driver is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -47,9 +48,13 @@ def clean(text_: str) -> str:
     return redact(text_).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
+# To look for the parameters in a statement takes as long as to send it.
+statement = lru_cache(1000)(text)
+
+
 def run(connection: Connection, sql: str, **values: Any) -> int:
     """Execute *sql*; the number of rows it touched."""
-    return connection.execute(text(sql), values).rowcount
+    return connection.execute(statement(sql), values).rowcount
 
 
 def execute(connection: Connection, sql: str) -> None:
@@ -59,12 +64,12 @@ def execute(connection: Connection, sql: str) -> None:
 
 def rows(connection: Connection, sql: str, **values: Any) -> list[Mapping[str, Any]]:
     """All rows of *sql*, by column name."""
-    return [found._asdict() for found in connection.execute(text(sql), values)]
+    return [found._asdict() for found in connection.execute(statement(sql), values)]
 
 
 def row(connection: Connection, sql: str, **values: Any) -> Mapping[str, Any] | None:
     """The first row of *sql*, if there is one."""
-    found = connection.execute(text(sql), values).first()
+    found = connection.execute(statement(sql), values).first()
     return found._asdict() if found else None
 
 
