@@ -77,8 +77,8 @@ def insert(provider: str, kind: str, count: int) -> str:
         INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of, created_at,
             updated_at, catalog_id)
         SELECT '{provider}', '{kind}',
-            jsonb_build_array(p.data->'vendor', p.data->'sku', p.data->'name',
-                p.data->'link')::text,
+            '[' || concat_ws(',', p.data->'vendor', p.data->'sku', p.data->'name',
+                p.data->'link') || ']',
             gen_random_uuid(), p.data, now(), p.at, p.at, gen_random_uuid()
         FROM (
             SELECT now() - make_interval(secs => n / 1000.0) AS at, jsonb_build_object(

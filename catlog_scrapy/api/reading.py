@@ -21,7 +21,7 @@ from catlog_scrapy.store import past
 from catlog_scrapy.store.listings import LISTINGS
 from catlog_scrapy.store.reading import Source, Term, describe
 from catlog_scrapy.store.transactions import row
-from catlog_scrapy.store.views import kinds_of_views, records_of
+from catlog_scrapy.store.views import INDEX, kinds_of_views, past_view, records_of
 
 PROBLEMS = documented(401, 403, 422)
 IF_NONE_MATCH = {
@@ -82,8 +82,10 @@ def _declared(connection: Connection, resource: Resource) -> Readable:
     if kind:
         # By the index of the records, whose cost does not grow with depth.
         records = records_of(kind)
-        by_index = tuple(Term(name) for name in ("_provider", "_kind", "_key"))
+        by_index = tuple(Term(name) for name in INDEX)
         source = Source(records, describe(connection, records), by_index)
+        if then:
+            then = Source(past_view(kind, by_index=True), source.columns, by_index)
     return Readable(
         resource.path,
         f"The view `{resource.view}`, row by row.",
@@ -96,7 +98,7 @@ def _declared(connection: Connection, resource: Resource) -> Readable:
         model=resource.model,
         kinds=sources.steady,
         view=resource.view,
-        is_kind=kind is not None,
+        kind=kind if kind and set(kind.key) <= set(resource.key) else None,
     )
 
 
@@ -170,7 +172,7 @@ def _add(router: APIRouter, reader: Reader, permitted: Callable[..., Caller]) ->
         summary=f"One of {readable.path.replace('_', ' ').replace('-', ' ')}",
         operation_id=f"get_{readable.path}",
     )
-    if not (readable.is_kind or (readable.then and readable.kinds)):
+    if not (readable.kind or (readable.then and readable.kinds)):
         return
     router.add_api_route(
         f"{path}/history",

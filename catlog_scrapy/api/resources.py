@@ -3,8 +3,8 @@
 import base64
 import datetime as dt
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -29,6 +29,7 @@ from catlog_scrapy.store.reading import (
     read_page,
     snapshot,
 )
+from catlog_scrapy.store.schemes import KindDefinition
 
 # How many counts are remembered; all are forgotten when there are more.
 MOST_COUNTS = 1000
@@ -38,9 +39,9 @@ MOST_COUNTS = 1000
 class Readable:
     """A resource: `source` is what it is now, `then` what it was as of a time.
 
-    `view` is the view that it shows, where it is a declared one; `is_kind` says that the view is a
-    kind's own. `kinds` are those that it reads, if it reads nothing else: then it changes with
-    their stamps.
+    `view` is the view that it shows, where it is a declared one. `kinds` are those that it reads,
+    if it reads nothing else: then it changes with their stamps. `kind` is the one whose records are
+    its rows, if its key names one of them.
     """
 
     path: str
@@ -54,7 +55,7 @@ class Readable:
     model: type[BaseModel] | None = None
     kinds: tuple[str, ...] | None = None
     view: str | None = None
-    is_kind: bool = False
+    kind: KindDefinition | None = None
 
     @property
     def columns(self) -> dict[str, str]:
@@ -129,7 +130,12 @@ class Reader:
             if as_of:
                 past.at(connection, as_of)
             question = Question(self._visible(caller), equal=equal, limit=1)
-            page = read_page(connection, self._source(as_of), question)
+            page = None
+            if written := self._written(key.values()):
+                by_index = replace(question, key=written)
+                page = read_page(connection, self._source(as_of), by_index)
+            if page is None or not page.lines:
+                page = read_page(connection, self._source(as_of), question)
         if not page.lines:
             raise Problem(404, f"no {self.readable.path} {'/'.join(map(str, values))}.")
         return Response(page.lines[0], headers=self._headers(None), media_type="application/json")
@@ -148,10 +154,10 @@ class Reader:
         values = list(key.values())
         earliest: dt.datetime | None = None
         with snapshot(self.engine) as connection:
-            if readable.is_kind and readable.view:
+            if readable.kind:
                 named = dict(zip(readable.key, values, strict=True))
                 states = of_record(
-                    connection, readable.view, named, visible, before=before, limit=limit
+                    connection, readable.kind.name, named, visible, before=before, limit=limit
                 )
                 earliest = states[-1].valid_from if len(states) == limit else None
             elif readable.then and readable.kinds:
@@ -174,6 +180,14 @@ class Reader:
         ]
         body = b'{"next":%b,"results":[%b]}' % (orjson.dumps(following), b",".join(lines))
         return Response(body, headers=self._headers(None), media_type="application/json")
+
+    def _written(self, values: Iterable[Any]) -> str | None:
+        """The stored key of the record whose resource's key has these *values*, where known."""
+        kind = self.readable.kind
+        if kind is None:
+            return None
+        named = dict(zip(self.readable.key, values, strict=True))
+        return past.written_key(kind, [named[name] for name in kind.key])
 
     def _key(self, values: Sequence[Any]) -> dict[str, list[Any]]:
         return {

@@ -183,7 +183,7 @@ def states_of(
     """
     definition = kinds_of_views(connection)[kind]
     values = [key[name] for name in definition.key]
-    written = _written(definition, values)
+    written = written_key(definition, values)
     asked = {
         f"value_{number}": value if value is None else str(value)
         for number, value in enumerate(values)
@@ -214,18 +214,22 @@ def states_of(
 BY_KEY = " AND key = :key AND provider_id = ANY(ARRAY(SELECT provider.id FROM catlog.provider))"
 
 
-def _written(kind: KindDefinition, values: Sequence[Any]) -> str | None:
-    """The key as it is stored, where that is plain: of text and whole numbers."""
+def written_key(kind: KindDefinition, values: Sequence[Any]) -> str | None:
+    """The key of a record of *kind* as it is stored, by its *values*; None where nobody can say.
+
+    A record may have another one all the same: what its type writes as text is its own affair.
+    """
     types = dict(kind.fields)
-    if any(types[name] not in ("text", "bigint") for name in kind.key):
+    if any(types[name] not in PLAIN for name in kind.key):
         return None
     if len(values) == 1:
         return str(values[0])
     try:
-        whole = [
-            int(value) if types[name] == "bigint" else value
-            for name, value in zip(kind.key, values, strict=True)
-        ]
-    except ValueError:
+        plain = [PLAIN[types[name]](value) for name, value in zip(kind.key, values, strict=True)]
+        return orjson.dumps(plain).decode()
+    except (ValueError, TypeError):  # a lone surrogate, or an integer of more than 64 bits
         return None
-    return orjson.dumps(whole).decode()
+
+
+# Types of key fields that are written in one way alone: in a URL, in JSON, as text.
+PLAIN = {"text": str, "bigint": int, "uuid": str, "date": str}

@@ -5,7 +5,7 @@ A page is one snapshot: rows, count and stamp of one moment, old or new, never m
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
 from psycopg2.sql import SQL
@@ -45,6 +45,7 @@ class Source:
 class Question:
     """What is asked of a source: names and values that were checked against its columns.
 
+    `key` is the stored key of a record, for a source with the columns of the records' index.
     `equal` maps columns to the values that they may have, `bounds` lists (column, operator of
     OPERATORS, value), `search` is a text that one of `searched` holds. `after` are the texts of the
     order's columns in the row that the page begins behind; `backwards`, that it ends before.
@@ -60,6 +61,7 @@ class Question:
     offset: int = 0
     after: tuple[str | None, ...] | None = None
     backwards: bool = False
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,12 @@ def _ordered(order: Sequence[Term]) -> str:
 def _conditions(source: Source, question: Question) -> tuple[list[str], dict[str, Any]]:
     conditions: list[str] = []
     values: dict[str, Any] = {}
+    if question.key is not None:
+        # The index begins with the provider.
+        conditions.append(
+            "t._key = :key AND t._provider = ANY(ARRAY(SELECT p.id FROM catlog.provider p))"
+        )
+        values["key"] = question.key
     for n, (column, allowed) in enumerate(question.equal.items()):
         conditions.append(f't."{column}" = ANY(CAST(:equal_{n} AS {source.columns[column]}[]))')
         values[f"equal_{n}"] = list(allowed)
@@ -222,8 +230,3 @@ def _behind(
             behind = f"({columns[n]} > {casts[n]} OR {columns[n]} IS NULL)"
         alternatives.append(f"({' AND '.join([*same, behind])})")
     return f"({' OR '.join(alternatives)})", values
-
-
-def narrowed(question: Question, equal: Mapping[str, Any]) -> Question:
-    """*question* for the row whose columns have these values."""
-    return replace(question, equal={name: [value] for name, value in equal.items()}, limit=1)

@@ -26,6 +26,9 @@ UNREADABLE = "\nIt cannot be read as of a time."
 # Part of the hash of the project's own views: raised when their twins are made in another way.
 TWINS = "\n1"
 
+# The columns of the records' index, as SELECTs for pages have them. No field's name begins so.
+INDEX = {"_provider": "provider_id", "_kind": "kind", "_key": "key"}
+
 # What a SELECT in `as_of` shows is of this instant. Read once a statement, as a subquery.
 INSTANT = "(SELECT coalesce(nullif(current_setting('catlog.as_of', true), '')::timestamptz, now()))"
 
@@ -283,23 +286,27 @@ def records_of(kind: KindDefinition) -> str:
 
     In their order a page is found by the index, however deep it lies.
     """
-    return f"""SELECT provider_id AS _provider, kind AS _kind, key AS _key, {_columns(kind)},
-            created_at, updated_at
+    return f"""SELECT {_indexed()}{_columns(kind)}, created_at, updated_at
         FROM catlog.record WHERE kind = '{kind.name}' AND removed_at IS NULL"""
 
 
-def past_view(kind: KindDefinition) -> str:
+def past_view(kind: KindDefinition, *, by_index: bool = False) -> str:
     """The SELECT of the records of *kind* as they were at the instant that is asked for.
+
+    *by_index*: with the columns of the index in front, as `records_of` has them.
 
     A removed record is a version alone, a revived one is both. Only one row of `record` has a key,
     so the join costs nothing where nobody asks for `created_at`.
     """
     names = ", ".join(f'"{name}"' for name, _ in _types(kind))
+    if by_index:
+        names = f"{', '.join(INDEX)}, {names}"
+    now, then = (_indexed(), _indexed("v.")) if by_index else ("", "")
     return f"""SELECT {names}, created_at, updated_at FROM (
-            SELECT {_columns(kind)}, created_at, updated_at FROM catlog.record
+            SELECT {now}{_columns(kind)}, created_at, updated_at FROM catlog.record
             WHERE kind = '{kind.name}' AND removed_at IS NULL AND updated_at <= {INSTANT}
             UNION ALL
-            SELECT {_columns(kind, "v.")}, r.created_at, v.valid_from
+            SELECT {then}{_columns(kind, "v.")}, r.created_at, v.valid_from
             FROM catlog.record_version v
             LEFT JOIN catlog.record r ON r.provider_id = v.provider_id AND r.key = v.key
                 AND r.kind = '{kind.name}'
@@ -317,6 +324,10 @@ def history_view(kind: KindDefinition, narrowed: str = "") -> str:
         UNION ALL
         SELECT {_columns(kind)}, updated_at, NULL, NULL
         FROM catlog.record WHERE kind = '{kind.name}' AND removed_at IS NULL{narrowed}"""
+
+
+def _indexed(table: str = "") -> str:
+    return "".join(f"{table}{column} AS {name}, " for name, column in INDEX.items())
 
 
 def _types(kind: KindDefinition) -> list[tuple[str, str]]:
