@@ -72,28 +72,32 @@ class Access:
 
         def caller(
             request: Request,
-            bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-            api_key: Annotated[str | None, Depends(_api_key)],
+            _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+            __: Annotated[str | None, Depends(_api_key)],
         ) -> Caller:
-            asking = self._caller(address_of(request), bearer, api_key)
-            if not asking.may(resource, action):
-                # A role that may is held back by its key's scopes.
-                lacking = self.roles.get(asking.role, frozenset())
-                who = "this key" if covers(lacking, f"{resource}:{action}") else asking.role
-                raise Problem(403, f"{who} lacks the permission {resource}:{action}.")
-            return asking
+            return self.caller(request, resource, action)
 
         return caller
 
-    def _caller(
-        self, address: str, bearer: HTTPAuthorizationCredentials | None, api_key: str | None
-    ) -> Caller:
-        credentials = bearer.credentials if bearer else api_key
+    def caller(self, request: Request, resource: str, action: str) -> Caller:
+        """Who sent *request*, who may do *action* to *resource*. Raises Problem 401, 403."""
+        asking = self._caller(request)
+        if not asking.may(resource, action):
+            # A role that may is held back by its key's scopes.
+            lacking = self.roles.get(asking.role, frozenset())
+            who = "this key" if covers(lacking, f"{resource}:{action}") else asking.role
+            raise Problem(403, f"{who} lacks the permission {resource}:{action}.")
+        return asking
+
+    def _caller(self, request: Request) -> Caller:
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        token = bearer.strip() if scheme.lower() == "bearer" else ""
+        credentials = token or request.headers.get("X-API-Key")
         if not credentials:
             raise _unauthorized("a token or a key is needed")
-        if bearer is None or credentials.startswith(BEGINNING):
-            return self._holder(credentials, address)
-        return self._user(credentials, address)
+        if not token or credentials.startswith(BEGINNING):
+            return self._holder(credentials, address_of(request))
+        return self._user(credentials, address_of(request))
 
     def _user(self, token: str, address: str) -> Caller:
         try:

@@ -4,9 +4,11 @@ import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -15,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NaiveDatetime,
+    ValidationError,
     WithJsonSchema,
     create_model,
 )
@@ -94,6 +97,8 @@ class Parameters(BaseModel):
     """What every listing can be asked. A parameter that nobody knows is a mistake."""
 
     model_config = ConfigDict(extra="forbid")
+    # The parameters that may have several values.
+    repeatable: ClassVar[frozenset[str]] = frozenset()
 
     limit: int = Field(100, ge=1, description="how many rows a page has")
     offset: int = Field(0, ge=0, le=MOST_OFFSET, description="how many rows to pass over")
@@ -148,7 +153,26 @@ def parameters(
     for alias, (internal, annotation) in _filters(columns).items():
         if alias not in taken:
             own[internal] = (annotation, Field(None, alias=alias))
-    return create_model(name, __base__=Parameters, **own)
+    model = create_model(name, __base__=Parameters, **own)
+    model.repeatable = frozenset(columns) - taken
+    return model
+
+
+def query_of(request: Request, model: type[Parameters]) -> Parameters:
+    """What the URL of *request* asks for. Raises RequestValidationError."""
+    given: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        if name in model.repeatable:
+            given.setdefault(name, []).append(value)
+        else:
+            given[name] = value
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)
+        raise RequestValidationError(
+            [{**part, "loc": ("query", *part["loc"])} for part in wrong]
+        ) from error
 
 
 def _filters(columns: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
