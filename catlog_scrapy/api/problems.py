@@ -111,3 +111,8 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         }
         for status in statuses
     }
+
+
+def wrong_parameter(name: str, message: str) -> Problem:
+    """What is wrong with the parameter *name* of a URL, beyond what its type says."""
+    return Problem(422, "a parameter is wrong.", errors=[(f"query.{name}", message)])

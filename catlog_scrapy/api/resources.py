@@ -1,6 +1,5 @@
 """What there is to read: the listings of loads, and the declared resources."""
 
-import base64
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +13,10 @@ from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.api.access import Caller
+from catlog_scrapy.api.cursors import cursor_of, position_of
 from catlog_scrapy.api.links import link
 from catlog_scrapy.api.parameters import TYPES, Parameters, filters_of, parameters
-from catlog_scrapy.api.problems import Problem
+from catlog_scrapy.api.problems import Problem, wrong_parameter
 from catlog_scrapy.api.streams import MEDIA_TYPES, Streams
 from catlog_scrapy.store import past
 from catlog_scrapy.store.history import of_record, of_row
@@ -80,9 +80,12 @@ class Reader:
             is_declared=readable.view is not None,
             has_past=readable.then is not None,
         )
-        self.counts: dict[str, int] = {}
+        # One statement needs no BEGIN and no COMMIT around it.
+        self.reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        # The stamp of which each is, and how many rows there are.
+        self.counts: dict[str, tuple[str, int]] = {}
         # The kinds that it reads, and when views were last made as those were looked up.
-        self.sources: tuple[Sequence[str] | None, dt.datetime | None] = (readable.kinds, None)
+        self.sources: tuple[Sequence[str] | None, str | None] = (readable.kinds, None)
 
     def page(self, request: Request, asked: Parameters, caller: Caller) -> Response:
         """A page as JSON, or all rows as a stream."""
@@ -93,16 +96,20 @@ class Reader:
         question = self._question(asked, visible, source)
         if media_type:
             self._refuse_pages(asked)
-        with snapshot(self.engine) as connection:
-            stamp = self._stamp(connection, as_of)
-            headers = self._headers(self._tag(stamp, request, visible, media_type))
-            if _is_known(headers, request):
-                return Response(status_code=304, headers=headers)
-            total = None
-            if media_type is None:
-                page = read_page(connection, source, question)
-                if asked.cursor is None:
-                    total = self._count(connection, source, question, stamp)
+        if quick := self._quick(request, asked, question):
+            page, total = quick
+            headers = self._headers(self._tag(page.stamp, request, visible, media_type))
+        else:
+            with snapshot(self.engine) as connection:
+                stamp = self._stamp(connection, as_of)
+                headers = self._headers(self._tag(stamp, request, visible, media_type))
+                if _is_known(headers, request):
+                    return Response(status_code=304, headers=headers)
+                total = None
+                if media_type is None:
+                    page = read_page(connection, source, question)
+                    if asked.cursor is None:
+                        total = self._count(connection, source, question, stamp)
         if media_type:
             return self.streams.stream(
                 source,
@@ -121,6 +128,31 @@ class Reader:
         parts.append(",".join(page.lines).encode())
         parts.append(b"]}")
         return Response(b"".join(parts), headers=headers, media_type="application/json")
+
+    def _quick(
+        self, request: Request, asked: Parameters, question: Question
+    ) -> tuple[Page, int | None] | None:
+        """A page and its count by one statement, which is of one moment without a transaction.
+
+        Where that is enough: the count is known, and the client has nothing that may do.
+        """
+        kinds, views = self.sources
+        counted = self.counts.get(_counted(question))
+        if (
+            kinds is None
+            or getattr(asked, "as_of", None) is not None
+            or self._media_type(request, asked)
+            or "if-none-match" in request.headers
+            or (asked.cursor is None and counted is None)
+        ):
+            return None
+        with self.reading.connect() as connection:
+            page = read_page(connection, self.readable.source, question, kinds)
+        if page.stamp is None or past.views_of(page.stamp) != views:
+            return None
+        if asked.cursor is not None:
+            return page, None
+        return (page, counted[1]) if counted and counted[0] == page.stamp else None
 
     def one(self, request: Request, caller: Caller, as_of: Any = None, **key: Any) -> Response:
         """The row whose key has these values, in its order."""
@@ -232,8 +264,10 @@ class Reader:
         after, backwards = None, False
         if values.cursor:
             if values.offset:
-                raise _wrong("offset", "leave it out: the cursor says where the page begins")
-            after, backwards = self._position(values.cursor, order, source)
+                raise wrong_parameter(
+                    "offset", "leave it out: the cursor says where it begins"
+                )
+            after, backwards = position_of(values.cursor, self.readable.path, order, source)
         return Question(
             fields=self._fields(values.fields, visible),
             equal=equal,
@@ -261,41 +295,14 @@ class Reader:
             name = word.strip().removeprefix("-")
             self._refuse_hidden(name, visible, "order")
             if self.readable.columns[name] not in TYPES:
-                raise _wrong("order", f"nothing can be ordered by {name}")
+                raise wrong_parameter("order", f"nothing can be ordered by {name}")
             terms[name] = Term(name, word.strip().startswith("-"))
         return tuple(terms.values())
 
     def _refuse_hidden(self, name: str, visible: tuple[str, ...], parameter: str) -> None:
         """Raise Problem for a column that there is not, or not for this role: it cannot tell."""
         if name not in visible:
-            raise _wrong(parameter, f"there is no column {name[:100]!r}")
-
-    def _position(
-        self, cursor: str, order: tuple[Term, ...], source: Source
-    ) -> tuple[tuple[str | None, ...], bool]:
-        """What a cursor says: the position of the row behind which, or before which, a page is."""
-        try:
-            digest, backwards, values = orjson.loads(
-                base64.urlsafe_b64decode(cursor.encode("ascii"))
-            )
-            position = tuple(values)
-        except (ValueError, TypeError):
-            raise _wrong("cursor", "is none; take it from `next` or `previous`") from None
-        if digest != self._digest(order, source):
-            raise _wrong("cursor", "belongs to another order; begin with an empty one")
-        is_text = all(value is None or isinstance(value, str) for value in position)
-        whole = len(order) + sum(t.column not in {o.column for o in order} for t in source.order)
-        if len(position) != whole or not is_text or "\0" in "".join(filter(None, position)):
-            raise _wrong("cursor", "is none; take it from `next` or `previous`")
-        return position, bool(backwards)
-
-    def _digest(self, order: tuple[Term, ...], source: Source) -> str:
-        said = repr((self.readable.path, order, source.order))
-        return hashlib.sha256(said.encode()).hexdigest()[:8]
-
-    def _cursor(self, order: tuple[Term, ...], source: Source, position: Any, back: bool) -> str:
-        said = orjson.dumps([self._digest(order, source), back, position])
-        return base64.urlsafe_b64encode(said).decode()
+            raise wrong_parameter(parameter, f"there is no column {name[:100]!r}")
 
     def _links(
         self,
@@ -313,16 +320,19 @@ class Reader:
                 link(request, limit=question.limit, offset=behind) if behind < total else None,
                 link(request, limit=question.limit, offset=before) if question.offset else None,
             )
-        source = self._source(getattr(asked, "as_of", None))
+        path, source = self.readable.path, self._source(getattr(asked, "as_of", None))
         has_next = bool(page.last) and (page.has_more or question.backwards)
         has_previous = bool(page.first) and (
             page.has_more if question.backwards else question.after is not None
         )
         return (
-            link(request, cursor=self._cursor(question.order, source, page.last, False))
+            link(request, cursor=cursor_of(path, question.order, source, page.last))
             if has_next
             else None,
-            link(request, cursor=self._cursor(question.order, source, page.first, True))
+            link(
+                request,
+                cursor=cursor_of(path, question.order, source, page.first, backwards=True),
+            )
             if has_previous
             else None,
         )
@@ -332,14 +342,13 @@ class Reader:
     ) -> int:
         if stamp is None:
             return count(connection, source, question)
-        asked = repr((stamp, question.equal, question.bounds, question.search, question.searched))
-        known = self.counts.get(asked)
-        if known is None:
-            known = count(connection, source, question)
+        known = self.counts.get(_counted(question))
+        if known is None or known[0] != stamp:
+            known = stamp, count(connection, source, question)
             if len(self.counts) >= MOST_COUNTS:
                 self.counts.clear()
-            self.counts[asked] = known
-        return known
+            self.counts[_counted(question)] = known
+        return known[1]
 
     def _stamp(self, connection: Connection, as_of: Any) -> str | None:
         """What tells one state of the resource from another; None where nothing does.
@@ -352,8 +361,8 @@ class Reader:
         kinds, views = self.sources
         if kinds is None or self.readable.view is None:
             return None
-        stamp, made = past.stamp_of(connection, kinds)
-        if made != views:
+        stamp = past.stamp_of(connection, kinds)
+        if (made := past.views_of(stamp)) != views:
             # A view was made anew since: it may read other kinds now.
             kinds = past.sources_of(connection, self.readable.view).steady
             self.sources = kinds, made
@@ -381,12 +390,13 @@ class Reader:
         return headers | {"ETag": tag} if tag else headers
 
 
+def _counted(question: Question) -> str:
+    """What the count of a question's rows depends on."""
+    return repr((question.equal, question.bounds, question.search, question.searched))
+
+
 def _is_known(headers: Mapping[str, str], request: Request) -> bool:
     """Whether the client has what it would be sent."""
     known = request.headers.get("if-none-match", "")
     tags = {tag.strip().removeprefix("W/") for tag in known.split(",")}
     return "ETag" in headers and bool(tags & {headers["ETag"], "*"})
-
-
-def _wrong(parameter: str, message: str) -> Problem:
-    return Problem(422, "a parameter is wrong.", errors=[(f"query.{parameter}", message)])

@@ -104,22 +104,28 @@ def _has_past(connection: Connection, view: str) -> bool:
     return found is not None and not str(found["mark"]).endswith(UNREADABLE)
 
 
-def stamp_of(connection: Connection, kinds: Sequence[str]) -> tuple[str, dt.datetime | None]:
+def stamp_of(connection: Connection, kinds: Sequence[str]) -> str:
     """A short hash of the last publishes that changed any provider's records of *kinds*.
 
-    And when any view was made anew. It is another one as soon as readers see anything else.
+    And behind it when any view was made anew. It is another one as soon as readers see anything
+    else.
     """
-    found = row(
-        connection,
-        """SELECT left(md5(coalesce(string_agg(
-               concat_ws(' ', provider_id, kind, catalog_id, extract(epoch FROM published_at)), ','
-               ORDER BY provider_id, kind), '')), 16) AS stamp,
-               max(published_at) FILTER (WHERE kind = :views) AS views
-           FROM catlog.publication WHERE kind = ANY(:kinds) OR kind = :views""",
-        kinds=list(kinds),
-        views=VIEWS,
-    )
-    return (found["stamp"], found["views"]) if found else ("", None)
+    found = row(connection, STAMP, kinds=list(kinds))
+    return str(found["stamp"]) if found else ""
+
+
+def views_of(stamp: str) -> str:
+    """When any view was last made anew, as a stamp has it."""
+    return stamp.partition(" ")[2]
+
+
+STAMP = f"""
+    SELECT concat_ws(' ',
+        left(md5(coalesce(string_agg(
+            concat_ws(' ', provider_id, kind, catalog_id, extract(epoch FROM published_at)), ','
+            ORDER BY provider_id, kind), '')), 16),
+        extract(epoch FROM max(published_at) FILTER (WHERE kind = '{VIEWS}'))) AS stamp
+    FROM catlog.publication WHERE kind = ANY(:kinds) OR kind = '{VIEWS}'"""
 
 
 def stamp_views(connection: Connection) -> None:

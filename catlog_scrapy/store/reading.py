@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 from psycopg2.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
+from catlog_scrapy.store.past import STAMP
 from catlog_scrapy.store.transactions import row, rows, run, statement
 
 # Seconds that the database may take to hand over a whole resource.
@@ -66,12 +67,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Page:
-    """Rows as JSON, in order; the positions of the first and last; whether there are more."""
+    """Rows as JSON, in order; the positions of the first and last; whether there are more.
+
+    `stamp` is that of the kinds it was read with; a page without rows has none.
+    """
 
     lines: list[str]
     first: tuple[str | None, ...] | None
     last: tuple[str | None, ...] | None
     has_more: bool
+    stamp: str | None = None
 
 
 @contextmanager
@@ -98,8 +103,13 @@ def describe(connection: Connection, sql: str) -> dict[str, str]:
     return {part.name: types[part.type_code] for part in described}
 
 
-def read_page(connection: Connection, source: Source, question: Question) -> Page:
-    """The rows that *question* asks for; one more is looked for, to know whether there are more."""
+def read_page(
+    connection: Connection, source: Source, question: Question, kinds: Sequence[str] = ()
+) -> Page:
+    """The rows that *question* asks for; one more is looked for, to know whether there are more.
+
+    With the stamp of *kinds* at the same moment.
+    """
     order = _whole_order(source, question)
     if question.backwards:
         order = tuple(Term(term.column, not term.descending) for term in order)
@@ -109,9 +119,14 @@ def read_page(connection: Connection, source: Source, question: Question) -> Pag
         conditions.append(condition)
         values |= positions
     marks = ", ".join(f't."{term.column}"::text AS _{n}' for n, term in enumerate(order))
+    stamp = "NULL"
+    if kinds:
+        stamp = f"({STAMP})"
+        values["kinds"] = list(kinds)
     asked = statement(
-        f"""SELECT {_json(question.fields)} AS line, {marks} FROM {_relation(source.sql)} AS t
-            {_where(conditions)} ORDER BY {_ordered(order)} LIMIT :limit OFFSET :offset"""
+        f"""SELECT {_json(question.fields)} AS line, {stamp} AS stamp, {marks}
+            FROM {_relation(source.sql)} AS t {_where(conditions)}
+            ORDER BY {_ordered(order)} LIMIT :limit OFFSET :offset"""
     )
     values |= {"limit": question.limit + 1, "offset": question.offset}
     found = list(connection.execute(asked, values))
@@ -120,10 +135,11 @@ def read_page(connection: Connection, source: Source, question: Question) -> Pag
     if question.backwards:
         found.reverse()
     return Page(
-        [line for line, *_ in found],
-        tuple(found[0][1:]) if found else None,
-        tuple(found[-1][1:]) if found else None,
+        [line[0] for line in found],
+        tuple(found[0][2:]) if found else None,
+        tuple(found[-1][2:]) if found else None,
         has_more,
+        found[0].stamp if found else None,
     )
 
 
