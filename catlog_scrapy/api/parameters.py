@@ -198,12 +198,13 @@ def filters_of(
     """The filters that were asked for: values by column, and bounds."""
     equal: dict[str, list[Any]] = {}
     bounds: list[tuple[str, str, Any]] = []
+    given = {name: getattr(asked, name) for name in asked.model_fields_set}
     for n, column in enumerate(columns):
-        values = getattr(asked, f"equal_{n}", None)
+        values = given.get(f"equal_{n}")
         if values is not None:
             equal[column] = [str(v) if isinstance(v, UUID) else v for v in values]
         for operator in OPERATORS:
-            bound = getattr(asked, f"{operator}_{n}", None)
+            bound = given.get(f"{operator}_{n}")
             if bound is not None:
                 bounds.append((column, operator, bound))
     return equal, bounds

@@ -264,9 +264,7 @@ class Reader:
         after, backwards = None, False
         if values.cursor:
             if values.offset:
-                raise wrong_parameter(
-                    "offset", "leave it out: the cursor says where it begins"
-                )
+                raise wrong_parameter("offset", "leave it out: the cursor says where it begins")
             after, backwards = position_of(values.cursor, self.readable.path, order, source)
         return Question(
             fields=self._fields(values.fields, visible),
