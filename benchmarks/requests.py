@@ -12,6 +12,7 @@ from sqlalchemy import Engine, event, make_url
 
 from benchmarks.common import Result, Server, note
 from benchmarks.serving import PATH, Serving, serve
+from catlog_scrapy.database import OPTIONS
 from catlog_scrapy.store.reading import Question, Source, Term, describe, read_page
 from catlog_scrapy.store.views import kinds_of_views, records_of
 
@@ -105,7 +106,8 @@ def loop(url: str, sql: str, values: dict[str, Any], seconds: float) -> float:
     """How often a second psycopg2 executes *sql* and fetches its rows."""
     answered = 0
     connection = psycopg2.connect(
-        make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        make_url(url).set(drivername="postgresql").render_as_string(hide_password=False),
+        options=OPTIONS,
     )
     connection.autocommit = True
     with connection.cursor() as cursor:
