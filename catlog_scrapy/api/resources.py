@@ -134,16 +134,17 @@ class Reader:
     ) -> tuple[Page, int | None] | None:
         """A page and its count by one statement, which is of one moment without a transaction.
 
-        Where that is enough: the count is known, and the client has nothing that may do.
+        Where that is enough: the count is known, and the client has nothing that may do. Not where
+        the page may be empty, for such a one has no stamp, and would be looked for twice.
         """
         kinds, views = self.sources
-        counted = self.counts.get(_counted(question))
+        stamp, total = self.counts.get(_counted(question), ("", 0))
         if (
             kinds is None
             or getattr(asked, "as_of", None) is not None
             or self._media_type(request, asked)
             or "if-none-match" in request.headers
-            or (asked.cursor is None and counted is None)
+            or not (asked.cursor or question.offset < total)
         ):
             return None
         with self.reading.connect() as connection:
@@ -152,7 +153,7 @@ class Reader:
             return None
         if asked.cursor is not None:
             return page, None
-        return (page, counted[1]) if counted and counted[0] == page.stamp else None
+        return (page, total) if stamp == page.stamp else None
 
     def one(self, request: Request, caller: Caller, as_of: Any = None, **key: Any) -> Response:
         """The row whose key has these values, in its order."""

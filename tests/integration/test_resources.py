@@ -43,6 +43,7 @@ goods.search = ["name"]
 goods.read = ["user", "service"]
 goods.hidden = { price = ["user"] }
 cheap-goods = { view = "cheap", key = "id", read = ["user"] }
+named-goods = { view = "goods", key = "name", read = ["user"] }
 """
 GOODS: list[dict[str, Any]] = [
     {"id": 1, "name": "Lamp", "price": 12.5, "made": "2026-01-01", "tags": ["a"]},
@@ -397,3 +398,38 @@ def test_all_listings_answer(client: TestClient) -> None:
     assert attempt["outcome"] == "done"
     assert client.head("/catalogs").status_code == 200
     assert dt.datetime.fromisoformat(client.get("/catalogs").json()["results"][0]["created_at"])
+
+
+def test_a_page_asked_for_again_is_the_same_until_something_changes(
+    client: TestClient, engine: Engine
+) -> None:
+    urls = ("/goods", "/goods?price__lt=10", "/goods?cursor=", "/goods?id=77", "/goods?offset=9")
+    first = [client.get(url) for url in urls]
+    again = [client.get(url) for url in urls]
+    assert [(page.content, page.headers["etag"]) for page in again] == [
+        (page.content, page.headers["etag"]) for page in first
+    ]
+    load_goods(engine, GOODS[:3])
+    changed = [client.get(url) for url in urls]
+    assert [page.json().get("count") for page in changed] == [3, 1, None, 0, 3]
+    assert [ids(page) for page in changed] == [[1, 2, 3], [3], [1, 2, 3], [], []]
+    assert not {page.headers["etag"] for page in changed} & {page.headers["etag"] for page in first}
+
+
+def test_a_record_is_found_whatever_its_key_is_written_as(
+    client: TestClient, engine: Engine
+) -> None:
+    then = quote(str(one(engine, "SELECT clock_timestamp()")))
+    sql(engine, "UPDATE catlog.record SET key = 'three' WHERE key = '3'")
+    for path in ("/goods/1", "/goods/3", f"/goods/1?as_of={then}", f"/goods/3?as_of={then}"):
+        answer = client.get(path)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["id"] == int(path[7])
+    assert client.get("/goods/77").status_code == 404
+    assert client.get(f"/goods/1?as_of={quote('2020-01-01T00:00Z')}").status_code == 404
+
+
+def test_the_key_of_a_resource_may_be_another_one_than_its_records(client: TestClient) -> None:
+    assert client.get("/named-goods/Lamp").json()["id"] == 1
+    [state] = client.get("/named-goods/Lamp/history").json()["results"]
+    assert (state["id"], state["change"]) == (1, None)
