@@ -119,9 +119,7 @@ class Reader:
                 headers=lambda stamp: self._headers(self._tag(stamp, request, visible, media_type)),
             )
         links = self._links(request, asked, question, page, total)
-        parts = [b"{"]
-        if total is not None:
-            parts.append(b'"count":%d,' % total)
+        parts = [b"{" if total is None else b'{"count":%d,' % total]
         parts.append(
             b'"next":%b,"previous":%b,"results":[' % tuple(orjson.dumps(each) for each in links)
         )
