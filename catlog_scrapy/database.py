@@ -29,6 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from catlog_scrapy.embedded import EmbeddedServer
 from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
+from catlog_scrapy.silence import Connection, Cursor, listen_to_silence
 
 SCHEMA = "catlog"
 
@@ -93,7 +94,8 @@ def make_engine(
     """An engine for *url*, which must name PostgreSQL.
 
     Its statements take *statement_timeout* seconds at most; *patience* is how many it waits for a
-    connection, of the server's or of its pool. It does not connect. Raises ConfigurationError for
+    connection, of the server's or of its pool, and for one that has fallen silent. It does not
+    connect. Raises ConfigurationError for
     an unusable URL.
     """
     try:
@@ -108,20 +110,25 @@ def make_engine(
             f"CATLOG_DATABASE_URL names {parsed.get_backend_name()}, but catlog needs PostgreSQL:"
             " write postgresql://user:password@host:5432/database."
         )
-    return create_engine(
+    watched = {"connection_factory": Connection, "cursor_factory": Cursor} if patience else {}
+    engine = create_engine(
         parsed.set(drivername="postgresql+psycopg2"),
         connect_args={
             **CONNECT_ARGUMENTS,
+            **watched,
             "connect_timeout": math.ceil(patience or 10),
             "options": f"{OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}",
         },
         pool_timeout=patience or 30,
         pool_size=10,
         max_overflow=20,
-        pool_pre_ping=True,
+        pool_pre_ping=not patience,
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
+    if patience:
+        listen_to_silence(engine, statement_timeout + patience, patience)
+    return engine
 
 
 @contextmanager
