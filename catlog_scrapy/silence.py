@@ -16,6 +16,7 @@ from psycopg2.extensions import connection, cursor
 
 # Seconds between two looks.
 PAUSE = 0.25
+Progress = Callable[[], object]
 
 
 class Watch:
@@ -23,27 +24,26 @@ class Watch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._until: dict[int, float] = {}
+        # By descriptor: until when, for how long at a time, what shows progress, the last of it.
+        self._until: dict[int, tuple[float, float, Progress | None, object]] = {}
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def within(self, descriptor: int, seconds: float) -> Iterator[Callable[[], None]]:
-        """Cut the connection unless the block ends in time; what it yields gives it time anew.
+    def within(
+        self, descriptor: int, seconds: float, progress: Progress | None = None
+    ) -> Iterator[None]:
+        """Cut the connection unless the block ends in time, or *progress* says something new.
 
         In another such block for the same connection, that one counts.
         """
         if descriptor in self._until:
-            yield lambda: None
+            yield
             return
-
-        def again() -> None:
-            self._until[descriptor] = time.monotonic() + seconds
-
-        again()
+        self._until[descriptor] = (time.monotonic() + seconds, seconds, progress, None)
         if self._thread is None:
             self._start()
         try:
-            yield again
+            yield
         finally:
             with self._lock:  # so that it is this connection that is cut, and no later one
                 del self._until[descriptor]
@@ -59,8 +59,12 @@ class Watch:
             time.sleep(PAUSE)
             with self._lock:
                 now = time.monotonic()
-                for descriptor, until in list(self._until.items()):
-                    if until < now:
+                for descriptor, (until, seconds, progress, last) in list(self._until.items()):
+                    if until >= now:
+                        continue
+                    if progress and (seen := progress()) != last:
+                        self._until[descriptor] = (now + seconds, seconds, progress, seen)
+                    else:
                         _cut(descriptor)
 
 
@@ -85,20 +89,22 @@ class Cursor(cursor):  # type: ignore[misc]
             super().execute(query, vars)
 
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
-        with self.connection.within() as again:
-            super().copy_expert(sql, _Progress(file, again), size)
+        with self.connection.within(progress=file.tell):
+            super().copy_expert(sql, file, size)
 
 
 class Connection(connection):  # type: ignore[misc]
-    """Cut when nothing has come for `seconds`; none are given: never."""
+    """Cut when nothing has come for `seconds`."""
 
-    seconds: float = float("inf")
+    seconds: float = 60.0
 
     @contextmanager
-    def within(self, seconds: float | None = None) -> Iterator[Callable[[], None]]:
+    def within(
+        self, seconds: float | None = None, progress: Progress | None = None
+    ) -> Iterator[None]:
         """Cut the connection unless the block ends within *seconds*, or its own."""
-        with _watch.within(self.fileno(), seconds or self.seconds) as again:
-            yield again
+        with _watch.within(self.fileno(), seconds or self.seconds, progress):
+            yield
 
     def commit(self) -> None:
         with self.within():
@@ -107,22 +113,6 @@ class Connection(connection):  # type: ignore[misc]
     def rollback(self) -> None:
         with self.within():
             super().rollback()
-
-
-class _Progress:
-    """A file; whoever reads or writes it is not silent."""
-
-    def __init__(self, file: Any, again: Callable[[], None]) -> None:
-        self.file = file
-        self.again = again
-
-    def read(self, size: int = -1) -> Any:
-        self.again()
-        return self.file.read(size)
-
-    def write(self, data: Any) -> Any:
-        self.again()
-        return self.file.write(data)
 
 
 def listen_to_silence(engine: Any, statement: float, ping: float) -> None:
