@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
-import psycopg2
 from sqlalchemy import (
     BigInteger,
     DateTime,
@@ -20,7 +19,6 @@ from sqlalchemy import (
     Text,
     Uuid,
     create_engine,
-    event,
     exc,
     func,
     make_url,
@@ -31,6 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from catlog_scrapy.embedded import EmbeddedServer
 from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
+from catlog_scrapy.silence import Connection, Cursor, listen_to_silence
 
 SCHEMA = "catlog"
 
@@ -89,18 +88,14 @@ OPTIONS = (
 )
 
 
-# Seconds that a connection is trusted for after its last use.
-IDLE = 1.0
-
-
 def make_engine(
     url: str, *, statement_timeout: float = 60.0, patience: float | None = None
 ) -> Engine:
     """An engine for *url*, which must name PostgreSQL.
 
     Its statements take *statement_timeout* seconds at most; *patience* is how many it waits for a
-    connection, of the server's or of its pool. It does not connect. Raises ConfigurationError for
-    an unusable URL.
+    connection, of the server's or of its pool, and for one that has fallen silent. It does not
+    connect. Raises ConfigurationError for an unusable URL.
     """
     try:
         parsed = make_url(url)
@@ -114,10 +109,12 @@ def make_engine(
             f"CATLOG_DATABASE_URL names {parsed.get_backend_name()}, but catlog needs PostgreSQL:"
             " write postgresql://user:password@host:5432/database."
         )
+    watched = {"connection_factory": Connection, "cursor_factory": Cursor} if patience else {}
     engine = create_engine(
         parsed.set(drivername="postgresql+psycopg2"),
         connect_args={
             **CONNECT_ARGUMENTS,
+            **watched,
             "connect_timeout": math.ceil(patience or 10),
             "options": f"{OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}",
         },
@@ -125,32 +122,13 @@ def make_engine(
         pool_size=10,
         max_overflow=20,
         # At each use; who is impatient uses them so often that this costs a tenth of the time.
-        pool_pre_ping=patience is None,
+        pool_pre_ping=not patience,
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
-    if patience is not None:
-        _ping_idle(engine)
+    if patience:
+        listen_to_silence(engine, statement_timeout + patience, patience)
     return engine
-
-
-def _ping_idle(engine: Engine) -> None:
-    """Replace a connection that has died while nobody used it, before it is used.
-
-    One that was used just now is hardly dead; if it is, the statement fails, and all are replaced.
-    """
-
-    @event.listens_for(engine, "checkin")
-    def note(_: Any, record: Any) -> None:
-        record.info["since"] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def ping(connection: Any, record: Any, _: Any) -> None:
-        if time.monotonic() - record.info.get("since", math.inf) > IDLE:
-            try:
-                engine.dialect.do_ping(connection)
-            except psycopg2.Error as error:
-                raise exc.InvalidatePoolError from error
 
 
 @contextmanager

@@ -93,7 +93,8 @@ def health(engine: Engine) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz", summary="The server is there")
-    def healthz() -> Health:
+    async def healthz() -> Health:
+        # In no thread: they may all be waiting for the database.
         return Health()
 
     @router.get("/readyz", summary="It can answer", responses=documented(503))

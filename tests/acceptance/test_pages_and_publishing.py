@@ -16,7 +16,7 @@ from catlog_scrapy.api.limits import PREFIX
 from tests.looking import until
 from tests.server import Served, Worlds, load, settings_of
 
-SECONDS = 5.0
+SECONDS = 3.0
 STATION = {
     "address": "x",
     "coordinate_x": 1.0,
@@ -133,7 +133,7 @@ def test_every_answer_is_of_one_load(served: Served, worlds: Worlds, path: str) 
                 assert (same.status_code, same.content) == (304, b"")
     for reader in readers:
         reader.result()
-    assert n > 3
+    assert n > 2
     assert min(counts.values()) > 5, counts
-    assert len(numbers) > 2
+    assert len(numbers) > 1
     until(lambda: served.engine.pool.checkedout() == 0, 10)  # type: ignore[attr-defined]
