@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine, exc, text
 
-from catlog_scrapy import database
+from catlog_scrapy import silence
 from tests.looking import rows
 
 
@@ -19,14 +19,14 @@ def test_a_server_replaces_connections_that_died(
     def kill(pid: int) -> None:
         rows(engine, "SELECT pg_terminate_backend(:pid, 5000)", pid=pid)
 
-    monkeypatch.setattr(database, "IDLE", 60.0)
+    monkeypatch.setattr(silence, "IDLE", 60.0)
     used = backend()
     kill(used)
     with pytest.raises(exc.OperationalError):
         backend()
     after = backend()
     assert after != used
-    monkeypatch.setattr(database, "IDLE", 0.0)
+    monkeypatch.setattr(silence, "IDLE", 0.0)
     assert backend() == after
     kill(after)
     assert backend() != after
