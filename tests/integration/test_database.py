@@ -4,13 +4,14 @@ import pytest
 from sqlalchemy import Engine, exc, text
 
 from catlog_scrapy import silence
+from catlog_scrapy.database import make_engine
 from tests.looking import rows
 
 
 def test_a_server_replaces_connections_that_died(
     engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = database.make_engine(database_url, patience=3)
+    server = make_engine(database_url, patience=3)
 
     def backend() -> int:
         with server.connect() as connection:
