@@ -12,12 +12,11 @@ from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
 from catlog_scrapy.declarations.model import OneOrMany, Table
-from catlog_scrapy.declarations.roles import DEFAULT_ROLES
+from catlog_scrapy.declarations.roles import DEFAULT_ROLES, PERMISSION
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.models.access import ROLES
 
 PATH = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
-PERMISSION = re.compile(r"(\*|[a-z0-9]+(?:[-_][a-z0-9]+)*):(\*|[a-z]+)")
 # Paths of the server's own.
 TAKEN = frozenset(
     {

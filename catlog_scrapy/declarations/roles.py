@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-PERMISSION = re.compile(r"(\*|[a-z][a-z0-9_-]*):(\*|[a-z][a-z0-9_-]*)")
+PERMISSION = re.compile(r"(\*|[a-z0-9][a-z0-9_-]*):(\*|[a-z]+)")
 
 # Resources that are declared say themselves who may read them.
 DEFAULT_ROLES: Mapping[str, frozenset[str]] = {
