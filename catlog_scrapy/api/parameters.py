@@ -71,22 +71,35 @@ def _integer(bits: int) -> Any:
 # A column's SQL type: how a value of it is written in a URL, and what JSON has for it. Columns of
 # other types are shown, but neither filtered nor ordered by.
 TYPES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "text": (Text, {"type": "string"}),
-    "character varying": (Text, {"type": "string"}),
-    "smallint": (_integer(16), {"type": "integer"}),
-    "integer": (_integer(32), {"type": "integer"}),
-    "bigint": (_integer(64), {"type": "integer"}),
-    "numeric": (Number, {"type": "number"}),
-    "real": (Real, {"type": "number"}),
-    "double precision": (Real, {"type": "number"}),
-    "boolean": (bool, {"type": "boolean"}),
-    "date": (Annotated[dt.date, BeforeValidator(_is_day)], {"type": "string", "format": "date"}),
-    "timestamp with time zone": (Instant, {"type": "string", "format": "date-time"}),
+    "text": (Text, {"type": "string", "examples": ["a word"]}),
+    "character varying": (Text, {"type": "string", "examples": ["a word"]}),
+    "smallint": (_integer(16), {"type": "integer", "examples": [42]}),
+    "integer": (_integer(32), {"type": "integer", "examples": [42]}),
+    "bigint": (_integer(64), {"type": "integer", "examples": [42]}),
+    "numeric": (Number, {"type": "number", "examples": [12.5]}),
+    "real": (Real, {"type": "number", "examples": [12.5]}),
+    "double precision": (Real, {"type": "number", "examples": [12.5]}),
+    "boolean": (bool, {"type": "boolean", "examples": [True]}),
+    "date": (
+        Annotated[dt.date, BeforeValidator(_is_day)],
+        {"type": "string", "format": "date", "examples": ["2026-11-01"]},
+    ),
+    "timestamp with time zone": (
+        Instant,
+        {"type": "string", "format": "date-time", "examples": ["2026-11-01T03:00:02.5+00:00"]},
+    ),
     "timestamp without time zone": (
         Annotated[NaiveDatetime, BeforeValidator(_is_written)],
-        {"type": "string"},
+        {"type": "string", "examples": ["2026-11-01T03:00:02.5"]},
     ),
-    "uuid": (UUID, {"type": "string", "format": "uuid"}),
+    "uuid": (
+        UUID,
+        {
+            "type": "string",
+            "format": "uuid",
+            "examples": ["7d9c1a52-0f0c-4a52-9a1e-0a8de6e4c1f0"],
+        },
+    ),
 }
 AS_OF = "show what was current then"
 # Types whose values nobody asks to be below another one.
