@@ -435,7 +435,8 @@ def test_the_united_view(
     columns = rows(
         engine,
         """SELECT column_name FROM information_schema.columns
-           WHERE table_name = 'fuel_stations' ORDER BY ordinal_position""",
+           WHERE table_schema = 'public' AND table_name = 'fuel_stations'
+           ORDER BY ordinal_position""",
     )
     assert [name for (name,) in columns] == (
         [

@@ -7,6 +7,7 @@ operations are asked, and all that follows from the document besides.
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 import tests.schemathesis_hooks
 from tests.server import ROLES, Served, Worlds
 
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "1"))
 # Many a parameter is a name that only the database knows, so not all that fits is accepted.
 NOT_ASKED = ["positive_data_acceptance"]
@@ -40,7 +42,7 @@ def schemathesis(served: Served, folder: Path, key: str, *options: str) -> int:
     (folder / "schemathesis.toml").write_text(f'hooks = "{hooks}"\n', encoding="utf-8")
     done = subprocess.run(
         [
-            *("schemathesis", "run", f"{served.url}/openapi.json"),
+            *(SCHEMATHESIS, "run", f"{served.url}/openapi.json"),
             *("-H", f"Authorization: Bearer {key}", "--seed", "1", "--generation-deterministic"),
             *("--checks", "all", "--continue-on-failure", "--request-timeout", "60"),
             *("--warnings", "off", *options),
