@@ -65,6 +65,15 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+# Of the settings that are numbers, those that 0 makes sense for.
+MAY_BE_ZERO = {
+    "CATLOG_API_PORT",
+    "CATLOG_GRACE",
+    "CATLOG_LOG_KEEP",
+    "CATLOG_LOG_SIZE",
+    "CATLOG_RETRY_AFTER",
+}
+
 # Where a project has them, in its own package.
 PLACES = {
     "CATLOG_PROVIDERS": "providers",

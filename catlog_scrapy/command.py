@@ -5,6 +5,7 @@ Not in `commands/`: Scrapy makes an instance of every command class that it find
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ from sqlalchemy import Engine
 from catlog_scrapy import addon
 from catlog_scrapy.database import UNAVAILABLE, open_database, reason
 from catlog_scrapy.entry_points import SUMMARIES
-from catlog_scrapy.exceptions import CatlogError
+from catlog_scrapy.exceptions import CatlogError, ConfigurationError
 from catlog_scrapy.migrations import require_head, upgrade
 from catlog_scrapy.store.transactions import clean
 
@@ -129,7 +130,26 @@ def prepare(settings: Settings, name: str) -> None:
             ' ADDONS = {"catlog_scrapy.addon.CatlogAddon": 500}'
         )
     AddonManager.load_pre_crawler_settings(settings)
+    require_numbers(settings)
     logging.getLogger(__name__).debug("scrapy %s", name)
+
+
+def require_numbers(settings: BaseSettings) -> None:
+    """Refuse a setting that is no number where its default is one. Raises ConfigurationError."""
+    for name, default in addon.DEFAULTS.items():
+        if type(default) not in (int, float):
+            continue
+        least = 0 if name in addon.MAY_BE_ZERO else None
+        try:
+            value = type(default)(settings[name])
+        except (TypeError, ValueError):
+            value = -1
+        if not (value > 0 or value == least) or value == math.inf:
+            what = "a whole number" if type(default) is int else "a number"
+            raise ConfigurationError(
+                f"{name} is {settings[name]!r}; write {what}"
+                f" {'from 0 on' if least == 0 else 'above 0'}, such as {default}."
+            )
 
 
 @contextmanager

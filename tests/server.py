@@ -28,7 +28,7 @@ from sqlalchemy import Engine, text
 import catlog_scrapy
 from catlog_scrapy.addon import DEFAULTS
 from catlog_scrapy.api.app import create_app
-from catlog_scrapy.commands.serve import make_server
+from catlog_scrapy.api.protocol import make_server
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.declarations import apply, load_spiders
 from catlog_scrapy.declarations.offer import offer_of
@@ -70,6 +70,8 @@ key = "id"
 fields = { title = "text", price = "numeric" }
 """
 # Beside the project's own: resources that keep a column from a role.
+# An image that was kept.
+PICTURE = "full/picture.png"
 HIDING = """
 guarded-stations = { view = "stations", key = "id", search = ["number", "address"], \
 read = ["service", "user"], hidden = { address = ["user"], image_urls = ["user", "service"] } }
@@ -94,6 +96,9 @@ def settings_of(folder: Path, **given: Any) -> Settings:
         (providers / "acme.toml").write_text(EXTERNAL, encoding="utf-8")
         own = (PACKAGE / "resources.toml").read_text(encoding="utf-8")
         (folder / "resources.toml").write_text(own + HIDING, encoding="utf-8")
+        kept = folder / "home" / "media" / PICTURE
+        kept.parent.mkdir(parents=True)
+        kept.write_bytes(b"picture")
     return Settings(
         {
             **DEFAULTS,

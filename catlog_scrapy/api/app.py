@@ -21,6 +21,7 @@ from catlog_scrapy.api.documentation import document
 from catlog_scrapy.api.driving import driving
 from catlog_scrapy.api.executors import executors
 from catlog_scrapy.api.limits import PREFIX, Limits, Paths
+from catlog_scrapy.api.media import media
 from catlog_scrapy.api.problems import Problem, documented
 from catlog_scrapy.api.reading import readables, reading
 from catlog_scrapy.api.tokens import tokens
@@ -52,7 +53,7 @@ def create_app(
 ) -> FastAPI:
     """The server of a project's database. Raises DeclarationError for a wrong resource."""
     with engine.connect() as connection:
-        found = readables(connection, resources.resources)
+        found = readables(connection, resources)
     access = Access(engine, resources.roles, settings)
     app = FastAPI(
         title="catlog",
@@ -69,6 +70,7 @@ def create_app(
         reads,
         driving(engine, access, offer),
         executors(engine, access, settings),
+        media(access, settings),
     )
     for router in routers:
         app.include_router(router, prefix=PREFIX)
@@ -166,6 +168,7 @@ def _driver(error: psycopg2.Error) -> Problem:
     if isinstance(error, psycopg2.DataError):
         return Problem(422, f"a value is none of its type: {reason(error)}.")
     if isinstance(error, UndefinedTable | UndefinedColumn):
+        logger.warning("a view has changed since the server started: %s", reason(error))
         return Problem(
             503,
             "the views have changed since the server started; it has to be started anew.",

@@ -31,6 +31,7 @@ MADE: dict[int | str, dict[str, Any]] = {
     }
 }
 MOST_PRIORITY = 2**31 - 1
+BASE_URL = "base_url"
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Arguments = Annotated[dict[Word, Text], Field(max_length=100)]
@@ -312,6 +313,10 @@ def _require_known(
 
     That is a provider, a scheme and maybe an operation.
     """
+    if BASE_URL in arguments:
+        # Whoever may say where a spider reads may say who is sent the provider's secrets.
+        said = f"{BASE_URL} is the provider's own; it is said in its file, or in the environment"
+        raise Problem(422, f"{said}.", errors=[(f"body.arguments.{BASE_URL}", said)])
     provider, scheme, operation = place
     operations = scheme_operations(tx, provider, scheme)
     asked = [found for found in operations if operation in (None, found["name"])]

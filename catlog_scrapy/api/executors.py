@@ -20,6 +20,7 @@ from catlog_scrapy.api.batches import check_batch, media_type, read_body
 from catlog_scrapy.api.changes import HEADER as IDEMPOTENCY
 from catlog_scrapy.api.changes import Changed, change
 from catlog_scrapy.api.problems import Problem, documented
+from catlog_scrapy.api.protocol import stopping
 from catlog_scrapy.api.tending import Tending
 from catlog_scrapy.declarations.spiders import base_url_of
 from catlog_scrapy.scheduling.cursor import CursorError
@@ -84,7 +85,7 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
             if await request.is_disconnected():
                 await run_in_threadpool(claims.give_back)
                 return Response()
-            if answer or loop.time() >= until:
+            if answer or loop.time() >= until or stopping(request.app):
                 return answer or JSONResponse({"attempts": []})
             await asyncio.sleep(max(0.0, min(poll, until - loop.time())))
 

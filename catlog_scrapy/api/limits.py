@@ -108,6 +108,16 @@ class Limits:
         except StreamBroken as broken:
             # The server cuts the connection of an answer that nobody ended.
             logger.warning("%s", broken)
+        except asyncio.CancelledError:
+            # The server stops, and has waited for this one as long as it may.
+            if started:
+                logger.warning("an answer was cut: the server stops")
+            else:
+                refusing = True
+                await STOPS.response()(scope, receive, answer)
+
+
+STOPS = Problem(503, "the server stops; ask again.", headers={"Retry-After": "5"})
 
 
 def too_large(most: int) -> Problem:

@@ -22,12 +22,13 @@ from pydantic import (
     create_model,
 )
 
-from catlog_scrapy.store.reading import OPERATORS
+from catlog_scrapy.store.reading import NULL, OPERATORS
 
 MOST_OFFSET = 2**31 - 1
 MOST_VALUES = 100
 MOST_TEXT = 1000
 NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+OFFSET = re.compile(r" (\d\d:?\d\d)$")
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -41,7 +42,8 @@ def _is_written(time: Any) -> Any:
     # Else a number would be taken for seconds since 1970.
     if not DAY.match(str(time)):
         raise ValueError("should be written as in RFC 3339, such as 2026-11-01T00:00Z")
-    return time
+    # A plus sign in a URL is a blank.
+    return OFFSET.sub(r"+\1", time) if isinstance(time, str) else time
 
 
 def _is_day(day: Any) -> Any:
@@ -199,6 +201,7 @@ def _filters(columns: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
             f"equal_{n}",
             Annotated[list[type_] | None, Field(max_length=MOST_VALUES)],  # type: ignore[valid-type]
         )
+        found[f"{column}__{NULL}"] = (f"{NULL}_{n}", bool | None)
         if sql_type not in UNBOUNDED:
             for operator in OPERATORS:
                 found[f"{column}__{operator}"] = (f"{operator}_{n}", type_ | None)
@@ -216,7 +219,7 @@ def filters_of(
         values = given.get(f"equal_{n}")
         if values is not None:
             equal[column] = [str(v) if isinstance(v, UUID) else v for v in values]
-        for operator in OPERATORS:
+        for operator in (*OPERATORS, NULL):
             bound = given.get(f"{operator}_{n}")
             if bound is not None:
                 bounds.append((column, operator, bound))

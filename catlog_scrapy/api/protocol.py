@@ -1,9 +1,16 @@
-"""HTTP by uvicorn, which waits for no client that does not say what it wants."""
+"""uvicorn as this server wants it: it waits for no client that does not say what it wants."""
 
 import asyncio
+from types import FrameType
 
 import h11
+import uvicorn
+from fastapi import FastAPI
+from scrapy.settings import BaseSettings
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+# Connections of clients; one more is answered 503.
+MOST_CLIENTS = 1000
 
 
 class PatientProtocol(H11Protocol):
@@ -37,3 +44,37 @@ class PatientProtocol(H11Protocol):
 def patient(seconds: float) -> type[H11Protocol]:
     """The protocol with that patience."""
     return type("Protocol", (PatientProtocol,), {"patience": seconds})
+
+
+class TellingServer(uvicorn.Server):
+    """Lets the application know that it has been asked to stop: what waits need not."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        app = self.config.app
+        if isinstance(app, FastAPI):
+            app.state.stopping = True
+        super().handle_exit(sig, frame)
+
+
+def stopping(app: FastAPI) -> bool:
+    """Whether the server of *app* has been asked to stop."""
+    return bool(getattr(app.state, "stopping", False))
+
+
+def make_server(app: FastAPI, settings: BaseSettings) -> uvicorn.Server:
+    """A server of *app*; it is told where to listen when it is run."""
+    proxies = settings.getlist("CATLOG_API_PROXIES")
+    return TellingServer(
+        uvicorn.Config(
+            app,
+            http=patient(settings.getfloat("CATLOG_API_TIMEOUT")),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies,
+            limit_concurrency=MOST_CLIENTS,
+            timeout_graceful_shutdown=int(settings.getfloat("CATLOG_GRACE")),
+        )
+    )

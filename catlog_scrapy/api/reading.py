@@ -17,7 +17,7 @@ from catlog_scrapy.api.parameters import AS_OF, TYPES, Instant, Text, query_of, 
 from catlog_scrapy.api.problems import documented
 from catlog_scrapy.api.resources import Readable, Reader
 from catlog_scrapy.api.streams import Streams
-from catlog_scrapy.declarations.resources import Resource
+from catlog_scrapy.declarations.resources import Resource, Resources
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store import past
 from catlog_scrapy.store.listings import LISTINGS
@@ -50,19 +50,19 @@ AsOf = Annotated[
 ]
 
 
-def readables(connection: Connection, declared: Iterable[Resource]) -> list[Readable]:
+def readables(connection: Connection, declared: Resources) -> list[Readable]:
     """All that can be read. Raises DeclarationError for a resource that its view cannot be."""
     found = []
     for listing in LISTINGS:
         columns = describe(connection, listing.sql)
         source = Source(listing.sql, columns, listing.order)
         found.append(Readable(listing.path, listing.about, source, listing.key, tuple(columns)))
-    return [*found, *(_declared(connection, resource) for resource in declared)]
+    return [*found, *(_declared(connection, declared.file, each) for each in declared.resources)]
 
 
-def _declared(connection: Connection, resource: Resource) -> Readable:
+def _declared(connection: Connection, file: str, resource: Resource) -> Readable:
     def say(what: str) -> DeclarationError:
-        return DeclarationError(f"resources.toml: resources.{resource.path}: {what}")
+        return DeclarationError(f"{file}: resources.{resource.path}: {what}")
 
     kind = kinds_of_views(connection).get(resource.view)
     view = describe_view(connection, resource.view)
@@ -185,7 +185,7 @@ def _add(router: APIRouter, reader: Reader, access: Access) -> None:
     path = "/".join([f"/{readable.path}", *(f"{{{name}}}" for name in readable.key)])
     one: dict[int | str, dict[str, Any]] = {
         **PROBLEMS,
-        **documented(404),
+        **documented(404, 409),
         200: {"description": "The row.", "content": {"application/json": {"schema": rows}}},
     }
     as_of = {"as_of": AsOf} if readable.then else {}

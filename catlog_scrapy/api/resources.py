@@ -155,6 +155,7 @@ class Reader:
 
     def one(self, request: Request, caller: Caller, as_of: Any = None, **key: Any) -> Response:
         """The row whose key has these values, in its order."""
+        _refuse_others(request, "as_of" if self.readable.then else "")
         values = list(key.values())
         equal = self._key(values)
         with snapshot(self.engine) as connection:
@@ -169,6 +170,8 @@ class Reader:
                 page = read_page(connection, self._source(as_of), question)
         if not page.lines:
             raise Problem(404, f"no {self.readable.path} {'/'.join(map(str, values))}.")
+        if page.has_more:
+            raise Problem(409, f"several {self.readable.path} have this key; list them by filters.")
         return Response(page.lines[0], headers=self._headers(None), media_type="application/json")
 
     def history(
@@ -180,6 +183,7 @@ class Reader:
         **key: Any,
     ) -> Response:
         """The states of the row whose key has these values, newest first."""
+        _refuse_others(request, "limit", "before")
         readable = self.readable
         visible = self._visible(caller)
         values = list(key.values())
@@ -261,9 +265,9 @@ class Reader:
         values: Any = asked
         order = self._order(values.order, visible)
         after, backwards = None, False
+        if values.cursor is not None and values.offset:
+            raise wrong_parameter("offset", "leave it out: the cursor says where it begins")
         if values.cursor:
-            if values.offset:
-                raise wrong_parameter("offset", "leave it out: the cursor says where it begins")
             after, backwards = position_of(values.cursor, self.readable.path, order, source)
         return Question(
             fields=self._fields(values.fields, visible),
@@ -293,7 +297,7 @@ class Reader:
             self._refuse_hidden(name, visible, "order")
             if self.readable.columns[name] not in TYPES:
                 raise wrong_parameter("order", f"nothing can be ordered by {name}")
-            terms[name] = Term(name, word.strip().startswith("-"))
+            terms[name] = Term(name, word.strip().startswith("-"), nulls="LAST")
         return tuple(terms.values())
 
     def _refuse_hidden(self, name: str, visible: tuple[str, ...], parameter: str) -> None:
@@ -385,6 +389,13 @@ class Reader:
             "Vary": "Authorization, X-API-Key, Accept",
         }
         return headers | {"ETag": tag} if tag else headers
+
+
+def _refuse_others(request: Request, *known: str) -> None:
+    """Raise Problem for a parameter that nobody knows, as lists do."""
+    for name in request.query_params:
+        if name not in known:
+            raise wrong_parameter(name[:100], "is not known here")
 
 
 def _counted(question: Question) -> str:

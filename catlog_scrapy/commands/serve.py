@@ -3,8 +3,8 @@
 import argparse
 import logging
 import socket
-from typing import TYPE_CHECKING
 
+from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 
 from catlog_scrapy.command import CatlogCommand
@@ -14,14 +14,8 @@ from catlog_scrapy.declarations.offer import offer_of
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.exceptions import NotPossible
 
-if TYPE_CHECKING:
-    import uvicorn
-    from fastapi import FastAPI
-
 # Seconds that a request waits for a connection to the database.
 PATIENCE = 3.0
-# Connections of clients; one more is answered 503.
-MOST_CLIENTS = 1000
 
 
 class Command(CatlogCommand):
@@ -33,8 +27,11 @@ class Command(CatlogCommand):
         parser.add_argument("--port", type=int, metavar="N", help="to listen on (8000); 0: any")
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        if args:
+            raise UsageError(f"it takes no {args[0]!r}")
         # Every scrapy command imports this module.
         from catlog_scrapy.api.app import create_app
+        from catlog_scrapy.api.protocol import make_server
 
         settings = self.project_settings
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -53,29 +50,6 @@ class Command(CatlogCommand):
             engine.dispose()
 
 
-def make_server(app: "FastAPI", settings: Settings) -> "uvicorn.Server":
-    """A server of *app*; it is told where to listen when it is run."""
-    import uvicorn
-
-    from catlog_scrapy.api.protocol import patient
-
-    proxies = settings.getlist("CATLOG_API_PROXIES")
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=patient(settings.getfloat("CATLOG_API_TIMEOUT")),
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=bool(proxies),
-            forwarded_allow_ips=proxies,
-            limit_concurrency=MOST_CLIENTS,
-            timeout_graceful_shutdown=int(settings.getfloat("CATLOG_GRACE")),
-        )
-    )
-
-
 def _listen(settings: Settings, opts: argparse.Namespace) -> socket.socket:
     host = opts.host or settings["CATLOG_API_HOST"]
     port = settings.getint("CATLOG_API_PORT") if opts.port is None else opts.port
@@ -83,6 +57,8 @@ def _listen(settings: Settings, opts: argparse.Namespace) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise NotPossible(
-            f"{host}:{port} cannot be listened on ({error}); choose another with --port."
+            f"{host}:{port} cannot be listened on ({why}); choose another with --port"
+            " (of scrapy up: --api-port)."
         ) from error

@@ -13,6 +13,7 @@ from scrapy.utils.misc import load_object
 
 from catlog_scrapy.declarations.model import OneOrMany, Table
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES, PERMISSION
+from catlog_scrapy.declarations.source import nearest
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.models.access import ROLES
 
@@ -27,6 +28,7 @@ TAKEN = frozenset(
         "catalog_scheme_operations",
         "catalog_schemes",
         "catalogs",
+        "media",
         "providers",
         "schedule_catalog_scheme_operation",
         "schedules",
@@ -98,10 +100,11 @@ class Resource:
 
 @dataclass(frozen=True)
 class Resources:
-    """What the file comes to: the resources, and the permissions of each role."""
+    """What a file comes to: the resources, and the permissions of each role."""
 
     resources: tuple[Resource, ...]
     roles: Mapping[str, frozenset[str]]
+    file: str = "resources.toml"
 
 
 def read_resources(settings: BaseSettings) -> Resources:
@@ -111,6 +114,8 @@ def read_resources(settings: BaseSettings) -> Resources:
     """
     path = Path(settings["CATLOG_RESOURCES"])
     tables: dict[str, Any] = {}
+    if not path.is_file() and settings.getpriority("CATLOG_RESOURCES"):
+        raise DeclarationError(f"there is no file {path}; correct CATLOG_RESOURCES, or unset it.")
     if path.is_file():
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -131,9 +136,21 @@ def read_resources(settings: BaseSettings) -> Resources:
         for role in table.read:
             roles[role].add(f"{name}:read")
     resources = [_resource(path.name, name, table) for name, table in file.resources.items()]
-    return Resources(
-        tuple(resources), {role: frozenset(permissions) for role, permissions in roles.items()}
-    )
+    _require_known(path.name, file)
+    permitted = {role: frozenset(permissions) for role, permissions in roles.items()}
+    return Resources(tuple(resources), permitted, path.name)
+
+
+def _require_known(name: str, file: ResourcesFile) -> None:
+    known = {"*", *TAKEN, *file.resources}
+    for role, permissions in file.roles.items():
+        for permission in permissions:
+            resource = permission.partition(":")[0]
+            if resource not in known:
+                raise DeclarationError(
+                    f"{name}: roles.{role}: there is no resource {resource!r};"
+                    f" {nearest(resource, known)}."
+                )
 
 
 def _resource(file: str, path: str, table: ResourceTable) -> Resource:
@@ -153,6 +170,12 @@ def _resource(file: str, path: str, table: ResourceTable) -> Resource:
         role: frozenset(column for column, roles in table.hidden.items() if role in roles)
         for role in ROLES
     }
+    for column in table.key:
+        if column in table.hidden:
+            raise DeclarationError(
+                f"{file}: resources.{path}.hidden: {column!r} is of its key, by which rows are"
+                " asked for; take another key, or show it."
+            )
     fields = table.fields or (list(model.model_fields) if model else [])
     return Resource(
         path, table.view, tuple(table.key), tuple(fields), tuple(table.search), hidden, model

@@ -16,9 +16,10 @@ DEFAULT_ROLES: Mapping[str, frozenset[str]] = {
             "catalogs:create",
             "catalog_scheme_operations:read",
             "catalog_scheme_operations:schedule",
+            "media:read",
         }
     ),
-    "user": frozenset(),
+    "user": frozenset({"media:read"}),
 }
 
 

@@ -18,14 +18,31 @@ from catlog_scrapy.store.transactions import row, rows, run, statement
 COPY_TIMEOUT = 3600
 # Neither has a meaning in JSON text: with them COPY writes it as it is.
 RAW = "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"
+NULL = "null"
 OPERATORS = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
 
 
 class Term(NamedTuple):
-    """One column of an order."""
+    """One column of an order; `nulls` are `FIRST`, `LAST`, or where PostgreSQL puts them."""
 
     column: str
     descending: bool = False
+    nulls: str = ""
+
+    @property
+    def reversed(self) -> "Term":
+        """The same in the order that is read from its end."""
+        other = {"LAST": "FIRST", "FIRST": "LAST"}.get(self.nulls, "")
+        return Term(self.column, not self.descending, other)
+
+    @property
+    def nulls_last(self) -> bool:
+        """Whether a NULL comes behind all values."""
+        return self.nulls == "LAST" or (not self.nulls and not self.descending)
+
+    def __str__(self) -> str:
+        direction = " DESC" if self.descending else ""
+        return f't."{self.column}"{direction}' + (f" NULLS {self.nulls}" if self.nulls else "")
 
 
 @dataclass(frozen=True)
@@ -48,8 +65,9 @@ class Question:
 
     `key` is the stored key of a record, for a source with the columns of the records' index.
     `equal` maps columns to the values that they may have, `bounds` lists (column, operator of
-    OPERATORS, value), `search` is a text that one of `searched` holds. `after` are the texts of the
-    order's columns in the row that the page begins behind; `backwards`, that it ends before.
+    OPERATORS, value), or (column, NULL, whether it has to be). `search` is a text that one of
+    `searched` holds. `after` are the texts of the order's columns in the row that the page begins
+    behind; `backwards`, that it ends before.
     """
 
     fields: tuple[str, ...]
@@ -112,7 +130,7 @@ def read_page(
     """
     order = _whole_order(source, question)
     if question.backwards:
-        order = tuple(Term(term.column, not term.descending) for term in order)
+        order = tuple(term.reversed for term in order)
     conditions, values = _conditions(source, question)
     if question.after is not None:
         condition, positions = _behind(source, order, question.after)
@@ -196,7 +214,7 @@ def _whole_order(source: Source, question: Question) -> tuple[Term, ...]:
 
 
 def _ordered(order: Sequence[Term]) -> str:
-    return ", ".join(f't."{term.column}"{" DESC" if term.descending else ""}' for term in order)
+    return ", ".join(map(str, order))
 
 
 def _conditions(source: Source, question: Question) -> tuple[list[str], dict[str, Any]]:
@@ -212,6 +230,9 @@ def _conditions(source: Source, question: Question) -> tuple[list[str], dict[str
         conditions.append(f't."{column}" = ANY(CAST(:equal_{n} AS {source.columns[column]}[]))')
         values[f"equal_{n}"] = list(allowed)
     for n, (column, operator, value) in enumerate(question.bounds):
+        if operator == NULL:
+            conditions.append(f't."{column}" IS {"" if value else "NOT "}NULL')
+            continue
         type_ = source.columns[column]
         conditions.append(f't."{column}" {OPERATORS[operator]} CAST(:bound_{n} AS {type_})')
         values[f"bound_{n}"] = value
@@ -226,7 +247,7 @@ def _conditions(source: Source, question: Question) -> tuple[list[str], dict[str
 def _behind(
     source: Source, order: Sequence[Term], position: Sequence[str | None]
 ) -> tuple[str, dict[str, Any]]:
-    """The condition that a row comes behind *position* in *order*; PostgreSQL puts NULL last."""
+    """The condition that a row comes behind *position* in *order*."""
     values: dict[str, Any] = {f"after_{n}": value for n, value in enumerate(position)}
     casts = [f"CAST(:after_{n} AS {source.columns[term.column]})" for n, term in enumerate(order)]
     columns = [f't."{term.column}"' for term in order]
@@ -239,10 +260,10 @@ def _behind(
     for n, term in enumerate(order):
         same = [f"{columns[m]} IS NOT DISTINCT FROM {casts[m]}" for m in range(n)]
         if position[n] is None:
-            behind = f"{columns[n]} IS NOT NULL" if term.descending else "false"
-        elif term.descending:
-            behind = f"{columns[n]} < {casts[n]}"
+            behind = "false" if term.nulls_last else f"{columns[n]} IS NOT NULL"
         else:
-            behind = f"({columns[n]} > {casts[n]} OR {columns[n]} IS NULL)"
+            behind = f"{columns[n]} {'<' if term.descending else '>'} {casts[n]}"
+            if term.nulls_last:
+                behind = f"({behind} OR {columns[n]} IS NULL)"
         alternatives.append(f"({' AND '.join([*same, behind])})")
     return f"({' OR '.join(alternatives)})", values

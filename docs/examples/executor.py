@@ -55,6 +55,14 @@ def batches_of(pages="2"):
         yield [{"id": f"{page}-{number}", "title": f"Lamp {number}"} for number in range(3)]
 
 
+def give_up(attempt, error):
+    """Say why an attempt cannot be completed; unless it is not ours any more."""
+    try:
+        return ask(f"{attempt}/fail", {"error": str(error)[:10000] or repr(error)})
+    except Refused as late:
+        return late
+
+
 def run(claimed):
     """Send all batches of one attempt, then complete it; how it ended."""
     attempt, ended, stop = claimed["attempt"], threading.Event(), threading.Event()
@@ -66,10 +74,8 @@ def run(claimed):
                 return ask(f"{attempt}/release")
             ask(f"{attempt}/results?batch={number}", {"records": records})
         return ask(f"{attempt}/complete", {"batches": number})
-    except Refused as error:
-        return error
     except Exception as error:
-        return ask(f"{attempt}/fail", {"error": repr(error)[:10000]})
+        return give_up(attempt, error)
     finally:
         ended.set()
 

@@ -17,7 +17,7 @@ from catlog_scrapy.api.limits import PREFIX, UNPREFIXED
 from catlog_scrapy.store.keys import add_key
 from catlog_scrapy.store.tokens import signing_key
 from catlog_scrapy.store.users import add_user, disable_user
-from tests.server import PASSWORD, ROLES, Served, Worlds, checksum
+from tests.server import PASSWORD, PICTURE, ROLES, Served, Worlds, checksum
 
 # Which permission an endpoint takes, and the first letters of the roles that have it; an endpoint
 # that takes none is open to all.
@@ -42,6 +42,7 @@ PERMISSIONS: dict[tuple[str, str], tuple[str, str] | None] = {
     ("POST", "token/revoke"): None,
     ("GET", "healthz"): None,
     ("GET", "readyz"): None,
+    ("GET", "media/{path}"): ("media:read", "aisu"),
     **{("GET", path): (f"{path}:read", who) for path, who in READERS.items()},
     **{
         ("GET", f"{path}/{{id}}"): (f"{path}:read", who)
@@ -156,6 +157,7 @@ def path_values(served: Served) -> dict[str, dict[str, str]]:
         "schedule_id": served.world.ids["schedule"],
         "operation_id": served.world.ids["operation"],
         "attempt": f"{served.world.ids['external']}.1",
+        "path": PICTURE,
     }
     return values
 

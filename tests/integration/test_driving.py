@@ -120,6 +120,7 @@ def test_what_cannot_be_loaded_is_refused(client: TestClient, engine: Engine) ->
         ({**wanted, "arguments": {"size": "1"}}, "body.arguments"),
         ({**wanted, "arguments": {"colour": 1}}, "body.arguments.colour"),
         ({**wanted, "arguments": {"colour": "\0"}}, "body.arguments.colour"),
+        ({**wanted, "arguments": {"base_url": "http://127.0.0.1"}}, "body.arguments.base_url"),
         ({**wanted, "priority": 2**31}, "body.priority"),
         ({**wanted, "provider": "x\0"}, "body.provider"),
     ):

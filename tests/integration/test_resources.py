@@ -152,6 +152,8 @@ FILTERS = [
     ("price__lt=12.5", [3, 4]),
     ("price__gte=3&price__lte=12.5&order=id", [1, 3, 4]),
     ("price__gt=12.5", [5]),
+    ("price__null=true", [2]),
+    ("made__null=false&price__null=false", [1, 4, 5]),
     ("made=2026-01-02", [2, 5]),
     ("made__lt=2026-01-01", [4]),
     ("search=lamp", [1]),
@@ -191,6 +193,7 @@ A_WRONG_PARAMETER_IS_NAMED = [
     ("limit=1&format=ndjson", "query.limit"),
     ("format=xml", "query.format"),
     ("as_of=2026-01-01T00:00", "query.as_of"),
+    ("cursor=&offset=1", "query.offset"),
 ]
 
 
@@ -352,6 +355,8 @@ A_WRONG_DECLARATION_IS_REFUSED = [
     ("[resources]\ngoods = { view = 'goods', key = 'id', model = 'json.dumps' }", "pydantic"),
     ("[roles]\nuser = ['read everything']", "no permission"),
     ("[roles]\nguest = []", "no role"),
+    ("[roles]\nuser = ['goodz:read']", "no resource 'goodz'"),
+    ("[resources]\ngoods = { view = 'goods', key = 'id', hidden = { id = ['user'] } }", "its key"),
     ("[resources", "correct the TOML"),
 ]
 
@@ -433,3 +438,35 @@ def test_the_key_of_a_resource_may_be_another_one_than_its_records(client: TestC
     assert client.get("/named-goods/Lamp").json()["id"] == 1
     [state] = client.get("/named-goods/Lamp/history").json()["results"]
     assert (state["id"], state["change"]) == (1, None)
+
+
+def test_what_was_kept_is_served(client: TestClient, engine: Engine, tmp_path: Path) -> None:
+    kept = tmp_path / "media" / "full"
+    kept.mkdir(parents=True)
+    (kept / "a.png").write_bytes(b"picture")
+    (tmp_path / "secret").write_text("nobody may read this")
+    answer = client.get("/media/full/a.png")
+    assert (answer.content, answer.headers["content-type"]) == (b"picture", "image/png")
+    tag = {"If-None-Match": answer.headers["etag"]}
+    assert client.get("/media/full/a.png", headers=tag).status_code == 304
+    for path in ("full/b.png", "full", "..%2Fsecret", "%2e%2e/secret", "full/..%2f..%2fsecret"):
+        assert client.get(f"/media/{path}").status_code == 404, path
+    del client.headers["Authorization"]
+    assert client.get("/media/full/a.png").status_code == 401
+
+
+def test_a_key_of_several_rows_names_none(
+    client: TestClient, engine: Engine, tmp_path: Path
+) -> None:
+    by_price = RESOURCES.replace('goods.key = "id"', 'goods.key = "made"')
+    app = application(engine, declared(tmp_path, by_price), CATLOG_HOME=str(tmp_path))
+    with TestClient(app, base_url="http://127.0.0.1/api/v1", headers=client.headers) as other:
+        assert other.get("/goods/2025-12-31").json()["id"] == 4
+        assert other.get("/goods/2026-01-02").status_code == 409
+
+
+def test_a_row_knows_few_parameters(client: TestClient) -> None:
+    for asked in ("/goods/1?fields=id", "/goods/1/history?as_of=2026-11-01T00:00Z"):
+        assert client.get(asked).status_code == 422
+    # A plus sign that nobody escaped.
+    assert ids(client.get("/goods?as_of=2030-11-01T00:00:00+00:00&id=1")) == [1]
