@@ -1,6 +1,7 @@
 """The whole server, and an executor that says what it likes."""
 
 import json
+import signal
 import socket
 import tempfile
 import threading
@@ -11,14 +12,13 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.addon import DEFAULTS
 from catlog_scrapy.api.app import create_app
-from catlog_scrapy.api.protocol import patient
+from catlog_scrapy.api.protocol import make_server
 from catlog_scrapy.declarations.offer import Offer
 from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
@@ -42,23 +42,21 @@ def application(
 
 
 @contextmanager
-def serving(app: FastAPI, patience: float = 10.0) -> Iterator[int]:
-    """The port of 127.0.0.1 where *app* answers; *patience* is for requests that are not whole."""
+def serving(app: FastAPI, **settings: Any) -> Iterator[int]:
+    """The port of 127.0.0.1 where *app* answers, as `scrapy serve` lets it; then Ctrl-C ends it."""
     port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, http=patient(patience), port=port, log_level="warning", timeout_graceful_shutdown=2
-        )
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield port
-    finally:
-        server.should_exit = True
-        thread.join()
+    server = make_server(app, Settings({**DEFAULTS, "CATLOG_GRACE": 2, **settings}))
+    with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        try:
+            yield port
+        finally:
+            server.handle_exit(signal.SIGINT, None)
+            thread.join()
 
 
 @dataclass

@@ -8,9 +8,6 @@ import itertools
 import json
 import logging
 import shutil
-import socket
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +25,6 @@ from sqlalchemy import Engine, text
 import catlog_scrapy
 from catlog_scrapy.addon import DEFAULTS
 from catlog_scrapy.api.app import create_app
-from catlog_scrapy.api.protocol import make_server
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.declarations import apply, load_spiders
 from catlog_scrapy.declarations.offer import offer_of
@@ -40,7 +36,7 @@ from catlog_scrapy.store.claims import claim
 from catlog_scrapy.store.keys import add_key, revoke_key
 from catlog_scrapy.store.users import add_user, disable_user
 from tests.access import COST
-from tests.looking import free_port
+from tests.executing import serving
 
 PACKAGE = Path(catlog_scrapy.__file__).parent
 PAGES = Path(__file__).parent / "pages"
@@ -234,24 +230,6 @@ def project_app(engine: Engine, settings: Settings) -> FastAPI:
     return create_app(engine, settings, read_resources(settings), offer)
 
 
-@contextmanager
-def listening(app: FastAPI, settings: Settings) -> Iterator[int]:
-    """The port of 127.0.0.1 where *app* answers, as `scrapy serve` lets it."""
-    port = free_port()
-    server = make_server(app, settings)
-    with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        try:
-            yield port
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @dataclass
 class Served:
     """A server, and what is behind it."""
@@ -321,7 +299,7 @@ class Worlds:
         )
         app = project_app(engine, given)
         try:
-            with listening(app, given) as port, contextlib.ExitStack() as closing:
+            with serving(app, **settings) as port, contextlib.ExitStack() as closing:
                 yield Served(engine, port, self.world, app, closing)
         finally:
             engine.dispose()

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -667,3 +668,18 @@ def test_the_example_loads_a_catalog_as_printed(engine: Engine, robot: Client) -
     found = sql(engine, "SELECT key, data ->> 'title' AS title FROM catlog.record ORDER BY key")
     assert len(found) == 9
     assert found[0] == {"key": "0-0", "title": "Lamp 0"}
+
+
+def test_a_server_that_stops_lets_nobody_wait(engine: Engine) -> None:
+    """Who waits for something to claim is told that there is nothing, and asks another server."""
+    given_a_scheme(engine, an_operation(executor="external"))
+    key = a_key(engine)
+    with ThreadPoolExecutor(1) as elsewhere:
+        with serving(application(engine)) as port:
+            client = Client(port, key)
+            waiting = elsewhere.submit(client.claim, wait=30)
+            time.sleep(1)
+            assert not waiting.done()
+        began = time.monotonic()
+        assert waiting.result(10) == []
+    assert time.monotonic() - began < 5

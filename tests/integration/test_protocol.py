@@ -22,7 +22,7 @@ def port() -> Iterator[int]:
         time.sleep(2 * PATIENCE)
         return "well"
 
-    with serving(app, PATIENCE) as port:
+    with serving(app, CATLOG_API_TIMEOUT=PATIENCE) as port:
         yield port
 
 
