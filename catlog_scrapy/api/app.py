@@ -20,7 +20,7 @@ from catlog_scrapy.api.access import Access
 from catlog_scrapy.api.documentation import document
 from catlog_scrapy.api.driving import driving
 from catlog_scrapy.api.executors import executors
-from catlog_scrapy.api.limits import PREFIX, Limits, Paths
+from catlog_scrapy.api.limits import PREFIX, Limits, Paths, Turns
 from catlog_scrapy.api.media import media
 from catlog_scrapy.api.problems import Problem, documented
 from catlog_scrapy.api.reading import readables, reading
@@ -85,6 +85,7 @@ def create_app(
             allow_headers=["Authorization", "X-API-Key", "Content-Type", "Idempotency-Key"],
             expose_headers=["ETag", "Location", "Retry-After", "Idempotent-Replayed"],
         )
+    app.add_middleware(Turns, settings=settings)
     app.add_middleware(Limits, settings=settings)
     app.add_middleware(Paths)
     return app

@@ -70,7 +70,7 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
     async def claim(
         request: Request,
         wanted: said.ClaimRequest,
-        caller: Annotated[Caller, Depends(permitted)],
+        _: Annotated[Caller, Depends(permitted)],
     ) -> Response:
         """Take what is queued of the named operations, of one provider at a time.
 
@@ -79,9 +79,15 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + wanted.wait
+
+        def look() -> tuple[Claims, Response | None]:
+            # Each time anew: a key that was revoked while it waited gets nothing.
+            asking = access.caller(request, "attempts", "execute")
+            claims = Claims(engine, settings, request, asking, wanted)
+            return claims, claims.answer()
+
         while True:
-            claims = Claims(engine, settings, request, caller, wanted)
-            answer = await run_in_threadpool(claims.answer)
+            claims, answer = await run_in_threadpool(look)
             if await request.is_disconnected():
                 await run_in_threadpool(claims.give_back)
                 return Response()
@@ -114,10 +120,13 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
         One that was stored may be sent again, in case its answer was lost: it changes nothing.
         """
         media = media_type(request)
+        name = AttemptName.parse(attempt)
+        # Before anything is read: what is nobody's, or somebody else's, takes no memory.
+        await run_in_threadpool(external.kinds_of, engine, name, caller.name)
         body = await read_body(request, most=most, seconds=lease)
 
         def work() -> said.Stored:
-            return _store(engine, caller, AttemptName.parse(attempt), batch, body=body, media=media)
+            return _store(engine, caller, name, batch, body=body, media=media)
 
         return await to_thread.run_sync(work, limiter=limiter)
 

@@ -22,6 +22,9 @@ UNPREFIXED = re.compile(
 )
 # Results of external executors, which come in batches. Their endpoint reads them itself.
 BATCHES = re.compile(rf"{PREFIX}/attempts/[^/]+/results")
+CLAIM = f"{PREFIX}/attempts/claim"
+# Requests of one client that are answered at the same time.
+AT_ONCE = 16
 ESCAPED = re.compile(rb"%2f|%25", re.IGNORECASE)
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -62,6 +65,43 @@ class Paths:
             if scope["method"] == "HEAD":
                 scope["method"] = "GET"
         return await self.app(scope, receive, send)
+
+
+class Turns:
+    """Lets nobody have more than AT_ONCE requests under way: what comes besides waits its turn.
+
+    Otherwise one client with slow questions would have all threads there are.
+    """
+
+    def __init__(self, app: ASGIApp, settings: BaseSettings) -> None:
+        self.app = app
+        self.patience = settings.getfloat("CATLOG_API_TIMEOUT")
+        # By who asks: the turns, and how many requests have or want one.
+        self.turns: dict[object, tuple[asyncio.Semaphore, list[object]]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # To wait for something to claim takes no thread.
+        if scope["type"] != "http" or scope["path"] in ("/healthz", CLAIM):
+            return await self.app(scope, receive, send)
+        headers = dict(scope["headers"])
+        who = headers.get(b"authorization") or headers.get(b"x-api-key") or (scope["client"] or "")
+        key = who if isinstance(who, bytes | str) else who[0]
+        turn, wanted = self.turns.setdefault(key, (asyncio.Semaphore(AT_ONCE), []))
+        wanted.append(None)
+        try:
+            try:
+                async with asyncio.timeout(self.patience):
+                    await turn.acquire()
+            except TimeoutError:
+                return await BUSY.response()(scope, receive, send)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                turn.release()
+        finally:
+            wanted.pop()
+            if not wanted:
+                self.turns.pop(key, None)
 
 
 class Limits:
@@ -117,6 +157,7 @@ class Limits:
                 await STOPS.response()(scope, receive, answer)
 
 
+BUSY = Problem(503, f"{AT_ONCE} requests of yours are under way.", headers={"Retry-After": "1"})
 STOPS = Problem(503, "the server stops; ask again.", headers={"Retry-After": "5"})
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from types import FrameType
 
-import h11
 import uvicorn
 from fastapi import FastAPI
 from scrapy.settings import BaseSettings
@@ -11,13 +10,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # Connections of clients; one more is answered 503.
 MOST_CLIENTS = 1000
+# Seconds in which a client has to take something of what it is sent.
+STALLED = 60.0
 
 
 class PatientProtocol(H11Protocol):
     """Closes a connection on which no request has arrived whole within `patience` seconds.
 
-    uvicorn itself closes only what says nothing at all after an answer: who says nothing from the
-    beginning, or a letter a second, could hold all connections there are.
+    Or whose client has not taken what it was sent for STALLED. uvicorn itself closes only what says
+    nothing at all after an answer: who says nothing from the beginning, a letter a second, or never
+    reads, could hold all connections there are.
     """
 
     patience = 10.0
@@ -25,6 +27,7 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._waiting = self.loop.call_later(self.patience, self._give_up)
+        self._stalled: asyncio.TimerHandle | None = None
 
     def on_response_complete(self) -> None:
         self._waiting.cancel()
@@ -33,12 +36,28 @@ class PatientProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._waiting.cancel()
+        if self._stalled:
+            self._stalled.cancel()
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        self._stalled = self.loop.call_later(STALLED, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._stalled:
+            self._stalled.cancel()
+        super().resume_writing()
+
     def _give_up(self) -> None:
-        is_answering = self.cycle is not None and not self.cycle.response_complete
-        if not is_answering and self.conn.their_state is h11.IDLE:
+        """What was answered is read, or not: a body that still comes is of no use to anybody."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return
+        if self.transport.is_closing():
+            self.transport.abort()
+        else:
             self.transport.close()
+            self._waiting = self.loop.call_later(self.patience, self.transport.abort)
 
 
 def patient(seconds: float) -> type[H11Protocol]:

@@ -60,14 +60,19 @@ class Spool:
             with snapshot(engine) as connection:
                 driver: Any = connection.connection.driver_connection
                 self.cancel = driver.cancel
-                if not self.abandoned:
-                    self.seen = look(connection)
-                    copy(connection, source, question, csv=csv, to=self.file)
+                try:
+                    if not self.abandoned:
+                        self.seen = look(connection)
+                        copy(connection, source, question, csv=csv, to=self.file)
+                finally:
+                    self.cancel = None
+                    if self.abandoned:
+                        # A cancellation may still be on its way to it.
+                        connection.invalidate()
             self.file.flush()
         except Exception as error:  # the reader says what has become of it
             self.error = error
         finally:
-            self.cancel = None
             self.ended.set()
 
     def read(self, offset: int) -> bytes:
@@ -78,7 +83,8 @@ class Spool:
         """Nobody reads it any more."""
         self.abandoned = True
         if cancel := self.cancel:
-            cancel()
+            # It asks the database, which may be silent; so not here, in the event loop.
+            threading.Thread(target=cancel, name="catlog-cancel", daemon=True).start()
         if self.ended.is_set():
             self.file.raw.close()
 

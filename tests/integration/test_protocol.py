@@ -1,12 +1,14 @@
 """No client keeps a connection by saying nothing, or too slowly what it wants."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
+from catlog_scrapy.api import protocol
 from tests.executing import serving
 
 PATIENCE = 0.5
@@ -53,6 +55,37 @@ def test_a_request_that_does_not_arrive_is_not_waited_for(
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(said)
         assert is_closed(client, letters)
+
+
+def test_a_body_that_nobody_wants_is_not_waited_for(port: int) -> None:
+    """The answer is there; who goes on sending has the connection no longer than others."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(HEALTH + b"Content-Length: 1000\r\n\r\n")
+        client.settimeout(10)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert is_closed(client, b"x")
+
+
+def test_who_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "STALLED", PATIENCE)
+    app = FastAPI()
+
+    @app.get("/much")
+    def much() -> Response:
+        return Response(b"x" * 50_000_000)
+
+    with (
+        serving(app, CATLOG_API_TIMEOUT=PATIENCE) as port,
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        client.sendall(b"GET /much HTTP/1.1\r\nHost: here\r\n\r\n")
+        time.sleep(4 * PATIENCE)
+        received = 0
+        client.settimeout(10)
+        with contextlib.suppress(ConnectionError):
+            while chunk := client.recv(2**20):
+                received += len(chunk)
+        assert received < 50_000_000
 
 
 def test_an_answer_is_given_however_long_it_takes(port: int) -> None:
