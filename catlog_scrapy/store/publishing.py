@@ -13,6 +13,7 @@ from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.attempts import beyond
 from catlog_scrapy.store.cursors import move_cursors, reading_of
 from catlog_scrapy.store.each import FAULTS
+from catlog_scrapy.store.patience import take_time
 from catlog_scrapy.store.results import purge_losers
 from catlog_scrapy.store.transactions import (
     lock_catalog,
@@ -99,9 +100,10 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     # Sorts and hash tables of a large publish belong in memory, and it may take its time. No
     # statistics know yet what has just arrived, so the planner would take it for a handful of rows
     # and sort it, twice; sets are best hashed, whatever their size.
+    take_time(connection)
     run(
         connection,
-        """SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '256MB';
+        """SET LOCAL work_mem = '256MB';
            SET LOCAL enable_sort = off; SET LOCAL enable_mergejoin = off""",
     )
     locked = row(
