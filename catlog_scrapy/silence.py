@@ -19,6 +19,8 @@ from psycopg2.extensions import connection, cursor
 PAUSE = 0.25
 # Seconds that a connection is trusted for after its last use.
 IDLE = 1.0
+# Seconds by which the watch is slower than the database itself, which says what took too long.
+SLACK = 3.0
 Progress = Callable[[], object]
 
 
@@ -118,6 +120,12 @@ class Connection(connection):  # type: ignore[misc]
             super().rollback()
 
 
+def bear(driver: Any, seconds: float) -> None:
+    """Let statements of *driver* take *seconds*, until it is given back to its pool."""
+    if isinstance(driver, Connection):
+        driver.seconds = max(driver.seconds, seconds + SLACK)
+
+
 def listen_to_silence(engine: Any, statement: float, ping: float) -> None:
     """Let connections of *engine* be cut after *statement* seconds of silence.
 
@@ -132,7 +140,9 @@ def listen_to_silence(engine: Any, statement: float, ping: float) -> None:
         made.seconds = statement
 
     @event.listens_for(engine, "checkin")
-    def checkin(_: Any, record: Any) -> None:
+    def checkin(given: Connection | None, record: Any) -> None:
+        if given is not None:
+            given.seconds = statement
         record.info["since"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")

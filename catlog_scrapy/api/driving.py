@@ -16,10 +16,12 @@ from catlog_scrapy.api.parameters import Text
 from catlog_scrapy.api.problems import Problem, documented
 from catlog_scrapy.declarations.model import ScheduleName
 from catlog_scrapy.declarations.offer import Offer
-from catlog_scrapy.declarations.templates import INSTANT, template_mistake
+from catlog_scrapy.declarations.templates import template_mistake
 from catlog_scrapy.exceptions import NotFound
+from catlog_scrapy.filling import INSTANT
 from catlog_scrapy.scheduling.due import CronError
 from catlog_scrapy.store import catalogs, timetable
+from catlog_scrapy.store.expansion import DUE_AT
 from catlog_scrapy.store.status import catalog_state, operation_place, scheme_operations
 from catlog_scrapy.store.transactions import Transaction
 
@@ -115,6 +117,8 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
     def create(tx: Transaction, wanted: NewCatalog) -> Changed:
         place = (wanted.provider, wanted.scheme, wanted.operation)
         _require_known(tx, offer, place, wanted.arguments)
+        # Of a load's arguments only those that name the due time are filled in.
+        _require_filled({k: v for k, v in wanted.arguments.items() if DUE_AT in v})
         made = catalogs.create(
             tx,
             wanted.provider,

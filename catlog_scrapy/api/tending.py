@@ -5,17 +5,24 @@ import threading
 
 from sqlalchemy import Engine
 
-from catlog_scrapy.database import UNAVAILABLE, reason
+from catlog_scrapy.database import UNAVAILABLE, make_engine, reason
 from catlog_scrapy.store.tending import tend
 
 logger = logging.getLogger(__name__)
 
+# Seconds, for a connection, and for what is being done at the end.
+PATIENCE = 10.0
+
 
 class Tending:
-    """A thread that tends every *poll* seconds, and at once when something was done."""
+    """A thread that tends every *poll* seconds, and at once when something was done.
+
+    On connections of its own to the database of *engine*: it takes longer than a request may.
+    """
 
     def __init__(self, engine: Engine, *, lease: float, poll: float) -> None:
-        self.engine = engine
+        url = engine.url.render_as_string(hide_password=False)
+        self.engine = make_engine(url, patience=PATIENCE)
         self.lease = lease
         self.poll = poll
         self.ended = False
@@ -33,10 +40,14 @@ class Tending:
         self.wanted.set()
 
     def end(self) -> None:
-        """Stop the thread, once it has done what it does."""
+        """Stop the thread, once it has done what it does; a long publish is left alone.
+
+        That ends with the process: nothing of it becomes current, and it is tried again.
+        """
         self.ended = True
         self.wanted.set()
-        self.thread.join()
+        self.thread.join(PATIENCE)
+        self.engine.dispose()
 
     def _run(self) -> None:
         while not self.ended:

@@ -13,7 +13,8 @@ from catlog_scrapy.declarations.model import OperationTable, SchemeTable, shown
 from catlog_scrapy.declarations.reading import Declared
 from catlog_scrapy.declarations.source import Place, nearest
 from catlog_scrapy.declarations.spiders import spider_arguments
-from catlog_scrapy.declarations.templates import INSTANT, template_mistake
+from catlog_scrapy.declarations.templates import template_mistake
+from catlog_scrapy.filling import INSTANT
 from catlog_scrapy.items.record import (
     RecordTypeError,
     is_record_type,

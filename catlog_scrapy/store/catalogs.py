@@ -9,7 +9,8 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.secrets import from_the_environment
+from catlog_scrapy.store.arguments import check_arguments, refuse_secrets
+from catlog_scrapy.store.each import each
 from catlog_scrapy.store.expansion import DUE_AT, CannotLoad, insert_instances
 from catlog_scrapy.store.transactions import (
     OPEN_STATES,
@@ -35,10 +36,12 @@ def create(
 ) -> UUID:
     """A new catalog of the scheme's present version; it waits to be started.
 
-    *operation* or *arguments* narrow it: it then removes no record. Raises NotFound.
+    *operation* or *arguments* narrow it: it then removes no record. Raises NotFound, and
+    NotPossible for arguments that a load cannot have.
     """
     with engine.begin() as connection:
         found = find_scheme(connection, provider, scheme)
+        check_arguments(connection, found["provider_id"], arguments or {})
         if operation and not row(
             connection,
             """SELECT 1 FROM catlog.catalog_scheme_operation
@@ -112,7 +115,7 @@ def insert(
     An operation or an argument narrows it, and so may a setting: who knows what it leaves out.
     Raises NotPossible where an argument is a secret of the provider.
     """
-    _refuse_secrets(connection, scheme["provider_id"], arguments)
+    refuse_secrets(connection, scheme["provider_id"], arguments)
     speaks_for_due = due_at is not None and uses_due_at(connection, scheme["id"], arguments)
     found = row(
         connection,
@@ -142,19 +145,6 @@ def insert(
         error=error,
     )
     return found["id"] if found else None
-
-
-def _refuse_secrets(
-    connection: Connection, provider_id: UUID, arguments: Mapping[str, str]
-) -> None:
-    if not arguments:
-        return
-    [provider] = rows(
-        connection, "SELECT name, secrets FROM catlog.provider WHERE id = :id", id=provider_id
-    )
-    for name in set(provider["secrets"]).intersection(arguments):
-        told = from_the_environment(provider["name"], name)
-        raise NotPossible(f"the argument {name!r} {told}; leave it out here.")
 
 
 def uses_due_at(
@@ -198,7 +188,20 @@ def start_waiting(engine: Engine) -> int:
                      AND d.enabled AND d.next_due_at <= c.due_at)
                ORDER BY c.priority DESC, c.created_at""",
         )
-    return sum(start(engine, catalog["id"]) for catalog in ready)
+    return sum(
+        each(
+            [catalog["id"] for catalog in ready],
+            lambda catalog_id: start(engine, catalog_id),
+            lambda catalog_id, why: _fail_to_start(engine, catalog_id, why),
+        )
+    )
+
+
+def _fail_to_start(engine: Engine, catalog_id: UUID, why: str) -> None:
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["state"] == "waiting":
+            stop_catalog(connection, catalog, "failed", f"it could not start: {why}")
 
 
 def start(engine: Database, catalog_id: UUID) -> bool:

@@ -8,9 +8,11 @@ from zoneinfo import ZoneInfo
 import orjson
 from sqlalchemy import Connection
 
+from catlog_scrapy.filling import INSTANT, fill
 from catlog_scrapy.store.transactions import row, rows, run
 
-DUE_AT = "{due_at"
+DUE_AT = "{" + INSTANT
+SOME_TIME = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 class CannotLoad(Exception):
@@ -30,10 +32,7 @@ def insert_instances(connection: Connection, catalog: Mapping[str, Any]) -> None
     if not operations:
         raise CannotLoad("nothing to load: the scheme has no operation")
     due_at = _local_due_at(connection, catalog)
-    given = _fill(
-        {name: value for name, value in catalog["arguments"].items() if DUE_AT in value},
-        {"due_at": due_at},
-    )
+    given = _fill_given(catalog["arguments"], due_at)
     instances = [
         {
             "catalog": catalog["id"],
@@ -59,6 +58,17 @@ def insert_instances(connection: Connection, catalog: Mapping[str, Any]) -> None
     _insert(connection, instances)
 
 
+def require_fillable(arguments: Mapping[str, str]) -> None:
+    """Raise CannotLoad for an argument of a load that no due time can fill in."""
+    _fill_given(arguments, SOME_TIME)
+
+
+def _fill_given(arguments: Mapping[str, str], due_at: dt.datetime) -> dict[str, str]:
+    """Those of *arguments* that name the due time, filled in; in others a brace is a brace."""
+    templates = {name: value for name, value in arguments.items() if DUE_AT in value}
+    return _fill(templates, {INSTANT: due_at})
+
+
 def _is_alone(catalog: Mapping[str, Any], operation: Mapping[str, Any]) -> bool:
     """Whether the catalog's arguments say all that the operation needs, so that it has no parts."""
     return not set(operation["alone"]).isdisjoint(catalog["arguments"])
@@ -71,7 +81,7 @@ def _fill(
     filled = {}
     for name, template in templates.items():
         try:
-            filled[name] = str(template).format_map(values)
+            filled[name] = fill(str(template), values)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
             if leave_out and isinstance(error, KeyError):
                 continue

@@ -18,6 +18,7 @@ from catlog_scrapy.scheduling.cursor import CursorError, check_cursor
 from catlog_scrapy.store import attempts, claims
 from catlog_scrapy.store.attempts import AttemptName, Report
 from catlog_scrapy.store.cursors import go_on_from
+from catlog_scrapy.store.patience import take_time
 from catlog_scrapy.store.results import (
     MOST_REJECTED,
     copy_lines,
@@ -27,8 +28,9 @@ from catlog_scrapy.store.results import (
 )
 from catlog_scrapy.store.transactions import Database, Transaction, row, rows, run
 
-# What a server's readers may take is too little to store a batch, or to count millions of rows.
-PATIENTLY = "SET LOCAL statement_timeout = '60s'"
+# Seconds. What a server's readers may take is too little to store a batch, or to count millions of
+# rows.
+PATIENTLY = 60.0
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def store_batch(
     no result counts any more.
     """
     with transaction.begin() as connection:
-        run(connection, PATIENTLY)
+        take_time(connection, PATIENTLY)
         require_owner(connection, name, owner)
         _lock(connection, name)
         _require_going_on(connection, name)
@@ -317,7 +319,7 @@ def end(
     CursorError, and NotPossible where it has ended otherwise or where batches are missing.
     """
     with transaction.begin() as connection:
-        run(connection, PATIENTLY)
+        take_time(connection, PATIENTLY)
         require_owner(connection, name, owner)
         attempts.hold(connection, name)
         _lock(connection, name)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.arguments import check_arguments
 from catlog_scrapy.store.transactions import OPEN_STATES, row, rows, run
 
 JOB = "coalesce(c.job, replace(c.id::text, '-', ''))"
@@ -94,6 +95,7 @@ def schedule(
             if _catalog_of(connection, None, job):
                 raise NotPossible(f"there is a job {job!r} already; give this one another id")
         scheme = catalogs.find_scheme(connection, operation.provider, operation.scheme)
+        check_arguments(connection, scheme["provider_id"], arguments)
         made = catalogs.insert(
             connection,
             scheme,

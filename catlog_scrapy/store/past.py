@@ -24,18 +24,19 @@ class Sources:
     `others` are relations that are neither kinds' nor views of ours, as `schema.name`: nobody
     knows when they change. `drifts` says that its rows may change by themselves: it reads the
     clock, a setting or chance. `has_past` is false where its twin in `as_of` cannot be read, or is
-    not there.
+    not there. `reads_history` says that it reads what is pruned, of which no stamp tells.
     """
 
     kinds: tuple[str, ...]
     others: tuple[str, ...]
     drifts: bool
     has_past: bool
+    reads_history: bool = False
 
     @property
     def steady(self) -> tuple[str, ...] | None:
         """Its kinds, where it changes with these alone; else None."""
-        return None if self.others or self.drifts else self.kinds
+        return None if self.others or self.drifts or self.reads_history else self.kinds
 
 
 def sources_of(connection: Connection, view: str) -> Sources:
@@ -47,7 +48,7 @@ def sources_of(connection: Connection, view: str) -> Sources:
     histories = {kind + HISTORY: kind for kind in kinds}
     read: set[str] = set()
     others: set[str] = set()
-    drifts = False
+    drifts = reads_history = False
     # Below a kind's view are our own tables, and casts that are stable by name only.
     pending, seen = [("public", view)], set[tuple[str, str]]()
     while pending:
@@ -57,6 +58,7 @@ def sources_of(connection: Connection, view: str) -> Sources:
         seen.add((schema, name))
         if schema == "public" and (name in kinds or name in histories):
             read.add(histories.get(name, name))
+            reads_history = reads_history or name in histories
             continue
         found = row(connection, RULE, schema=schema, name=name, mark=MARK + "%")
         if found is None:
@@ -65,7 +67,8 @@ def sources_of(connection: Connection, view: str) -> Sources:
             others.add(f"{schema}.{name}")
         drifts = drifts or bool(found["drifts"])
         pending += [(part["schema"], part["name"]) for part in found["reads"]]
-    return Sources(tuple(sorted(read)), tuple(sorted(others)), drifts, _has_past(connection, view))
+    has_past = _has_past(connection, view)
+    return Sources(tuple(sorted(read)), tuple(sorted(others)), drifts, has_past, reads_history)
 
 
 # Of one relation: whether it is a view of ours, what it reads, and whether it calls what is never

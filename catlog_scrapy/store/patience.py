@@ -1,5 +1,6 @@
-"""Changing what others read: one at a time, and never in their way for long."""
+"""How long to wait, and to let wait: to change what others read is to stand in their way."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from psycopg2.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, Engine, exc
 
 from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.silence import bear
 from catlog_scrapy.store.transactions import run
 
 # Any number that nobody else uses for an advisory lock in this database.
@@ -19,6 +21,13 @@ LOCK_TIMEOUT = 2
 PAUSE = 0.3
 
 T = TypeVar("T")
+
+
+def take_time(connection: Connection, seconds: float = math.inf) -> None:
+    """Let each statement of the transaction take *seconds*, whatever others of its engine may."""
+    milliseconds = 0 if math.isinf(seconds) else round(seconds * 1000)
+    run(connection, f"SET LOCAL statement_timeout = {milliseconds}")
+    bear(connection.connection.driver_connection, seconds)
 
 
 @contextmanager

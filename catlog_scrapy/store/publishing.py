@@ -8,9 +8,12 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, exc
 
+from catlog_scrapy.database import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.attempts import beyond
 from catlog_scrapy.store.cursors import move_cursors, reading_of
+from catlog_scrapy.store.each import FAULTS
+from catlog_scrapy.store.patience import take_time
 from catlog_scrapy.store.results import purge_losers
 from catlog_scrapy.store.transactions import (
     lock_catalog,
@@ -70,8 +73,8 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
             if catalog["state"] == "publishing":
                 stop_catalog(connection, catalog, "failed", str(refused))
         return True
-    except exc.DBAPIError as error:
-        _try_later(engine, catalog_id, str(error.orig).strip())
+    except (exc.DBAPIError, *FAULTS) as error:
+        _try_later(engine, catalog_id, reason(error))
         raise
     with engine.begin() as connection:
         purge_losers(connection, catalog_id)
@@ -97,9 +100,10 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     # Sorts and hash tables of a large publish belong in memory, and it may take its time. No
     # statistics know yet what has just arrived, so the planner would take it for a handful of rows
     # and sort it, twice; sets are best hashed, whatever their size.
+    take_time(connection)
     run(
         connection,
-        """SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '256MB';
+        """SET LOCAL work_mem = '256MB';
            SET LOCAL enable_sort = off; SET LOCAL enable_mergejoin = off""",
     )
     locked = row(

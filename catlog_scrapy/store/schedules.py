@@ -10,9 +10,10 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.scheduling.due import due_times, next_due
+from catlog_scrapy.scheduling.due import CronError, due_times, next_due
 from catlog_scrapy.store.catalogs import find_scheme, insert, uses_due_at
-from catlog_scrapy.store.transactions import row, rows, run
+from catlog_scrapy.store.each import each
+from catlog_scrapy.store.transactions import clean, row, rows, run
 
 # With `catch_up = "none"`, how late a scheduler may look and still make the catalog: more than the
 # longest pause between two runs of `scrapy schedule --once` by cron that makes sense.
@@ -28,39 +29,75 @@ def make_due(engine: Engine) -> list[UUID]:
             connection,
             "SELECT id FROM catlog.schedule WHERE enabled AND next_due_at <= clock_timestamp()",
         )
-    return [made for schedule in due for made in _make(engine, schedule["id"])]
+    made = each(
+        [schedule["id"] for schedule in due],
+        lambda schedule_id: _make(engine, schedule_id),
+        lambda schedule_id, why: _pass_over(engine, schedule_id, why),
+    )
+    return [catalog_id for some in made for catalog_id in some]
+
+
+def _pass_over(engine: Engine, schedule_id: UUID, why: str) -> None:
+    """Let a schedule of which nothing can be made go on with its next due time."""
+    with engine.begin() as connection:
+        schedule = _lock_due(connection, schedule_id)
+        scheme = schedule and _scheme_of(connection, schedule)
+        if schedule is None:
+            return
+        if scheme is not None:
+            # Its arguments may be what is wrong; a catalog would show them.
+            bare = {**schedule, "arguments": {}}
+            _skip(connection, bare, scheme, schedule["next_due_at"], clean(f"not made: {why}"))
+        _move_on(connection, schedule)
+
+
+def _lock_due(connection: Connection, schedule_id: UUID) -> Mapping[str, Any] | None:
+    return row(
+        connection,
+        """SELECT *, clock_timestamp() AS now FROM catlog.schedule
+           WHERE id = :id AND enabled AND next_due_at <= clock_timestamp()
+           FOR NO KEY UPDATE SKIP LOCKED""",
+        id=schedule_id,
+    )
+
+
+def _scheme_of(connection: Connection, schedule: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return row(
+        connection,
+        """SELECT * FROM catlog.catalog_scheme
+           WHERE provider_id = :provider_id AND name = :scheme_name AND retired_at IS NULL""",
+        provider_id=schedule["provider_id"],
+        scheme_name=schedule["scheme_name"],
+    )
+
+
+def _move_on(connection: Connection, schedule: Mapping[str, Any]) -> None:
+    """To the next due time; to none, where its cron line or time zone cannot be read any more."""
+    try:
+        following = next_due(schedule["cron"], schedule["timezone"], schedule["now"])
+    except CronError:
+        following = None
+    run(
+        connection,
+        "UPDATE catlog.schedule SET next_due_at = :next WHERE id = :id",
+        id=schedule["id"],
+        next=following,
+    )
 
 
 def _make(engine: Engine, schedule_id: UUID) -> list[UUID]:
     with engine.begin() as connection:
-        schedule = row(
-            connection,
-            """SELECT *, clock_timestamp() AS now FROM catlog.schedule
-               WHERE id = :id AND enabled AND next_due_at <= clock_timestamp()
-               FOR NO KEY UPDATE SKIP LOCKED""",
-            id=schedule_id,
-        )
+        schedule = _lock_due(connection, schedule_id)
         if schedule is None:
             return []
-        scheme = row(
-            connection,
-            """SELECT * FROM catlog.catalog_scheme
-               WHERE provider_id = :provider_id AND name = :scheme_name AND retired_at IS NULL""",
-            provider_id=schedule["provider_id"],
-            scheme_name=schedule["scheme_name"],
-        )
+        scheme = _scheme_of(connection, schedule)
         *missed, latest = _due_until(schedule, schedule["now"])
         made: list[UUID] = []
         if scheme is not None:
             for due_at in missed[-MOST_TRACES:]:
                 _skip(connection, schedule, scheme, due_at, "missed: a later one was due as well")
             made = _make_or_skip(connection, schedule, scheme, latest)
-        run(
-            connection,
-            "UPDATE catlog.schedule SET next_due_at = :next WHERE id = :id",
-            id=schedule_id,
-            next=next_due(schedule["cron"], schedule["timezone"], schedule["now"]),
-        )
+        _move_on(connection, schedule)
         return made
 
 

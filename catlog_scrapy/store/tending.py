@@ -4,8 +4,10 @@ import logging
 
 from sqlalchemy import Engine, exc
 
+from catlog_scrapy.database import reason
 from catlog_scrapy.store.catalogs import start_waiting
 from catlog_scrapy.store.claims import reap
+from catlog_scrapy.store.each import FAULTS
 from catlog_scrapy.store.publishing import publish_next
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,6 @@ def tend(engine: Engine, lease: float) -> int:
     try:
         while publish_next(engine):
             done += 1
-    except exc.DBAPIError as error:
-        logger.warning("publishing failed: %s", str(error.orig).strip())
+    except (exc.DBAPIError, *FAULTS) as error:
+        logger.warning("publishing failed: %s", reason(error))
     return done

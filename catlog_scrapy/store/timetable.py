@@ -10,6 +10,7 @@ import orjson
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.scheduling.due import due_times, next_due
+from catlog_scrapy.store.arguments import check_arguments
 from catlog_scrapy.store.catalogs import find_scheme
 from catlog_scrapy.store.transactions import Database, row, run
 
@@ -25,9 +26,14 @@ def create(
     arguments: Mapping[str, str],
     catch_up: str,
 ) -> UUID:
-    """A new schedule of a scheme. Raises NotFound, CronError, or NotPossible for a known name."""
+    """A new schedule of a scheme.
+
+    Raises NotFound, CronError, or NotPossible for a known name and for arguments that a load cannot
+    have.
+    """
     with database.begin() as connection:
         found = find_scheme(connection, provider, scheme)
+        check_arguments(connection, found["provider_id"], arguments)
         now = row(connection, "SELECT clock_timestamp() AS now")
         made = row(
             connection,
@@ -53,7 +59,8 @@ def create(
 def change(database: Database, schedule_id: UUID, changes: Mapping[str, Any]) -> None:
     """Change `cron`, `timezone`, `arguments`, `catch_up` or `enabled` of a schedule kept here.
 
-    Raises NotFound, CronError, or NotPossible for one that a provider file declares.
+    Raises NotFound, CronError, or NotPossible for one that a provider file declares, and for
+    arguments that a load cannot have.
     """
     with database.begin() as connection:
         schedule = lock(connection, schedule_id)
@@ -63,6 +70,7 @@ def change(database: Database, schedule_id: UUID, changes: Mapping[str, Any]) ->
                 " and run scrapy apply, or pause it here."
             )
         now = {**schedule, **changes}
+        check_arguments(connection, schedule["provider_id"], changes.get("arguments", {}))
         moved = any(now[name] != schedule[name] for name in ("cron", "timezone", "enabled"))
         due = next_due(now["cron"], now["timezone"], schedule["now"])
         run(

@@ -171,18 +171,58 @@ def test_what_waits_to_be_published_can_still_be_cancelled(engine: Engine) -> No
 # One bad catalog must not keep a scheduler from starting the others.
 
 
-@pytest.mark.parametrize("argument", ["{due_at:%Y} {other}", "{due_at", "{due_at.x}", "{due_at!z}"])
+UNFILLABLE = [
+    "{due_at:%Y} {other}",
+    "{due_at",
+    "{due_at.x}",
+    "{due_at!z}",
+    "{due_at.fold:c}",
+    "{due_at.year:>300000000}",
+    "{due_at:%Y{due_at.fold:c}}",
+    "{due_at:" + 10_000 * "%c" + "}",
+]
+
+
+@pytest.mark.parametrize("argument", UNFILLABLE, ids=range(len(UNFILLABLE)))
 def test_an_argument_that_cannot_be_filled_in_fails_its_catalog_alone(
     engine: Engine, argument: str
 ) -> None:
+    """As one that is there from before; a new one is refused."""
     given_a_scheme(engine)
-    bad = catalogs.create(engine, "acme", "goods", arguments={"day": argument})
+    with pytest.raises(NotPossible, match=r"the argument day = .* cannot be filled in"):
+        catalogs.create(engine, "acme", "goods", arguments={"day": argument})
+    bad = given_a_waiting_catalog(engine, arguments={"day": argument})
     good = catalogs.create(engine, "acme", "goods")
     assert catalogs.start_waiting(engine) == 2
     assert state_of(engine, good) == "loading"
     failed = the_catalog(engine, bad)
     assert failed["state"] == "failed"
     assert "day" in failed["error"]
+
+
+def test_so_does_a_start_that_the_database_refuses(engine: Engine) -> None:
+    """Whatever it is about the one catalog, the rest start; a lock is no reason to give up."""
+    given_a_scheme(engine)
+    bad = given_a_waiting_catalog(engine, arguments={"day": "bad"})
+    slow = given_a_waiting_catalog(engine, arguments={"day": "slow"})
+    good = given_a_waiting_catalog(engine)
+    sql(
+        engine,
+        """CREATE FUNCTION catlog.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               RAISE EXCEPTION 'no such day' USING ERRCODE =
+                   CASE new.arguments->>'day' WHEN 'bad' THEN '54000' ELSE '55P03' END;
+           END $$""",
+    )
+    sql(
+        engine,
+        """CREATE TRIGGER refuse BEFORE INSERT ON catlog.catalog_scheme_operation_instance
+           FOR EACH ROW WHEN (new.arguments ? 'day') EXECUTE FUNCTION catlog.refuse()""",
+    )
+    assert catalogs.start_waiting(engine) == 1
+    assert state_of(engine, good) == "loading"
+    assert state_of(engine, slow) == "waiting"
+    failed = the_catalog(engine, bad)
+    assert (failed["state"], failed["error"]) == ("failed", "it could not start: no such day")
 
 
 def test_so_does_a_record_that_lacks_a_field(engine: Engine) -> None:

@@ -211,6 +211,35 @@ def test_what_is_no_schedule_is_refused(client: TestClient, engine: Engine) -> N
     assert client.patch(f"/schedules/{uuid4()}", json={}).status_code == 404
 
 
+@pytest.mark.parametrize("harmful", ["{due_at.fold:c}", "{due_at.year:>300000000}", "{due_at"])
+def test_a_due_time_is_filled_in_and_nothing_else_is_done(
+    client: TestClient, engine: Engine, harmful: str
+) -> None:
+    arguments = {"arguments": {"colour": harmful}}
+    place = {"provider": "acme", "scheme": "goods"}
+    for path, body in (
+        ("/catalogs", {**place, **arguments}),
+        ("/schedules", {**SCHEDULE, **arguments}),
+        (f"/schedule_catalog_scheme_operation/{operation_id(engine)}", arguments),
+    ):
+        assert errors_of(client.post(path, json=body)) == ["body.arguments.colour"]
+    # In a load's arguments, other braces are braces.
+    plain = {**place, "arguments": {"colour": "{red}"}}
+    assert client.post("/catalogs", json=plain).status_code == 201
+
+
+def test_a_secret_is_no_argument_of_a_schedule(client: TestClient, engine: Engine) -> None:
+    sql(engine, """UPDATE catlog.provider SET secrets = '["colour"]'""")
+    secret = {"arguments": {"colour": "x7y"}}
+    answer = client.post("/schedules", json={**SCHEDULE, **secret})
+    assert (answer.status_code, "x7y" in answer.text) == (409, False)
+    made = client.post("/schedules", json=SCHEDULE).json()["id"]
+    assert client.patch(f"/schedules/{made}", json=secret).status_code == 409
+    sql(engine, """UPDATE catlog.schedule SET arguments = '{"colour": "x7y"}'""")
+    assert client.patch(f"/schedules/{made}", json={"enabled": False}).status_code == 200
+    assert "x7y" not in str(sql(engine, "SELECT * FROM catlog.audit"))
+
+
 def test_a_file_and_the_server_leave_each_others_schedules_alone(
     client: TestClient, engine: Engine
 ) -> None:

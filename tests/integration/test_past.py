@@ -407,6 +407,8 @@ def test_the_sources_of_a_view_are_known(engine: Engine) -> None:
         assert told("mixed") == (("goods", "makers"), ("catlog.catalog", "public.mine"), False)
         assert told("today") == told("of_today") == told("recent") == (("goods",), (), True)
         assert told("quoted") == ((), (), True)
+        for view, kinds in (("hidden", ("goods",)), ("goods_history", None), ("old", None)):
+            assert past.sources_of(connection, view).steady == kinds
         nothing = past.sources_of(connection, "nobody")
         assert nothing == past.Sources((), (), False, has_past=False)
 

@@ -1,6 +1,7 @@
 """A due time makes one catalog: two schedulers, edits, clock changes, backfills and all."""
 
 import datetime as dt
+import re
 from collections import Counter
 from typing import Any
 from uuid import UUID
@@ -104,6 +105,29 @@ def test_a_due_time_that_has_its_catalog_makes_no_other(engine: Engine) -> None:
     assert make_due(engine) == []
     assert len(all_catalogs(engine)) == 1
     assert next_due_of(engine, schedule) > at
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"arguments": '{"token": "x1x"}'}, "not made: the argument 'token'"),
+        ({"timezone": "Nowhere/City"}, "not made: .*Nowhere/City"),
+    ],
+)
+def test_a_schedule_of_which_nothing_can_be_made_stops_no_other(
+    engine: Engine, wrong: dict[str, str], said: str
+) -> None:
+    given_a_scheme(engine)
+    sql(engine, """UPDATE catlog.provider SET secrets = '["token"]'""")
+    given_a_schedule(engine, name="wrong", due="now() - interval '1 s'", **wrong)
+    given_a_schedule(engine, name="right", due="now()")
+    [made] = make_due(engine)
+    trace, right = all_catalogs(engine)
+    assert (right["id"], right["state"]) == (made, "waiting")
+    assert (trace["state"], trace["arguments"]) == ("skipped", {})
+    assert re.match(said, trace["error"]), trace["error"]
+    assert make_due(engine) == []
+    assert len(all_catalogs(engine)) == 2
 
 
 def test_of_what_was_missed_the_latest_is_made_and_the_others_leave_a_trace(

@@ -1,13 +1,30 @@
 """A database that is there and says nothing."""
 
 import io
+import threading
 import time
+from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import exc, text
+from sqlalchemy import Engine, exc, text
 
+from catlog_scrapy.api.tending import Tending
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.silence import Cursor
+from catlog_scrapy.store import external
+from catlog_scrapy.store.claims import claim
+from catlog_scrapy.store.publishing import publish_next
+from catlog_scrapy.store.transactions import lock_catalog, together
+from tests.factories import (
+    an_operation,
+    at_once,
+    given_a_catalog,
+    given_a_loaded_catalog,
+    given_a_scheme,
+    given_a_waiting_catalog,
+    sql,
+    state_of,
+)
 from tests.proxy import Proxy
 
 
@@ -44,3 +61,67 @@ def test_what_goes_on_is_not_silent(database_url: str) -> None:
             cursor.copy_expert(f"COPY ({rows}) TO STDOUT", to)
         assert to.getvalue().count(b"\n") == 8
     engine.dispose()
+
+
+def sleeping_on(engine: Engine, table: str) -> None:
+    """Each insert into *table* takes longer than `hurried` has patience."""
+    sql(
+        engine,
+        """CREATE FUNCTION catlog.dream() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               PERFORM pg_sleep(1.5); RETURN NULL; END $$""",
+    )
+    sql(
+        engine,
+        f"""CREATE TRIGGER dream AFTER INSERT ON catlog.{table}
+            FOR EACH STATEMENT EXECUTE FUNCTION catlog.dream()""",
+    )
+
+
+@pytest.fixture
+def hurried(database_url: str) -> Iterator[Engine]:
+    made = make_engine(database_url, statement_timeout=0.4, patience=0.3)
+    yield made
+    made.dispose()
+
+
+def test_a_publish_takes_its_time_and_the_next_statement_does_not(
+    engine: Engine, hurried: Engine
+) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_loaded_catalog(engine, {"a": 1})
+    sleeping_on(engine, "publication")
+    assert publish_next(hurried) == catalog
+    with hurried.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver
+        assert driver.seconds == pytest.approx(0.7)
+
+
+def test_so_does_the_end_of_an_attempt(engine: Engine, hurried: Engine) -> None:
+    given_a_scheme(engine, an_operation(executor="external"))
+    catalog = given_a_catalog(engine)
+    [claimed] = claim(engine, "key:robot/1", catalogs=[catalog], lease=60.0, executor="external")
+
+    def hold() -> None:
+        with engine.begin() as connection:
+            lock_catalog(connection, catalog)
+            held.set()
+            time.sleep(1.5)
+
+    def complete() -> str:
+        assert held.wait(10)
+        with together(hurried) as transaction:
+            return external.end(transaction, claimed.attempt, "key:robot", "complete").outcome
+
+    held = threading.Event()
+    assert "done" in at_once(hold, complete)
+
+
+def test_a_server_tends_with_the_patience_that_it_takes(engine: Engine, hurried: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_waiting_catalog(engine)
+    sleeping_on(engine, "catalog_scheme_operation_instance")
+    tending = Tending(hurried, lease=60, poll=60)
+    tending.start()
+    tending.end()
+    assert state_of(engine, catalog) == "loading"

@@ -268,7 +268,19 @@ MISTAKES = {
         an_operation('arguments.year = "{due_at:YYYY}"'),
         '("YYYY" has no % in it)',
     ),
-    "an attribute": (an_operation('arguments.year = "{due_at.yaer}"'), "has no attribute 'yaer'"),
+    "an attribute": (
+        an_operation('arguments.year = "{due_at.fold:c}"'),
+        "(due_at takes nothing but a format); write such as {due_at:%Y-%m-%d}",
+    ),
+    "a conversion": (an_operation('arguments.year = "{due_at!r}"'), "takes nothing but a format"),
+    "a placeholder in a placeholder": (
+        an_operation('arguments.year = "{due_at:%Y{due_at.fold:c}}"'),
+        "(there is a placeholder within a placeholder)",
+    ),
+    "a width of its own": (
+        an_operation('for_each = ["a"]', 'arguments.year = "{part:>300000000}"'),
+        '(">300000000" is too wide); write such as {part}',
+    ),
     "a format of a field": (
         a_scheme(
             'operations = ["links"]',
