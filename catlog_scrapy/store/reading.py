@@ -16,7 +16,7 @@ from catlog_scrapy.store.transactions import row, rows, run, statement
 
 # Seconds that the database may take to hand over a whole resource.
 COPY_TIMEOUT = 3600
-# Neither has a meaning in JSON text: with them COPY writes it as it is.
+# Neither has a meaning in JSON text: with them COPY writes a line of it as it is.
 RAW = "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"
 NULL = "null"
 OPERATORS = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
@@ -178,7 +178,7 @@ def copy(
     """Write all rows that *question* asks for *to* a file: a line of JSON each, or CSV."""
     conditions, values = _conditions(source, question)
     fields = ", ".join(f't."{name}"' for name in question.fields)
-    columns = fields if csv else f"{_json(question.fields)} AS line"
+    columns = fields if csv else f"{_on_one_line(_json(question.fields))} AS line"
     written = text(
         f"""SELECT {columns} FROM {_relation(source.sql)} AS t
             {_where(conditions)} ORDER BY {_ordered(_whole_order(source, question))}"""
@@ -202,6 +202,14 @@ def _json(fields: Sequence[str]) -> str:
     """The expression of a row as JSON text, with *fields* in order."""
     listed = ", ".join(f't."{name}"' for name in fields)
     return f"(SELECT row_to_json(line)::text FROM (SELECT {listed}) AS line)"
+
+
+def _on_one_line(json: str) -> str:
+    """The same JSON without line breaks, which a column of the type json may hold between values.
+
+    Within a text JSON has them escaped.
+    """
+    return f"replace(replace({json}, E'\\n', ' '), E'\\r', ' ')"
 
 
 def _where(conditions: Sequence[str]) -> str:

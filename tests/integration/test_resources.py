@@ -5,7 +5,8 @@ import csv
 import datetime as dt
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -470,3 +471,48 @@ def test_a_row_knows_few_parameters(client: TestClient) -> None:
         assert client.get(asked).status_code == 422
     # A plus sign that nobody escaped.
     assert ids(client.get("/goods?as_of=2030-11-01T00:00:00+00:00&id=1")) == [1]
+
+
+def given_own_views(engine: Engine, **views: str) -> None:
+    given_views(engine, {"cheap": CHEAP, **views})
+
+
+@pytest.fixture
+def serve(client: TestClient, engine: Engine, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+    """An admin's client of another server, with these resources and settings."""
+    with ExitStack() as stack:
+
+        def served(text: str, **settings: Any) -> TestClient:
+            known = {"CATLOG_HOME": str(tmp_path), "CATLOG_POLL": 60} | settings
+            app = application(engine, declared(tmp_path, text), **known)
+            made = TestClient(app, base_url="http://127.0.0.1/api/v1", headers=client.headers)
+            return stack.enter_context(made)
+
+        yield served
+
+
+def test_a_line_of_a_stream_is_one_row(engine: Engine, serve: Callable[..., TestClient]) -> None:
+    """Whatever blanks a column of the type json holds."""
+    broken = "SELECT n, json(E'[1,\\n\\r2, \"\\\\n\"]') AS parts FROM generate_series(1, 2) AS n"
+    given_own_views(engine, broken=broken)
+    client = serve("[resources]\nbroken = { view = 'broken', key = 'n' }")
+    lines = client.get("/broken?format=ndjson").text.splitlines()
+    assert [orjson.loads(line) for line in lines] == [
+        {"n": n, "parts": [1, 2, "\n"]} for n in (1, 2)
+    ]
+
+
+def test_the_next_page_of_a_history_is_of_the_same_record(
+    client: TestClient, engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    names = ["a%41", "aA", "a/b", "..", "ä b"]
+    for price in (1, 2):
+        load_goods(
+            engine,
+            [{"id": n, "name": name, "price": price} for n, name in enumerate(names, 10)],
+        )
+    client = serve("[resources]\nnamed = { view = 'goods', key = ['id', 'name'] }")
+    for n, name in enumerate(names, 10):
+        escaped = quote(name, safe="").replace(".", "%2E")
+        pages = list(walk(client, f"/named/{n}/{escaped}/history?limit=1"))
+        assert [s["name"] for page in pages for s in page["results"]] == [name] * 2, name
