@@ -191,10 +191,9 @@ class Reader:
         with snapshot(self.engine) as connection:
             if readable.kind:
                 named = dict(zip(readable.key, values, strict=True))
-                states = of_record(
+                states, earliest = of_record(
                     connection, readable.kind.name, named, visible, before=before, limit=limit
                 )
-                earliest = states[-1].valid_from if len(states) == limit else None
             elif readable.then and readable.kinds:
                 question = Question(visible, equal=self._key(values), limit=1)
                 states, earliest = of_row(

@@ -176,14 +176,15 @@ def states_of(
     connection: Connection,
     kind: str,
     key: Mapping[str, Any],
+    fields: Sequence[str],
     *,
     before: dt.datetime | None = None,
     limit: int = 100,
 ) -> list[Mapping[str, Any]]:
-    """All states of one record of *kind*, newest first: its fields, valid_from, valid_to, change.
+    """All states of one record of *kind*, newest first: `line`, valid_from, valid_to, change.
 
-    *key* has the values of the kind's key fields, those of the view. Only states that began before
-    *before*, at most *limit*. Two providers may have records with one key. Raises DataError for a
+    `line` has *fields* as JSON, without those that a history has not. *key* has the values of the
+    kind's key fields, those of the view. Only states that began before *before*, at most *limit*. Two providers may have records with one key. Raises DataError for a
     value that is none of its field's type; KeyError for a kind that is not there, or a field of its
     key that is missing.
     """
@@ -199,12 +200,16 @@ def states_of(
         f'"{name}" = CAST(:value_{number} AS {types[name]})'
         for number, name in enumerate(definition.key)
     )
+    shown = [name for name in fields if name in types or (definition.foreign and name == "data")]
+    listed = ", ".join(f'states."{name}"' for name in shown)
     found: list[Mapping[str, Any]] = []
     # By the index; and where the key is written in another way, by the fields.
     for narrowed in (BY_KEY, "") if written else ("",):
         found = rows(
             connection,
-            f"""SELECT * FROM ({history_view(definition, narrowed)}) AS states
+            f"""SELECT (SELECT row_to_json(line)::text FROM (SELECT {listed}) AS line) AS line,
+                    valid_from, valid_to, change
+                FROM ({history_view(definition, narrowed)}) AS states
                 WHERE {same} AND valid_from < coalesce(CAST(:before AS timestamptz), 'infinity')
                 ORDER BY valid_from DESC, valid_to DESC NULLS FIRST LIMIT :limit""",
             key=written,

@@ -516,3 +516,33 @@ def test_the_next_page_of_a_history_is_of_the_same_record(
         escaped = quote(name, safe="").replace(".", "%2E")
         pages = list(walk(client, f"/named/{n}/{escaped}/history?limit=1"))
         assert [s["name"] for page in pages for s in page["results"]] == [name] * 2, name
+
+
+def test_a_history_has_the_numbers_that_were_loaded(client: TestClient, engine: Engine) -> None:
+    large = 12345678901234567890123456789
+    load_goods(engine, [GOODS[0]])
+    sql(
+        engine,
+        "UPDATE catlog.record SET data = data || CAST(:tags AS jsonb) WHERE key = '1'",
+        tags=f'{{"tags": [{large}, {"9" * 400}], "price": 1.50}}',
+    )
+    [state] = client.get("/goods/1/history").json()["results"]
+    assert state["tags"] == [large, int("9" * 400)]
+    shown = client.get("/goods/1").text
+    assert shown.count('"price":1.50') == 1
+    assert set(state) == {*FIELDS, "valid_from", "valid_to", "change"}
+
+
+def test_a_change_of_a_hidden_column_is_hidden(client: TestClient, engine: Engine) -> None:
+    for price in (1, 2, 3):
+        load_goods(engine, [{**GOODS[0], "price": price}])
+    load_goods(engine, [GOODS[1]])
+    load_goods(engine, [{**GOODS[0], "price": 3}])
+    all_of_it = client.get("/goods/1/history").json()["results"]
+    assert [state["price"] for state in all_of_it] == [3, 3, 2, 1, 12.5]
+    client.headers["Authorization"] = f"Bearer {add_key(engine, 'eve', 'user')}"
+    states = client.get("/goods/1/history").json()["results"]
+    assert [state["change"] for state in states] == [None, "removed"]
+    assert states[1]["valid_from"] == all_of_it[-1]["valid_from"]
+    told = list(walk(client, "/goods/1/history?limit=2"))
+    assert [len(page["results"]) for page in told] == [2, 1, 1]
