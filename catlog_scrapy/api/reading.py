@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -79,8 +80,8 @@ def _declared(connection: Connection, file: str, resource: Resource) -> Readable
             raise say(f'"{name}" cannot be searched: it is no text.')
     sources = past.sources_of(connection, resource.view)
     order = tuple(Term(name) for name in resource.key)
-    then = Source(f'as_of."{resource.view}"', view, order) if sources.has_past else None
-    source = Source(f'public."{resource.view}"', view, order)
+    source = Source(f'public."{resource.view}"', view, order, has_nulls=True)
+    then = replace(source, sql=f'as_of."{resource.view}"') if sources.has_past else None
     if kind:
         # By the index of the records, whose cost does not grow with depth.
         records = records_of(kind)

@@ -50,13 +50,14 @@ class Source:
     """A relation that rows are read from: a SELECT, or a name in double quotes.
 
     `columns` maps names to SQL types; those that begin with an underscore are for order alone.
-    `order` is the order that rows are in unless asked otherwise: its columns are unique together
-    and never NULL, and whatever order is asked for ends with them.
+    `order` is the order that rows are in unless asked otherwise: its columns are unique together,
+    and whatever order is asked for ends with them. They may be NULL where the source `has_nulls`.
     """
 
     sql: str
     columns: Mapping[str, str]
     order: tuple[Term, ...]
+    has_nulls: bool = False
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ def _behind(
     columns = [f't."{term.column}"' for term in order]
     # As an index has it. A NULL would be lost, so only where none can come.
     of_source = [term.column for term in order] == [term.column for term in source.order]
-    if of_source and len({term.descending for term in order}) == 1 and None not in position:
+    if of_source and len({term.descending for term in order}) == 1 and not source.has_nulls:
         operator = "<" if order[0].descending else ">"
         return f"({', '.join(columns)}) {operator} ({', '.join(casts)})", values
     alternatives = []

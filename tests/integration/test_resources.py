@@ -546,3 +546,29 @@ def test_a_change_of_a_hidden_column_is_hidden(client: TestClient, engine: Engin
     assert states[1]["valid_from"] == all_of_it[-1]["valid_from"]
     told = list(walk(client, "/goods/1/history?limit=2"))
     assert [len(page["results"]) for page in told] == [2, 1, 1]
+
+
+def test_a_long_key_and_a_long_text_have_cursors(client: TestClient, engine: Engine) -> None:
+    texts = [f"{'ы' * 5000}{n}" for n in range(3)]
+    load_goods(engine, [{"id": n, "name": name} for n, name in enumerate(texts)])
+    sql(engine, "UPDATE catlog.record SET key = left(md5(key), 4) || repeat('k', 990)")
+    for asked in ("/goods?limit=1&cursor=", "/goods?limit=1&order=name&cursor="):
+        pages = list(walk(client, asked))
+        found = [each["name"] for page in pages for each in page["results"]]
+        assert sorted(found) == texts
+        assert len(list(walk(client, pages[-1]["previous"], "previous"))) == 2
+
+
+def test_a_null_in_the_key_of_a_view_loses_no_row(
+    engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    rows = "(VALUES (1, 1), (1, NULL), (2, 5), (NULL, 1), (NULL, 2)) AS x (a, b)"
+    given_own_views(engine, gaps=f"SELECT a, b FROM {rows}")
+    client = serve("[resources]\ngaps = { view = 'gaps', key = ['a', 'b'] }")
+    whole = client.get("/gaps").json()["results"]
+    assert len(whole) == 5
+    for limit in (1, 2, 3):
+        pages = list(walk(client, f"/gaps?limit={limit}&cursor="))
+        assert [each for page in pages for each in page["results"]] == whole
+        back = list(walk(client, pages[-1]["previous"], "previous"))
+        assert sum(len(page["results"]) for page in back) == limit * (len(pages) - 1)
