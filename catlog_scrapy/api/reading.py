@@ -83,6 +83,9 @@ def _declared(connection: Connection, file: str, resource: Resource) -> Readable
     source = Source(f'public."{resource.view}"', view, order, has_nulls=True)
     then = replace(source, sql=f'as_of."{resource.view}"') if sources.has_past else None
     if kind:
+        for name in kind.key:
+            if name in _hidden(resource):
+                raise say(f'"{name}" cannot be hidden: cursors have the key of its records.')
         # By the index of the records, whose cost does not grow with depth.
         records = records_of(kind)
         by_index = tuple(Term(name) for name in INDEX)

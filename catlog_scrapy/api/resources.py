@@ -80,6 +80,10 @@ class Reader:
             is_declared=readable.view is not None,
             has_past=readable.then is not None,
         )
+        # What an answer depends on besides its stamp and what is asked.
+        declared = readable.source, readable.key, readable.search
+        said = repr((*declared, settings.getint("CATLOG_API_PAGE")))
+        self.declared = hashlib.sha256(said.encode()).hexdigest()
         # One statement needs no BEGIN and no COMMIT around it.
         self.reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         # The stamp of which each is, and how many rows there are.
@@ -379,7 +383,7 @@ class Reader:
         if stamp is None:
             return None
         asked = [request.url.query, request.headers.get("host"), media_type]
-        said = [stamp, self.readable.source.sql, visible, *asked]
+        said = [stamp, self.declared, visible, *asked]
         return f'"{hashlib.sha256(orjson.dumps(said)).hexdigest()[:32]}"'
 
     def _headers(self, tag: str | None) -> dict[str, str]:

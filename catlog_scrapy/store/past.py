@@ -23,8 +23,8 @@ class Sources:
 
     `others` are relations that are neither kinds' nor views of ours, as `schema.name`: nobody
     knows when they change. `drifts` says that its rows may change by themselves: it reads the
-    clock, a setting or chance. `has_past` is false where its twin in `as_of` cannot be read, or is
-    not there.
+    clock, a setting or chance, or calls a function of somebody's that may read anything.
+    `has_past` is false where its twin in `as_of` cannot be read, or is not there.
     """
 
     kinds: tuple[str, ...]
@@ -69,7 +69,8 @@ def sources_of(connection: Connection, view: str) -> Sources:
 
 
 # Of one relation: whether it is a view of ours, what it reads, and whether it calls what is never
-# the same. The tree says that better than the text, in which a string may look like a call.
+# the same. The tree says that better than the text, in which a string may look like a call. A
+# function that is not built in may read any table.
 RULE = r"""
     SELECT c.relkind = 'v' AND n.nspname = 'public'
             AND coalesce(obj_description(c.oid, 'pg_class') LIKE :mark, false) AS ours,
@@ -78,8 +79,9 @@ RULE = r"""
                 SELECT 1
                 FROM regexp_matches(r.ev_action::text, ':(func|opfunc)id (\d+)', 'g') AS called
                 JOIN pg_proc p ON p.oid = called[2]::oid
-                WHERE p.provolatile = 'v' OR p.provolatile = 's' AND p.proname IN (
-                    'now', 'transaction_timestamp', 'statement_timestamp', 'current_setting', 'age')
+                WHERE p.provolatile = 'v' OR p.provolatile = 's' AND (
+                    p.oid >= 16384 OR p.proname IN ('now', 'transaction_timestamp',
+                        'statement_timestamp', 'current_setting', 'age'))
             )) AS drifts,
         coalesce((
             SELECT jsonb_agg(DISTINCT

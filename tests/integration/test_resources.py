@@ -358,6 +358,10 @@ A_WRONG_DECLARATION_IS_REFUSED = [
     ("[roles]\nguest = []", "no role"),
     ("[roles]\nuser = ['goodz:read']", "no resource 'goodz'"),
     ("[resources]\ngoods = { view = 'goods', key = 'id', hidden = { id = ['user'] } }", "its key"),
+    (
+        "[resources]\ngoods = { view = 'goods', key = 'name', hidden = { id = ['user'] } }",
+        "key of its records",
+    ),
     ("[resources", "correct the TOML"),
 ]
 
@@ -572,3 +576,32 @@ def test_a_null_in_the_key_of_a_view_loses_no_row(
         assert [each for page in pages for each in page["results"]] == whole
         back = list(walk(client, pages[-1]["previous"], "previous"))
         assert sum(len(page["results"]) for page in back) == limit * (len(pages) - 1)
+
+
+def test_a_tag_is_outdated_by_another_declaration(serve: Callable[..., TestClient]) -> None:
+    """Wherever the answer may be another one by it."""
+    text = "[resources]\ngoods = { view = 'goods', key = 'id', search = ['name'] }"
+    others = [
+        (text.replace("'id'", "['id', 'name']"), {}),
+        (text.replace("search = ['name']", "fields = ['id']"), {}),
+        (text.replace(", search = ['name']", ""), {}),
+        (text, {"CATLOG_API_PAGE": 2}),
+    ]
+    tag = {"If-None-Match": serve(text).get("/goods").headers["etag"]}
+    assert serve(text).get("/goods", headers=tag).status_code == 304
+    for other, settings in others:
+        assert serve(other, **settings).get("/goods", headers=tag).status_code == 200
+
+
+def test_a_view_by_a_function_of_ones_own_has_no_tag(
+    engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    sql(
+        engine,
+        "CREATE FUNCTION public.rate() RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN RETURN 2; END'",
+    )
+    given_own_views(engine, rated="SELECT id, public.rate() AS rate FROM public.goods")
+    client = serve("[resources]\nrated = { view = 'rated', key = 'id' }")
+    answer = client.get("/rated")
+    assert answer.status_code == 200
+    assert "etag" not in answer.headers
