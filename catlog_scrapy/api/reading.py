@@ -1,6 +1,7 @@
 """The routes of all there is to read."""
 
 import inspect
+import re
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Annotated, Any
@@ -41,6 +42,8 @@ TAG = {
         "schema": {"type": "string"},
     }
 }
+# Of a column: what can be written between the quotes of SQL, and in a URL between commas.
+NAME = re.compile(r"\w([\w -]*\w)?")
 # Parameters that may be left out.
 DEFAULTS = {"as_of": None, "before": None, "limit": 100}
 # States of one row that are shown at once; of a view, moments that are looked at.
@@ -72,6 +75,12 @@ def _declared(connection: Connection, file: str, resource: Resource) -> Readable
     for name in (*resource.key, *resource.fields, *resource.search, *_hidden(resource)):
         if name not in view:
             raise say(f'the view "{resource.view}" has no column "{name}".')
+    for name in (*(resource.fields or view), *resource.key, *resource.search):
+        if not NAME.fullmatch(name):
+            raise say(
+                f'the name of the column "{name}" has more than letters, digits, _, - and blanks;'
+                " rename it in the view by AS, or leave it out of `fields`."
+            )
     for name in resource.key:
         if view[name] not in TYPES:
             raise say(f'its key "{name}" is of the type {view[name]}, which no URL can hold.')

@@ -362,11 +362,17 @@ A_WRONG_DECLARATION_IS_REFUSED = [
         "[resources]\ngoods = { view = 'goods', key = 'name', hidden = { id = ['user'] } }",
         "key of its records",
     ),
+    ("[resources]\nodd = { view = 'odd', key = 'id' }", "rename it in the view"),
+    (
+        "[resources]\nodd = { view = 'odd', key = 'id', fields = ['to :b'] }",
+        "rename it in the view",
+    ),
     ("[resources", "correct the TOML"),
 ]
 
 
 def test_a_wrong_declaration_is_refused(engine: Engine, tmp_path: Path, client: TestClient) -> None:
+    given_own_views(engine, odd="""SELECT 1 AS id, 2 AS "to :b", 3 AS "a""b" """)
     for text, said in A_WRONG_DECLARATION_IS_REFUSED:
         with pytest.raises(DeclarationError, match=r"resources\.toml") as refused:
             application(engine, declared(tmp_path, text), CATLOG_HOME=str(tmp_path))
@@ -478,11 +484,13 @@ def test_a_row_knows_few_parameters(client: TestClient) -> None:
 
 
 def given_own_views(engine: Engine, **views: str) -> None:
-    given_views(engine, {"cheap": CHEAP, **views})
+    given_views(engine, {"cheap": CHEAP} | views)
 
 
 @pytest.fixture
-def serve(client: TestClient, engine: Engine, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+def serve(
+    client: TestClient, engine: Engine, tmp_path: Path
+) -> Iterator[Callable[..., TestClient]]:
     """An admin's client of another server, with these resources and settings."""
     with ExitStack() as stack:
 
@@ -605,3 +613,25 @@ def test_a_view_by_a_function_of_ones_own_has_no_tag(
     answer = client.get("/rated")
     assert answer.status_code == 200
     assert "etag" not in answer.headers
+
+
+def test_a_view_that_fails_tells_no_value(
+    client: TestClient, engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    """It is the server's fault, unless something was asked for."""
+    given_own_views(engine, bad="SELECT id, name::int AS n, name FROM public.goods WHERE id = 1")
+    client = serve("[resources]\nbad = { view = 'bad', key = 'id', hidden = { name = ['user'] } }")
+    for asked, status in {"?limit=3": 500, "?format=csv": 500, "?id=1": 422, "/1": 422}.items():
+        answer = client.get(f"/bad{asked}")
+        assert answer.status_code == status, answer.text
+        assert "Lamp" not in answer.text
+        assert "log says" in answer.json()["detail"]
+
+
+def test_a_column_that_changed_its_type_under_the_server_is_told(
+    client: TestClient, engine: Engine
+) -> None:
+    given_own_views(engine, cheap=CHEAP.replace("id,", "id::text AS id,"))
+    answer = client.get("/cheap-goods?id=3")
+    assert answer.status_code == 503
+    assert "views have changed" in answer.text
