@@ -197,7 +197,7 @@ def _wrong_value(request: Request, error: Exception) -> Problem:
         )
     logger.error("a view cannot be read: %s", reason(error))
     return Problem(
-        500, "one of the view's values is none of its type; the server's log says which."
+        500, "a value in the view is none of its type; the server's log says which."
     )
 
 

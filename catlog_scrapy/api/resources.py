@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
+from catlog_scrapy.api.accepting import preferred_of
 from catlog_scrapy.api.access import Caller
 from catlog_scrapy.api.cursors import cursor_of, position_of
 from catlog_scrapy.api.links import link
@@ -33,6 +34,8 @@ from catlog_scrapy.store.schemes import KindDefinition
 
 # How many counts are remembered; all are forgotten when there are more.
 MOST_COUNTS = 1000
+# A page first: it is for whoever takes anything.
+OFFERED = ("application/json", *MEDIA_TYPES.values())
 
 
 @dataclass(frozen=True)
@@ -212,8 +215,8 @@ class Reader:
             raise Problem(404, f"no {readable.path} {'/'.join(map(str, values))}.")
         following = earliest and link(request, before=earliest.isoformat())
         lines = [
-            b'{"valid_from":%b,"valid_to":%b,"change":%b,%b'
-            % (*(orjson.dumps(part) for part in state[1:]), state.line[1:].encode())
+            b'{"valid_from":%b,"valid_to":%b,"change":%b%b'
+            % (*map(orjson.dumps, state[1:]), _continued(state.line))
             for state in states
         ]
         body = b'{"next":%b,"results":[%b]}' % (orjson.dumps(following), b",".join(lines))
@@ -248,8 +251,8 @@ class Reader:
         named = getattr(asked, "format", None)
         if named:
             return MEDIA_TYPES.get(named)
-        accepted = request.headers.get("accept", "").partition(",")[0].partition(";")[0].strip()
-        return accepted if accepted in MEDIA_TYPES.values() else None
+        preferred = preferred_of(request.headers.get("accept", ""), OFFERED)
+        return preferred if preferred in MEDIA_TYPES.values() else None
 
     def _refuse_pages(self, asked: Parameters) -> None:
         paged = {"limit", "offset", "cursor"} & asked.model_fields_set
@@ -399,6 +402,11 @@ def _refuse_others(request: Request, *known: str) -> None:
     for name in request.query_params:
         if name not in known:
             raise wrong_parameter(name[:100], "is not known here")
+
+
+def _continued(line: str) -> bytes:
+    """The rest of an object that goes on with the fields of *line*, of which there may be none."""
+    return b"}" if line == "{}" else f",{line[1:]}".encode()
 
 
 def _counted(question: Question) -> str:

@@ -186,9 +186,9 @@ def states_of(
     """All states of one record of *kind*, newest first: `line`, valid_from, valid_to, change.
 
     `line` has *fields* as JSON, without those that a history has not. *key* has the values of the
-    kind's key fields, those of the view. Only states that began before *before*, at most *limit*. Two providers may have records with one key. Raises DataError for a
-    value that is none of its field's type; KeyError for a kind that is not there, or a field of its
-    key that is missing.
+    kind's key fields, those of the view. Only states that began before *before*, at most *limit*.
+    Two providers may have records with one key. Raises DataError for a value that is none of its
+    field's type; KeyError for a kind that is not there, or a field of its key that is missing.
     """
     definition = kinds_of_views(connection)[kind]
     values = [key[name] for name in definition.key]

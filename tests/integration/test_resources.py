@@ -240,6 +240,29 @@ def test_streams_have_all_of_it(client: TestClient) -> None:
     assert client.get("/goods?id=77&format=ndjson").text == ""
 
 
+WHAT_CLIENTS_ACCEPT = {
+    "text/csv": "text/csv",
+    "text/csv, application/json": "text/csv",
+    "application/json, text/csv": "application/json",
+    "text/csv;q=0, application/json": "application/json",
+    "application/json;q=0.1, Text/CSV ; q=0.5": "text/csv",
+    "application/x-ndjson;q=0.9, text/csv;q=0.5": "application/x-ndjson",
+    "text/*": "text/csv",
+    "text/csv;q=0, */*;q=0.1": "application/json",
+    "*/*": "application/json",
+    "text/html, */*;q=0.8": "application/json",
+    "text/csv;q=much": "application/json",
+    "image/png": "application/json",
+    "": "application/json",
+}
+
+
+def test_clients_get_what_they_would_rather_have(client: TestClient) -> None:
+    for accept, media_type in WHAT_CLIENTS_ACCEPT.items():
+        answer = client.get("/goods?fields=id", headers={"Accept": accept})
+        assert answer.headers["content-type"].partition(";")[0] == media_type, accept
+
+
 def test_an_empty_page_is_a_page(client: TestClient) -> None:
     said = client.get("/goods?id=77&cursor=").json()
     assert said == {"next": None, "previous": None, "results": []}
@@ -606,7 +629,8 @@ def test_a_view_by_a_function_of_ones_own_has_no_tag(
 ) -> None:
     sql(
         engine,
-        "CREATE FUNCTION public.rate() RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN RETURN 2; END'",
+        "CREATE FUNCTION public.rate() RETURNS int STABLE LANGUAGE plpgsql"
+        " AS 'BEGIN RETURN 2; END'",
     )
     given_own_views(engine, rated="SELECT id, public.rate() AS rate FROM public.goods")
     client = serve("[resources]\nrated = { view = 'rated', key = 'id' }")
@@ -635,3 +659,9 @@ def test_a_column_that_changed_its_type_under_the_server_is_told(
     answer = client.get("/cheap-goods?id=3")
     assert answer.status_code == 503
     assert "views have changed" in answer.text
+
+
+def test_a_history_of_nothing_that_is_seen(serve: Callable[..., TestClient]) -> None:
+    client = serve("[resources]\ngoods = { view = 'goods', key = 'id', fields = ['created_at'] }")
+    [state] = client.get("/goods/1/history").json()["results"]
+    assert set(state) == {"valid_from", "valid_to", "change"}
