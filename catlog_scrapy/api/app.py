@@ -196,9 +196,7 @@ def _wrong_value(request: Request, error: Exception) -> Problem:
             " log says which.",
         )
     logger.error("a view cannot be read: %s", reason(error))
-    return Problem(
-        500, "a value in the view is none of its type; the server's log says which."
-    )
+    return Problem(500, "a value in the view is none of its type; the server's log says which.")
 
 
 def _away(error: Exception) -> Problem:

@@ -1,14 +1,13 @@
-"""What there is to read: the listings of loads, and the declared resources."""
+"""Answers for what there is to read: the listings of loads, and the declared resources."""
 
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from fastapi import Request, Response
-from pydantic import BaseModel
 from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
@@ -18,6 +17,7 @@ from catlog_scrapy.api.cursors import cursor_of, position_of
 from catlog_scrapy.api.links import link
 from catlog_scrapy.api.parameters import TYPES, Parameters, filters_of, parameters
 from catlog_scrapy.api.problems import Problem, wrong_parameter
+from catlog_scrapy.api.readable import Readable
 from catlog_scrapy.api.streams import MEDIA_TYPES, Streams
 from catlog_scrapy.store import past
 from catlog_scrapy.store.history import of_record, of_row
@@ -30,40 +30,11 @@ from catlog_scrapy.store.reading import (
     read_page,
     snapshot,
 )
-from catlog_scrapy.store.schemes import KindDefinition
 
 # How many counts are remembered; all are forgotten when there are more.
 MOST_COUNTS = 1000
 # A page first: it is for whoever takes anything.
 OFFERED = ("application/json", *MEDIA_TYPES.values())
-
-
-@dataclass(frozen=True)
-class Readable:
-    """A resource: `source` is what it is now, `then` what it was as of a time.
-
-    `view` is the view that it shows, where it is a declared one. `kinds` are those that it reads,
-    if it reads nothing else: then it changes with their stamps. `kind` is the one whose records are
-    its rows, if its key names one of them.
-    """
-
-    path: str
-    about: str
-    source: Source
-    key: tuple[str, ...]
-    fields: tuple[str, ...]
-    then: Source | None = None
-    search: tuple[str, ...] = ()
-    hidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    model: type[BaseModel] | None = None
-    kinds: tuple[str, ...] | None = None
-    view: str | None = None
-    kind: KindDefinition | None = None
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """The columns that are shown, with their SQL types."""
-        return {name: self.source.columns[name] for name in self.fields}
 
 
 class Reader:
