@@ -9,7 +9,13 @@ import psycopg2
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from psycopg2.errors import QueryCanceled, UndefinedColumn, UndefinedTable
+from psycopg2.errors import (
+    DatatypeMismatch,
+    QueryCanceled,
+    UndefinedColumn,
+    UndefinedFunction,
+    UndefinedTable,
+)
 from pydantic import BaseModel
 from scrapy.settings import BaseSettings
 from sqlalchemy import Engine, exc
@@ -38,6 +44,8 @@ ABOUT = """What was loaded, for other programs, and what is to be loaded.
 Log in by `POST /api/v1/token/`, or bring an API key; send either as `Authorization: Bearer ...`.
 A slash at the end of a path is optional. Errors are problem details (RFC 9457). A change that is
 sent with an `Idempotency-Key` is done once, however often it is sent."""
+# Parameters whose values the database never sees.
+HARMLESS = {"limit", "offset", "fields", "format", "order"}
 # Seconds that a client should wait for a database that is away.
 RETRY_AFTER = "5"
 
@@ -116,7 +124,9 @@ def _handle_errors(app: FastAPI) -> None:
 
     def on(error: type[Exception], answer: Callable[[Any], Problem]) -> None:
         async def handle(request: Request, raised: Exception) -> Response:
-            problem = answer(raised)
+            fault = getattr(raised, "orig", raised)
+            is_data = isinstance(fault, psycopg2.DataError)
+            problem = _wrong_value(request, fault) if is_data else answer(raised)
             if problem.status == 405:
                 # A router knows the methods of its first route for a path alone.
                 problem.headers["Allow"] = ", ".join(_methods(app, request.scope["path"]))
@@ -166,9 +176,7 @@ def _driver(error: psycopg2.Error) -> Problem:
         return Problem(504, "the answer took too long to find; narrow it by filters.")
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return _away(error)
-    if isinstance(error, psycopg2.DataError):
-        return Problem(422, f"a value is none of its type: {reason(error)}.")
-    if isinstance(error, UndefinedTable | UndefinedColumn):
+    if isinstance(error, UndefinedTable | UndefinedColumn | UndefinedFunction | DatatypeMismatch):
         logger.warning("a view has changed since the server started: %s", reason(error))
         return Problem(
             503,
@@ -176,6 +184,19 @@ def _driver(error: psycopg2.Error) -> Problem:
             headers={"Retry-After": RETRY_AFTER},
         )
     return _unexpected(error)
+
+
+def _wrong_value(request: Request, error: Exception) -> Problem:
+    """Where a value is none of its type; which one is not said, for it may be a hidden column's."""
+    if request.method != "GET" or request.path_params or set(request.query_params) - HARMLESS:
+        logger.warning("a value is none of its type: %s", reason(error))
+        return Problem(
+            422,
+            "a value is none of its type: one that was asked for, or one in the view; the server's"
+            " log says which.",
+        )
+    logger.error("a view cannot be read: %s", reason(error))
+    return Problem(500, "a value in the view is none of its type; the server's log says which.")
 
 
 def _away(error: Exception) -> Problem:

@@ -58,7 +58,7 @@ class Paths:
             path = path.rstrip("/") or "/"
             scope = {
                 **scope,
-                "catlog.path": scope["path"],
+                "catlog.path": raw,
                 "path": PREFIX + path if UNPREFIXED.match(path) else path,
             }
             # The server itself leaves the body of an answer to HEAD out.

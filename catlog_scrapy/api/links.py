@@ -16,6 +16,7 @@ def link(request: Request, **changed: object) -> str:
     parts = [(name, value) for name, value in request.query_params.multi_items()]
     kept = [(name, value) for name, value in parts if name not in changed]
     query = urlencode([*kept, *((name, str(value)) for name, value in changed.items())])
+    # As it was asked: what is escaped in a key stays so.
     path = quote(request.scope.get("catlog.path", request.url.path), safe="/%")
     host = request.headers.get("host", "")
     base = f"{request.url.scheme}://{host}" if HOST.fullmatch(host) else ""

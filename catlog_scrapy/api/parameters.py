@@ -27,6 +27,8 @@ from catlog_scrapy.store.reading import NULL, OPERATORS
 MOST_OFFSET = 2**31 - 1
 MOST_VALUES = 100
 MOST_TEXT = 1000
+# Letters of a cursor, which holds the key of a record and the values that it is ordered by.
+MOST_CURSOR = 50_000
 NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 OFFSET = re.compile(r" (\d\d:?\d\d)$")
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -117,8 +119,9 @@ class Parameters(BaseModel):
 
     limit: int = Field(100, ge=1, description="how many rows a page has")
     offset: int = Field(0, ge=0, le=MOST_OFFSET, description="how many rows to pass over")
-    cursor: Text | None = Field(
+    cursor: Annotated[str, AfterValidator(_storable)] | None = Field(
         None,
+        max_length=MOST_CURSOR,
         description="where a page begins, as `next` and `previous` have it; empty for the first."
         " Such pages have no `count`, and cost the same at any depth.",
     )

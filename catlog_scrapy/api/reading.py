@@ -1,7 +1,9 @@
 """The routes of all there is to read."""
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
+import re
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -15,13 +17,15 @@ from sqlalchemy import Connection, Engine
 from catlog_scrapy.api.access import Access, Caller
 from catlog_scrapy.api.parameters import AS_OF, TYPES, Instant, Text, query_of, schema_of
 from catlog_scrapy.api.problems import documented
-from catlog_scrapy.api.resources import Readable, Reader
+from catlog_scrapy.api.readable import Readable
+from catlog_scrapy.api.resources import Reader
 from catlog_scrapy.api.streams import Streams
 from catlog_scrapy.declarations.resources import Resource, Resources
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store import past
 from catlog_scrapy.store.listings import LISTINGS
 from catlog_scrapy.store.reading import Source, Term, describe
+from catlog_scrapy.store.schemes import KindDefinition
 from catlog_scrapy.store.transactions import row
 from catlog_scrapy.store.views import INDEX, kinds_of_views, past_view, records_of
 
@@ -40,6 +44,8 @@ TAG = {
         "schema": {"type": "string"},
     }
 }
+# Of a column: what can be written between the quotes of SQL, and in a URL between commas.
+NAME = re.compile(r"\w([\w -]*\w)?")
 # Parameters that may be left out.
 DEFAULTS = {"as_of": None, "before": None, "limit": 100}
 # States of one row that are shown at once; of a view, moments that are looked at.
@@ -61,26 +67,14 @@ def readables(connection: Connection, declared: Resources) -> list[Readable]:
 
 
 def _declared(connection: Connection, file: str, resource: Resource) -> Readable:
-    def say(what: str) -> DeclarationError:
-        return DeclarationError(f"{file}: resources.{resource.path}: {what}")
-
     kind = kinds_of_views(connection).get(resource.view)
     view = describe_view(connection, resource.view)
-    if not view:
-        raise say(f'there is no view "{resource.view}"; run scrapy apply, or correct its name.')
-    for name in (*resource.key, *resource.fields, *resource.search, *_hidden(resource)):
-        if name not in view:
-            raise say(f'the view "{resource.view}" has no column "{name}".')
-    for name in resource.key:
-        if view[name] not in TYPES:
-            raise say(f'its key "{name}" is of the type {view[name]}, which no URL can hold.')
-    for name in resource.search:
-        if view[name] not in ("text", "character varying"):
-            raise say(f'"{name}" cannot be searched: it is no text.')
+    for mistake in _mistakes(resource, view, kind):
+        raise DeclarationError(f"{file}: resources.{resource.path}: {mistake}")
     sources = past.sources_of(connection, resource.view)
     order = tuple(Term(name) for name in resource.key)
-    then = Source(f'as_of."{resource.view}"', view, order) if sources.has_past else None
-    source = Source(f'public."{resource.view}"', view, order)
+    source = Source(f'public."{resource.view}"', view, order, has_nulls=True)
+    then = replace(source, sql=f'as_of."{resource.view}"') if sources.has_past else None
     if kind:
         # By the index of the records, whose cost does not grow with depth.
         records = records_of(kind)
@@ -102,6 +96,33 @@ def _declared(connection: Connection, file: str, resource: Resource) -> Readable
         view=resource.view,
         kind=kind if kind and set(kind.key) <= set(resource.key) else None,
     )
+
+
+def _mistakes(
+    resource: Resource, view: Mapping[str, str], kind: KindDefinition | None
+) -> Iterator[str]:
+    """Why *resource* cannot be of its *view*, whose columns these are; of none if there is none."""
+    if not view:
+        yield f'there is no view "{resource.view}"; run scrapy apply, or correct its name.'
+        return
+    for name in (*resource.key, *resource.fields, *resource.search, *_hidden(resource)):
+        if name not in view:
+            yield f'the view "{resource.view}" has no column "{name}".'
+    for name in (*(resource.fields or view), *resource.key, *resource.search):
+        if not NAME.fullmatch(name):
+            yield (
+                f'the name of the column "{name}" has more than letters, digits, _, - and blanks;'
+                " rename it in the view by AS, or leave it out of `fields`."
+            )
+    for name in resource.key:
+        if view[name] not in TYPES:
+            yield f'its key "{name}" is of the type {view[name]}, which no URL can hold.'
+    for name in resource.search:
+        if view[name] not in ("text", "character varying"):
+            yield f'"{name}" cannot be searched: it is no text.'
+    for name in kind.key if kind else ():
+        if name in _hidden(resource):
+            yield f'"{name}" cannot be hidden: cursors have the key of its records.'
 
 
 def describe_view(connection: Connection, view: str) -> dict[str, str]:

@@ -1,22 +1,23 @@
-"""What there is to read: the listings of loads, and the declared resources."""
+"""Answers for what there is to read: the listings of loads, and the declared resources."""
 
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from fastapi import Request, Response
-from pydantic import BaseModel
 from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
+from catlog_scrapy.api.accepting import preferred_of
 from catlog_scrapy.api.access import Caller
 from catlog_scrapy.api.cursors import cursor_of, position_of
 from catlog_scrapy.api.links import link
 from catlog_scrapy.api.parameters import TYPES, Parameters, filters_of, parameters
 from catlog_scrapy.api.problems import Problem, wrong_parameter
+from catlog_scrapy.api.readable import Readable
 from catlog_scrapy.api.streams import MEDIA_TYPES, Streams
 from catlog_scrapy.store import past
 from catlog_scrapy.store.history import of_record, of_row
@@ -29,38 +30,11 @@ from catlog_scrapy.store.reading import (
     read_page,
     snapshot,
 )
-from catlog_scrapy.store.schemes import KindDefinition
 
 # How many counts are remembered; all are forgotten when there are more.
 MOST_COUNTS = 1000
-
-
-@dataclass(frozen=True)
-class Readable:
-    """A resource: `source` is what it is now, `then` what it was as of a time.
-
-    `view` is the view that it shows, where it is a declared one. `kinds` are those that it reads,
-    if it reads nothing else: then it changes with their stamps. `kind` is the one whose records are
-    its rows, if its key names one of them.
-    """
-
-    path: str
-    about: str
-    source: Source
-    key: tuple[str, ...]
-    fields: tuple[str, ...]
-    then: Source | None = None
-    search: tuple[str, ...] = ()
-    hidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    model: type[BaseModel] | None = None
-    kinds: tuple[str, ...] | None = None
-    view: str | None = None
-    kind: KindDefinition | None = None
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """The columns that are shown, with their SQL types."""
-        return {name: self.source.columns[name] for name in self.fields}
+# A page first: it is for whoever takes anything.
+OFFERED = ("application/json", *MEDIA_TYPES.values())
 
 
 class Reader:
@@ -80,6 +54,10 @@ class Reader:
             is_declared=readable.view is not None,
             has_past=readable.then is not None,
         )
+        # What an answer depends on besides its stamp and what is asked.
+        declared = readable.source, readable.key, readable.search
+        said = repr((*declared, settings.getint("CATLOG_API_PAGE")))
+        self.declared = hashlib.sha256(said.encode()).hexdigest()
         # One statement needs no BEGIN and no COMMIT around it.
         self.reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         # The stamp of which each is, and how many rows there are.
@@ -191,10 +169,9 @@ class Reader:
         with snapshot(self.engine) as connection:
             if readable.kind:
                 named = dict(zip(readable.key, values, strict=True))
-                states = of_record(
+                states, earliest = of_record(
                     connection, readable.kind.name, named, visible, before=before, limit=limit
                 )
-                earliest = states[-1].valid_from if len(states) == limit else None
             elif readable.then and readable.kinds:
                 question = Question(visible, equal=self._key(values), limit=1)
                 states, earliest = of_row(
@@ -209,8 +186,8 @@ class Reader:
             raise Problem(404, f"no {readable.path} {'/'.join(map(str, values))}.")
         following = earliest and link(request, before=earliest.isoformat())
         lines = [
-            b'{"valid_from":%b,"valid_to":%b,"change":%b,%b'
-            % (*(orjson.dumps(part) for part in state[1:]), state.line[1:].encode())
+            b'{"valid_from":%b,"valid_to":%b,"change":%b%b'
+            % (*map(orjson.dumps, state[1:]), _continued(state.line))
             for state in states
         ]
         body = b'{"next":%b,"results":[%b]}' % (orjson.dumps(following), b",".join(lines))
@@ -245,8 +222,8 @@ class Reader:
         named = getattr(asked, "format", None)
         if named:
             return MEDIA_TYPES.get(named)
-        accepted = request.headers.get("accept", "").partition(",")[0].partition(";")[0].strip()
-        return accepted if accepted in MEDIA_TYPES.values() else None
+        preferred = preferred_of(request.headers.get("accept", ""), OFFERED)
+        return preferred if preferred in MEDIA_TYPES.values() else None
 
     def _refuse_pages(self, asked: Parameters) -> None:
         paged = {"limit", "offset", "cursor"} & asked.model_fields_set
@@ -380,7 +357,7 @@ class Reader:
         if stamp is None:
             return None
         asked = [request.url.query, request.headers.get("host"), media_type]
-        said = [stamp, self.readable.source.sql, visible, *asked]
+        said = [stamp, self.declared, visible, *asked]
         return f'"{hashlib.sha256(orjson.dumps(said)).hexdigest()[:32]}"'
 
     def _headers(self, tag: str | None) -> dict[str, str]:
@@ -396,6 +373,11 @@ def _refuse_others(request: Request, *known: str) -> None:
     for name in request.query_params:
         if name not in known:
             raise wrong_parameter(name[:100], "is not known here")
+
+
+def _continued(line: str) -> bytes:
+    """The rest of an object that goes on with the fields of *line*, of which there may be none."""
+    return b"}" if line == "{}" else f",{line[1:]}".encode()
 
 
 def _counted(question: Question) -> str:

@@ -2,10 +2,8 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import Connection
 
 from catlog_scrapy.store import past
@@ -29,26 +27,21 @@ def of_record(
     *,
     before: dt.datetime | None,
     limit: int,
-) -> list[State]:
-    """At most *limit* states of a record that began before *before*."""
-    return [
-        State(
-            orjson.dumps(
-                {name: found[name] for name in fields if name in found}, default=_written
-            ).decode(),
-            found["valid_from"],
-            found["valid_to"],
-            found["change"],
-        )
-        for found in past.states_of(connection, kind, key, before=before, limit=limit)
-    ]
+) -> tuple[list[State], dt.datetime | None]:
+    """The last *limit* states of a record that began before *before*, seen by *fields* alone.
 
-
-def _written(value: Any) -> Any:
-    """What JSON has no type for: a decimal as it is, anything else as text."""
-    if isinstance(value, Decimal):
-        return orjson.Fragment(format(value, "f"))
-    return str(value)
+    And when the earliest began, where there may be others before: two in which nothing that is seen
+    differs are one.
+    """
+    found = past.states_of(connection, kind, key, fields, before=before, limit=limit)
+    states: list[State] = []
+    for state in (State(**each) for each in found):
+        last = states[-1] if states else None
+        if last and (last.line, last.valid_from) == (state.line, state.valid_to):
+            states[-1] = last._replace(valid_from=state.valid_from)
+        else:
+            states.append(state)
+    return states, found[-1]["valid_from"] if len(found) == limit else None
 
 
 def of_row(

@@ -23,8 +23,9 @@ class Sources:
 
     `others` are relations that are neither kinds' nor views of ours, as `schema.name`: nobody
     knows when they change. `drifts` says that its rows may change by themselves: it reads the
-    clock, a setting or chance. `has_past` is false where its twin in `as_of` cannot be read, or is
-    not there. `reads_history` says that it reads what is pruned, of which no stamp tells.
+    clock, a setting or chance, or calls a function of somebody's that may read anything.
+    `has_past` is false where its twin in `as_of` cannot be read, or is not there. `reads_history`
+    says that it reads what is pruned, of which no stamp tells.
     """
 
     kinds: tuple[str, ...]
@@ -72,7 +73,8 @@ def sources_of(connection: Connection, view: str) -> Sources:
 
 
 # Of one relation: whether it is a view of ours, what it reads, and whether it calls what is never
-# the same. The tree says that better than the text, in which a string may look like a call.
+# the same. The tree says that better than the text, in which a string may look like a call. A
+# function that is not built in may read any table.
 RULE = r"""
     SELECT c.relkind = 'v' AND n.nspname = 'public'
             AND coalesce(obj_description(c.oid, 'pg_class') LIKE :mark, false) AS ours,
@@ -81,8 +83,9 @@ RULE = r"""
                 SELECT 1
                 FROM regexp_matches(r.ev_action::text, ':(func|opfunc)id (\d+)', 'g') AS called
                 JOIN pg_proc p ON p.oid = called[2]::oid
-                WHERE p.provolatile = 'v' OR p.provolatile = 's' AND p.proname IN (
-                    'now', 'transaction_timestamp', 'statement_timestamp', 'current_setting', 'age')
+                WHERE p.provolatile = 'v' OR p.provolatile = 's' AND (
+                    p.oid >= 16384 OR p.proname IN ('now', 'transaction_timestamp',
+                        'statement_timestamp', 'current_setting', 'age'))
             )) AS drifts,
         coalesce((
             SELECT jsonb_agg(DISTINCT
@@ -179,16 +182,17 @@ def states_of(
     connection: Connection,
     kind: str,
     key: Mapping[str, Any],
+    fields: Sequence[str],
     *,
     before: dt.datetime | None = None,
     limit: int = 100,
 ) -> list[Mapping[str, Any]]:
-    """All states of one record of *kind*, newest first: its fields, valid_from, valid_to, change.
+    """All states of one record of *kind*, newest first: `line`, valid_from, valid_to, change.
 
-    *key* has the values of the kind's key fields, those of the view. Only states that began before
-    *before*, at most *limit*. Two providers may have records with one key. Raises DataError for a
-    value that is none of its field's type; KeyError for a kind that is not there, or a field of its
-    key that is missing.
+    `line` has *fields* as JSON, without those that a history has not. *key* has the values of the
+    kind's key fields, those of the view. Only states that began before *before*, at most *limit*.
+    Two providers may have records with one key. Raises DataError for a value that is none of its
+    field's type; KeyError for a kind that is not there, or a field of its key that is missing.
     """
     definition = kinds_of_views(connection)[kind]
     values = [key[name] for name in definition.key]
@@ -202,12 +206,16 @@ def states_of(
         f'"{name}" = CAST(:value_{number} AS {types[name]})'
         for number, name in enumerate(definition.key)
     )
+    shown = [name for name in fields if name in types or (definition.foreign and name == "data")]
+    listed = ", ".join(f'states."{name}"' for name in shown)
     found: list[Mapping[str, Any]] = []
     # By the index; and where the key is written in another way, by the fields.
     for narrowed in (BY_KEY, "") if written else ("",):
         found = rows(
             connection,
-            f"""SELECT * FROM ({history_view(definition, narrowed)}) AS states
+            f"""SELECT (SELECT row_to_json(line)::text FROM (SELECT {listed}) AS line) AS line,
+                    valid_from, valid_to, change
+                FROM ({history_view(definition, narrowed)}) AS states
                 WHERE {same} AND valid_from < coalesce(CAST(:before AS timestamptz), 'infinity')
                 ORDER BY valid_from DESC, valid_to DESC NULLS FIRST LIMIT :limit""",
             key=written,

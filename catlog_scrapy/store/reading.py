@@ -16,7 +16,7 @@ from catlog_scrapy.store.transactions import row, rows, run, statement
 
 # Seconds that the database may take to hand over a whole resource.
 COPY_TIMEOUT = 3600
-# Neither has a meaning in JSON text: with them COPY writes it as it is.
+# Neither has a meaning in JSON text: with them COPY writes a line of it as it is.
 RAW = "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"
 NULL = "null"
 OPERATORS = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
@@ -50,13 +50,14 @@ class Source:
     """A relation that rows are read from: a SELECT, or a name in double quotes.
 
     `columns` maps names to SQL types; those that begin with an underscore are for order alone.
-    `order` is the order that rows are in unless asked otherwise: its columns are unique together
-    and never NULL, and whatever order is asked for ends with them.
+    `order` is the order that rows are in unless asked otherwise: its columns are unique together,
+    and whatever order is asked for ends with them. They may be NULL where the source `has_nulls`.
     """
 
     sql: str
     columns: Mapping[str, str]
     order: tuple[Term, ...]
+    has_nulls: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def copy(
     """Write all rows that *question* asks for *to* a file: a line of JSON each, or CSV."""
     conditions, values = _conditions(source, question)
     fields = ", ".join(f't."{name}"' for name in question.fields)
-    columns = fields if csv else f"{_json(question.fields)} AS line"
+    columns = fields if csv else f"{_on_one_line(_json(question.fields))} AS line"
     written = text(
         f"""SELECT {columns} FROM {_relation(source.sql)} AS t
             {_where(conditions)} ORDER BY {_ordered(_whole_order(source, question))}"""
@@ -202,6 +203,14 @@ def _json(fields: Sequence[str]) -> str:
     """The expression of a row as JSON text, with *fields* in order."""
     listed = ", ".join(f't."{name}"' for name in fields)
     return f"(SELECT row_to_json(line)::text FROM (SELECT {listed}) AS line)"
+
+
+def _on_one_line(json: str) -> str:
+    """The same JSON without line breaks, which a column of the type json may hold between values.
+
+    Within a text JSON has them escaped.
+    """
+    return f"replace(replace({json}, E'\\n', ' '), E'\\r', ' ')"
 
 
 def _where(conditions: Sequence[str]) -> str:
@@ -253,7 +262,7 @@ def _behind(
     columns = [f't."{term.column}"' for term in order]
     # As an index has it. A NULL would be lost, so only where none can come.
     of_source = [term.column for term in order] == [term.column for term in source.order]
-    if of_source and len({term.descending for term in order}) == 1 and None not in position:
+    if of_source and len({term.descending for term in order}) == 1 and not source.has_nulls:
         operator = "<" if order[0].descending else ">"
         return f"({', '.join(columns)}) {operator} ({', '.join(casts)})", values
     alternatives = []

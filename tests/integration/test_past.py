@@ -484,14 +484,15 @@ def test_the_states_of_one_record(
         key=stored,
     )
     with engine.connect() as connection:
-        found = past.states_of(connection, "goods", identity)
-        assert [state["value"] for state in found] == [3, 2, 1]
+        found = past.states_of(connection, "goods", identity, ["value", "other"])
+        assert [state["line"] for state in found] == [f'{{"value":{n}}}' for n in (3, 2, 1)]
         assert [state["change"] for state in found] == [None, "removed", "changed"]
         assert found[0]["valid_to"] is None
         assert found[2]["valid_to"] == found[1]["valid_from"]
-        some = past.states_of(connection, "goods", identity, before=found[0]["valid_from"], limit=1)
+        first = found[0]["valid_from"]
+        some = past.states_of(connection, "goods", identity, ["value"], before=first, limit=1)
         assert some == found[1:2]
-        assert past.states_of(connection, "goods", dict.fromkeys(identity, "0")) == []
+        assert past.states_of(connection, "goods", dict.fromkeys(identity, "0"), ["value"]) == []
 
 
 def set_kind(engine: Engine, key: list[str], fields: list[dict[str, str]]) -> None:

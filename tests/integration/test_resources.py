@@ -5,7 +5,8 @@ import csv
 import datetime as dt
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -239,6 +240,29 @@ def test_streams_have_all_of_it(client: TestClient) -> None:
     assert client.get("/goods?id=77&format=ndjson").text == ""
 
 
+WHAT_CLIENTS_ACCEPT = {
+    "text/csv": "text/csv",
+    "text/csv, application/json": "text/csv",
+    "application/json, text/csv": "application/json",
+    "text/csv;q=0, application/json": "application/json",
+    "application/json;q=0.1, Text/CSV ; q=0.5": "text/csv",
+    "application/x-ndjson;q=0.9, text/csv;q=0.5": "application/x-ndjson",
+    "text/*": "text/csv",
+    "text/csv;q=0, */*;q=0.1": "application/json",
+    "*/*": "application/json",
+    "text/html, */*;q=0.8": "application/json",
+    "text/csv;q=much": "application/json",
+    "image/png": "application/json",
+    "": "application/json",
+}
+
+
+def test_clients_get_what_they_would_rather_have(client: TestClient) -> None:
+    for accept, media_type in WHAT_CLIENTS_ACCEPT.items():
+        answer = client.get("/goods?fields=id", headers={"Accept": accept})
+        assert answer.headers["content-type"].partition(";")[0] == media_type, accept
+
+
 def test_an_empty_page_is_a_page(client: TestClient) -> None:
     said = client.get("/goods?id=77&cursor=").json()
     assert said == {"next": None, "previous": None, "results": []}
@@ -357,11 +381,21 @@ A_WRONG_DECLARATION_IS_REFUSED = [
     ("[roles]\nguest = []", "no role"),
     ("[roles]\nuser = ['goodz:read']", "no resource 'goodz'"),
     ("[resources]\ngoods = { view = 'goods', key = 'id', hidden = { id = ['user'] } }", "its key"),
+    (
+        "[resources]\ngoods = { view = 'goods', key = 'name', hidden = { id = ['user'] } }",
+        "key of its records",
+    ),
+    ("[resources]\nodd = { view = 'odd', key = 'id' }", "rename it in the view"),
+    (
+        "[resources]\nodd = { view = 'odd', key = 'id', fields = ['to :b'] }",
+        "rename it in the view",
+    ),
     ("[resources", "correct the TOML"),
 ]
 
 
 def test_a_wrong_declaration_is_refused(engine: Engine, tmp_path: Path, client: TestClient) -> None:
+    given_own_views(engine, odd="""SELECT 1 AS id, 2 AS "to :b", 3 AS "a""b" """)
     for text, said in A_WRONG_DECLARATION_IS_REFUSED:
         with pytest.raises(DeclarationError, match=r"resources\.toml") as refused:
             application(engine, declared(tmp_path, text), CATLOG_HOME=str(tmp_path))
@@ -470,3 +504,164 @@ def test_a_row_knows_few_parameters(client: TestClient) -> None:
         assert client.get(asked).status_code == 422
     # A plus sign that nobody escaped.
     assert ids(client.get("/goods?as_of=2030-11-01T00:00:00+00:00&id=1")) == [1]
+
+
+def given_own_views(engine: Engine, **views: str) -> None:
+    given_views(engine, {"cheap": CHEAP} | views)
+
+
+@pytest.fixture
+def serve(
+    client: TestClient, engine: Engine, tmp_path: Path
+) -> Iterator[Callable[..., TestClient]]:
+    """An admin's client of another server, with these resources and settings."""
+    with ExitStack() as stack:
+
+        def served(text: str, **settings: Any) -> TestClient:
+            known = {"CATLOG_HOME": str(tmp_path), "CATLOG_POLL": 60} | settings
+            app = application(engine, declared(tmp_path, text), **known)
+            made = TestClient(app, base_url="http://127.0.0.1/api/v1", headers=client.headers)
+            return stack.enter_context(made)
+
+        yield served
+
+
+def test_a_line_of_a_stream_is_one_row(engine: Engine, serve: Callable[..., TestClient]) -> None:
+    """Whatever blanks a column of the type json holds."""
+    broken = "SELECT n, json(E'[1,\\n\\r2, \"\\\\n\"]') AS parts FROM generate_series(1, 2) AS n"
+    given_own_views(engine, broken=broken)
+    client = serve("[resources]\nbroken = { view = 'broken', key = 'n' }")
+    lines = client.get("/broken?format=ndjson").text.splitlines()
+    assert [orjson.loads(line) for line in lines] == [
+        {"n": n, "parts": [1, 2, "\n"]} for n in (1, 2)
+    ]
+
+
+def test_the_next_page_of_a_history_is_of_the_same_record(
+    client: TestClient, engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    names = ["a%41", "aA", "a/b", "..", "ä b"]
+    for price in (1, 2):
+        load_goods(
+            engine,
+            [{"id": n, "name": name, "price": price} for n, name in enumerate(names, 10)],
+        )
+    client = serve("[resources]\nnamed = { view = 'goods', key = ['id', 'name'] }")
+    for n, name in enumerate(names, 10):
+        escaped = quote(name, safe="").replace(".", "%2E")
+        pages = list(walk(client, f"/named/{n}/{escaped}/history?limit=1"))
+        assert [s["name"] for page in pages for s in page["results"]] == [name] * 2, name
+
+
+def test_a_history_has_the_numbers_that_were_loaded(client: TestClient, engine: Engine) -> None:
+    large = 12345678901234567890123456789
+    load_goods(engine, [GOODS[0]])
+    sql(
+        engine,
+        "UPDATE catlog.record SET data = data || CAST(:tags AS jsonb) WHERE key = '1'",
+        tags=f'{{"tags": [{large}, {"9" * 400}], "price": 1.50}}',
+    )
+    [state] = client.get("/goods/1/history").json()["results"]
+    assert state["tags"] == [large, int("9" * 400)]
+    shown = client.get("/goods/1").text
+    assert shown.count('"price":1.50') == 1
+    assert set(state) == {*FIELDS, "valid_from", "valid_to", "change"}
+
+
+def test_a_change_of_a_hidden_column_is_hidden(client: TestClient, engine: Engine) -> None:
+    for price in (1, 2, 3):
+        load_goods(engine, [{**GOODS[0], "price": price}])
+    load_goods(engine, [GOODS[1]])
+    load_goods(engine, [{**GOODS[0], "price": 3}])
+    all_of_it = client.get("/goods/1/history").json()["results"]
+    assert [state["price"] for state in all_of_it] == [3, 3, 2, 1, 12.5]
+    client.headers["Authorization"] = f"Bearer {add_key(engine, 'eve', 'user')}"
+    states = client.get("/goods/1/history").json()["results"]
+    assert [state["change"] for state in states] == [None, "removed"]
+    assert states[1]["valid_from"] == all_of_it[-1]["valid_from"]
+    told = list(walk(client, "/goods/1/history?limit=2"))
+    assert [len(page["results"]) for page in told] == [2, 1, 1]
+
+
+def test_a_long_key_and_a_long_text_have_cursors(client: TestClient, engine: Engine) -> None:
+    texts = [f"{'ы' * 5000}{n}" for n in range(3)]
+    load_goods(engine, [{"id": n, "name": name} for n, name in enumerate(texts)])
+    sql(engine, "UPDATE catlog.record SET key = left(md5(key), 4) || repeat('k', 990)")
+    for asked in ("/goods?limit=1&cursor=", "/goods?limit=1&order=name&cursor="):
+        pages = list(walk(client, asked))
+        found = [each["name"] for page in pages for each in page["results"]]
+        assert sorted(found) == texts
+        assert len(list(walk(client, pages[-1]["previous"], "previous"))) == 2
+
+
+def test_a_null_in_the_key_of_a_view_loses_no_row(
+    engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    rows = "(VALUES (1, 1), (1, NULL), (2, 5), (NULL, 1), (NULL, 2)) AS x (a, b)"
+    given_own_views(engine, gaps=f"SELECT a, b FROM {rows}")
+    client = serve("[resources]\ngaps = { view = 'gaps', key = ['a', 'b'] }")
+    whole = client.get("/gaps").json()["results"]
+    assert len(whole) == 5
+    for limit in (1, 2, 3):
+        pages = list(walk(client, f"/gaps?limit={limit}&cursor="))
+        assert [each for page in pages for each in page["results"]] == whole
+        back = list(walk(client, pages[-1]["previous"], "previous"))
+        assert sum(len(page["results"]) for page in back) == limit * (len(pages) - 1)
+
+
+def test_a_tag_is_outdated_by_another_declaration(serve: Callable[..., TestClient]) -> None:
+    """Wherever the answer may be another one by it."""
+    text = "[resources]\ngoods = { view = 'goods', key = 'id', search = ['name'] }"
+    others = [
+        (text.replace("'id'", "['id', 'name']"), {}),
+        (text.replace("search = ['name']", "fields = ['id']"), {}),
+        (text.replace(", search = ['name']", ""), {}),
+        (text, {"CATLOG_API_PAGE": 2}),
+    ]
+    tag = {"If-None-Match": serve(text).get("/goods").headers["etag"]}
+    assert serve(text).get("/goods", headers=tag).status_code == 304
+    for other, settings in others:
+        assert serve(other, **settings).get("/goods", headers=tag).status_code == 200
+
+
+def test_a_view_by_a_function_of_ones_own_has_no_tag(
+    engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    sql(
+        engine,
+        "CREATE FUNCTION public.rate() RETURNS int STABLE LANGUAGE plpgsql"
+        " AS 'BEGIN RETURN 2; END'",
+    )
+    given_own_views(engine, rated="SELECT id, public.rate() AS rate FROM public.goods")
+    client = serve("[resources]\nrated = { view = 'rated', key = 'id' }")
+    answer = client.get("/rated")
+    assert answer.status_code == 200
+    assert "etag" not in answer.headers
+
+
+def test_a_view_that_fails_tells_no_value(
+    client: TestClient, engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    """It is the server's fault, unless something was asked for."""
+    given_own_views(engine, bad="SELECT id, name::int AS n, name FROM public.goods WHERE id = 1")
+    client = serve("[resources]\nbad = { view = 'bad', key = 'id', hidden = { name = ['user'] } }")
+    for asked, status in {"?limit=3": 500, "?format=csv": 500, "?id=1": 422, "/1": 422}.items():
+        answer = client.get(f"/bad{asked}")
+        assert answer.status_code == status, answer.text
+        assert "Lamp" not in answer.text
+        assert "log says" in answer.json()["detail"]
+
+
+def test_a_column_that_changed_its_type_under_the_server_is_told(
+    client: TestClient, engine: Engine
+) -> None:
+    given_own_views(engine, cheap=CHEAP.replace("id,", "id::text AS id,"))
+    answer = client.get("/cheap-goods?id=3")
+    assert answer.status_code == 503
+    assert "views have changed" in answer.text
+
+
+def test_a_history_of_nothing_that_is_seen(serve: Callable[..., TestClient]) -> None:
+    client = serve("[resources]\ngoods = { view = 'goods', key = 'id', fields = ['created_at'] }")
+    [state] = client.get("/goods/1/history").json()["results"]
+    assert set(state) == {"valid_from", "valid_to", "change"}
