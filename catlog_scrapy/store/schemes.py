@@ -201,7 +201,10 @@ def _kind(found: Any) -> KindDefinition:
 
 
 def write_provider(connection: Connection, provider: ProviderDefinition) -> None:
-    """Bring the stored provider, its schemes and schedules to what is declared."""
+    """Bring the stored provider, its schemes and schedules to what is declared.
+
+    A schedule that left the file is disabled, and the server's to change.
+    """
     found = row(
         connection,
         """INSERT INTO catlog.provider (name, title, base_url, max_running, secrets, project)
@@ -224,8 +227,8 @@ def write_provider(connection: Connection, provider: ProviderDefinition) -> None
         _write_scheme(connection, found["id"], scheme)
     run(
         connection,
-        """UPDATE catlog.schedule SET enabled = false
-           WHERE provider_id = :provider AND enabled AND origin = 'file'
+        """UPDATE catlog.schedule SET enabled = false, origin = 'api'
+           WHERE provider_id = :provider AND origin = 'file'
              AND NOT (scheme_name || '/' || name = ANY(CAST(:kept AS text[])))""",
         provider=found["id"],
         kept=[f"{schedule.scheme}/{schedule.name}" for schedule in provider.schedules],

@@ -28,8 +28,8 @@ def create(
 ) -> UUID:
     """A new schedule of a scheme.
 
-    Raises NotFound, CronError, or NotPossible for a known name and for arguments that a load cannot
-    have.
+    It takes the place of a disabled one of its name, as one that left its provider file. Raises
+    NotFound, CronError, or NotPossible for a known name and for arguments that a load cannot have.
     """
     with database.begin() as connection:
         found = find_scheme(connection, provider, scheme)
@@ -41,7 +41,12 @@ def create(
                    arguments, catch_up, origin, next_due_at)
                VALUES (:provider, :scheme, :name, :cron, :timezone, CAST(:arguments AS jsonb),
                    :catch_up, 'api', :due)
-               ON CONFLICT (provider_id, scheme_name, name) DO NOTHING RETURNING id""",
+               ON CONFLICT (provider_id, scheme_name, name) DO UPDATE SET
+                   cron = excluded.cron, timezone = excluded.timezone,
+                   arguments = excluded.arguments, catch_up = excluded.catch_up, origin = 'api',
+                   enabled = true, paused_at = NULL, next_due_at = excluded.next_due_at
+                   WHERE schedule.origin = 'api' AND NOT schedule.enabled
+               RETURNING id""",
             provider=found["provider_id"],
             scheme=scheme,
             name=name,

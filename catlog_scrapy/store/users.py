@@ -16,10 +16,25 @@ NAME = re.compile(r"[\w.@+-]{1,150}")
 
 
 def add_user(database: Database, name: str, role: str, password_hash: str) -> UUID:
-    """A new user; their id. Raises NotPossible for a name that is taken, or is none."""
+    """A new user; their id.
+
+    Raises NotPossible for a name that is taken, or is none, or of which the audit tells: attempts
+    and answers that a removed user left are known by their name.
+    """
     check_name(name)
     check_role(role)
     with database.begin() as connection:
+        if row(
+            connection,
+            """SELECT 1 FROM catlog.audit WHERE actor = :actor AND NOT EXISTS (
+                   SELECT 1 FROM catlog.api_user WHERE name = :name) LIMIT 1""",
+            actor=f"user:{name}",
+            name=name,
+        ):
+            raise NotPossible(
+                f"there was a user {name}, and what they did is known by that name; take another"
+                " name."
+            )
         made = row(
             connection,
             """INSERT INTO catlog.api_user (name, role, password_hash)
@@ -88,7 +103,7 @@ def enable_user(database: Database, name: str) -> None:
 
 
 def remove_user(database: Database, name: str) -> None:
-    """Forget a user and their tokens; what they did stays in the audit. Raises NotFound."""
+    """Forget a user and their tokens; what they did stays, under their name. Raises NotFound."""
     with database.begin() as connection:
         if not run(connection, "DELETE FROM catlog.api_user WHERE name = :name", name=name):
             raise _unknown(name)

@@ -376,7 +376,7 @@ def test_what_vanishes_is_retired_and_may_come_back(shop: Shop) -> None:
     shop.declare(*both)
     assert shop.apply() == [
         "+ scheme acme/goods 1: back",
-        "~ schedule acme/goods 'every hour': enabled False -> True",
+        "+ schedule acme/goods 'every hour': 0 * * * * UTC",
     ]
     (shop.folder / "providers" / "acme.toml").unlink()
     assert shop.apply() == ["- provider acme: its file is gone"]

@@ -267,6 +267,28 @@ def test_a_file_and_the_server_leave_each_others_schedules_alone(
     assert client.get(f"/schedules/{filed}").json()["enabled"] is False
 
 
+def test_a_schedule_that_left_its_file_is_the_servers(client: TestClient, engine: Engine) -> None:
+    with engine.connect() as connection:
+        [stored] = stored_providers(connection)
+    hourly = ScheduleDefinition("goods", "hourly", "15 * * * *")
+    off = ScheduleDefinition("goods", "off", "15 * * * *", enabled=False)
+    apply(engine, stored, (hourly, off))
+    filed = one(engine, "SELECT id FROM catlog.schedule WHERE name = 'hourly'")
+    assert client.post("/schedules", json=SCHEDULE).status_code == 409
+    assert client.post("/schedules", json={**SCHEDULE, "name": "off"}).status_code == 409
+    apply(engine, stored, (off,))
+    answer = client.post("/schedules", json=SCHEDULE)
+    assert (answer.status_code, answer.json()["id"]) == (201, str(filed))
+    now = client.get(f"/schedules/{filed}").json()
+    assert (now["cron"], now["origin"], now["enabled"]) == (SCHEDULE["cron"], "api", True)
+    assert now["next_due_at"]
+    assert client.post("/schedules", json=SCHEDULE).status_code == 409
+    assert client.patch(f"/schedules/{filed}", json={"cron": "5 * * * *"}).status_code == 200
+    # What the file says again is the file's again.
+    apply(engine, stored, (hourly,))
+    assert client.get(f"/schedules/{filed}").json()["origin"] == "file"
+
+
 def apply(
     engine: Engine, provider: ProviderDefinition, schedules: tuple[ScheduleDefinition, ...]
 ) -> None:

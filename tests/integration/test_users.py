@@ -10,6 +10,8 @@ from sqlalchemy import Engine
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.passwords import AT_ONCE, WAITING, Busy, Passwords
 from catlog_scrapy.store import users
+from catlog_scrapy.store.audit import note
+from catlog_scrapy.store.transactions import together
 from tests.access import COST, PASSWORD, CountingHasher, command, given_a_user
 from tests.factories import one, sql
 
@@ -28,6 +30,21 @@ def test_a_name_is_taken_once_and_means_itself_alone(engine: Engine) -> None:
         given_a_user(engine, "alice")
     assert len(users.users(engine)) == 5
     assert users.find_user(engine, "ALICE") is None
+
+
+def test_nobody_inherits_what_a_removed_user_did(engine: Engine) -> None:
+    """Attempts and answers are theirs by name; of who did nothing there is nothing to inherit."""
+    given_a_user(engine)
+    users.remove_user(engine, "alice")
+    given_a_user(engine)
+    with together(engine) as transaction:
+        note(transaction, actor="user:alice", action="catalogs:create", target="catalog 1")
+    with pytest.raises(NotPossible, match="a user alice already"):
+        given_a_user(engine)
+    users.remove_user(engine, "alice")
+    with pytest.raises(NotPossible, match="there was a user alice"):
+        given_a_user(engine)
+    given_a_user(engine, "bob")
 
 
 def test_a_role_is_one_of_four(engine: Engine) -> None:
