@@ -74,7 +74,7 @@ class Reader:
         question = self._question(asked, visible, source)
         if media_type:
             self._refuse_pages(asked)
-        if quick := self._quick(request, asked, question):
+        if not media_type and (quick := self._quick(request, asked, question)):
             page, total = quick
             headers = self._headers(self._tag(page.stamp, request, visible, media_type))
         else:
@@ -118,7 +118,6 @@ class Reader:
         if (
             kinds is None
             or getattr(asked, "as_of", None) is not None
-            or self._media_type(request, asked)
             or "if-none-match" in request.headers
             or not (asked.cursor or question.offset < total)
         ):
