@@ -17,6 +17,7 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
+from catlog_scrapy.api.tending import Tending
 from catlog_scrapy.declarations.resources import Resources, read_resources
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store import publishing, results
@@ -74,6 +75,12 @@ def load_goods(engine: Engine, goods: Sequence[dict[str, Any]] = GOODS) -> None:
 def declared(folder: Path, text: str = RESOURCES) -> Resources:
     (folder / "resources.toml").write_text(text)
     return read_resources(Settings({"CATLOG_RESOURCES": str(folder / "resources.toml")}))
+
+
+@pytest.fixture(autouse=True)
+def no_tending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a server that has just begun may start or publish a load before the test does."""
+    monkeypatch.setattr(Tending, "_run", lambda self: None)
 
 
 @pytest.fixture
