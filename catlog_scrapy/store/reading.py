@@ -18,6 +18,26 @@ from catlog_scrapy.store.transactions import row, rows, run, statement
 COPY_TIMEOUT = 3600
 # Neither has a meaning in JSON text: with them COPY writes a line of it as it is.
 RAW = "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"
+# Types whose JSON has no line break between values.
+ON_ONE_LINE = frozenset(
+    {
+        "bigint",
+        "boolean",
+        "character varying",
+        "date",
+        "double precision",
+        "integer",
+        "interval",
+        "jsonb",
+        "numeric",
+        "real",
+        "smallint",
+        "text",
+        "timestamp with time zone",
+        "timestamp without time zone",
+        "uuid",
+    }
+)
 NULL = "null"
 OPERATORS = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
 
@@ -179,7 +199,7 @@ def copy(
     """Write all rows that *question* asks for *to* a file: a line of JSON each, or CSV."""
     conditions, values = _conditions(source, question)
     fields = ", ".join(f't."{name}"' for name in question.fields)
-    columns = fields if csv else f"{_on_one_line(_json(question.fields))} AS line"
+    columns = fields if csv else f"{_on_one_line(source, question)} AS line"
     written = text(
         f"""SELECT {columns} FROM {_relation(source.sql)} AS t
             {_where(conditions)} ORDER BY {_ordered(_whole_order(source, question))}"""
@@ -205,11 +225,15 @@ def _json(fields: Sequence[str]) -> str:
     return f"(SELECT row_to_json(line)::text FROM (SELECT {listed}) AS line)"
 
 
-def _on_one_line(json: str) -> str:
-    """The same JSON without line breaks, which a column of the type json may hold between values.
+def _on_one_line(source: Source, question: Question) -> str:
+    """The expression of a row as JSON text without line breaks.
 
-    Within a text JSON has them escaped.
+    A column of the type json, or of one that holds it, may have some between values; within a text
+    JSON has them escaped.
     """
+    json = _json(question.fields)
+    if ON_ONE_LINE.issuperset(source.columns[name] for name in question.fields):
+        return json
     return f"replace(replace({json}, E'\\n', ' '), E'\\r', ' ')"
 
 
