@@ -19,7 +19,7 @@ demo: .venv/run  ## the whole thing on this machine, with local sources
 	$(BIN)/scrapy demo
 
 test: .venv/dev  ## all tests, on real PostgreSQL
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations 15
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder --durations 15
 
 lint: .venv/dev  ## style, types, import directions
 	$(BIN)/ruff check .

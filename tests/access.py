@@ -99,9 +99,7 @@ def with_token(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def command(
-    name: str, database_url: str, *arguments: str, resources: str = "resources.toml"
-) -> None:
+def command(name: str, database_url: str, *arguments: str, resources: str | None = None) -> None:
     """`scrapy NAME ARGUMENTS...`, in this process; *resources* is the file that declares them."""
     made = import_module(f"catlog_scrapy.commands.{name}").Command()
     made.settings = Settings(
@@ -109,9 +107,13 @@ def command(
             **DEFAULTS,
             "CATLOG_DATABASE_URL": database_url,
             "CATLOG_HOME": ".",
-            "CATLOG_RESOURCES": resources,
         }
     )
+    if resources is None:  # as where a project has no such file
+        made.settings.delete("CATLOG_RESOURCES")
+        made.settings.set("CATLOG_RESOURCES", "resources.toml", "default")
+    else:
+        made.settings.set("CATLOG_RESOURCES", resources)
     parser = argparse.ArgumentParser()
     made.add_options(parser)
     options, words = parser.parse_known_args(arguments)

@@ -120,7 +120,7 @@ def with_removals(published: list[tuple[int, Load]]) -> list[tuple[int, Load]]:
 
 
 @settings(
-    max_examples=30,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
