@@ -4,7 +4,7 @@ from benchmarks.common import Result, Server, note
 from benchmarks.own import scrapy
 from catlog_scrapy.demo.server import DemoServer
 
-SHOPS = {"hallmark_ornaments_com": 10270, "hookedonhallmark_com": 6689}
+SHOPS = ("hallmark_ornaments_com", "hookedonhallmark_com")
 
 
 def run(server: Server, small: bool) -> Result:
@@ -15,13 +15,13 @@ def run(server: Server, small: bool) -> Result:
     years = range(1973, 1975) if small else range(1973, 2021)
     grown = []
     with DemoServer(years=years) as shops:
-        for shop, products in SHOPS.items():
+        for shop in SHOPS[:1] if small else SHOPS:
             with server.database() as engine:
                 scrapy(server, engine, shops, "apply")
                 scrapy(server, engine, shops, "load", f"{shop}/year_links")
                 products_of = ("load", f"{shop}/products")
                 one = scrapy(server, engine, shops, *products_of, "-a", "year=1974")
                 everything = scrapy(server, engine, shops, *products_of)
-            note(f"{shop}: {one:.0f} MiB for a year, {everything:.0f} MiB for all {products}")
+            note(f"{shop}: {one:.0f} MiB for a year, {everything:.0f} MiB for all of {len(years)}")
             grown.append(everything - one)
     return Result("bulk", max(grown), "<=64")

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 from urllib.parse import unquote
+from weakref import WeakValueDictionary
 
 from scrapy.settings import BaseSettings
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -76,32 +77,26 @@ class Turns:
     def __init__(self, app: ASGIApp, settings: BaseSettings) -> None:
         self.app = app
         self.patience = settings.getfloat("CATLOG_API_TIMEOUT")
-        # By who asks: the turns, and how many requests have or want one.
-        self.turns: dict[object, tuple[asyncio.Semaphore, list[object]]] = {}
+        # By who asks; there as long as a request has a turn, or waits for one.
+        self.turns: WeakValueDictionary[bytes | str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # To wait for something to claim takes no thread.
         if scope["type"] != "http" or scope["path"] in ("/healthz", CLAIM):
             return await self.app(scope, receive, send)
         headers = dict(scope["headers"])
-        who = headers.get(b"authorization") or headers.get(b"x-api-key") or (scope["client"] or "")
-        key = who if isinstance(who, bytes | str) else who[0]
-        turn, wanted = self.turns.setdefault(key, (asyncio.Semaphore(AT_ONCE), []))
-        wanted.append(None)
+        address = scope["client"][0] if scope["client"] else ""
+        who = headers.get(b"authorization") or headers.get(b"x-api-key") or address
+        turn = self.turns.setdefault(who, asyncio.Semaphore(AT_ONCE))
         try:
-            try:
-                async with asyncio.timeout(self.patience):
-                    await turn.acquire()
-            except TimeoutError:
-                return await BUSY.response()(scope, receive, send)
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                turn.release()
+            async with asyncio.timeout(self.patience):
+                await turn.acquire()
+        except TimeoutError:
+            return await BUSY.response()(scope, receive, send)
+        try:
+            await self.app(scope, receive, send)
         finally:
-            wanted.pop()
-            if not wanted:
-                self.turns.pop(key, None)
+            turn.release()
 
 
 class Limits:

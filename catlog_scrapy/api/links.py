@@ -13,11 +13,11 @@ def link(request: Request, **changed: object) -> str:
 
     client has named the host that it asked.
     """
-    parts = [(name, value) for name, value in request.query_params.multi_items()]
-    kept = [(name, value) for name, value in parts if name not in changed]
+    given = request.query_params.multi_items()
+    kept = [(name, value) for name, value in given if name not in changed]
     query = urlencode([*kept, *((name, str(value)) for name, value in changed.items())])
     # As it was asked: what is escaped in a key stays so.
-    path = quote(request.scope.get("catlog.path", request.url.path), safe="/%")
+    path = quote(request.scope["catlog.path"], safe="/%")
     host = request.headers.get("host", "")
     base = f"{request.url.scheme}://{host}" if HOST.fullmatch(host) else ""
     return f"{base}{path}?{query}"
