@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.embedded import EmbeddedServer
 from catlog_scrapy.migrations import upgrade
-from tests.server import Worlds, make_worlds
+from tests.support.server import Worlds, make_worlds
 
 _numbers = itertools.count(1)
 

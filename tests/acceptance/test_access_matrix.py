@@ -17,7 +17,7 @@ from catlog_scrapy.api.limits import PREFIX, UNPREFIXED
 from catlog_scrapy.store.keys import add_key
 from catlog_scrapy.store.tokens import signing_key
 from catlog_scrapy.store.users import add_user, disable_user
-from tests.server import PASSWORD, PICTURE, ROLES, Served, Worlds, checksum
+from tests.support.server import PASSWORD, PICTURE, ROLES, Served, Worlds, checksum
 
 # Which permission an endpoint takes, and the first letters of the roles that have it; an endpoint
 # that takes none is open to all.

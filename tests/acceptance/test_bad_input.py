@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.database import make_engine
-from tests.project import Project
-from tests.source import Answer, Source
+from tests.support.project import Project
+from tests.support.source import Answer, Source
 
 HEADER = """
 import json

@@ -19,9 +19,9 @@ from catlog_scrapy.database import make_engine
 from catlog_scrapy.demo.samokat import SIZES
 from catlog_scrapy.demo.server import DemoServer
 from catlog_scrapy.store import catalogs
-from tests.fleet import CONFIGURATION, NodeProcess
-from tests.looking import rows, until
-from tests.project import Project
+from tests.support.fleet import CONFIGURATION, NodeProcess
+from tests.support.looking import rows, until
+from tests.support.project import Project
 
 # In the environment of all that a test starts, browsers too.
 MARK = "BROWSERS_OF_A_TEST"

@@ -22,10 +22,10 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.migrations import upgrade
-from tests.fleet import Database, Fleet, NodeProcess, fill, small_disk, things
-from tests.looking import rows, until
-from tests.proxy import Proxy
-from tests.source import Answer, Source
+from tests.support.fleet import Database, Fleet, NodeProcess, fill, small_disk, things
+from tests.support.looking import rows, until
+from tests.support.proxy import Proxy
+from tests.support.source import Answer, Source
 
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEED", "1").split(",")]
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "120"))

@@ -15,9 +15,9 @@ from catlog_scrapy.api.limits import PREFIX
 from catlog_scrapy.database import make_engine
 from tests.acceptance.test_access_matrix import Endpoint, endpoints
 from tests.acceptance.test_hostile_requests import head
-from tests.looking import until
-from tests.proxy import Proxy
-from tests.server import Served, Worlds, collected_log
+from tests.support.looking import until
+from tests.support.proxy import Proxy
+from tests.support.server import Served, Worlds, collected_log
 
 MANY = 100_000
 

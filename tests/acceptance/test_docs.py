@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.source import Answer, Source
+from tests.support.source import Answer, Source
 
 ROOT = Path(__file__).parents[2]
-EDIT = ROOT / "tests" / "edit.py"
+EDIT = ROOT / "tests" / "support" / "edit.py"
 TUTORIAL = "docs/tutorial.md"
 ORNAMENTS = "docs/sources/ornaments.md"
 # Moments, which differ.

@@ -12,9 +12,9 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.embedded import EmbeddedServer
-from tests.looking import rows, until
-from tests.project import Project
-from tests.source import Answer, Source
+from tests.support.looking import rows, until
+from tests.support.project import Project
+from tests.support.source import Answer, Source
 
 SPIDER = """
 import json

@@ -22,10 +22,10 @@ from sqlalchemy import make_url, text
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.migrations import upgrade
-from tests.fleet import Database, Fleet, ProxyAt, fill, small_disk, things
-from tests.looking import rows, until
-from tests.proxy import Proxy
-from tests.source import Source
+from tests.support.fleet import Database, Fleet, ProxyAt, fill, small_disk, things
+from tests.support.looking import rows, until
+from tests.support.proxy import Proxy
+from tests.support.source import Source
 
 PARTS = list("abcdefgh")
 DONE = things(PARTS)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import Project
-from tests.source import Answer, Source
+from tests.support.project import Project
+from tests.support.source import Answer, Source
 
 HTML = {"Content-Type": "text/html; charset=windows-1251"}
 JSON = {"Content-Type": "application/json"}

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.demo.learning import CLIENT, CLIENT_KEY
 from catlog_scrapy.demo.server import DemoServer
-from tests.looking import rows
+from tests.support.looking import rows
 
 ROOT = Path(__file__).parents[2]
 KEY = "CATLOG_SECRET_LEARNING_CLIENT_KEY"

@@ -12,7 +12,7 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 
 from catlog_scrapy.demo.server import DemoServer
-from tests.server import PASSWORD, Served, Worlds
+from tests.support.server import PASSWORD, Served, Worlds
 
 # What `SOURCES.md` says of the clients' part, in the words of OpenAPI.
 NULLABLE_PLACE = {"type": ["string", "null"], "format": "uri"}

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from catlog_scrapy.api.limits import PREFIX
-from tests.looking import until
-from tests.server import Served, Worlds, load, settings_of
+from tests.support.looking import until
+from tests.support.server import Served, Worlds, load, settings_of
 
 SECONDS = 3.0
 STATION = {

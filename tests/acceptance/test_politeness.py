@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.demo.server import DemoServer, Visit
-from tests.looking import rows
-from tests.project import Project
+from tests.support.looking import rows
+from tests.support.project import Project
 
 # Twenty pages, of which eight are asked for at once.
 SPIDER = """

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.looking import rows
-from tests.project import Project
-from tests.source import Answer, Source
+from tests.support.looking import rows
+from tests.support.project import Project
+from tests.support.source import Answer, Source
 
 SPIDER = """
 from catlog_scrapy.items import Record

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-import tests.schemathesis_hooks
-from tests.server import ROLES, Served, Worlds
+import tests.support.schemathesis_hooks
+from tests.support.server import ROLES, Served, Worlds
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "1"))
@@ -38,7 +38,7 @@ def served(worlds: Worlds) -> Iterator[Served]:
 
 def schemathesis(served: Served, folder: Path, key: str, *options: str) -> int:
     """Run it; how many requests it made. Fails with what it says where it finds something."""
-    hooks = Path(tests.schemathesis_hooks.__file__)
+    hooks = Path(tests.support.schemathesis_hooks.__file__)
     (folder / "schemathesis.toml").write_text(f'hooks = "{hooks}"\n', encoding="utf-8")
     done = subprocess.run(
         [

@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.demo import school
 from catlog_scrapy.demo.server import DemoServer
-from tests.looking import rows, until
-from tests.project import Project
+from tests.support.looking import rows, until
+from tests.support.project import Project
 
 PROVIDERS = Path(school.__file__).parents[1] / "providers"
 VIEWS = ("persons", "organisations", "classes", "pupils", "marks", "pupil_averages")

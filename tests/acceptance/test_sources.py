@@ -18,8 +18,8 @@ from sqlalchemy import Engine
 from catlog_scrapy.demo import learning, school
 from catlog_scrapy.demo.server import SOURCES, DemoServer
 from catlog_scrapy.store import catalogs
-from tests.looking import rows
-from tests.project import Project
+from tests.support.looking import rows
+from tests.support.project import Project
 
 PACKAGE = Path(school.__file__).parents[1]
 # How often a worker is killed in the midst of each source.

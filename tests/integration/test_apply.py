@@ -18,7 +18,7 @@ from catlog_scrapy.database import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
 from catlog_scrapy.store import patience
-from tests.factories import at_once, given_a_waiting_catalog, one, sql
+from tests.support.factories import at_once, given_a_waiting_catalog, one, sql
 
 _packages = itertools.count(1)
 

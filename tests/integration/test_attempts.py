@@ -9,7 +9,7 @@ from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.store import attempts, catalogs, publishing
 from catlog_scrapy.store.attempts import AttemptName, Report
 from catlog_scrapy.store.claims import Claim, claim, heartbeat, reap
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     claim_all,
     claim_of,

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.store import results
 from catlog_scrapy.store.claims import Claim
 from catlog_scrapy.store.results import BatchUncertain, copy_batch, settle_batch, store_rejected
-from tests.factories import (
+from tests.support.factories import (
     at_once,
     claim_of,
     given_a_catalog,

@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store import attempts, catalogs, publishing
 from catlog_scrapy.store.claims import claim, heartbeat
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     claim_all,
     claim_of,

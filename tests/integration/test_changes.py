@@ -14,8 +14,8 @@ from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.store.audit import note
 from catlog_scrapy.store.pruning import prune
 from catlog_scrapy.store.transactions import Transaction, run
-from tests.access import a_client, given_a_user, given_access, log_in, with_token
-from tests.factories import at_once, one, sql
+from tests.support.access import a_client, given_a_user, given_access, log_in, with_token
+from tests.support.factories import at_once, one, sql
 
 ALICE = Caller("user:alice", "admin", frozenset({"*:*"}), "192.0.2.1")
 BOB = Caller("user:bob", "admin", frozenset({"*:*"}), "192.0.2.2")

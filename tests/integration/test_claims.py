@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.exceptions import NotFound, SchemaMismatch
 from catlog_scrapy.store import attempts, catalogs
 from catlog_scrapy.store.claims import Claim, begin, claim
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     at_once,
     claim_of,

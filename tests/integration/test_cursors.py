@@ -10,7 +10,7 @@ from catlog_scrapy.store import attempts, publishing
 from catlog_scrapy.store.attempts import Report
 from catlog_scrapy.store.claims import Claim
 from catlog_scrapy.store.cursors import fresh_records, go_on_from
-from tests.factories import (
+from tests.support.factories import (
     GONE,
     UNCHANGED,
     an_operation,

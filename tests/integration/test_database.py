@@ -5,7 +5,7 @@ from sqlalchemy import Engine, exc, text
 
 from catlog_scrapy import silence
 from catlog_scrapy.database import make_engine
-from tests.looking import rows
+from tests.support.looking import rows
 
 
 def test_a_server_replaces_connections_that_died(

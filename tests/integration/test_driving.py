@@ -21,8 +21,8 @@ from catlog_scrapy.store.schemes import (
     stored_providers,
     write_provider,
 )
-from tests.executing import application
-from tests.factories import (
+from tests.support.executing import application
+from tests.support.factories import (
     an_operation,
     at_once,
     given_a_scheme,

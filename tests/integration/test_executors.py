@@ -22,8 +22,8 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.store import catalogs
 from catlog_scrapy.store.keys import add_key, revoke_key
-from tests.executing import Answer, Client, application, serving
-from tests.factories import (
+from tests.support.executing import Answer, Client, application, serving
+from tests.support.factories import (
     an_operation,
     at_once,
     current,
@@ -36,9 +36,9 @@ from tests.factories import (
     state_of,
     the_catalog,
 )
-from tests.looking import until
-from tests.project import Project
-from tests.proxy import Proxy
+from tests.support.looking import until
+from tests.support.project import Project
+from tests.support.proxy import Proxy
 
 CLAIM = {"operations": ["acme/goods"], "worker": "one"}
 STORED = "SELECT count(*) FROM catlog.catalog_operation_instance_result"

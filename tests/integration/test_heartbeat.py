@@ -16,7 +16,7 @@ from catlog_scrapy.running import heartbeat
 from catlog_scrapy.running.heartbeat import Heartbeat
 from catlog_scrapy.running.limits import TimeLimits
 from catlog_scrapy.store import catalogs
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     claim_all,
     given_a_catalog,
@@ -25,7 +25,7 @@ from tests.factories import (
     sql,
     the_attempt,
 )
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 LEASE = 1.5
 FOR_EVER = {"timeout": 3600.0, "start_timeout": 3600.0, "stall_timeout": 3600.0}

@@ -7,7 +7,7 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store import attempts, catalogs, jobs
 from catlog_scrapy.store.claims import claim
 from catlog_scrapy.store.status import find_catalog
-from tests.factories import an_operation, at_once, given_a_scheme, one, sql
+from tests.support.factories import an_operation, at_once, given_a_scheme, one, sql
 
 
 def given_a_job(engine: Engine, **options: object) -> str:

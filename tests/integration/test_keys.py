@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES, common, covers
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store import keys
-from tests.access import a_client, command, given_access, with_token
-from tests.factories import at_once, one, sql
-from tests.project import Project
+from tests.support.access import a_client, command, given_access, with_token
+from tests.support.factories import at_once, one, sql
+from tests.support.project import Project
 
 
 def test_a_key_is_nowhere_but_with_its_holder(engine: Engine) -> None:

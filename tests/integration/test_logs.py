@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from catlog_scrapy.running.logs import old_logs
-from tests.project import Project
+from tests.support.project import Project
 
 HOUR = 3600.0
 DAY = 24 * HOUR

@@ -11,7 +11,7 @@ from sqlalchemy import CheckConstraint, Engine, text
 from catlog_scrapy.database import SCHEMA, Base, make_engine
 from catlog_scrapy.exceptions import SchemaMismatch
 from catlog_scrapy.migrations import head, require_head, revision, upgrade
-from tests.factories import at_once, sql
+from tests.support.factories import at_once, sql
 
 _numbers = itertools.count(1)
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from catlog_scrapy.store import attempts, publishing
-from tests.factories import (
+from tests.support.factories import (
     UNCHANGED,
     an_operation,
     assert_consistent,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from catlog_scrapy.store import attempts, publishing
-from tests.factories import (
+from tests.support.factories import (
     UNCHANGED,
     an_operation,
     assert_consistent,

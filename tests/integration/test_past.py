@@ -21,7 +21,13 @@ from catlog_scrapy.store import past, patience, publishing
 from catlog_scrapy.store.remaking import make_views, rehearse_views
 from catlog_scrapy.store.resetting import reset
 from catlog_scrapy.store.views import ViewPlan, check_views, plan_views
-from tests.factories import (
+from tests.integration.test_order_of_time_model import (
+    Load,
+    given_four_versions,
+    given_that_it_loaded,
+    histories,
+)
+from tests.support.factories import (
     GONE,
     UNCHANGED,
     an_operation,
@@ -32,12 +38,6 @@ from tests.factories import (
     publish_again,
     sql,
     state_of,
-)
-from tests.integration.test_order_of_time_model import (
-    Load,
-    given_four_versions,
-    given_that_it_loaded,
-    histories,
 )
 
 _numbers = itertools.count(1)

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI, Response
 
 from catlog_scrapy.api import protocol
-from tests.executing import serving
+from tests.support.executing import serving
 
 PATIENCE = 0.5
 HEALTH = b"GET /health HTTP/1.1\r\nHost: here\r\n"

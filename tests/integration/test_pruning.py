@@ -10,7 +10,7 @@ from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store import attempts, catalogs, publishing
 from catlog_scrapy.store.pruning import Pruned, prune
 from catlog_scrapy.store.results import store_rejected
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     claim_all,
     claim_of,

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, exc, text
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.store import attempts, publishing
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     at_once,
     claim_of,

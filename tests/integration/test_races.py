@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store import attempts, catalogs, publishing
 from catlog_scrapy.store.claims import Claim, claim, heartbeat, reap
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     at_once,
     claim_all,

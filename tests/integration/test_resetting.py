@@ -11,7 +11,7 @@ from catlog_scrapy.store.cursors import go_on_from
 from catlog_scrapy.store.publishing import PUBLISH_LOCK, publish
 from catlog_scrapy.store.resetting import Reset, reset
 from catlog_scrapy.store.results import store_rejected
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     claim_of,
     current,

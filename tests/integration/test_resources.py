@@ -23,8 +23,9 @@ from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store import publishing, results
 from catlog_scrapy.store.attempts import Report, complete
 from catlog_scrapy.store.keys import add_key
-from tests.executing import application
-from tests.factories import (
+from tests.integration.test_past import given_views
+from tests.support.executing import application
+from tests.support.factories import (
     an_operation,
     claim_of,
     given_a_catalog,
@@ -33,7 +34,6 @@ from tests.factories import (
     one,
     sql,
 )
-from tests.integration.test_past import given_views
 
 FIELDS = {"id": "bigint", "name": "text", "price": "numeric", "made": "date", "tags": "jsonb"}
 CHEAP = "SELECT id, name, price FROM public.goods WHERE price < 10"

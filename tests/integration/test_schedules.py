@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store import catalogs
 from catlog_scrapy.store.schedules import backfill, make_due
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     at_once,
     claim_of,

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.store import attempts, shortcuts
 from catlog_scrapy.store.claims import Claim, claim
 from catlog_scrapy.store.shortcuts import shortcuts_of
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     at_once,
     given_a_catalog,

@@ -15,7 +15,7 @@ from catlog_scrapy.store import external
 from catlog_scrapy.store.claims import claim
 from catlog_scrapy.store.publishing import publish_next
 from catlog_scrapy.store.transactions import lock_catalog, together
-from tests.factories import (
+from tests.support.factories import (
     an_operation,
     at_once,
     given_a_catalog,
@@ -25,7 +25,7 @@ from tests.factories import (
     sql,
     state_of,
 )
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 
 def test_who_waits_for_a_silent_database_goes_on(database_url: str) -> None:

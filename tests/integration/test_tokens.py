@@ -23,7 +23,7 @@ from catlog_scrapy.store import users
 from catlog_scrapy.store.logins import FREE, begin_login, succeed, wait_after
 from catlog_scrapy.store.pruning import prune
 from catlog_scrapy.store.tokens import signing_key
-from tests.access import (
+from tests.support.access import (
     COST,
     PASSWORD,
     CountingHasher,
@@ -33,7 +33,7 @@ from tests.access import (
     log_in,
     with_token,
 )
-from tests.factories import at_once, one, sql
+from tests.support.factories import at_once, one, sql
 
 
 def claims_of(token: str) -> dict[str, Any]:

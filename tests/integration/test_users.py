@@ -12,8 +12,8 @@ from catlog_scrapy.passwords import AT_ONCE, WAITING, Busy, Passwords
 from catlog_scrapy.store import users
 from catlog_scrapy.store.audit import note
 from catlog_scrapy.store.transactions import together
-from tests.access import COST, PASSWORD, CountingHasher, command, given_a_user
-from tests.factories import one, sql
+from tests.support.access import COST, PASSWORD, CountingHasher, command, given_a_user
+from tests.support.factories import one, sql
 
 
 def test_what_is_no_name_is_refused(engine: Engine) -> None:

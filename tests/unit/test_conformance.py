@@ -14,7 +14,7 @@ from catlog_scrapy.declarations.model import OperationTable, ProviderFile
 from catlog_scrapy.declarations.reading import read_providers
 from catlog_scrapy.items import Batch, Cursor, Record, Removed, Unchanged
 from catlog_scrapy.saved_pages import SavedPage, saved_pages
-from tests.conformance import (
+from tests.support.conformance import (
     modules_of,
     of_pages,
     of_provider,

@@ -16,10 +16,10 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.embedded import EmbeddedServer
 from catlog_scrapy.store import catalogs
-from tests.looking import free_port, rows, until
-from tests.project import Project
-from tests.proxy import Proxy
-from tests.source import Answer, Source
+from tests.support.looking import free_port, rows, until
+from tests.support.project import Project
+from tests.support.proxy import Proxy
+from tests.support.source import Answer, Source
 
 # In the environment of every process of a fleet, and so of all that they start.
 MARK = "FLEET_OF_A_TEST"

@@ -35,8 +35,8 @@ from catlog_scrapy.store.attempts import Report
 from catlog_scrapy.store.claims import claim
 from catlog_scrapy.store.keys import add_key, revoke_key
 from catlog_scrapy.store.users import add_user, disable_user
-from tests.access import COST
-from tests.executing import serving
+from tests.support.access import COST
+from tests.support.executing import serving
 
 PACKAGE = Path(catlog_scrapy.__file__).parent
 PAGES = Path(__file__).parent / "pages"

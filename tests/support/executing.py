@@ -22,7 +22,7 @@ from catlog_scrapy.api.protocol import make_server
 from catlog_scrapy.declarations.offer import Offer
 from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
-from tests.looking import free_port
+from tests.support.looking import free_port
 
 NO_RESOURCES = Resources((), DEFAULT_ROLES)
 NO_SPIDERS = Offer("shop", {}, {})

@@ -1,4 +1,4 @@
-"""Do to a file what a block of a page shows: `python tests/edit.py BLOCK FILE`.
+"""Do to a file what a block of a page shows: `python tests/support/edit.py BLOCK FILE`.
 
 The block is a diff without its head: lines of the file as they are (after a space), those to be
 removed (-) and those to be put in (+). Where it has a line `@@`, the next place begins.
