@@ -39,7 +39,7 @@ from tests.support.access import COST
 from tests.support.executing import serving
 
 PACKAGE = Path(catlog_scrapy.__file__).parent
-PAGES = Path(__file__).parent / "pages"
+PAGES = Path(__file__).parents[1] / "pages"
 ROLES = ("admin", "internal", "service", "user")
 PASSWORD = "correct horse battery staple"
 # What is loaded: the spiders whose saved items are the rows, by provider and scheme.
