@@ -25,8 +25,9 @@ from catlog_scrapy.fleet.zygotes import ProjectFailed, WarmParent
 from catlog_scrapy.store.maintenance.tick import tend
 from catlog_scrapy.store.queue import nodes
 from catlog_scrapy.store.queue.attempts import AttemptName, fail, lose_former, release
-from catlog_scrapy.store.queue.claims import Claim, claim, watch
+from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.jobs import has_project
+from catlog_scrapy.store.queue.leases import watch
 from catlog_scrapy.store.reading.status import attempt_outcome
 from catlog_scrapy.worker.attempt_logs import logs_folder, logs_to_delete
 

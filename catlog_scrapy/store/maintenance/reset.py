@@ -7,8 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK, stamp
-from catlog_scrapy.store.sql import OPEN_STATES, row, rows, run
+from catlog_scrapy.store.publishing.publications import stamp
+from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
+from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
+from catlog_scrapy.store.sql import row, rows, run
 
 
 @dataclass

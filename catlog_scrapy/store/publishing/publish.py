@@ -1,7 +1,6 @@
 """A loaded catalog becomes the current picture: all of it, at once, in one transaction."""
 
-import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +11,12 @@ from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.batch_errors import FAULTS
 from catlog_scrapy.store.lock_timeouts import take_time
-from catlog_scrapy.store.queue.attempts import beyond
+from catlog_scrapy.store.publishing.cursors import move_cursors, reading_of
+from catlog_scrapy.store.publishing.publications import stamp
+from catlog_scrapy.store.queue.catalog_states import lock_catalog, settle_parent, stop_catalog
+from catlog_scrapy.store.queue.report import beyond
 from catlog_scrapy.store.queue.results import purge_losers
-from catlog_scrapy.store.queue.resuming import move_cursors, reading_of
-from catlog_scrapy.store.sql import lock_catalog, row, rows, run, settle_parent, stop_catalog
+from catlog_scrapy.store.sql import row, rows, run
 
 # The share of an operation's records that one load may remove, unless it says otherwise.
 MOST_REMOVED = 0.5
@@ -147,27 +148,6 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         stamp(connection, catalog["provider_id"], altered, catalog_id, now["now"])
     settle_parent(connection, catalog["parent_id"])
     return True
-
-
-def stamp(
-    connection: Connection,
-    provider: UUID,
-    kinds: Iterable[str],
-    catalog_id: UUID | None,
-    now: dt.datetime,
-) -> None:
-    """Tell readers that their copies of the provider's records of *kinds* are outdated."""
-    run(
-        connection,
-        """INSERT INTO catlog.publication (provider_id, kind, catalog_id, published_at)
-           SELECT :provider, kind, :catalog, :now FROM unnest(CAST(:kinds AS text[])) AS kind
-           ON CONFLICT (provider_id, kind) DO UPDATE
-               SET catalog_id = excluded.catalog_id, published_at = excluded.published_at""",
-        provider=provider,
-        kinds=sorted(kinds),
-        catalog=catalog_id,
-        now=now,
-    )
 
 
 def _operations(connection: Connection, catalog_id: UUID) -> list[Mapping[str, Any]]:
