@@ -32,7 +32,7 @@ class Command(CatlogCommand):
             f"{'deleted' if opts.yes else 'would delete'}: {done.records} records of"
             f" {', '.join(done.kinds)} with {done.versions} former versions,"
             f" {done.results} results, {done.rejected} rejected items,"
-            f" {done.marks} marks of how far they were loaded",
+            f" {done.scopes} high-water marks",
             markup=False,
         )
         self.console.print(

@@ -74,8 +74,8 @@ class Attempt:
             said = redact(f"{where}: {type(error).__name__}: {error}")
             self.report.errors.append(said[:2000])
 
-    def given_up(self, what: str, reason: str) -> None:
-        """Note a request that came to nothing; *what* is `given_up` or `ignored`."""
+    def request_failed(self, what: str, reason: str) -> None:
+        """Note a request that came to nothing; *what* is `failed_requests` or `blocked_by_robots`."""
         setattr(self.report, what, getattr(self.report, what) + 1)
         self.report.reasons.setdefault(what, redact(reason))
 

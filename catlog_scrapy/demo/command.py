@@ -156,9 +156,9 @@ class Command(CatlogCommand):
                 continue
             counts = catalog["published"] or {}
             unchanged = (
-                counts.get("seen", 0)
+                counts.get("received", 0)
                 - counts.get("duplicates", 0)
-                - sum(counts.get(change, 0) for change in ("created", "changed", "revived"))
+                - sum(counts.get(change, 0) for change in ("created", "changed", "restored"))
             )
             table.add_row(
                 catalog["scheme"],

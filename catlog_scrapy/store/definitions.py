@@ -24,7 +24,7 @@ class OperationDefinition:
     executor: str = "scrapy"
     arguments: dict[str, str] = field(default_factory=dict)
     for_each: str | list[str] | None = None
-    alone: list[str] = field(default_factory=list)
+    standalone_arguments: list[str] = field(default_factory=list)
     mode: str = "snapshot"
     kinds: tuple[KindDefinition, ...] = ()
     isolate: bool = False
@@ -46,7 +46,7 @@ class OperationDefinition:
             "executor": self.executor,
             "arguments": self.arguments,
             "for_each": self.for_each,
-            "alone": self.alone,
+            "standalone_arguments": self.standalone_arguments,
             "mode": self.mode,
             "record types": tuple(sorted(self.kinds, key=lambda kind: kind.name)),
         }

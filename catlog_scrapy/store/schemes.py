@@ -85,7 +85,7 @@ def _schemes(connection: Connection, provider_id: UUID) -> tuple[SchemeDefinitio
 def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefinition, ...]:
     found = rows(
         connection,
-        """SELECT id, name, spider, executor, arguments, for_each, alone, mode, isolate,
+        """SELECT id, name, spider, executor, arguments, for_each, standalone_arguments, mode, isolate,
                tolerate, min_results, timeout, start_timeout, stall_timeout, backoff_base,
                backoff_cap, keep, overlap, refresh
            FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme
@@ -222,21 +222,21 @@ def _write_operation(
 ) -> None:
     values = asdict(operation)
     del values["kinds"]
-    for name in ("arguments", "for_each", "alone", "tolerate", "refresh"):
+    for name in ("arguments", "for_each", "standalone_arguments", "tolerate", "refresh"):
         values[name] = _json(values[name]) if values[name] is not None else None
     found = row(
         connection,
         """INSERT INTO catlog.catalog_scheme_operation (scheme_id, name, spider, executor,
-               arguments, for_each, alone, mode, isolate, tolerate, min_results, timeout,
+               arguments, for_each, standalone_arguments, mode, isolate, tolerate, min_results, timeout,
                start_timeout, stall_timeout, backoff_base, backoff_cap, keep, overlap,
                refresh)
            VALUES (:scheme, :name, :spider, :executor, CAST(:arguments AS jsonb),
-               CAST(:for_each AS jsonb), CAST(:alone AS jsonb), :mode, :isolate,
+               CAST(:for_each AS jsonb), CAST(:standalone_arguments AS jsonb), :mode, :isolate,
                CAST(:tolerate AS jsonb), :min_results, :timeout, :start_timeout, :stall_timeout,
                :backoff_base, :backoff_cap, :keep, :overlap, CAST(:refresh AS jsonb))
            ON CONFLICT (scheme_id, name) DO UPDATE SET spider = excluded.spider,
                executor = excluded.executor, arguments = excluded.arguments,
-               for_each = excluded.for_each, alone = excluded.alone, mode = excluded.mode,
+               for_each = excluded.for_each, standalone_arguments = excluded.standalone_arguments, mode = excluded.mode,
                isolate = excluded.isolate,
                tolerate = excluded.tolerate, min_results = excluded.min_results,
                timeout = excluded.timeout, start_timeout = excluded.start_timeout,

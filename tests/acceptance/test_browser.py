@@ -192,7 +192,7 @@ class Browsers:
 
     def catalog(self, name: str) -> Any:
         """State, error and seen of a case's catalog."""
-        sql = """SELECT c.state, coalesce(c.error, ''), (c.published ->> 'seen')::int
+        sql = """SELECT c.state, coalesce(c.error, ''), (c.published ->> 'received')::int
                  FROM catlog.catalog c JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
                  JOIN catlog.provider p ON p.id = s.provider_id WHERE p.name = :name"""
         return rows(self.engine, sql, name=name)[0]

@@ -47,7 +47,7 @@ def test_the_readme_works_as_printed(tmp_path: Path) -> None:
         source.answers["/quotes"] = Answer(PAGE, headers={"Content-Type": "text/html"})
         given_a_tutorial(tmp_path, checkout, source.url)
         answers = run(tmp_path, checkout, (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert "tatneft/stations: loaded (4 seen" in answers
+    assert "tatneft/stations: loaded (4 received" in answers
     assert re.search(r"1973 +21 ", answers)
     assert "William" in answers
     assert '"count":4,' in answers

@@ -38,7 +38,7 @@ def test_a_setting_narrows_a_load(engine: Engine) -> None:
     """It may leave out what would then be taken for gone."""
     given_a_scheme(engine)
     given_a_job(engine, settings={"DEPTH_LIMIT": "1"})
-    assert one(engine, "SELECT whole FROM catlog.catalog") is False
+    assert one(engine, "SELECT is_full FROM catlog.catalog") is False
 
 
 def test_a_job_has_its_id_alone(engine: Engine) -> None:

@@ -71,9 +71,9 @@ def test_one_operation_leaves_its_neighbours_alone(engine: Engine) -> None:
     )
     assert current(engine, "makers") == {}
     assert current(engine, "goods") == {"a": 1}
-    assert sql(engine, "SELECT operation_name, as_of IS NULL AS none FROM catlog.scope") == [
-        {"operation_name": "goods", "none": False}
-    ]
+    assert sql(
+        engine, "SELECT operation_name, high_water_mark IS NULL AS none FROM catlog.scope"
+    ) == [{"operation_name": "goods", "none": False}]
 
 
 def test_another_scheme_and_another_provider_stay(engine: Engine) -> None:
@@ -89,7 +89,7 @@ def test_another_scheme_and_another_provider_stay(engine: Engine) -> None:
     assert current(engine, "goods", "other") == {"a": 2}
 
 
-def test_records_and_marks_of_former_versions_go_too(engine: Engine) -> None:
+def test_records_and_high_water_marks_of_former_versions_go_too(engine: Engine) -> None:
     """Records move on to the operation that writes their kind now; what it said of them counts."""
     given_a_scheme(engine, an_operation("old", kinds=["goods"]))
     load(engine, {"a": 1, "b": 1}, as_of=5)

@@ -91,7 +91,7 @@ def test_what_is_due_is_made_and_what_is_not_is_not(engine: Engine) -> None:
     [made] = make_due(engine)
     catalog = the_catalog(engine, made)
     assert (catalog["schedule_id"], catalog["due_at"]) == (due, at)
-    assert (catalog["origin"], catalog["whole"], catalog["as_of"]) == ("schedule", True, None)
+    assert (catalog["origin"], catalog["is_full"], catalog["as_of"]) == ("schedule", True, None)
     assert next_due_of(engine, due) > one(engine, "SELECT now()")
 
 
@@ -238,7 +238,7 @@ def test_an_argument_narrows_the_parts(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each="links"))
     narrowed = given_a_catalog(engine, arguments={"value": "1974"})
     assert [each["part"] for each in instances_of(engine, narrowed)] == ["b", "c"]
-    assert not the_catalog(engine, narrowed)["whole"]
+    assert not the_catalog(engine, narrowed)["is_full"]
     assert state_of(engine, given_a_catalog(engine, arguments={"value": "1900"})) == "failed"
 
 
@@ -259,11 +259,13 @@ def test_an_argument_that_stands_alone_needs_no_part(engine: Engine) -> None:
         "on": "{due_at:%Y-%m-%d}",
         "fixed": "yes",
     }
-    operation = an_operation(for_each="links", arguments=arguments, alone=["sku", "url"])
+    operation = an_operation(
+        for_each="links", arguments=arguments, standalone_arguments=["sku", "url"]
+    )
     given_a_scheme(engine, operation)
     asked = {"url": "http://a.example", "year": "1973"}
     catalog = given_a_catalog(engine, arguments=asked)
-    assert not the_catalog(engine, catalog)["whole"]
+    assert not the_catalog(engine, catalog)["is_full"]
     [instance] = instances_of(engine, catalog)
     today = the_catalog(engine, catalog)["created_at"].astimezone(dt.UTC)
     assert instance["part"] == ""
@@ -277,7 +279,9 @@ def test_an_argument_that_stands_alone_needs_no_part(engine: Engine) -> None:
 
 
 def test_what_stands_alone_is_shown_before_it_runs(engine: Engine) -> None:
-    operation = an_operation(for_each=["north"], arguments={"in": "{part}"}, alone=["url"])
+    operation = an_operation(
+        for_each=["north"], arguments={"in": "{part}"}, standalone_arguments=["url"]
+    )
     given_a_scheme(engine, operation)
     [instance] = starting.plan(engine, "acme", "goods", None, {"url": "http://a.example"})
     assert (instance["part"], instance["arguments"]) == ("", {"url": "http://a.example"})

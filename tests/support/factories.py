@@ -24,7 +24,7 @@ Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
 UNCHANGED = None
 # And for one that its source says is gone.
 GONE = object()
-JSON_COLUMNS = ("arguments", "for_each", "alone", "tolerate", "refresh")
+JSON_COLUMNS = ("arguments", "for_each", "standalone_arguments", "tolerate", "refresh")
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 

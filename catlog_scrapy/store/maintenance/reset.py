@@ -17,7 +17,7 @@ from catlog_scrapy.store.sql import row, rows, run
 class Reset:
     """What was, or would be, deleted. `kinds` are those of the records; the rest counts rows.
 
-    `marks` are the scopes: how far they were loaded. `catalogs` stay as history; those of a
+    `scopes` hold the high-water marks. `catalogs` stay as history; those of a
     schedule leave their due times to others.
     """
 
@@ -26,7 +26,7 @@ class Reset:
     versions: int = 0
     results: int = 0
     rejected: int = 0
-    marks: int = 0
+    scopes: int = 0
     catalogs: int = 0
 
 
@@ -45,7 +45,7 @@ KINDS = f"""
     ORDER BY k.name"""
 
 # A former writer of these kinds speaks for them as well, unless it has others to speak for.
-MARKS = f"""
+SCOPES = f"""
     DELETE FROM catlog.scope s WHERE s.provider_id = :provider AND EXISTS (
         SELECT 1 FROM catlog.kind k
         JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
@@ -159,7 +159,7 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> Reset:
         stamp(connection, values["provider"], kinds, None, now["now"])
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
-    done.marks = run(connection, MARKS, kinds=kinds, **values)
+    done.scopes = run(connection, SCOPES, kinds=kinds, **values)
     # A due time makes one catalog: these had theirs, and what they loaded is gone.
     done.catalogs = run(
         connection,

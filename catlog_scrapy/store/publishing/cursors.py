@@ -16,13 +16,13 @@ class Reading:
 
     `as_of` is when the first of them began: nothing of it is older. `superseded` are the parts
     that did not go on from the present cursor, since another load has published meanwhile: what
-    they have read, that one has read too, or the next one will. `is_whole` says that all parts were
+    they have read, that one has read too, or the next one will. `is_full` says that all parts were
     read from the beginning to a cursor.
     """
 
     as_of: Any
     superseded: list[str]
-    is_whole: bool
+    is_full: bool
 
 
 def reading_of(
@@ -32,7 +32,7 @@ def reading_of(
     parts = rows(
         connection,
         f"""SELECT i.part, a.started_at,
-                a.read_from = '' AND a.read_to IS NOT NULL AS is_whole,
+                a.read_from = '' AND a.read_to IS NOT NULL AS is_full,
                 CASE WHEN k.operation_id = i.operation_id THEN k.value <> a.read_from
                      WHEN later.id IS NOT NULL THEN true
                      ELSE a.read_from <> '' END AS superseded
@@ -55,7 +55,7 @@ def reading_of(
     return Reading(
         as_of=min(part["started_at"] for part in parts),
         superseded=[part["part"] for part in parts if part["superseded"]],
-        is_whole=all(part["is_whole"] for part in parts),
+        is_full=all(part["is_full"] for part in parts),
     )
 
 

@@ -175,7 +175,7 @@ def _close(
         rejected=report.rejected,
         dropped=report.dropped,
         # What was given up, though tolerated, is for the next load to read.
-        cursor=None if report.given_up or report.ignored else report.cursor,
+        cursor=None if report.failed_requests or report.blocked_by_robots else report.cursor,
     )
     match outcome:
         case "done":

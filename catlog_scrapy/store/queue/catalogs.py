@@ -116,10 +116,10 @@ def insert(
     found = row(
         connection,
         """INSERT INTO catlog.catalog (provider_id, scheme_id, parent_id, schedule_id, due_at,
-               as_of, arguments, operation, whole, origin, priority, state, error, job, settings,
+               as_of, arguments, operation, is_full, origin, priority, state, error, job, settings,
                project_version, finished_at)
            VALUES (:provider, :scheme, :parent, :schedule, :due_at, :as_of,
-               CAST(:arguments AS jsonb), :operation, :whole, :origin, :priority, :state, :error,
+               CAST(:arguments AS jsonb), :operation, :is_full, :origin, :priority, :state, :error,
                :job, CAST(:settings AS jsonb), :project_version,
                CASE WHEN :state = 'skipped' THEN clock_timestamp() END)
            ON CONFLICT (schedule_id, due_at) DO NOTHING RETURNING id""",
@@ -131,7 +131,7 @@ def insert(
         as_of=due_at if speaks_for_due else None,
         arguments=orjson.dumps(dict(arguments)).decode(),
         operation=operation,
-        whole=operation is None and not arguments and not settings,
+        is_full=operation is None and not arguments and not settings,
         job=job,
         settings=orjson.dumps(dict(settings or {})).decode(),
         project_version=project_version,

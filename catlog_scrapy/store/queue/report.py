@@ -9,7 +9,7 @@ from typing import Any
 class Report:
     """What a worker says of its crawl, and what the promise "done means complete" is judged by.
 
-    `accepted`, `rejected` and `dropped` count items, `given_up`, `ignored` and `responses`
+    `accepted`, `rejected` and `dropped` count items, `failed_requests`, `blocked_by_robots` and `responses`
     requests. `errors` are the first exceptions raised, `reasons` the first of what was given up,
     ignored or rejected, all in words; `raised` counts all exceptions. `cursor` is how far it read;
     it `went_on` from another one. `retry_after` how many seconds the source wants to be left alone.
@@ -19,8 +19,8 @@ class Report:
     accepted: int = 0
     rejected: int = 0
     dropped: int = 0
-    given_up: int = 0
-    ignored: int = 0
+    failed_requests: int = 0
+    blocked_by_robots: int = 0
     responses: int = 0
     raised: int = 0
     errors: list[str] = field(default_factory=list)
@@ -58,8 +58,13 @@ class Report:
     def _shortfall(self, tolerate: Mapping[str, float]) -> str | None:
         """What is beyond what the operation tolerates; nothing is, unless it says so."""
         for name, what, count, others in (
-            ("given_up", "requests given up", self.given_up, self.responses),
-            ("ignored", "requests ignored", self.ignored, self.responses),
+            ("failed_requests", "requests failed", self.failed_requests, self.responses),
+            (
+                "blocked_by_robots",
+                "requests blocked by robots.txt",
+                self.blocked_by_robots,
+                self.responses,
+            ),
             ("rejected", "items rejected", self.rejected, self.accepted),
             ("dropped", "items dropped", self.dropped, self.accepted),
         ):

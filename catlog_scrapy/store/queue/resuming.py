@@ -11,7 +11,7 @@ from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.sql import Database, row, rows, run
 
 # A narrowed load, and one for the past, neither goes on from a cursor nor moves it.
-MOVES_CURSOR = "c.whole AND c.origin <> 'backfill'"
+MOVES_CURSOR = "c.is_full AND c.origin <> 'backfill'"
 
 
 def go_on_from(engine: Database, claim: Claim) -> str:

@@ -90,13 +90,13 @@ def _backfill_one(
         connection,
         """UPDATE catlog.catalog SET state = 'waiting', origin = 'backfill', error = NULL,
                finished_at = NULL, scheme_id = :scheme, as_of = due_at,
-               arguments = CAST(:arguments AS jsonb), whole = :whole
+               arguments = CAST(:arguments AS jsonb), is_full = :is_full
            WHERE schedule_id = :schedule AND due_at = :due_at AND state = 'skipped'
            RETURNING id""",
         schedule=schedule["id"],
         scheme=scheme["id"],
         due_at=due_at,
         arguments=orjson.dumps(schedule["arguments"]).decode(),
-        whole=not schedule["arguments"],
+        is_full=not schedule["arguments"],
     )
     return revived["id"] if revived else None
