@@ -11,9 +11,9 @@ from scrapy.utils.project import inside_project
 from sqlalchemy import Engine
 
 from catlog_scrapy import addon, config
-from catlog_scrapy.database import open_database
+from catlog_scrapy.db.migrations import require_head, upgrade
+from catlog_scrapy.db.opening import open_database
 from catlog_scrapy.exceptions import CatlogError
-from catlog_scrapy.migrations import require_head, upgrade
 
 
 def prepare(settings: Settings) -> None:

@@ -9,6 +9,7 @@ import argparse
 import ast
 from functools import cached_property
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,13 +20,13 @@ from scrapy.settings import Settings
 class LazyCommand(ScrapyCommand):
     """Stand-in for a command, which is imported when more than its summary is needed."""
 
-    name: ClassVar[str]
+    module: ClassVar[str]
     requires_crawler_process = False
 
     @cached_property
     def command(self) -> ScrapyCommand:
         """Import the command."""
-        made: ScrapyCommand = import_module(f"{__name__}.{self.name}").Command()
+        made: ScrapyCommand = import_module(self.module).Command()
         made.settings = self.settings
         return made
 
@@ -45,7 +46,8 @@ class LazyCommand(ScrapyCommand):
 
     def short_desc(self) -> str:
         """Read the first line of the command's docstring, without importing the command."""
-        source = Path(__file__).with_name(f"{self.name}.py").read_text(encoding="utf-8")
+        spec = find_spec(self.module)
+        source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
         found = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
         text = next(ast.get_docstring(node) for node in found if node.name == "Command")
         return summary(text or "")
@@ -82,4 +84,4 @@ def summary(docstring: str) -> str:
 def __getattr__(name: str) -> type[LazyCommand]:
     if not name.istitle():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return type(name, (LazyCommand,), {"name": name.lower()})
+    return type(name, (LazyCommand,), {"module": f"{__name__}.{name.lower()}"})

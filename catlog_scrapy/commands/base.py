@@ -19,10 +19,10 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.commands import summary
 from catlog_scrapy.console import make_console
-from catlog_scrapy.database import UNAVAILABLE, reason
+from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.project import prepare, project_database
-from catlog_scrapy.store.transactions import clean
+from catlog_scrapy.store.sql import clean
 
 USAGE_ERROR = 2
 

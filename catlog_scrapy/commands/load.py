@@ -10,10 +10,10 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
-from catlog_scrapy.declarations.offer import offer_of
-from catlog_scrapy.running.loading import run_catalog
-from catlog_scrapy.store import catalogs
-from catlog_scrapy.store.status import scheme_operations
+from catlog_scrapy.declarations.capabilities import offer_of
+from catlog_scrapy.store.queue import catalogs, starting
+from catlog_scrapy.store.reading.status import scheme_operations
+from catlog_scrapy.worker.catalog_run import run_catalog
 
 
 class Command(CatlogCommand):
@@ -77,7 +77,7 @@ class Command(CatlogCommand):
         arguments: dict[str, str],
     ) -> int:
         table = Table("operation", "part", "arguments", box=None)
-        for instance in catalogs.plan(engine, provider, scheme, operation or None, arguments):
+        for instance in starting.plan(engine, provider, scheme, operation or None, arguments):
             written = " ".join(f"{name}={value}" for name, value in instance["arguments"].items())
             table.add_row(instance["operation"], instance["part"], written)
         self.console.print(table)

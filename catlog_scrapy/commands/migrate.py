@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.database import open_database
-from catlog_scrapy.migrations import upgrade
+from catlog_scrapy.db.migrations import upgrade
+from catlog_scrapy.db.opening import open_database
 
 
 class Command(CatlogCommand):

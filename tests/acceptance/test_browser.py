@@ -15,10 +15,10 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
-from catlog_scrapy.database import make_engine
+from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.demo.samokat import SIZES
 from catlog_scrapy.demo.server import DemoServer
-from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.queue import catalogs, starting
 from tests.support.fleet import CONFIGURATION, NodeProcess
 from tests.support.looking import rows, until
 from tests.support.project import Project
@@ -163,7 +163,7 @@ class Browsers:
         """Queue a catalog of each case."""
         for name in self.sources:
             catalogs.create(self.engine, name, "new")
-        catalogs.start_waiting(self.engine)
+        starting.start_waiting(self.engine)
 
     def processes(self) -> list[psutil.Process]:
         """All that runs of browsers, and of their drivers."""

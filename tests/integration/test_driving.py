@@ -10,17 +10,12 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from catlog_scrapy.declarations.offer import Offer
-from catlog_scrapy.store.catalogs import start_waiting
-from catlog_scrapy.store.keys import add_key
-from catlog_scrapy.store.schedules import make_due
-from catlog_scrapy.store.schemes import (
-    ProviderDefinition,
-    ScheduleDefinition,
-    SchemeDefinition,
-    stored_providers,
-    write_provider,
-)
+from catlog_scrapy.declarations.capabilities import Offer
+from catlog_scrapy.store.access.keys import add_key
+from catlog_scrapy.store.definitions import ProviderDefinition, ScheduleDefinition, SchemeDefinition
+from catlog_scrapy.store.queue.schedules.due import make_due
+from catlog_scrapy.store.queue.starting import start_waiting
+from catlog_scrapy.store.schemes import stored_providers, write_provider
 from tests.support.executing import application
 from tests.support.factories import (
     an_operation,

@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store import attempts, catalogs
-from catlog_scrapy.store.cursors import go_on_from
-from catlog_scrapy.store.publishing import PUBLISH_LOCK, publish
-from catlog_scrapy.store.resetting import Reset, reset
-from catlog_scrapy.store.results import store_rejected
+from catlog_scrapy.store.maintenance.reset import Reset, reset
+from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK, publish
+from catlog_scrapy.store.queue import attempts, catalogs, starting
+from catlog_scrapy.store.queue.results import store_rejected
+from catlog_scrapy.store.queue.resuming import go_on_from
 from tests.support.factories import (
     an_operation,
     claim_of,
@@ -122,7 +122,7 @@ def test_history_stays_and_cannot_be_retried(engine: Engine) -> None:
     claimed = claim_of(engine, failed)
     store_rejected(engine, claimed.attempt, [("http://x", "{}", ["why"])])
     attempts.fail(engine, claimed.attempt, "no")
-    catalogs.give_up(engine, failed)
+    starting.give_up(engine, failed)
     assert reset(engine, "acme", "goods", dry_run=False).rejected == 1
     assert rows_of(engine, "rejected_result") == 0
     assert rows_of(engine, "instance_attempt") == 1
@@ -136,7 +136,7 @@ def test_an_open_catalog_is_in_the_way(engine: Engine, started: bool) -> None:
     load(engine, {"a": 1})
     catalog = given_a_waiting_catalog(engine)
     if started:
-        catalogs.start(engine, catalog)
+        starting.start(engine, catalog)
     with pytest.raises(NotPossible, match=f"catalog {catalog} .* scrapy cancel"):
         reset(engine, "acme", "goods", dry_run=False)
     assert current(engine) == {"a": 1}

@@ -11,9 +11,11 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Engine, text
 
-from catlog_scrapy.store import attempts, catalogs, publishing, results
-from catlog_scrapy.store.attempts import AttemptName, Report
-from catlog_scrapy.store.claims import Claim, claim
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts, catalogs, results, starting
+from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.queue.claims import Claim, claim
+from catlog_scrapy.store.queue.report import Report
 
 T = TypeVar("T")
 Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -185,7 +187,7 @@ def given_a_waiting_catalog(
 def given_a_catalog(engine: Engine, **given: Any) -> UUID:
     """A catalog whose instances are queued."""
     catalog = given_a_waiting_catalog(engine, **given)
-    assert catalogs.start(engine, catalog)
+    assert starting.start(engine, catalog)
     return catalog
 
 

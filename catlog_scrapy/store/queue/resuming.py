@@ -1,0 +1,80 @@
+"""What an attempt need not read again: from where it goes on, and what is fresh."""
+
+from collections import Counter
+from typing import Any
+
+import orjson
+from sqlalchemy import Engine
+
+from catlog_scrapy.scheduling.cursor import start
+from catlog_scrapy.store.queue.claims import Claim
+from catlog_scrapy.store.sql import Database, row, rows, run
+
+# A narrowed load, and one for the past, neither goes on from a cursor nor moves it.
+MOVES_CURSOR = "c.whole AND c.origin <> 'backfill'"
+
+
+def go_on_from(engine: Database, claim: Claim) -> str:
+    """The cursor that an incremental attempt goes on from, less its overlap; "" for the beginning.
+
+    The cursor itself is written down with the attempt. Raises CursorError.
+    """
+    with engine.begin() as connection:
+        found = row(
+            connection,
+            f"""SELECT k.value FROM catlog.catalog c
+                JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+                JOIN catlog.scope ON scope.provider_id = c.provider_id
+                    AND scope.scheme_name = s.name AND scope.operation_name = :operation
+                JOIN catlog.cursor k ON k.scope_id = scope.id AND k.part = :part
+                    AND k.operation_id = :operation_id
+                WHERE c.id = :catalog AND {MOVES_CURSOR}""",
+            catalog=claim.catalog,
+            operation=claim.operation,
+            operation_id=claim.operation_id,
+            part=claim.part,
+        )
+        cursor = found["value"] if found else ""
+        run(
+            connection,
+            """UPDATE catlog.instance_attempt SET read_from = :cursor
+               WHERE instance_id = :instance AND attempt = :number""",
+            cursor=cursor,
+            instance=claim.attempt.instance,
+            number=claim.attempt.number,
+        )
+    return start(cursor, claim.limits.get("overlap")) if cursor else ""
+
+
+def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:
+    """The keys of the records that were read so lately that they need not be read again.
+
+    By the field that the operation's `refresh` names, as text; the values of a key in its order.
+    """
+    refresh = claim.limits["refresh"]
+    with engine.connect() as connection:
+        found = rows(
+            connection,
+            """SELECT r.data ->> :by AS by, r.key FROM catlog.record r
+               JOIN catlog.provider p ON p.id = r.provider_id AND p.name = :provider
+               WHERE r.kind = ANY(:kinds) AND r.removed_at IS NULL
+                 AND r.read_at > clock_timestamp() - make_interval(secs => :every)
+                 -- What another version has read may lack a field.
+                 AND r.read_at >= (
+                     SELECT min(made.created_at) FROM catlog.catalog made
+                     JOIN catlog.catalog own ON own.scheme_id = made.scheme_id
+                     WHERE own.id = :catalog)""",
+            catalog=claim.catalog,
+            provider=claim.provider,
+            kinds=[kind["name"] for kind in claim.kinds],
+            by=refresh["by"],
+            every=refresh["every"],
+        )
+    # One that several records share leads to none of them.
+    times = Counter(record["by"] for record in found)
+    alone = all(len(kind["key"]) == 1 for kind in claim.kinds)
+    return {
+        record["by"]: [record["key"]] if alone else orjson.loads(record["key"])
+        for record in found
+        if record["by"] is not None and times[record["by"]] == 1
+    }
