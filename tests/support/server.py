@@ -23,8 +23,8 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine, text
 
 import catlog_scrapy
-from catlog_scrapy.addon import DEFAULTS
 from catlog_scrapy.api.app import create_app
+from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply, load_spiders
 from catlog_scrapy.declarations.capabilities import offer_of
