@@ -1,19 +1,25 @@
 """The project at hand: its settings and its database."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scrapy.addons import AddonManager
 from scrapy.settings import BaseSettings, Settings
 from scrapy.utils.project import inside_project
-from sqlalchemy import Engine
 
 from catlog_scrapy import addon, config
+from catlog_scrapy.db.driver import DriverConnection, connect
+from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.db.migrations import require_head, upgrade
-from catlog_scrapy.db.opening import open_database
 from catlog_scrapy.exceptions import CatlogError
+
+if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/driver.py
+    from sqlalchemy import Engine
 
 
 def prepare(settings: Settings) -> None:
@@ -43,6 +49,8 @@ def project_database(settings: BaseSettings) -> Iterator[Engine]:
     The embedded database is upgraded on the way, another database by `scrapy migrate` alone.
     Raises CatlogError.
     """
+    from catlog_scrapy.db.opening import open_database
+
     url = settings["CATLOG_DATABASE_URL"]
     patient = settings.getbool("CATLOG_REPLACED")
     with open_database(url, Path(settings["CATLOG_HOME"]), patient=patient) as engine:
@@ -51,3 +59,20 @@ def project_database(settings: BaseSettings) -> Iterator[Engine]:
         else:
             upgrade(engine)
         yield engine
+
+
+@contextmanager
+def readable_database(settings: BaseSettings) -> Iterator[Engine | DriverConnection]:
+    """Open the database to read it: without SQLAlchemy, unless there is more to do or to explain.
+
+    Raises CatlogError.
+    """
+    with ExitStack() as stack:
+        url = settings["CATLOG_DATABASE_URL"] or stack.enter_context(
+            EmbeddedServer(Path(settings["CATLOG_HOME"]))
+        )
+        connection = connect(url)
+        if connection is None:
+            yield stack.enter_context(project_database(settings))
+        else:
+            yield stack.enter_context(connection)

@@ -11,6 +11,7 @@ from sqlalchemy import (
     text,
 )
 
+from catlog_scrapy.db.driver import LEAST_SERVER_VERSION
 from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.db.engine import make_engine, reason
 from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
@@ -34,7 +35,7 @@ def open_database(url: str | None, home: Path, *, patient: bool = False) -> Iter
                 f"No connection to {place}: {reason(error)}. Start that server or correct"
                 " CATLOG_DATABASE_URL; unset it for the embedded one."
             ) from error
-        if version < 140000:
+        if version < LEAST_SERVER_VERSION:
             raise ConfigurationError("catlog needs PostgreSQL 14 or later; upgrade that server.")
         yield engine
 

@@ -107,6 +107,8 @@ def prepare() -> tuple[Settings, Offer]:
     for name in settings:
         if name.removesuffix("_BASE").endswith(COMPONENTS):
             _import_all(settings[name])
+    for component in addon.COMPONENTS:
+        load_object(component)
     _warm_up(settings)
     return settings, offer
 
