@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,20 +43,19 @@ def prepare(settings: Settings) -> None:
 
 
 @contextmanager
-def project_database(settings: BaseSettings) -> Iterator[Engine]:
-    """Open the database that *settings* name, at the schema revision of this catlog.
+def project_database(settings: BaseSettings, *, any_revision: bool = False) -> Iterator[Engine]:
+    """Open the database that *settings* name; unless *any_revision*, at catlog's schema revision.
 
     The embedded database is upgraded on the way, another database by `scrapy migrate` alone.
     Raises CatlogError.
     """
     from catlog_scrapy.db.opening import open_database
 
-    url = settings["CATLOG_DATABASE_URL"]
     patient = settings.getbool("CATLOG_REPLACED")
-    with open_database(url, Path(settings["CATLOG_HOME"]), patient=patient) as engine:
-        if url:
+    with _database_url(settings) as url, open_database(url, patient=patient) as engine:
+        if settings["CATLOG_DATABASE_URL"] and not any_revision:
             require_head(engine)
-        else:
+        elif not any_revision:
             upgrade(engine)
         yield engine
 
@@ -67,12 +66,21 @@ def readable_database(settings: BaseSettings) -> Iterator[Engine | DriverConnect
 
     Raises CatlogError.
     """
-    with ExitStack() as stack:
-        url = settings["CATLOG_DATABASE_URL"] or stack.enter_context(
-            EmbeddedServer(Path(settings["CATLOG_HOME"]))
-        )
+    with _database_url(settings) as url:
         connection = connect(url)
-        if connection is None:
-            yield stack.enter_context(project_database(settings))
-        else:
-            yield stack.enter_context(connection)
+        with connection or project_database(settings) as database:
+            yield database
+
+
+@contextmanager
+def _database_url(settings: BaseSettings) -> Iterator[str]:
+    """Return the database's URL; an embedded server runs as long as the block."""
+    if url := settings["CATLOG_DATABASE_URL"]:
+        yield url
+        return
+    linger = settings.getfloat("CATLOG_EMBEDDED_LINGER")
+    has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    with EmbeddedServer(
+        Path(settings["CATLOG_HOME"]), linger=linger if has_terminal or not linger else None
+    ) as url:
+        yield url

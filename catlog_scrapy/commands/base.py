@@ -94,12 +94,12 @@ class CatlogCommand(ScrapyCommand):
         return make_console()
 
     @contextmanager
-    def database(self) -> Iterator[Engine]:
+    def database(self, *, any_revision: bool = False) -> Iterator[Engine]:
         """Open the project's database; see `project_database`."""
         from catlog_scrapy.db.engine import UNAVAILABLE, reason
 
         try:
-            with project_database(self.project_settings) as engine:
+            with project_database(self.project_settings, any_revision=any_revision) as engine:
                 yield engine
         except UNAVAILABLE as error:
             raise DatabaseUnavailable(
