@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 import psycopg2
 
-from catlog_scrapy.db.file_locks import close_lock, locked, open_lock, share, try_exclusive
+from catlog_scrapy.file_locks import close_lock, locked, open_lock, share, try_exclusive
 from catlog_scrapy.exceptions import EmbeddedServerError
 
 if sys.platform != "win32":

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from catlog_scrapy.db.embedded import EmbeddedServer
-from catlog_scrapy.db.file_locks import (
+from catlog_scrapy.file_locks import (
     close_lock,
     locked,
     open_lock,

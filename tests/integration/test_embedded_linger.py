@@ -14,7 +14,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from catlog_scrapy.db.embedded import EmbeddedServer
-from catlog_scrapy.db.file_locks import close_lock, open_lock, try_exclusive
+from catlog_scrapy.file_locks import close_lock, open_lock, try_exclusive
 from tests.support.embedded import (
     USER,
     a_user,
