@@ -14,7 +14,7 @@ from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.declarations.roles import PERMISSION, covers
 from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store.access import keys
-from catlog_scrapy.store.access.audit import COMMAND_LINE, note
+from catlog_scrapy.store.access.audit import COMMAND_LINE, record_audit
 from catlog_scrapy.store.sql import together
 
 COLOURS = {"valid": "green", "expired": "yellow", "revoked": "red"}
@@ -65,7 +65,7 @@ class Command(CatlogCommand):
             raise UsageError(f"--expires {error}") from error
         with self.database() as engine, together(engine) as transaction:
             key = keys.add_key(transaction, name, opts.role, scopes=opts.scope, seconds=seconds)
-            note(
+            record_audit(
                 transaction,
                 actor=COMMAND_LINE,
                 action="keys:add",
@@ -86,7 +86,9 @@ class Command(CatlogCommand):
     def _revoke(self, engine: Engine, name: str) -> None:
         with together(engine) as transaction:
             keys.revoke_key(transaction, name)
-            note(transaction, actor=COMMAND_LINE, action="keys:revoke", target=f"key:{name}")
+            record_audit(
+                transaction, actor=COMMAND_LINE, action="keys:revoke", target=f"key:{name}"
+            )
         self.console.print(f"{name} revoked", markup=False)
 
     def _list(self, engine: Engine) -> None:
