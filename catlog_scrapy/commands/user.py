@@ -13,7 +13,7 @@ from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store.access import users
-from catlog_scrapy.store.access.audit import COMMAND_LINE, note
+from catlog_scrapy.store.access.audit import COMMAND_LINE, record_audit
 from catlog_scrapy.store.sql import Transaction, transaction
 
 VERBS = ("add", "password", "role", "disable", "enable", "remove")
@@ -54,7 +54,7 @@ class Command(CatlogCommand):
         hashed = Passwords().hash(_password()) if verb in ("add", "password") else ""
         with self.database() as engine, transaction(engine) as tx:
             self._do(tx, verb, name, opts.role, hashed)
-            note(
+            record_audit(
                 tx,
                 actor=COMMAND_LINE,
                 action=f"users:{verb}",

@@ -25,8 +25,8 @@ from catlog_scrapy.store.schemes import (
     stored_providers,
     write_provider,
 )
-from catlog_scrapy.store.views.applying import make_views, rehearse_views
-from catlog_scrapy.store.views.typed import ViewPlan, check_views, make_partitions, plan_views
+from catlog_scrapy.store.views.applying import apply_views, dry_run_views
+from catlog_scrapy.store.views.typed import ViewPlan, check_views, create_partitions, plan_views
 
 __all__ = [
     "Change",
@@ -58,7 +58,7 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
             ),
         )
         if not check_only:
-            make_views(engine, plan)
+            apply_views(engine, plan)
     return changes + [Change(sign, f"view {name}") for sign, name in plan.done()]
 
 
@@ -86,9 +86,9 @@ def _rows(
                 retire_provider(connection, gone.name)
         for provider in declared:
             write_provider(connection, provider)
-    make_partitions(connection)
+    create_partitions(connection)
     plan = plan_views(connection, declared, views, project)
-    rehearse_views(connection, plan)
+    dry_run_views(connection, plan)
     if check_only and transaction:
         transaction.rollback()
     return changes, plan

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition
-from catlog_scrapy.store.views.typed import HISTORY, MAX_KIND_BYTES
+from catlog_scrapy.store.views.typed import HISTORY_SUFFIX, MAX_KIND_BYTES
 
 # Columns that the views add; `data` only to a kind without a record type.
 VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")
@@ -51,12 +51,12 @@ def check_kinds(
     for name, (kind, writer) in first.items():
         for what in _of_one(kind, views):
             yield told(*writer, f'the kind "{name}" {what}')
-        if name + HISTORY in first:
-            place = "/".join(first[name + HISTORY][1])
+        if name + HISTORY_SUFFIX in first:
+            place = "/".join(first[name + HISTORY_SUFFIX][1])
             yield told(
                 *writer,
-                f'the kind "{name}" has its history in the view "{name + HISTORY}", which is a kind'
-                f" of {place}; rename one of them",
+                f'the kind "{name}" has its history in the view "{name + HISTORY_SUFFIX}", which is'
+                f" a kind of {place}; rename one of them",
             )
 
 
@@ -71,7 +71,7 @@ def _of_one(kind: KindDefinition, views: set[str]) -> Iterator[str]:
     for column in (*VIEW_COLUMNS, *(("data",) if kind.foreign else ())):
         if column in dict(kind.fields):
             yield f'has a field "{column}", which is a column of its view; rename the field'
-    for view in (kind.name, kind.name + HISTORY):
+    for view in (kind.name, kind.name + HISTORY_SUFFIX):
         if view in views:
             yield (
                 f'makes the view "{view}", but there is a file {view}.sql among the views;'

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.store.queue import starting
 from catlog_scrapy.store.queue.executors import unclaimed_external_operations
-from catlog_scrapy.store.reading.status import family, find_catalog
+from catlog_scrapy.store.reading.status import catalog_tree, find_catalog
 from catlog_scrapy.worker.progress import Progress
 from catlog_scrapy.worker.worker import Worker
 
@@ -36,7 +36,7 @@ def run_catalog(
 
     def finished(_: object) -> bool:
         catalog = find_catalog(engine, str(catalog_id))
-        for title in unclaimed_external_operations(engine, family(engine, catalog_id)):
+        for title in unclaimed_external_operations(engine, catalog_tree(engine, catalog_id)):
             if title not in told:
                 told.add(title)
                 console.print(
@@ -57,7 +57,7 @@ def run_catalog(
             settings,
             Progress(console),
             finished=finished,
-            catalogs=lambda: family(engine, catalog_id),
+            catalogs=lambda: catalog_tree(engine, catalog_id),
             log_files=log_files,
         ).run()
     finally:

@@ -10,13 +10,13 @@ from catlog_scrapy.api.auth.callers import Access, address_of
 from catlog_scrapy.api.auth.jwt import Token, Unusable
 from catlog_scrapy.api.auth.passwords import LONGEST, Busy, usable
 from catlog_scrapy.api.problems import Problem, documented
-from catlog_scrapy.store.access.audit import note
-from catlog_scrapy.store.access.logins import begin_login, succeed
+from catlog_scrapy.store.access.audit import record_audit
+from catlog_scrapy.store.access.logins import begin_login, record_login
 from catlog_scrapy.store.access.tokens import (
-    Refresh,
-    Stolen,
-    first_token,
-    next_token,
+    IssuedToken,
+    TokenReused,
+    issue_first_token,
+    replace_token,
     revoke_family,
 )
 from catlog_scrapy.store.access.users import find_user
@@ -87,7 +87,7 @@ def tokens(access: Access) -> APIRouter:
         with transaction(access.engine) as tx:
             revoked = revoke_family(tx, token.id, token.user_id)
             if revoked:
-                note(
+                record_audit(
                     tx,
                     actor=f"user:{revoked['name']}",
                     role=revoked["role"],
@@ -99,7 +99,7 @@ def tokens(access: Access) -> APIRouter:
     return router
 
 
-def _pair(access: Access, token: Refresh) -> TokenPair:
+def _pair(access: Access, token: IssuedToken) -> TokenPair:
     return TokenPair(access=access.signer.access(token), refresh=access.signer.refresh(token))
 
 
@@ -114,7 +114,7 @@ def _refused(detail: str) -> Problem:
     return Problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="catlog"'})
 
 
-def _log_in(access: Access, credentials: Credentials, address: str) -> Refresh:
+def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedToken:
     name, password = credentials.username, credentials.password
     try:
         with access.passwords.turn():
@@ -136,7 +136,7 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> Refresh:
     token = None
     with transaction(access.engine) as tx:
         if user and right:
-            token = first_token(
+            token = issue_first_token(
                 tx,
                 user["id"],
                 verified=user["password_hash"],
@@ -144,8 +144,8 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> Refresh:
                 seconds=access.signer.refresh_seconds,
             )
         if token:
-            succeed(tx, name, address)
-        note(
+            record_login(tx, name, address)
+        record_audit(
             tx,
             actor=f"user:{name}" if user else NOBODY,
             role=user["role"] if user else "",
@@ -158,11 +158,11 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> Refresh:
     return token
 
 
-def _exchange(access: Access, token: Token, address: str) -> Refresh:
+def _exchange(access: Access, token: Token, address: str) -> IssuedToken:
     with transaction(access.engine) as tx:
-        found = next_token(tx, token.id, token.user_id, access.signer.refresh_seconds)
-        if isinstance(found, Stolen):
-            note(
+        found = replace_token(tx, token.id, token.user_id, access.signer.refresh_seconds)
+        if isinstance(found, TokenReused):
+            record_audit(
                 tx,
                 actor=f"user:{found.user}",
                 role=found.role,
@@ -171,6 +171,6 @@ def _exchange(access: Access, token: Token, address: str) -> Refresh:
                 address=address,
                 detail={"reason": "a refresh token that had been replaced was used again"},
             )
-    if not isinstance(found, Refresh):
+    if not isinstance(found, IssuedToken):
         raise _refused("the refresh token does not count any more; log in again.")
     return found

@@ -24,7 +24,7 @@ from catlog_scrapy.api.problems import Problem, documented
 from catlog_scrapy.api.server import stopping
 from catlog_scrapy.declarations.spiders import base_url_of
 from catlog_scrapy.scheduling.cursor import CursorError
-from catlog_scrapy.store.access.audit import note
+from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.queue import executors as external
 from catlog_scrapy.store.queue.attempts import AttemptName, fail, release
 from catlog_scrapy.store.sql import Database, Transaction, transaction
@@ -314,7 +314,7 @@ def _store(
             rejections=checked.rejections,
         )
         if stored:
-            note(
+            record_audit(
                 tx,
                 actor=caller.name,
                 role=caller.role,

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import orjson
 
 from catlog_scrapy.api.problems import wrong_parameter
-from catlog_scrapy.store.reading.pages import Source, Term
+from catlog_scrapy.store.reading.pages import OrderTerm, PageSource
 
 NONE = "is none; take it from `next` or `previous`"
 
 
 def position_of(
-    cursor: str, path: str, order: tuple[Term, ...], source: Source
+    cursor: str, path: str, order: tuple[OrderTerm, ...], source: PageSource
 ) -> tuple[tuple[str | None, ...], bool]:
     """What a cursor says: the position of the row behind which, or before which, a page is.
 
@@ -35,8 +35,8 @@ def position_of(
 
 def cursor_of(
     path: str,
-    order: tuple[Term, ...],
-    source: Source,
+    order: tuple[OrderTerm, ...],
+    source: PageSource,
     position: Sequence[str | None] | None,
     *,
     backwards: bool = False,
@@ -46,6 +46,6 @@ def cursor_of(
     return base64.urlsafe_b64encode(said).decode()
 
 
-def _digest(path: str, order: tuple[Term, ...], source: Source) -> str:
+def _digest(path: str, order: tuple[OrderTerm, ...], source: PageSource) -> str:
     said = repr((path, order, source.order))
     return hashlib.sha256(said.encode()).hexdigest()[:8]
