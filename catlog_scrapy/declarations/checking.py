@@ -14,10 +14,10 @@ from catlog_scrapy.declarations.reading import Declared
 from catlog_scrapy.declarations.source import Place, nearest
 from catlog_scrapy.declarations.spiders import spider_arguments
 from catlog_scrapy.declarations.template_checks import template_mistake
-from catlog_scrapy.records.lookup import is_record_type, record_type, record_types
+from catlog_scrapy.records.lookup import is_record_type, make_record_type, record_types
 from catlog_scrapy.records.record import RecordTypeError
-from catlog_scrapy.redaction import from_the_environment, variable_of
-from catlog_scrapy.scheduling.argument_templates import INSTANT
+from catlog_scrapy.redaction import secret_hint, secret_variable
+from catlog_scrapy.scheduling.argument_templates import DUE_AT
 from catlog_scrapy.scheduling.due import CronError, next_due
 from catlog_scrapy.store.definitions import (
     KindDefinition,
@@ -70,7 +70,7 @@ def _shared_variables(checked: Checked) -> Iterator[str]:
     owners: dict[str, str] = {}
     for provider in checked.providers:
         for name in provider.secrets:
-            variable = variable_of(provider.name, name)
+            variable = secret_variable(provider.name, name)
             owner = owners.setdefault(variable, f"{provider.name}'s {name}")
             if owner != f"{provider.name}'s {name}":
                 what = f'has "{name}", whose variable {variable} is {owner}; rename one of them'
@@ -152,7 +152,7 @@ class _ProviderChecker:
         provider = self.file.provider
         for name in arguments:
             if name in provider.secrets:
-                self.say((*place, name), f"{from_the_environment(provider.name, name)}; remove it")
+                self.say((*place, name), f"{secret_hint(provider.name, name)}; remove it")
 
     def _names_are_unique(self) -> None:
         seen: set[str] = set()
@@ -304,7 +304,7 @@ class _ProviderChecker:
                 )
             return []
         try:
-            made = record_type(operation.kind, operation.key, operation.fields)
+            made = make_record_type(operation.kind, operation.key, operation.fields)
         except RecordTypeError as error:
             self.say(place, str(error))
             return []
@@ -363,7 +363,7 @@ class _ProviderChecker:
                 self._templates(place, operation)
 
     def _templates(self, place: Place, operation: OperationTable) -> None:
-        fields = {INSTANT: INSTANT}
+        fields = {DUE_AT: DUE_AT}
         if operation.for_each:
             fields["part"] = "text"
         elif operation.standalone_arguments:
@@ -407,7 +407,7 @@ class _ProviderChecker:
             except CronError as error:
                 where = "timezone" if "time zone" in str(error) else "cron"
                 self.say((*place, where), str(error))
-            self._filled((*place, "arguments"), schedule.arguments, {INSTANT: INSTANT})
+            self._filled((*place, "arguments"), schedule.arguments, {DUE_AT: DUE_AT})
             self._not_secret((*place, "arguments"), schedule.arguments)
             self._schedule_arguments((*place, "arguments"), schedule.scheme, schedule.arguments)
             yield ScheduleDefinition(**schedule.model_dump())

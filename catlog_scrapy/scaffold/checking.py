@@ -12,7 +12,7 @@ from scrapy.spiderloader import SpiderLoader, SpiderLoaderProtocol
 from catlog_scrapy.declarations.checking import check
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.records.lookup import record_type
+from catlog_scrapy.records.lookup import make_record_type
 from catlog_scrapy.scaffold.files import KEY, Generator, says_record
 from catlog_scrapy.scaffold.target import Places, class_of, refuse
 from catlog_scrapy.scaffold.writing import write
@@ -45,7 +45,7 @@ def check_files(
         return
     made: dict[str, Any] = {"name": generator.name}
     if says_record(files[generator.spider_file]):
-        made["record"] = record_type(generator.name, [KEY])
+        made["record"] = make_record_type(generator.name, [KEY])
     spidercls = type(class_of(generator.name), (Spider,), made)
     with tempfile.TemporaryDirectory() as temporary:
         # Under its own name, for the lines of mistakes.

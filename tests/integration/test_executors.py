@@ -227,7 +227,7 @@ def test_done_means_complete(engine: Engine, robot: Client) -> None:
     robot.send(short, 1, *goods(1))
     ended = robot.complete(short, 1).body
     assert ended["outcome"] == "incomplete"
-    assert "1 results, at least 2 expected" in ended["error"]
+    assert "1 result, at least 2 expected" in ended["error"]
     assert robot.complete(short, 1).body == ended
     spoilt = robot.claim_one()
     robot.send(spoilt, 1, *goods(1, 2), {"id": None}, {"id": ""})

@@ -1,4 +1,4 @@
-"""The body of a batch of results: read within bounds, parsed strictly, checked record by record."""
+"""The body of a batch of results: read within bounds, parsed strictly, validated record by record."""
 
 import asyncio
 import io
@@ -14,7 +14,13 @@ from starlette.requests import ClientDisconnect
 
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.declarations.spiders import operation_record_types
-from catlog_scrapy.records.validation import Checked, Checker, Rejection, Row, rejection
+from catlog_scrapy.records.validation import (
+    ItemValidator,
+    Rejection,
+    Row,
+    ValidatedItem,
+    make_rejection,
+)
 from catlog_scrapy.records.yields import Removed, Unchanged
 from catlog_scrapy.store.queue.results import MAX_REJECTED_ITEM_BYTES, MAX_REJECTED_ITEMS
 from catlog_scrapy.store.sql import clean
@@ -83,18 +89,20 @@ def check_batch(body: bytes, said: str, kinds: Sequence[Mapping[str, Any]]) -> B
 
     Raises Problem 422 where it cannot be read; then nothing of it counts.
     """
-    checker = Checker({record.kind: record for record in operation_record_types(None, kinds)})
+    validator = ItemValidator(
+        {record.kind: record for record in operation_record_types(None, kinds)}
+    )
     batch = Batch()
     items = _items_of_lines(body) if said == NDJSON else _items(body)
     for number, (name, index, item) in enumerate(items, 1):
         if number > MOST_RECORDS:
             _refuse("body", f"has more than {MOST_RECORDS} records; send them in several batches")
-        checked = Checked(item, batch.rows)
+        validated = ValidatedItem(item, batch.rows)
         try:
-            checker.check(item, None, checked)
+            validator.validate(item, None, validated)
         except RecursionError:
-            checked.rejections.append(rejection(None, ["it is nested too deeply"]))
-        for data, reasons in checked.rejections:
+            validated.rejections.append(make_rejection(None, ["it is nested too deeply"]))
+        for data, reasons in validated.rejections:
             batch.rejected += 1
             if len(batch.rejections) < MAX_REJECTED_ITEMS:
                 batch.rejections.append((data[:MAX_REJECTED_ITEM_BYTES], reasons))

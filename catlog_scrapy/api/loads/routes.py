@@ -18,10 +18,10 @@ from catlog_scrapy.declarations.capabilities import Offer
 from catlog_scrapy.declarations.model import ScheduleName
 from catlog_scrapy.declarations.template_checks import template_mistake
 from catlog_scrapy.exceptions import NotFound
-from catlog_scrapy.scheduling.argument_templates import INSTANT
+from catlog_scrapy.scheduling.argument_templates import DUE_AT
 from catlog_scrapy.scheduling.due import CronError
 from catlog_scrapy.store.queue import catalogs
-from catlog_scrapy.store.queue.instances import DUE_AT
+from catlog_scrapy.store.queue.instances import DUE_AT_PLACEHOLDER
 from catlog_scrapy.store.queue.schedules import changes as timetable
 from catlog_scrapy.store.reading.status import catalog_state, operation_place, scheme_operations
 from catlog_scrapy.store.sql import Transaction
@@ -119,7 +119,7 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         place = (wanted.provider, wanted.scheme, wanted.operation)
         _require_known(tx, offer, place, wanted.arguments)
         # Of a load's arguments only those that name the due time are filled in.
-        _require_filled({k: v for k, v in wanted.arguments.items() if DUE_AT in v})
+        _require_filled({k: v for k, v in wanted.arguments.items() if DUE_AT_PLACEHOLDER in v})
         made = catalogs.create(
             tx,
             wanted.provider,
@@ -336,7 +336,7 @@ def _require_known(
 def _require_filled(arguments: Mapping[str, str]) -> None:
     """Raise Problem for an argument that a due time cannot fill in."""
     for name, template in arguments.items():
-        if wrong := template_mistake(template, {INSTANT: INSTANT}):
+        if wrong := template_mistake(template, {DUE_AT: DUE_AT}):
             raise Problem(422, "an argument is wrong.", errors=[(f"body.arguments.{name}", wrong)])
 
 
