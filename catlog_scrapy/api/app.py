@@ -33,7 +33,7 @@ from catlog_scrapy.api.resources.media import media
 from catlog_scrapy.api.resources.routes import readables, reading
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.db.migrations import require_head
-from catlog_scrapy.declarations.capabilities import Offer
+from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.exceptions import CatlogError, NotFound, NotPossible
 
@@ -57,7 +57,7 @@ class Health(BaseModel):
 
 
 def create_app(
-    engine: Engine, settings: BaseSettings, resources: Resources, offer: Offer
+    engine: Engine, settings: BaseSettings, resources: Resources, capabilities: Capabilities
 ) -> FastAPI:
     """The server of a project's database. Raises DeclarationError for a wrong resource."""
     with engine.connect() as connection:
@@ -76,7 +76,7 @@ def create_app(
     routers = (
         tokens(access),
         reads,
-        driving(engine, access, offer),
+        driving(engine, access, capabilities),
         executors(engine, access, settings),
         media(access, settings),
     )

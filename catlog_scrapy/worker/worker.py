@@ -12,7 +12,7 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
-from catlog_scrapy.declarations.capabilities import offer_of
+from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue.attempts import release
@@ -54,7 +54,7 @@ class Worker(AttemptRunner):
         self.catalogs = catalogs
         self.concurrency = concurrency or settings.getint("CATLOG_CONCURRENCY")
         self.poll = settings.getfloat("CATLOG_POLL")
-        self.offer = offer_of(settings, self.process.spider_loader)
+        self.capabilities = read_capabilities(settings, self.process.spider_loader)
         self.refused: set[UUID] = set()
         self.maintained_at = 0.0
 
@@ -127,7 +127,7 @@ class Worker(AttemptRunner):
     def _reason_unsupported(self, claimed: Claim) -> str | None:
         if claimed.project_version is not None:
             return "it is to be run by a deployed version of its project; a node does that"
-        return self.offer.refusal(claimed)
+        return self.capabilities.reason_unsupported(claimed)
 
     def _refuse(self, claimed: Claim, why: str) -> None:
         """Give back what this project cannot run, and leave its like alone from now on."""

@@ -14,7 +14,7 @@ from catlog_scrapy.api.auth.callers import Access, Caller
 from catlog_scrapy.api.changes import ONCE, Changed, change
 from catlog_scrapy.api.problems import Problem, documented
 from catlog_scrapy.api.resources.parameters import Text
-from catlog_scrapy.declarations.capabilities import Offer
+from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.declarations.model import ScheduleName
 from catlog_scrapy.declarations.template_checks import template_mistake
 from catlog_scrapy.exceptions import NotFound
@@ -104,8 +104,8 @@ class DueTimes(BaseModel):
     due_times: list[dt.datetime]
 
 
-def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
-    """The routes. *offer* says which arguments the project's spiders know."""
+def driving(engine: Engine, access: Access, capabilities: Capabilities) -> APIRouter:
+    """The routes. *capabilities* says which arguments the project's spiders know."""
     router = APIRouter(responses=PROBLEMS)
     may_schedule = access.permitted("catalog_scheme_operations", "schedule")
     may_create = access.permitted("catalogs", "create")
@@ -117,7 +117,7 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
 
     def create(tx: Transaction, wanted: NewCatalog) -> Changed:
         place = (wanted.provider, wanted.scheme, wanted.operation)
-        _require_known(tx, offer, place, wanted.arguments)
+        _require_known(tx, capabilities, place, wanted.arguments)
         # Of a load's arguments only those that name the due time are filled in.
         _require_filled({k: v for k, v in wanted.arguments.items() if DUE_AT_PLACEHOLDER in v})
         made = catalogs.create(
@@ -218,7 +218,9 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         request: Request, wanted: NewSchedule, caller: Annotated[Caller, Depends(may_make)]
     ) -> Response:
         def work(tx: Transaction) -> Changed:
-            _require_known(tx, offer, (wanted.provider, wanted.scheme, None), wanted.arguments)
+            _require_known(
+                tx, capabilities, (wanted.provider, wanted.scheme, None), wanted.arguments
+            )
             _require_filled(wanted.arguments)
             with _cron_errors():
                 made = timetable.create(tx, **wanted.model_dump())
@@ -250,7 +252,7 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         def work(tx: Transaction) -> Changed:
             if wanted.arguments:
                 place = (*timetable.provider_and_scheme(tx, schedule_id), None)
-                _require_known(tx, offer, place, wanted.arguments)
+                _require_known(tx, capabilities, place, wanted.arguments)
                 _require_filled(wanted.arguments)
             with _cron_errors():
                 timetable.change(tx, schedule_id, changes)
@@ -310,7 +312,7 @@ def _whole(tx: Transaction, operation_id: UUID, order: Order) -> NewCatalog:
 
 def _require_known(
     tx: Transaction,
-    offer: Offer,
+    capabilities: Capabilities,
     place: tuple[str, str, str | None],
     arguments: Mapping[str, str],
 ) -> None:
@@ -328,7 +330,7 @@ def _require_known(
     if not asked or any(found["executor"] == "external" for found in asked):
         return
     try:
-        offer.require_known(f"{provider}/{scheme}", asked, arguments)
+        capabilities.require_known(f"{provider}/{scheme}", asked, arguments)
     except NotFound as unknown:
         raise Problem(422, str(unknown), errors=[("body.arguments", str(unknown))]) from unknown
 
