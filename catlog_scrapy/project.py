@@ -51,8 +51,8 @@ def project_database(settings: BaseSettings, *, any_revision: bool = False) -> I
     """
     from catlog_scrapy.db.opening import open_database
 
-    patient = settings.getbool("CATLOG_REPLACED")
-    with _database_url(settings) as url, open_database(url, patient=patient) as engine:
+    wait = settings.getbool("CATLOG_REPLACED")
+    with _database_url(settings) as url, open_database(url, wait=wait) as engine:
         if settings["CATLOG_DATABASE_URL"] and not any_revision:
             require_head(engine)
         elif not any_revision:

@@ -16,7 +16,7 @@ from catlog_scrapy.api.auth.callers import Caller
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.store.access.audit import note
 from catlog_scrapy.store.access.idempotency import Answer, OtherRequest, former_answer, keep_answer
-from catlog_scrapy.store.sql import Transaction, together
+from catlog_scrapy.store.sql import Transaction, transaction
 
 HEADER = "Idempotency-Key"
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -70,19 +70,19 @@ def change(
         message = "should have 1 to 255 printable ASCII characters"
         raise Problem(422, "The request is wrong.", errors=[(f"header.{HEADER}", message)])
     fingerprint = _fingerprint(request, body)
-    with together(engine) as transaction:
+    with transaction(engine) as tx:
         if key is not None:
             try:
-                former = former_answer(transaction, caller.name, key, fingerprint)
+                former = former_answer(tx, caller.name, key, fingerprint)
             except OtherRequest as error:
                 message = "came with another request before; a new request needs a new key"
                 raise Problem(422, str(error), errors=[(f"header.{HEADER}", message)]) from error
             if former is not None:
                 return _response(former, replayed=True)
-        changed = work(transaction)
+        changed = work(tx)
         answer = Answer(changed.status, jsonable_encoder(changed.body), dict(changed.headers))
         note(
-            transaction,
+            tx,
             actor=caller.name,
             role=caller.role,
             action=action,
@@ -91,7 +91,7 @@ def change(
             detail=changed.detail,
         )
         if key is not None and changed.status < 500:
-            keep_answer(transaction, caller.name, key, fingerprint, answer)
+            keep_answer(tx, caller.name, key, fingerprint, answer)
     return _response(answer)
 
 

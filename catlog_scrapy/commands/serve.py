@@ -56,7 +56,7 @@ class Command(CatlogCommand):
             engine = make_engine(
                 database.url.render_as_string(hide_password=False),
                 statement_timeout=settings.getfloat("CATLOG_API_TIMEOUT"),
-                patience=CONNECT_TIMEOUT_S,
+                connect_timeout=CONNECT_TIMEOUT_S,
             )
             app = create_app(engine, settings, resources, offer)
             self.console.print(

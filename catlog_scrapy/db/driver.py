@@ -24,7 +24,7 @@ CONNECT_ARGUMENTS = {
     "tcp_user_timeout": 30_000,
     "application_name": "catlog",
 }
-OPTIONS = (
+SERVER_OPTIONS = (
     "-c timezone=UTC -c search_path=public -c jit=off"
     " -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
 )
@@ -45,7 +45,7 @@ UUID_TYPE = extensions.new_type((2950,), "UUID", lambda value, _: UUID(value) if
 
 def connect_options(statement_timeout: float) -> str:
     """Return libpq's `options` with a *statement_timeout*, in seconds."""
-    return f"{OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}"
+    return f"{SERVER_OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}"
 
 
 class DriverConnection:

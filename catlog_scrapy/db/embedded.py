@@ -24,8 +24,8 @@ from urllib.parse import quote
 
 import psycopg2
 
-from catlog_scrapy.file_locks import close_lock, locked, open_lock, share, try_exclusive
 from catlog_scrapy.exceptions import EmbeddedServerError
+from catlog_scrapy.file_locks import close_lock, locked, open_lock, share, try_exclusive
 
 if sys.platform != "win32":
     import pwd

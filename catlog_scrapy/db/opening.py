@@ -12,15 +12,15 @@ from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
 
 
 @contextmanager
-def open_database(url: str, *, patient: bool = False) -> Iterator[Engine]:
-    """Open the database of *url*; if *patient*, wait until it can be reached.
+def open_database(url: str, *, wait: bool = False) -> Iterator[Engine]:
+    """Open the database of *url*; with *wait*, retry until it can be reached.
 
     Raises ConfigurationError or DatabaseUnavailable.
     """
     engine = make_engine(url)
     try:
         try:
-            version = _version(engine, patient=patient)
+            version = _version(engine, wait=wait)
         except exc.OperationalError as error:
             place = engine.url.render_as_string(hide_password=True)
             raise DatabaseUnavailable(
@@ -34,12 +34,12 @@ def open_database(url: str, *, patient: bool = False) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _version(engine: Engine, *, patient: bool) -> int:
+def _version(engine: Engine, *, wait: bool) -> int:
     while True:
         try:
             with engine.connect() as connection:
                 return int(connection.scalar(text("SHOW server_version_num")) or 0)
         except exc.OperationalError:
-            if not patient:
+            if not wait:
                 raise
             time.sleep(1)

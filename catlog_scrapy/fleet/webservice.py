@@ -22,9 +22,10 @@ from catlog_scrapy.fleet.jobstorage import Job, job_of
 from catlog_scrapy.fleet.node import Node
 from catlog_scrapy.fleet.projects import PATIENCE
 from catlog_scrapy.fleet.spiderqueue import Queue
-from catlog_scrapy.fleet.website import LONGEST_JOB
 from catlog_scrapy.store.queue import jobs
 from catlog_scrapy.store.sql import clean
+
+LONGEST_JOB = 200
 
 
 class InThread(Resource):

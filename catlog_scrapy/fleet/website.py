@@ -11,8 +11,6 @@ from catlog_scrapy.fleet.node import node_of
 from catlog_scrapy.fleet.webservice import InThread
 from catlog_scrapy.store.queue import jobs
 
-LONGEST_JOB = 200
-
 
 class Jobs(InThread, website.Jobs):
     """scrapyd's page of jobs, of the whole fleet; of each how it ended, and why."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/drive
 
 
 class Transaction:
-    """Several verbs in one transaction: for them it stands for the engine. See `together`."""
+    """Several verbs in one transaction: for them it stands for the engine. See `transaction`."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -39,7 +39,7 @@ Readable: TypeAlias = "Engine | Transaction | DriverConnection"
 
 
 @contextmanager
-def together(engine: Engine) -> Iterator[Transaction]:
+def transaction(engine: Engine) -> Iterator[Transaction]:
     """One transaction for all verbs that are given what this yields."""
     with engine.begin() as connection:
         yield Transaction(connection)

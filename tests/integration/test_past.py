@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, exc, text
 import catlog_scrapy
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
-from catlog_scrapy.store import lock_timeouts as patience
+from catlog_scrapy.store import lock_timeouts
 from catlog_scrapy.store.maintenance.reset import reset
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.views import change_stamps, time_travel
@@ -68,7 +68,7 @@ def given_views(engine: Engine, own: Mapping[str, str] = {}, project: str = "sho
         rehearse_views(connection, plan)
         return plan
 
-    plan = patience.patiently(engine, planned)
+    plan = lock_timeouts.run_with_lock_timeout(engine, planned)
     make_views(engine, plan)
     return [f"{sign} {name}" for sign, name in plan.done()]
 
@@ -292,8 +292,8 @@ def test_a_reader_of_a_twin_that_is_not_ours_is_told(engine: Engine) -> None:
 def test_a_reader_of_the_past_in_the_way_is_waited_for(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "LOCK_TIMEOUT", 0.1)
-    monkeypatch.setattr(patience, "PAUSE", 0.01)
+    monkeypatch.setattr(lock_timeouts, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(lock_timeouts, "RETRY_PAUSE_S", 0.01)
     given_goods_and_makers(engine)
     given_views(engine, {"report": "SELECT value FROM goods"})
     with engine.connect() as reader:

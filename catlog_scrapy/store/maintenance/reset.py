@@ -14,7 +14,7 @@ from catlog_scrapy.store.sql import row, rows, run
 
 
 @dataclass
-class Reset:
+class ResetCounts:
     """What was, or would be, deleted. `kinds` are those of the records; the rest counts rows.
 
     `scopes` hold the high-water marks. `catalogs` stay as history; those of a
@@ -64,7 +64,7 @@ ROWS = f"""
 
 def reset(
     engine: Engine, provider: str, scheme: str, operation: str | None = None, *, dry_run: bool
-) -> Reset:
+) -> ResetCounts:
     """Delete the records of a scheme, or of one operation, with their versions and marks.
 
     And the results and rejected items of its catalogs, which stay as history and cannot be retried.
@@ -145,10 +145,10 @@ def _require_operation(
         raise NotFound(f"{title} has no operation {operation!r}; it has {', '.join(names)}.")
 
 
-def _reset(connection: Connection, values: Mapping[str, Any]) -> Reset:
+def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
     kinds = [kind["name"] for kind in rows(connection, KINDS, **values)]
     of_kinds = "WHERE provider_id = :provider AND kind = ANY(:kinds)"
-    done = Reset(tuple(kinds))
+    done = ResetCounts(tuple(kinds))
     done.records = run(connection, f"DELETE FROM catlog.record {of_kinds}", kinds=kinds, **values)
     done.versions = run(
         connection, f"DELETE FROM catlog.record_version {of_kinds}", kinds=kinds, **values

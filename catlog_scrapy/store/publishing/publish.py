@@ -10,12 +10,12 @@ from sqlalchemy import Connection, Engine, exc
 from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.batch_errors import FAULTS
-from catlog_scrapy.store.lock_timeouts import take_time
+from catlog_scrapy.store.lock_timeouts import set_statement_timeout
 from catlog_scrapy.store.publishing.cursors import move_cursors, reading_of
 from catlog_scrapy.store.publishing.publications import stamp
-from catlog_scrapy.store.queue.catalog_states import lock_catalog, settle_parent, stop_catalog
-from catlog_scrapy.store.queue.report import beyond
-from catlog_scrapy.store.queue.results import purge_losers
+from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog, update_parent_state
+from catlog_scrapy.store.queue.report import exceeds
+from catlog_scrapy.store.queue.results import purge_unfinished_attempts
 from catlog_scrapy.store.sql import row, rows, run
 
 # The share of an operation's records that one load may remove, unless it says otherwise.
@@ -71,7 +71,7 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
         _try_later(engine, catalog_id, reason(error))
         raise
     with engine.begin() as connection:
-        purge_losers(connection, catalog_id)
+        purge_unfinished_attempts(connection, catalog_id)
     return True
 
 
@@ -94,7 +94,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     # Sorts and hash tables of a large publish belong in memory, and it may take its time. No
     # statistics know yet what has just arrived, so the planner would take it for a handful of rows
     # and sort it, twice; sets are best hashed, whatever their size.
-    take_time(connection)
+    set_statement_timeout(connection)
     run(
         connection,
         """SET LOCAL work_mem = '256MB';
@@ -146,7 +146,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     )
     if now and altered:
         stamp(connection, catalog["provider_id"], altered, catalog_id, now["now"])
-    settle_parent(connection, catalog["parent_id"])
+    update_parent_state(connection, catalog["parent_id"])
     return True
 
 
@@ -311,7 +311,7 @@ def _refuse_too_many_removed(
     # What its source itself says is gone, is gone, unless the operation limits it.
     implied = MOST_REMOVED if values["removes"] else 1.0
     tolerated = operation["tolerate"].get("removed", implied)
-    if beyond(removed, before, tolerated):
+    if exceeds(removed, before, tolerated):
         raise PublishRefused(
             f"{operation['name']} would remove {removed} of {before} records, tolerated"
             f" {tolerated}. If they are gone, raise tolerate.removed, run scrapy apply and"

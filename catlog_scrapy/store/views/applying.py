@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, exc
 
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store.lock_timeouts import patiently
+from catlog_scrapy.store.lock_timeouts import run_with_lock_timeout
 from catlog_scrapy.store.sql import execute, rows, run
 from catlog_scrapy.store.views.as_of import REFUSED, TwinMissing, are_other_columns, make_twin
 from catlog_scrapy.store.views.change_stamps import stamp_views
@@ -38,7 +38,7 @@ def make_views(engine: Engine, plan: ViewPlan) -> None:
 
     Raises DeclarationError, or NotPossible where the locks are not to be had.
     """
-    _make(plan, partial(patiently, engine))
+    _make(plan, partial(run_with_lock_timeout, engine))
 
 
 def _nested(connection: Connection, work: Work) -> None:
