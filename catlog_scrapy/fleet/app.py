@@ -23,6 +23,7 @@ from twisted.python.components import Componentized
 
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.fleet.node import NodeService
+from catlog_scrapy.readiness import notify_ready
 
 # What stands in for scrapyd's defaults; whatever else a user has written stays.
 COMPONENTS = {
@@ -76,7 +77,19 @@ def application(config: Config) -> Componentized:
     config.catlog_node = node
     app = scrapyd.app.application(config)
     PidFile().setServiceParent(app)
+    Ready(node.url).setServiceParent(app)
     return app
+
+
+class Ready(Service):
+    """Tells whoever waits for it that the node listens; the last service to be started."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def startService(self) -> None:
+        super().startService()
+        notify_ready(self.url)
 
 
 class PidFile(Service):

@@ -111,6 +111,8 @@ def prepare() -> tuple[Settings, Capabilities]:
     for name in settings:
         if name.removesuffix("_BASE").endswith(COMPONENTS):
             _import_all(settings[name])
+    for component in addon.COMPONENTS:
+        load_object(component)
     _warm_up(settings)
     return settings, capabilities
 
