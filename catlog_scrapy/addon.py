@@ -11,14 +11,14 @@ from catlog_scrapy import config
 
 # Paths, not classes: every command imports this module, and only crawls need the components.
 DOWNLOADER = "catlog_scrapy.crawl.downloader.Downloader"
-LOADING = "catlog_scrapy.extensions.outcome.LoadingExtension"
-START_PRESSURE = "catlog_scrapy.middlewares.backpressure.StartPressureMiddleware"
+OUTCOME = "catlog_scrapy.extensions.outcome.OutcomeExtension"
+START_BACKPRESSURE = "catlog_scrapy.middlewares.backpressure.StartBackpressureMiddleware"
 RETRY_AFTER = "catlog_scrapy.middlewares.retry_after.RetryAfterMiddleware"
 ROBOTS = "catlog_scrapy.middlewares.robots.RobotsTxtMiddleware"
 STORE = "catlog_scrapy.pipelines.store.StorePipeline"
-CHECK = "catlog_scrapy.pipelines.validate.CheckPipeline"
+VALIDATE = "catlog_scrapy.pipelines.validate.ValidatePipeline"
 # The components of every attempt.
-COMPONENTS = (DOWNLOADER, LOADING, START_PRESSURE, RETRY_AFTER, ROBOTS, STORE, CHECK)
+COMPONENTS = (DOWNLOADER, OUTCOME, START_BACKPRESSURE, RETRY_AFTER, ROBOTS, STORE, VALIDATE)
 IMAGES = "catlog_scrapy.pipelines.media.ImageLinks"
 FILES = "catlog_scrapy.pipelines.media.FileLinks"
 
@@ -62,13 +62,13 @@ class CatlogAddon:
                 last += 1
                 component.set(pipeline, last, "addon")
                 settings.set(store, str(Path(settings["CATLOG_HOME"], "media")), "default")
-        component.set(CHECK, last + 1, "addon")
+        component.set(VALIDATE, last + 1, "addon")
         component.set(STORE, last + 2, "addon")
         middlewares = settings.get_component_priority_dict_with_base("SPIDER_MIDDLEWARES")
         first = min((order for order in middlewares.values() if order is not None), default=0)
-        settings["SPIDER_MIDDLEWARES"].set(START_PRESSURE, first - 1, "addon")
+        settings["SPIDER_MIDDLEWARES"].set(START_BACKPRESSURE, first - 1, "addon")
         self._polite(settings)
-        settings["EXTENSIONS"].set(LOADING, 0, "addon")
+        settings["EXTENSIONS"].set(OUTCOME, 0, "addon")
         # An attempt starts from nothing: requests that another attempt left are not part of it.
         settings.set("JOBDIR", None, "cmdline")
 

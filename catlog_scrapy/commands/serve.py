@@ -14,7 +14,7 @@ from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import load_spiders
-from catlog_scrapy.declarations.capabilities import offer_of
+from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.exceptions import NotPossible
 
@@ -51,14 +51,14 @@ class Command(CatlogCommand):
             return
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         resources = read_resources(settings)
-        offer = offer_of(settings, load_spiders(settings))
+        capabilities = read_capabilities(settings, load_spiders(settings))
         with self.database() as database, _listen(settings, opts) as listener:
             engine = make_engine(
                 database.url.render_as_string(hide_password=False),
                 statement_timeout=settings.getfloat("CATLOG_API_TIMEOUT"),
                 connect_timeout=CONNECT_TIMEOUT_S,
             )
-            app = create_app(engine, settings, resources, offer)
+            app = create_app(engine, settings, resources, capabilities)
             self.console.print(
                 f"serving {url_of(listener)}, documented at /docs; Ctrl-C ends it", markup=False
             )

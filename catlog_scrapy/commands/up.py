@@ -17,9 +17,9 @@ from catlog_scrapy.commands.background import add_background_options, run_in_bac
 from catlog_scrapy.commands.base import CatlogCommand, stop_signals
 from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.exceptions import ConfigurationError
-from catlog_scrapy.processes import die_with
+from catlog_scrapy.processes import die_with_parent
 from catlog_scrapy.readiness import NOTIFY_SOCKET, Readiness, notify_ready
-from catlog_scrapy.worker.scheduler import schedule
+from catlog_scrapy.worker.scheduler import run_scheduler
 
 APPLICATION = "catlog_scrapy.fleet.app.application"
 # How long a node may take to drain, beyond CATLOG_GRACE; then it is killed.
@@ -37,7 +37,7 @@ class Part:
             command,
             env=environment | {NOTIFY_SOCKET: self.readiness.address},
             start_new_session=True,
-            preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
+            preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
         )
 
     def has_ended(self) -> bool:
@@ -103,7 +103,7 @@ class Command(CatlogCommand):
             announcer = threading.Thread(target=self._announce, args=(parts,))
             announcer.start()
             try:
-                schedule(engine, self.project_settings, self.console, stopping)
+                run_scheduler(engine, self.project_settings, self.console, stopping)
             finally:
                 ended = [part for part in parts if part.has_ended()]
                 for part in parts:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.publishing.publications import stamp
+from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
 from catlog_scrapy.store.sql import row, rows, run
@@ -156,7 +156,7 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
     # Not without a stamp: what readers have may be of a time before there were any.
     now = row(connection, "SELECT clock_timestamp() AS now")
     if now and done.records:
-        stamp(connection, values["provider"], kinds, None, now["now"])
+        record_publication(connection, values["provider"], kinds, None, now["now"])
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
     done.scopes = run(connection, SCOPES, kinds=kinds, **values)
