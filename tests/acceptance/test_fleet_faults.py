@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import ThreadingHTTPServer
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -18,12 +17,13 @@ from urllib.request import urlopen
 
 import psutil
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.migrations import upgrade
 from tests.support.fleet import Database, Fleet, ProxyAt, fill, small_disk, things
 from tests.support.looking import rows, until
+from tests.support.postgres import TEMPLATE, Postgres
 from tests.support.proxy import Proxy
 from tests.support.source import Source
 
@@ -33,7 +33,6 @@ DONE = things(PARTS)
 SOMEBODY = 54_321
 
 GivenAFleet = Callable[..., Fleet]
-_numbers = count(1)
 
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk that is small")
@@ -45,22 +44,12 @@ def source() -> Iterator[Source]:
         yield source
 
 
-@contextmanager
-def cloned(server: str, template: str) -> Iterator[str]:
-    """The URL of a copy of a database."""
-    name = f"faults_{next(_numbers)}"
-    admin = make_engine(server.replace("/catlog?", "/postgres?"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
-        yield server.replace("/catlog?", f"/{name}?")
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
-
-
 @pytest.fixture(scope="module")
-def applied(server: str, source: Source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def applied(
+    postgres: Postgres, source: Source, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """The name of a database that knows the project already: to apply it takes a moment."""
-    with cloned(server, "catlog") as url:
+    with postgres.clone() as url:
         engine = make_engine(url)
         Fleet(tmp_path_factory.mktemp("applied"), engine, url, source, parts=PARTS).apply()
         engine.dispose()
@@ -69,14 +58,14 @@ def applied(server: str, source: Source, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def given_a_fleet(
-    tmp_path: Path, server: str, applied: str, source: Source
+    tmp_path: Path, postgres: Postgres, applied: str, source: Source
 ) -> Iterator[GivenAFleet]:
     """Makes a fleet without nodes, and ends what the test leaves."""
     with ExitStack() as stack:
 
         def make(**options: Any) -> Fleet:
             declares = options.keys() & {"parts", "provider", "operation"}
-            url = stack.enter_context(cloned(server, "catlog" if declares else applied))
+            url = stack.enter_context(postgres.clone(TEMPLATE if declares else applied))
             engine = make_engine(url)
             stack.callback(engine.dispose)
             fleet = Fleet(tmp_path, engine, url, source, **{"parts": PARTS, **options})

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from catlog_scrapy.api.limits import PREFIX
 from tests.acceptance.test_access_matrix import BODIES, endpoints, path_values
-from tests.support.looking import until
+from tests.support.looking import THIS_DATABASE, until
 from tests.support.server import PASSWORD, Served, Worlds, collected_log
 
 # As they stand in a URL.
@@ -256,7 +256,9 @@ def test_slow_readers_hold_no_connection_to_the_database(served: Served) -> None
         until(lambda: busy(served) == [], 20, lambda: busy(served))
         assert served.client(served.world.keys["user"]).get("/fuel-stations").status_code == 404
         with served.engine.connect() as connection:
-            held = "SELECT count(*) FROM pg_locks WHERE relation = 'public.stations'::regclass"
+            held = f"""SELECT count(*) FROM pg_locks
+                       WHERE relation = 'public.stations'::regclass
+                         AND database = {THIS_DATABASE}"""
             assert connection.execute(text(held)).scalar_one() <= 1
     # They have gone; whoever comes gets all of it.
     client = served.client(served.world.keys["admin"])

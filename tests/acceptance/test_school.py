@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.demo import school
 from catlog_scrapy.demo.server import DemoServer
 from tests.support.looking import rows, until
+from tests.support.postgres import Postgres
 from tests.support.project import Project
 
 PROVIDERS = Path(school.__file__).parents[1] / "providers"
@@ -25,14 +26,10 @@ def source() -> Iterator[DemoServer]:
 
 
 @pytest.fixture
-def fresh(server: str) -> Iterator[str]:
+def fresh(postgres: Postgres) -> Iterator[str]:
     """The URL of a second database."""
-    admin = make_engine(server.replace("/catlog?", "/postgres?"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("CREATE DATABASE fresh_school TEMPLATE catlog"))
-        yield server.replace("/catlog?", "/fresh_school?")
-        connection.execute(text("DROP DATABASE fresh_school WITH (FORCE)"))
-    admin.dispose()
+    with postgres.clone() as url:
+        yield url
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tests.support.factories import (
     one,
     sql,
 )
+from tests.support.looking import WAITING_BACKENDS
 
 COUNT = "SELECT count(*) FROM catlog.catalog_operation_instance_result"
 TEN = [(f"key {number}", number) for number in range(10)]
@@ -67,7 +68,7 @@ def test_a_batch_that_cannot_be_read_leaves_the_connection_usable(
 
 def cut_the_copy(engine: Engine) -> None:
     """End the backend that stores a batch, as soon as it waits for the table."""
-    query = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted"
+    query = f"SELECT pg_terminate_backend(pid) FROM ({WAITING_BACKENDS}) AS waiting"
     while not sql(engine, query):
         time.sleep(0.01)
 

@@ -36,7 +36,7 @@ from tests.support.factories import (
     state_of,
     the_catalog,
 )
-from tests.support.looking import until
+from tests.support.looking import WAITING_BACKENDS, until
 from tests.support.project import Project
 from tests.support.proxy import Proxy
 
@@ -509,7 +509,7 @@ def test_a_database_that_goes_away_in_mid_batch_stores_it_once(
 
 
 def cut_in_mid_copy(engine: Engine, proxy: Proxy) -> Answer:
-    until(lambda: sql(engine, "SELECT 1 FROM pg_locks WHERE NOT granted"))
+    until(lambda: sql(engine, WAITING_BACKENDS))
     proxy.cut()
     return Answer(0, None)
 

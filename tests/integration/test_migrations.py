@@ -1,33 +1,26 @@
 """The schema's versions: equal to the models, made once, refused where unknown."""
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import CheckConstraint, Engine, text
+from sqlalchemy import CheckConstraint, Engine
 
 from catlog_scrapy.database import SCHEMA, Base, make_engine
 from catlog_scrapy.exceptions import SchemaMismatch
 from catlog_scrapy.migrations import head, require_head, revision, upgrade
 from tests.support.factories import at_once, sql
-
-_numbers = itertools.count(1)
+from tests.support.postgres import Postgres
 
 
 @pytest.fixture
-def empty(server: str) -> Iterator[Engine]:
+def empty(postgres: Postgres) -> Iterator[Engine]:
     """An engine on a database that nothing was ever done to."""
-    name = f"empty_{next(_numbers)}"
-    admin = make_engine(server.replace("/catlog?", "/postgres?"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
-        engine = make_engine(server.replace("/catlog?", f"/{name}?"))
+    with postgres.clone("template0") as url:
+        engine = make_engine(url)
         yield engine
         engine.dispose()
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
 
 
 def revision_of(engine: Engine) -> str | None:

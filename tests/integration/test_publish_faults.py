@@ -30,11 +30,13 @@ from tests.support.factories import (
     state_of,
     the_catalog,
 )
+from tests.support.looking import THIS_DATABASE, WAITING_BACKENDS
 
 MANY = 50_000
 PUBLISHES = """
     SELECT pid FROM pg_stat_activity
-    WHERE query LIKE '%WITH arrived%' AND state = 'active' AND pid <> pg_backend_pid()"""
+    WHERE query LIKE '%WITH arrived%' AND state = 'active' AND pid <> pg_backend_pid()
+      AND datname = current_database()"""
 
 
 def given_a_large_catalog(engine: Engine, value: int = 1) -> UUID:
@@ -85,7 +87,7 @@ def wait_for(engine: Engine, query: str) -> int:
 
 def waits_for_the_catalog(engine: Engine) -> int:
     """The backend of a publisher that has come to its last step."""
-    return wait_for(engine, "SELECT pid FROM pg_locks WHERE NOT granted")
+    return wait_for(engine, WAITING_BACKENDS)
 
 
 def test_a_publish_whose_connection_is_cut_is_repeated_exactly(engine: Engine) -> None:
@@ -138,9 +140,8 @@ def test_a_publisher_that_is_killed_leaves_nothing_and_nobody_waits_for_it(
         process.join()
     assert process.exitcode == -signal.SIGKILL
     # The server notices when it next writes to the connection.
-    wait_for(
-        engine, "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory')"
-    )
+    locked = f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND database = {THIS_DATABASE}"
+    wait_for(engine, f"SELECT 1 WHERE NOT EXISTS ({locked})")
     assert values(engine) == {0: 1}
     assert state_of(engine, catalog) == "publishing"
     assert publishing.publish_next(engine) == catalog

@@ -30,6 +30,7 @@ from tests.support.factories import (
     states_of,
     the_attempt,
 )
+from tests.support.looking import WAITING_BACKENDS
 
 PARTS = ["east", "north", "south", "west"]
 
@@ -234,5 +235,5 @@ def test_what_is_cancelled_while_it_is_published_is_not_published(engine: Engine
 
 
 def wait_for_a_waiting_lock(engine: Engine) -> None:
-    while not sql(engine, "SELECT 1 FROM pg_locks WHERE NOT granted"):
+    while not sql(engine, WAITING_BACKENDS):
         time.sleep(0.01)

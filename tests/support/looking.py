@@ -8,6 +8,12 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+# Backends of this database that wait for a lock: the server has databases of other tests too.
+WAITING_BACKENDS = """SELECT l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE NOT l.granted AND a.datname = current_database()"""
+
+THIS_DATABASE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+
 
 def rows(engine: Engine, sql: str, **values: Any) -> list[Any]:
     """All rows of *sql*."""
