@@ -322,7 +322,7 @@ def test_a_cancelled_load_closes_its_page(given: Callable[..., Browsers]) -> Non
     began = time.monotonic()
     [(catalog,)] = rows(browsers.engine, "SELECT id::text FROM catlog.catalog")
     browsers.project.scrapy("cancel", catalog)
-    out, err = worker.communicate(timeout=60)
+    out, err = worker.communicate()
     assert (worker.returncode, "Traceback" in err) == (0, False), out + err
     assert time.monotonic() - began < 30
     assert browsers.catalog("late")[0] == "cancelled"
@@ -337,7 +337,7 @@ def test_a_browser_that_dies_is_started_again(given: Callable[..., Browsers]) ->
     until(lambda: browsers.asked(NEW), 60)
     [browser] = browsers.main_processes()
     psutil.Process(browser).kill()
-    out, err = worker.communicate(timeout=120)
+    out, err = worker.communicate()
     assert (worker.returncode, "Traceback" in err) == (0, False), out + err
     assert browsers.catalog("late") == ("loaded", "", ALL)
     until(lambda: not browsers.processes(), 10, browsers.processes)

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.embedded import EmbeddedServer
+from tests.support.forked import Command
 from tests.support.looking import rows, until
 from tests.support.project import Project
 from tests.support.source import Answer, Source
@@ -99,7 +100,7 @@ def states(engine: Engine) -> set[str]:
     return {state for (state,) in rows(engine, "SELECT state FROM catlog.catalog")}
 
 
-def kill(process: "subprocess.Popen[str]") -> None:
+def kill(process: Command) -> None:
     process.kill()
     process.communicate()
 
@@ -164,7 +165,7 @@ def test_two_schedulers_and_four_workers_on_fifty_due_catalogs(
         for process in processes:
             process.send_signal(signal.SIGTERM)
         for process in processes:
-            process.communicate(timeout=30)
+            process.communicate()
     assert rows(engine, "SELECT count(*) FROM catlog.catalog") == [(50,)]
     assert rows(engine, "SELECT DISTINCT attempt, outcome FROM catlog.instance_attempt") == [
         (1, "done")
@@ -201,7 +202,7 @@ def test_a_database_that_is_away_for_ten_seconds_in_mid_crawl(
         time.sleep(10)
         server = EmbeddedServer(home)
         server.acquire()
-        out, err = load.communicate(timeout=120)
+        out, err = load.communicate()
         engine.dispose()
         assert load.returncode == 0, out + err
         counted = "SELECT count(*), count(DISTINCT (part, number)) FROM things"
@@ -253,7 +254,7 @@ def test_a_terminated_worker_releases_what_it_holds(
     worker = project.start("work")
     until(lambda: source.requests)
     worker.send_signal(signal.SIGTERM)
-    out, err = worker.communicate(timeout=30)
+    out, err = worker.communicate()
     assert worker.returncode == 0, out + err
     assert rows(engine, "SELECT DISTINCT outcome FROM catlog.instance_attempt") == [("released",)]
     assert rows(engine, "SELECT errors FROM catlog.catalog") == [(0,)]
@@ -273,7 +274,7 @@ def test_cancel_reaches_a_running_crawl(
     until(lambda: source.requests)
     ((catalog,),) = rows(engine, "SELECT id::text FROM catlog.catalog")
     project.scrapy("cancel", catalog)
-    out, err = load.communicate(timeout=30)
+    out, err = load.communicate()
     assert load.returncode == 1
     assert "cancelled" in out + err
     assert rows(engine, "SELECT outcome FROM catlog.instance_attempt") == [("cancelled",)]

@@ -495,7 +495,7 @@ def test_up_starts_and_stops_all_of_it_together(
     children = psutil.Process(up.pid).children(recursive=True)
     assert any("fleet.spawner" in " ".join(child.cmdline()) for child in children)
     up.send_signal(signal.SIGINT)
-    out, err = up.communicate(timeout=60)
+    out, err = up.communicate()
     assert up.returncode == 0, out + err
     assert not [child for child in children if is_alive(child)]
     server = project.folder / ".catlog" / "postgres" / "postmaster.pid"

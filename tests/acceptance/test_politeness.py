@@ -128,7 +128,7 @@ def test_a_source_that_asks_for_too_much_time_is_asked_again_then(
     while not (found := rows(engine, waits)) and time.monotonic() < end:
         time.sleep(0.05)
     load.terminate()
-    load.communicate(timeout=30)
+    load.communicate()
     [(is_later, outcome, error)] = found
     assert (is_later, outcome) == (True, "incomplete")
     assert "429" in error
@@ -146,7 +146,7 @@ def test_no_more_crawls_visit_a_provider_at_once_than_it_allows(
     for worker in workers:
         worker.terminate()
     for worker in workers:
-        worker.communicate(timeout=30)
+        worker.communicate()
     assert len(pages(demo)) == 120
     assert most_at_once(pages(demo)) == 2
     nodes = "SELECT count(DISTINCT outcome), min(outcome) FROM catlog.instance_attempt"
