@@ -23,6 +23,8 @@ from tests.support.fleet import CONFIGURATION, NodeProcess
 from tests.support.looking import rows, until
 from tests.support.project import Project
 
+pytestmark = pytest.mark.slow
+
 # In the environment of all that a test starts, browsers too.
 MARK = "BROWSERS_OF_A_TEST"
 ALL = SIZES["new"] + 6

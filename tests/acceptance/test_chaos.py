@@ -27,6 +27,8 @@ from tests.support.looking import rows, until
 from tests.support.proxy import Proxy
 from tests.support.source import Answer, Source
 
+pytestmark = pytest.mark.slow
+
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEED", "1").split(",")]
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "120"))
 # Two hundred instances: so many batches of so many parts.

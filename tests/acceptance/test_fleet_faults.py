@@ -27,6 +27,8 @@ from tests.support.postgres import TEMPLATE, Postgres
 from tests.support.proxy import Proxy
 from tests.support.source import Source
 
+pytestmark = pytest.mark.slow
+
 PARTS = list("abcdefgh")
 DONE = things(PARTS)
 # Nobody's: the kernel counts the processes of a user.

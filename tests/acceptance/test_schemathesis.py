@@ -59,6 +59,7 @@ def schemathesis(served: Served, folder: Path, key: str, *options: str) -> int:
     return int(found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", [*ROLES, "nobody"])
 def test_what_the_document_says_is_so(served: Served, tmp_path: Path, role: str) -> None:
     phases = "examples,fuzzing" if EXAMPLES < 20 else "examples,coverage,fuzzing"
@@ -73,6 +74,7 @@ def test_what_the_document_says_is_so(served: Served, tmp_path: Path, role: str)
     assert cases > 25
 
 
+@pytest.mark.slow
 def test_what_follows_from_the_document(served: Served, tmp_path: Path) -> None:
     cases = schemathesis(
         served,
