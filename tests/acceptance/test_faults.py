@@ -109,7 +109,7 @@ def test_a_worker_killed_twenty_times_at_random(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     parts = [f"p{number}" for number in range(200)]
-    project = given_a_project(tmp_path, database_url, source, parts=parts)
+    project = given_a_project(tmp_path, database_url, source, parts=parts, CATLOG_LEASE="3")
     rows(engine, "UPDATE catlog.schedule SET next_due_at = now() RETURNING id")
     project.scrapy("schedule", "--once")
     chance = random.Random(7)
@@ -160,7 +160,7 @@ def test_two_schedulers_and_four_workers_on_fifty_due_catalogs(
         return rows(engine, "SELECT count(*) FROM catlog.catalog WHERE state = 'loaded'") == [(50,)]
 
     try:
-        until(all_loaded, 120)
+        until(all_loaded)
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
@@ -179,7 +179,7 @@ def test_a_database_that_is_away_for_ten_seconds_in_mid_crawl(
     home = tmp_path / "home"
     with EmbeddedServer(home) as url:
         folder = tmp_path / "project"
-        environment = {"CATLOG_HOME": str(home), "CATLOG_LEASE": "30"}
+        environment = {"CATLOG_HOME": str(home), "CATLOG_LEASE": "120"}
         project = Project(folder, None, **environment)
         project = given_a_project(
             folder,
@@ -217,7 +217,7 @@ def test_a_crawl_that_blocks_its_process_is_timed_out_and_the_others_go_on(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(
-        tmp_path, database_url, source, parts=["blocks", "b", "c"], more='timeout = "3s"'
+        tmp_path, database_url, source, parts=["blocks", "b", "c"], more='timeout = "8s"'
     )
     marker = tmp_path / "blocked"
     blocking = SPIDER.replace(

@@ -44,7 +44,7 @@ def schemathesis(served: Served, folder: Path, key: str, *options: str) -> int:
         [
             *(SCHEMATHESIS, "run", f"{served.url}/openapi.json"),
             *("-H", f"Authorization: Bearer {key}", "--seed", "1", "--generation-deterministic"),
-            *("--checks", "all", "--continue-on-failure", "--request-timeout", "60"),
+            *("--checks", "all", "--continue-on-failure", "--request-timeout", "300"),
             *("--warnings", "off", *options),
         ],
         cwd=folder,

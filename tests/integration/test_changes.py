@@ -16,6 +16,7 @@ from catlog_scrapy.store.pruning import prune
 from catlog_scrapy.store.transactions import Transaction, run
 from tests.support.access import a_client, given_a_user, given_access, log_in, with_token
 from tests.support.factories import at_once, one, sql
+from tests.support.looking import PATIENCE_S
 
 ALICE = Caller("user:alice", "admin", frozenset({"*:*"}), "192.0.2.1")
 BOB = Caller("user:bob", "admin", frozenset({"*:*"}), "192.0.2.2")
@@ -188,11 +189,11 @@ def test_the_second_waits_for_the_first_and_does_the_work_where_that_failed(
     def slow(transaction: Transaction) -> Changed:
         a_provider()(transaction)
         working.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE_S)
         raise Problem(503, "the first one fails.")
 
     def second() -> Any:
-        assert working.wait(30)
+        assert working.wait(PATIENCE_S)
         threading.Timer(0.3, go_on.set).start()
         return make(engine, a_request("one"))
 

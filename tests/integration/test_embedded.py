@@ -22,6 +22,7 @@ import pytest
 
 from catlog_scrapy.embedded import LOG_LIMIT, EmbeddedServer
 from catlog_scrapy.exceptions import EmbeddedServerError
+from tests.support.looking import PATIENCE_S
 
 PROJECT = Path(__file__).parents[2]
 PREAMBLE = """
@@ -79,7 +80,7 @@ def a_user(home: Path) -> Iterator[subprocess.Popen[str]]:
             yield user
             with suppress(BrokenPipeError):
                 user.stdin.close()
-            user.wait(30)
+            user.wait(PATIENCE_S)
         finally:
             user.kill()
 
@@ -89,8 +90,8 @@ def postmaster(home: Path) -> psutil.Process:
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether it ends within seconds. It may stay a zombie for long: init decides when to reap."""
-    deadline = time.monotonic() + 10
+    """Whether it ends. It may stay a zombie for long: init decides when to reap."""
+    deadline = time.monotonic() + PATIENCE_S
     with suppress(psutil.NoSuchProcess):
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             if time.monotonic() > deadline:
@@ -105,7 +106,7 @@ def kill(process: psutil.Process) -> None:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -193,7 +194,7 @@ def test_interrupting_the_user_that_started_it_leaves_the_server_to_the_others(h
     with a_user(home) as starter, EmbeddedServer(home) as url:
         server = postmaster(home)
         os.killpg(starter.pid, signal.SIGINT)
-        starter.wait(10)
+        starter.wait(PATIENCE_S)
         assert ask(url, "SELECT 1") == 1
         assert postmaster(home) == server
 
@@ -266,7 +267,7 @@ def test_processes_that_come_at_once_to_an_empty_home_start_one_server(home: Pat
     users = [start_user(home) for _ in range(4)]
     for user in users:
         with user:
-            assert user.communicate(timeout=30) == ("ready\n", "")
+            assert user.communicate(timeout=PATIENCE_S) == ("ready\n", "")
     assert starts(home) >= 1
     assert not list(home.glob("postgres.new-*"))
     assert not (home / "postgres" / "postmaster.pid").exists()
@@ -281,7 +282,7 @@ def test_users_that_wait_for_one_another_share_one_server(home: Path) -> None:
     for user in users:
         with user:
             assert server.is_running()
-            assert user.communicate(timeout=30) == ("", "")
+            assert user.communicate(timeout=PATIENCE_S) == ("", "")
     assert gone(server)
     assert starts(home) == 1
 
@@ -290,7 +291,7 @@ def test_users_that_come_and_go_at_once_never_fail(home: Path) -> None:
     users = [start_user(home, BUSY_USER) for _ in range(4)]
     for user in users:
         with user:
-            assert user.communicate(timeout=60) == ("", "")
+            assert user.communicate(timeout=PATIENCE_S) == ("", "")
             assert user.returncode == 0
     assert not (home / "postgres" / "postmaster.pid").exists()
 

@@ -25,6 +25,7 @@ from tests.support.factories import (
     sql,
     state_of,
 )
+from tests.support.looking import PATIENCE_S
 from tests.support.proxy import Proxy
 
 
@@ -37,11 +38,11 @@ def test_who_waits_for_a_silent_database_goes_on(database_url: str) -> None:
             began = time.monotonic()
             with pytest.raises(exc.OperationalError):
                 connection.execute(text("SELECT 2"))
-            assert 1.4 < time.monotonic() - began < 5
+            assert 1.4 < time.monotonic() - began < 25
         began = time.monotonic()
         with pytest.raises(exc.OperationalError), engine.connect():
             pass
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 25
         proxy.thaw()
         with engine.connect() as connection:
             assert connection.scalar(text("SELECT 3")) == 3
@@ -49,7 +50,7 @@ def test_who_waits_for_a_silent_database_goes_on(database_url: str) -> None:
 
 
 def test_what_goes_on_is_not_silent(database_url: str) -> None:
-    engine = make_engine(database_url, statement_timeout=0.5, patience=0.3)
+    engine = make_engine(database_url, statement_timeout=1.5, patience=1.0)
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         driver = connection.connection.driver_connection
@@ -57,7 +58,7 @@ def test_what_goes_on_is_not_silent(database_url: str) -> None:
         to = io.BytesIO()
         with driver.cursor() as cursor:
             assert isinstance(cursor, Cursor)
-            rows = "SELECT repeat('x', 20000), pg_sleep(0.3) FROM generate_series(1, 8)"
+            rows = "SELECT repeat('x', 20000), pg_sleep(0.4) FROM generate_series(1, 8)"
             cursor.copy_expert(f"COPY ({rows}) TO STDOUT", to)
         assert to.getvalue().count(b"\n") == 8
     engine.dispose()
@@ -109,7 +110,7 @@ def test_so_does_the_end_of_an_attempt(engine: Engine, hurried: Engine) -> None:
             time.sleep(1.5)
 
     def complete() -> str:
-        assert held.wait(10)
+        assert held.wait(PATIENCE_S)
         with together(hurried) as transaction:
             return external.end(transaction, claimed.attempt, "key:robot", "complete").outcome
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.store import attempts, catalogs, publishing, results
 from catlog_scrapy.store.attempts import AttemptName, Report
 from catlog_scrapy.store.claims import Claim, claim
+from tests.support.looking import PATIENCE_S
 
 T = TypeVar("T")
 Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -50,7 +51,7 @@ def at_once(*works: Callable[[], T]) -> list[T]:
     barrier = Barrier(len(works))
 
     def begin(work: Callable[[], T]) -> T:
-        barrier.wait(30)
+        barrier.wait(PATIENCE_S)
         return work()
 
     with ThreadPoolExecutor(len(works)) as pool:

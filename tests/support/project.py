@@ -15,7 +15,6 @@ class Project:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CATLOG")},
             **({"CATLOG_DATABASE_URL": database_url} if database_url else {}),
-            "CATLOG_LEASE": "3",
             "CATLOG_POLL": "0.1",
             "PYTHONPATH": str(folder),
             **environment,

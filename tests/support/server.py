@@ -37,6 +37,7 @@ from catlog_scrapy.store.keys import add_key, revoke_key
 from catlog_scrapy.store.users import add_user, disable_user
 from tests.support.access import COST
 from tests.support.executing import serving
+from tests.support.looking import PATIENCE_S
 from tests.support.postgres import Postgres
 
 PACKAGE = Path(catlog_scrapy.__file__).parent
@@ -250,7 +251,7 @@ class Served:
         """A client that sends *credentials*, if any, with each request, while the server runs."""
         headers = {"Authorization": f"Bearer {credentials}"} if credentials else {}
         client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=60, trust_env=False, **options
+            base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False, **options
         )
         return self.closing.enter_context(client)
 
