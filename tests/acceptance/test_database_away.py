@@ -52,7 +52,9 @@ def asked(served: Served, endpoint: Endpoint) -> tuple[httpx.Response, float]:
 
 
 @pytest.mark.parametrize("how", ["cut", "freeze"])
-def test_every_endpoint_says_so_and_is_well_again(proxied: tuple[Proxy, Served], how: str) -> None:
+def test_every_endpoint_answers_503_while_the_database_is_away_and_recovers(
+    proxied: tuple[Proxy, Served], how: str
+) -> None:
     proxy, served = proxied
     found = [
         each

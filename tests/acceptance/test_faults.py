@@ -357,7 +357,7 @@ def test_an_unreachable_database_is_said_in_a_line(tmp_path: Path) -> None:
     assert "No connection to" in project.scrapy("status", code=2)
 
 
-def test_outside_of_a_catlog_project_each_command_says_so(tmp_path: Path) -> None:
+def test_commands_outside_of_a_catlog_project_say_so(tmp_path: Path) -> None:
     project = Project(tmp_path, None)
     (tmp_path / "scrapy.cfg").unlink()
     assert "no Scrapy project here" in project.scrapy("load", "a/b", code=2)

@@ -226,7 +226,7 @@ def test_a_restart_forgets_nothing(start: Callable[..., Node]) -> None:
     assert [j["id"] for j in again.client.jobs("shop")["finished"]] == ["mine"]
 
 
-def test_what_cannot_be_scheduled_is_refused_with_a_sentence(start: Callable[..., Node]) -> None:
+def test_invalid_job_is_refused_with_a_sentence(start: Callable[..., Node]) -> None:
     node = start()
     with pytest.raises(ErrorResponse, match="'rocks' is no operation of project 'shop'"):
         node.client.schedule("shop", "rocks")
@@ -472,7 +472,7 @@ def deploy(project: Project, node: Node, version: str) -> None:
     assert '"status": "ok"' in deployed.stdout, deployed.stdout + deployed.stderr
 
 
-def test_up_starts_and_stops_all_of_it_together(
+def test_up_starts_and_stops_scheduler_node_and_server(
     engine: Engine, project: Project, source: Source
 ) -> None:
     """On the embedded server, which is stopped as well."""

@@ -117,7 +117,7 @@ def test_a_node_killed_with_four_spiders_takes_them_along_and_goes_on_at_once(
     fleet.is_sound(DONE)
 
 
-def test_what_a_killed_node_ran_goes_to_another_one_after_the_lease(
+def test_attempts_of_a_killed_node_go_to_another_node_after_the_lease(
     given_a_fleet: GivenAFleet,
 ) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="8")
@@ -256,7 +256,8 @@ def test_a_database_killed_in_mid_crawl_and_back_after_ten_seconds(
         assert set(fleet.outcomes()) == {"done"}
 
 
-@pytest.mark.parametrize("disk_is_full", [False, pytest.param(True, marks=AS_ROOT)])
+@AS_ROOT
+@pytest.mark.parametrize("disk_is_full", [False, True])
 def test_a_database_that_is_away_when_spiders_begin_is_no_failure_of_theirs(
     given_a_fleet: GivenAFleet, disk_is_full: bool
 ) -> None:
@@ -534,7 +535,7 @@ def test_a_link_that_is_down_for_longer_than_a_lease(
         cut.kill()
 
 
-def test_of_two_nodes_of_one_name_the_second_refuses_to_start(given_a_fleet: GivenAFleet) -> None:
+def test_second_node_of_one_name_refuses_to_start(given_a_fleet: GivenAFleet) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="600")
     first = fleet.node("same")
     hold = fleet.hold()
@@ -555,7 +556,9 @@ def test_of_two_nodes_of_one_name_the_second_refuses_to_start(given_a_fleet: Giv
     assert set(fleet.errors()) == {f"lost: its node {first.name} went down"}
 
 
-def test_what_a_node_cannot_run_is_left_to_one_that_can(given_a_fleet: GivenAFleet) -> None:
+def test_attempts_that_a_node_cannot_run_are_left_to_a_capable_node(
+    given_a_fleet: GivenAFleet,
+) -> None:
     fleet = given_a_fleet()
     unfit = {}
     for name, path, old, new in (

@@ -83,7 +83,7 @@ def most_at_once(visits: list[Visit]) -> int:
     return max(itertools.accumulate(change for _, change in sorted(moments)))
 
 
-def test_what_robots_txt_forbids_is_not_asked_for(
+def test_urls_forbidden_by_robots_txt_are_not_requested(
     engine: Engine, project: Project, demo: DemoServer
 ) -> None:
     demo.misbehave("/robots.txt", body=b"User-agent: *\nDisallow: /fuel/fuel-prices?1\n")
@@ -97,7 +97,7 @@ def test_what_robots_txt_forbids_is_not_asked_for(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_source_that_asks_for_time_is_left_alone_until_then(
+def test_retry_after_is_waited_for(
     engine: Engine, project: Project, demo: DemoServer, status: int
 ) -> None:
     demo.misbehave("/fuel/fuel-prices", delay=0.05)
@@ -114,7 +114,7 @@ def test_a_source_that_asks_for_time_is_left_alone_until_then(
     assert rows(engine, "SELECT outcome FROM catlog.instance_attempt") == [("done",)]
 
 
-def test_a_source_that_asks_for_too_much_time_is_asked_again_then(
+def test_long_retry_after_reschedules_the_instance(
     engine: Engine, project: Project, demo: DemoServer
 ) -> None:
     declaration = project.folder / "shop/providers/maker.toml"

@@ -61,7 +61,9 @@ def schemathesis(served: Served, folder: Path, key: str, *options: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("role", [*ROLES, "nobody"])
-def test_what_the_document_says_is_so(served: Served, tmp_path: Path, role: str) -> None:
+def test_responses_conform_to_the_openapi_document(
+    served: Served, tmp_path: Path, role: str
+) -> None:
     phases = "examples,fuzzing" if EXAMPLES < 20 else "examples,coverage,fuzzing"
     cases = schemathesis(
         served,
@@ -75,7 +77,7 @@ def test_what_the_document_says_is_so(served: Served, tmp_path: Path, role: str)
 
 
 @pytest.mark.slow
-def test_what_follows_from_the_document(served: Served, tmp_path: Path) -> None:
+def test_coverage_phase_conforms_to_the_openapi_document(served: Served, tmp_path: Path) -> None:
     cases = schemathesis(
         served,
         tmp_path,

@@ -228,7 +228,7 @@ def test_a_token_that_expires_in_mid_load(
         (("/school/pupils", {"body": b"<h1>We have moved</h1>"}), "JSONDecodeError"),
     ],
 )
-def test_what_cannot_be_read_fails_with_the_reason(
+def test_unreadable_school_source_fails_with_the_reason(
     engine: Engine,
     project: Project,
     source: DemoServer,
@@ -256,7 +256,7 @@ def test_what_cannot_be_read_fails_with_the_reason(
     ],
     ids=str,
 )
-def test_what_passes_is_overcome(
+def test_transient_source_fault_is_overcome(
     engine: Engine, project: Project, source: DemoServer, how: dict[str, Any]
 ) -> None:
     source.misbehave("/school/pupils?page=3", times=1, **how)
@@ -264,7 +264,9 @@ def test_what_passes_is_overcome(
     assert pupils(engine) == pupils_after(0)
 
 
-def test_everything_may_be_read_again(engine: Engine, project: Project, source: DemoServer) -> None:
+def test_empty_cursor_reads_from_the_beginning(
+    engine: Engine, project: Project, source: DemoServer
+) -> None:
     project.scrapy("load", "school/pupils")
     rows(
         engine,

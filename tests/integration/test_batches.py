@@ -33,7 +33,7 @@ def batch(claimed: Claim, first: int = 0) -> bytes:
     return lines(claimed.attempt, "goods", TEN, first)
 
 
-def test_a_batch_is_stored_as_it_is(engine: Engine, claimed: Claim) -> None:
+def test_batch_is_stored_unchanged(engine: Engine, claimed: Claim) -> None:
     copy_batch(engine, batch(claimed))
     found = sql(engine, "SELECT * FROM catlog.catalog_operation_instance_result ORDER BY seq")
     assert [row["key"] for row in found] == [key for key, _ in TEN]
@@ -123,7 +123,7 @@ def test_settling_waits_until_a_backend_that_still_works_is_gone(
     assert one(engine, COUNT) == 0
 
 
-def test_another_backend_of_the_same_number_is_left_alone(engine: Engine, claimed: Claim) -> None:
+def test_settling_leaves_a_newer_backend_with_the_same_pid(engine: Engine, claimed: Claim) -> None:
     with engine.connect() as bystander:
         pid, _ = results._backend(bystander)
         settle_batch(engine, (pid, "2026-01-01"), claimed.attempt, 0, 10)

@@ -157,7 +157,7 @@ def test_the_server_inherits_no_lock(home: Path) -> None:
     assert "postmaster.pid" not in files and not [name for name in files if "lock" in name]
 
 
-def test_another_process_shares_the_server_and_the_last_one_stops_it(home: Path) -> None:
+def test_second_process_shares_the_server_and_the_last_process_stops_it(home: Path) -> None:
     with a_user(home):
         server = postmaster(home)
         with a_user(home), EmbeddedServer(home) as url:

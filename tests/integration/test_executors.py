@@ -117,7 +117,7 @@ def test_with_a_server_alone_a_catalog_becomes_loaded(engine: Engine, robot: Cli
     assert {row["actor"] for row in verbs} == {"key:robot"}
 
 
-def test_who_is_late_is_fenced_off(engine: Engine, hasty: Client) -> None:
+def test_executor_with_an_expired_lease_is_fenced_off(engine: Engine, hasty: Client) -> None:
     catalog = given_goods(engine)
     late = hasty.claim_one()
     assert hasty.send(late, 1, *goods(666)).status == 200
@@ -283,7 +283,7 @@ def test_a_broken_line_is_named(engine: Engine, robot: Client) -> None:
     assert one(engine, STORED) == 0
 
 
-def test_what_cannot_be_stored_is_rejected_with_its_record(engine: Engine, robot: Client) -> None:
+def test_record_that_cannot_be_stored_is_rejected(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     deep = "[" * 500 + "]" * 500
@@ -336,7 +336,7 @@ def test_a_batch_that_is_too_large_is_not_read(engine: Engine, robot: Client) ->
     assert robot.send_raw(attempt, just.ljust(16 * MIB)).status == 200
 
 
-def test_another_form_is_refused(engine: Engine, robot: Client) -> None:
+def test_unsupported_media_type_of_results_is_refused(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     for media in ("text/csv", "", "application/json; charset=latin-1"):
@@ -405,7 +405,7 @@ def test_nothing_is_claimed_for_who_has_gone(engine: Engine, robot: Client) -> N
     assert one(engine, "SELECT count(*) FROM catlog.instance_attempt") == 1
 
 
-def test_a_claim_whose_answer_was_lost_is_had_again_by_its_key(
+def test_claim_repeated_with_its_idempotency_key_returns_the_claim(
     engine: Engine, robot: Client
 ) -> None:
     given_goods(engine, for_each=["a", "b"])
@@ -701,7 +701,7 @@ def test_a_key_that_is_revoked_while_it_waits_gets_nothing(engine: Engine) -> No
         assert [i["state"] for i in instances_of(engine, catalog)] == ["new"]
 
 
-def test_nobody_has_all_the_threads(engine: Engine) -> None:
+def test_one_client_cannot_occupy_all_threads(engine: Engine) -> None:
     """Whose questions are slow waits for them; others do not."""
     app = application(engine)
 

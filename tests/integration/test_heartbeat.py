@@ -152,7 +152,7 @@ def test_a_question_that_is_never_answered_does_not_keep_the_next_from_being_ask
         silent.set()
 
 
-def test_without_answers_the_time_limits_hold_all_the_same(
+def test_time_limits_hold_while_the_database_is_silent(
     engine: Engine, distant: Engine, proxy: Proxy
 ) -> None:
     late, stalled = given_attempts(engine, "a", "b", stall_timeout=1.0)

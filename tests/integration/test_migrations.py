@@ -28,7 +28,7 @@ def revision_of(engine: Engine) -> str | None:
         return revision(connection)
 
 
-def test_the_models_are_what_the_migrations_make(engine: Engine) -> None:
+def test_migrated_tables_match_models(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection,
@@ -43,7 +43,7 @@ def test_the_models_are_what_the_migrations_make(engine: Engine) -> None:
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_so_are_the_checks(engine: Engine) -> None:
+def test_check_constraints_match_models(engine: Engine) -> None:
     """Alembic does not compare them: each is there, with all the words that the model allows."""
     found = sql(
         engine,
@@ -81,7 +81,7 @@ def test_two_upgrades_at_once_make_one_schema(empty: Engine) -> None:
     require_head(empty)
 
 
-def test_a_newer_database_is_refused_and_left_as_it_is(engine: Engine) -> None:
+def test_newer_database_is_refused_and_left_unchanged(engine: Engine) -> None:
     sql(engine, "UPDATE catlog.alembic_version SET version_num = 'later'")
     for refused in (upgrade, require_head):
         with pytest.raises(SchemaMismatch, match="later, which this catlog does not know"):

@@ -67,7 +67,7 @@ def test_a_body_that_nobody_wants_is_not_waited_for(port: int) -> None:
         assert is_closed(client, b"x")
 
 
-def test_who_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "STALLED", PATIENCE)
     app = FastAPI()
 

@@ -165,7 +165,7 @@ def test_a_publish_that_fails_is_tried_again_without_a_crawl(engine: Engine) -> 
     assert current(engine) == {"a": 1}
 
 
-def test_what_cannot_be_published_holds_nobody_back(engine: Engine) -> None:
+def test_unpublishable_catalog_does_not_block_others(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_scheme(engine, an_operation("prices"), name="prices")
     sql(engine, "DROP TABLE catlog.record_goods")
@@ -176,7 +176,7 @@ def test_what_cannot_be_published_holds_nobody_back(engine: Engine) -> None:
     assert publishing.publish_next(engine) == prices
 
 
-def test_of_several_operations_all_are_published_or_none(engine: Engine) -> None:
+def test_publish_of_several_operations_is_atomic(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("goods"), an_operation("prices"))
     sql(engine, "DROP TABLE catlog.record_prices")
     given_a_loaded_catalog(engine, {"a": 1})
@@ -248,7 +248,7 @@ def test_one_long_transaction_sees_one_picture(engine: Engine) -> None:
     assert current(engine) == {"a": 2, "b": 1, "c": 1}
 
 
-def test_what_lost_rows_since_it_was_done_is_refused(engine: Engine) -> None:
+def test_catalog_whose_rows_were_lost_is_not_published(engine: Engine) -> None:
     """Or a whole catalog would remove what it had."""
     given_a_scheme(engine)
     load(engine, {"a": 1, "b": 1, "c": 1})
@@ -265,7 +265,7 @@ def test_what_lost_rows_since_it_was_done_is_refused(engine: Engine) -> None:
     assert current(engine) == {"a": 1, "b": 1, "c": 1}
 
 
-def test_what_still_loads_is_not_published(engine: Engine) -> None:
+def test_loading_catalog_is_not_published(engine: Engine) -> None:
     given_a_scheme(engine)
     assert not publishing.publish(engine, given_a_catalog(engine))
     assert publishing.publish_next(engine) is None

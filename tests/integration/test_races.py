@@ -216,7 +216,7 @@ def test_an_attempt_of_a_sibling_ends_while_a_large_catalog_is_published(engine:
     assert state_of(engine, parent) == "loaded"
 
 
-def test_what_is_cancelled_while_it_is_published_is_not_published(engine: Engine) -> None:
+def test_catalog_cancelled_during_its_publish_is_not_published(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_loaded_catalog(engine, {"a": 1})
 

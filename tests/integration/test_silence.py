@@ -29,7 +29,7 @@ from tests.support.looking import PATIENCE_S
 from tests.support.proxy import Proxy
 
 
-def test_who_waits_for_a_silent_database_goes_on(database_url: str) -> None:
+def test_statement_on_a_silent_database_ends(database_url: str) -> None:
     with Proxy(database_url) as proxy:
         engine = make_engine(proxy.url, statement_timeout=1.0, patience=0.5)
         with engine.connect() as connection:
@@ -49,7 +49,7 @@ def test_who_waits_for_a_silent_database_goes_on(database_url: str) -> None:
         engine.dispose()
 
 
-def test_what_goes_on_is_not_silent(database_url: str) -> None:
+def test_slow_copy_that_sends_rows_is_not_silent(database_url: str) -> None:
     engine = make_engine(database_url, statement_timeout=1.5, patience=1.0)
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -98,7 +98,9 @@ def test_a_publish_takes_its_time_and_the_next_statement_does_not(
         assert driver.seconds == pytest.approx(0.7)
 
 
-def test_so_does_the_end_of_an_attempt(engine: Engine, hurried: Engine) -> None:
+def test_end_of_an_attempt_may_take_longer_than_the_statement_timeout(
+    engine: Engine, hurried: Engine
+) -> None:
     given_a_scheme(engine, an_operation(executor="external"))
     catalog = given_a_catalog(engine)
     [claimed] = claim(engine, "key:robot/1", catalogs=[catalog], lease=60.0, executor="external")

@@ -16,7 +16,7 @@ from tests.support.access import COST, PASSWORD, CountingHasher, command, given_
 from tests.support.factories import one, sql
 
 
-def test_what_is_no_name_is_refused(engine: Engine) -> None:
+def test_invalid_user_name_is_refused(engine: Engine) -> None:
     nul_and_others = ("a\0b", "a\n", "\ud800", "a/b", "<b>", "a:b")
     for name in ("", "a b", "a" * 151, "a" * 10**6, *nul_and_others):
         with pytest.raises(NotPossible, match="a name has"):
@@ -55,7 +55,7 @@ def test_a_role_is_one_of_four(engine: Engine) -> None:
         users.add_user(engine, "bob", "", "hash")
 
 
-def test_nobody_is_changed_who_is_not_there(engine: Engine) -> None:
+def test_change_of_an_unknown_user_is_refused(engine: Engine) -> None:
     for change in (users.disable_user, users.enable_user, users.remove_user):
         with pytest.raises(NotFound, match="no user bob"):
             change(engine, "bob")

@@ -47,7 +47,7 @@ def document(server: DemoServer, path: str) -> Any:
         return json.load(response)
 
 
-def test_two_servers_say_the_same() -> None:
+def test_two_demo_servers_serve_the_same_pages() -> None:
     with DemoServer(fuel_delay=0) as one, DemoServer(fuel_delay=0) as other:
         paths = ["/fuel/fuel-stations", "/fuel/fuel-prices", "/hallmark/", *SHOP_PATHS[-9:]]
         first = [get(one, path) for path in paths]
@@ -71,7 +71,7 @@ def test_two_servers_say_the_same() -> None:
         "/fuel/",
     ],
 )
-def test_what_is_not_there_is_not_found(server: DemoServer, path: str) -> None:
+def test_unknown_path_is_not_found(server: DemoServer, path: str) -> None:
     assert get(server, path) == (404, b"Not Found")
 
 
