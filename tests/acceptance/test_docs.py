@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.source import Answer, Source
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EDIT = ROOT / "tests" / "support" / "edit.py"
 TUTORIAL = "docs/tutorial.md"
