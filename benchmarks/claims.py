@@ -6,7 +6,7 @@ import time
 from sqlalchemy import Connection, Engine, text
 
 from benchmarks.common import Result, Server, note, run_sql
-from catlog_scrapy.store import attempts, claims
+from catlog_scrapy.store.queue import attempts, claims
 
 INSTANCE = "catlog.catalog_scheme_operation_instance"
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from scrapy.settings import Settings
 from sqlalchemy import Engine, text
 
-from catlog_scrapy.database import make_engine
+from catlog_scrapy.db.embedded import EmbeddedServer
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.db.migrations import upgrade
 from catlog_scrapy.declarations import apply
-from catlog_scrapy.embedded import EmbeddedServer
-from catlog_scrapy.migrations import upgrade
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = "benchmarks.project.settings"

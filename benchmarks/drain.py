@@ -15,7 +15,7 @@ from benchmarks.common import (
     scrapy,
     seconds,
 )
-from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.queue import catalogs
 
 
 def run(server: Server, small: bool) -> Result:

@@ -15,8 +15,8 @@ from procrastinate.jobs import Status
 from sqlalchemy import Engine, make_url
 
 from benchmarks.common import Result, Server, note, run_sql
-from catlog_scrapy.database import make_engine
-from catlog_scrapy.store import attempts, claims
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.store.queue import attempts, claims
 
 NODES = 4
 PROVIDERS = 8

@@ -8,7 +8,8 @@ from sqlalchemy import Engine
 from benchmarks.common import PROVIDER, SCHEME, Result, Server, declare, note, seconds
 from benchmarks.rows import BATCH, products
 from catlog_scrapy.items.ornaments import Product
-from catlog_scrapy.store import attempts, catalogs, claims, publishing, results
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts, catalogs, claims, results
 
 
 def run(server: Server, small: bool) -> Result:

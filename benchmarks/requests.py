@@ -12,9 +12,9 @@ from sqlalchemy import Engine, event, make_url
 
 from benchmarks.common import Result, Server, note
 from benchmarks.serving import PATH, Serving, serve
-from catlog_scrapy.database import OPTIONS
-from catlog_scrapy.store.reading import Question, Source, Term, describe, read_page
-from catlog_scrapy.store.views import kinds_of_views, records_of
+from catlog_scrapy.db.engine import OPTIONS
+from catlog_scrapy.store.reading.pages import Question, Source, Term, describe, read_page
+from catlog_scrapy.store.views.typed import kinds_of_views, records_of
 
 CLIENTS = 8
 

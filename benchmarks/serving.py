@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 from benchmarks.common import ROOT, SETTINGS, Server, declare, run_sql
 from benchmarks.fleet import PATIENCE, free_port, wait_until
 from benchmarks.views import insert
-from catlog_scrapy.store.keys import add_key
+from catlog_scrapy.store.access.keys import add_key
 
 PATH = "/api/v1/products"
 RESOURCES = '[resources.products]\nview = "products"\nkey = ["vendor", "sku", "name", "link"]\n'

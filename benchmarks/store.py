@@ -7,7 +7,7 @@ from sqlalchemy import Engine, PoolProxiedConnection
 
 from benchmarks.common import Result, Server, alternate, crawl, declare, run_sql, seconds
 from benchmarks.rows import BATCH
-from catlog_scrapy.store.results import COPY
+from catlog_scrapy.store.queue.results import COPY
 
 TABLE = "catlog.catalog_operation_instance_result"
 

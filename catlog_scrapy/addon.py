@@ -13,16 +13,16 @@ from scrapy.settings import BaseSettings, default_settings
 from scrapy.utils.conf import closest_scrapy_cfg
 from scrapy.utils.misc import load_object
 
-from catlog_scrapy.attempt import attempt_of
-from catlog_scrapy.downloader import Downloader
-from catlog_scrapy.extensions.loading import LoadingExtension
-from catlog_scrapy.items import FilesOf, ImagesOf
-from catlog_scrapy.middlewares.pressure import StartPressureMiddleware
+from catlog_scrapy.crawl.attempt import attempt_of
+from catlog_scrapy.crawl.downloader import Downloader
+from catlog_scrapy.extensions.outcome import LoadingExtension
+from catlog_scrapy.middlewares.backpressure import StartPressureMiddleware
 from catlog_scrapy.middlewares.retry_after import RetryAfterMiddleware
 from catlog_scrapy.middlewares.robots import RobotsTxtMiddleware
-from catlog_scrapy.pipelines.check import CheckPipeline
 from catlog_scrapy.pipelines.store import StorePipeline
-from catlog_scrapy.secrets import PREFIX as SECRET
+from catlog_scrapy.pipelines.validate import CheckPipeline
+from catlog_scrapy.records import FilesOf, ImagesOf
+from catlog_scrapy.redaction import PREFIX as SECRET
 
 # Named, not imported: only who keeps media needs them, and Pillow.
 MEDIA_PIPELINES: dict[type[ImagesOf] | type[FilesOf], tuple[str, str]] = {

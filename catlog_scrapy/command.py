@@ -25,11 +25,11 @@ from scrapy.utils.project import inside_project
 from sqlalchemy import Engine
 
 from catlog_scrapy import addon
-from catlog_scrapy.database import UNAVAILABLE, open_database, reason
+from catlog_scrapy.db.engine import UNAVAILABLE, open_database, reason
+from catlog_scrapy.db.migrations import require_head, upgrade
 from catlog_scrapy.entry_points import SUMMARIES
 from catlog_scrapy.exceptions import CatlogError, ConfigurationError
-from catlog_scrapy.migrations import require_head, upgrade
-from catlog_scrapy.store.transactions import clean
+from catlog_scrapy.store.sql import clean
 
 USAGE_ERROR = 2
 

@@ -37,16 +37,20 @@ SUMMARIES = {
 }
 
 
+COMMANDS = "catlog_scrapy.commands"
+
+
 class LazyCommand(ScrapyCommand):
     """Stands for the command of its name until something more than its summary is asked."""
 
     name: ClassVar[str]
+    module: ClassVar[str]
     requires_crawler_process = False
 
     @cached_property
     def command(self) -> ScrapyCommand:
         """The command itself."""
-        made: ScrapyCommand = import_module(f"catlog_scrapy.commands.{self.name}").Command()
+        made: ScrapyCommand = import_module(self.module).Command()
         made.settings = self.settings
         return made
 
@@ -84,14 +88,13 @@ class LazyCommand(ScrapyCommand):
 
 
 def _lazy(name: str) -> type[LazyCommand]:
-    return type(name.capitalize(), (LazyCommand,), {"name": name})
+    return type(name.capitalize(), (LazyCommand,), {"name": name, "module": f"{COMMANDS}.{name}"})
 
 
 Apply = _lazy("apply")
 Backfill = _lazy("backfill")
 Cancel = _lazy("cancel")
 Crawl = _lazy("crawl")
-Demo = _lazy("demo")
 Genoperation = _lazy("genoperation")
 Golden = _lazy("golden")
 Key = _lazy("key")

@@ -3,6 +3,7 @@
 BOT_NAME = "catlog_scrapy"
 SPIDER_MODULES = ["catlog_scrapy.spiders"]
 NEWSPIDER_MODULE = "catlog_scrapy.spiders"
+COMMANDS_MODULE = "catlog_scrapy.demo.commands"
 
 ADDONS = {"catlog_scrapy.addon.CatlogAddon": 500}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from catlog_scrapy.database import make_engine
-from catlog_scrapy.embedded import EmbeddedServer
-from catlog_scrapy.migrations import upgrade
+from catlog_scrapy.db.embedded import EmbeddedServer
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.db.migrations import upgrade
 from tests.support.server import Worlds, make_worlds
 
 _numbers = itertools.count(1)

@@ -9,8 +9,8 @@ from scrapy.http import Response
 from scrapy.pipelines.images import ImagesPipeline
 
 from benchmarks.rows import pages, product, products
-from catlog_scrapy.items import Batch
 from catlog_scrapy.items.ornaments import Product
+from catlog_scrapy.records import Batch
 from catlog_scrapy.spiders.hooked_products import HookedProducts
 
 # A response without a network.

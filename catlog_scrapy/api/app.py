@@ -22,20 +22,20 @@ from sqlalchemy import Engine, exc
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from catlog_scrapy.api.access import Access
-from catlog_scrapy.api.documentation import document
-from catlog_scrapy.api.driving import driving
-from catlog_scrapy.api.executors import executors
+from catlog_scrapy.api.auth.callers import Access
+from catlog_scrapy.api.auth.tokens import tokens
+from catlog_scrapy.api.executors.routes import executors
 from catlog_scrapy.api.limits import PREFIX, Limits, Paths, Turns
-from catlog_scrapy.api.media import media
+from catlog_scrapy.api.loads.routes import driving
+from catlog_scrapy.api.openapi import document
 from catlog_scrapy.api.problems import Problem, documented
-from catlog_scrapy.api.reading import readables, reading
-from catlog_scrapy.api.tokens import tokens
-from catlog_scrapy.database import UNAVAILABLE, reason
-from catlog_scrapy.declarations.offer import Offer
+from catlog_scrapy.api.resources.media import media
+from catlog_scrapy.api.resources.routes import readables, reading
+from catlog_scrapy.db.engine import UNAVAILABLE, reason
+from catlog_scrapy.db.migrations import require_head
+from catlog_scrapy.declarations.capabilities import Offer
 from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.exceptions import CatlogError, NotFound, NotPossible
-from catlog_scrapy.migrations import require_head
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from sqlalchemy import Engine
 
-from catlog_scrapy.api.access import Caller
+from catlog_scrapy.api.auth.callers import Caller
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.store.audit import note
-from catlog_scrapy.store.idempotency import Answer, OtherRequest, former_answer, keep_answer
-from catlog_scrapy.store.transactions import Transaction, together
+from catlog_scrapy.store.access.audit import note
+from catlog_scrapy.store.access.idempotency import Answer, OtherRequest, former_answer, keep_answer
+from catlog_scrapy.store.sql import Transaction, together
 
 HEADER = "Idempotency-Key"
 KEY = re.compile(r"[\x20-\x7e]{1,255}")

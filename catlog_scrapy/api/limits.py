@@ -11,7 +11,7 @@ from scrapy.settings import BaseSettings
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.api.streams import StreamBroken
+from catlog_scrapy.api.resources.streams import StreamBroken
 
 logger = logging.getLogger(__name__)
 

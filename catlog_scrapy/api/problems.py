@@ -7,7 +7,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from catlog_scrapy.store.transactions import clean
+from catlog_scrapy.store.sql import clean
 
 MEDIA_TYPE = "application/problem+json"
 

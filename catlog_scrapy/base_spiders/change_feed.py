@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from scrapy import Request, Spider
 from scrapy.http import JsonRequest, Response
 
-from catlog_scrapy.items import Batch, Cursor, Removed
+from catlog_scrapy.records import Batch, Cursor, Removed
 
 PAGE_SIZE = 500
 # What a page answers to a token that is too old, and a login to the wrong password.

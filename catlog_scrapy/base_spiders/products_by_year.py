@@ -8,8 +8,8 @@ from urllib.parse import quote
 from scrapy import Request, Spider
 from scrapy.http import Response
 
-from catlog_scrapy.items import Unchanged
 from catlog_scrapy.items.ornaments import Product
+from catlog_scrapy.records import Unchanged
 
 # A price has two decimals, and its thousands stand in groups.
 PRICES = {

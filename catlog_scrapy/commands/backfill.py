@@ -6,7 +6,7 @@ import datetime as dt
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.store.schedules import backfill
+from catlog_scrapy.store.queue.schedules import backfill
 
 
 class Command(CatlogCommand):

@@ -12,11 +12,11 @@ from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.source import nearest
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.running.alone import run_attempt
-from catlog_scrapy.running.loading import run_catalog
-from catlog_scrapy.store import catalogs
-from catlog_scrapy.store.attempts import AttemptName
-from catlog_scrapy.store.status import operations_of_spider, scheme_operations
+from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.reading.status import operations_of_spider, scheme_operations
+from catlog_scrapy.worker.catalog_run import run_catalog
+from catlog_scrapy.worker.single_attempt import run_attempt
 
 ASYNCIO_REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
 

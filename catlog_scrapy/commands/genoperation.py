@@ -13,7 +13,7 @@ from scrapy.responsetypes import responsetypes
 from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.generating import (
+from catlog_scrapy.scaffold import (
     SUFFIXES,
     TEMPLATES,
     Generator,
@@ -26,8 +26,8 @@ from catlog_scrapy.generating import (
     text_of,
     write_all,
 )
-from catlog_scrapy.running.fetching import fetch
-from catlog_scrapy.saved_pages import label
+from catlog_scrapy.scaffold.fetching import fetch
+from catlog_scrapy.testing.saved_pages import label
 
 
 class Command(genspider.Command, CatlogCommand):

@@ -12,7 +12,7 @@ from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.source import nearest
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.saved_pages import label, saved_pages
+from catlog_scrapy.testing.saved_pages import label, saved_pages
 
 
 class Command(CatlogCommand):

@@ -13,9 +13,9 @@ from catlog_scrapy.declarations.model import duration
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.declarations.roles import PERMISSION, covers
 from catlog_scrapy.models.access import ROLES
-from catlog_scrapy.store import keys
-from catlog_scrapy.store.audit import COMMAND_LINE, note
-from catlog_scrapy.store.transactions import together
+from catlog_scrapy.store.access import keys
+from catlog_scrapy.store.access.audit import COMMAND_LINE, note
+from catlog_scrapy.store.sql import together
 
 COLOURS = {"valid": "green", "expired": "yellow", "revoked": "red"}
 

@@ -11,10 +11,10 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
-from catlog_scrapy.declarations.offer import offer_of
-from catlog_scrapy.running.loading import run_catalog
-from catlog_scrapy.store import catalogs
-from catlog_scrapy.store.status import scheme_operations
+from catlog_scrapy.declarations.capabilities import offer_of
+from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.store.reading.status import scheme_operations
+from catlog_scrapy.worker.catalog_run import run_catalog
 
 
 class Command(CatlogCommand):

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.database import open_database
-from catlog_scrapy.migrations import upgrade
+from catlog_scrapy.db.engine import open_database
+from catlog_scrapy.db.migrations import upgrade
 
 
 class Command(CatlogCommand):

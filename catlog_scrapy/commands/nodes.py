@@ -8,7 +8,7 @@ import orjson
 from rich.table import Table
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.store.nodes import nodes
+from catlog_scrapy.store.queue.nodes import nodes
 
 COLOURS = {"up": "green", "draining": "yellow", "stopped": "", "silent": "red"}
 

@@ -3,8 +3,8 @@
 import argparse
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.running.logs import logs_to_delete
-from catlog_scrapy.store.pruning import prune
+from catlog_scrapy.store.maintenance.prune import prune
+from catlog_scrapy.worker.attempt_logs import logs_to_delete
 
 
 class Command(CatlogCommand):

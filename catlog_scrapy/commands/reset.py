@@ -5,7 +5,7 @@ import argparse
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.store.resetting import reset
+from catlog_scrapy.store.maintenance.reset import reset
 
 
 class Command(CatlogCommand):

@@ -5,8 +5,8 @@ import argparse
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.store import catalogs
-from catlog_scrapy.store.status import find_catalog
+from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.store.reading.status import find_catalog
 
 
 class Command(CatlogCommand):

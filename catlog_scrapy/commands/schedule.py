@@ -3,7 +3,7 @@
 import argparse
 
 from catlog_scrapy.command import CatlogCommand, stop_signals
-from catlog_scrapy.running.scheduler import schedule, schedule_once
+from catlog_scrapy.worker.scheduler import schedule, schedule_once
 
 
 class Command(CatlogCommand):

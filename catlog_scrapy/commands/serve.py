@@ -8,9 +8,9 @@ from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.database import make_engine
+from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import load_spiders
-from catlog_scrapy.declarations.offer import offer_of
+from catlog_scrapy.declarations.capabilities import offer_of
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.exceptions import NotPossible
 
@@ -31,7 +31,7 @@ class Command(CatlogCommand):
             raise UsageError(f"it takes no {args[0]!r}")
         # Every scrapy command imports this module.
         from catlog_scrapy.api.app import create_app
-        from catlog_scrapy.api.protocol import make_server
+        from catlog_scrapy.api.server import make_server
 
         settings = self.project_settings
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -10,7 +10,7 @@ from scrapy.exceptions import UsageError
 from sqlalchemy import Engine
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.store.status import (
+from catlog_scrapy.store.reading.status import (
     attempts_of,
     find_catalog,
     latest_catalogs,

@@ -15,7 +15,7 @@ from scrapy.utils.conf import closest_scrapy_cfg
 from catlog_scrapy.command import CatlogCommand, stop_signals
 from catlog_scrapy.exceptions import ConfigurationError
 from catlog_scrapy.processes import die_with
-from catlog_scrapy.running.scheduler import schedule
+from catlog_scrapy.worker.scheduler import schedule
 
 APPLICATION = "catlog_scrapy.fleet.app.application"
 # Seconds beyond CATLOG_GRACE that a node may take to drain; then it is killed.

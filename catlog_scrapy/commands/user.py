@@ -8,13 +8,13 @@ from rich.table import Table
 from scrapy.exceptions import UsageError
 from sqlalchemy import Engine
 
+from catlog_scrapy.api.auth.passwords import LONGEST, Passwords
 from catlog_scrapy.command import CatlogCommand
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.models.access import ROLES
-from catlog_scrapy.passwords import LONGEST, Passwords
-from catlog_scrapy.store import users
-from catlog_scrapy.store.audit import COMMAND_LINE, note
-from catlog_scrapy.store.transactions import Transaction, together
+from catlog_scrapy.store.access import users
+from catlog_scrapy.store.access.audit import COMMAND_LINE, note
+from catlog_scrapy.store.sql import Transaction, together
 
 VERBS = ("add", "password", "role", "disable", "enable", "remove")
 DONE = {

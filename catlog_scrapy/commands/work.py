@@ -3,9 +3,9 @@
 import argparse
 
 from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.running.progress import Progress
-from catlog_scrapy.running.worker import Worker
-from catlog_scrapy.store.status import has_open_work
+from catlog_scrapy.store.reading.status import has_open_work
+from catlog_scrapy.worker.progress import Progress
+from catlog_scrapy.worker.worker import Worker
 
 
 class Command(CatlogCommand):

@@ -18,15 +18,15 @@ from catlog_scrapy.declarations.spiders import (
     spider_arguments,
 )
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store.patience import only_apply, patiently
-from catlog_scrapy.store.remaking import make_views, rehearse_views
+from catlog_scrapy.store.lock_timeouts import only_apply, patiently
 from catlog_scrapy.store.schemes import (
     lock_declarations,
     retire_provider,
     stored_providers,
     write_provider,
 )
-from catlog_scrapy.store.views import ViewPlan, check_views, make_partitions, plan_views
+from catlog_scrapy.store.views.applying import make_views, rehearse_views
+from catlog_scrapy.store.views.typed import ViewPlan, check_views, make_partitions, plan_views
 
 __all__ = [
     "Change",

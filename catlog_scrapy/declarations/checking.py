@@ -13,16 +13,11 @@ from catlog_scrapy.declarations.model import OperationTable, SchemeTable, shown
 from catlog_scrapy.declarations.reading import Declared
 from catlog_scrapy.declarations.source import Place, nearest
 from catlog_scrapy.declarations.spiders import spider_arguments
-from catlog_scrapy.declarations.templates import template_mistake
-from catlog_scrapy.filling import INSTANT
-from catlog_scrapy.items.record import (
-    RecordTypeError,
-    is_record_type,
-    record_type,
-    record_types,
-)
+from catlog_scrapy.declarations.template_checks import template_mistake
+from catlog_scrapy.records.record import RecordTypeError, is_record_type, record_type, record_types
+from catlog_scrapy.redaction import from_the_environment, variable_of
+from catlog_scrapy.scheduling.argument_templates import INSTANT
 from catlog_scrapy.scheduling.due import CronError, next_due
-from catlog_scrapy.secrets import from_the_environment, variable_of
 from catlog_scrapy.store.schemes import (
     KindDefinition,
     OperationDefinition,
@@ -290,7 +285,7 @@ class _ProviderChecker:
                 self.say(
                     place,
                     f'has a spider "{operation.spider_name}" whose `record` is no record type;'
-                    " derive it from catlog_scrapy.items.Record",
+                    " derive it from catlog_scrapy.records.Record",
                 )
             return [kind_of(record) for record in typed]
         if operation.kind is None or operation.key is None:

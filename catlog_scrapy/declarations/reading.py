@@ -22,8 +22,8 @@ from catlog_scrapy.declarations.model import (
 )
 from catlog_scrapy.declarations.source import Place, Source, label, nearest
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.items.record import MAX_NAME_BYTES
-from catlog_scrapy.items.record import NAME as VIEW_NAME
+from catlog_scrapy.records.record import MAX_NAME_BYTES
+from catlog_scrapy.records.record import NAME as VIEW_NAME
 
 TABLES: dict[tuple[str, ...], type[Table]] = {
     (): ProviderFile,

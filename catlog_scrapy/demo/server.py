@@ -17,15 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from catlog_scrapy.demo import (
-    fuel,
-    hallmark,
-    hooked,
-    learning,
-    ornament_shop,
-    samokat,
-    school,
-)
+from catlog_scrapy.demo import fuel, hallmark, hooked, learning, ornament_shop, samokat, school
 from catlog_scrapy.demo.source import TEXT, YEARS, Answer, Request, World
 
 DEFAULT_PORT = 8765

@@ -28,9 +28,15 @@ from catlog_scrapy.fleet.node import Node
 PARTS = {
     "poller": ("scrapyd.poller.QueuePoller", "catlog_scrapy.fleet.poller.Poller"),
     "launcher": ("scrapyd.launcher.Launcher", "catlog_scrapy.fleet.launcher.Launcher"),
-    "spiderqueue": ("scrapyd.spiderqueue.SqliteSpiderQueue", "catlog_scrapy.fleet.queue.Queue"),
-    "jobstorage": ("scrapyd.jobstorage.MemoryJobStorage", "catlog_scrapy.fleet.jobs.JobStorage"),
-    "webroot": ("scrapyd.website.Root", "catlog_scrapy.fleet.web.Root"),
+    "spiderqueue": (
+        "scrapyd.spiderqueue.SqliteSpiderQueue",
+        "catlog_scrapy.fleet.spiderqueue.Queue",
+    ),
+    "jobstorage": (
+        "scrapyd.jobstorage.MemoryJobStorage",
+        "catlog_scrapy.fleet.jobstorage.JobStorage",
+    ),
+    "webroot": ("scrapyd.website.Root", "catlog_scrapy.fleet.webservice.Root"),
     "poll_interval": ("5.0", "1.0"),
 }
 SERVICES = {
@@ -53,7 +59,7 @@ def application(config: Config) -> Componentized:
     for service, theirs in SERVICES.items():
         default = f"{theirs.__module__}.{theirs.__name__}"
         if config.cp.get("services", service, fallback="") == default:
-            ours = f"catlog_scrapy.fleet.web.{theirs.__name__}"
+            ours = f"catlog_scrapy.fleet.webservice.{theirs.__name__}"
             config.cp.set("services", service, ours)
     address = os.getenv("SCRAPYD_BIND_ADDRESS") or config.get("bind_address", "127.0.0.1")
     port = int(os.getenv("SCRAPYD_HTTP_PORT") or config.getint("http_port", 6800))

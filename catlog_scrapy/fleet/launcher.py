@@ -15,14 +15,14 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from catlog_scrapy.database import UNAVAILABLE
-from catlog_scrapy.fleet.again import OneAtATime
-from catlog_scrapy.fleet.jobs import Job, JobStorage, job_of
+from catlog_scrapy.db.engine import UNAVAILABLE
+from catlog_scrapy.fleet.coalescing import OneAtATime
+from catlog_scrapy.fleet.jobstorage import Job, JobStorage, job_of
 from catlog_scrapy.fleet.node import Node, node_of
-from catlog_scrapy.fleet.parents import End, WarmParent
 from catlog_scrapy.fleet.poller import Message, Poller
-from catlog_scrapy.store import jobs
-from catlog_scrapy.store.attempts import AttemptName
+from catlog_scrapy.fleet.zygotes import End, WarmParent
+from catlog_scrapy.store.queue import jobs
+from catlog_scrapy.store.queue.attempts import AttemptName
 
 log = Logger()
 

@@ -18,17 +18,17 @@ from twisted.logger import Logger
 
 from catlog_scrapy.addon import CatlogAddon
 from catlog_scrapy.command import project_database
-from catlog_scrapy.database import UNAVAILABLE, reason
+from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import CatlogError, NotFound
-from catlog_scrapy.fleet.parents import ProjectFailed, WarmParent
 from catlog_scrapy.fleet.projects import Projects
-from catlog_scrapy.running.logs import logs_folder, logs_to_delete
-from catlog_scrapy.store import nodes
-from catlog_scrapy.store.attempts import AttemptName, fail, lose_former, release
-from catlog_scrapy.store.claims import Claim, claim, watch
-from catlog_scrapy.store.jobs import has_project
-from catlog_scrapy.store.status import attempt_outcome
-from catlog_scrapy.store.tending import tend
+from catlog_scrapy.fleet.zygotes import ProjectFailed, WarmParent
+from catlog_scrapy.store.maintenance.tick import tend
+from catlog_scrapy.store.queue import nodes
+from catlog_scrapy.store.queue.attempts import AttemptName, fail, lose_former, release
+from catlog_scrapy.store.queue.claims import Claim, claim, watch
+from catlog_scrapy.store.queue.jobs import has_project
+from catlog_scrapy.store.reading.status import attempt_outcome
+from catlog_scrapy.worker.attempt_logs import logs_folder, logs_to_delete
 
 log = Logger()
 

@@ -9,7 +9,7 @@ from scrapyd.utils import get_spider_queues
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from catlog_scrapy.fleet.again import OneAtATime
+from catlog_scrapy.fleet.coalescing import OneAtATime
 from catlog_scrapy.fleet.node import node_of
 
 # In scrapyd's words a message: what the launcher is to run.

@@ -19,11 +19,11 @@ from scrapyd.config import Config
 from scrapyd.utils import initialize_component
 from twisted.internet.threads import blockingCallFromThread
 
-from catlog_scrapy.declarations.offer import Offer
+from catlog_scrapy.declarations.capabilities import Offer
 from catlog_scrapy.exceptions import CatlogError, NotFound
-from catlog_scrapy.fleet.parents import ProjectFailed, WarmParent
-from catlog_scrapy.store.claims import Claim
-from catlog_scrapy.store.transactions import clean
+from catlog_scrapy.fleet.zygotes import ProjectFailed, WarmParent
+from catlog_scrapy.store.queue.claims import Claim
+from catlog_scrapy.store.sql import clean
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from catlog_scrapy.items.media import ImagesOf
-from catlog_scrapy.items.record import Record
+from catlog_scrapy.records.media import ImagesOf
+from catlog_scrapy.records.record import Record
 
 
 class Station(Record, key="id", view="stations"):

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from catlog_scrapy.items.record import Record
+from catlog_scrapy.records.record import Record
 
 
 class Showcase(Record, key=("id", "page"), view="showcases"):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
-from catlog_scrapy.items.record import Record
+from catlog_scrapy.records.record import Record
 
 # How many characters a user id has, where the spider has no `id_length`.
 ID_LENGTH = 32

@@ -3,8 +3,8 @@
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from catlog_scrapy.items.media import ImagesOf
-from catlog_scrapy.items.record import Record
+from catlog_scrapy.records.media import ImagesOf
+from catlog_scrapy.records.record import Record
 
 
 class YearLink(Record, key=("vendor", "year"), view="year_links"):

@@ -3,7 +3,7 @@
 import datetime as dt
 from decimal import Decimal
 
-from catlog_scrapy.items.record import Record
+from catlog_scrapy.records.record import Record
 
 
 class Person(Record, key="id", view="persons"):

@@ -11,7 +11,7 @@ from scrapy.http import Response
 from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.asyncio import call_later
 
-from catlog_scrapy.attempt import running_attempt
+from catlog_scrapy.crawl.attempt import running_attempt
 
 # RFC 9110, 10.2.3: where Retry-After says how long the service is expected to be unavailable; 429
 # is RFC 6585, 4.

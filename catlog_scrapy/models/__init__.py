@@ -13,11 +13,7 @@ from catlog_scrapy.models.catalog import Catalog, CatalogSchemeOperationInstance
 from catlog_scrapy.models.node import Node
 from catlog_scrapy.models.provider import Provider
 from catlog_scrapy.models.record import Cursor, Publication, Record, RecordVersion, Scope
-from catlog_scrapy.models.result import (
-    CatalogOperationInstanceResult,
-    RejectedResult,
-    ResultBatch,
-)
+from catlog_scrapy.models.result import CatalogOperationInstanceResult, RejectedResult, ResultBatch
 from catlog_scrapy.models.schedule import Schedule
 from catlog_scrapy.models.scheme import CatalogScheme, CatalogSchemeOperation, Kind
 

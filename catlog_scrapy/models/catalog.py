@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.database import Base, Big, CreatedAt, Instant, Json, UuidKey
+from catlog_scrapy.db.engine import Base, Big, CreatedAt, Instant, Json, UuidKey
 
 CATALOG_STATES = (
     "waiting",

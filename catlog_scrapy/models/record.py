@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.database import Base, Instant, Json, Key, UuidKey
+from catlog_scrapy.db.engine import Base, Instant, Json, Key, UuidKey
 from catlog_scrapy.models.catalog import one_of
 
 # Beyond this a B-tree entry could outgrow its page.

@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.database import Base, Instant, Json, Seconds, UuidKey
+from catlog_scrapy.db.engine import Base, Instant, Json, Seconds, UuidKey
 
 
 class CatalogScheme(Base):

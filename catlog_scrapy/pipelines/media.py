@@ -31,10 +31,10 @@ from scrapy.utils.defer import ensure_awaitable
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from catlog_scrapy.attempt import running_attempt
+from catlog_scrapy.crawl.attempt import running_attempt
 from catlog_scrapy.exceptions import ConfigurationError
-from catlog_scrapy.items import Batch, FilesOf, ImagesOf
-from catlog_scrapy.secrets import redact
+from catlog_scrapy.records import Batch, FilesOf, ImagesOf
+from catlog_scrapy.redaction import redact
 
 # After so many requests in a row that ended like this, a server is asked for no more.
 MOST_SILENT = 5

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 from scrapy.crawler import Crawler
 
-from catlog_scrapy.attempt import Attempt, running_attempt
-from catlog_scrapy.database import UNAVAILABLE, reason
+from catlog_scrapy.crawl.attempt import Attempt, running_attempt
+from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import AttemptLost
-from catlog_scrapy.items.checking import Checked, Row
-from catlog_scrapy.pipelines.check import Rejected
-from catlog_scrapy.secrets import redact
-from catlog_scrapy.store.results import (
+from catlog_scrapy.pipelines.validate import Rejected
+from catlog_scrapy.records.validation import Checked, Row
+from catlog_scrapy.redaction import redact
+from catlog_scrapy.store.queue.results import (
     MOST_REJECTED,
     BatchUncertain,
     copy_batch,

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import Connection
 
 from catlog_scrapy.scheduling.due import next_due
-from catlog_scrapy.store.transactions import row, rows, run
+from catlog_scrapy.store.sql import row, rows, run
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import jwt
 import pytest
 
 from catlog_scrapy.api.limits import PREFIX, UNPREFIXED
-from catlog_scrapy.store.keys import add_key
-from catlog_scrapy.store.tokens import signing_key
-from catlog_scrapy.store.users import add_user, disable_user
+from catlog_scrapy.store.access.keys import add_key
+from catlog_scrapy.store.access.tokens import signing_key
+from catlog_scrapy.store.access.users import add_user, disable_user
 from tests.support.server import PASSWORD, PICTURE, ROLES, Served, Worlds, checksum
 
 # Which permission an endpoint takes, and the first letters of the roles that have it; an endpoint

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from catlog_scrapy.database import make_engine
+from catlog_scrapy.db.engine import make_engine
 from tests.support.project import Project
 from tests.support.source import Answer, Source
 
@@ -19,7 +19,7 @@ HEADER = """
 import json
 from typing import Any
 
-from catlog_scrapy.items import Batch, Record
+from catlog_scrapy.records import Batch, Record
 from scrapy import Request, Spider
 
 

@@ -15,10 +15,10 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
-from catlog_scrapy.database import make_engine
+from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.demo.samokat import SIZES
 from catlog_scrapy.demo.server import DemoServer
-from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.queue import catalogs
 from tests.support.fleet import CONFIGURATION, NodeProcess
 from tests.support.looking import rows, until
 from tests.support.project import Project

@@ -20,8 +20,8 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
-from catlog_scrapy.database import make_engine
-from catlog_scrapy.migrations import upgrade
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.db.migrations import upgrade
 from tests.support.fleet import Database, Fleet, NodeProcess, fill, small_disk, things
 from tests.support.looking import rows, until
 from tests.support.proxy import Proxy

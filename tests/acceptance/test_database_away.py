@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from catlog_scrapy.api.limits import PREFIX
-from catlog_scrapy.database import make_engine
+from catlog_scrapy.db.engine import make_engine
 from tests.acceptance.test_access_matrix import Endpoint, endpoints
 from tests.acceptance.test_hostile_requests import head
 from tests.support.looking import until

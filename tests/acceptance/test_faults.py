@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from catlog_scrapy.database import make_engine
-from catlog_scrapy.embedded import EmbeddedServer
+from catlog_scrapy.db.embedded import EmbeddedServer
+from catlog_scrapy.db.engine import make_engine
 from tests.support.looking import rows, until
 from tests.support.project import Project
 from tests.support.source import Answer, Source
@@ -19,7 +19,7 @@ from tests.support.source import Answer, Source
 SPIDER = """
 import json
 
-from catlog_scrapy.items import Record
+from catlog_scrapy.records import Record
 from scrapy import Request, Spider
 
 

@@ -29,7 +29,7 @@ from tests.support.source import Answer, Source
 SPIDERS = """
 import time
 
-from catlog_scrapy.items import Record
+from catlog_scrapy.records import Record
 from scrapy import Request, Spider
 
 

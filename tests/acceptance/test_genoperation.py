@@ -21,7 +21,7 @@ PROVIDER = (
     'base_url = "{url}/shop"\r\n\r\n[[scheme]]\r\nname = "paper"\r\noperations = ["paper"]'
 )
 PAPER = """
-    from catlog_scrapy.items import Record
+    from catlog_scrapy.records import Record
     from scrapy import Spider
 
 

@@ -295,7 +295,7 @@ def test_images_go_to_s3_by_setting(
 THINGS = """
 import scrapy
 from typing import Annotated
-from catlog_scrapy.items import Batch, FilesOf, ImagesOf, Record, Unchanged
+from catlog_scrapy.records import Batch, FilesOf, ImagesOf, Record, Unchanged
 
 
 class Thing(Record, key="id", view="things"):

@@ -14,7 +14,7 @@ from tests.support.project import Project
 
 # Twenty pages, of which eight are asked for at once.
 SPIDER = """
-from catlog_scrapy.items import Record
+from catlog_scrapy.records import Record
 from scrapy import Request, Spider
 
 

@@ -11,7 +11,7 @@ from tests.support.project import Project
 from tests.support.source import Answer, Source
 
 SPIDER = """
-from catlog_scrapy.items import Record
+from catlog_scrapy.records import Record
 from scrapy import Request, Spider
 
 

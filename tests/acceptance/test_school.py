@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from catlog_scrapy.database import make_engine
+from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.demo import school
 from catlog_scrapy.demo.server import DemoServer
 from tests.support.looking import rows, until

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.demo import learning, school
 from catlog_scrapy.demo.server import SOURCES, DemoServer
-from catlog_scrapy.store import catalogs
+from catlog_scrapy.store.queue import catalogs
 from tests.support.looking import rows
 from tests.support.project import Project
 

@@ -14,10 +14,10 @@ import pytest
 from scrapy.settings import Settings
 from sqlalchemy import Engine, text
 
-from catlog_scrapy.database import make_engine
+from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
-from catlog_scrapy.store import patience
+from catlog_scrapy.store import lock_timeouts as patience
 from tests.support.factories import at_once, given_a_waiting_catalog, one, sql
 
 _packages = itertools.count(1)
@@ -28,7 +28,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from catlog_scrapy.items import Record
+from catlog_scrapy.records import Record
 from scrapy import Spider
 
 

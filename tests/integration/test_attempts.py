@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound
-from catlog_scrapy.store import attempts, catalogs, publishing
-from catlog_scrapy.store.attempts import AttemptName, Report
-from catlog_scrapy.store.claims import Claim, claim, heartbeat, reap
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts, catalogs
+from catlog_scrapy.store.queue.attempts import AttemptName, Report
+from catlog_scrapy.store.queue.claims import Claim, claim, heartbeat, reap
 from tests.support.factories import (
     an_operation,
     claim_all,

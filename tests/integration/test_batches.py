@@ -5,9 +5,14 @@ import time
 import pytest
 from sqlalchemy import Engine, text
 
-from catlog_scrapy.store import results
-from catlog_scrapy.store.claims import Claim
-from catlog_scrapy.store.results import BatchUncertain, copy_batch, settle_batch, store_rejected
+from catlog_scrapy.store.queue import results
+from catlog_scrapy.store.queue.claims import Claim
+from catlog_scrapy.store.queue.results import (
+    BatchUncertain,
+    copy_batch,
+    settle_batch,
+    store_rejected,
+)
 from tests.support.factories import (
     at_once,
     claim_of,

@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store import attempts, catalogs, publishing
-from catlog_scrapy.store.claims import claim, heartbeat
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts, catalogs
+from catlog_scrapy.store.queue.claims import claim, heartbeat
 from tests.support.factories import (
     an_operation,
     claim_all,

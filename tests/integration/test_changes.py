@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import Engine
 from starlette.requests import Request
 
-from catlog_scrapy.api.access import Caller
+from catlog_scrapy.api.auth.callers import Caller
 from catlog_scrapy.api.changes import Changed, change
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.store.audit import note
-from catlog_scrapy.store.pruning import prune
-from catlog_scrapy.store.transactions import Transaction, run
+from catlog_scrapy.store.access.audit import note
+from catlog_scrapy.store.maintenance.prune import prune
+from catlog_scrapy.store.sql import Transaction, run
 from tests.support.access import a_client, given_a_user, given_access, log_in, with_token
 from tests.support.factories import at_once, one, sql
 

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.exceptions import NotFound, SchemaMismatch
-from catlog_scrapy.store import attempts, catalogs
-from catlog_scrapy.store.claims import Claim, begin, claim
+from catlog_scrapy.store.queue import attempts, catalogs
+from catlog_scrapy.store.queue.claims import Claim, begin, claim
 from tests.support.factories import (
     an_operation,
     at_once,

@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.scheduling.cursor import CursorError
-from catlog_scrapy.store import attempts, publishing
-from catlog_scrapy.store.attempts import Report
-from catlog_scrapy.store.claims import Claim
-from catlog_scrapy.store.cursors import fresh_records, go_on_from
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts
+from catlog_scrapy.store.queue.attempts import Report
+from catlog_scrapy.store.queue.claims import Claim
+from catlog_scrapy.store.queue.resuming import fresh_records, go_on_from
 from tests.support.factories import (
     GONE,
     UNCHANGED,

@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import Engine, exc, text
 
-from catlog_scrapy import silence
-from catlog_scrapy.database import make_engine
+from catlog_scrapy.db import watchdog as silence
+from catlog_scrapy.db.engine import make_engine
 from tests.support.looking import rows
 
 

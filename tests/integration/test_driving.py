@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from catlog_scrapy.declarations.offer import Offer
-from catlog_scrapy.store.catalogs import start_waiting
-from catlog_scrapy.store.keys import add_key
-from catlog_scrapy.store.schedules import make_due
+from catlog_scrapy.declarations.capabilities import Offer
+from catlog_scrapy.store.access.keys import add_key
+from catlog_scrapy.store.queue.catalogs import start_waiting
+from catlog_scrapy.store.queue.schedules import make_due
 from catlog_scrapy.store.schemes import (
     ProviderDefinition,
     ScheduleDefinition,

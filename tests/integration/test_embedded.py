@@ -20,7 +20,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg2
 import pytest
 
-from catlog_scrapy.embedded import LOG_LIMIT, EmbeddedServer
+from catlog_scrapy.db.embedded import LOG_LIMIT, EmbeddedServer
 from catlog_scrapy.exceptions import EmbeddedServerError
 
 PROJECT = Path(__file__).parents[2]

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from catlog_scrapy.database import make_engine
-from catlog_scrapy.store import catalogs
-from catlog_scrapy.store.keys import add_key, revoke_key
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.store.access.keys import add_key, revoke_key
+from catlog_scrapy.store.queue import catalogs
 from tests.support.executing import Answer, Client, application, serving
 from tests.support.factories import (
     an_operation,

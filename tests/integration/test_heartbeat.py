@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from catlog_scrapy.attempt import Attempt
-from catlog_scrapy.database import make_engine
-from catlog_scrapy.running import heartbeat
-from catlog_scrapy.running.heartbeat import Heartbeat
-from catlog_scrapy.running.limits import TimeLimits
-from catlog_scrapy.store import catalogs
+from catlog_scrapy.crawl.attempt import Attempt
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.worker import heartbeat
+from catlog_scrapy.worker.heartbeat import Heartbeat
+from catlog_scrapy.worker.time_limits import TimeLimits
 from tests.support.factories import (
     an_operation,
     claim_all,

@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store import attempts, catalogs, jobs
-from catlog_scrapy.store.claims import claim
-from catlog_scrapy.store.status import find_catalog
+from catlog_scrapy.store.queue import attempts, catalogs, jobs
+from catlog_scrapy.store.queue.claims import claim
+from catlog_scrapy.store.reading.status import find_catalog
 from tests.support.factories import an_operation, at_once, given_a_scheme, one, sql
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES, common, covers
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store import keys
+from catlog_scrapy.store.access import keys
 from tests.support.access import a_client, command, given_access, with_token
 from tests.support.factories import at_once, one, sql
 from tests.support.project import Project

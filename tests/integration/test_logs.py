@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catlog_scrapy.running.logs import old_logs
+from catlog_scrapy.worker.attempt_logs import old_logs
 from tests.support.project import Project
 
 HOUR = 3600.0

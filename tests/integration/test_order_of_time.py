@@ -5,7 +5,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from catlog_scrapy.store import attempts, publishing
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts
 from tests.support.factories import (
     UNCHANGED,
     an_operation,

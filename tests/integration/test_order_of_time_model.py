@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from catlog_scrapy.store import attempts, publishing
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts
 from tests.support.factories import (
     UNCHANGED,
     an_operation,

@@ -17,10 +17,12 @@ from sqlalchemy import Connection, Engine, exc, text
 import catlog_scrapy
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
-from catlog_scrapy.store import past, patience, publishing
-from catlog_scrapy.store.remaking import make_views, rehearse_views
-from catlog_scrapy.store.resetting import reset
-from catlog_scrapy.store.views import ViewPlan, check_views, plan_views
+from catlog_scrapy.store import lock_timeouts as patience
+from catlog_scrapy.store.maintenance.reset import reset
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.views import lineage as past
+from catlog_scrapy.store.views.applying import make_views, rehearse_views
+from catlog_scrapy.store.views.typed import ViewPlan, check_views, plan_views
 from tests.integration.test_order_of_time_model import (
     Load,
     given_four_versions,

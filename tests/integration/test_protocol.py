@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI, Response
 
-from catlog_scrapy.api import protocol
+from catlog_scrapy.api import server as protocol
 from tests.support.executing import serving
 
 PATIENCE = 0.5

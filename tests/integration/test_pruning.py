@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store import attempts, catalogs, publishing
-from catlog_scrapy.store.pruning import Pruned, prune
-from catlog_scrapy.store.results import store_rejected
+from catlog_scrapy.store.maintenance.prune import Pruned, prune
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts, catalogs
+from catlog_scrapy.store.queue.results import store_rejected
 from tests.support.factories import (
     an_operation,
     claim_all,

@@ -12,8 +12,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, exc, text
 
-from catlog_scrapy.database import make_engine
-from catlog_scrapy.store import attempts, publishing
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts
 from tests.support.factories import (
     an_operation,
     at_once,

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store import attempts, catalogs, publishing
-from catlog_scrapy.store.claims import Claim, claim, heartbeat, reap
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts, catalogs
+from catlog_scrapy.store.queue.claims import Claim, claim, heartbeat, reap
 from tests.support.factories import (
     an_operation,
     at_once,

@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store import attempts, catalogs
-from catlog_scrapy.store.cursors import go_on_from
-from catlog_scrapy.store.publishing import PUBLISH_LOCK, publish
-from catlog_scrapy.store.resetting import Reset, reset
-from catlog_scrapy.store.results import store_rejected
+from catlog_scrapy.store.maintenance.reset import Reset, reset
+from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK, publish
+from catlog_scrapy.store.queue import attempts, catalogs
+from catlog_scrapy.store.queue.results import store_rejected
+from catlog_scrapy.store.queue.resuming import go_on_from
 from tests.support.factories import (
     an_operation,
     claim_of,

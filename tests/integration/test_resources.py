@@ -17,12 +17,13 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from catlog_scrapy.api.tending import Tending
+from catlog_scrapy.api.maintenance import Tending
 from catlog_scrapy.declarations.resources import Resources, read_resources
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store import publishing, results
-from catlog_scrapy.store.attempts import Report, complete
-from catlog_scrapy.store.keys import add_key
+from catlog_scrapy.store.access.keys import add_key
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import results
+from catlog_scrapy.store.queue.attempts import Report, complete
 from tests.integration.test_past import given_views
 from tests.support.executing import application
 from tests.support.factories import (

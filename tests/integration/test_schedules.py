@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store import catalogs
-from catlog_scrapy.store.schedules import backfill, make_due
+from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.store.queue.schedules import backfill, make_due
 from tests.support.factories import (
     an_operation,
     at_once,

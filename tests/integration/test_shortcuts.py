@@ -5,9 +5,10 @@ from functools import partial
 import pytest
 from sqlalchemy import Engine
 
-from catlog_scrapy.store import attempts, shortcuts
-from catlog_scrapy.store.claims import Claim, claim
-from catlog_scrapy.store.shortcuts import shortcuts_of
+from catlog_scrapy.store.queue import attempts
+from catlog_scrapy.store.queue import claim_hints as shortcuts
+from catlog_scrapy.store.queue.claim_hints import shortcuts_of
+from catlog_scrapy.store.queue.claims import Claim, claim
 from tests.support.factories import (
     an_operation,
     at_once,

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, exc, text
 
-from catlog_scrapy.api.tending import Tending
-from catlog_scrapy.database import make_engine
-from catlog_scrapy.silence import Cursor
-from catlog_scrapy.store import external
-from catlog_scrapy.store.claims import claim
-from catlog_scrapy.store.publishing import publish_next
-from catlog_scrapy.store.transactions import lock_catalog, together
+from catlog_scrapy.api.maintenance import Tending
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.db.watchdog import Cursor
+from catlog_scrapy.store.publishing.publish import publish_next
+from catlog_scrapy.store.queue import executors as external
+from catlog_scrapy.store.queue.claims import claim
+from catlog_scrapy.store.sql import lock_catalog, together
 from tests.support.factories import (
     an_operation,
     at_once,

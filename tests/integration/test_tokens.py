@@ -16,13 +16,13 @@ from argon2 import PasswordHasher
 from pydantic import ValidationError
 from sqlalchemy import Engine, event
 
-from catlog_scrapy.api.tokens import Credentials
+from catlog_scrapy.api.auth.passwords import Passwords
+from catlog_scrapy.api.auth.tokens import Credentials
 from catlog_scrapy.exceptions import ConfigurationError
-from catlog_scrapy.passwords import Passwords
-from catlog_scrapy.store import users
-from catlog_scrapy.store.logins import FREE, begin_login, succeed, wait_after
-from catlog_scrapy.store.pruning import prune
-from catlog_scrapy.store.tokens import signing_key
+from catlog_scrapy.store.access import users
+from catlog_scrapy.store.access.logins import FREE, begin_login, succeed, wait_after
+from catlog_scrapy.store.access.tokens import signing_key
+from catlog_scrapy.store.maintenance.prune import prune
 from tests.support.access import (
     COST,
     PASSWORD,
@@ -478,7 +478,7 @@ def test_a_hash_of_former_parameters_is_renewed_by_a_log_in(engine: Engine, clie
 def test_too_many_at_once_are_sent_away(
     engine: Engine, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catlog_scrapy.passwords.PATIENCE", 0.01)
+    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.PATIENCE", 0.01)
     access = given_access(engine)
     busy = a_client(access)
     with access.passwords.turn(), access.passwords.turn():

@@ -7,11 +7,11 @@ import pytest
 from argon2 import PasswordHasher
 from sqlalchemy import Engine
 
+from catlog_scrapy.api.auth.passwords import AT_ONCE, WAITING, Busy, Passwords
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.passwords import AT_ONCE, WAITING, Busy, Passwords
-from catlog_scrapy.store import users
-from catlog_scrapy.store.audit import note
-from catlog_scrapy.store.transactions import together
+from catlog_scrapy.store.access import users
+from catlog_scrapy.store.access.audit import note
+from catlog_scrapy.store.sql import together
 from tests.support.access import COST, PASSWORD, CountingHasher, command, given_a_user
 from tests.support.factories import one, sql
 
@@ -98,7 +98,7 @@ def test_a_hash_follows_the_parameters_of_today() -> None:
 
 
 def test_only_so_many_hash_at_once_and_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catlog_scrapy.passwords.PATIENCE", 0.01)
+    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.PATIENCE", 0.01)
     passwords = Passwords(PasswordHasher(**COST))
     turns = [passwords.turn() for _ in range(AT_ONCE)]
     for turn in turns:

@@ -12,14 +12,14 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from catlog_scrapy.addon import DEFAULTS
-from catlog_scrapy.api.access import Access, Caller
+from catlog_scrapy.api.auth.callers import Access, Caller
+from catlog_scrapy.api.auth.passwords import Passwords
+from catlog_scrapy.api.auth.tokens import tokens
 from catlog_scrapy.api.changes import Changed, change
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.api.tokens import tokens
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
-from catlog_scrapy.passwords import Passwords
-from catlog_scrapy.store.transactions import Transaction
-from catlog_scrapy.store.users import add_user
+from catlog_scrapy.store.access.users import add_user
+from catlog_scrapy.store.sql import Transaction
 
 PASSWORD = "correct horse"
 # As slow as nothing: what is tested is not argon2.

@@ -18,8 +18,8 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.addon import DEFAULTS
 from catlog_scrapy.api.app import create_app
-from catlog_scrapy.api.protocol import make_server
-from catlog_scrapy.declarations.offer import Offer
+from catlog_scrapy.api.server import make_server
+from catlog_scrapy.declarations.capabilities import Offer
 from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
 from tests.support.looking import free_port

@@ -11,9 +11,10 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Engine, text
 
-from catlog_scrapy.store import attempts, catalogs, publishing, results
-from catlog_scrapy.store.attempts import AttemptName, Report
-from catlog_scrapy.store.claims import Claim, claim
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts, catalogs, results
+from catlog_scrapy.store.queue.attempts import AttemptName, Report
+from catlog_scrapy.store.queue.claims import Claim, claim
 
 T = TypeVar("T")
 Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]

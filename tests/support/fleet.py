@@ -14,8 +14,8 @@ from typing import Any, Self
 import psutil
 from sqlalchemy import Engine
 
-from catlog_scrapy.embedded import EmbeddedServer
-from catlog_scrapy.store import catalogs
+from catlog_scrapy.db.embedded import EmbeddedServer
+from catlog_scrapy.store.queue import catalogs
 from tests.support.looking import free_port, rows, until
 from tests.support.project import Project
 from tests.support.proxy import Proxy
@@ -45,7 +45,7 @@ import signal
 import time
 from pathlib import Path
 
-from catlog_scrapy.items import Record
+from catlog_scrapy.records import Record
 from scrapy import Request, Spider
 
 

@@ -25,16 +25,18 @@ from sqlalchemy import Engine, text
 import catlog_scrapy
 from catlog_scrapy.addon import DEFAULTS
 from catlog_scrapy.api.app import create_app
-from catlog_scrapy.database import make_engine
+from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply, load_spiders
-from catlog_scrapy.declarations.offer import offer_of
+from catlog_scrapy.declarations.capabilities import offer_of
 from catlog_scrapy.declarations.resources import read_resources
-from catlog_scrapy.items.record import record_types
-from catlog_scrapy.store import attempts, catalogs, publishing, results, timetable
-from catlog_scrapy.store.attempts import Report
-from catlog_scrapy.store.claims import claim
-from catlog_scrapy.store.keys import add_key, revoke_key
-from catlog_scrapy.store.users import add_user, disable_user
+from catlog_scrapy.records.record import record_types
+from catlog_scrapy.store.access.keys import add_key, revoke_key
+from catlog_scrapy.store.access.users import add_user, disable_user
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import attempts, catalogs, results
+from catlog_scrapy.store.queue import schedule_changes as timetable
+from catlog_scrapy.store.queue.attempts import Report
+from catlog_scrapy.store.queue.claims import claim
 from tests.support.access import COST
 from tests.support.executing import serving
 

@@ -12,8 +12,8 @@ from scrapy import Request, Spider
 import catlog_scrapy.spiders
 from catlog_scrapy.declarations.model import OperationTable, ProviderFile
 from catlog_scrapy.declarations.reading import read_providers
-from catlog_scrapy.items import Batch, Cursor, Record, Removed, Unchanged
-from catlog_scrapy.saved_pages import SavedPage, saved_pages
+from catlog_scrapy.records import Batch, Cursor, Record, Removed, Unchanged
+from catlog_scrapy.testing.saved_pages import SavedPage, saved_pages
 from tests.support.conformance import (
     modules_of,
     of_pages,

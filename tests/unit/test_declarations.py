@@ -11,7 +11,7 @@ from catlog_scrapy.declarations.checking import Checked, check
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.declarations.spiders import operation_record_types, spider_arguments
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.items import Record
+from catlog_scrapy.records import Record
 from catlog_scrapy.store.schemes import KindDefinition
 
 HEAD = """\

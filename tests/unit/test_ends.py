@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from catlog_scrapy.fleet.parents import End
-from catlog_scrapy.running.alone import UNPREPARED, UNTOLD
+from catlog_scrapy.fleet.zygotes import End
+from catlog_scrapy.worker.single_attempt import UNPREPARED, UNTOLD
 
 
 @pytest.mark.parametrize(

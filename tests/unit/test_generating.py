@@ -6,7 +6,7 @@ import pytest
 from scrapy.settings import Settings
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.generating import check_name, find_target
+from catlog_scrapy.scaffold import check_name, find_target
 
 WOOD = """
 [provider]

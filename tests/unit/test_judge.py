@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from catlog_scrapy.store.attempts import Report, beyond
+from catlog_scrapy.store.queue.attempts import Report, beyond
 
 COMPLETE: dict[str, Any] = {"accepted": 100, "responses": 100}
 

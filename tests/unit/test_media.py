@@ -6,9 +6,9 @@ from typing import Annotated
 
 import pytest
 
-from catlog_scrapy.items import FilesOf, ImagesOf, Record
-from catlog_scrapy.items.record import RecordTypeError
 from catlog_scrapy.pipelines.media import LocalStore, link_prefix
+from catlog_scrapy.records import FilesOf, ImagesOf, Record
+from catlog_scrapy.records.record import RecordTypeError
 
 
 def test_a_record_type_says_which_fields_get_links() -> None:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AnyUrl, BaseModel, Field, FiniteFloat, NaiveDatetime, ValidationError
 
-from catlog_scrapy.items import Batch, Record, Unchanged, record_type, record_types
-from catlog_scrapy.items.record import NotStorable, RecordTypeError
+from catlog_scrapy.records import Batch, Record, Unchanged, record_type, record_types
+from catlog_scrapy.records.record import NotStorable, RecordTypeError
 
 
 class Size(enum.StrEnum):

@@ -12,11 +12,11 @@ import pytest
 from pydantic import BaseModel
 from scrapy.settings import Settings
 
-from catlog_scrapy import secrets
+from catlog_scrapy import redaction as secrets
 from catlog_scrapy.addon import CatlogAddon
 from catlog_scrapy.exceptions import ConfigurationError
-from catlog_scrapy.secrets import held_secret, redact, secrets_of
-from catlog_scrapy.store.transactions import clean
+from catlog_scrapy.redaction import held_secret, redact, secrets_of
+from catlog_scrapy.store.sql import clean
 
 KEY = "p/ä ss+w\"o&r'd\\ж🔑%"
 
@@ -147,7 +147,7 @@ def test_a_factory_of_the_project_stays(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_message_that_is_wrong_shows_nothing(known: dict[str, str]) -> None:
     """Python then writes the record as it is."""
     program = (
-        "import logging\nfrom catlog_scrapy.secrets import secrets_of\n"
+        "import logging\nfrom catlog_scrapy.redaction import secrets_of\n"
         "key = secrets_of('a', ['one'])['one']\n"
         "logging.warning('%d of ' + key, key)"
     )

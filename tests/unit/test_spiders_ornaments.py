@@ -9,7 +9,7 @@ from scrapy.http import TextResponse
 
 from catlog_scrapy.base_spiders.products_by_year import ProductPages, ProductsByYear, plain_price
 from catlog_scrapy.base_spiders.year_links import YearLinks
-from catlog_scrapy.items import Unchanged
+from catlog_scrapy.records import Unchanged
 from catlog_scrapy.spiders.hallmark_products import HallmarkProducts
 from catlog_scrapy.spiders.hallmark_year_links import HallmarkYearLinks
 from catlog_scrapy.spiders.hooked_products import HookedProducts

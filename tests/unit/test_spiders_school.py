@@ -8,7 +8,7 @@ import pytest
 from scrapy.http import TextResponse
 
 from catlog_scrapy.base_spiders.change_feed import ChangeFeed, plain_number
-from catlog_scrapy.items import Batch, Cursor, Removed
+from catlog_scrapy.records import Batch, Cursor, Removed
 from catlog_scrapy.spiders.school_classes import SchoolClasses
 from catlog_scrapy.spiders.school_marks import SchoolMarks
 from catlog_scrapy.spiders.school_organisations import SchoolOrganisations

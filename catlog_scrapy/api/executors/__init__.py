@@ -1,0 +1,1 @@
+"""Routes for executors outside this project."""

@@ -1,0 +1,180 @@
+"""The body of a batch of results: read within bounds, parsed strictly, checked record by record."""
+
+import asyncio
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from catlog_scrapy.api.problems import Problem
+from catlog_scrapy.declarations.spiders import operation_record_types
+from catlog_scrapy.records.record import Removed, Unchanged
+from catlog_scrapy.records.validation import Checked, Checker, Rejection, Row, rejection
+from catlog_scrapy.store.queue.results import MOST_REJECTED, MOST_REJECTED_BYTES
+from catlog_scrapy.store.sql import clean
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+# Records of a batch: however small they are, each takes memory.
+MOST_RECORDS = 100_000
+# Rejections that are told in the answer.
+MOST_TOLD = 100
+LISTS = ("records", "unchanged", "removed")
+
+
+@dataclass
+class Batch:
+    """What a body came to: rows, how many items were `rejected`, and the first of them.
+
+    `told` are those that the answer tells: the list's name, the index in it, and the reasons.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    rejected: int = 0
+    rejections: list[Rejection] = field(default_factory=list)
+    told: list[tuple[str, int, list[str]]] = field(default_factory=list)
+
+
+def media_type(request: Request) -> str:
+    """JSON or NDJSON, as the request says. Raises Problem 415."""
+    name, _, rest = request.headers.get("content-type", "").partition(";")
+    said = name.strip().lower()
+    charset = rest.partition("charset=")[2].strip(' "').lower()
+    if said not in (JSON, NDJSON) or charset not in ("", "utf-8", "utf8"):
+        raise Problem(415, f"send {JSON} or {NDJSON}, in UTF-8.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem(415, "send the batch as it is, without a Content-Encoding.")
+    return said
+
+
+async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
+    """The body, of *most* bytes, arrived within *seconds*. Raises Problem 400, 408, 413."""
+    too_large = Problem(
+        413,
+        f"a batch has at most {most} bytes; send its records in several.",
+        headers={"Connection": "close"},
+    )
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and (len(length) > 18 or int(length) > most):
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError:
+        late = f"the batch had not arrived after {seconds:g} s; send smaller ones."
+        raise Problem(408, late, headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise Problem(400, "the request ended in the middle of its body.") from None
+    return bytes(body)
+
+
+def check_batch(body: bytes, said: str, kinds: Sequence[Mapping[str, Any]]) -> Batch:
+    """What *body*, of the media type *said*, brings for an operation of *kinds*.
+
+    Raises Problem 422 where it cannot be read; then nothing of it counts.
+    """
+    checker = Checker({record.kind: record for record in operation_record_types(None, kinds)})
+    batch = Batch()
+    items = _items_of_lines(body) if said == NDJSON else _items(body)
+    for number, (name, index, item) in enumerate(items, 1):
+        if number > MOST_RECORDS:
+            _refuse("body", f"has more than {MOST_RECORDS} records; send them in several batches")
+        checked = Checked(item, batch.rows)
+        try:
+            checker.check(item, None, checked)
+        except RecursionError:
+            checked.rejections.append(rejection(None, ["it is nested too deeply"]))
+        for data, reasons in checked.rejections:
+            batch.rejected += 1
+            if len(batch.rejections) < MOST_REJECTED:
+                batch.rejections.append((data[:MOST_REJECTED_BYTES], reasons))
+            if len(batch.told) < MOST_TOLD:
+                batch.told.append((name, index, [clean(reason) for reason in reasons]))
+    return batch
+
+
+def _items_of_lines(body: bytes) -> Iterator[tuple[str, int, Any]]:
+    index = 0
+    for number, line in enumerate(io.BytesIO(body), 1):
+        if line.strip():
+            yield "records", index, _parsed(line, f"line {number}: ")
+            index += 1
+
+
+def _items(body: bytes) -> Iterator[tuple[str, int, Any]]:
+    said = _parsed(body, "")
+    if not isinstance(said, dict):
+        _refuse("body", 'is no object; write {"records": [], "unchanged": [], "removed": []}')
+    for name, items in said.items():
+        if name not in LISTS:
+            _refuse("body", f"has an unknown member {ascii(name)[:100]}; there are: {LISTS}")
+        if not isinstance(items, list):
+            _refuse(f"body.{name}", "is no list")
+    for name in LISTS:
+        for index, item in enumerate(said.get(name, ())):
+            match name:
+                case "unchanged":
+                    yield name, index, Unchanged(item)
+                case "removed":
+                    yield name, index, Removed(item)
+                case _:
+                    yield name, index, item
+
+
+def _parsed(text: bytes, place: str) -> Any:
+    try:
+        return json.loads(
+            text.decode(),
+            object_pairs_hook=_object,
+            parse_constant=_no_json,
+            parse_int=_integer,
+            parse_float=_double,
+        )
+    except json.JSONDecodeError as error:
+        where = place or f"line {error.lineno}: "
+        _refuse("body", f"{where}{error.msg} at column {error.colno}")
+    except UnicodeDecodeError as error:
+        _refuse("body", f"{place}no UTF-8 at byte {error.start}")
+    except RecursionError:
+        _refuse("body", f"{place}it is nested too deeply")
+    except ValueError as error:
+        _refuse("body", f"{place}{error}")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"an object has {ascii(twice)[:100]} twice")
+    return made
+
+
+def _no_json(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 1000:
+        raise ValueError("a number has more than 1000 digits")
+    return int(digits)
+
+
+def _double(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:40]} is out of range; send it as a string")
+    return number
+
+
+def _refuse(where: str, why: str) -> NoReturn:
+    raise Problem(422, "The batch cannot be read; nothing of it was stored.", errors=[(where, why)])

@@ -1,0 +1,1 @@
+"""Routes that start, retry and cancel loads and manage schedules."""

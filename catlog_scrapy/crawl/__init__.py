@@ -1,0 +1,1 @@
+"""One crawl while it runs: attempt, backpressure, outcome."""

@@ -1,0 +1,164 @@
+"""A claimed attempt while its crawl runs: what pipelines, middlewares and extension share."""
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from weakref import WeakKeyDictionary
+
+from scrapy.crawler import Crawler
+from sqlalchemy import Engine
+
+from catlog_scrapy.records.record import Record
+from catlog_scrapy.redaction import redact
+from catlog_scrapy.store.queue.attempts import Report, fail, release
+from catlog_scrapy.store.queue.claims import Claim
+
+# How many exceptions an attempt remembers in words; all are counted.
+MOST_ERRORS = 5
+
+# Why an attempt has to stop, where nobody says it better.
+REASONS = {
+    "cancel": "its catalog stopped",
+    "lost": "its lease had ended, and another worker may have it",
+    "release": "its worker stopped",
+}
+
+
+class Gate:
+    """Lets items into the pipelines while there is room; who has to wait goes in turn.
+
+    `is_open` says that there is room, and nobody who came earlier.
+    """
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self._room = asyncio.Event()
+        self._room.set()
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    async def wait(self) -> None:
+        """Return when there is room. Until the caller awaits again, nobody else passes."""
+        self._waiting += 1
+        try:
+            async with self._turn:
+                await self._room.wait()
+        finally:
+            self._waiting -= 1
+            self.is_open = self._room.is_set() and not self._waiting
+
+    def open(self) -> None:
+        """There is room again."""
+        self._room.set()
+        self.is_open = not self._waiting
+
+    def close(self) -> None:
+        """There is none."""
+        self._room.clear()
+        self.is_open = False
+
+
+class Attempt:
+    """What one crawl works for, and what has become of it so far.
+
+    `stop_answer` is why it has to stop (`cancel`, `lost`, `timed_out` or `release`), None while it
+    may go on, `stop_reason` the same in words; `stopped_at` is when it was told so. `outcome` is
+    how it ended, once the store has said so. `secrets` are those that its spider was given, by
+    name. All moments are of `time.monotonic()`.
+
+    `received` counts responses, for `progress` alone. `storing` counts what is on its way to the
+    database; both change in the event loop only.
+    """
+
+    def __init__(self, engine: Engine, claim: Claim, records: tuple[type[Record], ...]) -> None:
+        self.engine = engine
+        self.claim = claim
+        self.records = {record.kind: record for record in records}
+        self.secrets: Mapping[str, str] = {}
+        self.report = Report()
+        self.gate = Gate()
+        self.outcome: str | None = None
+        self.error: str | None = None
+        self.stop_answer: str | None = None
+        self.stop_reason = ""
+        self.stopped_at = math.inf
+        self.began = time.monotonic() - claim.age
+        self.deadline = self.began + claim.seconds
+        self.past_deadline = f"it ran past its time limit of {claim.seconds:g} s"
+        self.is_open = False
+        self.received = 0
+        self.storing = 0
+        self._stopping = threading.Lock()
+        self._noted: deque[BaseException] = deque(maxlen=100)
+        self._on_stop: Callable[[], object] | None = None
+
+    def raised(self, where: str, error: BaseException) -> None:
+        """Note an exception of the crawl, once; *where* says what raised it."""
+        if any(error is noted for noted in self._noted):
+            return
+        self._noted.append(error)
+        self.report.raised += 1
+        if len(self.report.errors) < MOST_ERRORS:
+            said = redact(f"{where}: {type(error).__name__}: {error}")
+            self.report.errors.append(said[:2000])
+
+    def given_up(self, what: str, reason: str) -> None:
+        """Note a request that came to nothing; *what* is `given_up` or `ignored`."""
+        setattr(self.report, what, getattr(self.report, what) + 1)
+        self.report.reasons.setdefault(what, redact(reason))
+
+    def on_stop(self, close: Callable[[], None]) -> None:
+        """Have *close* called, in the event loop of this call, when the crawl has to stop."""
+        loop, context = asyncio.get_running_loop(), copy_context()
+        self._on_stop = lambda: loop.call_soon_threadsafe(close, context=context)
+        if self.stop_answer:
+            close()
+
+    def progress(self) -> int:
+        """Grows with every response and item; from any thread."""
+        report = self.report
+        return self.received + report.accepted + report.rejected + report.dropped
+
+    def stop(self, answer: str, reason: str = "") -> None:
+        """Make the crawl stop, from any thread; the first *answer* counts, with its *reason*."""
+        with self._stopping:
+            if self.stop_answer is not None or self.outcome is not None:
+                return
+            self.stop_reason = reason or REASONS.get(answer, self.past_deadline)
+            self.stop_answer, self.stopped_at = answer, time.monotonic()
+        if self._on_stop:
+            self._on_stop()
+
+    def end_stopped(self, note: str = "") -> str:
+        """Write down that it had to stop, and why, with a *note*; its outcome.
+
+        A worker cannot tell a catalog that stopped from a lease that somebody else has: the store
+        takes `cancelled` for `lost` where the catalog goes on. Raises what the store raises.
+        """
+        name, error = self.claim.attempt, f"{self.stop_reason}{note}"
+        if self.stop_answer == "release":
+            return release(self.engine, name, self.report, error=f"released: {error}")
+        outcome = "timed_out" if self.stop_answer == "timed_out" else "cancelled"
+        return fail(self.engine, name, error, outcome=outcome, report=self.report)
+
+
+_attempts: WeakKeyDictionary[Crawler, Attempt] = WeakKeyDictionary()
+
+
+def assign(crawler: Crawler, attempt: Attempt) -> None:
+    """Make *crawler* run *attempt*. Before its crawl starts."""
+    _attempts[crawler] = attempt
+
+
+def attempt_of(crawler: Crawler) -> Attempt | None:
+    """The attempt that *crawler* runs; None for a crawler that runs on its own."""
+    return _attempts.get(crawler)
+
+
+def running_attempt(crawler: Crawler) -> Attempt:
+    """The attempt of a crawler that has one, for components that only then exist."""
+    return _attempts[crawler]

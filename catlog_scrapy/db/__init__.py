@@ -1,0 +1,1 @@
+"""PostgreSQL: engine, embedded server, connection watchdog, migrations."""

@@ -1,0 +1,17 @@
+"""Alembic's environment: the connection is handed in, the schema is catlog's own."""
+
+from alembic import context
+from sqlalchemy import text
+
+from catlog_scrapy.db.engine import SCHEMA
+
+connection = context.config.attributes["connection"]
+connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+context.configure(
+    connection=connection,
+    version_table_schema=SCHEMA,
+    include_schemas=True,
+    transactional_ddl=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,187 @@
+"""`scrapy demo`"""
+
+import argparse
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.table import Table
+from sqlalchemy import Engine, text
+
+from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.sql import shown
+from catlog_scrapy.declarations import apply
+from catlog_scrapy.demo import learning, school
+from catlog_scrapy.demo.ornaments import DEMO_YEARS
+from catlog_scrapy.demo.server import DEFAULT_PORT, SOURCES, DemoServer
+from catlog_scrapy.demo.shows import SHOWS, Show
+from catlog_scrapy.demo.source import YEARS
+from catlog_scrapy.exceptions import ConfigurationError, NotPossible
+from catlog_scrapy.redaction import variable_of
+from catlog_scrapy.store.queue.catalogs import create
+from catlog_scrapy.store.reading.status import has_open_work, latest_catalogs
+from catlog_scrapy.worker.progress import Progress
+from catlog_scrapy.worker.worker import Worker
+
+# Seconds that the slow source takes here, where the original takes four.
+FUEL_DELAY = 1.0
+# Both loads of all schemes.
+LOADS = 2 * sum(len(show.schemes) for show in SHOWS)
+
+# Who may read the sources that want to know.
+SECRETS = {
+    ("learning", "client"): learning.CLIENT,
+    ("learning", "client_key"): learning.CLIENT_KEY,
+    ("school", "user"): school.USER,
+    ("school", "password"): school.PASSWORD,
+}
+
+
+class Command(CatlogCommand):
+    """Load all five sources, change them, load them again, and query them."""
+
+    name = "demo"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--full", action="store_true", help="all 48 years of the shops")
+        parser.add_argument(
+            "--serve", action="store_true", help="only serve the local sources, until Ctrl-C"
+        )
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> int:
+        if opts.serve:
+            return self._serve()
+        if self.project_settings["BOT_NAME"] != "catlog_scrapy":
+            raise NotPossible(
+                "the demo's sources belong to catlog's own project; run it in a checkout of catlog."
+            )
+        started = time.monotonic()
+        with self.database() as engine:
+            for change in apply(engine, self.project_settings):
+                self.console.print(str(change), markup=False)
+            years = YEARS if opts.full or _holds_all_years(engine) else DEMO_YEARS
+            shows = [show for show in SHOWS if not show.needs_browser or self._has_browser()]
+            with self._sources(years) as sources:
+                self._run(engine, sources, [scheme for show in shows for scheme in show.schemes])
+            for show in shows:
+                self._show(engine, show)
+        self.console.print(f"\nThat took {time.monotonic() - started:.0f} s. Now try:")
+        self.console.print('  scrapy sql "select * from products_history limit 5"\n  scrapy status')
+        return 0
+
+    def _serve(self) -> int:
+        with self._sources(YEARS, port=DEFAULT_PORT) as sources:
+            served = ", ".join(f"{sources.url}/{name}" for name in SOURCES)
+            self.console.print(f"serving {served}; Ctrl-C ends")
+            threading.Event().wait()
+        return 0
+
+    @contextmanager
+    def _sources(self, years: Any, port: int | None = None) -> Iterator[DemoServer]:
+        """The local sources, on the port that the declarations name, or on a free one."""
+        try:
+            server = DemoServer(port or DEFAULT_PORT, fuel_delay=FUEL_DELAY, years=years).start()
+        except OSError as error:
+            if port:
+                raise NotPossible(
+                    f"port {port} is taken ({error.strerror}); are the sources served already?"
+                    " Elsewhere: python -m catlog_scrapy.demo.server --port N, with"
+                    " CATLOG_BASE_URL_<PROVIDER> for each"
+                ) from error
+            server = DemoServer(fuel_delay=FUEL_DELAY, years=years).start()
+        for source in SOURCES.values():
+            name = f"CATLOG_BASE_URL_{source.provider.upper()}"
+            self.project_settings.set(name, f"{server.url}/{source.name}", "cmdline")
+        try:
+            yield server
+        finally:
+            server.stop()
+
+    def _has_browser(self) -> bool:
+        # Every scrapy command imports this module.
+        from playwright.sync_api import sync_playwright
+
+        from catlog_scrapy.browser.shared import find_browser
+
+        with sync_playwright() as playwright:
+            try:
+                find_browser(playwright.chromium.executable_path)
+            except ConfigurationError as error:
+                self.console.print(f"Without the groceries: {error}", markup=False)
+                return False
+        return True
+
+    def _run(self, engine: Engine, sources: DemoServer, schemes: list[tuple[str, str]]) -> None:
+        """Two loads of all schemes in one worker; between them the sources change."""
+        for (provider, name), value in SECRETS.items():
+            os.environ[variable_of(provider, name)] = value
+        self.console.rule("First load")
+        self._create(engine, schemes)
+        second = [False]
+
+        def finished(_: object) -> bool:
+            if has_open_work(engine):
+                return False
+            if second[0]:
+                return True
+            second[0] = True
+            self.console.rule("Prices change, this and that is new or gone: second load")
+            sources.change()
+            self._create(engine, schemes)
+            return False
+
+        Worker(engine, self.project_settings, Progress(self.console), finished=finished).run()
+        failed = [c for c in latest_catalogs(engine, limit=LOADS) if c["state"] == "failed"]
+        if failed:
+            raise NotPossible(
+                f"{failed[0]['scheme']} did not load: {failed[0]['error']};"
+                f" see scrapy status {str(failed[0]['id'])[:8]}"
+            )
+
+    def _create(self, engine: Engine, schemes: list[tuple[str, str]]) -> None:
+        for provider, scheme in schemes:
+            create(engine, provider, scheme)
+
+    def _show(self, engine: Engine, show: Show) -> None:
+        self.console.print()
+        self.console.rule(f"[bold]{show.title}")
+        table = Table("catalog", "state", "created", "changed", "removed", "unchanged", box=None)
+        names = {f"{provider}/{scheme}" for provider, scheme in show.schemes}
+        for catalog in reversed(latest_catalogs(engine, limit=LOADS)):
+            if catalog["scheme"] not in names:
+                continue
+            counts = catalog["published"] or {}
+            unchanged = (
+                counts.get("seen", 0)
+                - counts.get("duplicates", 0)
+                - sum(counts.get(change, 0) for change in ("created", "changed", "revived"))
+            )
+            table.add_row(
+                catalog["scheme"],
+                catalog["state"],
+                *(str(counts.get(change, 0)) for change in ("created", "changed", "removed")),
+                str(unchanged),
+            )
+        self.console.print(table)
+        for title, query in show.queries.items():
+            self.console.print(f"\n[italic]{title}")
+            self._ask(engine, query)
+
+    def _ask(self, engine: Engine, query: str) -> None:
+        with engine.connect() as connection:
+            answer = connection.execute(text(query))
+            table = Table(*answer.keys(), box=None)
+            for row in answer:
+                table.add_row(*map(shown, row))
+        self.console.print(table, markup=False)
+
+
+def _holds_all_years(engine: Engine) -> bool:
+    """Whether a full demo ran before: a smaller shop would look like one that lost its years."""
+    with engine.connect() as connection:
+        count = connection.scalar(text("select count(distinct year) from year_links"))
+    return (count or 0) > len(DEMO_YEARS)

@@ -1,0 +1,148 @@
+"""Follows a crawl by Scrapy's signals and ends its attempt: done, or failed and why."""
+
+import asyncio
+import logging
+from typing import Any
+
+from scrapy import signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import IgnoreRequest, NotConfigured
+from twisted.python.failure import Failure
+
+from catlog_scrapy.crawl.attempt import Attempt, attempt_of
+from catlog_scrapy.crawl.downloads import Downloads
+from catlog_scrapy.crawl.outcome_watch import Watch
+from catlog_scrapy.exceptions import AttemptLost
+from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist, store_away
+from catlog_scrapy.pipelines.validate import Rejected
+from catlog_scrapy.store.queue.attempts import complete
+
+logger = logging.getLogger(__name__)
+
+# Where Scrapy says what a signal's handler raised.
+SIGNAL_LOGGER = logging.getLogger("scrapy.utils.signal")
+# Seconds to wait for an absent database with what a stopped crawl still has to say.
+PATIENCE = 10.0
+
+
+class LoadingExtension:
+    """Counts what a crawl does and, when the spider has closed, says so to the store.
+
+    It is the first witness of an attempt: it knows how the spider closed. A crawl that never
+    opened is ended by whoever ran it.
+    """
+
+    def __init__(self, crawler: Crawler, attempt: Attempt) -> None:
+        self.crawler = crawler
+        self.attempt = attempt
+        self.watch = Watch(crawler, attempt)
+        self.downloads = Downloads(crawler, attempt)
+        self.signal_errors = SignalErrors(crawler, attempt)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> "LoadingExtension":
+        attempt = attempt_of(crawler)
+        if attempt is None:
+            raise NotConfigured
+        extension = cls(crawler, attempt)
+        for name in (
+            "spider_opened",
+            "spider_error",
+            "item_error",
+            "item_dropped",
+        ):
+            crawler.signals.connect(getattr(extension, name), getattr(signals, name))
+        crawler.signals.connect(extension.spider_closed, signals.spider_closed)
+        return extension
+
+    def spider_opened(self) -> None:
+        """From here on the attempt's end is this extension's to write."""
+        self.attempt.is_open = True
+        self.watch.begin()
+        self.downloads.begin()
+        SIGNAL_LOGGER.addHandler(self.signal_errors)
+        self.attempt.on_stop(self._close_spider)
+
+    def _close_spider(self) -> None:
+        logger.warning("the crawl has to stop: %s", self.attempt.stop_reason)
+        # What still waits for its turn is not asked for: with a delay that could take minutes.
+        engine: Any = self.crawler.engine
+        for slot in engine.downloader.slots.values():
+            while slot.queue:
+                _, waiting = slot.queue.popleft()
+                waiting.errback(IgnoreRequest(self.attempt.stop_reason))
+        reason = f"catlog_{self.attempt.stop_answer}"
+        task = asyncio.ensure_future(engine.close_spider_async(reason=reason))
+        # Closing twice, or a spider that has closed meanwhile, is no error.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.downloads.give_up()
+
+    def spider_error(self, failure: Failure, response: Any) -> None:
+        """A callback, an errback, `start()` or a spider middleware raised."""
+        url = getattr(response, "url", None) or getattr(
+            getattr(response, "request", None), "url", "start()"
+        )
+        self.attempt.raised(f"the spider, at {url}", failure.value or Exception(str(failure)))
+
+    def item_error(self, failure: Failure) -> None:
+        """A pipeline raised."""
+        self.attempt.raised("a pipeline", failure.value or Exception(str(failure)))
+
+    async def item_dropped(self, response: Any, exception: Exception) -> None:
+        """The project's own DropItem, or our check's."""
+        if isinstance(exception, Rejected):
+            await self._writer().reject(getattr(response, "url", None), exception)
+        else:
+            self.attempt.report.dropped += 1
+
+    async def spider_closed(self, reason: str) -> None:
+        """Send the last batch, whatever other components did on closing, and end the attempt."""
+        if not self.attempt.is_open:
+            return
+        try:
+            await self._writer().finish()
+        except Exception as error:  # the boundary to the database: any reason ends the attempt
+            self.attempt.raised("storing", error)
+        report = self.attempt.report
+        report.reason = reason
+        stats = self.crawler.stats.get_stats()
+        for _ in range(stats.get("urllength/request_ignored_count", 0)):
+            self.attempt.given_up("given_up", "a URL longer than URLLENGTH_LIMIT")
+        report.stats = {name: value for name, value in stats.items() if name != "log_count"}
+        try:
+            self.attempt.outcome = await store_away(
+                self.attempt, lambda: persist(self.attempt, self._end, patience=PATIENCE)
+            )
+        except AttemptLost as lost:
+            self.attempt.outcome, self.attempt.error = "lost", str(lost)
+        finally:
+            SIGNAL_LOGGER.removeHandler(self.signal_errors)
+
+    def _end(self) -> str:
+        attempt = self.attempt
+        if attempt.stop_answer:
+            return attempt.end_stopped()
+        return complete(attempt.engine, attempt.claim.attempt, attempt.report)
+
+    def _writer(self) -> ResultWriter:
+        pipeline = self.crawler.get_item_pipeline(StorePipeline)
+        if pipeline is None:
+            raise NotConfigured("the project removed catlog's StorePipeline")
+        return pipeline.writer
+
+
+class SignalErrors(logging.Handler):
+    """Takes from the log what a signal's handler raised: Scrapy tells nobody else.
+
+    A handler of `spider_idle` that fails may have had more to ask for.
+    """
+
+    def __init__(self, crawler: Crawler, attempt: Attempt) -> None:
+        super().__init__(logging.ERROR)
+        self.crawler = crawler
+        self.attempt = attempt
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note an error of this crawl's handlers."""
+        if getattr(record, "spider", None) is self.crawler.spider and record.exc_info:
+            self.attempt.raised(record.getMessage(), record.exc_info[1] or RuntimeError())

@@ -1,0 +1,112 @@
+"""The queue as scrapyd wants to see it: a view of the instances of one project."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from scrapyd.config import Config
+from scrapyd.interfaces import ISpiderQueue
+from zope.interface import implementer
+
+from catlog_scrapy.exceptions import NotFound
+from catlog_scrapy.fleet.node import node_of
+from catlog_scrapy.fleet.zygotes import ProjectFailed
+from catlog_scrapy.store.queue import jobs
+from catlog_scrapy.store.queue.catalogs import start_waiting
+from catlog_scrapy.store.reading.status import scheme_operations
+
+# What a message of scrapyd's holds besides the arguments of its spider.
+NO_ARGUMENTS = {"_job", "_version", "settings"}
+
+
+@implementer(ISpiderQueue)
+class Queue:
+    """What waits of *project*, as scrapyd's messages. Asks the database: for threads only.
+
+    It is not taken from: nodes claim instances, which no other node then sees.
+    """
+
+    def __init__(self, config: Config, project: str) -> None:
+        self.node = node_of(config)
+        self.local_name = project
+
+    @property
+    def project(self) -> str:
+        """What the database calls the project."""
+        return self.node.project(self.local_name)
+
+    def add(self, name: str, priority: float = 0.0, **message: Any) -> str:
+        """What scrapyd calls; `schedule` with a message."""
+        return self.schedule(
+            name,
+            {key: value for key, value in message.items() if key not in NO_ARGUMENTS},
+            settings=message.get("settings", {}),
+            job=message.get("_job"),
+            version=message.get("_version"),
+            priority=round(priority),
+        )
+
+    def schedule(
+        self,
+        spider: str,
+        arguments: Mapping[str, str],
+        *,
+        settings: Mapping[str, str],
+        job: str | None,
+        version: str | None,
+        priority: int,
+    ) -> str:
+        """Queue a catalog of the operation that *spider* means; its job id. Raises CatlogError."""
+        engine = self.node.engine
+        operation = jobs.operation_of(engine, self.project, spider)
+        self._require_known(operation, arguments)
+        made = jobs.schedule(
+            engine,
+            operation,
+            job=job,
+            version=version,
+            settings=settings,
+            arguments=arguments,
+            priority=priority,
+        )
+        start_waiting(engine)
+        return made
+
+    def _require_known(self, operation: jobs.Operation, arguments: Iterable[str]) -> None:
+        """Refuse a misspelt argument, if the project is here to be asked."""
+        try:
+            offer = self.node.projects.offer(self.local_name)
+        except (NotFound, ProjectFailed):
+            return
+        operations = scheme_operations(self.node.engine, operation.provider, operation.scheme)
+        found = [row for row in operations if row["name"] == operation.name]
+        title = f"{operation.provider}/{operation.scheme}/{operation.name}"
+        offer.require_known(title, found, arguments)
+
+    def list(self) -> list[dict[str, Any]]:
+        """What waits, in the order of the queue."""
+        return [
+            {
+                **job["arguments"],
+                "name": job["spider"],
+                "_job": job["job"],
+                **({"_version": job["version"]} if job["version"] else {}),
+                "settings": job["settings"],
+            }
+            for job in jobs.pending(self.node.engine, self.project)
+        ]
+
+    def count(self) -> int:
+        """How many wait."""
+        return jobs.count_pending(self.node.engine, self.project)
+
+    def remove(self, func: Callable[[dict[str, Any]], bool]) -> int:
+        """Cancel the catalogs of all messages for which *func* is true; how many."""
+        found = {message["_job"] for message in self.list() if func(message)}
+        return sum(bool(jobs.cancel(self.node.engine, self.project, job)) for job in found)
+
+    def clear(self) -> None:
+        """Cancel all that waits."""
+        self.remove(lambda _: True)
+
+    def pop(self) -> None:
+        """Nothing: see above."""

@@ -1,0 +1,316 @@
+"""scrapyd's web pages and API, answered from the queue: on every node the same.
+
+Names, parameters and answers are scrapyd's. Where it is silent, catlog says more: `node`, `outcome`
+and `error` of a job, `state` of its catalog.
+"""
+
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote
+from zipfile import is_zipfile
+
+from scrapyd import webservice, website
+from scrapyd.config import Config
+from scrapyd.webservice import param
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from twisted.web import error, http
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from catlog_scrapy.db.engine import UNAVAILABLE, reason
+from catlog_scrapy.exceptions import CatlogError, NotPossible
+from catlog_scrapy.fleet.jobstorage import Job, job_of
+from catlog_scrapy.fleet.node import Node, node_of
+from catlog_scrapy.fleet.projects import PATIENCE
+from catlog_scrapy.fleet.spiderqueue import Queue
+from catlog_scrapy.store.queue import jobs
+from catlog_scrapy.store.sql import clean
+
+LONGEST_JOB = 200
+
+
+class InThread(Resource):
+    """Renders in a thread, where the database may be asked."""
+
+    def render(self, request: Request) -> Any:
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def answer(body: bytes) -> None:
+            if not gone:
+                request.write(body)
+                request.finish()
+
+        def failed(failure: Failure) -> None:
+            if not gone:
+                request.processingFailed(failure)
+
+        deferToThread(super().render, request).addCallback(answer).addErrback(failed)
+        return NOT_DONE_YET
+
+
+class Sentences(Resource):
+    """Turns what a client can mend, or has to wait for, into scrapyd's errors."""
+
+    def render(self, request: Request) -> Any:
+        try:
+            return super().render(request)
+        except CatlogError as mistake:
+            raise error.Error(http.OK, message=str(mistake).encode()) from mistake
+        except UNAVAILABLE as away:
+            text = f"the database is away: {reason(away)}; try again"
+            raise error.Error(http.SERVICE_UNAVAILABLE, message=text.encode()) from away
+
+
+class Service(InThread, webservice.WsResource, Sentences):
+    """A service of scrapyd's API."""
+
+    @property
+    def node(self) -> Node:
+        """The node that answers."""
+        node: Node = self.root.node
+        return node
+
+    def project(self, local_name: str | None) -> str | None:
+        """What the database calls a project. Raises NotFound."""
+        return None if local_name is None else self.node.project(local_name)
+
+    def soon(self, work: Any) -> None:
+        """Have *work* called in the reactor's thread."""
+        from twisted.internet import reactor
+
+        reactor.callFromThread(work)
+
+
+class Schedule(Service):
+    """Queues a catalog of one operation; any node runs it."""
+
+    @param("project")
+    @param("spider")
+    @param("_version", dest="version", required=False, default=None)
+    @param("jobid", required=False, default=None)
+    @param("priority", required=False, default=0, type=float)
+    @param("setting", required=False, default=list, multiple=True)
+    def render_POST(
+        self,
+        request: Request,
+        *,
+        project: str,
+        spider: str,
+        version: str | None,
+        jobid: str | None,
+        priority: float,
+        setting: list[str],
+    ) -> dict[str, Any]:
+        version = version or None
+        if version:
+            self.node.projects.code(project, version)
+        wrong = [pair for pair in setting if "=" not in pair]
+        if wrong:
+            raise NotPossible(f"setting {wrong[0]!r} is not of the form NAME=VALUE")
+        arguments = {name.decode(): values[0].decode() for name, values in request.args.items()}
+        texts = [*arguments, *arguments.values(), *setting, project, spider, jobid or ""]
+        if any(clean(text) != text for text in texts):
+            raise NotPossible("a parameter holds U+0000, which no database stores")
+        if len(jobid or "") > LONGEST_JOB or not abs(priority) < 2**31:
+            raise NotPossible(f"jobid has {LONGEST_JOB} letters at most, priority 31 bits")
+        made = Queue(self.node.config, project).schedule(
+            spider,
+            arguments,
+            settings=dict(pair.split("=", 1) for pair in setting),
+            job=jobid or None,
+            version=version,
+            priority=round(priority),
+        )
+        self.soon(self.root.poller.poll)
+        return {"jobid": made}
+
+
+class Cancel(Service):
+    """Cancels the catalog of a job, wherever it runs: its process gets INT, and in the end KILL.
+
+    `signal` is accepted, and makes no difference.
+    """
+
+    @param("project")
+    @param("job")
+    @param("signal", required=False, default="INT")
+    def render_POST(self, request: Request, project: str, job: str, signal: str) -> dict[str, Any]:
+        before = jobs.cancel(self.node.engine, self.project(project), job)
+        self.soon(self.root.launcher.look)
+        return {"prevstate": before}
+
+
+class Status(Service):
+    """Whether a job waits, runs or is over, and how its catalog stands."""
+
+    @param("job")
+    @param("project", required=False)
+    def render_GET(self, request: Request, job: str, project: str | None) -> dict[str, Any]:
+        now, state = jobs.state(self.node.engine, self.project(project), job)
+        return {"currstate": now, "state": state}
+
+
+class DaemonStatus(Service):
+    """How much waits, runs and has ended in the whole fleet; of the last, the newest."""
+
+    def render_GET(self, request: Request) -> dict[str, Any]:
+        return {
+            "pending": jobs.count_pending(self.node.engine),
+            "running": len(jobs.running(self.node.engine)),
+            "finished": len(self.root.launcher.finished),
+        }
+
+
+class ListJobs(Service):
+    """All that waits and runs in the fleet, and what ended last."""
+
+    @param("project", required=False)
+    def render_GET(self, request: Request, project: str | None) -> dict[str, Any]:
+        engine, wanted = self.node.engine, self.project(project)
+        running = map(job_of, jobs.running(engine, wanted))
+        ended = map(job_of, jobs.ended(engine, wanted, limit=self.root.launcher.finished.limit))
+        return {
+            "pending": [
+                {
+                    "id": job["job"],
+                    "project": project or job["project"],
+                    "spider": job["spider"],
+                    "version": job["version"],
+                    "settings": job["settings"],
+                    "args": job["arguments"],
+                }
+                for job in jobs.pending(engine, wanted)
+            ],
+            "running": [{**self._job(job, project), "pid": job.pid} for job in running],
+            "finished": [
+                {
+                    **self._job(job, project),
+                    "end_time": str(job.end_time),
+                    "outcome": job.outcome,
+                    "error": job.error,
+                }
+                for job in ended
+            ],
+        }
+
+    def _job(self, job: Job, project: str | None) -> dict[str, Any]:
+        return {
+            "id": job.job,
+            "project": project or job.project,
+            "spider": job.spider,
+            "start_time": str(job.start_time),
+            "log_url": self.root.get_log_url(job),
+            "items_url": None,
+            "node": job.node,
+            "state": job.state,
+        }
+
+
+class ListProjects(Service):
+    """The projects that this node has, by their names in the database where they lie here."""
+
+    def render_GET(self, request: Request) -> dict[str, Any]:
+        return {"projects": self.node.projects.shown()}
+
+
+class ListSpiders(Service):
+    """The spiders of a project, from its warm parent: nothing is started for the question."""
+
+    @param("project")
+    @param("_version", dest="version", required=False, default=None)
+    def render_GET(self, request: Request, project: str, version: str | None) -> dict[str, Any]:
+        return {"spiders": sorted(self.node.projects.offer(project, version).spiders)}
+
+
+class AddVersion(Service):
+    """Stores an egg, imports it to see what it offers, and applies what it declares."""
+
+    @param("project")
+    @param("version")
+    @param("egg", type=bytes)
+    def render_POST(
+        self, request: Request, project: str, version: str, egg: bytes
+    ) -> dict[str, Any]:
+        if not project or not version:
+            raise NotPossible("project and version must not be empty")
+        if not is_zipfile(BytesIO(egg)):
+            raise NotPossible("egg is not a ZIP file (if using curl, use egg=@path not egg=path)")
+        self.root.eggstorage.put(BytesIO(egg), project, version)
+        self.root.update_projects()
+        try:
+            projects = self.node.projects
+            spiders = projects.offer(project, version, patience=PATIENCE).spiders
+            applied = self.node.projects.apply(project, version)
+        except CatlogError as why:
+            # It would be the newest, and so what all jobs run on.
+            self.node.projects.discard(project, version)
+            raise NotPossible(f"not deployed: {why}") from why
+        self.soon(self.root.poller.poll)
+        return {
+            "project": project,
+            "version": version,
+            "spiders": len(spiders),
+            "applied": applied,
+        }
+
+
+class Jobs(InThread, website.Jobs):
+    """scrapyd's page of jobs, of the whole fleet; of each how it ended, and why."""
+
+    def __init__(self, root: "Root") -> None:
+        super().__init__(root)  # type: ignore[call-arg]
+        self.headers += ["Node", "Outcome"]
+
+    def prepare_finished(self) -> str:
+        return "\n".join(
+            self.prepare_row(
+                {
+                    "Project": website.escape(job.project),
+                    "Spider": website.escape(job.spider),
+                    "Job": website.escape(job.job),
+                    "Start": website.no_microseconds(job.start_time),
+                    "Runtime": website.no_microseconds(job.end_time - job.start_time),
+                    "Finish": website.no_microseconds(job.end_time),
+                    "Log": self.html_log_url(job),
+                    "Node": website.escape(job.node),
+                    "Outcome": website.escape(": ".join(filter(None, [job.outcome, job.error]))),
+                }
+            )
+            for job in self.root.launcher.finished
+        )
+
+    def prepare_pending(self) -> str:
+        return "\n".join(
+            self.prepare_row(
+                {
+                    "Project": website.escape(job["project"] or ""),
+                    "Spider": website.escape(job["spider"]),
+                    "Job": website.escape(job["job"]),
+                    "Cancel": self.cancel_button(job["project"] or "", job["job"]),
+                }
+            )
+            for job in jobs.pending(self.root.node.engine)
+        )
+
+
+class Root(website.Root):
+    """scrapyd's, whose logs may be on other nodes."""
+
+    def __init__(self, config: Config, app: Any) -> None:
+        super().__init__(config, app)
+        self.node = node_of(config)
+        self.putChild(b"jobs", Jobs(self))
+
+    def get_log_url(self, job: Job) -> str | None:
+        """Where a job's log can be read: on this node, or on the one it ran on."""
+        if not job.log:
+            return None
+        path = f"/logs/{quote(job.log.rpartition('/')[2])}"
+        if job.node == self.node.name:
+            return path
+        return f"{job.node_url}{path}" if job.node_url else None
+
+    def get_item_url(self, job: Job) -> None:
+        """Items are in the database."""

@@ -1,0 +1,20 @@
+"""A new operation: provider entry, spider, saved page and failing test, all of them or none."""
+
+from catlog_scrapy.scaffold.checking import check_files, check_spider
+from catlog_scrapy.scaffold.files import SUFFIXES, TEMPLATES, Generator, kind_of, text_of
+from catlog_scrapy.scaffold.target import Places, check_name, find_target
+from catlog_scrapy.scaffold.writing import write_all
+
+__all__ = [
+    "SUFFIXES",
+    "TEMPLATES",
+    "Generator",
+    "Places",
+    "check_files",
+    "check_name",
+    "check_spider",
+    "find_target",
+    "kind_of",
+    "text_of",
+    "write_all",
+]

@@ -1,0 +1,83 @@
+"""Would the files of an operation harm, and would they pass `scrapy apply`?"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scrapy import Spider
+from scrapy.settings import BaseSettings
+from scrapy.spiderloader import SpiderLoader, SpiderLoaderProtocol
+
+from catlog_scrapy.declarations.checking import check
+from catlog_scrapy.declarations.reading import read_providers, read_views
+from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.records.record import record_type
+from catlog_scrapy.scaffold.files import KEY, Generator, says_record
+from catlog_scrapy.scaffold.target import Places, class_of, refuse
+from catlog_scrapy.scaffold.writing import write
+from catlog_scrapy.testing.saved_pages import label
+
+
+def check_files(
+    settings: BaseSettings,
+    loader: SpiderLoaderProtocol,
+    generator: Generator,
+    files: Mapping[Path, str],
+    *,
+    force: bool,
+) -> None:
+    """Check *files* before they are written.
+
+    Raises NotPossible where they would overwrite what is there, and DeclarationError where
+    `scrapy apply` would refuse the provider's file.
+    """
+    provider = generator.target.file
+    there = [path for path in files if path.exists() and path != provider]
+    if there and not force:
+        raise NotPossible(f"{', '.join(map(label, there))} exists; --force overwrites it.")
+    if not force and generator.target.has_scheme(generator.name):
+        raise NotPossible(
+            f'the provider "{generator.target.provider}" has a scheme "{generator.name}" already;'
+            " choose another name, or --force, which leaves it as it is."
+        )
+    if provider not in files:
+        return
+    made: dict[str, Any] = {"name": generator.name}
+    if says_record(files[generator.spider_file]):
+        made["record"] = record_type(generator.name, [KEY])
+    spidercls = type(class_of(generator.name), (Spider,), made)
+    with tempfile.TemporaryDirectory() as temporary:
+        # Under its own name, for the lines of mistakes.
+        folder = Path(temporary, provider.parent.name)
+        folder.mkdir()
+        for path in provider.parent.glob("*.toml"):
+            (folder / path.name).write_bytes(path.read_bytes())
+        write(folder / provider.name, files[provider])
+        declared, mistakes = read_providers(folder)
+    views, wrong = read_views(Path(settings["CATLOG_VIEWS"]))
+    refuse(mistakes + wrong + check(declared, _WithOne(loader, spidercls), views).mistakes)
+
+
+def check_spider(loader: SpiderLoaderProtocol, name: str, places: Places) -> None:
+    """Raise NotPossible where another file has a spider called *name*."""
+    if name in loader.list():
+        module = loader.load(name).__module__
+        if module != f"{places.spiders_module}.{name}":
+            raise NotPossible(f'{module} has a spider "{name}" already; choose another name.')
+
+
+class _WithOne(SpiderLoader):
+    """The spiders of another loader, and one that is not there yet."""
+
+    def __init__(self, others: SpiderLoaderProtocol, spidercls: type[Spider]) -> None:
+        self.others = others
+        self.spidercls = spidercls
+
+    def list(self) -> list[str]:
+        return [*self.others.list(), self.spidercls.name]
+
+    def load(self, spider_name: str) -> type[Spider]:
+        if spider_name == self.spidercls.name:
+            return self.spidercls
+        return self.others.load(spider_name)

@@ -1,0 +1,166 @@
+"""The files of an operation, from templates."""
+
+import ast
+import json
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.parse import urlsplit
+
+from scrapy.http import HtmlResponse, JsonResponse, Response, TextResponse
+
+from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.scaffold.target import Places, Target, class_of
+from catlog_scrapy.testing.saved_pages import GOLDEN
+
+TEMPLATES = Path(__file__).with_name("templates")
+SUFFIXES = {"html": ".html", "json": ".json"}
+# The field that every template's items have, and their key.
+KEY = "name"
+
+
+def kind_of(response: Response) -> str | None:
+    """`html` or `json` as the response says of itself, None where it is neither."""
+    content_type = (response.headers.get("Content-Type") or b"").partition(b";")[0].strip().lower()
+    if isinstance(response, JsonResponse) or content_type.endswith((b"/json", b"+json")):
+        return "json"
+    return "html" if isinstance(response, HtmlResponse) else None
+
+
+def text_of(response: Response) -> str:
+    """The page's text. Raises NotPossible where it has none."""
+    if not response.body.strip():
+        raise NotPossible(f"{response.url} is empty.")
+    if isinstance(response, TextResponse):
+        return response.text
+    try:
+        return response.body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise NotPossible(f"{response.url} is no text.") from None
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Makes the files of the operation `name`, all of them from templates."""
+
+    name: str
+    target: Target
+    places: Places
+    kind: str | None
+
+    @property
+    def spider_file(self) -> Path:
+        """Where the spider will be."""
+        return self.places.spiders / f"{self.name}.py"
+
+    def page_file(self, suffix: str) -> Path:
+        """Where the saved page will be: named after the last part of its path."""
+        stem = Path(urlsplit(self.target.url).path).stem
+        stem = re.sub(r"[^\w-]+", "-", stem).strip("-") or "index"
+        return self.places.tests / "pages" / self.name / f"{stem}{suffix}"
+
+    def files(self, template: str, text: str) -> dict[Path, str]:
+        """The files to be made, by their paths, from the spider's *template* and the page's *text*.
+
+        Raises NotPossible.
+        """
+        suffix = SUFFIXES.get(self.kind or "") or Path(urlsplit(self.target.url).path).suffix
+        page = self.page_file(suffix or ".txt")
+        values = self._values(page)
+        if "$shape" in template:
+            values |= _shape(text, self.target.url)
+        spider = Template(template).safe_substitute(values)
+        values["operation"] = _operation(self.name, says_record(spider))
+        files = {self.spider_file: spider}
+        if self.places.items and values["record_class"] in spider:
+            files[self.places.items / f"{self.name}.py"] = _render("items", values)
+        files[page] = text
+        files[page.with_suffix(GOLDEN)] = "[]\n"
+        files[self.places.tests / f"test_{self.name}.py"] = _render("test", values)
+        if not self.target.has_scheme(self.name):
+            files[self.target.file] = self._provider(values)
+        return files
+
+    def _values(self, page: Path) -> dict[str, str]:
+        name, target = self.name, self.target
+        values = {
+            "name": name,
+            "classname": class_of(name),
+            "record_class": f"{class_of(name)}Record",
+            "module": f"{self.places.spiders_module}.{name}",
+            "url": target.url,
+            "domain": urlsplit(target.url).netloc,
+            "path": target.path,
+            "page": page.name,
+            "provider": target.provider,
+            "title": urlsplit(target.url).netloc,
+            "base_url": target.base_url,
+        }
+        package = self.places.spiders_module.partition(".")[0]
+        if self.places.items:
+            values["record"] = f"from {package}.items.{name} import {values['record_class']}"
+        else:
+            values["record"] = _render("record", values).rstrip()
+        return values
+
+    def _provider(self, values: Mapping[str, str]) -> str:
+        """The provider's file with the operation's scheme after all that is there."""
+        addition = _render("scheme", values)
+        if self.target.declared is None:
+            return _render("provider", values) + addition
+        with self.target.file.open(encoding="utf-8", newline="") as file:
+            text = file.read()
+        newline = "\r\n" if "\r\n" in text else "\n"
+        return text.rstrip("\r\n") + newline + addition.replace("\n", newline)
+
+
+def _render(template: str, values: Mapping[str, str]) -> str:
+    text = (TEMPLATES / f"{template}.tmpl").read_text(encoding="utf-8")
+    return Template(text).substitute(values)
+
+
+def says_record(spider: str) -> bool:
+    """Whether a spider's code names its record type. Raises NotPossible where it is no code."""
+    try:
+        nodes = list(ast.walk(ast.parse(spider)))
+    except SyntaxError as error:
+        raise NotPossible(f"the template makes no Python: {error}") from error
+    assigned = (node.targets[0] for node in nodes if isinstance(node, ast.Assign))
+    return any(isinstance(target, ast.Name) and target.id == "record" for target in assigned)
+
+
+def _operation(name: str, has_record: bool) -> str:
+    """The lines of the scheme that name its operation; without a record type, what it yields."""
+    if has_record:
+        return f'operations = ["{name}"]'
+    return f'\n[[scheme.operation]]\nname = "{name}"\nkind = "{name}"\nkey = "{KEY}"'
+
+
+def _shape(text: str, url: str) -> dict[str, str]:
+    """What the template is to know of a JSON document: where its entries are, what they have."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise NotPossible(f"{url} is no JSON: {error}") from error
+    entries, where = document, ""
+    if isinstance(document, dict):
+        name = next((name for name, value in document.items() if _are_objects(value)), None)
+        entries = [document] if name is None else document[name]
+        place = "[document]" if name is None else f"document[{json.dumps(name)}]"
+        where = f"\n    def entries(self, document: Any) -> Any:\n        return {place}\n"
+    if not _are_objects(entries):
+        raise NotPossible(
+            f"{url} has no array of objects, which the template reads; name another with -t."
+        )
+    fields = re.sub(r'["\\\n]', "", ", ".join(entries[0]))
+    indent = " " * 4
+    shape = textwrap.fill(fields, 96, initial_indent=indent, subsequent_indent=indent)
+    return {"entries": where, "shape": shape.strip()}
+
+
+def _are_objects(value: Any) -> bool:
+    return bool(value) and isinstance(value, list) and all(isinstance(one, dict) for one in value)

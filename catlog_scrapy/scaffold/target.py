@@ -1,0 +1,145 @@
+"""What is to be read, and where the project keeps what reads it."""
+
+import keyword
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from scrapy.commands.genspider import verify_url_scheme
+from scrapy.settings import BaseSettings
+from scrapy.utils.conf import closest_scrapy_cfg
+from w3lib.url import safe_url_string
+
+from catlog_scrapy.addon import project_package
+from catlog_scrapy.declarations.model import NAME as PROVIDER_NAME
+from catlog_scrapy.declarations.reading import Declared, read_providers
+from catlog_scrapy.exceptions import DeclarationError, NotPossible
+from catlog_scrapy.records.record import MAX_NAME_BYTES, NAME
+from catlog_scrapy.testing.saved_pages import label
+
+# What the templates import: a class so called would hide it.
+TAKEN = {"Any", "AsyncIterator", "Iterator", "JsonDocument", "Record"}
+TAKEN |= {"Path", "Request", "Response", "SavedPage", "Spider"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be read: the page at `base_url`/`path` of a provider.
+
+    `file` is the provider's file; `declared` what it says, None where there is none yet.
+    """
+
+    url: str
+    provider: str
+    base_url: str
+    file: Path
+    declared: Declared | None
+
+    @property
+    def path(self) -> str:
+        """What the URL has below the base_url, its query included."""
+        return self.url.removeprefix(self.base_url).lstrip("/")
+
+    def has_scheme(self, name: str) -> bool:
+        """Whether the provider has a scheme called *name*."""
+        schemes = self.declared.file.scheme if self.declared else []
+        return any(scheme.name == name for scheme in schemes)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a project keeps its parts; `items` is None where it has no package of that name."""
+
+    spiders: Path
+    spiders_module: str
+    items: Path | None
+    tests: Path
+
+    @classmethod
+    def of(cls, settings: BaseSettings) -> "Places":
+        """Those of the project. Raises NotPossible where its spiders are no package."""
+        root = Path(closest_scrapy_cfg()).parent
+        module = settings["NEWSPIDER_MODULE"] or next(iter(settings.getlist("SPIDER_MODULES")), "")
+        spec = find_spec(module) if module else None
+        if spec is None or not spec.submodule_search_locations:
+            raise NotPossible(f'NEWSPIDER_MODULE is "{module}"; name the package of your spiders.')
+        items = project_package(settings, root) / "items"
+        return cls(
+            spiders=Path(next(iter(spec.submodule_search_locations))),
+            spiders_module=module,
+            items=items if (items / "__init__.py").exists() else None,
+            tests=root / "tests",
+        )
+
+
+def check_name(name: str, project: str) -> None:
+    """Raise NotPossible unless *name* can be a spider, its module, its scheme and its view."""
+    class_name = class_of(name)
+    if not NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
+        raise NotPossible(
+            f'"{name}" cannot name a spider and its view; use lower-case letters, digits and "_",'
+            f" a letter first, {MAX_NAME_BYTES} at most."
+        )
+    if keyword.iskeyword(name) or keyword.iskeyword(class_name) or class_name in TAKEN:
+        raise NotPossible(f'"{name}" has a meaning in Python or Scrapy; choose another name.')
+    if name == project:
+        raise NotPossible(f'"{name}" is the name of the project; choose another one.')
+
+
+def class_of(name: str) -> str:
+    """The class of the spider *name*: `FuelPrices` of `fuel_prices`."""
+    return name.title().replace("_", "")
+
+
+def find_target(settings: BaseSettings, url: str, provider: str | None) -> Target:
+    """Whose page *url* is: *provider*'s; else that of the provider below whose base_url it is; else
+    that of a new one, which bears the host's name.
+
+    Raises NotPossible, and DeclarationError where the provider files have mistakes already.
+    """
+    try:
+        url = safe_url_string(verify_url_scheme(url)).partition("#")[0]
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise NotPossible(f'"{url}" is no URL: {error}') from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise NotPossible(f'"{url}" is no URL; write it whole, such as https://example.com/prices')
+    if parts.username or parts.password:
+        raise NotPossible("the URL holds a name or a password, which no file should; leave it out.")
+    folder = Path(settings["CATLOG_PROVIDERS"])
+    files, mistakes = read_providers(folder) if folder.is_dir() else ([], [])
+    refuse(mistakes)
+    base_url = f"{parts.scheme}://{parts.netloc}"
+    name = provider or next((d.file.provider.name for d in files if _is_below(url, d)), None)
+    name = name or re.sub(r"\W+", "_", parts.hostname.removeprefix("www.")).strip("_")
+    if not PROVIDER_NAME.fullmatch(name):
+        raise NotPossible(
+            f'"{name}" cannot name a provider; use letters, digits, "_" and "-" only.'
+        )
+    for declared in files:
+        if declared.file.provider.name == name:
+            if not _is_below(url, declared):
+                said = declared.file.provider.base_url or "no base_url"
+                raise NotPossible(
+                    f'{url} is not of the provider "{name}", which has {said};'
+                    " name another with --provider."
+                )
+            file = folder / Path(declared.source.name).name
+            return Target(url, name, str(declared.file.provider.base_url), file, declared)
+    file = folder / f"{name}.toml"
+    if file.exists():
+        raise NotPossible(f"{label(file)} is another provider's; choose a name with --provider.")
+    return Target(url, name, base_url, file, None)
+
+
+def _is_below(url: str, declared: Declared) -> bool:
+    base_url = declared.file.provider.base_url
+    return bool(base_url) and (url + "/").startswith(f"{base_url}".rstrip("/") + "/")
+
+
+def refuse(mistakes: list[str]) -> None:
+    """Raise DeclarationError with all *mistakes*, if there are any."""
+    if mistakes:
+        raise DeclarationError("\n  ".join(["nothing was made:", *mistakes]))

@@ -1,0 +1,1 @@
+"""Users, keys, tokens, audit, idempotency."""

@@ -1,0 +1,76 @@
+"""Answers to changes, for when the same request comes again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.store.sql import Transaction, row, run
+
+# Seconds that an answer is kept.
+KEPT = 86400.0
+
+
+class OtherRequest(NotPossible):
+    """The key has been used for another request. Raised by `former_answer`."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a change was answered with; *body* is JSON, None where there was none."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+
+def former_answer(transaction: Transaction, actor: str, key: str, request: str) -> Answer | None:
+    """What *actor* was told when the *request* came first with this *key*; None if it is the first.
+
+    Another one with the same key is waited for, to the end of its transaction. Raises OtherRequest.
+    """
+    with transaction.begin() as connection:
+        run(
+            connection,
+            "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))",
+            name=f"idempotent {actor} {key}",
+        )
+        # A statement of its own: one sees what was committed when it began, before it waited.
+        found = row(
+            connection,
+            """SELECT request, status, body, headers FROM catlog.idempotent_request
+               WHERE actor = :actor AND key = :key
+                 AND created_at > clock_timestamp() - make_interval(secs => :kept)""",
+            actor=actor,
+            key=key,
+            kept=KEPT,
+        )
+    if found is None:
+        return None
+    if found["request"] != request:
+        raise OtherRequest("this key came with another request; take a new key for a new request.")
+    return Answer(found["status"], found["body"], found["headers"])
+
+
+def keep_answer(
+    transaction: Transaction, actor: str, key: str, request: str, answer: Answer
+) -> None:
+    """Keep it for a day."""
+    with transaction.begin() as connection:
+        run(
+            connection,
+            """INSERT INTO catlog.idempotent_request (actor, key, request, status, body, headers)
+               VALUES (:actor, :key, :request, :status, CAST(:body AS jsonb),
+                       CAST(:headers AS jsonb))
+               ON CONFLICT (actor, key) DO UPDATE SET
+                   request = excluded.request, status = excluded.status, body = excluded.body,
+                   headers = excluded.headers, created_at = excluded.created_at""",
+            actor=actor,
+            key=key,
+            request=request,
+            status=answer.status,
+            body=None if answer.body is None else orjson.dumps(answer.body).decode(),
+            headers=orjson.dumps(dict(answer.headers)).decode(),
+        )

@@ -1,0 +1,152 @@
+"""Refresh tokens: each is used once and replaced by the next of its family.
+
+Whatever is done to a user's tokens first locks the user's row: a family that is revoked while one
+of its tokens is replaced would have a survivor.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from catlog_scrapy.store.sql import Database, row, run
+
+# Seconds in which a replaced token may come again: its client did not get the answer, or has asked
+# twice at once.
+GRACE = 10.0
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """A refresh token as it was stored, and whose it is. `made_at` is the database's clock."""
+
+    id: UUID
+    family: UUID
+    user_id: UUID
+    user: str
+    role: str
+    made_at: dt.datetime
+    expires_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class Stolen:
+    """Who held a replaced token that came again too late: the whole family is revoked."""
+
+    user: str
+    role: str
+    family: UUID
+
+
+def signing_key(engine: Engine) -> bytes:
+    """What all servers on this database sign tokens with."""
+    with engine.connect() as connection:
+        found = row(connection, "SELECT value FROM catlog.signing_key")
+    if found is None:
+        raise RuntimeError("catlog.signing_key has lost its row; the migrations make it.")
+    return bytes(found["value"])
+
+
+def first_token(
+    database: Database, user_id: UUID, *, verified: str, renewed: str, seconds: float
+) -> Refresh | None:
+    """The first token of a new family, counting for *seconds*; *renewed* is kept as the hash.
+
+    None where the user has meanwhile been disabled or has another password than *verified*.
+    """
+    with database.begin() as connection:
+        user = row(
+            connection,
+            """UPDATE catlog.api_user SET password_hash = :renewed
+               WHERE id = :id AND enabled AND password_hash = :verified RETURNING *""",
+            id=user_id,
+            verified=verified,
+            renewed=renewed,
+        )
+        return _insert(connection, user, None, seconds) if user else None
+
+
+def next_token(
+    database: Database, id_: UUID, user_id: UUID, seconds: float
+) -> Refresh | Stolen | None:
+    """What replaces a token; None for one that does not count, Stolen for a replaced one."""
+    with database.begin() as connection:
+        user = _lock(connection, user_id)
+        token = row(
+            connection,
+            """SELECT family, replaced_at IS NOT NULL AS replaced, coalesce(
+                   replaced_at < clock_timestamp() - make_interval(secs => :grace), false) AS late
+               FROM catlog.refresh_token
+               WHERE id = :id AND user_id = :user AND revoked_at IS NULL
+                 AND expires_at > clock_timestamp()""",
+            id=id_,
+            user=user_id,
+            grace=GRACE,
+        )
+        if user is None or token is None or not user["enabled"]:
+            return None
+        if token["late"]:
+            _revoke(connection, token["family"])
+            return Stolen(user["name"], user["role"], token["family"])
+        if not token["replaced"]:
+            run(
+                connection,
+                "UPDATE catlog.refresh_token SET replaced_at = clock_timestamp() WHERE id = :id",
+                id=id_,
+            )
+        return _insert(connection, user, token["family"], seconds)
+
+
+def revoke_family(database: Database, id_: UUID, user_id: UUID) -> Mapping[str, Any] | None:
+    """Revoke all tokens of a token's family: the user's name and role, and the family.
+
+    None where nothing of it counted any more.
+    """
+    with database.begin() as connection:
+        user = _lock(connection, user_id)
+        token = row(
+            connection,
+            "SELECT family FROM catlog.refresh_token WHERE id = :id AND user_id = :user",
+            id=id_,
+            user=user_id,
+        )
+        if user is None or token is None or not _revoke(connection, token["family"]):
+            return None
+        return {"name": user["name"], "role": user["role"], "family": token["family"]}
+
+
+def _lock(connection: Connection, user_id: UUID) -> Mapping[str, Any] | None:
+    return row(
+        connection,
+        "SELECT id, name, role, enabled FROM catlog.api_user WHERE id = :id FOR NO KEY UPDATE",
+        id=user_id,
+    )
+
+
+def _revoke(connection: Connection, family: UUID) -> int:
+    return run(
+        connection,
+        """UPDATE catlog.refresh_token SET revoked_at = clock_timestamp()
+           WHERE family = :family AND revoked_at IS NULL""",
+        family=family,
+    )
+
+
+def _insert(
+    connection: Connection, user: Mapping[str, Any], family: UUID | None, seconds: float
+) -> Refresh:
+    made = row(
+        connection,
+        """INSERT INTO catlog.refresh_token (family, user_id, created_at, expires_at)
+           SELECT coalesce(:family, gen_random_uuid()), :user, now,
+                  now + make_interval(secs => :seconds)
+           FROM clock_timestamp() AS now
+           RETURNING id, family, user_id, created_at AS made_at, expires_at""",
+        family=family,
+        user=user["id"],
+        seconds=seconds,
+    )
+    return Refresh(user=user["name"], role=user["role"], **(made or {}))

@@ -1,0 +1,147 @@
+"""People who may use the server."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.models.access import ROLES
+from catlog_scrapy.store.sql import Database, row, rows, run
+
+# Django's own rule for user names.
+NAME = re.compile(r"[\w.@+-]{1,150}")
+
+
+def add_user(database: Database, name: str, role: str, password_hash: str) -> UUID:
+    """A new user; their id.
+
+    Raises NotPossible for a name that is taken, or is none, or of which the audit tells: attempts
+    and answers that a removed user left are known by their name.
+    """
+    check_name(name)
+    check_role(role)
+    with database.begin() as connection:
+        if row(
+            connection,
+            """SELECT 1 FROM catlog.audit WHERE actor = :actor AND NOT EXISTS (
+                   SELECT 1 FROM catlog.api_user WHERE name = :name) LIMIT 1""",
+            actor=f"user:{name}",
+            name=name,
+        ):
+            raise NotPossible(
+                f"there was a user {name}, and what they did is known by that name; take another"
+                " name."
+            )
+        made = row(
+            connection,
+            """INSERT INTO catlog.api_user (name, role, password_hash)
+               VALUES (:name, :role, :password_hash) ON CONFLICT (name) DO NOTHING RETURNING id""",
+            name=name,
+            role=role,
+            password_hash=password_hash,
+        )
+    if made is None:
+        raise NotPossible(f"there is a user {name} already; take another name.")
+    id_: UUID = made["id"]
+    return id_
+
+
+def users(engine: Engine) -> list[Mapping[str, Any]]:
+    """All users by name: name, role, enabled, created_at."""
+    with engine.connect() as connection:
+        return rows(
+            connection, "SELECT name, role, enabled, created_at FROM catlog.api_user ORDER BY name"
+        )
+
+
+def find_user(engine: Engine, name: str) -> Mapping[str, Any] | None:
+    """A user with id, name, role, password_hash and whether they are enabled."""
+    with engine.connect() as connection:
+        return row(
+            connection,
+            """SELECT id, name, role, password_hash, enabled
+               FROM catlog.api_user WHERE name = :name""",
+            name=name,
+        )
+
+
+def enabled_user(engine: Engine, id_: UUID) -> Mapping[str, Any] | None:
+    """Name and role of a user, unless they are disabled."""
+    with engine.connect() as connection:
+        return row(
+            connection, "SELECT name, role FROM catlog.api_user WHERE id = :id AND enabled", id=id_
+        )
+
+
+def set_password(database: Database, name: str, password_hash: str) -> None:
+    """Another password; who logged in with the former has to log in again. Raises NotFound."""
+    with database.begin() as connection:
+        id_ = _change(connection, name, "password_hash = :value", password_hash)
+        _log_out(connection, id_)
+
+
+def set_role(database: Database, name: str, role: str) -> None:
+    """Another role; it counts from the next request on. Raises NotFound, NotPossible."""
+    check_role(role)
+    with database.begin() as connection:
+        _change(connection, name, "role = :value", role)
+
+
+def disable_user(database: Database, name: str) -> None:
+    """No request of theirs counts any more. Raises NotFound."""
+    with database.begin() as connection:
+        _log_out(connection, _change(connection, name, "enabled = :value", False))
+
+
+def enable_user(database: Database, name: str) -> None:
+    """They may log in again. Raises NotFound."""
+    with database.begin() as connection:
+        _change(connection, name, "enabled = :value", True)
+
+
+def remove_user(database: Database, name: str) -> None:
+    """Forget a user and their tokens; what they did stays, under their name. Raises NotFound."""
+    with database.begin() as connection:
+        if not run(connection, "DELETE FROM catlog.api_user WHERE name = :name", name=name):
+            raise _unknown(name)
+
+
+def _change(connection: Connection, name: str, change: str, value: object) -> UUID:
+    user = row(
+        connection,
+        f"UPDATE catlog.api_user SET {change} WHERE name = :name RETURNING id",
+        name=name,
+        value=value,
+    )
+    if user is None:
+        raise _unknown(name)
+    id_: UUID = user["id"]
+    return id_
+
+
+def _log_out(connection: Connection, user_id: UUID) -> None:
+    run(
+        connection,
+        """UPDATE catlog.refresh_token SET revoked_at = clock_timestamp()
+           WHERE user_id = :user AND revoked_at IS NULL""",
+        user=user_id,
+    )
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"no user {name}; scrapy user list names them.")
+
+
+def check_name(name: str) -> None:
+    """Raises NotPossible for what is no name of a user or a key."""
+    if not NAME.fullmatch(name):
+        raise NotPossible("a name has 1 to 150 letters, digits and @ . + - _ only.")
+
+
+def check_role(role: str) -> None:
+    """Raises NotPossible for what is no role."""
+    if role not in ROLES:
+        raise NotPossible(f"no such role; write one of {', '.join(ROLES)}.")

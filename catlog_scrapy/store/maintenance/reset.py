@@ -1,0 +1,168 @@
+"""What a scheme, or one of its operations, has loaded goes: the next load starts from nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK, stamp
+from catlog_scrapy.store.sql import OPEN_STATES, row, rows, run
+
+
+@dataclass
+class Reset:
+    """What was, or would be, deleted. `kinds` are those of the records; the rest counts rows.
+
+    `marks` are the scopes: how far they were loaded. `catalogs` stay as history; those of a
+    schedule leave their due times to others.
+    """
+
+    kinds: tuple[str, ...] = ()
+    records: int = 0
+    versions: int = 0
+    results: int = 0
+    rejected: int = 0
+    marks: int = 0
+    catalogs: int = 0
+
+
+# A row of `catalog_scheme_operation` w and its scheme v are asked for.
+ASKED = "(v.name = :scheme AND (CAST(:operation AS text) IS NULL OR w.name = :operation))"
+
+# Those that it writes now; and those that it alone ever wrote. Another kind has moved on to another
+# operation, with its records.
+KINDS = f"""
+    SELECT k.name FROM catlog.kind k
+    JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
+    JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
+    WHERE v.provider_id = :provider
+    GROUP BY k.name
+    HAVING bool_or({ASKED} AND v.retired_at IS NULL) OR bool_and({ASKED})
+    ORDER BY k.name"""
+
+# A former writer of these kinds speaks for them as well, unless it has others to speak for.
+MARKS = f"""
+    DELETE FROM catlog.scope s WHERE s.provider_id = :provider AND EXISTS (
+        SELECT 1 FROM catlog.kind k
+        JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
+        JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
+        WHERE v.provider_id = s.provider_id AND v.name = s.scheme_name
+          AND w.name = s.operation_name
+        HAVING bool_or({ASKED}) OR bool_and(k.name = ANY(:kinds)))"""
+
+ROWS = f"""
+    DELETE FROM catlog.{{table}} r
+    USING catlog.catalog_scheme_operation_instance i
+    JOIN catlog.catalog_scheme_operation w ON w.id = i.operation_id
+    JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
+    WHERE r.instance_id = i.id AND i.provider_id = :provider AND {ASKED}"""
+
+
+def reset(
+    engine: Engine, provider: str, scheme: str, operation: str | None = None, *, dry_run: bool
+) -> Reset:
+    """Delete the records of a scheme, or of one operation, with their versions and marks.
+
+    And the results and rejected items of its catalogs, which stay as history and cannot be retried.
+    All versions of the scheme are meant. With *dry_run* it only counts. Raises NotFound, or
+    NotPossible while a catalog of it is open or one of the provider is published.
+    """
+    with engine.connect() as connection, connection.begin() as transaction:
+        run(connection, "SET LOCAL statement_timeout = 0")
+        values = _lock(connection, provider, scheme, operation)
+        done = _reset(connection, values)
+        if dry_run:
+            transaction.rollback()
+    return done
+
+
+def _lock(
+    connection: Connection, provider: str, scheme: str, operation: str | None
+) -> dict[str, Any]:
+    """Keep publishers out, and new catalogs of the scheme; the values of all statements."""
+    # Nobody makes a catalog meanwhile: it might go on from where those of before have come to.
+    schemes = rows(
+        connection,
+        """SELECT s.* FROM catlog.catalog_scheme s
+           JOIN catlog.provider p ON p.id = s.provider_id
+           WHERE p.name = :provider AND s.name = :scheme ORDER BY s.id FOR UPDATE OF s""",
+        provider=provider,
+        scheme=scheme,
+    )
+    if not schemes:
+        raise NotFound(f"no scheme {provider}/{scheme}; see scrapy apply --check.")
+    _require_operation(connection, schemes, f"{provider}/{scheme}", operation)
+    values = {
+        "provider": schemes[0]["provider_id"],
+        "schemes": [found["id"] for found in schemes],
+        "scheme": scheme,
+        "operation": operation,
+    }
+    locked = row(
+        connection,
+        "SELECT pg_try_advisory_xact_lock(:key, hashtext(CAST(:provider AS text))) AS ours",
+        key=PUBLISH_LOCK,
+        provider=str(values["provider"]),
+    )
+    if locked is None or not locked["ours"]:
+        raise NotPossible(f"a catalog of {provider} is published just now; try again in a moment.")
+    catalogs = rows(
+        connection,
+        """SELECT id, state FROM catlog.catalog WHERE scheme_id = ANY(:schemes)
+           ORDER BY id FOR NO KEY UPDATE""",
+        **values,
+    )
+    for catalog in catalogs:
+        if catalog["state"] in OPEN_STATES:
+            raise NotPossible(
+                f"catalog {catalog['id']} of {provider}/{scheme} is {catalog['state']}; let it end,"
+                f" or scrapy cancel {str(catalog['id'])[:8]}."
+            )
+    return values
+
+
+def _require_operation(
+    connection: Connection,
+    schemes: list[Mapping[str, Any]],
+    title: str,
+    operation: str | None,
+) -> None:
+    found = rows(
+        connection,
+        """SELECT DISTINCT name FROM catlog.catalog_scheme_operation
+           WHERE scheme_id = ANY(:schemes) ORDER BY name""",
+        schemes=[scheme["id"] for scheme in schemes],
+    )
+    names = [known["name"] for known in found]
+    if not names:
+        included = ", ".join(dict.fromkeys(name for s in schemes for name in s["includes"]))
+        raise NotPossible(f"{title} has no records of its own; reset what it includes: {included}.")
+    if operation and operation not in names:
+        raise NotFound(f"{title} has no operation {operation!r}; it has {', '.join(names)}.")
+
+
+def _reset(connection: Connection, values: Mapping[str, Any]) -> Reset:
+    kinds = [kind["name"] for kind in rows(connection, KINDS, **values)]
+    of_kinds = "WHERE provider_id = :provider AND kind = ANY(:kinds)"
+    done = Reset(tuple(kinds))
+    done.records = run(connection, f"DELETE FROM catlog.record {of_kinds}", kinds=kinds, **values)
+    done.versions = run(
+        connection, f"DELETE FROM catlog.record_version {of_kinds}", kinds=kinds, **values
+    )
+    # Not without a stamp: what readers have may be of a time before there were any.
+    now = row(connection, "SELECT clock_timestamp() AS now")
+    if now and done.records:
+        stamp(connection, values["provider"], kinds, None, now["now"])
+    done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
+    done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
+    done.marks = run(connection, MARKS, kinds=kinds, **values)
+    # A due time makes one catalog: these had theirs, and what they loaded is gone.
+    done.catalogs = run(
+        connection,
+        """UPDATE catlog.catalog SET purged_at = clock_timestamp(), schedule_id = NULL
+           WHERE scheme_id = ANY(:schemes) AND state <> 'skipped'""",
+        **values,
+    )
+    return done

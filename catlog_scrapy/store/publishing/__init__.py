@@ -1,0 +1,1 @@
+"""Publishing: from the results of a catalog to current records."""

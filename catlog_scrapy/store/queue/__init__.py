@@ -1,0 +1,1 @@
+"""The queue: catalogs, instances, claims, attempts, schedules, nodes."""

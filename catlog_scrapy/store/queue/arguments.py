@@ -1,0 +1,34 @@
+"""Which arguments a load may be given."""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.redaction import from_the_environment
+from catlog_scrapy.store.queue.instances import CannotLoad, require_fillable
+from catlog_scrapy.store.sql import rows
+
+
+def check_arguments(
+    connection: Connection, provider_id: UUID, arguments: Mapping[str, str]
+) -> None:
+    """Raise NotPossible for a secret of the provider, or what no due time can fill in."""
+    refuse_secrets(connection, provider_id, arguments)
+    try:
+        require_fillable(arguments)
+    except CannotLoad as error:
+        raise NotPossible(f"{error}.") from error
+
+
+def refuse_secrets(connection: Connection, provider_id: UUID, arguments: Mapping[str, str]) -> None:
+    """Raise NotPossible for a secret of the provider: it comes from the environment alone."""
+    if not arguments:
+        return
+    [provider] = rows(
+        connection, "SELECT name, secrets FROM catlog.provider WHERE id = :id", id=provider_id
+    )
+    for name in set(provider["secrets"]).intersection(arguments):
+        told = from_the_environment(provider["name"], name)
+        raise NotPossible(f"the argument {name!r} {told}; leave it out here.")

@@ -1,0 +1,401 @@
+"""The life of a catalog: create, start, cancel, retry."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Engine
+
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.store.batch_errors import each
+from catlog_scrapy.store.queue.arguments import check_arguments, refuse_secrets
+from catlog_scrapy.store.queue.instances import DUE_AT, CannotLoad, insert_instances
+from catlog_scrapy.store.sql import (
+    OPEN_STATES,
+    Database,
+    lock_catalog,
+    row,
+    rows,
+    run,
+    settle_parent,
+    stop_catalog,
+)
+
+
+def create(
+    engine: Database,
+    provider: str,
+    scheme: str,
+    *,
+    operation: str | None = None,
+    arguments: Mapping[str, str] | None = None,
+    origin: str = "load",
+    priority: int = 0,
+) -> UUID:
+    """A new catalog of the scheme's present version; it waits to be started.
+
+    *operation* or *arguments* narrow it: it then removes no record. Raises NotFound, and
+    NotPossible for arguments that a load cannot have.
+    """
+    with engine.begin() as connection:
+        found = find_scheme(connection, provider, scheme)
+        check_arguments(connection, found["provider_id"], arguments or {})
+        if operation and not row(
+            connection,
+            """SELECT 1 FROM catlog.catalog_scheme_operation
+               WHERE scheme_id = :scheme AND name = :name""",
+            scheme=found["id"],
+            name=operation,
+        ):
+            names = rows(
+                connection,
+                "SELECT name FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme",
+                scheme=found["id"],
+            )
+            known = ", ".join(name["name"] for name in names) or "none"
+            raise NotFound(f"{provider}/{scheme} has no operation {operation!r}; it has {known}.")
+        made = insert(
+            connection,
+            found,
+            arguments=arguments or {},
+            operation=operation,
+            origin=origin,
+            priority=priority,
+        )
+    if made is None:
+        raise NotPossible(f"{provider}/{scheme} has a catalog for this due time already.")
+    return made
+
+
+def find_scheme(connection: Connection, provider: str, scheme: str) -> Mapping[str, Any]:
+    """The present version of a scheme. Raises NotFound, naming those there are."""
+    found = row(
+        connection,
+        """SELECT s.* FROM catlog.catalog_scheme s
+           JOIN catlog.provider p ON p.id = s.provider_id
+           WHERE p.name = :provider AND s.name = :scheme AND s.retired_at IS NULL""",
+        provider=provider,
+        scheme=scheme,
+    )
+    if found:
+        return found
+    names = rows(
+        connection,
+        """SELECT p.name || '/' || s.name AS name FROM catlog.catalog_scheme s
+           JOIN catlog.provider p ON p.id = s.provider_id
+           WHERE s.retired_at IS NULL ORDER BY 1""",
+    )
+    known = ", ".join(name["name"] for name in names) or "none yet; run scrapy apply"
+    raise NotFound(
+        f"no scheme {provider}/{scheme}; there are: {known}. A new one needs scrapy apply."
+    )
+
+
+def insert(
+    connection: Connection,
+    scheme: Mapping[str, Any],
+    *,
+    arguments: Mapping[str, str],
+    operation: str | None = None,
+    origin: str,
+    priority: int = 0,
+    schedule_id: UUID | None = None,
+    due_at: dt.datetime | None = None,
+    parent_id: UUID | None = None,
+    state: str = "waiting",
+    error: str | None = None,
+    job: str | None = None,
+    settings: Mapping[str, str] | None = None,
+    project_version: str | None = None,
+) -> UUID | None:
+    """Add a catalog; None where its schedule already has one for this due time.
+
+    An operation or an argument narrows it, and so may a setting: who knows what it leaves out.
+    Raises NotPossible where an argument is a secret of the provider.
+    """
+    refuse_secrets(connection, scheme["provider_id"], arguments)
+    speaks_for_due = due_at is not None and uses_due_at(connection, scheme["id"], arguments)
+    found = row(
+        connection,
+        """INSERT INTO catlog.catalog (provider_id, scheme_id, parent_id, schedule_id, due_at,
+               as_of, arguments, operation, whole, origin, priority, state, error, job, settings,
+               project_version, finished_at)
+           VALUES (:provider, :scheme, :parent, :schedule, :due_at, :as_of,
+               CAST(:arguments AS jsonb), :operation, :whole, :origin, :priority, :state, :error,
+               :job, CAST(:settings AS jsonb), :project_version,
+               CASE WHEN :state = 'skipped' THEN clock_timestamp() END)
+           ON CONFLICT (schedule_id, due_at) DO NOTHING RETURNING id""",
+        provider=scheme["provider_id"],
+        scheme=scheme["id"],
+        parent=parent_id,
+        schedule=schedule_id,
+        due_at=due_at,
+        as_of=due_at if speaks_for_due else None,
+        arguments=orjson.dumps(dict(arguments)).decode(),
+        operation=operation,
+        whole=operation is None and not arguments and not settings,
+        job=job,
+        settings=orjson.dumps(dict(settings or {})).decode(),
+        project_version=project_version,
+        origin=origin,
+        priority=priority,
+        state=state,
+        error=error,
+    )
+    return found["id"] if found else None
+
+
+def uses_due_at(
+    connection: Connection, scheme_id: UUID, arguments: Mapping[str, str] | None = None
+) -> bool:
+    """Whether the arguments of a scheme's catalogs are filled in from the due time."""
+    if any(DUE_AT in str(value) for value in (arguments or {}).values()):
+        return True
+    return bool(
+        row(
+            connection,
+            """SELECT 1 FROM catlog.catalog_scheme_operation
+               WHERE scheme_id = :scheme AND strpos(arguments::text, :due_at) > 0""",
+            scheme=scheme_id,
+            due_at=DUE_AT,
+        )
+    )
+
+
+def start_waiting(engine: Engine) -> int:
+    """Start every waiting catalog that nothing holds back; how many.
+
+    What holds it back is a catalog that it comes after and that is due no later: one that is open,
+    or one that is still to be made.
+    """
+    with engine.connect() as connection:
+        ready = rows(
+            connection,
+            """SELECT c.id FROM catlog.catalog c
+               JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+               WHERE c.state = 'waiting' AND NOT EXISTS (
+                   SELECT 1 FROM catlog.catalog earlier
+                   JOIN catlog.catalog_scheme e ON e.id = earlier.scheme_id
+                   WHERE e.provider_id = s.provider_id AND e.name = s.after
+                     AND earlier.state IN ('waiting', 'loading', 'publishing')
+                     AND coalesce(earlier.due_at, earlier.created_at)
+                         <= coalesce(c.due_at, c.created_at))
+                 AND NOT EXISTS (
+                   SELECT 1 FROM catlog.schedule d
+                   WHERE d.provider_id = s.provider_id AND d.scheme_name = s.after
+                     AND d.enabled AND d.next_due_at <= c.due_at)
+               ORDER BY c.priority DESC, c.created_at""",
+        )
+    return sum(
+        each(
+            [catalog["id"] for catalog in ready],
+            lambda catalog_id: start(engine, catalog_id),
+            lambda catalog_id, why: _fail_to_start(engine, catalog_id, why),
+        )
+    )
+
+
+def _fail_to_start(engine: Engine, catalog_id: UUID, why: str) -> None:
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["state"] == "waiting":
+            stop_catalog(connection, catalog, "failed", f"it could not start: {why}")
+
+
+def start(engine: Database, catalog_id: UUID) -> bool:
+    """Make a waiting catalog's instances, or its sub-catalogs; False where another one does."""
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["state"] != "waiting":
+            return False
+        _start(connection, catalog)
+    return True
+
+
+def plan(
+    engine: Engine,
+    provider: str,
+    scheme: str,
+    operation: str | None,
+    arguments: Mapping[str, str],
+) -> list[Mapping[str, Any]]:
+    """What `create` and `start` would make, without making it: operation, part and arguments."""
+    catalog_id = None
+    with engine.connect() as connection, connection.begin() as transaction:
+        found = find_scheme(connection, provider, scheme)
+        catalog_id = insert(
+            connection, found, arguments=arguments, operation=operation, origin="load"
+        )
+        if catalog_id is None:
+            return []
+        _start(connection, lock_catalog(connection, catalog_id))
+        instances = rows(
+            connection,
+            """SELECT o.name AS operation, i.part, i.arguments
+               FROM catlog.catalog_scheme_operation_instance i
+               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+               WHERE i.catalog_id = :id ORDER BY o.name, i.part""",
+            id=catalog_id,
+        )
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["error"]:
+            raise NotPossible(catalog["error"])
+        included: list[Mapping[str, Any]] = [
+            {"operation": f"scheme {name}", "part": "", "arguments": dict(arguments)}
+            for name in found["includes"]
+        ]
+        transaction.rollback()
+    return instances or included
+
+
+def give_up(engine: Engine, catalog_id: UUID) -> None:
+    """Fail an open catalog after its first failed attempt, instead of trying again."""
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        last = row(
+            connection,
+            """SELECT a.error FROM catlog.instance_attempt a
+               JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id
+               WHERE i.catalog_id = :id AND a.outcome IN ('failed', 'incomplete', 'timed_out')
+               ORDER BY a.finished_at DESC LIMIT 1""",
+            id=catalog_id,
+        )
+        if last and catalog["state"] in OPEN_STATES:
+            stop_catalog(connection, catalog, "failed", last["error"])
+
+
+def _start(connection: Connection, catalog: Mapping[str, Any]) -> None:
+    run(
+        connection,
+        """UPDATE catlog.catalog SET state = 'loading', started_at = clock_timestamp()
+           WHERE id = :id""",
+        id=catalog["id"],
+    )
+    scheme = row(
+        connection,
+        "SELECT * FROM catlog.catalog_scheme WHERE id = :id",
+        id=catalog["scheme_id"],
+    )
+    if scheme is None:
+        raise NotFound(f"catalog {catalog['id']} has no scheme.")
+    try:
+        if scheme["includes"]:
+            _include(connection, catalog, scheme["includes"])
+        else:
+            insert_instances(connection, catalog)
+    except CannotLoad as reason:
+        stop_catalog(connection, catalog, "failed", str(reason))
+
+
+def _include(connection: Connection, catalog: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Make a sub-catalog of each of the schemes. Raises CannotLoad, having made none."""
+    found = rows(
+        connection,
+        """SELECT * FROM catlog.catalog_scheme
+           WHERE provider_id = :provider AND name = ANY(:names) AND retired_at IS NULL""",
+        provider=catalog["provider_id"],
+        names=list(names),
+    )
+    present = {scheme["name"]: scheme for scheme in found}
+    gone = [name for name in names if name not in present]
+    if gone:
+        raise CannotLoad(f"the included scheme {gone[0]} is retired")
+    for name in names:
+        insert(
+            connection,
+            present[name],
+            arguments=catalog["arguments"],
+            origin="include",
+            priority=catalog["priority"],
+            due_at=catalog["due_at"],
+            parent_id=catalog["id"],
+        )
+
+
+def cancel(engine: Database, catalog_id: UUID) -> None:
+    """Stop an open catalog and its sub-catalogs. Raises NotFound, NotPossible."""
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["state"] not in OPEN_STATES:
+            raise NotPossible(
+                f"catalog {catalog_id} is {catalog['state']}; only an open one can be cancelled."
+            )
+        _cancel(connection, catalog)
+
+
+def _cancel(connection: Connection, catalog: Mapping[str, Any]) -> None:
+    for child in _children(connection, catalog["id"]):
+        if child["state"] in OPEN_STATES:
+            _cancel(connection, child)
+    stop_catalog(connection, catalog, "cancelled", "cancelled by request")
+
+
+def _children(connection: Connection, catalog_id: UUID) -> list[Mapping[str, Any]]:
+    return rows(
+        connection,
+        "SELECT * FROM catlog.catalog WHERE parent_id = :id ORDER BY id FOR NO KEY UPDATE",
+        id=catalog_id,
+    )
+
+
+def retry(engine: Database, catalog_id: UUID) -> None:
+    """Load again what a failed or cancelled catalog lacks; what is done stays done.
+
+    Raises NotFound, or NotPossible where it has not failed, or where rows of it were purged.
+    """
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["state"] not in ("failed", "cancelled"):
+            raise NotPossible(
+                f"catalog {catalog_id} is {catalog['state']}; only a failed or cancelled one"
+                " can be retried."
+            )
+        _retry(connection, catalog)
+
+
+def _retry(connection: Connection, catalog: Mapping[str, Any]) -> None:
+    if catalog["purged_at"]:
+        raise NotPossible(
+            f"catalog {catalog['id']} was purged on {catalog['purged_at']:%Y-%m-%d}: what was done"
+            " of it is gone. Make a new one with scrapy load."
+        )
+    for child in _children(connection, catalog["id"]):
+        if child["state"] in ("failed", "cancelled"):
+            _retry(connection, child)
+    # An attempt that a cancellation overtook is not to be taken for a running one.
+    run(
+        connection,
+        """UPDATE catlog.instance_attempt a
+           SET outcome = 'cancelled', finished_at = clock_timestamp()
+           FROM catlog.catalog_scheme_operation_instance i
+           WHERE i.catalog_id = :id AND a.instance_id = i.id AND a.outcome IS NULL""",
+        id=catalog["id"],
+    )
+    run(
+        connection,
+        """UPDATE catlog.catalog_scheme_operation_instance i
+           SET state = 'new', failures = 0, lost = 0, node = NULL, lease_expires_at = NULL,
+               available_at = clock_timestamp()
+           FROM (SELECT id FROM catlog.catalog_scheme_operation_instance
+                 WHERE catalog_id = :id AND state IN ('failed', 'cancelled')
+                 ORDER BY id FOR NO KEY UPDATE) AS again
+           WHERE i.id = again.id""",
+        id=catalog["id"],
+    )
+    run(
+        connection,
+        """UPDATE catlog.catalog c SET errors = 0, error = NULL, finished_at = NULL,
+               publish_failures = 0, publish_at = clock_timestamp(),
+               state = CASE
+                   WHEN EXISTS (SELECT 1 FROM catlog.catalog WHERE parent_id = c.id) THEN 'loading'
+                   WHEN NOT EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance
+                                    WHERE catalog_id = c.id) THEN 'waiting'
+                   WHEN EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance
+                                WHERE catalog_id = c.id AND state <> 'done') THEN 'loading'
+                   ELSE 'publishing' END
+           WHERE id = :id""",
+        id=catalog["id"],
+    )
+    settle_parent(connection, catalog["parent_id"])

@@ -1,0 +1,195 @@
+"""The rows of an attempt: written by COPY, a batch a transaction, and never twice."""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Engine, exc, text
+
+from catlog_scrapy.records.validation import Row
+from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.sql import Database, clean, row, run
+
+# Bytes of a rejected item that are kept, and how many rejected items an attempt keeps.
+MOST_REJECTED_BYTES = 65536
+MOST_REJECTED = 1000
+
+COPY = """COPY catlog.catalog_operation_instance_result
+    (instance_id, attempt, seq, kind, key, data) FROM STDIN"""
+
+ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+NEEDS_ESCAPE = re.compile(r"[\\\t\n\r]").search
+
+
+def line_prefix(name: AttemptName) -> str:
+    """What all lines of an attempt begin with, for `write_lines`."""
+    return f"{name.instance}\t{name.number}\t"
+
+
+def write_lines(batch: bytearray, prefix: str, number: int, rows: Iterable[Row]) -> int:
+    """Append *rows* to *batch* in COPY's text format, numbered from *number*; the next number."""
+    for kind, key, data in rows:
+        plain = key.translate(ESCAPES) if NEEDS_ESCAPE(key) else key
+        batch += f"{prefix}{number}\t{kind}\t{plain}\t".encode()
+        batch += b"\\N" if data is None else data.replace(b"\\", b"\\\\")
+        batch += b"\n"
+        number += 1
+    return number
+
+
+class BatchUncertain(Exception):
+    """The connection broke while a batch was sent; `backend` (pid, start) may still work on it.
+
+    Raised by `copy_batch`; settle it with `settle_batch` before sending the batch again.
+    """
+
+    def __init__(self, backend: tuple[int, Any]) -> None:
+        super().__init__(f"the connection of backend {backend[0]} broke")
+        self.backend = backend
+
+
+def copy_batch(engine: Engine, lines: bytes) -> None:
+    """Store *lines*, in COPY's text format, as one transaction.
+
+    Raises BatchUncertain when nobody can know whether they are stored, and OperationalError when
+    they are not, because no connection could be made.
+    """
+    with engine.connect() as connection:
+        backend = _backend(connection)
+        try:
+            driver = connection.connection.driver_connection
+            if driver is None:
+                raise BatchUncertain(backend)
+            with driver.cursor() as cursor:
+                cursor.copy_expert(COPY, io.BytesIO(lines))
+            driver.commit()
+        except (
+            engine.dialect.loaded_dbapi.OperationalError,
+            engine.dialect.loaded_dbapi.InterfaceError,
+        ) as error:
+            connection.invalidate()
+            raise BatchUncertain(backend) from error
+        except engine.dialect.loaded_dbapi.DatabaseError as error:
+            # libpq has no class for every way in which a connection ends.
+            if driver is None or driver.closed:
+                connection.invalidate()
+                raise BatchUncertain(backend) from error
+            driver.rollback()
+            raise
+
+
+def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
+    """Store *lines*, in COPY's text format, as a part of the connection's transaction.
+
+    Raises OperationalError when the connection breaks: nothing of the transaction is stored then.
+    """
+    driver = connection.connection.driver_connection
+    errors = connection.dialect.loaded_dbapi
+    if driver is None:
+        raise exc.OperationalError(COPY, None, Exception("the connection is closed"))
+    try:
+        with driver.cursor() as cursor:
+            cursor.copy_expert(COPY, io.BytesIO(lines))
+    except errors.Error as error:
+        if driver.closed:
+            connection.invalidate()
+            raise exc.OperationalError(COPY, None, error) from error
+        if isinstance(error, errors.OperationalError):
+            raise exc.OperationalError(COPY, None, error) from error
+        raise
+
+
+def _backend(connection: Connection) -> tuple[int, Any]:
+    found = row(
+        connection,
+        "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+    )
+    if found is None:
+        raise exc.OperationalError("pg_stat_activity", None, Exception("no row for this backend"))
+    return found["pid"], found["backend_start"]
+
+
+def settle_batch(
+    engine: Engine, backend: tuple[int, Any], name: AttemptName, first: int, count: int
+) -> bool:
+    """End that *backend*, wait until it is gone, and say whether the batch is stored.
+
+    The batch has *count* rows, numbered from *first*. Raises OperationalError while the database
+    is away: ask again.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        values = {"pid": backend[0], "start": backend[1]}
+        while row(
+            connection,
+            """SELECT pg_terminate_backend(pid), pg_sleep(0.05) FROM pg_stat_activity
+               WHERE pid = :pid AND backend_start = :start AND pid <> pg_backend_pid()""",
+            **values,
+        ):
+            pass
+        found = row(
+            connection,
+            """SELECT count(*) AS stored FROM catlog.catalog_operation_instance_result
+               WHERE instance_id = :instance AND attempt = :number
+                 AND seq >= :first AND seq < :first + :count""",
+            instance=name.instance,
+            number=name.number,
+            first=first,
+            count=count,
+        )
+    return found is not None and found["stored"] == count
+
+
+def store_rejected(
+    engine: Database, name: AttemptName, rejected: Sequence[tuple[str | None, str, list[str]]]
+) -> None:
+    """Keep rejected items as (URL, data, reasons). The caller keeps to MOST_REJECTED an attempt."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                """INSERT INTO catlog.rejected_result (instance_id, attempt, url, data, errors)
+                   VALUES (:instance, :number, :url, :data, CAST(:errors AS jsonb))"""
+            ),
+            [
+                {
+                    "instance": name.instance,
+                    "number": name.number,
+                    "url": clean(url) if url else None,
+                    "data": data[:MOST_REJECTED_BYTES],
+                    "errors": orjson.dumps([clean(error) for error in errors]).decode(),
+                }
+                for url, data, errors in rejected
+            ],
+        )
+
+
+def forget_batches(connection: Connection) -> int:
+    """Delete what is known of the batches of attempts that have ended; how many."""
+    return run(
+        connection,
+        """DELETE FROM catlog.result_batch b WHERE NOT EXISTS (
+               SELECT 1 FROM catlog.instance_attempt a
+               WHERE a.instance_id = b.instance_id AND a.attempt = b.attempt
+                 AND a.outcome IS NULL)""",
+    )
+
+
+def purge_losers(connection: Connection, catalog_id: UUID | None = None) -> int:
+    """Delete what attempts left that are not the done ones of an ended catalog; how many rows.
+
+    Called when it ends, and again by prune, for all: a late COPY may land after that.
+    """
+    return run(
+        connection,
+        """DELETE FROM catlog.catalog_operation_instance_result r
+           USING catlog.catalog_scheme_operation_instance i, catlog.instance_attempt a,
+               catlog.catalog c
+           WHERE (CAST(:id AS uuid) IS NULL OR c.id = :id)
+             AND c.state IN ('loaded', 'failed', 'cancelled')
+             AND i.catalog_id = c.id AND a.instance_id = i.id
+             AND r.instance_id = i.id AND r.attempt = a.attempt
+             AND a.outcome <> 'done'""",
+        id=catalog_id,
+    )

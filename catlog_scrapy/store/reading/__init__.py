@@ -1,0 +1,1 @@
+"""Queries for readers: pages, listings, history, status."""

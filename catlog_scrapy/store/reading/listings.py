@@ -1,0 +1,118 @@
+"""What the tables say of loads, for readers over HTTP: each listing is a SELECT."""
+
+from dataclasses import dataclass
+
+from catlog_scrapy.store.reading.pages import Term
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A SELECT; `key` names the columns that identify a row, `order` is unique. `about` is a line.
+
+    Newest first, where rows have an age.
+    """
+
+    path: str
+    about: str
+    sql: str
+    key: tuple[str, ...]
+    order: tuple[Term, ...]
+
+
+def _newest(column: str) -> tuple[Term, ...]:
+    return Term(column, descending=True), Term("id", descending=True)
+
+
+LISTINGS = (
+    Listing(
+        "providers",
+        "Who provides data.",
+        """SELECT p.id, p.name, p.title, p.base_url, p.max_running, p.project
+           FROM catlog.provider p""",
+        ("id",),
+        (Term("name"),),
+    ),
+    Listing(
+        "catalog_schemes",
+        "What a catalog of a provider consists of, by version; a retired one makes no more.",
+        """SELECT s.id, p.name AS provider, s.name, s.version, s.max_errors, s.includes, s.after,
+               s.retired_at
+           FROM catlog.catalog_scheme s JOIN catlog.provider p ON p.id = s.provider_id""",
+        ("id",),
+        (Term("provider"), Term("name"), Term("version")),
+    ),
+    Listing(
+        "catalog_scheme_operations",
+        "The operations of schemes: a spider each, or an external executor.",
+        """SELECT o.id, o.scheme_id, p.name AS provider, s.name AS scheme, s.version, o.name,
+               o.spider, o.executor, o.arguments, o.for_each, o.mode, o.tolerate, o.min_results,
+               o.timeout, o.keep, s.retired_at
+           FROM catlog.catalog_scheme_operation o
+           JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+           JOIN catlog.provider p ON p.id = s.provider_id""",
+        ("id",),
+        (Term("provider"), Term("scheme"), Term("version"), Term("name")),
+    ),
+    Listing(
+        "catalogs",
+        "The loads: what was to be loaded, what became of it, what it changed.",
+        """SELECT c.id, p.name AS provider, s.name AS scheme, s.version, c.parent_id,
+               d.name AS schedule, c.due_at, c.as_of, c.arguments, c.operation, c.whole, c.origin,
+               c.job, c.priority, c.state, c.errors, c.error, c.published, c.deadline_at,
+               c.created_at, c.started_at, c.finished_at
+           FROM catlog.catalog c
+           JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+           JOIN catlog.provider p ON p.id = c.provider_id
+           LEFT JOIN catlog.schedule d ON d.id = c.schedule_id""",
+        ("id",),
+        _newest("created_at"),
+    ),
+    Listing(
+        "catalog_scheme_operation_instances",
+        "The operations of each catalog, one for each part, with their latest attempt.",
+        """SELECT i.id, i.catalog_id, i.operation_id, p.name AS provider, s.name AS scheme,
+               o.name AS operation, i.part, i.arguments, i.priority, i.state, i.attempt,
+               i.failures, i.available_at, i.lease_expires_at, i.node,
+               a.started_at, a.finished_at, a.outcome, a.error, a.accepted, a.rejected, a.dropped
+           FROM catlog.catalog_scheme_operation_instance i
+           JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+           JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+           JOIN catlog.provider p ON p.id = i.provider_id
+           LEFT JOIN catlog.instance_attempt a
+               ON a.instance_id = i.id AND a.attempt = i.attempt""",
+        ("id",),
+        (Term("id"),),
+    ),
+    Listing(
+        "catalog_results",
+        "What loaded catalogs brought, row by row, as it came; nothing of a load in part.",
+        """SELECT r.instance_id, r.attempt, r.seq, i.catalog_id, p.name AS provider,
+               o.name AS operation, i.part, r.kind, r.key, r.data, r.link
+           FROM catlog.catalog_operation_instance_result r
+           JOIN catlog.catalog_scheme_operation_instance i
+               ON i.id = r.instance_id AND i.attempt = r.attempt
+           JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
+           JOIN catlog.catalog c ON c.id = i.catalog_id
+           JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+           JOIN catlog.provider p ON p.id = i.provider_id
+           WHERE c.state = 'loaded' AND i.state = 'done' AND r.seq < a.accepted""",
+        ("instance_id", "seq"),
+        (Term("instance_id"), Term("attempt"), Term("seq")),
+    ),
+    Listing(
+        "schedules",
+        "When catalogs are due.",
+        """SELECT d.id, p.name AS provider, d.scheme_name AS scheme, d.name, d.cron, d.timezone,
+               d.arguments, d.catch_up, d.enabled, d.paused_at, d.origin, d.next_due_at
+           FROM catlog.schedule d JOIN catlog.provider p ON p.id = d.provider_id""",
+        ("id",),
+        (Term("provider"), Term("scheme"), Term("name")),
+    ),
+    Listing(
+        "audit",
+        "What was changed through this server, by whom, when and from where.",
+        "SELECT id, at, actor, role, action, target, address, detail FROM catlog.audit",
+        ("id",),
+        (Term("id", descending=True),),
+    ),
+)

@@ -1,0 +1,218 @@
+"""What people ask: what runs, what was loaded, what went wrong."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from catlog_scrapy.exceptions import NotFound
+from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.sql import Database, row, rows
+
+
+def attempt_error(engine: Engine, name: AttemptName) -> str | None:
+    """Why an attempt failed, as the database has it."""
+    with engine.connect() as connection:
+        found = row(
+            connection,
+            """SELECT error FROM catlog.instance_attempt
+               WHERE instance_id = :instance AND attempt = :number""",
+            instance=name.instance,
+            number=name.number,
+        )
+    return found["error"] if found else None
+
+
+def attempt_outcome(engine: Engine, name: AttemptName) -> tuple[int, str | None]:
+    """How many results an attempt brought, and how it ended; None while it has not."""
+    with engine.connect() as connection:
+        found = row(
+            connection,
+            """SELECT accepted, outcome FROM catlog.instance_attempt
+               WHERE instance_id = :instance AND attempt = :number""",
+            instance=name.instance,
+            number=name.number,
+        )
+    return (found["accepted"], found["outcome"]) if found else (0, None)
+
+
+def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
+    """Whether a worker that leaves the *refused* to others has something to do or to wait for."""
+    with engine.connect() as connection:
+        found = row(
+            connection,
+            """SELECT EXISTS (SELECT 1 FROM catlog.catalog
+                              WHERE state IN ('waiting', 'publishing'))
+                   OR EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance i
+                              JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+                              WHERE i.state IN ('new', 'running') AND o.executor = 'scrapy'
+                                AND o.id <> ALL(CAST(:refused AS uuid[]))
+                                AND i.catalog_id <> ALL(CAST(:refused AS uuid[])))
+                   AS work""",
+            refused=[str(id_) for id_ in refused],
+        )
+    return bool(found and found["work"])
+
+
+def family(engine: Engine, catalog_id: UUID) -> list[UUID]:
+    """A catalog and all its sub-catalogs."""
+    with engine.connect() as connection:
+        found = rows(
+            connection,
+            """WITH RECURSIVE down AS (
+                   SELECT id FROM catlog.catalog WHERE id = :id
+                   UNION ALL
+                   SELECT c.id FROM catlog.catalog c JOIN down ON c.parent_id = down.id)
+               SELECT id FROM down""",
+            id=catalog_id,
+        )
+    return [catalog["id"] for catalog in found]
+
+
+CATALOGS = """
+    SELECT c.id, p.name || '/' || s.name AS scheme, s.version, c.state, c.origin, c.operation,
+        c.due_at, c.as_of, c.created_at, c.started_at, c.finished_at, c.errors, c.error,
+        c.published, c.arguments, c.parent_id, c.job,
+        (SELECT count(*) FROM catlog.catalog_scheme_operation_instance i
+         WHERE i.catalog_id = c.id) AS instances,
+        (SELECT count(*) FROM catlog.catalog_scheme_operation_instance i
+         WHERE i.catalog_id = c.id AND i.state = 'done') AS done
+    FROM catlog.catalog c
+    JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+    JOIN catlog.provider p ON p.id = c.provider_id"""
+
+
+def latest_catalogs(
+    engine: Engine, *, failed: bool = False, limit: int = 30
+) -> list[Mapping[str, Any]]:
+    """The newest catalogs, newest first; *failed* leaves those that failed."""
+    with engine.connect() as connection:
+        return rows(
+            connection,
+            f"""{CATALOGS} WHERE NOT :failed OR c.state = 'failed'
+                ORDER BY c.created_at DESC LIMIT :limit""",
+            failed=failed,
+            limit=limit,
+        )
+
+
+def find_catalog(engine: Engine, prefix: str) -> Mapping[str, Any]:
+    """The catalog whose id begins with *prefix*, or whose job it is.
+
+    Raises NotFound for none or several.
+    """
+    with engine.connect() as connection:
+        found = rows(
+            connection,
+            f"""{CATALOGS} WHERE starts_with(replace(c.id::text, '-', ''), :prefix)
+                    OR c.job = :job LIMIT 2""",
+            prefix=prefix.lower().replace("-", ""),
+            job=prefix,
+        )
+    if len(found) != 1 or len(prefix) < 4:
+        what = "several catalogs" if len(found) > 1 else "no catalog"
+        raise NotFound(f"{what} with the id {prefix!r}; scrapy status lists them.")
+    return found[0]
+
+
+def attempts_of(
+    engine: Engine, catalog_id: UUID, *, failed: bool = False
+) -> list[Mapping[str, Any]]:
+    """The instances of a catalog with their attempts, in the order of the queue."""
+    with engine.connect() as connection:
+        return rows(
+            connection,
+            """SELECT i.id AS instance, o.name AS operation, i.part, i.state, i.arguments,
+                   i.available_at, a.attempt, a.node, a.pid, a.started_at, a.finished_at,
+                   a.outcome, a.error, a.log, a.accepted, a.rejected, a.dropped,
+                   a.read_from, a.read_to
+               FROM catlog.catalog_scheme_operation_instance i
+               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+               LEFT JOIN catlog.instance_attempt a ON a.instance_id = i.id
+               WHERE i.catalog_id = :id
+                 AND (NOT :failed OR a.outcome NOT IN ('done', 'released'))
+               ORDER BY o.name, i.part, a.attempt""",
+            id=catalog_id,
+            failed=failed,
+        )
+
+
+def rejected_of(engine: Engine, catalog_id: UUID, *, limit: int = 10) -> list[Mapping[str, Any]]:
+    """The first rejected items of a catalog, with reasons and URL."""
+    with engine.connect() as connection:
+        return rows(
+            connection,
+            """SELECT o.name AS operation, i.part, r.attempt, r.url, r.errors, left(r.data, 200)
+                   AS data
+               FROM catlog.rejected_result r
+               JOIN catlog.catalog_scheme_operation_instance i ON i.id = r.instance_id
+               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+               WHERE i.catalog_id = :id ORDER BY r.created_at LIMIT :limit""",
+            id=catalog_id,
+            limit=limit,
+        )
+
+
+def operations_of_spider(engine: Engine, spider: str) -> list[Mapping[str, Any]]:
+    """The present operations that run *spider*: provider, scheme and name."""
+    with engine.connect() as connection:
+        return rows(
+            connection,
+            """SELECT p.name AS provider, s.name AS scheme, o.name FROM
+                   catlog.catalog_scheme_operation o
+               JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+               JOIN catlog.provider p ON p.id = s.provider_id
+               WHERE o.spider = :spider AND s.retired_at IS NULL AND o.executor = 'scrapy'
+               ORDER BY 1, 2, 3""",
+            spider=spider,
+        )
+
+
+def scheme_operations(database: Database, provider: str, scheme: str) -> list[Mapping[str, Any]]:
+    """The operations of a scheme's present version: name, spider and what it runs for."""
+    with database.connect() as connection:
+        return rows(
+            connection,
+            """SELECT o.name, o.spider, o.executor, o.for_each,
+                   (SELECT k.fields FROM catlog.kind k
+                    WHERE k.name = o.for_each #>> '{}' ORDER BY k.created_at DESC LIMIT 1)
+                   AS fields
+               FROM catlog.catalog_scheme_operation o
+               JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+               JOIN catlog.provider p ON p.id = s.provider_id
+               WHERE p.name = :provider AND s.name = :scheme AND s.retired_at IS NULL
+               ORDER BY o.name""",
+            provider=provider,
+            scheme=scheme,
+        )
+
+
+def operation_place(database: Database, operation_id: UUID) -> Mapping[str, Any]:
+    """Whose an operation is: provider, scheme, name, retired_at, and whether it `is_alone` there.
+
+    Raises NotFound.
+    """
+    with database.connect() as connection:
+        found = row(
+            connection,
+            """SELECT p.name AS provider, s.name AS scheme, o.name, s.retired_at,
+                   (SELECT count(*) FROM catlog.catalog_scheme_operation
+                    WHERE scheme_id = s.id) = 1 AS is_alone
+               FROM catlog.catalog_scheme_operation o
+               JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+               JOIN catlog.provider p ON p.id = s.provider_id WHERE o.id = :id""",
+            id=operation_id,
+        )
+    if found is None:
+        raise NotFound(f"no operation {operation_id}.")
+    return found
+
+
+def catalog_state(database: Database, catalog_id: UUID) -> str:
+    """The state of a catalog. Raises NotFound."""
+    with database.connect() as connection:
+        found = row(connection, "SELECT state FROM catlog.catalog WHERE id = :id", id=catalog_id)
+    if found is None:
+        raise NotFound(f"no catalog {catalog_id}.")
+    return str(found["state"])

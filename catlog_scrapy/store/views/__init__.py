@@ -1,0 +1,1 @@
+"""Views for SQL readers: typed views, as-of views, lineage."""

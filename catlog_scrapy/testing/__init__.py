@@ -1,0 +1,1 @@
+"""Test tools for spiders: saved pages and golden items."""

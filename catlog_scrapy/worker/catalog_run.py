@@ -1,0 +1,80 @@
+"""One catalog, from waiting to loaded, in this process."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from rich.console import Console
+from scrapy.settings import Settings
+from sqlalchemy import Engine
+
+from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.store.queue.executors import awaited
+from catlog_scrapy.store.reading.status import family, find_catalog
+from catlog_scrapy.worker.progress import Progress
+from catlog_scrapy.worker.worker import Worker
+
+ENDED = ("loaded", "failed", "cancelled")
+
+
+def run_catalog(
+    engine: Engine,
+    settings: Settings,
+    console: Console,
+    catalog_id: UUID,
+    *,
+    patient: bool = True,
+    log_files: bool = True,
+) -> int:
+    """Run a catalog and its sub-catalogs to their end; 0 if it is loaded, else 1.
+
+    Unless *patient*, its first failed attempt is its last.
+    """
+
+    told: set[str] = set()
+
+    def finished(_: object) -> bool:
+        catalog = find_catalog(engine, str(catalog_id))
+        for title in awaited(engine, family(engine, catalog_id)):
+            if title not in told:
+                told.add(title)
+                console.print(
+                    f"{title}: waits for an executor outside of catlog; see docs/executors.md",
+                    markup=False,
+                )
+        if not patient and catalog["errors"] and catalog["state"] not in ENDED:
+            catalogs.give_up(engine, catalog_id)
+            return True
+        return catalog["state"] in ENDED
+
+    console.print(f"catalog {catalog_id}")
+    # A process that is replaced, because a crawl hung in it, goes on with this catalog.
+    os.environ["CATLOG_RESUME"] = str(catalog_id)
+    try:
+        Worker(
+            engine,
+            settings,
+            Progress(console),
+            finished=finished,
+            catalogs=lambda: family(engine, catalog_id),
+            log_files=log_files,
+        ).run()
+    finally:
+        del os.environ["CATLOG_RESUME"]
+    return report(console, find_catalog(engine, str(catalog_id)))
+
+
+def report(console: Console, catalog: Mapping[str, Any]) -> int:
+    """Say in a line how a catalog ended; 0 if it is loaded, else 1."""
+    if catalog["state"] == "loaded":
+        published = catalog["published"] or {}
+        nothing = "sub-catalogs" if catalog["published"] is None else "nothing new"
+        counts = ", ".join(f"{count} {name}" for name, count in published.items() if count)
+        console.print(f"{catalog['scheme']}: [green]loaded[/] ({counts or nothing})")
+        return 0
+    console.print(f"{catalog['scheme']}: [red]{catalog['state']}[/]", end=" ")
+    console.print(catalog["error"] or "", markup=False)
+    if catalog["state"] not in ENDED:
+        console.print("It stays queued: scrapy work --drain goes on with it.")
+    return 1

@@ -1,0 +1,72 @@
+"""An operation in a process of its own: what it leaks, blocks or breaks is its own."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+
+from catlog_scrapy.crawl.attempt import Attempt
+from catlog_scrapy.db.engine import UNAVAILABLE
+from catlog_scrapy.store.queue.claims import watch
+from catlog_scrapy.store.reading.status import attempt_outcome
+
+# Seconds from a polite request to stop until the process is killed.
+KILL_AFTER = 10.0
+
+
+async def run_isolated(attempt: Attempt) -> None:
+    """Run *attempt* as `scrapy crawl` in a child, and end the child when it has to stop."""
+    log = attempt.report.log or os.devnull
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "scrapy",
+        "crawl",
+        attempt.claim.spider,
+        "--logfile",
+        log,
+        env={**os.environ, "CATLOG_ATTEMPT": str(attempt.claim.attempt)},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        # Signals of the terminal are the parent's to pass on.
+        start_new_session=True,
+    )
+    stop = asyncio.Event()
+    attempt.on_stop(stop.set)
+    stopped = asyncio.ensure_future(stop.wait())
+    begins = asyncio.ensure_future(_stop_unless_it_begins(attempt))
+    ended = asyncio.ensure_future(child.wait())
+    try:
+        await asyncio.wait([stopped, ended], return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            child.send_signal(signal.SIGTERM)
+            await asyncio.wait([ended], timeout=KILL_AFTER)
+    finally:
+        stopped.cancel()
+        begins.cancel()
+        if not ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+        status = await ended
+    found = await asyncio.to_thread(attempt_outcome, attempt.engine, attempt.claim.attempt)
+    attempt.report.accepted, attempt.outcome = found
+    if attempt.outcome is None:
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        attempt.raised("its process ended", RuntimeError(how))
+
+
+async def _stop_unless_it_begins(attempt: Attempt) -> None:
+    """What hangs before it has taken up its attempt cannot see to its own start_timeout."""
+    seconds = attempt.claim.limits.get("start_timeout")
+    if seconds is None:
+        return
+    await asyncio.sleep(seconds)
+    name = attempt.claim.attempt
+    while True:
+        with contextlib.suppress(*UNAVAILABLE):
+            if (await asyncio.to_thread(watch, attempt.engine, [name]))[name] == "unbegun":
+                attempt.stop("timed_out", f"its process had not begun after {seconds:g} s")
+            return
+        await asyncio.sleep(1)

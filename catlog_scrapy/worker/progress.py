@@ -1,0 +1,100 @@
+"""What a person sees of the work: a live table on a terminal, plain lines elsewhere."""
+
+import contextlib
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from catlog_scrapy.crawl.attempt import Attempt
+
+# Where there is no terminal: seconds between two lines about what still runs.
+TELL_EVERY = 15.0
+
+COLOURS = {"done": "green", "released": "yellow", "cancelled": "yellow"}
+
+
+class Progress:
+    """Follows attempts. With a terminal, what runs is shown below what has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.running: dict[Attempt, float] = {}
+        self.told = time.monotonic()
+        self.live = (
+            Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def started(self, attempt: Attempt) -> None:
+        """An attempt begins."""
+        self.running[attempt] = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """A line about the work itself."""
+        self._print(text, markup=False)
+
+    def goes_on(self) -> None:
+        """Called now and then: a line about each attempt that takes long, if there is no table."""
+        now = time.monotonic()
+        if self.live or now - self.told < TELL_EVERY:
+            return
+        self.told = now
+        for attempt, since in list(self.running.items()):
+            if now - since >= TELL_EVERY:
+                self._print(
+                    f"{attempt.claim.title}: running ({attempt.report.accepted} results,"
+                    f" {now - since:.0f} s)",
+                    markup=False,
+                )
+
+    def ended(self, attempt: Attempt) -> None:
+        """An attempt has its outcome: one line, with the reason and the log if it failed."""
+        seconds = time.monotonic() - self.running.pop(attempt, time.monotonic())
+        report, outcome = attempt.report, attempt.outcome or "lost"
+        colour = COLOURS.get(outcome, "red")
+        counts = f"{report.accepted} results"
+        if report.rejected:
+            counts += f", {report.rejected} rejected"
+        self._print(
+            f"{escape(attempt.claim.title)}: [{colour}]{outcome}[/] ({counts}, {seconds:.1f} s)"
+        )
+        if outcome not in COLOURS:
+            self._print(f"  {attempt.error or ''}", markup=False)
+            if report.log:
+                self._print(f"  log: {report.log}", markup=False, soft_wrap=True)
+
+    def _print(self, text: str, **options: Any) -> None:
+        # A disk that is full of logs, say, ends no work.
+        with contextlib.suppress(OSError):
+            self.console.print(text, **options)
+
+    def _table(self) -> Table:
+        table = Table("running", "results", "rejected", "seconds", box=None)
+        for attempt, since in list(self.running.items()):
+            table.add_row(
+                escape(attempt.claim.title),
+                str(attempt.report.accepted),
+                str(attempt.report.rejected),
+                f"{time.monotonic() - since:.0f}",
+            )
+        return table

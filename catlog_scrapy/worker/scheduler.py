@@ -1,0 +1,30 @@
+"""The scheduler: makes what is due, again and again."""
+
+import threading
+
+from rich.console import Console
+from scrapy.settings import Settings
+from sqlalchemy import Engine
+
+from catlog_scrapy.db.engine import UNAVAILABLE, reason
+from catlog_scrapy.store.maintenance.tick import tend
+from catlog_scrapy.store.queue.schedules import make_due
+
+
+def schedule_once(engine: Engine, settings: Settings, console: Console) -> None:
+    """Make the catalogs that are due now, and tend. Raises what the database raises."""
+    for catalog_id in make_due(engine):
+        console.print(f"due: catalog {catalog_id}")
+    tend(engine, settings.getfloat("CATLOG_LEASE"))
+
+
+def schedule(
+    engine: Engine, settings: Settings, console: Console, stopping: threading.Event
+) -> None:
+    """Do so every CATLOG_POLL seconds, until *stopping*; a database that is away is waited for."""
+    while not stopping.is_set():
+        try:
+            schedule_once(engine, settings, console)
+        except UNAVAILABLE as error:
+            console.print(f"the database is away: {reason(error)}", markup=False)
+        stopping.wait(settings.getfloat("CATLOG_POLL"))

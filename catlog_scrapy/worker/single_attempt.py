@@ -1,0 +1,60 @@
+"""One claimed attempt in a process that is there for nothing else."""
+
+import os
+import traceback
+from contextlib import suppress
+from dataclasses import replace
+
+from rich.console import Console
+from scrapy.settings import Settings
+from sqlalchemy import Engine
+
+from catlog_scrapy.crawl.attempt import Attempt
+from catlog_scrapy.db.engine import UNAVAILABLE, reason
+from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.queue.claims import Claim, begin
+from catlog_scrapy.worker.crawls import Crawls
+from catlog_scrapy.worker.progress import Progress
+
+# The exit status of a process that could not say how its attempt ended: EX_TEMPFAIL of sysexits.h.
+UNTOLD = 75
+# And of one that could not load its project: EX_CONFIG.
+UNPREPARED = 78
+
+
+def run_attempt(engine: Engine, settings: Settings, console: Console, name: AttemptName) -> int:
+    """Run an attempt that another process has claimed for this one.
+
+    0 if it is done, else 1; UNTOLD if it was lost, so that nobody knows what it would have been;
+    UNPREPARED where it was not even taken up. Raises NotFound where it is not there to be run.
+    """
+    # Whoever started this process has waited already.
+    settings.set("CATLOG_GRACE", 0.0, "cmdline")
+    progress = Progress(console)
+    try:
+        alone = Alone(engine, settings, progress, logs=None, replace=lambda: os._exit(UNTOLD))
+    except Exception:  # the boundary to the project's modules: they may raise anything
+        with suppress(OSError):
+            traceback.print_exc()
+        return UNPREPARED
+    try:
+        claimed = replace(begin(engine, name, os.getpid()), isolate=False)
+    except UNAVAILABLE as error:
+        # Not again: whether it has begun, nobody knows.
+        progress.say(f"the database is away: {reason(error)}")
+        return UNTOLD
+    alone.claim = claimed
+    alone.run()
+    outcome = alone.attempt.outcome if alone.attempt else None
+    return {"done": 0, "lost": UNTOLD}.get(outcome or "", 1)
+
+
+class Alone(Crawls):
+    """Runs one claim, and ends."""
+
+    claim: Claim
+    attempt: Attempt | None = None
+
+    async def _main(self) -> None:
+        self.begin(self.claim)
+        [self.attempt] = self.running.values()

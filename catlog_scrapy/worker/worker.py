@@ -1,0 +1,152 @@
+"""Claims instances and runs each as a crawl of this process."""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from uuid import UUID
+
+from scrapy.settings import Settings
+from sqlalchemy import Engine
+
+from catlog_scrapy.db.engine import UNAVAILABLE, reason
+from catlog_scrapy.declarations.capabilities import offer_of
+from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.store.maintenance.tick import tend
+from catlog_scrapy.store.queue.attempts import release
+from catlog_scrapy.store.queue.claims import Claim, claim
+from catlog_scrapy.worker.attempt_logs import logs_folder
+from catlog_scrapy.worker.crawls import Crawls
+from catlog_scrapy.worker.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+# Seconds between two looks for expired leases and waiting catalogs while there is enough to run.
+TEND_EVERY = 2.0
+
+
+class Worker(Crawls):
+    """Runs what is queued, until *finished* says that there is no more, or a signal comes.
+
+    *finished* is told the operations that this project cannot run: they are left for others.
+    *catalogs* narrows it to these catalogs, of which all must run. Each attempt logs to a file of
+    its own, unless *log_files* is off: then all log as Scrapy's settings say.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        progress: Progress,
+        *,
+        finished: Callable[[Collection[UUID]], bool],
+        catalogs: Callable[[], Sequence[UUID]] | None = None,
+        concurrency: int | None = None,
+        log_files: bool = True,
+    ) -> None:
+        # It would end the process for what one of many crawls takes.
+        settings.set("MEMUSAGE_ENABLED", False, "cmdline")
+        logs = logs_folder(settings) if log_files else None
+        super().__init__(engine, settings, progress, logs=logs, replace=self._replace)
+        self.finished = finished
+        self.catalogs = catalogs
+        self.concurrency = concurrency or settings.getint("CATLOG_CONCURRENCY")
+        self.poll = settings.getfloat("CATLOG_POLL")
+        self.offer = offer_of(settings, self.process.spider_loader)
+        self.refused: set[UUID] = set()
+        self.tended = 0.0
+
+    def _replace(self) -> None:
+        """Be rid of a crawl that hangs: go on anew, or be gone if this process was to end."""
+        if self.signals:
+            os._exit(1)
+        replace_process()
+
+    async def _main(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                idle = await self._round()
+            except UNAVAILABLE as error:
+                logger.warning("the database is away: %s", reason(error))
+                idle = True
+            except Exception:  # whatever it is: what runs is not abandoned for it
+                self.stopping.set()
+                while self.running:
+                    await asyncio.wait(self.running)
+                raise
+            if idle and not self.running and await self._is_finished():
+                break
+            self.progress.goes_on()
+            if idle:
+                await self._wait()
+
+    async def _is_finished(self) -> bool:
+        try:
+            return await asyncio.to_thread(self.finished, self.refused)
+        except UNAVAILABLE:
+            return False
+
+    async def _round(self) -> bool:
+        """Tend and claim once; True when there was nothing to do."""
+        done = 0
+        if not self.running or time.monotonic() - self.tended > TEND_EVERY:
+            done = await asyncio.to_thread(tend, self.engine, self.lease)
+            self.tended = time.monotonic()
+        free = self.concurrency - len(self.running)
+        claims = await asyncio.to_thread(self._claim, free) if free else []
+        for claimed in claims:
+            self.begin(claimed)
+        return not claims and not done
+
+    def _claim(self, limit: int) -> list[Claim]:
+        claims = claim(
+            self.engine,
+            self.settings["CATLOG_NODE"],
+            limit=limit,
+            lease=self.lease,
+            catalogs=self.catalogs() if self.catalogs else None,
+            logs=str(self.logs) if self.logs else None,
+            refused=self.refused,
+        )
+        accepted, refused = [], []
+        for claimed in claims:
+            why = self._refusal(claimed)
+            if why is None:
+                accepted.append(claimed)
+            else:
+                self._refuse(claimed, why)
+                refused.append(f"{claimed.title}: {why}")
+        if refused and self.catalogs:
+            for claimed in accepted:
+                release(self.engine, claimed.attempt)
+            raise NotPossible(f"{refused[0]}; it stays queued.")
+        return accepted
+
+    def _refusal(self, claimed: Claim) -> str | None:
+        if claimed.project_version is not None:
+            return "it is to be run by a deployed version of its project; a node does that"
+        return self.offer.refusal(claimed)
+
+    def _refuse(self, claimed: Claim, why: str) -> None:
+        """Give back what this project cannot run, and leave its like alone from now on."""
+        self.refused.add(claimed.alike)
+        release(self.engine, claimed.attempt, error=f"refused: {why}")
+        self.progress.say(f"{claimed.title}: left for another worker: {why}")
+
+    async def _wait(self) -> None:
+        """Until a crawl ends, a signal comes, or it is time to look again."""
+        stop = asyncio.ensure_future(self.stopping.wait())
+        await asyncio.wait(
+            [*self.running, stop], timeout=self.poll, return_when=asyncio.FIRST_COMPLETED
+        )
+        stop.cancel()
+
+
+def replace_process() -> None:
+    """Start this command anew in place of this process: a thread that hangs cannot be ended."""
+    os.environ["CATLOG_REPLACED"] = "1"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
