@@ -9,7 +9,7 @@ from benchmarks.common import PROVIDER, SCHEME, Result, Server, declare, note, s
 from benchmarks.rows import BATCH, products
 from catlog_scrapy.items.ornaments import Product
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import attempts, catalogs, claims, results
+from catlog_scrapy.store.queue import attempts, catalogs, claims, results, starting
 
 
 def run(server: Server, small: bool) -> Result:
@@ -33,7 +33,7 @@ def run(server: Server, small: bool) -> Result:
 def publish(engine: Engine, checked: list[tuple[str, bytes]]) -> float:
     """Load the rows as a new catalog; the seconds that publishing it takes."""
     catalog = catalogs.create(engine, PROVIDER, SCHEME)
-    catalogs.start_waiting(engine)
+    starting.start_waiting(engine)
     [claim] = claims.claim(engine, "bench")
     name = claim.attempt
     for first in range(0, len(checked), BATCH):

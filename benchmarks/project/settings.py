@@ -2,6 +2,5 @@
 
 BOT_NAME = "benchmarks"
 SPIDER_MODULES = ["benchmarks.project.spiders"]
-COMMANDS_MODULE = "catlog_scrapy.commands"
 ADDONS = {"catlog_scrapy.addon.CatlogAddon": 500}
 EXTENSIONS = {"benchmarks.project.stopwatch.Stopwatch": 0}

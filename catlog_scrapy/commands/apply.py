@@ -2,12 +2,15 @@
 
 import argparse
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import apply
 
 
 class Command(CatlogCommand):
-    """Declarations into the database: prints what it adds, changes and retires."""
+    """Bring the declarations into the database.
+
+    Prints what is added, changed and retired.
+    """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)

@@ -5,12 +5,15 @@ import datetime as dt
 
 from scrapy.exceptions import UsageError
 
-from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.store.queue.schedules import backfill
+from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.store.queue.schedules.backfill import backfill
 
 
 class Command(CatlogCommand):
-    """Catalogs for past due times. They fill themselves, not the current picture."""
+    """Queue catalogs for past due times.
+
+    They fill their own catalogs; current records do not change.
+    """
 
     def syntax(self) -> str:
         return "[options] PROVIDER/SCHEME --from DATE --to DATE"

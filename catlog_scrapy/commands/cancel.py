@@ -4,13 +4,16 @@ import argparse
 
 from scrapy.exceptions import UsageError
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.store.queue import catalogs
 from catlog_scrapy.store.reading.status import find_catalog
 
 
 class Command(CatlogCommand):
-    """Stops a catalog; crawls that run for it end at their next heartbeat."""
+    """Cancel a catalog, wherever it runs.
+
+    Crawls that run for it end at their next heartbeat.
+    """
 
     def syntax(self) -> str:
         return "[options] CATALOG"

@@ -8,7 +8,7 @@ from scrapy.crawler import AsyncCrawlerProcess, CrawlerProcess
 from sqlalchemy import Engine
 
 from catlog_scrapy import addon
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.source import nearest
 from catlog_scrapy.exceptions import NotFound, NotPossible
@@ -22,9 +22,9 @@ ASYNCIO_REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
 
 
 class Command(crawl.Command, CatlogCommand):
-    """Scrapy's own, which also records a catalog when the spider is an operation.
+    """Run a spider by name; an operation's spider records a catalog.
 
-    Exits 1 if the load failed. A spider that is no operation just runs.
+    Exits with 1 if the load failed. A spider without an operation runs as in any Scrapy project.
     """
 
     requires_project = True

@@ -10,7 +10,7 @@ from scrapy.exceptions import UsageError
 from scrapy.http import Response
 from scrapy.responsetypes import responsetypes
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.scaffold import (
@@ -31,16 +31,13 @@ from catlog_scrapy.testing.saved_pages import label
 
 
 class Command(genspider.Command, CatlogCommand):
-    """Scrapy's genspider, which also makes what an operation needs around its spider.
+    """Generate an operation: declaration, spider, saved page, test.
 
-    A provider entry, a spider, the saved page at URL, and a failing test that says what is next.
+    The test fails, and says what to do next. All options of Scrapy's genspider work.
     """
 
     def syntax(self) -> str:
         return "[options] NAME URL"
-
-    def short_desc(self) -> str:
-        return CatlogCommand.short_desc(self)
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from scrapy.exceptions import UsageError
 from scrapy.utils.conf import closest_scrapy_cfg
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.source import nearest
 from catlog_scrapy.exceptions import NotFound, NotPossible
@@ -16,9 +16,9 @@ from catlog_scrapy.testing.saved_pages import label, saved_pages
 
 
 class Command(CatlogCommand):
-    """Writes down what a spider makes of its saved pages: the golden results of their test.
+    """Save the items that a spider makes from its saved pages.
 
-    Only where there is none yet, or an empty one; with --force, where it has changed.
+    Writes only missing or empty files; with --force also files whose items have changed.
     """
 
     def syntax(self) -> str:

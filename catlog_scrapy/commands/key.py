@@ -8,7 +8,7 @@ from rich.table import Table
 from scrapy.exceptions import UsageError
 from sqlalchemy import Engine
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations.model import duration
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.declarations.roles import PERMISSION, covers
@@ -21,9 +21,9 @@ COLOURS = {"valid": "green", "expired": "yellow", "revoked": "red"}
 
 
 class Command(CatlogCommand):
-    """API keys of services: add NAME --role ROLE, list, revoke NAME.
+    """Add, list and revoke API keys of services.
 
-    The key that add makes goes to standard output, this once; only its hash is stored.
+    `add` prints the key on standard output once; the database stores only its hash.
     """
 
     def syntax(self) -> str:

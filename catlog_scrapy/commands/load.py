@@ -1,7 +1,6 @@
 """`scrapy load`"""
 
 import argparse
-import os
 from uuid import UUID
 
 from rich.table import Table
@@ -9,16 +8,19 @@ from scrapy.exceptions import UsageError
 from scrapy.utils.conf import arglist_to_dict
 from sqlalchemy import Engine
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.capabilities import offer_of
-from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.store.queue import catalogs, starting
 from catlog_scrapy.store.reading.status import scheme_operations
 from catlog_scrapy.worker.catalog_run import run_catalog
 
 
 class Command(CatlogCommand):
-    """A catalog now, run here. Exits 0 only if it is loaded, 1 if it is not."""
+    """Load a catalog now, in this process.
+
+    Exits with 0 only if the catalog is loaded, otherwise with 1.
+    """
 
     def syntax(self) -> str:
         return "[options] PROVIDER/SCHEME[/OPERATION]"
@@ -49,7 +51,7 @@ class Command(CatlogCommand):
         except ValueError:
             raise UsageError("write arguments as -a NAME=VALUE") from None
         with self.database() as engine:
-            if resumed := os.environ.get("CATLOG_RESUME"):
+            if resumed := self.project_settings["CATLOG_RESUME"]:
                 return run_catalog(engine, self.project_settings, self.console, UUID(resumed))
             operations = [
                 found
@@ -75,7 +77,7 @@ class Command(CatlogCommand):
         arguments: dict[str, str],
     ) -> int:
         table = Table("operation", "part", "arguments", box=None)
-        for instance in catalogs.plan(engine, provider, scheme, operation or None, arguments):
+        for instance in starting.plan(engine, provider, scheme, operation or None, arguments):
             written = " ".join(f"{name}={value}" for name, value in instance["arguments"].items())
             table.add_row(instance["operation"], instance["part"], written)
         self.console.print(table)

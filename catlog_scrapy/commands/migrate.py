@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from catlog_scrapy.command import CatlogCommand
-from catlog_scrapy.db.engine import open_database
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.db.migrations import upgrade
+from catlog_scrapy.db.opening import open_database
 
 
 class Command(CatlogCommand):
-    """Makes or upgrades the schema."""
+    """Create or upgrade catlog's schema in the database."""
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         settings = self.project_settings

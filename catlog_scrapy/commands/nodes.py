@@ -7,14 +7,14 @@ from typing import Any
 import orjson
 from rich.table import Table
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.store.queue.nodes import nodes
 
 COLOURS = {"up": "green", "draining": "yellow", "stopped": "", "silent": "red"}
 
 
 class Command(CatlogCommand):
-    """Every node with its slots, load, version, last poll and last error."""
+    """List the nodes of the fleet with slots, load and errors."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)

@@ -2,13 +2,16 @@
 
 import argparse
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.worker.attempt_logs import logs_to_delete
 
 
 class Command(CatlogCommand):
-    """Deletes what is older than its operation's `keep`, and old logs of this machine."""
+    """Delete old results, rejected items, versions and logs.
+
+    An operation's `keep` says what is old; of logs, only those of this machine are deleted.
+    """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)

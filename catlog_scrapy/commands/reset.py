@@ -4,14 +4,14 @@ import argparse
 
 from scrapy.exceptions import UsageError
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.store.maintenance.reset import reset
 
 
 class Command(CatlogCommand):
-    """Deletes what a scheme has loaded, so that its next load starts from nothing.
+    """Delete what a scheme has loaded, to load it from nothing.
 
-    Without --yes it only says what that would be, and exits 1.
+    Without --yes it only prints what would be deleted, and exits with 1.
     """
 
     def syntax(self) -> str:
@@ -32,7 +32,7 @@ class Command(CatlogCommand):
             f"{'deleted' if opts.yes else 'would delete'}: {done.records} records of"
             f" {', '.join(done.kinds)} with {done.versions} former versions,"
             f" {done.results} results, {done.rejected} rejected items,"
-            f" {done.marks} marks of how far they were loaded",
+            f" {done.scopes} high-water marks",
             markup=False,
         )
         self.console.print(

@@ -4,13 +4,16 @@ import argparse
 
 from scrapy.exceptions import UsageError
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.store.queue import catalogs
 from catlog_scrapy.store.reading.status import find_catalog
 
 
 class Command(CatlogCommand):
-    """Queues again what a failed or cancelled catalog lacks."""
+    """Queue a failed or cancelled catalog again.
+
+    Instances that are done stay done.
+    """
 
     def syntax(self) -> str:
         return "[options] CATALOG"

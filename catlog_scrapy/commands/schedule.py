@@ -2,12 +2,15 @@
 
 import argparse
 
-from catlog_scrapy.command import CatlogCommand, stop_signals
+from catlog_scrapy.commands.base import CatlogCommand, stop_signals
 from catlog_scrapy.worker.scheduler import schedule, schedule_once
 
 
 class Command(CatlogCommand):
-    """Makes what is due; any number of these may run at once."""
+    """Run the scheduler: create due catalogs, reap, publish.
+
+    Any number of schedulers may run at once.
+    """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)

@@ -7,7 +7,8 @@ import socket
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.capabilities import offer_of
@@ -19,16 +20,26 @@ PATIENCE = 3.0
 
 
 class Command(CatlogCommand):
-    """Serves what was loaded to other programs, and takes what is to be loaded from them."""
+    """Run the HTTP API: serve records, accept loads and results."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--host", metavar="HOST", help="to listen on (127.0.0.1)")
-        parser.add_argument("--port", type=int, metavar="N", help="to listen on (8000); 0: any")
+        host, port = DEFAULTS["CATLOG_API_HOST"], DEFAULTS["CATLOG_API_PORT"]
+        parser.add_argument(
+            "--host",
+            metavar="HOST",
+            help=f"address to listen on (default: CATLOG_API_HOST, {host})",
+        )
+        parser.add_argument(
+            "--port",
+            type=int,
+            metavar="N",
+            help=f"port to listen on, 0 for a free port (default: CATLOG_API_PORT, {port})",
+        )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if args:
-            raise UsageError(f"it takes no {args[0]!r}")
+            raise UsageError(f"unexpected argument {args[0]!r}")
         # Every scrapy command imports this module.
         from catlog_scrapy.api.app import create_app
         from catlog_scrapy.api.server import make_server

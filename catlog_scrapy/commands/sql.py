@@ -11,7 +11,7 @@ import psycopg2
 from rich.table import Table
 from scrapy.exceptions import UsageError
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.exceptions import NotPossible
 
 # A statement ends with a semicolon outside of quotes, dollar quotes and comments.
@@ -24,7 +24,10 @@ COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 class Command(CatlogCommand):
-    """Asks the database, embedded or not. It reads; what changes data is refused."""
+    """Run SQL queries that read the database.
+
+    Statements that would change data are refused.
+    """
 
     def syntax(self) -> str:
         return "[options] QUERY-OR-FILE"

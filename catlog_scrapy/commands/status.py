@@ -9,7 +9,7 @@ from rich.table import Table
 from scrapy.exceptions import UsageError
 from sqlalchemy import Engine
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.store.reading.status import (
     attempts_of,
     find_catalog,
@@ -19,7 +19,10 @@ from catlog_scrapy.store.reading.status import (
 
 
 class Command(CatlogCommand):
-    """Catalogs, or one of them with instances, attempts, errors, rejected items and logs."""
+    """List catalogs, or show one with attempts, errors and logs.
+
+    A catalog's instances, rejected items and counts are shown too.
+    """
 
     def syntax(self) -> str:
         return "[options] [CATALOG]"

@@ -12,7 +12,8 @@ from functools import partial
 
 from scrapy.utils.conf import closest_scrapy_cfg
 
-from catlog_scrapy.command import CatlogCommand, stop_signals
+from catlog_scrapy.commands.base import CatlogCommand, stop_signals
+from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.exceptions import ConfigurationError
 from catlog_scrapy.processes import die_with
 from catlog_scrapy.worker.scheduler import schedule
@@ -23,13 +24,22 @@ PATIENCE = 40.0
 
 
 class Command(CatlogCommand):
-    """A scheduler, a node and a server on this machine, started and stopped together."""
+    """Run a scheduler, a node and the HTTP API on this machine.
+
+    They start and stop together.
+    """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--port", type=int, metavar="N", help="of the node's web page (6800)")
         parser.add_argument(
-            "--api-port", type=int, metavar="N", help="of the server (8000); 0: any"
+            "--port", type=int, metavar="N", help="port of the node's web page (default: 6800)"
+        )
+        port = DEFAULTS["CATLOG_API_PORT"]
+        parser.add_argument(
+            "--api-port",
+            type=int,
+            metavar="N",
+            help=f"port of the HTTP API, 0 for a free port (default: CATLOG_API_PORT, {port})",
         )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> int:

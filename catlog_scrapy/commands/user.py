@@ -9,7 +9,7 @@ from scrapy.exceptions import UsageError
 from sqlalchemy import Engine
 
 from catlog_scrapy.api.auth.passwords import LONGEST, Passwords
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store.access import users
@@ -28,10 +28,9 @@ DONE = {
 
 
 class Command(CatlogCommand):
-    """Users of the server: add NAME --role ROLE, list, password NAME, role NAME --role ROLE,
-    disable NAME, enable NAME, remove NAME.
+    """Add, list and change the users of the HTTP API.
 
-    A password is asked for, or read as one line from standard input.
+    `add` and `password` ask for a password, or read a line from standard input.
     """
 
     def syntax(self) -> str:

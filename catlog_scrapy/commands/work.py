@@ -2,25 +2,33 @@
 
 import argparse
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.store.reading.status import has_open_work
 from catlog_scrapy.worker.progress import Progress
 from catlog_scrapy.worker.worker import Worker
 
 
 class Command(CatlogCommand):
-    """Runs what is queued; any number of these may run at once, on any machine."""
+    """Run a worker: it loads what is queued.
+
+    Any number of workers may run at once, on any machine.
+    """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--drain", action="store_true", help="end when nothing is left to do")
+        crawls = DEFAULTS["CATLOG_CONCURRENCY"]
+        parser.add_argument("--drain", action="store_true", help="end when the queue is empty")
         parser.add_argument(
-            "--concurrency", type=int, metavar="N", help="crawls at once (CATLOG_CONCURRENCY)"
+            "--concurrency",
+            type=int,
+            metavar="N",
+            help=f"crawls at the same time (default: CATLOG_CONCURRENCY, {crawls})",
         )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if opts.concurrency is not None and opts.concurrency < 1:
-            self.fail("--concurrency needs a number from 1")
+            self.fail(f"--concurrency is {opts.concurrency}; use a whole number above 0")
         with self.database() as engine:
             Worker(
                 engine,

@@ -12,10 +12,12 @@ from weakref import WeakKeyDictionary
 from scrapy.crawler import Crawler
 from sqlalchemy import Engine
 
+from catlog_scrapy.crawl.backpressure import Gate
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.redaction import redact
-from catlog_scrapy.store.queue.attempts import Report, fail, release
+from catlog_scrapy.store.queue.attempts import fail, release
 from catlog_scrapy.store.queue.claims import Claim
+from catlog_scrapy.store.queue.report import Report
 
 # How many exceptions an attempt remembers in words; all are counted.
 MOST_ERRORS = 5
@@ -26,40 +28,6 @@ REASONS = {
     "lost": "its lease had ended, and another worker may have it",
     "release": "its worker stopped",
 }
-
-
-class Gate:
-    """Lets items into the pipelines while there is room; who has to wait goes in turn.
-
-    `is_open` says that there is room, and nobody who came earlier.
-    """
-
-    def __init__(self) -> None:
-        self.is_open = True
-        self._room = asyncio.Event()
-        self._room.set()
-        self._turn = asyncio.Lock()
-        self._waiting = 0
-
-    async def wait(self) -> None:
-        """Return when there is room. Until the caller awaits again, nobody else passes."""
-        self._waiting += 1
-        try:
-            async with self._turn:
-                await self._room.wait()
-        finally:
-            self._waiting -= 1
-            self.is_open = self._room.is_set() and not self._waiting
-
-    def open(self) -> None:
-        """There is room again."""
-        self._room.set()
-        self.is_open = not self._waiting
-
-    def close(self) -> None:
-        """There is none."""
-        self._room.clear()
-        self.is_open = False
 
 
 class Attempt:
@@ -106,8 +74,8 @@ class Attempt:
             said = redact(f"{where}: {type(error).__name__}: {error}")
             self.report.errors.append(said[:2000])
 
-    def given_up(self, what: str, reason: str) -> None:
-        """Note a request that came to nothing; *what* is `given_up` or `ignored`."""
+    def request_failed(self, what: str, reason: str) -> None:
+        """Note a request that came to nothing; *what* is `failed_requests` or `blocked_by_robots`."""
         setattr(self.report, what, getattr(self.report, what) + 1)
         self.report.reasons.setdefault(what, redact(reason))
 

@@ -86,11 +86,17 @@ class Watch:
             return
         text = str(error)
         if isinstance(error, HttpError):
-            self.attempt.given_up("given_up", f"HTTP {error.response.status} for {request.url}")
+            self.attempt.request_failed(
+                "failed_requests", f"HTTP {error.response.status} for {request.url}"
+            )
         elif isinstance(error, IgnoreRequest) and text.startswith(ROBOTS):
-            self.attempt.given_up("ignored", f"forbidden by robots.txt: {request.url}")
+            self.attempt.request_failed(
+                "blocked_by_robots", f"forbidden by robots.txt: {request.url}"
+            )
         elif not (isinstance(error, IgnoreRequest) and text.startswith(OFFSITE)):
-            self.attempt.given_up("given_up", f"{type(error).__name__}: {text} for {request.url}")
+            self.attempt.request_failed(
+                "failed_requests", f"{type(error).__name__}: {text} for {request.url}"
+            )
 
     def _around_pipelines(self, process: Callable[..., Any]) -> Callable[..., Any]:
         async def processed(item: Any, *, response: Any) -> None:
@@ -155,7 +161,7 @@ class Watch:
     def request_dropped(self, request: Request) -> None:
         """A duplicate does not count, unless it is one of its own: then it was never answered."""
         if self._fingerprint(request) in request.meta.get(CHAIN, ()):
-            self.attempt.given_up("given_up", f"a redirect loop at {request.url}")
+            self.attempt.request_failed("failed_requests", f"a redirect loop at {request.url}")
 
     def _fingerprint(self, request: Request) -> str:
         return self.crawler.request_fingerprinter.fingerprint(request).hex()

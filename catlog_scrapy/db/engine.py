@@ -1,50 +1,19 @@
 """The engine, the declarative base and the column types that all tables share."""
 
-import datetime as dt
 import math
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Annotated, Any
 
 import orjson
 from sqlalchemy import (
-    BigInteger,
-    DateTime,
-    Double,
     Engine,
-    MetaData,
-    Text,
-    Uuid,
     create_engine,
     exc,
-    func,
     make_url,
-    text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, mapped_column
 
-from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.db.watchdog import Connection, Cursor, listen_to_silence
-from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
+from catlog_scrapy.exceptions import ConfigurationError
 
 SCHEMA = "catlog"
-
-UuidKey = Annotated[
-    uuid.UUID, mapped_column(Uuid, primary_key=True, server_default=func.gen_random_uuid())
-]
-Instant = Annotated[dt.datetime, mapped_column(DateTime(timezone=True))]
-CreatedAt = Annotated[
-    dt.datetime, mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
-]
-Json = Annotated[Any, mapped_column(JSONB)]
-Seconds = Annotated[float, mapped_column(Double)]
-Big = Annotated[int, mapped_column(BigInteger)]
-# Bytewise: equal means equal, and comparing is cheap whatever the database's collation is.
-Key = Annotated[str, mapped_column(Text(collation="C"))]
 
 
 # What says that the database is away or overrun, not that a statement is wrong.
@@ -55,22 +24,6 @@ def reason(error: Exception) -> str:
     """What went wrong, in a line, without SQLAlchemy's wrapping."""
     text_ = str(getattr(error, "orig", None) or error).strip()
     return text_.splitlines()[0] if text_ else type(error).__name__
-
-
-class Base(DeclarativeBase):
-    """All tables live in the schema `catlog`; `public` is left to the readers' views."""
-
-    metadata = MetaData(
-        schema=SCHEMA,
-        naming_convention={
-            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-            "uq": "%(table_name)s_%(column_0_N_name)s_key",
-            "ck": "%(table_name)s_%(constraint_name)s_check",
-            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
-            "pk": "%(table_name)s_pkey",
-        },
-    )
-    type_annotation_map = {str: Text, dt.datetime: DateTime(timezone=True)}
 
 
 # A dead peer must not hold a worker for the two hours that TCP allows by default, and no statement
@@ -129,37 +82,3 @@ def make_engine(
     if patience:
         listen_to_silence(engine, statement_timeout + patience, patience)
     return engine
-
-
-@contextmanager
-def open_database(url: str | None, home: Path, *, patient: bool = False) -> Iterator[Engine]:
-    """The database of *url*, or the embedded one under *home*, held for as long as the block runs.
-
-    If *patient*, one that is away is waited for. Raises ConfigurationError, EmbeddedServerError or
-    DatabaseUnavailable.
-    """
-    with ExitStack() as stack:
-        engine = make_engine(url or stack.enter_context(EmbeddedServer(home)))
-        stack.callback(engine.dispose)
-        try:
-            version = _version(engine, patient=patient)
-        except exc.OperationalError as error:
-            place = engine.url.render_as_string(hide_password=True)
-            raise DatabaseUnavailable(
-                f"No connection to {place}: {reason(error)}. Start that server or correct"
-                " CATLOG_DATABASE_URL; unset it for the embedded one."
-            ) from error
-        if version < 140000:
-            raise ConfigurationError("catlog needs PostgreSQL 14 or later; upgrade that server.")
-        yield engine
-
-
-def _version(engine: Engine, *, patient: bool) -> int:
-    while True:
-        try:
-            with engine.connect() as connection:
-                return int(connection.scalar(text("SHOW server_version_num")) or 0)
-        except exc.OperationalError:
-            if not patient:
-                raise
-            time.sleep(1)

@@ -10,7 +10,7 @@ from scrapy.spiderloader import SpiderLoaderProtocol
 from catlog_scrapy.declarations.kinds import kind_of
 from catlog_scrapy.declarations.spiders import project_name, spider_arguments
 from catlog_scrapy.exceptions import NotFound
-from catlog_scrapy.records.record import is_record_type, record_types
+from catlog_scrapy.records.lookup import is_record_type, record_types
 from catlog_scrapy.store.queue.claims import Claim
 
 

@@ -14,11 +14,12 @@ from catlog_scrapy.declarations.reading import Declared
 from catlog_scrapy.declarations.source import Place, nearest
 from catlog_scrapy.declarations.spiders import spider_arguments
 from catlog_scrapy.declarations.template_checks import template_mistake
-from catlog_scrapy.records.record import RecordTypeError, is_record_type, record_type, record_types
+from catlog_scrapy.records.lookup import is_record_type, record_type, record_types
+from catlog_scrapy.records.record import RecordTypeError
 from catlog_scrapy.redaction import from_the_environment, variable_of
 from catlog_scrapy.scheduling.argument_templates import INSTANT
 from catlog_scrapy.scheduling.due import CronError, next_due
-from catlog_scrapy.store.schemes import (
+from catlog_scrapy.store.definitions import (
     KindDefinition,
     OperationDefinition,
     ProviderDefinition,
@@ -232,7 +233,7 @@ class _ProviderChecker:
             self.writers.setdefault(kind.name, here)
             self.kinds[kind.name] = kind
         self._arguments((*place, "arguments"), operation.arguments, spidercls)
-        self._arguments((*place, "alone"), operation.alone, spidercls)
+        self._arguments((*place, "standalone_arguments"), operation.standalone_arguments, spidercls)
         self._reading(place, operation, kinds, spidercls)
         for where, what in external_mistakes(operation):
             self.say((*place, *where), what)
@@ -242,7 +243,7 @@ class _ProviderChecker:
             executor=operation.executor,
             arguments=operation.arguments,
             for_each=operation.for_each,
-            alone=operation.alone,
+            standalone_arguments=operation.standalone_arguments,
             mode=operation.mode,
             kinds=tuple(sorted(kinds, key=lambda kind: kind.name)),
             isolate=operation.isolate,
@@ -365,8 +366,11 @@ class _ProviderChecker:
         fields = {INSTANT: INSTANT}
         if operation.for_each:
             fields["part"] = "text"
-        elif operation.alone:
-            self.say((*place, "alone"), "needs for_each; add it, or remove alone")
+        elif operation.standalone_arguments:
+            self.say(
+                (*place, "standalone_arguments"),
+                "needs for_each; add it, or remove standalone_arguments",
+            )
         if isinstance(operation.for_each, str):
             kind = self.kinds.get(operation.for_each)
             if kind is None:
@@ -378,10 +382,10 @@ class _ProviderChecker:
                 return
             # The part and the due time win over fields so named, as they do at run time.
             fields = {**dict(kind.fields), **fields}
-        for name in operation.alone:
+        for name in operation.standalone_arguments:
             if name in fields:
                 self.say(
-                    (*place, "alone"),
+                    (*place, "standalone_arguments"),
                     f'names "{name}", by which a load chooses parts; name an argument that is no'
                     f" field of {shown(operation.for_each)}",
                 )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from catlog_scrapy.declarations.kinds import Told, writers
-from catlog_scrapy.store.schemes import KindDefinition, ProviderDefinition, SchemeDefinition
+from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition, SchemeDefinition
 
 # Old values of the left type can always be read as one of the right.
 WIDER = {"bigint": {"numeric", "double precision", "text"}}

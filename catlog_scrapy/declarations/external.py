@@ -8,7 +8,7 @@ from catlog_scrapy.declarations.source import Place
 # They say how a spider is run.
 FOR_SPIDERS = ("isolate", "refresh", "spider", "stall_timeout", "start_timeout")
 # An executor counts neither requests nor what it drops.
-OF_REQUESTS = ("dropped", "given_up", "ignored")
+OF_REQUESTS = ("dropped", "failed_requests", "blocked_by_robots")
 
 
 def external_mistakes(operation: OperationTable) -> Iterator[tuple[Place, str]]:

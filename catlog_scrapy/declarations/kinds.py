@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from catlog_scrapy.records.record import Record
-from catlog_scrapy.store.schemes import KindDefinition, ProviderDefinition
+from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition
 from catlog_scrapy.store.views.typed import HISTORY, MAX_KIND_BYTES
 
 # Columns that the views add; `data` only to a kind without a record type.

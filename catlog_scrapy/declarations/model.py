@@ -130,8 +130,8 @@ class TolerateTable(Table):
     """What may go wrong in an attempt that still counts as done: counts, or shares below 1."""
 
     rejected: Tolerance = None
-    given_up: Tolerance = None
-    ignored: Tolerance = None
+    failed_requests: Tolerance = None
+    blocked_by_robots: Tolerance = None
     dropped: Tolerance = None
     removed: Tolerance = None
 
@@ -164,7 +164,7 @@ class OperationTable(Table):
     executor: Literal["scrapy", "external"] = "scrapy"
     arguments: dict[str, str] = {}
     for_each: Words = None
-    alone: Annotated[list[str], AfterValidator(_once_each)] = []
+    standalone_arguments: Annotated[list[str], AfterValidator(_once_each)] = []
     mode: Literal["snapshot", "incremental"] = "snapshot"
     isolate: bool = False
     tolerate: TolerateTable = TolerateTable()

@@ -22,8 +22,8 @@ from catlog_scrapy.declarations.model import (
 )
 from catlog_scrapy.declarations.source import Place, Source, label, nearest
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.records.record import MAX_NAME_BYTES
 from catlog_scrapy.records.record import NAME as VIEW_NAME
+from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
 
 TABLES: dict[tuple[str, ...], type[Table]] = {
     (): ProviderFile,
@@ -45,6 +45,12 @@ REMEDIES = {
     "greater_than_equal": "write a whole number from {ge} on",
     "literal_error": "write {expected}",
     "too_short": "write at least one",
+}
+# Former names of fields, each with the one that replaced it.
+RENAMED_FIELDS = {
+    "alone": "standalone_arguments",
+    "given_up": "failed_requests",
+    "ignored": "blocked_by_robots",
 }
 # What a semicolon may stand in without ending a statement, and the semicolon itself.
 TOKENS = re.compile(
@@ -173,6 +179,9 @@ def _explain(source: Source, detail: ErrorDetails) -> str:
     place: Place = detail["loc"]
     match detail["type"]:
         case "extra_forbidden":
+            if place[-1] in RENAMED_FIELDS:
+                new = RENAMED_FIELDS[str(place[-1])]
+                return source.mistake(place, f'"{place[-1]}" is now "{new}"; rename it')
             known = TABLES[tuple(step for step in place[:-1] if isinstance(step, str))].model_fields
             what = f'unknown field "{place[-1]}"; {nearest(str(place[-1]), known)}'
             return source.mistake(place, what)

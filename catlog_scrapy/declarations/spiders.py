@@ -11,7 +11,8 @@ from scrapy.settings import BaseSettings
 from scrapy.spiderloader import SpiderLoaderProtocol, get_spider_loader
 
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.records.record import Record, record_type, record_types
+from catlog_scrapy.records.lookup import record_type, record_types
+from catlog_scrapy.records.record import Record
 
 # Attributes with a meaning to Scrapy or catlog, which are no arguments.
 RESERVED = {

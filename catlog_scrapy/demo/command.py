@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from sqlalchemy import Engine, text
 
-from catlog_scrapy.command import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.commands.sql import shown
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.demo import learning, school
@@ -41,7 +41,7 @@ SECRETS = {
 
 
 class Command(CatlogCommand):
-    """Load all five sources, change them, load them again, and query them."""
+    """Load the example sources, change them, and load them again."""
 
     name = "demo"
 
@@ -156,9 +156,9 @@ class Command(CatlogCommand):
                 continue
             counts = catalog["published"] or {}
             unchanged = (
-                counts.get("seen", 0)
+                counts.get("received", 0)
                 - counts.get("duplicates", 0)
-                - sum(counts.get(change, 0) for change in ("created", "changed", "revived"))
+                - sum(counts.get(change, 0) for change in ("created", "changed", "restored"))
             )
             table.add_row(
                 catalog["scheme"],

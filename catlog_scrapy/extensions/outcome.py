@@ -107,7 +107,7 @@ class LoadingExtension:
         report.reason = reason
         stats = self.crawler.stats.get_stats()
         for _ in range(stats.get("urllength/request_ignored_count", 0)):
-            self.attempt.given_up("given_up", "a URL longer than URLLENGTH_LIMIT")
+            self.attempt.request_failed("failed_requests", "a URL longer than URLLENGTH_LIMIT")
         report.stats = {name: value for name, value in stats.items() if name != "log_count"}
         try:
             self.attempt.outcome = await store_away(

@@ -36,7 +36,7 @@ PARTS = {
         "scrapyd.jobstorage.MemoryJobStorage",
         "catlog_scrapy.fleet.jobstorage.JobStorage",
     ),
-    "webroot": ("scrapyd.website.Root", "catlog_scrapy.fleet.webservice.Root"),
+    "webroot": ("scrapyd.website.Root", "catlog_scrapy.fleet.website.Root"),
     "poll_interval": ("5.0", "1.0"),
 }
 SERVICES = {

@@ -17,16 +17,18 @@ from scrapyd.exceptions import ConfigError
 from twisted.logger import Logger
 
 from catlog_scrapy.addon import CatlogAddon
-from catlog_scrapy.command import project_database
+from catlog_scrapy.config import unknown_names
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import CatlogError, NotFound
 from catlog_scrapy.fleet.projects import Projects
 from catlog_scrapy.fleet.zygotes import ProjectFailed, WarmParent
+from catlog_scrapy.project import project_database
 from catlog_scrapy.store.maintenance.tick import tend
 from catlog_scrapy.store.queue import nodes
 from catlog_scrapy.store.queue.attempts import AttemptName, fail, lose_former, release
-from catlog_scrapy.store.queue.claims import Claim, claim, watch
+from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.jobs import has_project
+from catlog_scrapy.store.queue.leases import watch
 from catlog_scrapy.store.reading.status import attempt_outcome
 from catlog_scrapy.worker.attempt_logs import logs_folder, logs_to_delete
 
@@ -53,6 +55,8 @@ class Node:
         self.config = config
         settings = get_project_settings() if inside_project() else Settings()
         CatlogAddon.update_pre_crawler_settings(settings)
+        for line in unknown_names(settings):
+            log.warn("{line}", line=line)
         self.settings = settings
         self.home = Path(settings["CATLOG_HOME"])
         self.logs = logs_folder(settings)

@@ -11,7 +11,7 @@ from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.fleet.node import node_of
 from catlog_scrapy.fleet.zygotes import ProjectFailed
 from catlog_scrapy.store.queue import jobs
-from catlog_scrapy.store.queue.catalogs import start_waiting
+from catlog_scrapy.store.queue.starting import start_waiting
 from catlog_scrapy.store.reading.status import scheme_operations
 
 # What a message of scrapyd's holds besides the arguments of its spider.

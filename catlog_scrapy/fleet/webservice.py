@@ -6,11 +6,9 @@ and `error` of a job, `state` of its catalog.
 
 from io import BytesIO
 from typing import Any
-from urllib.parse import quote
 from zipfile import is_zipfile
 
-from scrapyd import webservice, website
-from scrapyd.config import Config
+from scrapyd import webservice
 from scrapyd.webservice import param
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
@@ -21,13 +19,12 @@ from twisted.web.server import NOT_DONE_YET, Request
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import CatlogError, NotPossible
 from catlog_scrapy.fleet.jobstorage import Job, job_of
-from catlog_scrapy.fleet.node import Node, node_of
+from catlog_scrapy.fleet.node import Node
 from catlog_scrapy.fleet.projects import PATIENCE
 from catlog_scrapy.fleet.spiderqueue import Queue
+from catlog_scrapy.fleet.website import LONGEST_JOB
 from catlog_scrapy.store.queue import jobs
 from catlog_scrapy.store.sql import clean
-
-LONGEST_JOB = 200
 
 
 class InThread(Resource):
@@ -254,63 +251,3 @@ class AddVersion(Service):
             "spiders": len(spiders),
             "applied": applied,
         }
-
-
-class Jobs(InThread, website.Jobs):
-    """scrapyd's page of jobs, of the whole fleet; of each how it ended, and why."""
-
-    def __init__(self, root: "Root") -> None:
-        super().__init__(root)  # type: ignore[call-arg]
-        self.headers += ["Node", "Outcome"]
-
-    def prepare_finished(self) -> str:
-        return "\n".join(
-            self.prepare_row(
-                {
-                    "Project": website.escape(job.project),
-                    "Spider": website.escape(job.spider),
-                    "Job": website.escape(job.job),
-                    "Start": website.no_microseconds(job.start_time),
-                    "Runtime": website.no_microseconds(job.end_time - job.start_time),
-                    "Finish": website.no_microseconds(job.end_time),
-                    "Log": self.html_log_url(job),
-                    "Node": website.escape(job.node),
-                    "Outcome": website.escape(": ".join(filter(None, [job.outcome, job.error]))),
-                }
-            )
-            for job in self.root.launcher.finished
-        )
-
-    def prepare_pending(self) -> str:
-        return "\n".join(
-            self.prepare_row(
-                {
-                    "Project": website.escape(job["project"] or ""),
-                    "Spider": website.escape(job["spider"]),
-                    "Job": website.escape(job["job"]),
-                    "Cancel": self.cancel_button(job["project"] or "", job["job"]),
-                }
-            )
-            for job in jobs.pending(self.root.node.engine)
-        )
-
-
-class Root(website.Root):
-    """scrapyd's, whose logs may be on other nodes."""
-
-    def __init__(self, config: Config, app: Any) -> None:
-        super().__init__(config, app)
-        self.node = node_of(config)
-        self.putChild(b"jobs", Jobs(self))
-
-    def get_log_url(self, job: Job) -> str | None:
-        """Where a job's log can be read: on this node, or on the one it ran on."""
-        if not job.log:
-            return None
-        path = f"/logs/{quote(job.log.rpartition('/')[2])}"
-        if job.node == self.node.name:
-            return path
-        return f"{job.node_url}{path}" if job.node_url else None
-
-    def get_item_url(self, job: Job) -> None:
-        """Items are in the database."""

@@ -34,7 +34,7 @@ from scrapy.utils.misc import load_object
 from scrapy.utils.project import get_project_settings
 
 from catlog_scrapy import addon
-from catlog_scrapy.command import make_console
+from catlog_scrapy.console import make_console
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.capabilities import Offer, offer_of

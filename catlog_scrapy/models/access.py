@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, LargeBinary, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.db.engine import Base, CreatedAt, Instant, Json, UuidKey
+from catlog_scrapy.models.base import Base, CreatedAt, Instant, Json, UuidKey
 from catlog_scrapy.models.catalog import one_of
 
 ROLES = ("admin", "internal", "service", "user")

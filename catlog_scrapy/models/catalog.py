@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.db.engine import Base, Big, CreatedAt, Instant, Json, UuidKey
+from catlog_scrapy.models.base import Base, Big, CreatedAt, Instant, Json, UuidKey
 
 CATALOG_STATES = (
     "waiting",
@@ -36,7 +36,7 @@ def one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
 
 
 class Catalog(Base):
-    """One load of a scheme. `whole` says that nothing narrowed it: only then may it remove records.
+    """One load of a scheme. `is_full` says that nothing narrowed it: only then may it remove records.
 
     `as_of` is the time its data speaks for. `operation` names the only operation of a narrowed
     load. `published` counts what publishing did, by kind of change. `job` is the id that a client
@@ -71,7 +71,7 @@ class Catalog(Base):
     as_of: Mapped[Instant | None]
     arguments: Mapped[Json] = mapped_column(server_default="{}")
     operation: Mapped[str | None]
-    whole: Mapped[bool] = mapped_column(server_default=text("true"))
+    is_full: Mapped[bool] = mapped_column(server_default=text("true"))
     origin: Mapped[str]
     job: Mapped[str | None] = mapped_column(unique=True)
     settings: Mapped[Json] = mapped_column(server_default="{}")

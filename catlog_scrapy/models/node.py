@@ -5,7 +5,7 @@ import datetime as dt
 from sqlalchemy import CheckConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.db.engine import Base, CreatedAt, Instant, Json, Seconds
+from catlog_scrapy.models.base import Base, CreatedAt, Instant, Json, Seconds
 
 NODE_STATES = ("up", "draining", "stopped")
 

@@ -3,7 +3,7 @@
 from sqlalchemy import CheckConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.db.engine import Base, Json, UuidKey
+from catlog_scrapy.models.base import Base, Json, UuidKey
 
 
 class Provider(Base):

@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.db.engine import Base, Instant, Json, Key, UuidKey
+from catlog_scrapy.models.base import Base, Instant, Json, Key, UuidKey
 from catlog_scrapy.models.catalog import one_of
 
 # Beyond this a B-tree entry could outgrow its page.
@@ -16,7 +16,7 @@ MAX_KEY_BYTES = 1000
 class Scope(Base):
     """Who is responsible for a set of records, across scheme versions and parts.
 
-    `as_of` is its mark: the newest whole snapshot that has spoken for all of them.
+    `high_water_mark` is the `as_of` of the newest full snapshot that was published.
     """
 
     __tablename__ = "scope"
@@ -26,7 +26,7 @@ class Scope(Base):
     provider_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.provider.id"))
     scheme_name: Mapped[str]
     operation_name: Mapped[str]
-    as_of: Mapped[Instant | None]
+    high_water_mark: Mapped[Instant | None]
 
 
 class Cursor(Base):

@@ -5,7 +5,7 @@ import uuid
 from sqlalchemy import CheckConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.db.engine import Base, Big, CreatedAt, Json, Key, UuidKey
+from catlog_scrapy.models.base import Base, Big, CreatedAt, Json, Key, UuidKey
 
 
 class CatalogOperationInstanceResult(Base):

@@ -5,7 +5,7 @@ import uuid
 from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.db.engine import Base, Instant, Json, UuidKey
+from catlog_scrapy.models.base import Base, Instant, Json, UuidKey
 
 
 class Schedule(Base):

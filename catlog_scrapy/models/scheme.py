@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.db.engine import Base, Instant, Json, Seconds, UuidKey
+from catlog_scrapy.models.base import Base, Instant, Json, Seconds, UuidKey
 
 
 class CatalogScheme(Base):
@@ -39,8 +39,8 @@ class CatalogScheme(Base):
 class CatalogSchemeOperation(Base):
     """A spider, or an external executor, as part of a scheme.
 
-    `for_each` is null, a kind's name, or a list of words; `alone` lists the arguments that need no
-    part. `tolerate` maps `rejected`, `given_up`, `ignored`, `dropped` and `removed` to a count (an
+    `for_each` is null, a kind's name, or a list of words; `standalone_arguments` lists the arguments that need no
+    part. `tolerate` maps `rejected`, `failed_requests`, `blocked_by_robots`, `dropped` and `removed` to a count (an
     integer) or a share (below 1). `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`,
     `backoff_cap`, `keep` and `overlap` are seconds; a null `keep` keeps for ever. `refresh` is null
     or `{"every": seconds, "by": field}`.
@@ -60,7 +60,7 @@ class CatalogSchemeOperation(Base):
     executor: Mapped[str] = mapped_column(server_default="scrapy")
     arguments: Mapped[Json] = mapped_column(server_default="{}")
     for_each: Mapped[Json | None]
-    alone: Mapped[Json] = mapped_column(server_default="[]")
+    standalone_arguments: Mapped[Json] = mapped_column(server_default="[]")
     mode: Mapped[str] = mapped_column(server_default="snapshot")
     isolate: Mapped[bool] = mapped_column(server_default=text("false"))
     tolerate: Mapped[Json] = mapped_column(server_default="{}")

@@ -8,8 +8,9 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import DropItem
 
 from catlog_scrapy.crawl.attempt import Attempt, running_attempt
-from catlog_scrapy.records.record import Batch, Cursor, NotStorable
+from catlog_scrapy.records.storable import NotStorable
 from catlog_scrapy.records.validation import Checked, Checker, Rejection, rejection
+from catlog_scrapy.records.yields import Batch, Cursor
 from catlog_scrapy.scheduling.cursor import CursorError, check_cursor
 
 

@@ -1,16 +1,9 @@
 """Record types: what a spider yields and what SQL shows."""
 
+from catlog_scrapy.records.lookup import record_type, record_types
 from catlog_scrapy.records.media import FilesOf, ImagesOf
-from catlog_scrapy.records.record import (
-    Batch,
-    Cursor,
-    Draft,
-    Record,
-    Removed,
-    Unchanged,
-    record_type,
-    record_types,
-)
+from catlog_scrapy.records.record import Draft, Record
+from catlog_scrapy.records.yields import Batch, Cursor, Removed, Unchanged
 
 __all__ = [
     "Batch",

@@ -8,7 +8,9 @@ from typing import Any
 from itemadapter import ItemAdapter
 from pydantic import ValidationError
 
-from catlog_scrapy.records.record import NotStorable, Record, Removed, Unchanged
+from catlog_scrapy.records.record import Record
+from catlog_scrapy.records.storable import NotStorable
+from catlog_scrapy.records.yields import Removed, Unchanged
 from catlog_scrapy.redaction import held_secret, redact
 
 # A row on its way: kind, key and data as JSON. No data: the key was seen, not read; JSON's null: it

@@ -12,7 +12,7 @@ from scrapy.spiderloader import SpiderLoader, SpiderLoaderProtocol
 from catlog_scrapy.declarations.checking import check
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.records.record import record_type
+from catlog_scrapy.records.lookup import record_type
 from catlog_scrapy.scaffold.files import KEY, Generator, says_record
 from catlog_scrapy.scaffold.target import Places, class_of, refuse
 from catlog_scrapy.scaffold.writing import write

@@ -12,11 +12,12 @@ from scrapy.settings import BaseSettings
 from scrapy.utils.conf import closest_scrapy_cfg
 from w3lib.url import safe_url_string
 
-from catlog_scrapy.addon import project_package
+from catlog_scrapy.config import project_package
 from catlog_scrapy.declarations.model import NAME as PROVIDER_NAME
 from catlog_scrapy.declarations.reading import Declared, read_providers
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
-from catlog_scrapy.records.record import MAX_NAME_BYTES, NAME
+from catlog_scrapy.records.record import NAME
+from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
 from catlog_scrapy.testing.saved_pages import label
 
 # What the templates import: a class so called would hide it.

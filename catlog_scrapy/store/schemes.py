@@ -1,7 +1,7 @@
 """Providers, schemes, operations, kinds and schedules, as declared and as stored."""
 
 import datetime as dt
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -9,96 +9,14 @@ import orjson
 from sqlalchemy import Connection
 
 from catlog_scrapy.scheduling.due import next_due
+from catlog_scrapy.store.definitions import (
+    KindDefinition,
+    OperationDefinition,
+    ProviderDefinition,
+    ScheduleDefinition,
+    SchemeDefinition,
+)
 from catlog_scrapy.store.sql import row, rows, run
-
-
-@dataclass(frozen=True)
-class KindDefinition:
-    """A sort of record: its fields in order as (name, SQL type), and those that are its key."""
-
-    name: str
-    key: tuple[str, ...]
-    fields: tuple[tuple[str, str], ...]
-    # Made from a declaration, not from a record type: an item may hold more than the fields.
-    foreign: bool = False
-
-
-@dataclass(frozen=True)
-class OperationDefinition:
-    """An operation; times in seconds."""
-
-    name: str
-    spider: str
-    executor: str = "scrapy"
-    arguments: dict[str, str] = field(default_factory=dict)
-    for_each: str | list[str] | None = None
-    alone: list[str] = field(default_factory=list)
-    mode: str = "snapshot"
-    kinds: tuple[KindDefinition, ...] = ()
-    isolate: bool = False
-    tolerate: dict[str, float] = field(default_factory=dict)
-    min_results: int = 1
-    timeout: float = 3600.0
-    start_timeout: float = 120.0
-    stall_timeout: float = 600.0
-    backoff_base: float = 10.0
-    backoff_cap: float = 600.0
-    keep: float | None = None
-    overlap: float | None = None
-    refresh: dict[str, Any] | None = None
-
-    def frozen(self) -> dict[str, Any]:
-        """What may not change once a catalog uses it."""
-        return {
-            "spider": self.spider,
-            "executor": self.executor,
-            "arguments": self.arguments,
-            "for_each": self.for_each,
-            "alone": self.alone,
-            "mode": self.mode,
-            "record types": tuple(sorted(self.kinds, key=lambda kind: kind.name)),
-        }
-
-
-@dataclass(frozen=True)
-class SchemeDefinition:
-    """One version of a scheme; `used` says that a catalog was made of it."""
-
-    name: str
-    version: int = 1
-    max_errors: int = 5
-    includes: tuple[str, ...] = ()
-    after: str | None = None
-    operations: tuple[OperationDefinition, ...] = ()
-    used: bool = False
-    retired: bool = False
-
-
-@dataclass(frozen=True)
-class ScheduleDefinition:
-    """A schedule; scheme and name are its identity."""
-
-    scheme: str
-    name: str
-    cron: str
-    timezone: str = "UTC"
-    arguments: dict[str, str] = field(default_factory=dict)
-    catch_up: str = "latest"
-    enabled: bool = True
-
-
-@dataclass(frozen=True)
-class ProviderDefinition:
-    """A provider with all its schemes and schedules."""
-
-    name: str
-    title: str = ""
-    base_url: str | None = None
-    max_running: int | None = None
-    secrets: tuple[str, ...] = ()
-    project: str | None = None
-    schemes: tuple[SchemeDefinition, ...] = ()
-    schedules: tuple[ScheduleDefinition, ...] = ()
 
 
 def lock_declarations(connection: Connection) -> None:
@@ -167,7 +85,7 @@ def _schemes(connection: Connection, provider_id: UUID) -> tuple[SchemeDefinitio
 def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefinition, ...]:
     found = rows(
         connection,
-        """SELECT id, name, spider, executor, arguments, for_each, alone, mode, isolate,
+        """SELECT id, name, spider, executor, arguments, for_each, standalone_arguments, mode, isolate,
                tolerate, min_results, timeout, start_timeout, stall_timeout, backoff_base,
                backoff_cap, keep, overlap, refresh
            FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme
@@ -304,21 +222,21 @@ def _write_operation(
 ) -> None:
     values = asdict(operation)
     del values["kinds"]
-    for name in ("arguments", "for_each", "alone", "tolerate", "refresh"):
+    for name in ("arguments", "for_each", "standalone_arguments", "tolerate", "refresh"):
         values[name] = _json(values[name]) if values[name] is not None else None
     found = row(
         connection,
         """INSERT INTO catlog.catalog_scheme_operation (scheme_id, name, spider, executor,
-               arguments, for_each, alone, mode, isolate, tolerate, min_results, timeout,
+               arguments, for_each, standalone_arguments, mode, isolate, tolerate, min_results, timeout,
                start_timeout, stall_timeout, backoff_base, backoff_cap, keep, overlap,
                refresh)
            VALUES (:scheme, :name, :spider, :executor, CAST(:arguments AS jsonb),
-               CAST(:for_each AS jsonb), CAST(:alone AS jsonb), :mode, :isolate,
+               CAST(:for_each AS jsonb), CAST(:standalone_arguments AS jsonb), :mode, :isolate,
                CAST(:tolerate AS jsonb), :min_results, :timeout, :start_timeout, :stall_timeout,
                :backoff_base, :backoff_cap, :keep, :overlap, CAST(:refresh AS jsonb))
            ON CONFLICT (scheme_id, name) DO UPDATE SET spider = excluded.spider,
                executor = excluded.executor, arguments = excluded.arguments,
-               for_each = excluded.for_each, alone = excluded.alone, mode = excluded.mode,
+               for_each = excluded.for_each, standalone_arguments = excluded.standalone_arguments, mode = excluded.mode,
                isolate = excluded.isolate,
                tolerate = excluded.tolerate, min_results = excluded.min_results,
                timeout = excluded.timeout, start_timeout = excluded.start_timeout,

@@ -26,7 +26,9 @@ from scrapy.settings import Settings
 from scrapy.utils.conf import get_config
 from scrapy.utils.misc import arg_to_iter
 
-from catlog_scrapy.records.record import Batch, Cursor, Record, Unchanged, record_types
+from catlog_scrapy.records.lookup import record_types
+from catlog_scrapy.records.record import Record
+from catlog_scrapy.records.yields import Batch, Cursor, Unchanged
 
 # What stands for the provider's base_url, unless the arguments say another.
 BASE_URL = "https://source.example"

@@ -9,7 +9,7 @@ from rich.console import Console
 from scrapy.settings import Settings
 from sqlalchemy import Engine
 
-from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.store.queue import starting
 from catlog_scrapy.store.queue.executors import awaited
 from catlog_scrapy.store.reading.status import family, find_catalog
 from catlog_scrapy.worker.progress import Progress
@@ -44,7 +44,7 @@ def run_catalog(
                     markup=False,
                 )
         if not patient and catalog["errors"] and catalog["state"] not in ENDED:
-            catalogs.give_up(engine, catalog_id)
+            starting.give_up(engine, catalog_id)
             return True
         return catalog["state"] in ENDED
 

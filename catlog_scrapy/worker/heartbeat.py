@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from catlog_scrapy.crawl.attempt import Attempt
 from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import CatlogError
-from catlog_scrapy.store.queue import claims
+from catlog_scrapy.store.queue import leases
 from catlog_scrapy.worker.time_limits import TimeLimits
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Heartbeat(threading.Thread):
         """Ask what is to become of *attempts*, at *asked*; an answer may be late, or never come."""
         names = [attempt.claim.attempt for attempt in attempts]
         try:
-            answers = claims.heartbeat(self.engine, names, lease=self.lease)
+            answers = leases.heartbeat(self.engine, names, lease=self.lease)
         except SQLAlchemyError as error:
             logger.warning("no heartbeat: %s", reason(error))
             return

@@ -8,7 +8,7 @@ import sys
 
 from catlog_scrapy.crawl.attempt import Attempt
 from catlog_scrapy.db.engine import UNAVAILABLE
-from catlog_scrapy.store.queue.claims import watch
+from catlog_scrapy.store.queue.leases import watch
 from catlog_scrapy.store.reading.status import attempt_outcome
 
 # Seconds from a polite request to stop until the process is killed.

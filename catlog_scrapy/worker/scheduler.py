@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.store.maintenance.tick import tend
-from catlog_scrapy.store.queue.schedules import make_due
+from catlog_scrapy.store.queue.schedules.due import make_due
 
 
 def schedule_once(engine: Engine, settings: Settings, console: Console) -> None:

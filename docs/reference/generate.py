@@ -25,10 +25,11 @@ from sqlalchemy import CheckConstraint, Engine, UniqueConstraint
 from sqlalchemy.dialects import postgresql
 
 from catlog_scrapy import exceptions
+from catlog_scrapy.commands import LazyCommand
+from catlog_scrapy.config import SETTINGS, Setting
 from catlog_scrapy.declarations import model
 from catlog_scrapy.declarations.resources import ResourceTable
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
-from catlog_scrapy.entry_points import SUMMARIES
 from catlog_scrapy.models import Provider
 from catlog_scrapy.models.catalog import CATALOG_STATES, INSTANCE_STATES, OUTCOMES
 from catlog_scrapy.models.node import NODE_STATES
@@ -112,7 +113,6 @@ def described(body: str, names: Iterable[str]) -> dict[str, list[str]]:
 
 def settings(_: str) -> str:
     """Return the table of settings."""
-    from catlog_scrapy.config import SETTINGS, Setting
 
     def row(setting: Setting) -> tuple[str, ...]:
         value = setting.default
@@ -131,10 +131,11 @@ def commands(_: str) -> str:
     """Return a section for each command, with its arguments and options."""
     project = project_settings()
     known = _get_commands_dict(project, inproject=True)
-    return "\n".join(command(name, known[name], project) for name in sorted(SUMMARIES))
+    ours = {name: found for name, found in known.items() if isinstance(found, LazyCommand)}
+    return "\n".join(command(name, ours[name], project) for name in sorted(ours))
 
 
-def command(name: str, found: Any, project: Settings) -> str:
+def command(name: str, found: LazyCommand, project: Settings) -> str:
     """Return the section of one command."""
     found.settings = project
     parser = argparse.ArgumentParser(prog=f"scrapy {name}")
@@ -153,8 +154,7 @@ def command(name: str, found: Any, project: Settings) -> str:
     parts = [
         f"## {name}",
         f"`scrapy {name} {found.syntax()}`".replace(" `", "`"),
-        f"{SUMMARIES[name]}.",
-        *([docstring(type(found.command))] if hasattr(found, "command") else []),
+        docstring(type(found.command)),
         *([table(("option", "description"), rows)] if rows else []),
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"

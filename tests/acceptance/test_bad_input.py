@@ -74,7 +74,7 @@ CASES = {
     "a_500_on_page_3_of_5": Case(PAGES, error="HTTP 500 for http://127.0.0.1"),
     "a_timeout": Case(
         'path = "/slow"\n    custom_settings = {"DOWNLOAD_TIMEOUT": 0.3}',
-        error="1 requests given up",
+        error="1 requests failed",
     ),
     "a_redirect_loop": Case('path = "/loop"', error="a redirect loop at http://127.0.0.1"),
     "an_unfiltered_redirect_loop": Case(
@@ -125,7 +125,7 @@ CASES = {
 """,
         "loaded",
         keys={"a", "b"},
-        declared="tolerate = { given_up = 1 }",
+        declared="tolerate = { failed_requests = 1 }",
     ),
     "robots_txt_with_500": Case(
         'custom_settings = {"ROBOTSTXT_OBEY": True}', "loaded", keys={"a", "b"}
@@ -138,7 +138,7 @@ CASES = {
         yield Request(self.base_url.replace("127.0.0.1", "localhost") + "/ok")
         yield Request(self.base_url.replace("127.0.0.1", "localhost") + "/private")
 """,
-        error="1 requests ignored, tolerated 0; the first: forbidden by robots.txt",
+        error="1 requests blocked by robots.txt, tolerated 0; the first: forbidden by robots.txt",
     ),
     "a_changed_markup": Case(
         """
@@ -554,7 +554,7 @@ def test_a_rejected_item_is_kept_with_its_reason_and_url(loaded: Engine, name: s
 def test_the_last_of_a_duplicate_key_wins(loaded: Engine) -> None:
     assert one(loaded, "SELECT number FROM a_duplicate_key") == 2
     counted = (
-        "SELECT published ->> 'duplicates' FROM catlog.catalog WHERE published ->> 'seen' = '2'"
+        "SELECT published ->> 'duplicates' FROM catlog.catalog WHERE published ->> 'received' = '2'"
     )
     assert one(loaded, counted + " AND published ->> 'created' = '1'") == "1"
 

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.demo.samokat import SIZES
 from catlog_scrapy.demo.server import DemoServer
-from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.store.queue import catalogs, starting
 from tests.support.fleet import CONFIGURATION, NodeProcess
 from tests.support.looking import rows, until
 from tests.support.project import Project
@@ -163,7 +163,7 @@ class Browsers:
         """Queue a catalog of each case."""
         for name in self.sources:
             catalogs.create(self.engine, name, "new")
-        catalogs.start_waiting(self.engine)
+        starting.start_waiting(self.engine)
 
     def processes(self) -> list[psutil.Process]:
         """All that runs of browsers, and of their drivers."""
@@ -192,7 +192,7 @@ class Browsers:
 
     def catalog(self, name: str) -> Any:
         """State, error and seen of a case's catalog."""
-        sql = """SELECT c.state, coalesce(c.error, ''), (c.published ->> 'seen')::int
+        sql = """SELECT c.state, coalesce(c.error, ''), (c.published ->> 'received')::int
                  FROM catlog.catalog c JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
                  JOIN catlog.provider p ON p.id = s.provider_id WHERE p.name = :name"""
         return rows(self.engine, sql, name=name)[0]

@@ -344,7 +344,7 @@ def test_a_user_s_mistake_is_one_line_and_exit_code_2(
         (("backfill", "maker/things", "--from", "x", "--to", "y"), "--from YYYY-MM-DD"),
         (("retry", "ffffffff"), "no catalog with the id"),
         (("crawl", "nobody"), "no spider 'nobody'"),
-        (("work", "--concurrency", "0"), "a number from 1"),
+        (("work", "--concurrency", "0"), "use a whole number above 0"),
     ):
         said = project.scrapy(*arguments, code=2)
         assert words in said

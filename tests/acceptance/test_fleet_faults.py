@@ -296,7 +296,7 @@ from scrapy.settings import Settings
 from sqlalchemy import event, text
 
 from catlog_scrapy.addon import CatlogAddon
-from catlog_scrapy.command import make_console
+from catlog_scrapy.console import make_console
 from catlog_scrapy.database import make_engine
 from catlog_scrapy.running.scheduler import schedule_once
 

@@ -136,7 +136,7 @@ def test_from_a_page_to_a_green_test_and_a_load(
     assert the_test(project, "trees")[0] == 0
 
     assert "+ view trees" in project.scrapy("apply")
-    assert "wood/trees: loaded (2 seen" in project.scrapy("load", "wood/trees")
+    assert "wood/trees: loaded (2 received" in project.scrapy("load", "wood/trees")
 
 
 def test_a_golden_result_is_kept(project: Project, source: Source) -> None:

@@ -91,7 +91,7 @@ def test_what_robots_txt_forbids_is_not_asked_for(
         f"/fuel/fuel-prices?{number}" for number in (0, *range(2, 10))
     ]
     [(error,)] = rows(engine, "SELECT error FROM catlog.instance_attempt")
-    assert "11 requests ignored" in error
+    assert "11 requests blocked by robots.txt" in error
     assert "forbidden by robots.txt" in error
 
 

@@ -161,8 +161,9 @@ class Shop:
         }
         sql(
             self.engine,
-            f"""INSERT INTO catlog.record VALUES (:provider, :kind, :key, :any,
-                CAST(:data AS jsonb), now(), '2026-01-01Z', '2026-01-02Z',
+            f"""INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of,
+                    created_at, updated_at, removed_at, catalog_id)
+                VALUES (:provider, :kind, :key, :any, CAST(:data AS jsonb), now(), '2026-01-01Z', '2026-01-02Z',
                 {"'2026-01-03Z'" if removed else "NULL"}, :any)""",
             **values,
             data=orjson.dumps(data).decode(),
@@ -246,7 +247,7 @@ FROZEN = {
     "its arguments": OPERATION + 'arguments = { year = "1" }',
     "its mode": OPERATION + 'mode = "incremental"',
     "its for_each": OPERATION + 'for_each = ["a"]',
-    "its alone": OPERATION + 'for_each = ["a"]\nalone = ["year"]',
+    "its standalone_arguments": OPERATION + 'for_each = ["a"]\nstandalone_arguments = ["year"]',
     "its spider": OPERATION + 'spider = "more_goods"',
     "its executor": OPERATION + 'executor = "external"\nkind = "goods"\nkey = "id"',
     "its set of operations": 'operations = ["goods", "links"]',
@@ -326,7 +327,7 @@ def test_limits_and_times_change_in_place(shop: Shop) -> None:
         isolate = true
         min_results = 7
         backoff = { base = "1s", cap = "1m" }
-        tolerate = { rejected = 0.1, given_up = 3 }
+        tolerate = { rejected = 0.1, failed_requests = 3 }
         """,
         provider=PROVIDER.replace('"Acme"', '"The Acme"'),
     )
@@ -334,7 +335,7 @@ def test_limits_and_times_change_in_place(shop: Shop) -> None:
         "~ provider acme: title Acme -> The Acme",
         "~ scheme acme/goods 1: max_errors 5 -> 2",
         "~ operation acme/goods/goods: isolate False -> True",
-        "~ operation acme/goods/goods: tolerate {} -> {'rejected': 0.1, 'given_up': 3}",
+        "~ operation acme/goods/goods: tolerate {} -> {'rejected': 0.1, 'failed_requests': 3}",
         "~ operation acme/goods/goods: min_results 1 -> 7",
         "~ operation acme/goods/goods: timeout 3600.0 -> 300.0",
         "~ operation acme/goods/goods: start_timeout 120.0 -> 10.0",

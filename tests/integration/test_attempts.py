@@ -6,10 +6,13 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound
+from catlog_scrapy.store.maintenance.reap import reap
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts, catalogs
-from catlog_scrapy.store.queue.attempts import AttemptName, Report
-from catlog_scrapy.store.queue.claims import Claim, claim, heartbeat, reap
+from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.queue.claims import Claim, claim
+from catlog_scrapy.store.queue.leases import heartbeat
+from catlog_scrapy.store.queue.report import Report
 from tests.support.factories import (
     an_operation,
     claim_all,
@@ -71,8 +74,8 @@ def test_a_complete_attempt_is_done(engine: Engine) -> None:
     [
         (Report(reason="shutdown"), "failed", "closed with 'shutdown'"),
         (Report(raised=1, errors=["it broke"]), "failed", "it broke"),
-        (Report(given_up=1), "incomplete", "1 requests given up"),
-        (Report(ignored=1), "incomplete", "1 requests ignored"),
+        (Report(failed_requests=1), "incomplete", "1 requests failed"),
+        (Report(blocked_by_robots=1), "incomplete", "1 requests blocked by robots.txt"),
         (Report(rejected=1), "incomplete", "1 items rejected"),
         (Report(accepted=0), "incomplete", "at least 1 expected"),
         (Report(accepted=1), "incomplete", "1 results accepted, but 0 stored"),

@@ -5,8 +5,9 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import attempts, catalogs
-from catlog_scrapy.store.queue.claims import claim, heartbeat
+from catlog_scrapy.store.queue import attempts, catalogs, starting
+from catlog_scrapy.store.queue.claims import claim
+from catlog_scrapy.store.queue.leases import heartbeat
 from tests.support.factories import (
     an_operation,
     claim_all,
@@ -42,8 +43,8 @@ def test_what_is_unknown_is_refused_with_what_is_known(engine: Engine) -> None:
 def test_a_catalog_starts_once(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = catalogs.create(engine, "acme", "goods")
-    assert catalogs.start_waiting(engine) == 1
-    assert not catalogs.start(engine, catalog)
+    assert starting.start_waiting(engine) == 1
+    assert not starting.start(engine, catalog)
     assert states_of(engine, catalog) == ["new"]
 
 
@@ -57,7 +58,7 @@ def test_nothing_to_load_is_an_error(engine: Engine) -> None:
 
 def test_a_plan_makes_nothing(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each=PARTS))
-    planned = catalogs.plan(engine, "acme", "goods", None, {})
+    planned = starting.plan(engine, "acme", "goods", None, {})
     assert [each["part"] for each in planned] == PARTS
     assert sql(engine, "SELECT 1 FROM catlog.catalog") == []
 
@@ -103,7 +104,7 @@ def test_a_retry_of_what_never_started_starts_it(engine: Engine) -> None:
     catalogs.cancel(engine, catalog)
     catalogs.retry(engine, catalog)
     assert state_of(engine, catalog) == "waiting"
-    assert catalogs.start_waiting(engine) == 1
+    assert starting.start_waiting(engine) == 1
     assert states_of(engine, catalog) == ["new"]
 
 
@@ -114,7 +115,7 @@ def test_a_retry_of_what_had_nothing_to_load_looks_again(engine: Engine) -> None
     assert state_of(engine, catalog) == "failed"
     load(engine, {"a": 1}, scheme="links")
     catalogs.retry(engine, catalog)
-    catalogs.start_waiting(engine)
+    starting.start_waiting(engine)
     assert [each["part"] for each in instances_of(engine, catalog)] == ["a"]
 
 
@@ -194,7 +195,7 @@ def test_an_argument_that_cannot_be_filled_in_fails_its_catalog_alone(
         catalogs.create(engine, "acme", "goods", arguments={"day": argument})
     bad = given_a_waiting_catalog(engine, arguments={"day": argument})
     good = catalogs.create(engine, "acme", "goods")
-    assert catalogs.start_waiting(engine) == 2
+    assert starting.start_waiting(engine) == 2
     assert state_of(engine, good) == "loading"
     failed = the_catalog(engine, bad)
     assert failed["state"] == "failed"
@@ -219,7 +220,7 @@ def test_so_does_a_start_that_the_database_refuses(engine: Engine) -> None:
         """CREATE TRIGGER refuse BEFORE INSERT ON catlog.catalog_scheme_operation_instance
            FOR EACH ROW WHEN (new.arguments ? 'day') EXECUTE FUNCTION catlog.refuse()""",
     )
-    assert catalogs.start_waiting(engine) == 1
+    assert starting.start_waiting(engine) == 1
     assert state_of(engine, good) == "loading"
     assert state_of(engine, slow) == "waiting"
     failed = the_catalog(engine, bad)
@@ -244,7 +245,7 @@ def given_a_family(engine: Engine, *names: str) -> tuple[object, ...]:
         given_a_scheme(engine, an_operation(name), name=name, max_errors=1)
     given_a_scheme(engine, name="all", includes=names)
     parent = given_a_catalog(engine, scheme="all")
-    catalogs.start_waiting(engine)
+    starting.start_waiting(engine)
     children = sql(
         engine,
         """SELECT c.id FROM catlog.catalog c JOIN catlog.catalog_scheme s ON s.id = c.scheme_id

@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 from catlog_scrapy.scheduling.cursor import CursorError
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts
-from catlog_scrapy.store.queue.attempts import Report
 from catlog_scrapy.store.queue.claims import Claim
+from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.queue.resuming import fresh_records, go_on_from
 from tests.support.factories import (
     GONE,
@@ -80,10 +80,10 @@ def test_nothing_new_is_an_answer_but_not_from_the_beginning(engine: Engine) -> 
 
 
 def test_what_was_given_up_is_for_the_next_load_to_read(engine: Engine) -> None:
-    given_a_scheme(engine, INCREMENTAL | {"tolerate": {"given_up": 1}})
+    given_a_scheme(engine, INCREMENTAL | {"tolerate": {"failed_requests": 1}})
     read(engine, {"a": 1}, to="one")
     catalog, claimed, _ = begun(engine)
-    report = Report(accepted=0, cursor="two", went_on=True, given_up=1)
+    report = Report(accepted=0, cursor="two", went_on=True, failed_requests=1)
     assert attempts.complete(engine, claimed.attempt, report) == "done"
     assert publishing.publish(engine, catalog)
     assert begun(engine)[2] == "one"
@@ -254,7 +254,7 @@ def test_what_the_source_says_is_gone_is_removed(engine: Engine) -> None:
     deliver(engine, claimed, rows, "two")
     publishing.publish(engine, catalog)
     published = the_catalog(engine, catalog)["published"]
-    assert (published["removed"], published["changed"], published["seen"]) == (2, 1, 5)
+    assert (published["removed"], published["changed"], published["received"]) == (2, 1, 5)
     assert current(engine) == {"c": 2}
     assert read(engine, [("a", 3), ("b", GONE)], to="three") == "two"
     assert current(engine) == {"a": 3, "c": 2}

@@ -12,15 +12,10 @@ from starlette.testclient import TestClient
 
 from catlog_scrapy.declarations.capabilities import Offer
 from catlog_scrapy.store.access.keys import add_key
-from catlog_scrapy.store.queue.catalogs import start_waiting
-from catlog_scrapy.store.queue.schedules import make_due
-from catlog_scrapy.store.schemes import (
-    ProviderDefinition,
-    ScheduleDefinition,
-    SchemeDefinition,
-    stored_providers,
-    write_provider,
-)
+from catlog_scrapy.store.definitions import ProviderDefinition, ScheduleDefinition, SchemeDefinition
+from catlog_scrapy.store.queue.schedules.due import make_due
+from catlog_scrapy.store.queue.starting import start_waiting
+from catlog_scrapy.store.schemes import stored_providers, write_provider
 from tests.support.executing import application
 from tests.support.factories import (
     an_operation,
@@ -73,7 +68,7 @@ def test_an_operation_is_loaded_by_its_id(client: TestClient, engine: Engine) ->
     made = answer.json()["id"]
     assert client.get(f"http://127.0.0.1{answer.headers['location']}").json()["id"] == made
     catalog = the_catalog(engine, made)
-    assert (catalog["whole"], catalog["operation"], catalog["origin"]) == (True, None, "api")
+    assert (catalog["is_full"], catalog["operation"], catalog["origin"]) == (True, None, "api")
     assert audit(engine) == [
         ("key:ops", "catalog_scheme_operations:schedule", f"catalog {made}"),
     ]
@@ -88,7 +83,7 @@ def test_one_of_several_operations_is_a_narrowed_load(client: TestClient, engine
     retired = client.post(f"/schedule_catalog_scheme_operation/{operation_id(engine, 'prices')}")
     assert retired.status_code == 201
     catalog = the_catalog(engine, retired.json()["id"])
-    assert (catalog["whole"], catalog["operation"]) == (False, "prices")
+    assert (catalog["is_full"], catalog["operation"]) == (False, "prices")
     old = one(
         engine,
         """SELECT o.id FROM catlog.catalog_scheme_operation o

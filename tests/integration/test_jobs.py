@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.queue import attempts, catalogs, jobs
+from catlog_scrapy.store.queue import attempts, jobs, starting
 from catlog_scrapy.store.queue.claims import claim
 from catlog_scrapy.store.reading.status import find_catalog
 from tests.support.factories import an_operation, at_once, given_a_scheme, one, sql
@@ -14,7 +14,7 @@ def given_a_job(engine: Engine, **options: object) -> str:
     values = {"arguments": {}, "settings": {}, **options}
     operation = jobs.operation_of(engine, "shop", "goods")
     made = jobs.schedule(engine, operation, **values)  # type: ignore[arg-type]
-    catalogs.start_waiting(engine)
+    starting.start_waiting(engine)
     return made
 
 
@@ -38,7 +38,7 @@ def test_a_setting_narrows_a_load(engine: Engine) -> None:
     """It may leave out what would then be taken for gone."""
     given_a_scheme(engine)
     given_a_job(engine, settings={"DEPTH_LIMIT": "1"})
-    assert one(engine, "SELECT whole FROM catlog.catalog") is False
+    assert one(engine, "SELECT is_full FROM catlog.catalog") is False
 
 
 def test_a_job_has_its_id_alone(engine: Engine) -> None:

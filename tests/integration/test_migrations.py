@@ -8,9 +8,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Engine, text
 
-from catlog_scrapy.db.engine import SCHEMA, Base, make_engine
+from catlog_scrapy.db.engine import SCHEMA, make_engine
 from catlog_scrapy.db.migrations import head, require_head, revision, upgrade
 from catlog_scrapy.exceptions import SchemaMismatch
+from catlog_scrapy.models.base import Base
 from tests.support.factories import at_once, sql
 
 _numbers = itertools.count(1)

@@ -42,7 +42,7 @@ def test_a_late_catalog_changes_nothing(engine: Engine) -> None:
     given_goods(engine)
     load(engine, {"a": 2, "b": 2}, as_of=2)
     late = load(engine, {"a": 1, "c": 1}, as_of=1)
-    assert published(late) == {"seen": 2, "late": 2}
+    assert published(late) == {"received": 2, "stale": 2}
     assert current(engine) == {"a": 2, "b": 2}
 
 
@@ -89,7 +89,7 @@ def test_a_late_whole_catalog_removes_only_what_no_newer_load_has_seen(engine: E
     given_goods(engine)
     load(engine, {"a": 1, "b": 1, "c": 1}, as_of=1)
     load(engine, {"b": 3}, as_of=3, operation="goods")
-    assert published(load(engine, {"c": 2}, as_of=2)) == {"seen": 1, "changed": 1, "removed": 1}
+    assert published(load(engine, {"c": 2}, as_of=2)) == {"received": 1, "changed": 1, "removed": 1}
     assert current(engine) == {"b": 3, "c": 2}
 
 
@@ -113,7 +113,7 @@ def test_a_record_that_comes_back_is_revived_with_its_history(engine: Engine) ->
     given_goods(engine)
     for as_of, rows in enumerate(({"a": 1, "b": 1}, {"b": 1}, {"a": 1, "b": 1})):
         last = load(engine, rows, as_of=as_of)
-    assert published(last) == {"seen": 2, "revived": 1}
+    assert published(last) == {"received": 2, "restored": 1}
     of_a = [state for state in history(engine) if state["key"] == "a"]
     assert [(state["value"], state["change"]) for state in of_a] == [(1, "removed"), (1, None)]
     assert_consistent(of_a)
@@ -123,7 +123,7 @@ def test_a_key_may_move_from_one_part_to_another(engine: Engine) -> None:
     given_goods(engine, for_each=["north", "south"])
     load(engine, parts={"north": {"a": 1, "b": 1}, "south": {"c": 1}}, as_of=1)
     moved = load(engine, parts={"north": {"b": 1}, "south": {"a": 1, "c": 1}}, as_of=2)
-    assert published(moved) == {"seen": 3}
+    assert published(moved) == {"received": 3}
     assert len(history(engine)) == 3
 
 
@@ -171,7 +171,7 @@ def test_a_kind_may_move_to_another_operation(engine: Engine) -> None:
     assert publishing.publish(engine, first)
     given_a_scheme(engine, an_operation("goods"), an_operation("prices"), version=2)
     split = load(engine, by_operation={"goods": {"a": 1}, "prices": dict(sent)}, as_of=2)
-    assert published(split) == {"seen": 3}
+    assert published(split) == {"received": 3}
     assert current(engine, "prices") == {"a": 10, "b": 20}
     assert len(history(engine)) == 3
 
@@ -179,7 +179,7 @@ def test_a_kind_may_move_to_another_operation(engine: Engine) -> None:
 def test_a_key_twice_in_a_catalog_the_last_by_part_and_number_wins(engine: Engine) -> None:
     given_goods(engine, for_each=["north", "south"])
     rows = {"north": [("a", 9), ("b", 1), ("b", 2)], "south": [("a", 1), ("b", UNCHANGED)]}
-    assert published(load(engine, parts=rows)) == {"seen": 5, "duplicates": 3, "created": 2}
+    assert published(load(engine, parts=rows)) == {"received": 5, "duplicates": 3, "created": 2}
     assert current(engine) == {"a": 1, "b": 2}
 
 
@@ -220,7 +220,7 @@ def test_publishing_twice_changes_nothing(engine: Engine) -> None:
     before = history(engine)
     publish_again(engine, catalog)
     assert history(engine) == before
-    assert published(the_catalog(engine, catalog)) == {"seen": 3, "duplicates": 1}
+    assert published(the_catalog(engine, catalog)) == {"received": 3, "duplicates": 1}
 
 
 def test_a_row_that_comes_after_the_end_of_its_attempt_is_not_published(engine: Engine) -> None:

@@ -43,7 +43,7 @@ class Load:
     rows: list[tuple[int, str, Any]]
 
     @property
-    def whole(self) -> bool:
+    def is_full(self) -> bool:
         return not self.narrowed and self.version != 4
 
     @property
@@ -72,7 +72,7 @@ class Model:
         if any(value is UNCHANGED and key not in self.known for key, value in said.items()):
             return False
         resolved = {k: self.known[k] if v is UNCHANGED else v for k, v in said.items()}
-        self.statements[as_of] = (load.whole, resolved)
+        self.statements[as_of] = (load.is_full, resolved)
         self.known |= self.now
         return True
 

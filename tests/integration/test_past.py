@@ -20,8 +20,10 @@ from catlog_scrapy.exceptions import DeclarationError, NotPossible
 from catlog_scrapy.store import lock_timeouts as patience
 from catlog_scrapy.store.maintenance.reset import reset
 from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.views import change_stamps, time_travel
 from catlog_scrapy.store.views import lineage as past
 from catlog_scrapy.store.views.applying import make_views, rehearse_views
+from catlog_scrapy.store.views.time_travel import states_of
 from catlog_scrapy.store.views.typed import ViewPlan, check_views, plan_views
 from tests.integration.test_order_of_time_model import (
     Load,
@@ -94,7 +96,7 @@ def now_in(engine: Engine, *views: str) -> list[list[Any]]:
 
 def then_in(engine: Engine, instant: dt.datetime, *views: str) -> list[list[Any]]:
     with engine.connect() as connection:
-        past.at(connection, instant)
+        time_travel.at(connection, instant)
         return [read(connection, f"as_of.{view}") for view in views]
 
 
@@ -157,7 +159,7 @@ def test_the_past_is_what_was_shown(
     for instant, picture in pictures:
         assert then_in(engine, instant, *views) == picture
     with engine.connect() as connection:
-        known = past.moments(connection, ["goods"], before=None, limit=10_000)
+        known = time_travel.moments(connection, ["goods"], before=None, limit=10_000)
     for (earlier, former), (later, latter) in itertools.pairwise(pictures):
         if former != latter:
             assert any(earlier < moment <= later for moment in known)
@@ -365,7 +367,7 @@ def test_a_stamp_moves_when_readers_see_something_else(engine: Engine) -> None:
 
 def hashed(engine: Engine) -> str:
     with engine.connect() as connection:
-        return past.stamp_of(connection, ["goods", "makers"])
+        return change_stamps.stamp_of(connection, ["goods", "makers"])
 
 
 def test_a_publish_that_is_refused_or_cancelled_leaves_no_stamp(engine: Engine) -> None:
@@ -446,13 +448,15 @@ def test_the_moments_of_change_are_paged(engine: Engine) -> None:
     with engine.connect() as connection:
 
         def moments(**given: Any) -> list[dt.datetime]:
-            return past.moments(connection, ["goods"], **{"before": None, "limit": 100, **given})
+            return time_travel.moments(
+                connection, ["goods"], **{"before": None, "limit": 100, **given}
+            )
 
         assert moments() == expected
         assert moments(limit=2) == expected[:2]
         assert moments(before=expected[1], limit=2) == expected[2:4]
         assert moments(before=expected[-1]) == []
-        assert past.moments(connection, ["makers"], before=None, limit=9) == expected[-1:]
+        assert time_travel.moments(connection, ["makers"], before=None, limit=9) == expected[-1:]
 
 
 @pytest.mark.parametrize(
@@ -486,15 +490,15 @@ def test_the_states_of_one_record(
         key=stored,
     )
     with engine.connect() as connection:
-        found = past.states_of(connection, "goods", identity, ["value", "other"])
+        found = states_of(connection, "goods", identity, ["value", "other"])
         assert [state["line"] for state in found] == [f'{{"value":{n}}}' for n in (3, 2, 1)]
         assert [state["change"] for state in found] == [None, "removed", "changed"]
         assert found[0]["valid_to"] is None
         assert found[2]["valid_to"] == found[1]["valid_from"]
         first = found[0]["valid_from"]
-        some = past.states_of(connection, "goods", identity, ["value"], before=first, limit=1)
+        some = states_of(connection, "goods", identity, ["value"], before=first, limit=1)
         assert some == found[1:2]
-        assert past.states_of(connection, "goods", dict.fromkeys(identity, "0"), ["value"]) == []
+        assert states_of(connection, "goods", dict.fromkeys(identity, "0"), ["value"]) == []
 
 
 def set_kind(engine: Engine, key: list[str], fields: list[dict[str, str]]) -> None:

@@ -11,9 +11,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.store.maintenance.reap import reap
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import attempts, catalogs
-from catlog_scrapy.store.queue.claims import Claim, claim, heartbeat, reap
+from catlog_scrapy.store.queue import attempts, catalogs, starting
+from catlog_scrapy.store.queue.claims import Claim, claim
+from catlog_scrapy.store.queue.leases import heartbeat
 from tests.support.factories import (
     an_operation,
     at_once,
@@ -101,7 +103,7 @@ def test_the_last_two_children_end_in_the_same_instant(engine: Engine) -> None:
 
 def a_family(engine: Engine) -> list[UUID]:
     parent = given_a_catalog(engine, scheme="all")
-    catalogs.start_waiting(engine)
+    starting.start_waiting(engine)
     children = sql(
         engine,
         """SELECT c.id FROM catlog.catalog c JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
@@ -131,7 +133,7 @@ def test_a_catalog_started_by_many_is_started_once(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each=PARTS))
     for _ in range(10):
         catalog = given_a_waiting_catalog(engine)
-        started = at_once(*[partial(catalogs.start, engine, catalog)] * 4)
+        started = at_once(*[partial(starting.start, engine, catalog)] * 4)
         assert sorted(started) == [False, False, False, True]
         assert states_of(engine, catalog) == ["new"] * 4
 
@@ -165,7 +167,7 @@ def a_deed(
         lambda: retry_or_not(engine, catalog): 2,
         lambda: publishing.publish_next(engine): 2,
         lambda: reap(engine, lease=-1.0): 1,
-        lambda: catalogs.start_waiting(engine): 1,
+        lambda: starting.start_waiting(engine): 1,
     }
     if claimed:
         name = claimed.attempt

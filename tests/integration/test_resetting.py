@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.maintenance.reset import Reset, reset
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK, publish
-from catlog_scrapy.store.queue import attempts, catalogs
+from catlog_scrapy.store.queue import attempts, catalogs, starting
 from catlog_scrapy.store.queue.results import store_rejected
 from catlog_scrapy.store.queue.resuming import go_on_from
 from tests.support.factories import (
@@ -71,9 +71,9 @@ def test_one_operation_leaves_its_neighbours_alone(engine: Engine) -> None:
     )
     assert current(engine, "makers") == {}
     assert current(engine, "goods") == {"a": 1}
-    assert sql(engine, "SELECT operation_name, as_of IS NULL AS none FROM catlog.scope") == [
-        {"operation_name": "goods", "none": False}
-    ]
+    assert sql(
+        engine, "SELECT operation_name, high_water_mark IS NULL AS none FROM catlog.scope"
+    ) == [{"operation_name": "goods", "none": False}]
 
 
 def test_another_scheme_and_another_provider_stay(engine: Engine) -> None:
@@ -89,7 +89,7 @@ def test_another_scheme_and_another_provider_stay(engine: Engine) -> None:
     assert current(engine, "goods", "other") == {"a": 2}
 
 
-def test_records_and_marks_of_former_versions_go_too(engine: Engine) -> None:
+def test_records_and_high_water_marks_of_former_versions_go_too(engine: Engine) -> None:
     """Records move on to the operation that writes their kind now; what it said of them counts."""
     given_a_scheme(engine, an_operation("old", kinds=["goods"]))
     load(engine, {"a": 1, "b": 1}, as_of=5)
@@ -122,7 +122,7 @@ def test_history_stays_and_cannot_be_retried(engine: Engine) -> None:
     claimed = claim_of(engine, failed)
     store_rejected(engine, claimed.attempt, [("http://x", "{}", ["why"])])
     attempts.fail(engine, claimed.attempt, "no")
-    catalogs.give_up(engine, failed)
+    starting.give_up(engine, failed)
     assert reset(engine, "acme", "goods", dry_run=False).rejected == 1
     assert rows_of(engine, "rejected_result") == 0
     assert rows_of(engine, "instance_attempt") == 1
@@ -136,7 +136,7 @@ def test_an_open_catalog_is_in_the_way(engine: Engine, started: bool) -> None:
     load(engine, {"a": 1})
     catalog = given_a_waiting_catalog(engine)
     if started:
-        catalogs.start(engine, catalog)
+        starting.start(engine, catalog)
     with pytest.raises(NotPossible, match=f"catalog {catalog} .* scrapy cancel"):
         reset(engine, "acme", "goods", dry_run=False)
     assert current(engine) == {"a": 1}

@@ -23,7 +23,8 @@ from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.access.keys import add_key
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import results
-from catlog_scrapy.store.queue.attempts import Report, complete
+from catlog_scrapy.store.queue.attempts import complete
+from catlog_scrapy.store.queue.report import Report
 from tests.integration.test_past import given_views
 from tests.support.executing import application
 from tests.support.factories import (

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.queue import catalogs
-from catlog_scrapy.store.queue.schedules import backfill, make_due
+from catlog_scrapy.store.queue import catalogs, starting
+from catlog_scrapy.store.queue.schedules.backfill import backfill
+from catlog_scrapy.store.queue.schedules.due import make_due
 from tests.support.factories import (
     an_operation,
     at_once,
@@ -90,7 +91,7 @@ def test_what_is_due_is_made_and_what_is_not_is_not(engine: Engine) -> None:
     [made] = make_due(engine)
     catalog = the_catalog(engine, made)
     assert (catalog["schedule_id"], catalog["due_at"]) == (due, at)
-    assert (catalog["origin"], catalog["whole"], catalog["as_of"]) == ("schedule", True, None)
+    assert (catalog["origin"], catalog["is_full"], catalog["as_of"]) == ("schedule", True, None)
     assert next_due_of(engine, due) > one(engine, "SELECT now()")
 
 
@@ -168,9 +169,12 @@ def test_years_of_missed_minutes_leave_no_more_than_a_thousand_traces(engine: En
 @pytest.mark.parametrize("state", ["waiting", "loading", "publishing"])
 def test_while_the_former_catalog_is_open_a_due_time_is_skipped(engine: Engine, state: str) -> None:
     given_a_scheme(engine)
-    schedule = given_a_schedule(engine, due="now() - interval '1 hour'")
+    now = dt.datetime.now(dt.UTC)
+    # At any hour but this one and the last: no second due time has passed.
+    cron = f"0 {(now.hour + 12) % 24} * * *"
+    schedule = given_a_schedule(engine, cron=cron, due="now() - interval '1 hour'")
     given_a_waiting_catalog(
-        engine, origin="schedule", schedule_id=schedule, due_at=dt.datetime.now(dt.UTC), state=state
+        engine, origin="schedule", schedule_id=schedule, due_at=now, state=state
     )
     assert make_due(engine) == []
     skipped = all_catalogs(engine)[0]
@@ -193,7 +197,7 @@ def test_the_due_time_is_rendered_in_the_schedules_time_zone(engine: Engine) -> 
     due = "'2026-07-01 22:30:00Z'::timestamptz"
     given_a_schedule(engine, due=due, timezone="Europe/Moscow", cron="30 1 2 7 *")
     made = make_due(engine)
-    catalogs.start_waiting(engine)
+    starting.start_waiting(engine)
     [instance] = instances_of(engine, made[0])
     assert instance["arguments"]["date"].endswith("07-02 01:30")
     assert the_catalog(engine, made[0])["as_of"] == the_catalog(engine, made[0])["due_at"]
@@ -205,8 +209,8 @@ def test_so_it_is_for_what_a_scheduled_catalog_includes(engine: Engine) -> None:
     given_a_schedule(engine, scheme="all", timezone="Europe/Moscow", cron="30 1 2 7 *")
     at = one(engine, "UPDATE catlog.schedule SET next_due_at = now() RETURNING next_due_at")
     [parent] = make_due(engine)
-    catalogs.start_waiting(engine)
-    catalogs.start_waiting(engine)
+    starting.start_waiting(engine)
+    starting.start_waiting(engine)
     child = one(engine, "SELECT id FROM catlog.catalog WHERE parent_id = :id", id=parent)
     [instance] = instances_of(engine, child)
     local = at.astimezone(dt.timezone(dt.timedelta(hours=3)))
@@ -234,7 +238,7 @@ def test_an_argument_narrows_the_parts(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each="links"))
     narrowed = given_a_catalog(engine, arguments={"value": "1974"})
     assert [each["part"] for each in instances_of(engine, narrowed)] == ["b", "c"]
-    assert not the_catalog(engine, narrowed)["whole"]
+    assert not the_catalog(engine, narrowed)["is_full"]
     assert state_of(engine, given_a_catalog(engine, arguments={"value": "1900"})) == "failed"
 
 
@@ -255,11 +259,13 @@ def test_an_argument_that_stands_alone_needs_no_part(engine: Engine) -> None:
         "on": "{due_at:%Y-%m-%d}",
         "fixed": "yes",
     }
-    operation = an_operation(for_each="links", arguments=arguments, alone=["sku", "url"])
+    operation = an_operation(
+        for_each="links", arguments=arguments, standalone_arguments=["sku", "url"]
+    )
     given_a_scheme(engine, operation)
     asked = {"url": "http://a.example", "year": "1973"}
     catalog = given_a_catalog(engine, arguments=asked)
-    assert not the_catalog(engine, catalog)["whole"]
+    assert not the_catalog(engine, catalog)["is_full"]
     [instance] = instances_of(engine, catalog)
     today = the_catalog(engine, catalog)["created_at"].astimezone(dt.UTC)
     assert instance["part"] == ""
@@ -273,9 +279,11 @@ def test_an_argument_that_stands_alone_needs_no_part(engine: Engine) -> None:
 
 
 def test_what_stands_alone_is_shown_before_it_runs(engine: Engine) -> None:
-    operation = an_operation(for_each=["north"], arguments={"in": "{part}"}, alone=["url"])
+    operation = an_operation(
+        for_each=["north"], arguments={"in": "{part}"}, standalone_arguments=["url"]
+    )
     given_a_scheme(engine, operation)
-    [instance] = catalogs.plan(engine, "acme", "goods", None, {"url": "http://a.example"})
+    [instance] = starting.plan(engine, "acme", "goods", None, {"url": "http://a.example"})
     assert (instance["part"], instance["arguments"]) == ("", {"url": "http://a.example"})
 
 
@@ -288,9 +296,9 @@ def test_a_catalog_waits_while_one_that_it_comes_after_is_open(engine: Engine) -
     links = given_a_catalog(engine, scheme="links")
     waiting = given_a_waiting_catalog(engine)
     given_a_catalog(engine, scheme="links")  # a later one, of no concern
-    assert catalogs.start_waiting(engine) == 0
+    assert starting.start_waiting(engine) == 0
     catalogs.cancel(engine, links)
-    assert catalogs.start_waiting(engine) == 1
+    assert starting.start_waiting(engine) == 1
     assert states_of(engine, waiting) == ["new"]
 
 
@@ -302,9 +310,9 @@ def test_it_waits_for_what_is_due_at_the_same_time_but_not_made_yet(engine: Engi
     [waiting] = make_due(engine)
     at = the_catalog(engine, waiting)["due_at"]
     sql(engine, "UPDATE catlog.schedule SET next_due_at = :at WHERE id = :id", at=at, id=links)
-    assert catalogs.start_waiting(engine) == 0
+    assert starting.start_waiting(engine) == 0
     [made] = make_due(engine)
-    assert catalogs.start_waiting(engine) == 1
+    assert starting.start_waiting(engine) == 1
     assert (state_of(engine, made), state_of(engine, waiting)) == ("loading", "waiting")
     assert schedule != links
 
@@ -333,7 +341,7 @@ def test_a_backfill_makes_a_catalog_for_each_past_due_time(engine: Engine) -> No
     for catalog in all_catalogs(engine):
         assert catalog["as_of"] == catalog["due_at"]
         assert (catalog["state"], catalog["origin"]) == ("waiting", "backfill")
-    catalogs.start_waiting(engine)
+    starting.start_waiting(engine)
     assert claim_of(engine, made[0]).arguments["date"] == f"{first} 01:30"
     assert backfill(engine, "acme", "goods", first, last) == ([], 3)
 

@@ -13,8 +13,9 @@ from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.db.watchdog import Cursor
 from catlog_scrapy.store.publishing.publish import publish_next
 from catlog_scrapy.store.queue import executors as external
+from catlog_scrapy.store.queue.catalog_states import lock_catalog
 from catlog_scrapy.store.queue.claims import claim
-from catlog_scrapy.store.sql import lock_catalog, together
+from catlog_scrapy.store.sql import together
 from tests.support.factories import (
     an_operation,
     at_once,

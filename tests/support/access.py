@@ -11,12 +11,12 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from catlog_scrapy.addon import DEFAULTS
 from catlog_scrapy.api.auth.callers import Access, Caller
 from catlog_scrapy.api.auth.passwords import Passwords
 from catlog_scrapy.api.auth.tokens import tokens
 from catlog_scrapy.api.changes import Changed, change
 from catlog_scrapy.api.problems import Problem
+from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
 from catlog_scrapy.store.access.users import add_user
 from catlog_scrapy.store.sql import Transaction

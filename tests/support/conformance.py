@@ -13,7 +13,8 @@ from scrapy import Spider
 from catlog_scrapy.declarations import spider_arguments
 from catlog_scrapy.declarations.model import OperationTable, ProviderFile
 from catlog_scrapy.demo.server import DEFAULT_PORT, SOURCES
-from catlog_scrapy.records.record import NotStorable, is_record_type, record_types
+from catlog_scrapy.records.lookup import is_record_type, record_types
+from catlog_scrapy.records.storable import NotStorable
 from catlog_scrapy.testing.saved_pages import SavedPage
 
 SENTENCE = re.compile(r"[\w)\]`'\"][.!?:](?=\s|$)")

@@ -16,9 +16,9 @@ from fastapi import FastAPI
 from scrapy.settings import Settings
 from sqlalchemy import Engine
 
-from catlog_scrapy.addon import DEFAULTS
 from catlog_scrapy.api.app import create_app
 from catlog_scrapy.api.server import make_server
+from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.declarations.capabilities import Offer
 from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES

@@ -12,9 +12,10 @@ import orjson
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import attempts, catalogs, results
-from catlog_scrapy.store.queue.attempts import AttemptName, Report
+from catlog_scrapy.store.queue import attempts, catalogs, results, starting
+from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claims import Claim, claim
+from catlog_scrapy.store.queue.report import Report
 
 T = TypeVar("T")
 Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -23,7 +24,7 @@ Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
 UNCHANGED = None
 # And for one that its source says is gone.
 GONE = object()
-JSON_COLUMNS = ("arguments", "for_each", "alone", "tolerate", "refresh")
+JSON_COLUMNS = ("arguments", "for_each", "standalone_arguments", "tolerate", "refresh")
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
@@ -186,7 +187,7 @@ def given_a_waiting_catalog(
 def given_a_catalog(engine: Engine, **given: Any) -> UUID:
     """A catalog whose instances are queued."""
     catalog = given_a_waiting_catalog(engine, **given)
-    assert catalogs.start(engine, catalog)
+    assert starting.start(engine, catalog)
     return catalog
 
 

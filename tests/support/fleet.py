@@ -15,7 +15,7 @@ import psutil
 from sqlalchemy import Engine
 
 from catlog_scrapy.db.embedded import EmbeddedServer
-from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.store.queue import catalogs, starting
 from tests.support.looking import free_port, rows, until
 from tests.support.project import Project
 from tests.support.proxy import Proxy
@@ -372,7 +372,7 @@ class Fleet:
         """Queue a catalog; its id."""
         provider, _, scheme = name.partition("/")
         catalog = catalogs.create(self.engine, provider, scheme, arguments=arguments)
-        catalogs.start_waiting(self.engine)
+        starting.start_waiting(self.engine)
         return str(catalog)
 
     def hold(self, name: str = "hold") -> Path:

@@ -23,20 +23,20 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine, text
 
 import catlog_scrapy
-from catlog_scrapy.addon import DEFAULTS
 from catlog_scrapy.api.app import create_app
+from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply, load_spiders
 from catlog_scrapy.declarations.capabilities import offer_of
 from catlog_scrapy.declarations.resources import read_resources
-from catlog_scrapy.records.record import record_types
+from catlog_scrapy.records.lookup import record_types
 from catlog_scrapy.store.access.keys import add_key, revoke_key
 from catlog_scrapy.store.access.users import add_user, disable_user
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import attempts, catalogs, results
-from catlog_scrapy.store.queue import schedule_changes as timetable
-from catlog_scrapy.store.queue.attempts import Report
+from catlog_scrapy.store.queue import attempts, catalogs, results, starting
 from catlog_scrapy.store.queue.claims import claim
+from catlog_scrapy.store.queue.report import Report
+from catlog_scrapy.store.queue.schedules import changes as timetable
 from tests.support.access import COST
 from tests.support.executing import serving
 
@@ -135,7 +135,7 @@ def fill(engine: Engine, settings: Settings) -> World:
     catalogs.cancel(engine, UUID(world.ids["cancelled"]))
     world.ids["failed"] = str(_failed(engine))
     world.ids["external"] = str(catalogs.create(engine, "acme", "goods"))
-    assert catalogs.start(engine, UUID(world.ids["external"]))
+    assert starting.start(engine, UUID(world.ids["external"]))
     with engine.begin() as connection:
         found = connection.execute(
             text("SELECT id FROM catlog.catalog_scheme_operation WHERE name = 'fuel_prices'")
@@ -187,7 +187,7 @@ def load(
     spiders = load_spiders(settings)
     arguments = {"date": "2026-03-29"} if scheme == "attempts" else {}
     catalog = catalogs.create(engine, provider, scheme, arguments=arguments)
-    assert catalogs.start(engine, catalog)
+    assert starting.start(engine, catalog)
     while claims := claim(engine, "node", limit=100, catalogs=[catalog]):
         for claimed in claims:
             [record] = record_types(spiders.load(claimed.spider))
@@ -209,7 +209,7 @@ def load(
 
 def _failed(engine: Engine) -> UUID:
     catalog = catalogs.create(engine, "tatneft", "references")
-    assert catalogs.start(engine, catalog)
+    assert starting.start(engine, catalog)
     for _ in range(100):
         claims = claim(engine, "node", catalogs=[catalog])
         if not claims:

@@ -12,7 +12,7 @@ from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.declarations.spiders import operation_record_types, spider_arguments
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.records import Record
-from catlog_scrapy.store.schemes import KindDefinition
+from catlog_scrapy.store.definitions import KindDefinition
 
 HEAD = """\
 [provider]
@@ -205,15 +205,33 @@ MISTAKES = {
     ),
     "no words": (an_operation("for_each = []"), "for_each: is []; write a kind's name, or"),
     "a word twice": (an_operation('for_each = ["a", "a"]'), "for_each: has a word twice"),
-    "alone without parts": (
+    "the former name of standalone_arguments": (
         an_operation('alone = ["year"]'),
-        f"a.toml:8: {OPERATION} alone: needs for_each; add it, or remove alone",
+        f'a.toml:8: {OPERATION} alone: "alone" is now "standalone_arguments"; rename it',
     ),
-    "alone twice": (an_operation('alone = ["year", "year"]'), "alone: has a word twice; remove"),
-    "alone as one word": (an_operation('alone = "year"'), 'alone: is "year"; write a list such'),
+    "the former name of failed_requests": (
+        an_operation("tolerate = { given_up = 1 }"),
+        'tolerate.given_up: "given_up" is now "failed_requests"; rename it',
+    ),
+    "the former name of blocked_by_robots": (
+        an_operation("tolerate = { ignored = 1 }"),
+        'tolerate.ignored: "ignored" is now "blocked_by_robots"; rename it',
+    ),
+    "alone without parts": (
+        an_operation('standalone_arguments = ["year"]'),
+        f"a.toml:8: {OPERATION} standalone_arguments: needs for_each; add it, or remove standalone_arguments",
+    ),
+    "alone twice": (
+        an_operation('standalone_arguments = ["year", "year"]'),
+        "standalone_arguments: has a word twice; remove",
+    ),
+    "alone as one word": (
+        an_operation('standalone_arguments = "year"'),
+        'standalone_arguments: is "year"; write a list such',
+    ),
     "an unknown argument alone": (
-        an_operation('for_each = ["a"]', 'alone = ["yaer"]'),
-        f'a.toml:9: {OPERATION} alone.yaer: unknown argument "yaer" of the spider "prices"; did',
+        an_operation('for_each = ["a"]', 'standalone_arguments = ["yaer"]'),
+        f'a.toml:9: {OPERATION} standalone_arguments.yaer: unknown argument "yaer" of the spider "prices"; did',
     ),
     "alone what chooses parts": (
         a_scheme(
@@ -221,9 +239,9 @@ MISTAKES = {
             "[[scheme.operation]]",
             'name = "prices"',
             'for_each = "links"',
-            'alone = ["year"]',
+            'standalone_arguments = ["year"]',
         ),
-        'alone: names "year", by which a load chooses parts; name an argument that is no field of'
+        'standalone_arguments: names "year", by which a load chooses parts; name an argument that is no field of'
         ' "links"',
     ),
     "catch_up": (a_schedule('cron = "* * * * *"', 'catch_up = "all"'), "write 'latest' or 'none'"),
@@ -343,8 +361,10 @@ MISTAKES = {
         "stall_timeout: is for spiders, not for an external executor; remove it",
     ),
     "external that gives requests up": (
-        an_operation('executor = "external"', 'kind = "x"', 'key = "id"', "tolerate.given_up = 3"),
-        "tolerate.given_up: is for spiders: an external executor says itself that it has failed",
+        an_operation(
+            'executor = "external"', 'kind = "x"', 'key = "id"', "tolerate.failed_requests = 3"
+        ),
+        "tolerate.failed_requests: is for spiders: an external executor says itself that it has failed",
     ),
     "an unknown type": (
         an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'fields.n = "int"'),
@@ -561,10 +581,10 @@ def test_a_good_file_says_it_all(tmp_path: Path) -> None:
         spider = "prices"
         for_each = "links"
         arguments = { year = "{year:04d}-{due_at:%m}-{extra[0]}-{part}", base_url = "{id}" }
-        alone = ["page_size", "base_url"]
+        standalone_arguments = ["page_size", "base_url"]
         mode = "incremental"
         isolate = true
-        tolerate = { rejected = 0.01, given_up = 3 }
+        tolerate = { rejected = 0.01, failed_requests = 3 }
         min_results = 0
         timeout = "1.5m"
         stall_timeout = "20s"
@@ -602,9 +622,9 @@ def test_a_good_file_says_it_all(tmp_path: Path) -> None:
     assert (prices.version, prices.max_errors, prices.after) == (4, 9, "links")
     of_each, outside = prices.operations
     assert (of_each.spider, of_each.for_each, of_each.mode) == ("prices", "links", "incremental")
-    assert of_each.alone == ["base_url", "page_size"]
-    assert of_each.tolerate == {"rejected": 0.01, "given_up": 3}
-    assert type(of_each.tolerate["given_up"]) is int
+    assert of_each.standalone_arguments == ["base_url", "page_size"]
+    assert of_each.tolerate == {"rejected": 0.01, "failed_requests": 3}
+    assert type(of_each.tolerate["failed_requests"]) is int
     assert (of_each.timeout, of_each.keep) == (90.0, 90 * 86400.0)
     assert (of_each.start_timeout, of_each.stall_timeout) == (120.0, 20.0)
     assert (of_each.backoff_base, of_each.backoff_cap) == (1.0, 600.0)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from catlog_scrapy.store.queue.attempts import Report, beyond
+from catlog_scrapy.store.queue.report import Report, beyond
 
 COMPLETE: dict[str, Any] = {"accepted": 100, "responses": 100}
 
@@ -28,8 +28,8 @@ def test_a_complete_load_is_done() -> None:
         ({"raised": 1, "errors": ["the spider: KeyError"]}, "failed", "the spider: KeyError"),
         ({"raised": 3, "errors": ["a: A", "b: B"]}, "failed", "a: A (and 2 more)"),
         ({"raised": 1}, "failed", "exception"),
-        ({"given_up": 1}, "incomplete", "1 requests given up, tolerated 0"),
-        ({"ignored": 1}, "incomplete", "1 requests ignored, tolerated 0"),
+        ({"failed_requests": 1}, "incomplete", "1 requests failed, tolerated 0"),
+        ({"blocked_by_robots": 1}, "incomplete", "1 requests blocked by robots.txt, tolerated 0"),
         ({"rejected": 1}, "incomplete", "1 items rejected, tolerated 0"),
         ({"accepted": 0}, "incomplete", "0 results, at least 1 expected"),
         ({"stored": 99}, "incomplete", "100 results accepted, but 99 stored"),
@@ -44,13 +44,13 @@ def test_what_is_not_complete_says_why(said: dict[str, Any], outcome: str, reaso
 
 
 def test_the_first_reason_is_told() -> None:
-    reasons = {"given_up": "HTTP 500 at http://a.example"}
-    _, why = judge(given_up=2, reasons=reasons)
-    assert why == "2 requests given up, tolerated 0; the first: HTTP 500 at http://a.example"
+    reasons = {"failed_requests": "HTTP 500 at http://a.example"}
+    _, why = judge(failed_requests=2, reasons=reasons)
+    assert why == "2 requests failed, tolerated 0; the first: HTTP 500 at http://a.example"
 
 
 def test_an_exception_weighs_more_than_a_shortfall() -> None:
-    assert judge(raised=1, errors=["broken"], given_up=5, stored=3) == ("failed", "broken")
+    assert judge(raised=1, errors=["broken"], failed_requests=5, stored=3) == ("failed", "broken")
 
 
 def test_dropping_items_is_the_projects_own_intent() -> None:
@@ -58,7 +58,7 @@ def test_dropping_items_is_the_projects_own_intent() -> None:
     assert judge(dropped=1, tolerate={"dropped": 0})[0] == "incomplete"
 
 
-@pytest.mark.parametrize("name", ["given_up", "ignored", "rejected", "dropped"])
+@pytest.mark.parametrize("name", ["failed_requests", "blocked_by_robots", "rejected", "dropped"])
 @pytest.mark.parametrize(
     ("tolerated", "count", "outcome"),
     [

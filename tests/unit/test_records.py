@@ -13,7 +13,8 @@ import pytest
 from pydantic import AnyUrl, BaseModel, Field, FiniteFloat, NaiveDatetime, ValidationError
 
 from catlog_scrapy.records import Batch, Record, Unchanged, record_type, record_types
-from catlog_scrapy.records.record import NotStorable, RecordTypeError
+from catlog_scrapy.records.record import RecordTypeError
+from catlog_scrapy.records.storable import NotStorable
 
 
 class Size(enum.StrEnum):

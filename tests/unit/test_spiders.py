@@ -11,7 +11,7 @@ import pytest
 from scrapy import Request, Spider
 from scrapy.http import HtmlResponse, TextResponse
 
-from catlog_scrapy.records.record import record_types
+from catlog_scrapy.records.lookup import record_types
 from catlog_scrapy.spiders.fuel_prices import FuelPrices
 from catlog_scrapy.spiders.fuel_stations import FuelStations
 

@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect
 
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.declarations.spiders import operation_record_types
-from catlog_scrapy.records.record import Removed, Unchanged
 from catlog_scrapy.records.validation import Checked, Checker, Rejection, Row, rejection
+from catlog_scrapy.records.yields import Removed, Unchanged
 from catlog_scrapy.store.queue.results import MOST_REJECTED, MOST_REJECTED_BYTES
 from catlog_scrapy.store.sql import clean
 

@@ -21,8 +21,8 @@ from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.scheduling.argument_templates import INSTANT
 from catlog_scrapy.scheduling.due import CronError
 from catlog_scrapy.store.queue import catalogs
-from catlog_scrapy.store.queue import schedule_changes as timetable
 from catlog_scrapy.store.queue.instances import DUE_AT
+from catlog_scrapy.store.queue.schedules import changes as timetable
 from catlog_scrapy.store.reading.status import catalog_state, operation_place, scheme_operations
 from catlog_scrapy.store.sql import Transaction
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
+from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.reading.pages import Source
-from catlog_scrapy.store.schemes import KindDefinition
 
 
 @dataclass(frozen=True)

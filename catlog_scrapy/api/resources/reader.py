@@ -29,6 +29,7 @@ from catlog_scrapy.store.reading.pages import (
     read_page,
     snapshot,
 )
+from catlog_scrapy.store.views import change_stamps, time_travel
 from catlog_scrapy.store.views import lineage as past
 
 # How many counts are remembered; all are forgotten when there are more.
@@ -124,7 +125,7 @@ class Reader:
             return None
         with self.reading.connect() as connection:
             page = read_page(connection, self.readable.source, question, kinds)
-        if page.stamp is None or past.views_of(page.stamp) != views:
+        if page.stamp is None or change_stamps.views_of(page.stamp) != views:
             return None
         if asked.cursor is not None:
             return page, None
@@ -137,7 +138,7 @@ class Reader:
         equal = self._key(values)
         with snapshot(self.engine) as connection:
             if as_of:
-                past.at(connection, as_of)
+                time_travel.at(connection, as_of)
             question = Question(self._visible(caller), equal=equal, limit=1)
             page = None
             if written := self._written(key.values()):
@@ -198,7 +199,7 @@ class Reader:
         if kind is None:
             return None
         named = dict(zip(self.readable.key, values, strict=True))
-        return past.written_key(kind, [named[name] for name in kind.key])
+        return time_travel.written_key(kind, [named[name] for name in kind.key])
 
     def _key(self, values: Sequence[Any]) -> dict[str, list[Any]]:
         return {
@@ -333,13 +334,13 @@ class Reader:
         Of the past there is none: pruning takes history away, and leaves no stamp.
         """
         if as_of is not None:
-            past.at(connection, as_of)
+            time_travel.at(connection, as_of)
             return None
         kinds, views = self.sources
         if kinds is None or self.readable.view is None:
             return None
-        stamp = past.stamp_of(connection, kinds)
-        if (made := past.views_of(stamp)) != views:
+        stamp = change_stamps.stamp_of(connection, kinds)
+        if (made := change_stamps.views_of(stamp)) != views:
             # A view was made anew since: it may read other kinds now.
             kinds = past.sources_of(connection, self.readable.view).steady
             self.sources = kinds, made

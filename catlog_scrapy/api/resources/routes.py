@@ -22,9 +22,9 @@ from catlog_scrapy.api.resources.reader import Reader
 from catlog_scrapy.api.resources.streams import Streams
 from catlog_scrapy.declarations.resources import Resource, Resources
 from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.reading.listings import LISTINGS
 from catlog_scrapy.store.reading.pages import Source, Term, describe
-from catlog_scrapy.store.schemes import KindDefinition
 from catlog_scrapy.store.sql import row
 from catlog_scrapy.store.views import lineage as past
 from catlog_scrapy.store.views.typed import INDEX, kinds_of_views, past_view, records_of

@@ -7,15 +7,17 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK, stamp
-from catlog_scrapy.store.sql import OPEN_STATES, row, rows, run
+from catlog_scrapy.store.publishing.publications import stamp
+from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
+from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
+from catlog_scrapy.store.sql import row, rows, run
 
 
 @dataclass
 class Reset:
     """What was, or would be, deleted. `kinds` are those of the records; the rest counts rows.
 
-    `marks` are the scopes: how far they were loaded. `catalogs` stay as history; those of a
+    `scopes` hold the high-water marks. `catalogs` stay as history; those of a
     schedule leave their due times to others.
     """
 
@@ -24,7 +26,7 @@ class Reset:
     versions: int = 0
     results: int = 0
     rejected: int = 0
-    marks: int = 0
+    scopes: int = 0
     catalogs: int = 0
 
 
@@ -43,7 +45,7 @@ KINDS = f"""
     ORDER BY k.name"""
 
 # A former writer of these kinds speaks for them as well, unless it has others to speak for.
-MARKS = f"""
+SCOPES = f"""
     DELETE FROM catlog.scope s WHERE s.provider_id = :provider AND EXISTS (
         SELECT 1 FROM catlog.kind k
         JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
@@ -157,7 +159,7 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> Reset:
         stamp(connection, values["provider"], kinds, None, now["now"])
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
-    done.marks = run(connection, MARKS, kinds=kinds, **values)
+    done.scopes = run(connection, SCOPES, kinds=kinds, **values)
     # A due time makes one catalog: these had theirs, and what they loaded is gone.
     done.catalogs = run(
         connection,

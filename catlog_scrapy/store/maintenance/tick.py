@@ -6,9 +6,9 @@ from sqlalchemy import Engine, exc
 
 from catlog_scrapy.db.engine import reason
 from catlog_scrapy.store.batch_errors import FAULTS
+from catlog_scrapy.store.maintenance.reap import reap
 from catlog_scrapy.store.publishing.publish import publish_next
-from catlog_scrapy.store.queue.catalogs import start_waiting
-from catlog_scrapy.store.queue.claims import reap
+from catlog_scrapy.store.queue.starting import start_waiting
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """A loaded catalog becomes the current picture: all of it, at once, in one transaction."""
 
-import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -12,15 +11,17 @@ from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.batch_errors import FAULTS
 from catlog_scrapy.store.lock_timeouts import take_time
-from catlog_scrapy.store.queue.attempts import beyond
+from catlog_scrapy.store.publishing.cursors import move_cursors, reading_of
+from catlog_scrapy.store.publishing.publications import stamp
+from catlog_scrapy.store.queue.catalog_states import lock_catalog, settle_parent, stop_catalog
+from catlog_scrapy.store.queue.report import beyond
 from catlog_scrapy.store.queue.results import purge_losers
-from catlog_scrapy.store.queue.resuming import move_cursors, reading_of
-from catlog_scrapy.store.sql import lock_catalog, row, rows, run, settle_parent, stop_catalog
+from catlog_scrapy.store.sql import row, rows, run
 
 # The share of an operation's records that one load may remove, unless it says otherwise.
 MOST_REMOVED = 0.5
 # The changes that readers see.
-VISIBLE = frozenset({"created", "changed", "removed", "revived"})
+VISIBLE = frozenset({"created", "changed", "removed", "restored"})
 # Seconds to wait after a failed publish, for each failure so far, and at most.
 WAIT, LONGEST_WAIT = 5.0, 600.0
 
@@ -126,7 +127,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
             "as_of": catalog["as_of"],
             "now": now["now"] if now else None,
             "kinds": operation["kinds"],
-            "removes": catalog["whole"] and operation["mode"] == "snapshot",
+            "removes": catalog["is_full"] and operation["mode"] == "snapshot",
             "refreshes": operation["refresh"] is not None,
             "altered": altered,
         }
@@ -147,27 +148,6 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         stamp(connection, catalog["provider_id"], altered, catalog_id, now["now"])
     settle_parent(connection, catalog["parent_id"])
     return True
-
-
-def stamp(
-    connection: Connection,
-    provider: UUID,
-    kinds: Iterable[str],
-    catalog_id: UUID | None,
-    now: dt.datetime,
-) -> None:
-    """Tell readers that their copies of the provider's records of *kinds* are outdated."""
-    run(
-        connection,
-        """INSERT INTO catlog.publication (provider_id, kind, catalog_id, published_at)
-           SELECT :provider, kind, :catalog, :now FROM unnest(CAST(:kinds AS text[])) AS kind
-           ON CONFLICT (provider_id, kind) DO UPDATE
-               SET catalog_id = excluded.catalog_id, published_at = excluded.published_at""",
-        provider=provider,
-        kinds=sorted(kinds),
-        catalog=catalog_id,
-        now=now,
-    )
 
 
 def _operations(connection: Connection, catalog_id: UUID) -> list[Mapping[str, Any]]:
@@ -208,12 +188,12 @@ def _publish_operation(
             "as_of": reading.as_of,
             "superseded": reading.superseded,
             # Read from the beginning, it is a snapshot like any other.
-            "removes": reading.is_whole and not reading.superseded,
+            "removes": reading.is_full and not reading.superseded,
         }
     counts = _count_arrived(connection, operation, values)
-    if scope["mark"] is not None and values["as_of"] < scope["mark"]:
+    if scope["high_water_mark"] is not None and values["as_of"] < scope["high_water_mark"]:
         # A newer whole snapshot has spoken for all of these records, the absent ones included.
-        return {**counts, "late": counts["seen"]}
+        return {**counts, "stale": counts["received"]}
     is_newest = reading is not None and not _is_passed_over(connection, values)
     changes = rows(
         connection,
@@ -224,7 +204,7 @@ def _publish_operation(
     if any(change["unknown"] for change in changes):
         raise PublishRefused(
             f"{operation['name']} yields Unchanged for a key that is no record: it was never"
-            " loaded; load it whole once."
+            " loaded; run a full load once."
         )
     for change in changes:
         counts[change["change"]] = counts.get(change["change"], 0) + change["records"]
@@ -235,7 +215,7 @@ def _publish_operation(
     if values["removes"]:
         run(
             connection,
-            "UPDATE catlog.scope SET as_of = :as_of WHERE id = :scope",
+            "UPDATE catlog.scope SET high_water_mark = :as_of WHERE id = :scope",
             as_of=values["as_of"],
             scope=scope["id"],
         )
@@ -266,7 +246,7 @@ def _count_arrived(
 ) -> dict[str, int]:
     found = row(connection, COUNT_ARRIVED, **values)
     accepted = row(connection, COUNT_ACCEPTED, **values)
-    if found is None or accepted is None or found["seen"] != accepted["accepted"]:
+    if found is None or accepted is None or found["received"] != accepted["accepted"]:
         raise PublishRefused(
             f"{operation['name']} does not have all rows any more that its attempts had when they"
             " were done. Make a new catalog with scrapy load."
@@ -295,13 +275,13 @@ def _scope(
     found = row(
         connection,
         """SELECT own.id, (
-               SELECT max(s.as_of) FROM catlog.scope s
+               SELECT max(s.high_water_mark) FROM catlog.scope s
                WHERE s.provider_id = :provider AND EXISTS (
                    SELECT 1 FROM catlog.kind k
                    JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
                    JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
                    WHERE v.provider_id = s.provider_id AND v.name = s.scheme_name
-                     AND w.name = s.operation_name AND k.name = ANY(:kinds))) AS mark
+                     AND w.name = s.operation_name AND k.name = ANY(:kinds))) AS high_water_mark
            FROM catlog.scope own
            WHERE own.provider_id = :provider AND own.scheme_name = :scheme
              AND own.operation_name = :operation""",
@@ -327,7 +307,7 @@ def _refuse_too_many_removed(
     )
     removed = counts["removed"]
     before = (left["records"] if left else 0) + removed
-    before -= counts.get("created", 0) + counts.get("revived", 0)
+    before -= counts.get("created", 0) + counts.get("restored", 0)
     # What its source itself says is gone, is gone, unless the operation limits it.
     implied = MOST_REMOVED if values["removes"] else 1.0
     tolerated = operation["tolerate"].get("removed", implied)
@@ -357,7 +337,7 @@ DISTINCT = (
 )
 
 COUNT_ARRIVED = f"""
-    SELECT coalesce(sum(times), 0)::bigint AS seen,
+    SELECT coalesce(sum(times), 0)::bigint AS received,
         coalesce(sum(times - 1), 0)::bigint AS duplicates
     FROM (SELECT count(*) AS times FROM ({ARRIVED}) AS arrived GROUP BY kind, key) AS keys"""
 
@@ -382,14 +362,14 @@ PUBLISH = """
         SELECT coalesce(a.kind, k.kind) AS kind, coalesce(a.key, k.key) AS key,
             coalesce(nullif(a.data, 'null'), k.data) AS data, k.data AS former,
             k.updated_at AS since, nullif(a.data, 'null') IS NOT NULL AS was_read,
-            CASE WHEN k.key IS NULL AND a.data = 'null' THEN 'gone'
+            CASE WHEN k.key IS NULL AND a.data = 'null' THEN 'deleted'
                  WHEN k.key IS NULL THEN 'created'
                  WHEN a.key IS NULL THEN 'removed'
                  WHEN a.data = 'null' AND k.removed_at IS NULL THEN 'removed'
-                 WHEN a.data = 'null' THEN 'noted'
-                 WHEN k.removed_at IS NOT NULL THEN 'revived'
+                 WHEN a.data = 'null' THEN 'touched'
+                 WHEN k.removed_at IS NOT NULL THEN 'restored'
                  WHEN a.data <> k.data THEN 'changed'
-                 ELSE 'noted' END AS change
+                 ELSE 'touched' END AS change
         FROM arrived a FULL JOIN known k ON k.kind = a.kind AND k.key = a.key
         WHERE CASE
             WHEN k.key IS NULL THEN NOT :removes OR a.data IS DISTINCT FROM 'null'
@@ -407,22 +387,22 @@ PUBLISH = """
         FROM verdict WHERE change IN ('changed', 'removed')),
     altered AS (
         UPDATE catlog.record r SET data = v.data, as_of = :as_of, scope_id = :scope,
-            updated_at = CASE v.change WHEN 'noted' THEN r.updated_at ELSE :now END,
+            updated_at = CASE v.change WHEN 'touched' THEN r.updated_at ELSE :now END,
             removed_at = CASE v.change WHEN 'removed' THEN CAST(:now AS timestamptz)
-                WHEN 'noted' THEN r.removed_at END,
-            catalog_id = CASE v.change WHEN 'noted' THEN r.catalog_id ELSE :catalog END,
+                WHEN 'touched' THEN r.removed_at END,
+            catalog_id = CASE v.change WHEN 'touched' THEN r.catalog_id ELSE :catalog END,
             read_at = CASE WHEN :refreshes AND v.was_read THEN :as_of ELSE r.read_at END
         FROM verdict v
         WHERE r.provider_id = :provider AND r.kind = v.kind AND r.key = v.key
-          AND v.change NOT IN ('created', 'gone')),
+          AND v.change NOT IN ('created', 'deleted')),
     made AS (
         INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of, created_at,
             updated_at, removed_at, read_at, catalog_id)
         SELECT :provider, kind, key, :scope, coalesce(data, '{{}}'), :as_of, :now, :now,
-            CASE change WHEN 'gone' THEN CAST(:now AS timestamptz) END,
+            CASE change WHEN 'deleted' THEN CAST(:now AS timestamptz) END,
             CASE WHEN :refreshes THEN CAST(:as_of AS timestamptz) END, :catalog
         FROM verdict
-        WHERE change = 'gone' OR change = 'created' AND data IS NOT NULL ORDER BY kind, key)
+        WHERE change = 'deleted' OR change = 'created' AND data IS NOT NULL ORDER BY kind, key)
     SELECT kind, change, count(*) AS records,
-        bool_or(data IS NULL AND change <> 'gone') AS unknown
+        bool_or(data IS NULL AND change <> 'deleted') AS unknown
     FROM verdict GROUP BY kind, change"""

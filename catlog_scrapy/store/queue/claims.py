@@ -11,9 +11,9 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.db.migrations import head
 from catlog_scrapy.exceptions import NotFound, SchemaMismatch
-from catlog_scrapy.store.queue.attempts import AttemptName, Held, close_lost
+from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claim_hints import EVER, KNOWN, shortcuts_of
-from catlog_scrapy.store.sql import Database, row, rows, try_lock_catalog
+from catlog_scrapy.store.sql import Database, row, rows
 
 known_revision = cache(head)
 
@@ -268,116 +268,3 @@ def _claim(found: Any) -> Claim:
         secrets=found["secrets"],
         age=found.get("age", 0.0),
     )
-
-
-def heartbeat(
-    engine: Database, attempts: Sequence[AttemptName], *, lease: float = 60.0
-) -> dict[AttemptName, str]:
-    """Renew the leases of *attempts* for *lease* seconds, in one statement.
-
-    Answers each with `go`, `cancel` (its catalog stopped), `timed_out` (past its deadline) or
-    `lost` (it is another worker's now). A row that is locked is being changed: it is told `go`
-    and renewed the next time.
-    """
-    with engine.begin() as connection:
-        answers = rows(
-            connection,
-            """WITH held AS (
-                   SELECT * FROM unnest(CAST(:instances AS uuid[]), CAST(:numbers AS int[]))
-                       AS held (instance, number)),
-               free AS (
-                   SELECT i.id FROM catlog.catalog_scheme_operation_instance i
-                   JOIN held ON held.instance = i.id AND held.number = i.attempt
-                   JOIN catlog.instance_attempt a
-                       ON a.instance_id = i.id AND a.attempt = i.attempt
-                   WHERE i.state = 'running' AND a.deadline_at > clock_timestamp()
-                   FOR NO KEY UPDATE OF i SKIP LOCKED),
-               renewed AS (
-                   UPDATE catlog.catalog_scheme_operation_instance i
-                   SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
-                   FROM free WHERE i.id = free.id)
-               SELECT held.instance, held.number, CASE
-                   WHEN i.attempt <> held.number OR i.state IN ('new', 'done') THEN 'lost'
-                   WHEN i.state = 'running' AND c.state = 'loading' THEN
-                       CASE WHEN a.deadline_at > clock_timestamp() THEN 'go' ELSE 'timed_out' END
-                   ELSE 'cancel' END AS answer
-               FROM held
-               JOIN catlog.catalog_scheme_operation_instance i ON i.id = held.instance
-               JOIN catlog.catalog c ON c.id = i.catalog_id
-               LEFT JOIN catlog.instance_attempt a
-                   ON a.instance_id = held.instance AND a.attempt = held.number""",
-            instances=[str(name.instance) for name in attempts],
-            numbers=[name.number for name in attempts],
-            lease=lease,
-        )
-    said = {AttemptName(a["instance"], a["number"]): a["answer"] for a in answers}
-    return {name: said.get(name, "lost") for name in attempts}
-
-
-def watch(engine: Engine, attempts: Sequence[AttemptName]) -> dict[AttemptName, str]:
-    """What the database says of *attempts* that run in processes of their own; nothing is renewed.
-
-    As `heartbeat` answers, and besides: `ended` (it has its outcome, and may have something left to
-    close), `unbegun` (no process has taken it up within its operation's start_timeout).
-    """
-    with engine.connect() as connection:
-        answers = rows(
-            connection,
-            """SELECT held.instance, held.number, CASE
-                   WHEN a.outcome IN ('lost', 'cancelled', 'released') THEN 'lost'
-                   WHEN a.outcome IS NOT NULL THEN 'ended'
-                   WHEN i.attempt <> held.number OR i.state IN ('new', 'done') THEN 'lost'
-                   WHEN i.state <> 'running' OR c.state <> 'loading' THEN 'cancel'
-                   WHEN a.deadline_at < clock_timestamp() THEN 'timed_out'
-                   WHEN a.begun_at IS NULL AND a.started_at < clock_timestamp()
-                       - make_interval(secs => (a.limits ->> 'start_timeout')::float)
-                       THEN 'unbegun'
-                   ELSE 'go' END AS answer
-               FROM unnest(CAST(:instances AS uuid[]), CAST(:numbers AS int[]))
-                   AS held (instance, number)
-               JOIN catlog.catalog_scheme_operation_instance i ON i.id = held.instance
-               JOIN catlog.catalog c ON c.id = i.catalog_id
-               JOIN catlog.instance_attempt a
-                   ON a.instance_id = held.instance AND a.attempt = held.number""",
-            instances=[str(name.instance) for name in attempts],
-            numbers=[name.number for name in attempts],
-        )
-    said = {AttemptName(a["instance"], a["number"]): a["answer"] for a in answers}
-    return {name: said.get(name, "lost") for name in attempts}
-
-
-def reap(engine: Engine, *, lease: float = 60.0) -> int:
-    """End the attempts whose lease expired; how many.
-
-    Not within one *lease* (seconds) after the server's own start: their workers could not renew.
-    """
-    with engine.connect() as connection:
-        expired = rows(
-            connection,
-            """SELECT id, catalog_id FROM catlog.catalog_scheme_operation_instance
-               WHERE node IS NOT NULL AND lease_expires_at < clock_timestamp()
-                 AND clock_timestamp()
-                     > pg_postmaster_start_time() + make_interval(secs => :lease)""",
-            lease=lease,
-        )
-    return sum(_reap_one(engine, instance["id"], instance["catalog_id"]) for instance in expired)
-
-
-def _reap_one(engine: Engine, instance_id: UUID, catalog_id: UUID) -> bool:
-    with engine.begin() as connection:
-        catalog = try_lock_catalog(connection, catalog_id)
-        if catalog is None:
-            return False
-        found = row(
-            connection,
-            """SELECT i.*, a.deadline_at < clock_timestamp() AS late, a.limits, a.outcome
-               FROM catlog.catalog_scheme_operation_instance i
-               JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
-               WHERE i.id = :id AND i.node IS NOT NULL AND i.lease_expires_at < clock_timestamp()
-               FOR NO KEY UPDATE OF i SKIP LOCKED""",
-            id=instance_id,
-        )
-        if found is None:
-            return False
-        close_lost(connection, Held(catalog, found))
-        return True

@@ -16,8 +16,9 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.records.validation import Rejection, Row
 from catlog_scrapy.scheduling.cursor import CursorError, check_cursor
 from catlog_scrapy.store.lock_timeouts import take_time
-from catlog_scrapy.store.queue import attempts, claims
-from catlog_scrapy.store.queue.attempts import AttemptName, Report
+from catlog_scrapy.store.queue import attempts, claims, leases
+from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.queue.results import (
     MOST_REJECTED,
     copy_lines,
@@ -141,7 +142,7 @@ def renew(
     """
     with database.begin() as connection:
         require_owner(connection, name, owner)
-        answer = claims.heartbeat(Transaction(connection), [name], lease=lease)[name]
+        answer = leases.heartbeat(Transaction(connection), [name], lease=lease)[name]
         expires_at = _times(connection, name)["expires_at"] if answer == "go" else None
     return answer, expires_at
 

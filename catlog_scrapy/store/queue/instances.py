@@ -44,7 +44,7 @@ def insert_instances(connection: Connection, catalog: Mapping[str, Any]) -> None
                     **_fill(
                         operation["arguments"],
                         {**fields, "due_at": due_at},
-                        leave_out=_is_alone(catalog, operation),
+                        leave_out=_is_standalone(catalog, operation),
                     ),
                     **catalog["arguments"],
                     **given,
@@ -69,9 +69,9 @@ def _fill_given(arguments: Mapping[str, str], due_at: dt.datetime) -> dict[str, 
     return _fill(templates, {INSTANT: due_at})
 
 
-def _is_alone(catalog: Mapping[str, Any], operation: Mapping[str, Any]) -> bool:
+def _is_standalone(catalog: Mapping[str, Any], operation: Mapping[str, Any]) -> bool:
     """Whether the catalog's arguments say all that the operation needs, so that it has no parts."""
-    return not set(operation["alone"]).isdisjoint(catalog["arguments"])
+    return not set(operation["standalone_arguments"]).isdisjoint(catalog["arguments"])
 
 
 def _fill(
@@ -131,11 +131,11 @@ def _parts(
 ) -> list[tuple[str, dict[str, Any]]]:
     """The parts of an operation with their fields, which include the part itself as `part`.
 
-    An argument that names a field narrows them; one that is `alone` stands for them all. Raises
+    An argument that names a field narrows them; one that is standalone stands for them all. Raises
     CannotLoad where there are none.
     """
     for_each = operation["for_each"]
-    if for_each is None or _is_alone(catalog, operation):
+    if for_each is None or _is_standalone(catalog, operation):
         return [("", {})]
     if isinstance(for_each, str):
         found = rows(

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Engine
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.queue import catalogs
 from catlog_scrapy.store.queue.arguments import check_arguments
-from catlog_scrapy.store.sql import OPEN_STATES, row, rows, run
+from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
+from catlog_scrapy.store.sql import row, rows, run
 
 JOB = "coalesce(c.job, replace(c.id::text, '-', ''))"
 # Of providers that were declared before projects were told apart, nobody knows whose they are.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from catlog_scrapy.store.reading.pages import Question, Source, read_page
-from catlog_scrapy.store.views import lineage as past
+from catlog_scrapy.store.views import time_travel
 
 
 class State(NamedTuple):
@@ -33,7 +33,7 @@ def of_record(
     And when the earliest began, where there may be others before: two in which nothing that is seen
     differs are one.
     """
-    found = past.states_of(connection, kind, key, fields, before=before, limit=limit)
+    found = time_travel.states_of(connection, kind, key, fields, before=before, limit=limit)
     states: list[State] = []
     for state in (State(**each) for each in found):
         last = states[-1] if states else None
@@ -58,11 +58,11 @@ def of_row(
     And the earliest of those moments, where there may be others before: a state that began there
     may have begun still earlier. *then* shows the view as of a time.
     """
-    moments = past.moments(connection, kinds, before=before, limit=limit)
+    moments = time_travel.moments(connection, kinds, before=before, limit=limit)
     states: list[State] = []
     ended, absent = before, False
     for moment in moments:
-        past.at(connection, moment)
+        time_travel.at(connection, moment)
         page = read_page(connection, then, question)
         line = page.lines[0] if page.lines else None
         if line is None:

@@ -57,7 +57,7 @@ LISTINGS = (
         "catalogs",
         "The loads: what was to be loaded, what became of it, what it changed.",
         """SELECT c.id, p.name AS provider, s.name AS scheme, s.version, c.parent_id,
-               d.name AS schedule, c.due_at, c.as_of, c.arguments, c.operation, c.whole, c.origin,
+               d.name AS schedule, c.due_at, c.as_of, c.arguments, c.operation, c.is_full, c.origin,
                c.job, c.priority, c.state, c.errors, c.error, c.published, c.deadline_at,
                c.created_at, c.started_at, c.finished_at
            FROM catlog.catalog c

@@ -12,7 +12,7 @@ from psycopg2.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
 from catlog_scrapy.store.sql import row, rows, run, statement
-from catlog_scrapy.store.views.lineage import STAMP
+from catlog_scrapy.store.views.change_stamps import STAMP
 
 # Seconds that the database may take to hand over a whole resource.
 COPY_TIMEOUT = 3600

@@ -14,7 +14,7 @@ from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.lock_timeouts import patiently
 from catlog_scrapy.store.sql import execute, rows, run
 from catlog_scrapy.store.views.as_of import REFUSED, TwinMissing, are_other_columns, make_twin
-from catlog_scrapy.store.views.lineage import stamp_views
+from catlog_scrapy.store.views.change_stamps import stamp_views
 from catlog_scrapy.store.views.typed import MARK, PAST, ViewPlan
 
 Grants = dict[str, list[Mapping[str, Any]]]

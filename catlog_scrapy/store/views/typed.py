@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from catlog_scrapy.store.schemes import KindDefinition, ProviderDefinition
+from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition
 from catlog_scrapy.store.sql import rows, run
 
 # The comment by which our views are known, with a hash of what they were made from and, for one of

@@ -9,7 +9,115 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Make the tables, the key that signs tokens, and the schema of the as-of views."""
+    _create_api_key()
+    _create_api_user()
+    _create_audit()
+    _create_catalog_operation_instance_result()
+    _create_idempotent_request()
+    _create_login_failure()
+    _create_node()
+    _create_provider()
+    _create_publication()
+    _create_record()
+    _create_record_version()
+    _create_rejected_result()
+    _create_result_batch()
+    _create_signing_key()
+    _create_catalog_scheme()
+    _create_refresh_token()
+    _create_schedule()
+    _create_scope()
+    _create_catalog()
+    _create_catalog_scheme_operation()
+    _create_catalog_scheme_operation_instance()
+    _create_cursor()
+    _create_kind()
+    _create_instance_attempt()
+    op.execute(
+        """INSERT INTO catlog.signing_key (id, value)
+           SELECT 1, sha256(string_agg(gen_random_uuid()::text, '')::bytea)
+           FROM generate_series(1, 3)"""
+    )
+    op.execute("CREATE SCHEMA IF NOT EXISTS as_of")
+
+
+def _create_api_key() -> None:
+    op.create_table(
+        "api_key",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("scopes", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("prefix", sa.Text(), nullable=False),
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "role IN ('admin', 'internal', 'service', 'user')", name=op.f("api_key_role_check")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("api_key_pkey")),
+        sa.UniqueConstraint("hash", name=op.f("api_key_hash_key")),
+        sa.UniqueConstraint("name", name=op.f("api_key_name_key")),
+        schema="catlog",
+    )
+
+
+def _create_api_user() -> None:
+    op.create_table(
+        "api_user",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("password_hash", sa.Text(), nullable=False),
+        sa.Column("enabled", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.CheckConstraint(
+            "role IN ('admin', 'internal', 'service', 'user')", name=op.f("api_user_role_check")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("api_user_pkey")),
+        sa.UniqueConstraint("name", name=op.f("api_user_name_key")),
+        schema="catlog",
+    )
+
+
+def _create_audit() -> None:
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column(
+            "at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column(
+            "detail", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("audit_pkey")),
+        schema="catlog",
+    )
+    op.create_index(op.f("audit_at_idx"), "audit", ["at"], unique=False, schema="catlog")
+
+
+def _create_catalog_operation_instance_result() -> None:
     op.create_table(
         "catalog_operation_instance_result",
         sa.Column("instance_id", sa.Uuid(), nullable=False),
@@ -17,13 +125,91 @@ def upgrade() -> None:
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(collation="C"), nullable=False),
-        sa.Column("data", postgresql.JSONB(), nullable=True),
+        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("link", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint(
             "instance_id", "attempt", "seq", name=op.f("catalog_operation_instance_result_pkey")
         ),
         schema="catlog",
     )
+
+
+def _create_idempotent_request() -> None:
+    op.create_table(
+        "idempotent_request",
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("request", sa.Text(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=False),
+        sa.Column("body", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column(
+            "headers", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
+        ),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("actor", "key", name=op.f("idempotent_request_pkey")),
+        schema="catlog",
+    )
+    op.create_index(
+        op.f("idempotent_request_created_at_idx"),
+        "idempotent_request",
+        ["created_at"],
+        unique=False,
+        schema="catlog",
+    )
+
+
+def _create_login_failure() -> None:
+    op.create_table(
+        "login_failure",
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("blocked_until", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("subject", name=op.f("login_failure_pkey")),
+        schema="catlog",
+    )
+
+
+def _create_node() -> None:
+    op.create_table(
+        "node",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("version", sa.Text(), nullable=False),
+        sa.Column("slots", sa.Integer(), nullable=False),
+        sa.Column("running", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("poll", sa.Double(), nullable=False),
+        sa.Column(
+            "projects", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
+        ),
+        sa.Column("state", sa.Text(), server_default="up", nullable=False),
+        sa.Column(
+            "started_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column(
+            "polled_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("error_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("state IN ('up', 'draining', 'stopped')", name=op.f("node_state_check")),
+        sa.PrimaryKeyConstraint("name", name=op.f("node_pkey")),
+        schema="catlog",
+    )
+
+
+def _create_provider() -> None:
     op.create_table(
         "provider",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -31,22 +217,42 @@ def upgrade() -> None:
         sa.Column("title", sa.Text(), server_default="", nullable=False),
         sa.Column("base_url", sa.Text(), nullable=True),
         sa.Column("max_running", sa.Integer(), nullable=True),
+        sa.Column(
+            "secrets", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
+        ),
+        sa.Column("project", sa.Text(), nullable=True),
         sa.CheckConstraint("max_running > 0", name=op.f("provider_max_running_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("provider_pkey")),
         sa.UniqueConstraint("name", name=op.f("provider_name_key")),
         schema="catlog",
     )
+
+
+def _create_publication() -> None:
+    op.create_table(
+        "publication",
+        sa.Column("provider_id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("catalog_id", sa.Uuid(), nullable=True),
+        sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("provider_id", "kind", name=op.f("publication_pkey")),
+        schema="catlog",
+    )
+
+
+def _create_record() -> None:
     op.create_table(
         "record",
         sa.Column("provider_id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(collation="C"), nullable=False),
         sa.Column("scope_id", sa.Uuid(), nullable=False),
-        sa.Column("data", postgresql.JSONB(), nullable=False),
+        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("read_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("catalog_id", sa.Uuid(), nullable=False),
         sa.CheckConstraint("octet_length(key) <= 1000", name=op.f("record_key_check")),
         sa.PrimaryKeyConstraint("provider_id", "kind", "key", name=op.f("record_pkey")),
@@ -56,6 +262,9 @@ def upgrade() -> None:
     op.create_index(
         "record_created_at_idx", "record", ["created_at"], unique=False, schema="catlog"
     )
+
+
+def _create_record_version() -> None:
     op.create_table(
         "record_version",
         sa.Column("provider_id", sa.Uuid(), nullable=False),
@@ -63,7 +272,7 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(collation="C"), nullable=False),
         sa.Column("valid_from", sa.DateTime(timezone=True), nullable=False),
         sa.Column("valid_to", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("data", postgresql.JSONB(), nullable=False),
+        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("change", sa.Text(), nullable=False),
         sa.Column("catalog_id", sa.Uuid(), nullable=False),
         sa.CheckConstraint(
@@ -75,12 +284,15 @@ def upgrade() -> None:
         schema="catlog",
     )
     op.create_index(
-        op.f("record_version_valid_to_idx"),
+        "record_version_kind_valid_to_idx",
         "record_version",
-        ["valid_to"],
+        ["kind", "valid_to"],
         unique=False,
         schema="catlog",
     )
+
+
+def _create_rejected_result() -> None:
     op.create_table(
         "rejected_result",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -88,7 +300,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("url", sa.Text(), nullable=True),
         sa.Column("data", sa.Text(), nullable=False),
-        sa.Column("errors", postgresql.JSONB(), nullable=False),
+        sa.Column("errors", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -106,6 +318,46 @@ def upgrade() -> None:
         unique=False,
         schema="catlog",
     )
+
+
+def _create_result_batch() -> None:
+    op.create_table(
+        "result_batch",
+        sa.Column("instance_id", sa.Uuid(), nullable=False),
+        sa.Column("attempt", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column("accepted", sa.Integer(), nullable=False),
+        sa.Column("rejected", sa.Integer(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("instance_id", "attempt", "number", name=op.f("result_batch_pkey")),
+        schema="catlog",
+    )
+
+
+def _create_signing_key() -> None:
+    op.create_table(
+        "signing_key",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("value", sa.LargeBinary(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.CheckConstraint("id = 1", name=op.f("signing_key_only_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("signing_key_pkey")),
+        schema="catlog",
+    )
+
+
+def _create_catalog_scheme() -> None:
     op.create_table(
         "catalog_scheme",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -113,7 +365,9 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("max_errors", sa.Integer(), server_default="5", nullable=False),
-        sa.Column("includes", postgresql.JSONB(), server_default="[]", nullable=False),
+        sa.Column(
+            "includes", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
+        ),
         sa.Column("after", sa.Text(), nullable=True),
         sa.Column("retired_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("max_errors > 0", name=op.f("catalog_scheme_max_errors_check")),
@@ -138,6 +392,45 @@ def upgrade() -> None:
         schema="catlog",
         postgresql_where=sa.text("retired_at IS NULL"),
     )
+
+
+def _create_refresh_token() -> None:
+    op.create_table(
+        "refresh_token",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("family", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("replaced_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["user_id"],
+            ["catlog.api_user.id"],
+            name=op.f("refresh_token_user_id_fkey"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("refresh_token_pkey")),
+        schema="catlog",
+    )
+    op.create_index(
+        op.f("refresh_token_family_idx"), "refresh_token", ["family"], unique=False, schema="catlog"
+    )
+    op.create_index(
+        op.f("refresh_token_user_id_idx"),
+        "refresh_token",
+        ["user_id"],
+        unique=False,
+        schema="catlog",
+    )
+
+
+def _create_schedule() -> None:
     op.create_table(
         "schedule",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -146,11 +439,19 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("cron", sa.Text(), nullable=False),
         sa.Column("timezone", sa.Text(), server_default="UTC", nullable=False),
-        sa.Column("arguments", postgresql.JSONB(), server_default="{}", nullable=False),
+        sa.Column(
+            "arguments",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default="{}",
+            nullable=False,
+        ),
         sa.Column("catch_up", sa.Text(), server_default="latest", nullable=False),
         sa.Column("enabled", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("origin", sa.Text(), server_default="file", nullable=False),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("next_due_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("catch_up IN ('latest', 'none')", name=op.f("schedule_catch_up_check")),
+        sa.CheckConstraint("origin IN ('file', 'api')", name=op.f("schedule_origin_check")),
         sa.ForeignKeyConstraint(
             ["provider_id"], ["catlog.provider.id"], name=op.f("schedule_provider_id_fkey")
         ),
@@ -163,13 +464,16 @@ def upgrade() -> None:
         ),
         schema="catlog",
     )
+
+
+def _create_scope() -> None:
     op.create_table(
         "scope",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("provider_id", sa.Uuid(), nullable=False),
         sa.Column("scheme_name", sa.Text(), nullable=False),
         sa.Column("operation_name", sa.Text(), nullable=False),
-        sa.Column("as_of", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("high_water_mark", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["provider_id"], ["catlog.provider.id"], name=op.f("scope_provider_id_fkey")
         ),
@@ -182,6 +486,9 @@ def upgrade() -> None:
         ),
         schema="catlog",
     )
+
+
+def _create_catalog() -> None:
     op.create_table(
         "catalog",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -191,15 +498,25 @@ def upgrade() -> None:
         sa.Column("schedule_id", sa.Uuid(), nullable=True),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("as_of", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("arguments", postgresql.JSONB(), server_default="{}", nullable=False),
+        sa.Column(
+            "arguments",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default="{}",
+            nullable=False,
+        ),
         sa.Column("operation", sa.Text(), nullable=True),
-        sa.Column("whole", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("is_full", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("origin", sa.Text(), nullable=False),
+        sa.Column("job", sa.Text(), nullable=True),
+        sa.Column(
+            "settings", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
+        ),
+        sa.Column("project_version", sa.Text(), nullable=True),
         sa.Column("priority", sa.Integer(), server_default="0", nullable=False),
         sa.Column("state", sa.Text(), server_default="waiting", nullable=False),
         sa.Column("errors", sa.Integer(), server_default="0", nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("published", postgresql.JSONB(), nullable=True),
+        sa.Column("published", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("publish_failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("publish_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
@@ -213,8 +530,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "state IN ('waiting', 'loading', 'publishing',"
-            " 'loaded', 'failed', 'cancelled', 'skipped')",
+            "state IN ('waiting', 'loading', 'publishing', 'loaded', 'failed', 'cancelled', 'skipped')",
             name=op.f("catalog_state_check"),
         ),
         sa.ForeignKeyConstraint(
@@ -230,6 +546,7 @@ def upgrade() -> None:
             ["scheme_id"], ["catlog.catalog_scheme.id"], name=op.f("catalog_scheme_id_fkey")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("catalog_pkey")),
+        sa.UniqueConstraint("job", name=op.f("catalog_job_key")),
         sa.UniqueConstraint("schedule_id", "due_at", name=op.f("catalog_schedule_id_due_at_key")),
         schema="catlog",
     )
@@ -260,6 +577,9 @@ def upgrade() -> None:
         schema="catlog",
         postgresql_where=sa.text("state = 'publishing'"),
     )
+
+
+def _create_catalog_scheme_operation() -> None:
     op.create_table(
         "catalog_scheme_operation",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -267,16 +587,33 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("spider", sa.Text(), nullable=False),
         sa.Column("executor", sa.Text(), server_default="scrapy", nullable=False),
-        sa.Column("arguments", postgresql.JSONB(), server_default="{}", nullable=False),
-        sa.Column("for_each", postgresql.JSONB(), nullable=True),
+        sa.Column(
+            "arguments",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default="{}",
+            nullable=False,
+        ),
+        sa.Column("for_each", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column(
+            "standalone_arguments",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default="[]",
+            nullable=False,
+        ),
         sa.Column("mode", sa.Text(), server_default="snapshot", nullable=False),
         sa.Column("isolate", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.Column("tolerate", postgresql.JSONB(), server_default="{}", nullable=False),
+        sa.Column(
+            "tolerate", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
+        ),
         sa.Column("min_results", sa.Integer(), server_default="1", nullable=False),
         sa.Column("timeout", sa.Double(), server_default="3600", nullable=False),
+        sa.Column("start_timeout", sa.Double(), server_default="120", nullable=False),
+        sa.Column("stall_timeout", sa.Double(), server_default="600", nullable=False),
         sa.Column("backoff_base", sa.Double(), server_default="10", nullable=False),
         sa.Column("backoff_cap", sa.Double(), server_default="600", nullable=False),
         sa.Column("keep", sa.Double(), nullable=True),
+        sa.Column("overlap", sa.Double(), nullable=True),
+        sa.Column("refresh", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.CheckConstraint(
             "executor IN ('scrapy', 'external')",
             name=op.f("catalog_scheme_operation_executor_check"),
@@ -295,6 +632,9 @@ def upgrade() -> None:
         ),
         schema="catlog",
     )
+
+
+def _create_catalog_scheme_operation_instance() -> None:
     op.create_table(
         "catalog_scheme_operation_instance",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -302,7 +642,12 @@ def upgrade() -> None:
         sa.Column("operation_id", sa.Uuid(), nullable=False),
         sa.Column("provider_id", sa.Uuid(), nullable=False),
         sa.Column("part", sa.Text(), server_default="", nullable=False),
-        sa.Column("arguments", postgresql.JSONB(), server_default="{}", nullable=False),
+        sa.Column(
+            "arguments",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default="{}",
+            nullable=False,
+        ),
         sa.Column("priority", sa.Integer(), server_default="0", nullable=False),
         sa.Column("position", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("state", sa.Text(), server_default="new", nullable=False),
@@ -356,13 +701,37 @@ def upgrade() -> None:
         schema="catlog",
         postgresql_where=sa.text("state = 'new'"),
     )
+
+
+def _create_cursor() -> None:
+    op.create_table(
+        "cursor",
+        sa.Column("scope_id", sa.Uuid(), nullable=False),
+        sa.Column("part", sa.Text(), nullable=False),
+        sa.Column("operation_id", sa.Uuid(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("catalog_id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["operation_id"],
+            ["catlog.catalog_scheme_operation.id"],
+            name=op.f("cursor_operation_id_fkey"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["scope_id"], ["catlog.scope.id"], name=op.f("cursor_scope_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("scope_id", "part", name=op.f("cursor_pkey")),
+        schema="catlog",
+    )
+
+
+def _create_kind() -> None:
     op.create_table(
         "kind",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("operation_id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("key", postgresql.JSONB(), nullable=False),
-        sa.Column("fields", postgresql.JSONB(), nullable=False),
+        sa.Column("key", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("fields", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("foreign_type", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
             "created_at",
@@ -380,31 +749,38 @@ def upgrade() -> None:
         schema="catlog",
     )
     op.create_index(op.f("kind_name_idx"), "kind", ["name"], unique=False, schema="catlog")
+
+
+def _create_instance_attempt() -> None:
     op.create_table(
         "instance_attempt",
         sa.Column("instance_id", sa.Uuid(), nullable=False),
         sa.Column("attempt", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("node", sa.Text(), nullable=False),
-        sa.Column("job", sa.Text(), nullable=True),
+        sa.Column("pid", sa.Integer(), nullable=True),
         sa.Column(
             "started_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("clock_timestamp()"),
             nullable=False,
         ),
+        sa.Column("begun_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("deadline_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("outcome", sa.Text(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("log", sa.Text(), nullable=True),
-        sa.Column("limits", postgresql.JSONB(), server_default="{}", nullable=False),
-        sa.Column("stats", postgresql.JSONB(), nullable=True),
+        sa.Column(
+            "limits", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
+        ),
+        sa.Column("stats", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("accepted", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("rejected", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("dropped", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("read_from", sa.Text(), nullable=True),
+        sa.Column("read_to", sa.Text(), nullable=True),
         sa.CheckConstraint(
-            "outcome IN ('done', 'failed', 'incomplete', 'lost',"
-            " 'timed_out', 'cancelled', 'released')",
+            "outcome IN ('done', 'failed', 'incomplete', 'lost', 'timed_out', 'cancelled', 'released')",
             name=op.f("instance_attempt_outcome_check"),
         ),
         sa.ForeignKeyConstraint(
@@ -415,20 +791,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("instance_id", "attempt", name=op.f("instance_attempt_pkey")),
         schema="catlog",
     )
-
-
-def downgrade() -> None:
-    """Remove them, and with them all data."""
-    op.drop_table("instance_attempt", schema="catlog")
-    op.drop_table("kind", schema="catlog")
-    op.drop_table("catalog_scheme_operation_instance", schema="catlog")
-    op.drop_table("catalog_scheme_operation", schema="catlog")
-    op.drop_table("catalog", schema="catlog")
-    op.drop_table("scope", schema="catlog")
-    op.drop_table("schedule", schema="catlog")
-    op.drop_table("catalog_scheme", schema="catlog")
-    op.drop_table("rejected_result", schema="catlog")
-    op.drop_table("record_version", schema="catlog")
-    op.drop_table("record", schema="catlog")
-    op.drop_table("provider", schema="catlog")
-    op.drop_table("catalog_operation_instance_result", schema="catlog")
+    op.create_index(
+        "instance_attempt_finished_at_idx",
+        "instance_attempt",
+        ["finished_at"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )

@@ -1,0 +1,126 @@
+"""Base of catlog's commands."""
+
+import argparse
+import inspect
+import os
+import signal
+import sys
+import threading
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, NoReturn
+
+from rich.console import Console
+from scrapy.commands import ScrapyCommand
+from scrapy.exceptions import UsageError
+from scrapy.settings import Settings
+from sqlalchemy import Engine
+
+from catlog_scrapy.commands import summary
+from catlog_scrapy.console import make_console
+from catlog_scrapy.db.engine import UNAVAILABLE, reason
+from catlog_scrapy.exceptions import CatlogError
+from catlog_scrapy.project import prepare, project_database
+from catlog_scrapy.store.sql import clean
+
+USAGE_ERROR = 2
+
+
+class CatlogCommand(ScrapyCommand):
+    """Base class of catlog's commands.
+
+    A user's mistake ends with one line on stderr and exit code 2; a load that failed, with 1.
+    """
+
+    requires_project = False  # so that the command itself refuses a folder without a project
+    requires_crawler_process = False
+    default_settings: ClassVar[dict[str, Any]] = {"LOG_ENABLED": False, "LOG_LEVEL": "INFO"}
+
+    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Prepare the settings, and refuse unknown options."""
+        unknown = [word for word in args if word.startswith("-") and word != "-"]
+        if any(clean(word) != word for word in args):
+            self.fail("an argument is not valid UTF-8")
+        if unknown:
+            self.fail(f"unknown option {unknown[0]}; see scrapy {self.name} -h")
+        with self.mistakes():
+            super().process_options(args, opts)
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Prepare the project. Raises CatlogError where there is no catlog project."""
+        prepare(self.project_settings)
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Execute the command, and turn a user's mistake into one line."""
+        with self.mistakes():
+            self.exitcode = self.execute(args, opts) or 0
+
+    @abstractmethod
+    def execute(self, args: list[str], opts: argparse.Namespace) -> int | None:
+        """Execute the command and return its exit code; None means 0."""
+
+    def short_desc(self) -> str:
+        """Return the first line of the class's docstring."""
+        return summary(inspect.getdoc(type(self)) or "")
+
+    def long_desc(self) -> str:
+        """Return the class's docstring."""
+        return inspect.getdoc(type(self)) or ""
+
+    @property
+    def name(self) -> str:
+        """Return the command's name: that of its module."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def project_settings(self) -> Settings:
+        """Return the project's settings, which Scrapy sets before it runs the command."""
+        if self.settings is None:
+            raise RuntimeError("Scrapy has not set the settings yet.")
+        return self.settings
+
+    @property
+    def console(self) -> Console:
+        """Return a console on standard output, which is plain where there is no terminal."""
+        return make_console()
+
+    @contextmanager
+    def database(self) -> Iterator[Engine]:
+        """Open the project's database; see `project_database`."""
+        with project_database(self.project_settings) as engine:
+            yield engine
+
+    @contextmanager
+    def mistakes(self) -> Iterator[None]:
+        """Turn an error that a user can correct into one line and exit code 2."""
+        try:
+            yield
+        except CatlogError as error:
+            self.fail(str(error))
+        except UsageError as error:
+            self.fail(f"{error}; see scrapy {self.name} -h")
+        except UNAVAILABLE as error:
+            self.fail(
+                f"the database failed: {reason(error)}; nothing was left half done, so run the"
+                " command again"
+            )
+        except BrokenPipeError:
+            # The reader (`| head`) has seen enough. Python would complain again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except KeyboardInterrupt:
+            self.fail("interrupted", code=130)
+
+    def fail(self, message: str, code: int = USAGE_ERROR) -> NoReturn:
+        """Print *message* on stderr and exit with *code*."""
+        print(f"scrapy {self.name}: {message}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(code)
+
+
+def stop_signals() -> threading.Event:
+    """Return an event that SIGINT and SIGTERM set from now on."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping

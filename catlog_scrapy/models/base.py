@@ -1,0 +1,60 @@
+"""Declarative base and column types of all tables."""
+
+import datetime as dt
+import uuid
+from typing import Annotated, Any
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Double,
+    MetaData,
+    Text,
+    Uuid,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from catlog_scrapy.db.engine import SCHEMA
+
+UuidKey = Annotated[
+    uuid.UUID, mapped_column(Uuid, primary_key=True, server_default=func.gen_random_uuid())
+]
+
+
+Instant = Annotated[dt.datetime, mapped_column(DateTime(timezone=True))]
+
+
+CreatedAt = Annotated[
+    dt.datetime, mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+]
+
+
+Json = Annotated[Any, mapped_column(JSONB)]
+
+
+Seconds = Annotated[float, mapped_column(Double)]
+
+
+Big = Annotated[int, mapped_column(BigInteger)]
+
+
+# Bytewise: equal means equal, and comparing is cheap whatever the database's collation is.
+Key = Annotated[str, mapped_column(Text(collation="C"))]
+
+
+class Base(DeclarativeBase):
+    """All tables live in the schema `catlog`; `public` is left to the readers' views."""
+
+    metadata = MetaData(
+        schema=SCHEMA,
+        naming_convention={
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "pk": "%(table_name)s_pkey",
+        },
+    )
+    type_annotation_map = {str: Text, dt.datetime: DateTime(timezone=True)}

@@ -1,0 +1,114 @@
+"""SQL types of record fields, and the bounds that they put on values."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+BIGINT = 2**63 - 1
+
+
+# PostgreSQL's numeric: 131072 digits before the point, 16383 after it (its manual, part 8.1.2).
+NUMERIC = Decimal("1E+131071")
+
+
+NUMERIC_SCALE = 16383
+
+
+# PostgreSQL cuts longer identifiers (NAMEDATALEN - 1).
+MAX_NAME_BYTES = 63
+
+
+SQL_TYPES = {
+    "bool": "boolean",
+    "int": "bigint",
+    "float": "double precision",
+    "decimal": "numeric",
+    "str": "text",
+    "date": "date",
+    "time": "time",
+    "timedelta": "interval",
+    "uuid": "uuid",
+    "url": "text",
+    "multi-host-url": "text",
+}
+
+
+# The words a declaration may use for a field's type, besides the SQL names themselves.
+FIELD_TYPES: dict[str, Any] = {
+    "text": str,
+    "bigint": int,
+    "double precision": float,
+    "numeric": Decimal,
+    "boolean": bool,
+    "jsonb": Any,
+}
+
+
+def bound(schema: Any) -> None:
+    """Narrow every number and instant in *schema* to what its SQL type holds."""
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            bound(part)
+    if not isinstance(schema, dict):
+        return
+    match schema.get("type"):
+        case "int":
+            schema["ge"] = max(schema.get("ge", -BIGINT - 1), -BIGINT - 1)
+            schema["le"] = min(schema.get("le", BIGINT), BIGINT)
+        case "float":
+            schema["allow_inf_nan"] = False
+        case "decimal":
+            schema["ge"] = max(schema.get("ge", -NUMERIC), -NUMERIC)
+            schema["le"] = min(schema.get("le", NUMERIC), NUMERIC)
+            schema.setdefault("decimal_places", NUMERIC_SCALE)
+        case "datetime":
+            schema.setdefault("tz_constraint", "aware")
+    for name, part in schema.items():
+        if name not in ("metadata", "default", "serialization"):
+            bound(part)
+
+
+def field_schemas(schema: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The core schemas of a model's fields by name, and those that they share by reference."""
+    shared: dict[str, Any] = {}
+    while schema["type"] != "model-fields":
+        shared |= {part["ref"]: part for part in schema.get("definitions", ())}
+        schema = _inner(schema, shared)
+    return {name: field["schema"] for name, field in schema["fields"].items()}, shared
+
+
+def _inner(schema: Any, shared: Mapping[str, Any]) -> Any:
+    return shared[schema["schema_ref"]] if "schema_ref" in schema else schema["schema"]
+
+
+def sql_type_of(schema: Any, shared: Mapping[str, Any]) -> str:
+    """The SQL type of a core schema; jsonb for what has no type of its own."""
+    while schema["type"] not in ("list", "model") and (
+        "schema" in schema or "schema_ref" in schema
+    ):
+        schema = _inner(schema, shared)
+    kind = schema["type"]
+    if kind == "datetime":
+        return "timestamp" if schema.get("tz_constraint") == "naive" else "timestamptz"
+    if kind == "literal":
+        return "text" if all(isinstance(word, str) for word in schema["expected"]) else "jsonb"
+    if kind == "enum":
+        return {"str": "text", "int": "bigint", "float": "double precision"}.get(
+            schema.get("sub_type", ""), "jsonb"
+        )
+    return SQL_TYPES.get(kind, "jsonb")
+
+
+def has_loose_float(schema: Any) -> bool:
+    """Whether *schema* lets a NaN through: a plain model inside a record is not bounded."""
+    if isinstance(schema, list | tuple):
+        return any(has_loose_float(part) for part in schema)
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("type") == "float" and schema.get("allow_inf_nan", True):
+        return True
+    return any(
+        has_loose_float(part)
+        for name, part in schema.items()
+        if name not in ("metadata", "default", "serialization")
+    )

@@ -1,0 +1,84 @@
+"""Cursors that a publish reads and moves."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from catlog_scrapy.store.queue.resuming import MOVES_CURSOR
+from catlog_scrapy.store.sql import rows, run
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the done attempts of an incremental operation have read, for its publishing.
+
+    `as_of` is when the first of them began: nothing of it is older. `superseded` are the parts
+    that did not go on from the present cursor, since another load has published meanwhile: what
+    they have read, that one has read too, or the next one will. `is_full` says that all parts were
+    read from the beginning to a cursor.
+    """
+
+    as_of: Any
+    superseded: list[str]
+    is_full: bool
+
+
+def reading_of(
+    connection: Connection, catalog_id: UUID, operation_id: UUID, scope_id: UUID
+) -> Reading | None:
+    """What an operation's attempts have read; None where they had no cursor to move."""
+    parts = rows(
+        connection,
+        f"""SELECT i.part, a.started_at,
+                a.read_from = '' AND a.read_to IS NOT NULL AS is_full,
+                CASE WHEN k.operation_id = i.operation_id THEN k.value <> a.read_from
+                     WHEN later.id IS NOT NULL THEN true
+                     ELSE a.read_from <> '' END AS superseded
+            FROM catlog.catalog c
+            JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+            JOIN catlog.catalog_scheme_operation_instance i ON i.catalog_id = c.id
+            JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
+            LEFT JOIN catlog.cursor k ON k.scope_id = :scope AND k.part = i.part
+            LEFT JOIN catlog.catalog_scheme_operation o ON o.id = k.operation_id
+            LEFT JOIN catlog.catalog_scheme later
+                ON later.id = o.scheme_id AND later.version > s.version
+            WHERE c.id = :catalog AND i.operation_id = :operation AND i.state = 'done'
+              AND a.read_from IS NOT NULL AND {MOVES_CURSOR}""",
+        scope=scope_id,
+        catalog=catalog_id,
+        operation=operation_id,
+    )
+    if not parts:
+        return None
+    return Reading(
+        as_of=min(part["started_at"] for part in parts),
+        superseded=[part["part"] for part in parts if part["superseded"]],
+        is_full=all(part["is_full"] for part in parts),
+    )
+
+
+def move_cursors(
+    connection: Connection,
+    catalog_id: UUID,
+    operation_id: UUID,
+    scope_id: UUID,
+    reading: Reading,
+) -> None:
+    """Publish how far the done attempts of an operation have read, but for superseded parts."""
+    run(
+        connection,
+        """INSERT INTO catlog.cursor (scope_id, part, operation_id, value, catalog_id)
+           SELECT :scope, i.part, i.operation_id, a.read_to, i.catalog_id
+           FROM catlog.catalog_scheme_operation_instance i
+           JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
+           WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'
+             AND a.read_to IS NOT NULL AND NOT i.part = ANY(CAST(:superseded AS text[]))
+           ON CONFLICT (scope_id, part) DO UPDATE SET operation_id = excluded.operation_id,
+               value = excluded.value, catalog_id = excluded.catalog_id""",
+        scope=scope_id,
+        catalog=catalog_id,
+        operation=operation_id,
+        superseded=reading.superseded,
+    )

@@ -1,0 +1,30 @@
+"""Publications: when a publish last changed a provider's records of a kind."""
+
+import datetime as dt
+from collections.abc import Iterable
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from catlog_scrapy.store.sql import run
+
+
+def stamp(
+    connection: Connection,
+    provider: UUID,
+    kinds: Iterable[str],
+    catalog_id: UUID | None,
+    now: dt.datetime,
+) -> None:
+    """Tell readers that their copies of the provider's records of *kinds* are outdated."""
+    run(
+        connection,
+        """INSERT INTO catlog.publication (provider_id, kind, catalog_id, published_at)
+           SELECT :provider, kind, :catalog, :now FROM unnest(CAST(:kinds AS text[])) AS kind
+           ON CONFLICT (provider_id, kind) DO UPDATE
+               SET catalog_id = excluded.catalog_id, published_at = excluded.published_at""",
+        provider=provider,
+        kinds=sorted(kinds),
+        catalog=catalog_id,
+        now=now,
+    )

@@ -1,0 +1,1 @@
+"""Schedules: due times become catalogs, backfills, changes."""

@@ -1,0 +1,102 @@
+"""Backfill: catalogs for past due times."""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import orjson
+from sqlalchemy import Connection, Engine
+
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.scheduling.due import due_times
+from catlog_scrapy.store.queue.catalogs import find_scheme, insert, uses_due_at
+from catlog_scrapy.store.sql import row, rows
+
+
+def backfill(
+    engine: Engine, provider: str, scheme: str, first: dt.date, last: dt.date
+) -> tuple[list[UUID], int]:
+    """Catalogs for the due times of the days *first* to *last*, in each schedule's time zone.
+
+    Returns the ids made, and how many due times already had a catalog; a skipped one is made
+    good. Raises NotFound, or NotPossible where the scheme has no schedule, or where its arguments
+    do not use {due_at}: what a source says today is no data of the past.
+    """
+    made: list[UUID] = []
+    present = 0
+    with engine.begin() as connection:
+        found = find_scheme(connection, provider, scheme)
+        schedules = rows(
+            connection,
+            """SELECT *, clock_timestamp() AS now FROM catlog.schedule
+               WHERE provider_id = :provider AND scheme_name = :scheme AND enabled
+               ORDER BY name FOR NO KEY UPDATE""",
+            provider=found["provider_id"],
+            scheme=scheme,
+        )
+        if not schedules:
+            raise NotPossible(f"{provider}/{scheme} has no schedule; its due times are unknown.")
+        for schedule in schedules:
+            if not uses_due_at(connection, found["id"], schedule["arguments"]):
+                raise NotPossible(
+                    f"{provider}/{scheme} does not use {{due_at}} in its arguments, so its source"
+                    " would answer with today's data; use scrapy load."
+                )
+            for due_at in _due_on(schedule, first, last):
+                catalog_id = _backfill_one(connection, schedule, found, due_at)
+                if catalog_id:
+                    made.append(catalog_id)
+                else:
+                    present += 1
+    if not made and not present:
+        raise NotFound(f"{provider}/{scheme} was not due between {first} and {last}.")
+    return made, present
+
+
+def _due_on(schedule: Mapping[str, Any], first: dt.date, last: dt.date) -> list[dt.datetime]:
+    """The past due times whose local date lies between *first* and *last*."""
+    zone = ZoneInfo(schedule["timezone"])
+    start = dt.datetime.combine(first, dt.time.min, zone).astimezone(dt.UTC)
+    end = dt.datetime.combine(last + dt.timedelta(days=1), dt.time.min, zone).astimezone(dt.UTC)
+    times = []
+    for time in due_times(
+        schedule["cron"], schedule["timezone"], start - dt.timedelta(microseconds=1)
+    ):
+        if time >= end or time > schedule["now"]:
+            break
+        times.append(time)
+    return times
+
+
+def _backfill_one(
+    connection: Connection,
+    schedule: Mapping[str, Any],
+    scheme: Mapping[str, Any],
+    due_at: dt.datetime,
+) -> UUID | None:
+    made = insert(
+        connection,
+        scheme,
+        arguments=schedule["arguments"],
+        origin="backfill",
+        schedule_id=schedule["id"],
+        due_at=due_at,
+    )
+    if made:
+        return made
+    revived = row(
+        connection,
+        """UPDATE catlog.catalog SET state = 'waiting', origin = 'backfill', error = NULL,
+               finished_at = NULL, scheme_id = :scheme, as_of = due_at,
+               arguments = CAST(:arguments AS jsonb), is_full = :is_full
+           WHERE schedule_id = :schedule AND due_at = :due_at AND state = 'skipped'
+           RETURNING id""",
+        schedule=schedule["id"],
+        scheme=scheme["id"],
+        due_at=due_at,
+        arguments=orjson.dumps(schedule["arguments"]).decode(),
+        is_full=not schedule["arguments"],
+    )
+    return revived["id"] if revived else None

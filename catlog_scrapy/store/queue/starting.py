@@ -1,0 +1,164 @@
+"""Start of waiting catalogs: instances or sub-catalogs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.store.batch_errors import each
+from catlog_scrapy.store.queue.catalog_states import OPEN_STATES, lock_catalog, stop_catalog
+from catlog_scrapy.store.queue.catalogs import find_scheme, insert
+from catlog_scrapy.store.queue.instances import CannotLoad, insert_instances
+from catlog_scrapy.store.sql import Database, row, rows, run
+
+
+def start_waiting(engine: Engine) -> int:
+    """Start every waiting catalog that nothing holds back; how many.
+
+    What holds it back is a catalog that it comes after and that is due no later: one that is open,
+    or one that is still to be made.
+    """
+    with engine.connect() as connection:
+        ready = rows(
+            connection,
+            """SELECT c.id FROM catlog.catalog c
+               JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+               WHERE c.state = 'waiting' AND NOT EXISTS (
+                   SELECT 1 FROM catlog.catalog earlier
+                   JOIN catlog.catalog_scheme e ON e.id = earlier.scheme_id
+                   WHERE e.provider_id = s.provider_id AND e.name = s.after
+                     AND earlier.state IN ('waiting', 'loading', 'publishing')
+                     AND coalesce(earlier.due_at, earlier.created_at)
+                         <= coalesce(c.due_at, c.created_at))
+                 AND NOT EXISTS (
+                   SELECT 1 FROM catlog.schedule d
+                   WHERE d.provider_id = s.provider_id AND d.scheme_name = s.after
+                     AND d.enabled AND d.next_due_at <= c.due_at)
+               ORDER BY c.priority DESC, c.created_at""",
+        )
+    return sum(
+        each(
+            [catalog["id"] for catalog in ready],
+            lambda catalog_id: start(engine, catalog_id),
+            lambda catalog_id, why: _fail_to_start(engine, catalog_id, why),
+        )
+    )
+
+
+def _fail_to_start(engine: Engine, catalog_id: UUID, why: str) -> None:
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["state"] == "waiting":
+            stop_catalog(connection, catalog, "failed", f"it could not start: {why}")
+
+
+def start(engine: Database, catalog_id: UUID) -> bool:
+    """Make a waiting catalog's instances, or its sub-catalogs; False where another one does."""
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["state"] != "waiting":
+            return False
+        _start(connection, catalog)
+    return True
+
+
+def plan(
+    engine: Engine,
+    provider: str,
+    scheme: str,
+    operation: str | None,
+    arguments: Mapping[str, str],
+) -> list[Mapping[str, Any]]:
+    """What `create` and `start` would make, without making it: operation, part and arguments."""
+    catalog_id = None
+    with engine.connect() as connection, connection.begin() as transaction:
+        found = find_scheme(connection, provider, scheme)
+        catalog_id = insert(
+            connection, found, arguments=arguments, operation=operation, origin="load"
+        )
+        if catalog_id is None:
+            return []
+        _start(connection, lock_catalog(connection, catalog_id))
+        instances = rows(
+            connection,
+            """SELECT o.name AS operation, i.part, i.arguments
+               FROM catlog.catalog_scheme_operation_instance i
+               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+               WHERE i.catalog_id = :id ORDER BY o.name, i.part""",
+            id=catalog_id,
+        )
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog["error"]:
+            raise NotPossible(catalog["error"])
+        included: list[Mapping[str, Any]] = [
+            {"operation": f"scheme {name}", "part": "", "arguments": dict(arguments)}
+            for name in found["includes"]
+        ]
+        transaction.rollback()
+    return instances or included
+
+
+def give_up(engine: Engine, catalog_id: UUID) -> None:
+    """Fail an open catalog after its first failed attempt, instead of trying again."""
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        last = row(
+            connection,
+            """SELECT a.error FROM catlog.instance_attempt a
+               JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id
+               WHERE i.catalog_id = :id AND a.outcome IN ('failed', 'incomplete', 'timed_out')
+               ORDER BY a.finished_at DESC LIMIT 1""",
+            id=catalog_id,
+        )
+        if last and catalog["state"] in OPEN_STATES:
+            stop_catalog(connection, catalog, "failed", last["error"])
+
+
+def _start(connection: Connection, catalog: Mapping[str, Any]) -> None:
+    run(
+        connection,
+        """UPDATE catlog.catalog SET state = 'loading', started_at = clock_timestamp()
+           WHERE id = :id""",
+        id=catalog["id"],
+    )
+    scheme = row(
+        connection,
+        "SELECT * FROM catlog.catalog_scheme WHERE id = :id",
+        id=catalog["scheme_id"],
+    )
+    if scheme is None:
+        raise NotFound(f"catalog {catalog['id']} has no scheme.")
+    try:
+        if scheme["includes"]:
+            _include(connection, catalog, scheme["includes"])
+        else:
+            insert_instances(connection, catalog)
+    except CannotLoad as reason:
+        stop_catalog(connection, catalog, "failed", str(reason))
+
+
+def _include(connection: Connection, catalog: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Make a sub-catalog of each of the schemes. Raises CannotLoad, having made none."""
+    found = rows(
+        connection,
+        """SELECT * FROM catlog.catalog_scheme
+           WHERE provider_id = :provider AND name = ANY(:names) AND retired_at IS NULL""",
+        provider=catalog["provider_id"],
+        names=list(names),
+    )
+    present = {scheme["name"]: scheme for scheme in found}
+    gone = [name for name in names if name not in present]
+    if gone:
+        raise CannotLoad(f"the included scheme {gone[0]} is retired")
+    for name in names:
+        insert(
+            connection,
+            present[name],
+            arguments=catalog["arguments"],
+            origin="include",
+            priority=catalog["priority"],
+            due_at=catalog["due_at"],
+            parent_id=catalog["id"],
+        )
