@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,21 +69,21 @@ def fences(page: str, *languages: str) -> list[tuple[str, dict[str, str], str]]:
     ]
 
 
-def test_readme_works_as_printed(tmp_path: Path) -> None:
+def test_readme_works_as_printed(folder: Path) -> None:
     """Run README in an empty folder, without any virtual environment but the one it makes."""
-    checkout = given_a_checkout(tmp_path)
-    with given_a_tutorial(tmp_path):
-        output = run(tmp_path, checkout, README)
+    checkout = given_a_checkout(folder)
+    with given_a_tutorial(folder):
+        output = run(folder, checkout, README)
     assert "tatneft/stations" in output
     assert "William" in output
 
 
 @pytest.mark.parametrize("page", with_commands())
-def test_page_works_as_printed(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_page_works_as_printed(page: str, folder: Path, request: pytest.FixtureRequest) -> None:
     found = fences(page)
     texts = "\n".join(body for language, _, body in found if language == "sh")
     if any({"in", "file", "append", "edit"} & options.keys() for _, options, _ in found):
-        checkout = given_a_checkout(tmp_path)
+        checkout = given_a_checkout(folder)
     else:
         checkout = request.getfixturevalue("documented")
     for language, options, body in found:
@@ -95,19 +96,19 @@ def test_page_works_as_printed(page: str, tmp_path: Path, request: pytest.Fixtur
         any(options.get("in") == "tutorial" for _, options, _ in found)
         and "startproject" not in texts
     ):
-        with given_a_tutorial(tmp_path):
-            output = run(tmp_path, checkout, page, variables)
+        with given_a_tutorial(folder):
+            output = run(folder, checkout, page, variables)
     elif OWN_SERVER.search(texts):
-        with EmbeddedServer(tmp_path / "own") as url:
-            output = run(tmp_path, checkout, page, variables, url.replace("+psycopg2", ""))
+        with EmbeddedServer(folder / "own") as url:
+            output = run(folder, checkout, page, variables, url.replace("+psycopg2", ""))
     else:
-        output = run(tmp_path, checkout, page, variables)
+        output = run(folder, checkout, page, variables)
     for line in (line for _, _, body in fences(page, "text") for line in body.splitlines()):
         assert " ".join(line.split()) in output
 
 
-def test_queries_of_ornaments_answer_as_printed(tmp_path: Path) -> None:
-    checkout = given_a_checkout(tmp_path)
+def test_queries_of_ornaments_answer_as_printed(folder: Path) -> None:
+    checkout = given_a_checkout(folder)
     answer, compared = "", 0
     for language, _, body in fences(ORNAMENTS):
         if language == "sh":
@@ -144,12 +145,22 @@ def test_links_of_root_pages_exist(page: str) -> None:
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
+# Not pytest's `tmp_path`: it lies in a folder that the embedded server's user may not enter, once
+# another pytest has started.
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Return an empty folder."""
+    with tempfile.TemporaryDirectory(prefix="catlog-docs-") as name:
+        yield Path(name)
+
+
 @pytest.fixture(scope="module")
-def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def documented() -> Iterator[Path]:
     """Return a checkout whose demo has run."""
-    checkout = given_a_checkout(tmp_path_factory.mktemp("docs"))
-    shell(checkout, "scrapy demo")
-    return checkout
+    with tempfile.TemporaryDirectory(prefix="catlog-docs-") as name:
+        checkout = given_a_checkout(Path(name))
+        shell(checkout, "scrapy demo")
+        yield checkout
 
 
 def given_a_checkout(folder: Path) -> Path:
@@ -181,6 +192,11 @@ def given_an_environment(checkout: Path) -> dict[str, str]:
     subprocess.run([sys.executable, "-m", "venv", environment], check=True, capture_output=True)
     libraries = next(environment.glob("lib/python*/site-packages"))
     (libraries / "shared.pth").write_text(sysconfig.get_path("purelib"))
+    scrapy = environment / "bin" / "scrapy"
+    scrapy.write_text(
+        f"#!{environment}/bin/python\nfrom scrapy.cmdline import execute\nexecute()\n"
+    )
+    scrapy.chmod(0o755)
     return {"PATH": f"{environment / 'bin'}:{os.environ['PATH']}"}
 
 
