@@ -11,5 +11,6 @@ html_theme = "furo"
 html_title = "catlog"
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 # Nothing on the site may come from another host.
 html_theme_options = {"source_view_link": "", "footer_icons": []}
