@@ -347,11 +347,13 @@ def docstring(value: Any) -> str:
 def routes(engine: Engine) -> str:
     """Return a section for each tag of the OpenAPI document, and one for the schemas of bodies."""
     from catlog_scrapy.api.app import create_app
-    from catlog_scrapy.declarations.capabilities import Offer
+    from catlog_scrapy.declarations.capabilities import Capabilities
     from catlog_scrapy.declarations.resources import Resources
 
     permissions = {role: frozenset(may) for role, may in DEFAULT_ROLES.items()}
-    app = create_app(engine, project_settings(), Resources((), permissions), Offer("", {}, {}))
+    app = create_app(
+        engine, project_settings(), Resources((), permissions), Capabilities("", {}, {})
+    )
     document = app.openapi()
     sections: dict[str, list[tuple[str, ...]]] = {}
     bodies: list[str] = []

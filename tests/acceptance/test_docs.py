@@ -236,8 +236,18 @@ def shell(folder: Path, commands: str, variables: dict[str, str] | None = None) 
         timeout=PAGE_TIMEOUT_S,
         check=False,
     )
+    if ended.returncode:
+        end_background(folder, environment)
     assert ended.returncode == 0, f"{commands}\n{ended.stdout}\n{ended.stderr}"
     return ended.stdout
+
+
+def end_background(folder: Path, environment: dict[str, str]) -> None:
+    """End what `--wait` started and a page that failed did not stop."""
+    for file in folder.glob("**/.catlog/*.pid"):
+        subprocess.run(
+            ["scrapy", file.stem, "--stop"], cwd=file.parents[1], env=environment, check=False
+        )
 
 
 def lines(table: str) -> list[list[str]]:
