@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 from catlog_scrapy.api.auth.passwords import (
     MAX_CONCURRENT_HASHES,
     MAX_WAITING_LOGINS,
-    TooManyLogins,
     Passwords,
+    TooManyLogins,
 )
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.access import users
