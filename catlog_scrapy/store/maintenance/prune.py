@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine
 from catlog_scrapy.store.access.idempotency import KEPT
 from catlog_scrapy.store.access.logins import FORGOTTEN
 from catlog_scrapy.store.queue.results import purge_batch_log, purge_unfinished_attempts
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.sql import rows, run, scalar
 
 
 @dataclass
@@ -48,7 +48,7 @@ EXPIRED_ROWS = """
         WHERE id IN (SELECT id FROM catlog.catalog
                      WHERE purged_at IS NULL AND id IN (SELECT catalog_id FROM gone)
                      FOR NO KEY UPDATE SKIP LOCKED))
-    SELECT count(*) AS rows FROM gone"""
+    SELECT count(*) FROM gone"""
 
 EXPIRED_VERSIONS = """
     DELETE FROM catlog.record_version v
@@ -102,5 +102,4 @@ def _forget(connection: Connection) -> int:
 
 
 def _expire(connection: Connection, table: str, retriable: list[str]) -> int:
-    gone = row(connection, EXPIRED_ROWS.format(table=table), retriable=retriable)
-    return gone["rows"] if gone else 0
+    return int(scalar(connection, EXPIRED_ROWS.format(table=table), retriable=retriable))

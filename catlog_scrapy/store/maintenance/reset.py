@@ -10,7 +10,7 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.publishing.publications import stamp
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.sql import rows, run, scalar
 
 
 @dataclass
@@ -102,13 +102,12 @@ def _lock(
         "scheme": scheme,
         "operation": operation,
     }
-    locked = row(
+    if not scalar(
         connection,
-        "SELECT pg_try_advisory_xact_lock(:key, hashtext(CAST(:provider AS text))) AS ours",
+        "SELECT pg_try_advisory_xact_lock(:key, hashtext(CAST(:provider AS text)))",
         key=PUBLISH_LOCK,
         provider=str(values["provider"]),
-    )
-    if locked is None or not locked["ours"]:
+    ):
         raise NotPossible(f"a catalog of {provider} is published just now; try again in a moment.")
     catalogs = rows(
         connection,
@@ -154,9 +153,9 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
         connection, f"DELETE FROM catlog.record_version {of_kinds}", kinds=kinds, **values
     )
     # Not without a stamp: what readers have may be of a time before there were any.
-    now = row(connection, "SELECT clock_timestamp() AS now")
-    if now and done.records:
-        stamp(connection, values["provider"], kinds, None, now["now"])
+    if done.records:
+        now = scalar(connection, "SELECT clock_timestamp()")
+        stamp(connection, values["provider"], kinds, None, now)
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
     done.scopes = run(connection, SCOPES, kinds=kinds, **values)

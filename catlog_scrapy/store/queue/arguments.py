@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.redaction import from_the_environment
 from catlog_scrapy.store.queue.instances import CannotLoad, require_renderable
-from catlog_scrapy.store.sql import rows
+from catlog_scrapy.store.sql import one
 
 
 def check_arguments(
@@ -26,7 +26,7 @@ def refuse_secrets(connection: Connection, provider_id: UUID, arguments: Mapping
     """Raise NotPossible for a secret of the provider: it comes from the environment alone."""
     if not arguments:
         return
-    [provider] = rows(
+    provider = one(
         connection, "SELECT name, secrets FROM catlog.provider WHERE id = :id", id=provider_id
     )
     for name in set(provider["secrets"]).intersection(arguments):

@@ -12,7 +12,7 @@ from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.scheduling.backoff import Backoff
 from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog
 from catlog_scrapy.store.queue.report import Report
-from catlog_scrapy.store.sql import Database, clean, row, rows, run
+from catlog_scrapy.store.sql import Database, clean, row, rows, run, scalar
 
 # An instance whose worker vanished so often takes its workers with it.
 MAX_LOST_IN_A_ROW = 3
@@ -55,9 +55,9 @@ def complete(engine: Database, name: AttemptName, report: Report) -> str:
     with engine.begin() as connection:
         # Counted before the catalog is locked: a million rows take a moment, and nobody else
         # writes rows of this attempt.
-        counted = row(
+        stored = scalar(
             connection,
-            """SELECT count(*) AS stored FROM catlog.catalog_operation_instance_result
+            """SELECT count(*) FROM catlog.catalog_operation_instance_result
                WHERE instance_id = :instance AND attempt = :number""",
             instance=name.instance,
             number=name.number,
@@ -65,7 +65,6 @@ def complete(engine: Database, name: AttemptName, report: Report) -> str:
         locked = lock_attempt(connection, name)
         if locked.instance["outcome"]:
             return str(locked.instance["outcome"])
-        stored = counted["stored"] if counted else 0
         outcome, error = report.judge(locked.instance["limits"], stored)
         return _close(connection, locked, outcome, error, report)
 

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.store.sql import Database, row, rows
+from catlog_scrapy.store.sql import Database, one, rows
 
 # Seconds that finding work may take before a look at the whole queue is worth it.
 SLOW_SEARCH_S = 0.05
@@ -70,7 +70,7 @@ class ClaimHints:
 
     def running(self, connection: Connection, provider: UUID) -> int:
         """How many instances of the provider run. Its row must be locked."""
-        found = row(
+        found = one(
             connection,
             """SELECT count(*) AS running,
                    least(min(available_at), clock_timestamp() - interval '1 second') AS since
@@ -79,8 +79,6 @@ class ClaimHints:
             provider=provider,
             held=self.held.get(provider, EVER),
         )
-        if found is None:
-            return 0
         self.held[provider] = found["since"]
         return int(found["running"])
 

@@ -13,7 +13,7 @@ from catlog_scrapy.db.migrations import head
 from catlog_scrapy.exceptions import NotFound, SchemaMismatch
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claim_hints import EVER, KNOWN, claim_hints_of
-from catlog_scrapy.store.sql import Database, row, rows
+from catlog_scrapy.store.sql import Database, row, rows, scalar
 
 known_revision = cache(head)
 
@@ -102,8 +102,7 @@ def claim(
     }
     hints = claim_hints_of(engine)
     with engine.begin() as connection:
-        version = row(connection, "SELECT version_num FROM catlog.alembic_version")
-        if version is None or version["version_num"] != known_revision():
+        if scalar(connection, "SELECT version_num FROM catlog.alembic_version") != known_revision():
             raise SchemaMismatch(
                 "the database has moved to another revision; restart with its catlog."
             )

@@ -27,7 +27,7 @@ from catlog_scrapy.store.queue.results import (
     write_lines,
 )
 from catlog_scrapy.store.queue.resuming import resume_cursor
-from catlog_scrapy.store.sql import Database, Transaction, row, rows, run
+from catlog_scrapy.store.sql import Database, Transaction, one, row, rows, run
 
 # Seconds. What a server's readers may take is too little to store a batch, or to count millions of
 # rows.
@@ -120,7 +120,7 @@ def take(
 
 
 def _times(connection: Connection, name: AttemptName) -> dict[str, Any]:
-    found = row(
+    found = one(
         connection,
         """SELECT i.lease_expires_at AS expires_at, a.deadline_at FROM catlog.instance_attempt a
            JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id
@@ -128,8 +128,6 @@ def _times(connection: Connection, name: AttemptName) -> dict[str, Any]:
         instance=name.instance,
         number=name.number,
     )
-    if found is None:
-        raise NotFound(f"no attempt {name}.")
     return dict(found)
 
 
@@ -248,7 +246,7 @@ def _lock(connection: Connection, name: AttemptName) -> None:
 
 def _standing(connection: Connection, name: AttemptName) -> Mapping[str, Any]:
     """What there is to know of an attempt: its outcome and error, and what keeps it going."""
-    found = row(
+    return one(
         connection,
         """SELECT a.outcome, a.error, a.read_from, a.limits, o.mode,
                a.deadline_at < clock_timestamp() AS late,
@@ -262,9 +260,6 @@ def _standing(connection: Connection, name: AttemptName) -> Mapping[str, Any]:
         instance=name.instance,
         number=name.number,
     )
-    if found is None:
-        raise NotFound(f"no attempt {name}.")
-    return found
 
 
 def _require_going_on(connection: Connection, name: AttemptName) -> None:
@@ -284,7 +279,7 @@ def _ended(name: AttemptName, outcome: str, error: str | None) -> str:
 
 def count_stored(connection: Connection, name: AttemptName) -> Mapping[str, Any]:
     """How many `batches` of an attempt are stored, and how many items they had, by what became."""
-    [found] = rows(
+    found = one(
         connection,
         """SELECT count(*) AS batches, coalesce(sum(accepted), 0) AS accepted,
                coalesce(sum(rejected), 0) AS rejected

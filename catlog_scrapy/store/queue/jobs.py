@@ -14,7 +14,7 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.queue import catalogs
 from catlog_scrapy.store.queue.arguments import check_arguments
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.sql import row, rows, run, scalar
 
 JOB = "coalesce(c.job, replace(c.id::text, '-', ''))"
 # Of providers that were declared before projects were told apart, nobody knows whose they are.
@@ -180,8 +180,7 @@ def pending(engine: Engine, project: str | None = None) -> list[Mapping[str, Any
 def count_pending(engine: Engine, project: str | None = None) -> int:
     """How many there are of them."""
     with engine.connect() as connection:
-        found = row(connection, f"SELECT count(*) AS n FROM ({PENDING}) AS p", project=project)
-    return int(found["n"]) if found else 0
+        return int(scalar(connection, f"SELECT count(*) FROM ({PENDING}) AS p", project=project))
 
 
 RUNNING_OR_ENDED = f"""

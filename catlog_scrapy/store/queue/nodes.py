@@ -5,11 +5,11 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func
 from sqlalchemy.exc import SQLAlchemyError
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.sql import clean, row, rows, run
+from catlog_scrapy.store.sql import clean, rows, run, scalar, upsert
 
 # A server that no longer hears from a node gives its name back after a minute, not after the two
 # hours that TCP allows. Unix sockets ignore these.
@@ -40,12 +40,11 @@ class NodeNameLock:
         connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             run(connection, PEER_IS_GONE)
-            found = row(
+            if not scalar(
                 connection,
-                "SELECT pg_try_advisory_lock(hashtextextended('catlog node ' || :name, 0)) AS held",
+                "SELECT pg_try_advisory_lock(hashtextextended('catlog node ' || :name, 0))",
                 name=self.name,
-            )
-            if not found or not found["held"]:
+            ):
                 raise NotPossible(
                     f"another node is called {self.name!r}; give this one another CATLOG_NODE"
                     " or http_port."
@@ -69,21 +68,28 @@ def register(
     engine: Engine, name: str, *, url: str, pid: int, version: str, slots: int, poll: float
 ) -> None:
     """Write down that a node has started."""
+    from catlog_scrapy.models import Node  # slow to import, and `scrapy nodes` only reads
+
     with engine.begin() as connection:
-        run(
+        upsert(
             connection,
-            """INSERT INTO catlog.node (name, url, pid, version, slots, poll)
-               VALUES (:name, :url, :pid, :version, :slots, :poll)
-               ON CONFLICT (name) DO UPDATE SET url = excluded.url, pid = excluded.pid,
-                   version = excluded.version, slots = excluded.slots, poll = excluded.poll,
-                   running = 0, projects = '{}', state = 'up', error = NULL, error_at = NULL,
-                   started_at = clock_timestamp(), polled_at = clock_timestamp()""",
-            name=name,
-            url=url,
-            pid=pid,
-            version=version,
-            slots=slots,
-            poll=poll,
+            Node,
+            {
+                "name": name,
+                "url": url,
+                "pid": pid,
+                "version": version,
+                "slots": slots,
+                "poll": poll,
+                "running": 0,
+                "projects": {},
+                "state": "up",
+                "error": None,
+                "error_at": None,
+                "started_at": func.clock_timestamp(),
+                "polled_at": func.clock_timestamp(),
+            },
+            conflict=["name"],
         )
 
 

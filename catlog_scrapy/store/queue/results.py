@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, exc, text
 
 from catlog_scrapy.records.validation import Row
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.sql import Database, clean, row, run
+from catlog_scrapy.store.sql import Database, clean, one, row, run, scalar
 
 # Bytes of a rejected item that are kept, and how many rejected items an attempt keeps.
 MAX_REJECTED_ITEM_BYTES = 65536
@@ -103,12 +103,10 @@ def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
 
 
 def _backend(connection: Connection) -> tuple[int, Any]:
-    found = row(
+    found = one(
         connection,
         "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
     )
-    if found is None:
-        raise exc.OperationalError("pg_stat_activity", None, Exception("no row for this backend"))
     return found["pid"], found["backend_start"]
 
 
@@ -129,9 +127,9 @@ def settle_batch(
             **values,
         ):
             pass
-        found = row(
+        stored = scalar(
             connection,
-            """SELECT count(*) AS stored FROM catlog.catalog_operation_instance_result
+            """SELECT count(*) FROM catlog.catalog_operation_instance_result
                WHERE instance_id = :instance AND attempt = :number
                  AND seq >= :first AND seq < :first + :count""",
             instance=name.instance,
@@ -139,7 +137,7 @@ def settle_batch(
             first=first,
             count=count,
         )
-    return found is not None and found["stored"] == count
+    return bool(stored == count)
 
 
 def store_rejected(

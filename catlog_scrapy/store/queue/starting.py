@@ -6,12 +6,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store.batch_errors import run_each
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES, lock_catalog, stop_catalog
 from catlog_scrapy.store.queue.catalogs import find_scheme, insert
 from catlog_scrapy.store.queue.instances import CannotLoad, insert_instances
-from catlog_scrapy.store.sql import Database, row, rows, run
+from catlog_scrapy.store.sql import Database, one, row, rows, run
 
 
 def start_waiting(engine: Engine) -> int:
@@ -123,13 +123,11 @@ def _start(connection: Connection, catalog: Mapping[str, Any]) -> None:
            WHERE id = :id""",
         id=catalog["id"],
     )
-    scheme = row(
+    scheme = one(
         connection,
         "SELECT * FROM catlog.catalog_scheme WHERE id = :id",
         id=catalog["scheme_id"],
     )
-    if scheme is None:
-        raise NotFound(f"catalog {catalog['id']} has no scheme.")
     try:
         if scheme["includes"]:
             _include(connection, catalog, scheme["includes"])
