@@ -143,8 +143,8 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         id=catalog_id,
         counts=orjson.dumps(counts).decode(),
     )
-    if now and altered:
-        stamp(connection, catalog["provider_id"], altered, catalog_id, now["now"])
+    if altered:
+        stamp(connection, catalog["provider_id"], altered, catalog_id, now)
     update_parent_state(connection, catalog["parent_id"])
     return True
 
