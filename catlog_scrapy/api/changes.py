@@ -14,8 +14,13 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.api.auth.callers import Caller
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.store.access.audit import note
-from catlog_scrapy.store.access.idempotency import Answer, OtherRequest, former_answer, keep_answer
+from catlog_scrapy.store.access.audit import record_audit
+from catlog_scrapy.store.access.idempotency import (
+    IdempotencyKeyReused,
+    StoredResponse,
+    find_response,
+    store_response,
+)
 from catlog_scrapy.store.sql import Transaction, transaction
 
 HEADER = "Idempotency-Key"
@@ -73,15 +78,17 @@ def change(
     with transaction(engine) as tx:
         if key is not None:
             try:
-                former = former_answer(tx, caller.name, key, fingerprint)
-            except OtherRequest as error:
+                former = find_response(tx, caller.name, key, fingerprint)
+            except IdempotencyKeyReused as error:
                 message = "came with another request before; a new request needs a new key"
                 raise Problem(422, str(error), errors=[(f"header.{HEADER}", message)]) from error
             if former is not None:
                 return _response(former, replayed=True)
         changed = work(tx)
-        answer = Answer(changed.status, jsonable_encoder(changed.body), dict(changed.headers))
-        note(
+        answer = StoredResponse(
+            changed.status, jsonable_encoder(changed.body), dict(changed.headers)
+        )
+        record_audit(
             tx,
             actor=caller.name,
             role=caller.role,
@@ -91,7 +98,7 @@ def change(
             detail=changed.detail,
         )
         if key is not None and changed.status < 500:
-            keep_answer(tx, caller.name, key, fingerprint, answer)
+            store_response(tx, caller.name, key, fingerprint, answer)
     return _response(answer)
 
 
@@ -109,7 +116,7 @@ def _written(body: bytes | Mapping[str, Any] | None) -> str:
     return "" if body is None else json.dumps(body, sort_keys=True, default=str)
 
 
-def _response(answer: Answer, *, replayed: bool = False) -> Response:
+def _response(answer: StoredResponse, *, replayed: bool = False) -> Response:
     headers = {**answer.headers, **({"Idempotent-Replayed": "true"} if replayed else {})}
     if answer.body is None:
         return Response(status_code=answer.status, headers=headers)

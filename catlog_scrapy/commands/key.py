@@ -14,7 +14,7 @@ from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.declarations.roles import PERMISSION, covers
 from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store.access import keys
-from catlog_scrapy.store.access.audit import COMMAND_LINE, note
+from catlog_scrapy.store.access.audit import COMMAND_LINE, record_audit
 from catlog_scrapy.store.sql import transaction
 
 COLOURS = {"valid": "green", "expired": "yellow", "revoked": "red"}
@@ -65,7 +65,7 @@ class Command(CatlogCommand):
             raise UsageError(f"--expires {error}") from error
         with self.database() as engine, transaction(engine) as tx:
             key = keys.add_key(tx, name, opts.role, scopes=opts.scope, seconds=seconds)
-            note(
+            record_audit(
                 tx,
                 actor=COMMAND_LINE,
                 action="keys:add",
@@ -86,7 +86,7 @@ class Command(CatlogCommand):
     def _revoke(self, engine: Engine, name: str) -> None:
         with transaction(engine) as tx:
             keys.revoke_key(tx, name)
-            note(tx, actor=COMMAND_LINE, action="keys:revoke", target=f"key:{name}")
+            record_audit(tx, actor=COMMAND_LINE, action="keys:revoke", target=f"key:{name}")
         self.console.print(f"{name} revoked", markup=False)
 
     def _list(self, engine: Engine) -> None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.store.access.idempotency import KEPT
-from catlog_scrapy.store.access.logins import FORGOTTEN
+from catlog_scrapy.store.access.idempotency import KEEP_RESPONSES_S
+from catlog_scrapy.store.access.logins import FORGET_FAILURES_AFTER_S
 from catlog_scrapy.store.queue.results import purge_batch_log, purge_unfinished_attempts
 from catlog_scrapy.store.sql import rows, run, scalar
 
@@ -89,14 +89,14 @@ def _forget(connection: Connection) -> int:
             connection,
             """DELETE FROM catlog.idempotent_request
                WHERE created_at < clock_timestamp() - make_interval(secs => :kept)""",
-            kept=KEPT,
+            kept=KEEP_RESPONSES_S,
         )
         + run(connection, "DELETE FROM catlog.refresh_token WHERE expires_at < clock_timestamp()")
         + run(
             connection,
             """DELETE FROM catlog.login_failure
                WHERE last_at < clock_timestamp() - make_interval(secs => :forgotten)""",
-            forgotten=FORGOTTEN,
+            forgotten=FORGET_FAILURES_AFTER_S,
         )
     )
 

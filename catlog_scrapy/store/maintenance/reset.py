@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.publishing.publications import stamp
+from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
 from catlog_scrapy.store.sql import rows, run, scalar
@@ -155,7 +155,7 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
     # Not without a stamp: what readers have may be of a time before there were any.
     if done.records:
         now = scalar(connection, "SELECT clock_timestamp()")
-        stamp(connection, values["provider"], kinds, None, now)
+        record_publication(connection, values["provider"], kinds, None, now)
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
     done.scopes = run(connection, SCOPES, kinds=kinds, **values)

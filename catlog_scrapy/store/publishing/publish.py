@@ -11,19 +11,19 @@ from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.batch_errors import FAULTS
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
-from catlog_scrapy.store.publishing.cursors import move_cursors, reading_of
-from catlog_scrapy.store.publishing.publications import stamp
+from catlog_scrapy.store.publishing.cursors import move_cursors, read_cursor_range
+from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog, update_parent_state
 from catlog_scrapy.store.queue.report import exceeds
 from catlog_scrapy.store.queue.results import purge_unfinished_attempts
 from catlog_scrapy.store.sql import one, row, rows, run, scalar
 
 # The share of an operation's records that one load may remove, unless it says otherwise.
-MOST_REMOVED = 0.5
+DEFAULT_MAX_REMOVED_SHARE = 0.5
 # The changes that readers see.
 VISIBLE = frozenset({"created", "changed", "removed", "restored"})
 # Seconds to wait after a failed publish, for each failure so far, and at most.
-WAIT, LONGEST_WAIT = 5.0, 600.0
+PUBLISH_RETRY_S, MAX_PUBLISH_RETRY_S = 5.0, 600.0
 
 # The first number of the advisory locks, so that they do not meet those of other programs.
 PUBLISH_LOCK = 4_226_002
@@ -46,7 +46,7 @@ def publish_next(engine: Engine) -> UUID | None:
     return next((c["id"] for c in waiting if publish(engine, c["id"])), None)
 
 
-class _Stopped(Exception):
+class _CatalogStopped(Exception):
     """The catalog was cancelled while it was published. Raised and caught here."""
 
 
@@ -59,7 +59,7 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
         with engine.begin() as connection:
             if not _publish(connection, catalog_id):
                 return False
-    except _Stopped:
+    except _CatalogStopped:
         return False
     except PublishRefused as refused:
         with engine.begin() as connection:
@@ -85,8 +85,8 @@ def _try_later(engine: Engine, catalog_id: UUID, error: str) -> None:
                WHERE id = :id AND state = 'publishing'""",
             id=catalog_id,
             error=f"publishing failed, it will be tried again: {error}",
-            wait=WAIT,
-            longest=LONGEST_WAIT,
+            wait=PUBLISH_RETRY_S,
+            longest=MAX_PUBLISH_RETRY_S,
         )
 
 
@@ -135,7 +135,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     # Not before: its siblings' attempts need the parent's lock to end, and a large publish takes
     # minutes. Until here the advisory lock has kept other publishers out.
     if lock_catalog(connection, catalog_id)["state"] != "publishing":
-        raise _Stopped
+        raise _CatalogStopped
     run(
         connection,
         """UPDATE catlog.catalog SET state = 'loaded', finished_at = clock_timestamp(),
@@ -144,7 +144,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         counts=orjson.dumps(counts).decode(),
     )
     if altered:
-        stamp(connection, catalog["provider_id"], altered, catalog_id, now)
+        record_publication(connection, catalog["provider_id"], altered, catalog_id, now)
     update_parent_state(connection, catalog["parent_id"])
     return True
 
@@ -181,7 +181,7 @@ def _publish_operation(
     reading = None
     values["superseded"] = []
     if operation["mode"] == "incremental":
-        reading = reading_of(connection, values["catalog"], operation["id"], scope["id"])
+        reading = read_cursor_range(connection, values["catalog"], operation["id"], scope["id"])
     if reading:
         values |= {
             "as_of": reading.as_of,
@@ -305,7 +305,7 @@ def _refuse_too_many_removed(
     before = left + removed
     before -= counts.get("created", 0) + counts.get("restored", 0)
     # What its source itself says is gone, is gone, unless the operation limits it.
-    implied = MOST_REMOVED if values["removes"] else 1.0
+    implied = DEFAULT_MAX_REMOVED_SHARE if values["removes"] else 1.0
     tolerated = operation["tolerate"].get("removed", implied)
     if exceeds(removed, before, tolerated):
         raise PublishRefused(
