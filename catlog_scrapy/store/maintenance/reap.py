@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from catlog_scrapy.store.queue.attempts import LockedInstance, close_lost
+from catlog_scrapy.store.queue.attempts import LOCKED_COLUMNS, LockedInstance, close_lost
 from catlog_scrapy.store.queue.catalog_states import try_lock_catalog
 from catlog_scrapy.store.sql import row, rows
 
@@ -33,8 +33,7 @@ def _reap_one(engine: Engine, instance_id: UUID, catalog_id: UUID) -> bool:
             return False
         found = row(
             connection,
-            """SELECT i.*, a.deadline_at < clock_timestamp() AS late, a.limits, a.outcome
-               FROM catlog.catalog_scheme_operation_instance i
+            f"""SELECT {LOCKED_COLUMNS} FROM catlog.catalog_scheme_operation_instance i
                JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
                WHERE i.id = :id AND i.node IS NOT NULL AND i.lease_expires_at < clock_timestamp()
                FOR NO KEY UPDATE OF i SKIP LOCKED""",
@@ -42,5 +41,5 @@ def _reap_one(engine: Engine, instance_id: UUID, catalog_id: UUID) -> bool:
         )
         if found is None:
             return False
-        close_lost(connection, LockedInstance(catalog, found))
+        close_lost(connection, LockedInstance(catalog, **found))
         return True

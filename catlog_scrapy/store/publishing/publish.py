@@ -64,7 +64,7 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
     except PublishRefused as refused:
         with engine.begin() as connection:
             catalog = lock_catalog(connection, catalog_id)
-            if catalog["state"] == "publishing":
+            if catalog.state == "publishing":
                 stop_catalog(connection, catalog, "failed", str(refused))
         return True
     except (exc.DBAPIError, *FAULTS) as error:
@@ -134,7 +134,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
             counts[name] = counts.get(name, 0) + count
     # Not before: its siblings' attempts need the parent's lock to end, and a large publish takes
     # minutes. Until here the advisory lock has kept other publishers out.
-    if lock_catalog(connection, catalog_id)["state"] != "publishing":
+    if lock_catalog(connection, catalog_id).state != "publishing":
         raise _CatalogStopped
     run(
         connection,

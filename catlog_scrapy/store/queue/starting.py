@@ -8,7 +8,12 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store.batch_errors import run_each
-from catlog_scrapy.store.queue.catalog_states import OPEN_STATES, lock_catalog, stop_catalog
+from catlog_scrapy.store.queue.catalog_states import (
+    OPEN_STATES,
+    LockedCatalog,
+    lock_catalog,
+    stop_catalog,
+)
 from catlog_scrapy.store.queue.catalogs import find_scheme, insert
 from catlog_scrapy.store.queue.instances import CannotLoad, insert_instances
 from catlog_scrapy.store.sql import Database, one, row, rows, run
@@ -50,7 +55,7 @@ def start_waiting(engine: Engine) -> int:
 def _fail_to_start(engine: Engine, catalog_id: UUID, why: str) -> None:
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
-        if catalog["state"] == "waiting":
+        if catalog.state == "waiting":
             stop_catalog(connection, catalog, "failed", f"it could not start: {why}")
 
 
@@ -58,7 +63,7 @@ def start(engine: Database, catalog_id: UUID) -> bool:
     """Make a waiting catalog's instances, or its sub-catalogs; False where another one does."""
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
-        if catalog["state"] != "waiting":
+        if catalog.state != "waiting":
             return False
         _start(connection, catalog)
     return True
@@ -90,8 +95,8 @@ def plan(
             id=catalog_id,
         )
         catalog = lock_catalog(connection, catalog_id)
-        if catalog["error"]:
-            raise NotPossible(catalog["error"])
+        if catalog.error:
+            raise NotPossible(catalog.error)
         included: list[Mapping[str, Any]] = [
             {"operation": f"scheme {name}", "part": "", "arguments": dict(arguments)}
             for name in found["includes"]
@@ -112,21 +117,21 @@ def fail_without_retry(engine: Engine, catalog_id: UUID) -> None:
                ORDER BY a.finished_at DESC LIMIT 1""",
             id=catalog_id,
         )
-        if last and catalog["state"] in OPEN_STATES:
+        if last and catalog.state in OPEN_STATES:
             stop_catalog(connection, catalog, "failed", last["error"])
 
 
-def _start(connection: Connection, catalog: Mapping[str, Any]) -> None:
+def _start(connection: Connection, catalog: LockedCatalog) -> None:
     run(
         connection,
         """UPDATE catlog.catalog SET state = 'loading', started_at = clock_timestamp()
            WHERE id = :id""",
-        id=catalog["id"],
+        id=catalog.id,
     )
     scheme = one(
         connection,
         "SELECT * FROM catlog.catalog_scheme WHERE id = :id",
-        id=catalog["scheme_id"],
+        id=catalog.scheme_id,
     )
     try:
         if scheme["includes"]:
@@ -137,13 +142,13 @@ def _start(connection: Connection, catalog: Mapping[str, Any]) -> None:
         stop_catalog(connection, catalog, "failed", str(reason))
 
 
-def _include(connection: Connection, catalog: Mapping[str, Any], names: Sequence[str]) -> None:
+def _include(connection: Connection, catalog: LockedCatalog, names: Sequence[str]) -> None:
     """Make a sub-catalog of each of the schemes. Raises CannotLoad, having made none."""
     found = rows(
         connection,
         """SELECT * FROM catlog.catalog_scheme
            WHERE provider_id = :provider AND name = ANY(:names) AND retired_at IS NULL""",
-        provider=catalog["provider_id"],
+        provider=catalog.provider_id,
         names=list(names),
     )
     present = {scheme["name"]: scheme for scheme in found}
@@ -154,9 +159,9 @@ def _include(connection: Connection, catalog: Mapping[str, Any], names: Sequence
         insert(
             connection,
             present[name],
-            arguments=catalog["arguments"],
+            arguments=catalog.arguments,
             origin="include",
-            priority=catalog["priority"],
-            due_at=catalog["due_at"],
-            parent_id=catalog["id"],
+            priority=catalog.priority,
+            due_at=catalog.due_at,
+            parent_id=catalog.id,
         )
