@@ -44,7 +44,7 @@ def test_a_setting_narrows_a_load(engine: Engine) -> None:
 def test_a_job_has_its_id_alone(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_job(engine, job="mine")
-    with pytest.raises(NotPossible, match="there is a job 'mine' already"):
+    with pytest.raises(NotPossible, match="a job 'mine' exists already"):
         given_a_job(engine, job="mine")
 
 

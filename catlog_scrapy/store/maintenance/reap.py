@@ -1,4 +1,4 @@
-"""Expired leases."""
+"""Reaping: ends of attempts whose lease has expired."""
 
 from uuid import UUID
 
@@ -10,9 +10,10 @@ from catlog_scrapy.store.sql import row, rows
 
 
 def reap(engine: Engine, *, lease: float = 60.0) -> int:
-    """End the attempts whose lease expired; how many.
+    """End the attempts whose lease has expired, and return their number.
 
-    Not within one *lease* (seconds) after the server's own start: their workers could not renew.
+    Nothing ends within one *lease* (seconds) after the server's own start: the workers could not
+    renew their leases while the server was down.
     """
     with engine.connect() as connection:
         expired = rows(

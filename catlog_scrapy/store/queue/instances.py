@@ -36,7 +36,7 @@ def insert_instances(connection: Connection, catalog: LockedCatalog) -> None:
     if not operations:
         raise CannotLoad("nothing to load: the scheme has no operation")
     due_at = _local_due_at(connection, catalog)
-    given = _fill_given(catalog.arguments, due_at)
+    given = _render_given(catalog.arguments, due_at)
     instances = [
         {
             "catalog": catalog.id,
@@ -45,7 +45,7 @@ def insert_instances(connection: Connection, catalog: LockedCatalog) -> None:
             "part": part,
             "arguments": orjson.dumps(
                 {
-                    **_fill(
+                    **_render(
                         operation["arguments"],
                         {**fields, "due_at": due_at},
                         leave_out=_is_standalone(catalog, operation),
@@ -64,13 +64,13 @@ def insert_instances(connection: Connection, catalog: LockedCatalog) -> None:
 
 def require_renderable(arguments: Mapping[str, str]) -> None:
     """Raise CannotLoad for an argument that cannot be rendered with a due time."""
-    _fill_given(arguments, SOME_TIME)
+    _render_given(arguments, SOME_TIME)
 
 
-def _fill_given(arguments: Mapping[str, str], due_at: dt.datetime) -> dict[str, str]:
+def _render_given(arguments: Mapping[str, str], due_at: dt.datetime) -> dict[str, str]:
     """Render the *arguments* that contain the due time; in the others a brace is plain text."""
     templates = {name: value for name, value in arguments.items() if DUE_AT_PLACEHOLDER in value}
-    return _fill(templates, {DUE_AT: due_at})
+    return _render(templates, {DUE_AT: due_at})
 
 
 def _is_standalone(catalog: LockedCatalog, operation: Mapping[str, Any]) -> bool:
@@ -78,22 +78,22 @@ def _is_standalone(catalog: LockedCatalog, operation: Mapping[str, Any]) -> bool
     return not set(operation["standalone_arguments"]).isdisjoint(catalog.arguments)
 
 
-def _fill(
+def _render(
     templates: Mapping[str, str], values: Mapping[str, Any], *, leave_out: bool = False
 ) -> dict[str, str]:
-    """*templates* filled in; with *leave_out*, without those that name more than *values* has."""
-    filled = {}
+    """Render *templates*; with *leave_out*, omit those with a placeholder missing in *values*."""
+    rendered = {}
     for name, template in templates.items():
         try:
-            filled[name] = render(str(template), values)
+            rendered[name] = render(str(template), values)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
             if leave_out and isinstance(error, KeyError):
                 continue
             raise CannotLoad(
-                f"the argument {name} = {template!r} cannot be filled in:"
+                f"the argument {name} = {template!r} cannot be rendered:"
                 f" {type(error).__name__} {error}"
             ) from error
-    return filled
+    return rendered
 
 
 def _insert(connection: Connection, instances: Sequence[Mapping[str, Any]]) -> None:
@@ -154,20 +154,20 @@ def _parts(
         parts = [(record["key"], {**record["data"], "part": record["key"]}) for record in found]
     else:
         parts = [(word, {"part": word}) for word in for_each]
-    asked = [
+    selected = [
         (part, fields)
         for part, fields in parts
         if all(str(fields.get(name, value)) == value for name, value in catalog.arguments.items())
     ]
-    if not asked and parts:
-        narrowed = ", ".join(f"{name}={value}" for name, value in catalog.arguments.items())
+    if not selected and parts:
+        asked_for = ", ".join(f"{name}={value}" for name, value in catalog.arguments.items())
         raise CannotLoad(
             f"nothing to load: {operation['name']} runs for each of {len(parts)} {for_each!r},"
-            f" and none has {narrowed}"
+            f" and none has {asked_for}"
         )
-    if not asked:
+    if not selected:
         raise CannotLoad(
             f"nothing to load: {operation['name']} runs for each of {for_each!r}, and there are"
             " none; load those first"
         )
-    return asked
+    return selected

@@ -20,10 +20,10 @@ from catlog_scrapy.store.sql import Database, one, row, rows, run
 
 
 def start_waiting(engine: Engine) -> int:
-    """Start every waiting catalog that nothing holds back; how many.
+    """Start the waiting catalogs whose predecessors have ended, and return their number.
 
-    What holds it back is a catalog that it comes after and that is due no later: one that is open,
-    or one that is still to be made.
+    The predecessors are the catalogs of the scheme in `after` that are due no later: those that are
+    open, and those that are still to be made.
     """
     with engine.connect() as connection:
         ready = rows(
@@ -60,7 +60,7 @@ def _fail_to_start(engine: Engine, catalog_id: UUID, why: str) -> None:
 
 
 def start(engine: Database, catalog_id: UUID) -> bool:
-    """Make a waiting catalog's instances, or its sub-catalogs; False where another one does."""
+    """Insert a waiting catalog's instances or sub-catalogs; return False if it has started."""
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
         if catalog.state != "waiting":
@@ -76,7 +76,7 @@ def plan(
     operation: str | None,
     arguments: Mapping[str, str],
 ) -> list[Mapping[str, Any]]:
-    """What `create` and `start` would make, without making it: operation, part and arguments."""
+    """Return the instances that `create` and `start` would make: operation, part, arguments."""
     catalog_id = None
     with engine.connect() as connection, connection.begin() as transaction:
         found = find_scheme(connection, provider, scheme)
@@ -106,7 +106,7 @@ def plan(
 
 
 def fail_without_retry(engine: Engine, catalog_id: UUID) -> None:
-    """Fail an open catalog after its first failed attempt, instead of trying again."""
+    """Fail an open catalog after its first failed attempt, instead of retrying it."""
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
         last = row(
@@ -143,7 +143,7 @@ def _start(connection: Connection, catalog: LockedCatalog) -> None:
 
 
 def _include(connection: Connection, catalog: LockedCatalog, names: Sequence[str]) -> None:
-    """Make a sub-catalog of each of the schemes. Raises CannotLoad, having made none."""
+    """Insert a sub-catalog of each scheme, or raise CannotLoad and insert nothing."""
     found = rows(
         connection,
         """SELECT * FROM catlog.catalog_scheme

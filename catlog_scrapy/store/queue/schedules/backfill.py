@@ -18,11 +18,11 @@ from catlog_scrapy.store.sql import row, rows
 def backfill(
     engine: Engine, provider: str, scheme: str, first: dt.date, last: dt.date
 ) -> tuple[list[UUID], int]:
-    """Catalogs for the due times of the days *first* to *last*, in each schedule's time zone.
+    """Create catalogs for the due times of the days *first* to *last*, in each schedule's zone.
 
-    Returns the ids made, and how many due times already had a catalog; a skipped one is made
-    good. Raises NotFound, or NotPossible where the scheme has no schedule, or where its arguments
-    do not use {due_at}: what a source says today is no data of the past.
+    Returns the new ids, and the number of due times that already had a catalog. A skipped catalog
+    becomes a waiting one. Raises NotFound, or NotPossible if the scheme has no schedule, or if its
+    arguments do not use {due_at}: today's answer of a source is not data of the past.
     """
     made: list[UUID] = []
     present = 0
@@ -56,7 +56,7 @@ def backfill(
 
 
 def _due_on(schedule: Mapping[str, Any], first: dt.date, last: dt.date) -> list[dt.datetime]:
-    """The past due times whose local date lies between *first* and *last*."""
+    """Return the past due times with a local date from *first* to *last*."""
     zone = ZoneInfo(schedule["timezone"])
     start = dt.datetime.combine(first, dt.time.min, zone).astimezone(dt.UTC)
     end = dt.datetime.combine(last + dt.timedelta(days=1), dt.time.min, zone).astimezone(dt.UTC)
