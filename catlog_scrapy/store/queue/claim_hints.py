@@ -26,7 +26,8 @@ LONG_AGO = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 class ClaimHints:
     """The hints of one engine's claims.
 
-    `running_since` is, by provider, a time before which none of its running instances was claimed.
+    `running_since` is, by provider, a lower bound of the times when its running instances were
+    claimed.
     The hint is read under the provider's lock, under which all claims are made, so it stays true.
     `heads` are the positions at which the providers' queues begin. They come from a scan of the
     whole queue, which runs only while claims are slow. They stay valid for twenty times as long as

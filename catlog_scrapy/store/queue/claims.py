@@ -3,7 +3,6 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -14,8 +13,6 @@ from catlog_scrapy.exceptions import NotFound, SchemaMismatch
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claim_hints import HINTS_TABLE, LONG_AGO, ClaimHints, claim_hints_of
 from catlog_scrapy.store.sql import Database, load_sql, row, rows, run, scalar
-
-known_revision = cache(head)
 
 # An instance `i` of an operation `o` that a claim may take.
 ELIGIBLE = """
@@ -104,7 +101,7 @@ def claim(
     }
     hints = claim_hints_of(engine)
     with engine.begin() as connection:
-        if scalar(connection, "SELECT version_num FROM catlog.alembic_version") != known_revision():
+        if scalar(connection, "SELECT version_num FROM catlog.alembic_version") != head():
             raise SchemaMismatch(
                 "the database has moved to another revision; restart with its catlog."
             )

@@ -82,4 +82,5 @@ def require_open(connection: Connection, name: AttemptName) -> None:
 
 
 def ended_message(name: AttemptName, outcome: str, error: str | None) -> str:
+    """Return the message that refuses an attempt with an outcome."""
     return f"{name} has ended: {outcome}{f' ({error})' if error else ''}; claim another attempt."

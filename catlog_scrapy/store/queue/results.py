@@ -13,7 +13,7 @@ from catlog_scrapy.records.validation import Row
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.sql import Database, clean, one, row, run, scalar
 
-# What an attempt keeps of its rejected items.
+# An attempt keeps so many rejected items, each up to this size.
 MAX_REJECTED_ITEM_BYTES = 65536
 MAX_REJECTED_ITEMS = 1000
 
