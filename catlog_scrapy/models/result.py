@@ -12,8 +12,8 @@ class CatalogOperationInstanceResult(Base):
     """A record of an attempt, numbered by `seq` from 0: its data, or a link to them.
 
     Without data and link the record is unchanged; with data of JSON null the source has removed it.
-    A foreign key is missing on purpose: COPY would check each row, and rows of a lost attempt may arrive after
-    the attempt was purged.
+    A foreign key is missing on purpose: COPY would check each row, and rows of a lost attempt may
+    arrive after the attempt was purged.
     """
 
     __tablename__ = "catalog_operation_instance_result"

@@ -91,8 +91,8 @@ def _schemes(connection: Connection, provider_id: UUID) -> tuple[SchemeDefinitio
 def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefinition, ...]:
     found = rows(
         connection,
-        """SELECT id, name, spider, executor, arguments, for_each, standalone_arguments, mode, isolate,
-               tolerate, min_results, timeout, start_timeout, stall_timeout, backoff_base,
+        """SELECT id, name, spider, executor, arguments, for_each, standalone_arguments, mode,
+               isolate, tolerate, min_results, timeout, start_timeout, stall_timeout, backoff_base,
                backoff_cap, keep, overlap, refresh
            FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme
            ORDER BY name COLLATE "C" """,

@@ -27,11 +27,10 @@ class ClaimHints:
     """The hints of one engine's claims.
 
     `running_since` is, by provider, a lower bound of the times when its running instances were
-    claimed.
-    The hint is read under the provider's lock, under which all claims are made, so it stays true.
-    `heads` are the positions at which the providers' queues begin. They come from a scan of the
-    whole queue, which runs only while claims are slow. They stay valid for twenty times as long as
-    the scan took: for so long, claims may miss an instance that went back to its old position.
+    claimed. It is read under the provider's lock, under which all claims are made, so it stays
+    true. `heads` are the positions at which the providers' queues begin. They come from a scan of
+    the whole queue, which runs only while claims are slow. They stay valid for twenty times as long
+    as the scan took: for so long, claims may miss an instance that went back to its old position.
     """
 
     def __init__(self) -> None:
