@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
 import orjson
@@ -22,6 +22,15 @@ from catlog_scrapy.store.queue.instances import DUE_AT_PLACEHOLDER
 from catlog_scrapy.store.sql import Database, row, rows, run
 
 
+class SchemeVersion(NamedTuple):
+    """The current version of a scheme."""
+
+    id: UUID
+    provider_id: UUID
+    name: str
+    includes: list[str]
+
+
 def create(
     engine: Database,
     provider: str,
@@ -39,22 +48,22 @@ def create(
     """
     with engine.begin() as connection:
         found = find_scheme(connection, provider, scheme)
-        check_arguments(connection, found["provider_id"], arguments or {})
+        check_arguments(connection, found.provider_id, arguments or {})
         if operation and not row(
             connection,
             """SELECT 1 FROM catlog.catalog_scheme_operation
                WHERE scheme_id = :scheme AND name = :name""",
-            scheme=found["id"],
+            scheme=found.id,
             name=operation,
         ):
             names = rows(
                 connection,
                 "SELECT name FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme",
-                scheme=found["id"],
+                scheme=found.id,
             )
             known = ", ".join(name["name"] for name in names) or "none"
             raise NotFound(f"{provider}/{scheme} has no operation {operation!r}; it has {known}.")
-        made = insert(
+        made = insert_catalog(
             connection,
             found,
             arguments=arguments or {},
@@ -67,18 +76,18 @@ def create(
     return made
 
 
-def find_scheme(connection: Connection, provider: str, scheme: str) -> Mapping[str, Any]:
+def find_scheme(connection: Connection, provider: str, scheme: str) -> SchemeVersion:
     """Return the current version of a scheme. Raises NotFound, with the names that exist."""
     found = row(
         connection,
-        """SELECT s.* FROM catlog.catalog_scheme s
+        """SELECT s.id, s.provider_id, s.name, s.includes FROM catlog.catalog_scheme s
            JOIN catlog.provider p ON p.id = s.provider_id
            WHERE p.name = :provider AND s.name = :scheme AND s.retired_at IS NULL""",
         provider=provider,
         scheme=scheme,
     )
     if found:
-        return found
+        return SchemeVersion(**found)
     names = rows(
         connection,
         """SELECT p.name || '/' || s.name AS name FROM catlog.catalog_scheme s
@@ -91,9 +100,9 @@ def find_scheme(connection: Connection, provider: str, scheme: str) -> Mapping[s
     )
 
 
-def insert(
+def insert_catalog(
     connection: Connection,
-    scheme: Mapping[str, Any],
+    scheme: SchemeVersion,
     *,
     arguments: Mapping[str, str],
     operation: str | None = None,
@@ -113,8 +122,8 @@ def insert(
     A load with an operation, an argument or a setting counts as partial: a setting may leave
     records out as well. Raises NotPossible if an argument is a secret of the provider.
     """
-    refuse_secrets(connection, scheme["provider_id"], arguments)
-    speaks_for_due = due_at is not None and uses_due_at(connection, scheme["id"], arguments)
+    refuse_secrets(connection, scheme.provider_id, arguments)
+    speaks_for_due = due_at is not None and uses_due_at(connection, scheme.id, arguments)
     found = row(
         connection,
         """INSERT INTO catlog.catalog (provider_id, scheme_id, parent_id, schedule_id, due_at,
@@ -125,8 +134,8 @@ def insert(
                :job, CAST(:settings AS jsonb), :project_version,
                CASE WHEN :state = 'skipped' THEN clock_timestamp() END)
            ON CONFLICT (schedule_id, due_at) DO NOTHING RETURNING id""",
-        provider=scheme["provider_id"],
-        scheme=scheme["id"],
+        provider=scheme.provider_id,
+        scheme=scheme.id,
         parent=parent_id,
         schedule=schedule_id,
         due_at=due_at,

@@ -3,6 +3,7 @@
 All instances of a catalog have the same job id: the client's own, or else the catalog's.
 """
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,41 @@ class JobOperation:
     scheme: str
     name: str
     is_only_operation: bool
+
+
+@dataclass(frozen=True)
+class PendingJob:
+    """A job that waits: an instance, or a catalog that has not started.
+
+    `version` is the only version of the project that may run the job, None for any.
+    """
+
+    job: str
+    project: str | None
+    spider: str
+    arguments: dict[str, str]
+    settings: dict[str, str]
+    version: str | None
+    priority: int
+    position: int | None
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """A running or ended attempt of a job; `state` is that of its catalog."""
+
+    job: str
+    project: str | None
+    spider: str
+    node: str
+    node_url: str | None
+    pid: int | None
+    log: str | None
+    started_at: dt.datetime
+    finished_at: dt.datetime | None
+    outcome: str | None
+    error: str | None
+    state: str
 
 
 def operation_of(engine: Engine, project: str, spider: str) -> JobOperation:
@@ -96,8 +132,8 @@ def schedule(
             if _catalog_of(connection, None, job):
                 raise NotPossible(f"a job {job!r} exists already; use another id")
         scheme = catalogs.find_scheme(connection, operation.provider, operation.scheme)
-        check_arguments(connection, scheme["provider_id"], arguments)
-        made = catalogs.insert(
+        check_arguments(connection, scheme.provider_id, arguments)
+        made = catalogs.insert_catalog(
             connection,
             scheme,
             arguments=arguments,
@@ -169,12 +205,13 @@ PENDING = f"""
     WHERE c.state = 'waiting' AND {OF_PROJECT}"""
 
 
-def pending(engine: Engine, project: str | None = None) -> list[Mapping[str, Any]]:
+def pending(engine: Engine, project: str | None = None) -> list[PendingJob]:
     """Return the waiting jobs, in the order of the queue."""
     with engine.connect() as connection:
-        return rows(
+        found = rows(
             connection, f"{PENDING} ORDER BY priority DESC, position NULLS LAST", project=project
         )
+    return [PendingJob(**job) for job in found]
 
 
 def count_pending(engine: Engine, project: str | None = None) -> int:
@@ -191,24 +228,23 @@ RUNNING_OR_ENDED = f"""
     LEFT JOIN catlog.node n ON n.name = a.node"""
 
 
-def running(engine: Engine, project: str | None = None) -> list[Mapping[str, Any]]:
+def running(engine: Engine, project: str | None = None) -> list[JobRun]:
     """Return the jobs that workers and nodes run now, oldest first."""
     with engine.connect() as connection:
-        return rows(
+        found = rows(
             connection,
             f"""{RUNNING_OR_ENDED}
                 WHERE i.node IS NOT NULL AND a.attempt = i.attempt AND {OF_PROJECT}
                 ORDER BY a.started_at""",
             project=project,
         )
+    return [JobRun(**job) for job in found]
 
 
-def ended(
-    engine: Engine, project: str | None = None, *, limit: int = 100
-) -> list[Mapping[str, Any]]:
+def ended(engine: Engine, project: str | None = None, *, limit: int = 100) -> list[JobRun]:
     """Return the last ended attempts, newest first, with `outcome` and `error`."""
     with engine.connect() as connection:
-        return rows(
+        found = rows(
             connection,
             f"""{RUNNING_OR_ENDED}
                 WHERE a.finished_at IS NOT NULL AND {OF_PROJECT}
@@ -216,3 +252,4 @@ def ended(
             project=project,
             limit=limit,
         )
+    return [JobRun(**job) for job in found]

@@ -14,9 +14,9 @@ from catlog_scrapy.store.queue.catalog_states import (
     lock_catalog,
     stop_catalog,
 )
-from catlog_scrapy.store.queue.catalogs import find_scheme, insert
+from catlog_scrapy.store.queue.catalogs import SchemeVersion, find_scheme, insert_catalog
 from catlog_scrapy.store.queue.instances import CannotLoad, insert_instances
-from catlog_scrapy.store.sql import Database, one, row, rows, run
+from catlog_scrapy.store.sql import Database, row, rows, run, scalar
 
 
 def start_waiting(engine: Engine) -> int:
@@ -80,7 +80,7 @@ def plan(
     catalog_id = None
     with engine.connect() as connection, connection.begin() as transaction:
         found = find_scheme(connection, provider, scheme)
-        catalog_id = insert(
+        catalog_id = insert_catalog(
             connection, found, arguments=arguments, operation=operation, origin="load"
         )
         if catalog_id is None:
@@ -99,7 +99,7 @@ def plan(
             raise NotPossible(catalog.error)
         included: list[Mapping[str, Any]] = [
             {"operation": f"scheme {name}", "part": "", "arguments": dict(arguments)}
-            for name in found["includes"]
+            for name in found.includes
         ]
         transaction.rollback()
     return instances or included
@@ -128,14 +128,14 @@ def _start(connection: Connection, catalog: LockedCatalog) -> None:
            WHERE id = :id""",
         id=catalog.id,
     )
-    scheme = one(
+    includes = scalar(
         connection,
-        "SELECT * FROM catlog.catalog_scheme WHERE id = :id",
+        "SELECT includes FROM catlog.catalog_scheme WHERE id = :id",
         id=catalog.scheme_id,
     )
     try:
-        if scheme["includes"]:
-            _include(connection, catalog, scheme["includes"])
+        if includes:
+            _include(connection, catalog, includes)
         else:
             insert_instances(connection, catalog)
     except CannotLoad as reason:
@@ -146,17 +146,17 @@ def _include(connection: Connection, catalog: LockedCatalog, names: Sequence[str
     """Insert a sub-catalog of each scheme, or raise CannotLoad and insert nothing."""
     found = rows(
         connection,
-        """SELECT * FROM catlog.catalog_scheme
+        """SELECT id, provider_id, name, includes FROM catlog.catalog_scheme
            WHERE provider_id = :provider AND name = ANY(:names) AND retired_at IS NULL""",
         provider=catalog.provider_id,
         names=list(names),
     )
-    present = {scheme["name"]: scheme for scheme in found}
+    present = {scheme["name"]: SchemeVersion(**scheme) for scheme in found}
     gone = [name for name in names if name not in present]
     if gone:
         raise CannotLoad(f"the included scheme {gone[0]} is retired")
     for name in names:
-        insert(
+        insert_catalog(
             connection,
             present[name],
             arguments=catalog.arguments,

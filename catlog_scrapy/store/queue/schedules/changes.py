@@ -35,13 +35,13 @@ def create(
     """
     with database.begin() as connection:
         found = find_scheme(connection, provider, scheme)
-        check_arguments(connection, found["provider_id"], arguments)
+        check_arguments(connection, found.provider_id, arguments)
         now = scalar(connection, "SELECT clock_timestamp()")
         made = upsert(
             connection,
             StoredSchedule,
             {
-                "provider_id": found["provider_id"],
+                "provider_id": found.provider_id,
                 "scheme_name": scheme,
                 "name": name,
                 "cron": cron,

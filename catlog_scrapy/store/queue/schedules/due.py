@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.scheduling.due import CronError, due_times, next_due
 from catlog_scrapy.store.batch_errors import run_each
-from catlog_scrapy.store.queue.catalogs import insert
+from catlog_scrapy.store.queue.catalogs import SchemeVersion, insert_catalog
 from catlog_scrapy.store.sql import clean, row, rows, run
 
 # With `catch_up = "none"`, the delay after which a due time is missed. It must be longer than the
@@ -41,9 +41,9 @@ def _pass_over(engine: Engine, schedule_id: UUID, why: str) -> None:
     """Skip the due time of a schedule whose catalog cannot be created."""
     with engine.begin() as connection:
         schedule = _lock_due(connection, schedule_id)
-        scheme = schedule and _scheme_of(connection, schedule)
         if schedule is None:
             return
+        scheme = _scheme_of(connection, schedule)
         if scheme is not None:
             # Without its arguments, which may be the reason that the catalog cannot be inserted.
             bare = {**schedule, "arguments": {}}
@@ -61,14 +61,15 @@ def _lock_due(connection: Connection, schedule_id: UUID) -> Mapping[str, Any] | 
     )
 
 
-def _scheme_of(connection: Connection, schedule: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return row(
+def _scheme_of(connection: Connection, schedule: Mapping[str, Any]) -> SchemeVersion | None:
+    found = row(
         connection,
-        """SELECT * FROM catlog.catalog_scheme
+        """SELECT id, provider_id, name, includes FROM catlog.catalog_scheme
            WHERE provider_id = :provider_id AND name = :scheme_name AND retired_at IS NULL""",
         provider_id=schedule["provider_id"],
         scheme_name=schedule["scheme_name"],
     )
+    return SchemeVersion(**found) if found else None
 
 
 def _move_on(connection: Connection, schedule: Mapping[str, Any]) -> None:
@@ -121,7 +122,7 @@ def _due_until(schedule: Mapping[str, Any], until: dt.datetime) -> list[dt.datet
 def _make_or_skip(
     connection: Connection,
     schedule: Mapping[str, Any],
-    scheme: Mapping[str, Any],
+    scheme: SchemeVersion,
     due_at: dt.datetime,
 ) -> list[UUID]:
     if schedule["catch_up"] == "none" and schedule["now"] - due_at > MISFIRE_GRACE:
@@ -135,7 +136,7 @@ def _make_or_skip(
     ):
         _skip(connection, schedule, scheme, due_at, "skipped: the previous catalog was still open")
         return []
-    made = insert(
+    made = insert_catalog(
         connection,
         scheme,
         arguments=schedule["arguments"],
@@ -149,11 +150,11 @@ def _make_or_skip(
 def _skip(
     connection: Connection,
     schedule: Mapping[str, Any],
-    scheme: Mapping[str, Any],
+    scheme: SchemeVersion,
     due_at: dt.datetime,
     error: str,
 ) -> None:
-    insert(
+    insert_catalog(
         connection,
         scheme,
         arguments=schedule["arguments"],
