@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+from sqlalchemy import func
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.sql import Transaction, row, run
+from catlog_scrapy.models.access import IdempotentRequest
+from catlog_scrapy.store.sql import Transaction, row, run, upsert
 
 # Seconds that an answer is kept.
 KEEP_RESPONSES_S = 86400.0
@@ -64,18 +65,17 @@ def store_response(
 ) -> None:
     """Keep it for a day."""
     with transaction.begin() as connection:
-        run(
+        upsert(
             connection,
-            """INSERT INTO catlog.idempotent_request (actor, key, request, status, body, headers)
-               VALUES (:actor, :key, :request, :status, CAST(:body AS jsonb),
-                       CAST(:headers AS jsonb))
-               ON CONFLICT (actor, key) DO UPDATE SET
-                   request = excluded.request, status = excluded.status, body = excluded.body,
-                   headers = excluded.headers, created_at = excluded.created_at""",
-            actor=actor,
-            key=key,
-            request=request,
-            status=answer.status,
-            body=None if answer.body is None else orjson.dumps(answer.body).decode(),
-            headers=orjson.dumps(dict(answer.headers)).decode(),
+            IdempotentRequest,
+            {
+                "actor": actor,
+                "key": key,
+                "request": request,
+                "status": answer.status,
+                "body": answer.body,
+                "headers": dict(answer.headers),
+                "created_at": func.clock_timestamp(),
+            },
+            conflict=["actor", "key"],
         )

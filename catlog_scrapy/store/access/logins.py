@@ -4,7 +4,7 @@ from ipaddress import IPv6Address, ip_address
 
 from sqlalchemy import Connection
 
-from catlog_scrapy.store.sql import Database, row, run
+from catlog_scrapy.store.sql import Database, one, run
 
 # Failures in a row that cost nothing; then seconds to wait, doubled by each further one, at most so
 # many. All are forgotten after an hour without one.
@@ -63,7 +63,7 @@ def _count(connection: Connection, subject: str) -> None:
            VALUES (:subject, 0, clock_timestamp()) ON CONFLICT (subject) DO NOTHING""",
         subject=subject,
     )
-    found = row(
+    found = one(
         connection,
         """SELECT CASE WHEN last_at < clock_timestamp() - make_interval(secs => :forgotten) THEN 0
                        ELSE failures END AS failures,
@@ -72,9 +72,9 @@ def _count(connection: Connection, subject: str) -> None:
         subject=subject,
         forgotten=FORGET_FAILURES_AFTER_S,
     )
-    if found and (found["wait"] or 0) > 0:
+    if (found["wait"] or 0) > 0:
         raise _LoginBlocked(found["wait"])
-    failures = (found["failures"] if found else 0) + 1
+    failures = found["failures"] + 1
     run(
         connection,
         """UPDATE catlog.login_failure SET failures = :failures, last_at = clock_timestamp(),

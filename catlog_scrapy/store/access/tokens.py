@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.store.sql import Database, row, run
+from catlog_scrapy.store.sql import Database, row, run, scalar
 
 # Seconds in which a replaced token may come again: its client did not get the answer, or has asked
 # twice at once.
@@ -44,10 +44,7 @@ class TokenReused:
 def signing_key(engine: Engine) -> bytes:
     """What all servers on this database sign tokens with."""
     with engine.connect() as connection:
-        found = row(connection, "SELECT value FROM catlog.signing_key")
-    if found is None:
-        raise RuntimeError("catlog.signing_key has lost its row; the migrations make it.")
-    return bytes(found["value"])
+        return bytes(scalar(connection, "SELECT value FROM catlog.signing_key"))
 
 
 def issue_first_token(

@@ -16,7 +16,7 @@ from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog, update_parent_state
 from catlog_scrapy.store.queue.report import exceeds
 from catlog_scrapy.store.queue.results import purge_unfinished_attempts
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.sql import one, row, rows, run, scalar
 
 # The share of an operation's records that one load may remove, unless it says otherwise.
 DEFAULT_MAX_REMOVED_SHARE = 0.5
@@ -64,7 +64,7 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
     except PublishRefused as refused:
         with engine.begin() as connection:
             catalog = lock_catalog(connection, catalog_id)
-            if catalog["state"] == "publishing":
+            if catalog.state == "publishing":
                 stop_catalog(connection, catalog, "failed", str(refused))
         return True
     except (exc.DBAPIError, *FAULTS) as error:
@@ -100,14 +100,13 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         """SET LOCAL work_mem = '256MB';
            SET LOCAL enable_sort = off; SET LOCAL enable_mergejoin = off""",
     )
-    locked = row(
+    if not scalar(
         connection,
-        """SELECT pg_try_advisory_xact_lock(:key, hashtext(provider_id::text)) AS ours
+        """SELECT pg_try_advisory_xact_lock(:key, hashtext(provider_id::text))
            FROM catlog.catalog WHERE id = :id""",
         key=PUBLISH_LOCK,
         id=catalog_id,
-    )
-    if locked is None or not locked["ours"]:
+    ):
         return False
     catalog = row(
         connection,
@@ -116,7 +115,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     )
     if catalog is None:
         return False
-    now = row(connection, "SELECT clock_timestamp() AS now")
+    now = scalar(connection, "SELECT clock_timestamp()")
     counts: dict[str, int] = {}
     altered: set[str] = set()
     for operation in _operations(connection, catalog_id):
@@ -125,7 +124,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
             "operation": operation["id"],
             "provider": catalog["provider_id"],
             "as_of": catalog["as_of"],
-            "now": now["now"] if now else None,
+            "now": now,
             "kinds": operation["kinds"],
             "removes": catalog["is_full"] and operation["mode"] == "snapshot",
             "refreshes": operation["refresh"] is not None,
@@ -135,7 +134,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
             counts[name] = counts.get(name, 0) + count
     # Not before: its siblings' attempts need the parent's lock to end, and a large publish takes
     # minutes. Until here the advisory lock has kept other publishers out.
-    if lock_catalog(connection, catalog_id)["state"] != "publishing":
+    if lock_catalog(connection, catalog_id).state != "publishing":
         raise _CatalogStopped
     run(
         connection,
@@ -144,8 +143,8 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         id=catalog_id,
         counts=orjson.dumps(counts).decode(),
     )
-    if now and altered:
-        record_publication(connection, catalog["provider_id"], altered, catalog_id, now["now"])
+    if altered:
+        record_publication(connection, catalog["provider_id"], altered, catalog_id, now)
     update_parent_state(connection, catalog["parent_id"])
     return True
 
@@ -229,24 +228,24 @@ def _is_passed_over(connection: Connection, values: Mapping[str, Any]) -> bool:
 
     Which of the two has read it later, nobody knows; so it is read once more.
     """
-    found = row(
-        connection,
-        f"""SELECT EXISTS (
+    return bool(
+        scalar(
+            connection,
+            f"""SELECT EXISTS (
                 SELECT 1 FROM ({ARRIVED}) AS a JOIN catlog.record k
                     ON k.provider_id = :provider AND k.kind = a.kind AND k.key = a.key
                 WHERE k.as_of > :as_of AND a.data IS NOT NULL
-                  AND (a.data <> k.data OR k.removed_at IS NOT NULL)) AS passed_over""",
-        **values,
+                  AND (a.data <> k.data OR k.removed_at IS NOT NULL))""",
+            **values,
+        )
     )
-    return bool(found and found["passed_over"])
 
 
 def _count_arrived(
     connection: Connection, operation: Mapping[str, Any], values: dict[str, Any]
 ) -> dict[str, int]:
-    found = row(connection, COUNT_ARRIVED, **values)
-    accepted = row(connection, COUNT_ACCEPTED, **values)
-    if found is None or accepted is None or found["received"] != accepted["accepted"]:
+    found = one(connection, COUNT_ARRIVED, **values)
+    if found["received"] != scalar(connection, COUNT_ACCEPTED, **values):
         raise PublishRefused(
             f"{operation['name']} does not have all rows any more that its attempts had when they"
             " were done. Make a new catalog with scrapy load."
@@ -272,7 +271,7 @@ def _scope(
            VALUES (:provider, :scheme, :operation) ON CONFLICT DO NOTHING""",
         **names,
     )
-    found = row(
+    return one(
         connection,
         """SELECT own.id, (
                SELECT max(s.high_water_mark) FROM catlog.scope s
@@ -288,9 +287,6 @@ def _scope(
         kinds=values["kinds"],
         **names,
     )
-    if found is None:
-        raise PublishRefused(f"{operation['name']} has no scope.")
-    return found
 
 
 def _refuse_too_many_removed(
@@ -299,14 +295,14 @@ def _refuse_too_many_removed(
     values: dict[str, Any],
     counts: dict[str, int],
 ) -> None:
-    left = row(
+    left = scalar(
         connection,
-        """SELECT count(*) AS records FROM catlog.record
+        """SELECT count(*) FROM catlog.record
            WHERE provider_id = :provider AND kind = ANY(:kinds) AND removed_at IS NULL""",
         **values,
     )
     removed = counts["removed"]
-    before = (left["records"] if left else 0) + removed
+    before = left + removed
     before -= counts.get("created", 0) + counts.get("restored", 0)
     # What its source itself says is gone, is gone, unless the operation limits it.
     implied = DEFAULT_MAX_REMOVED_SHARE if values["removes"] else 1.0

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 from psycopg2.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
-from catlog_scrapy.store.sql import row, rows, run, statement
+from catlog_scrapy.store.sql import rows, run, scalar, statement
 from catlog_scrapy.store.views.change_stamps import CHANGE_STAMP
 
 # Seconds that the database may take to hand over a whole resource.
@@ -185,12 +185,8 @@ def read_page(
 def count(connection: Connection, source: PageSource, question: PageQuery) -> int:
     """How many rows there are of those that *question* asks for, on all pages."""
     conditions, values = _conditions(source, question)
-    found = row(
-        connection,
-        f"SELECT count(*) AS n FROM {_relation(source.sql)} AS t {_where(conditions)}",
-        **values,
-    )
-    return int(found["n"]) if found else 0
+    sql = f"SELECT count(*) FROM {_relation(source.sql)} AS t {_where(conditions)}"
+    return int(scalar(connection, sql, **values))
 
 
 def copy_rows(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from catlog_scrapy.exceptions import NotFound
-from catlog_scrapy.store.sql import Database, Readable, row, rows
+from catlog_scrapy.store.sql import Database, Readable, row, rows, scalar
 
 if TYPE_CHECKING:  # scrapy status does without SQLAlchemy; see db/driver.py
     from sqlalchemy import Engine
@@ -44,9 +44,10 @@ def attempt_outcome(engine: Engine, name: AttemptName) -> tuple[int, str | None]
 def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
     """Whether a worker that leaves the *refused* to others has something to do or to wait for."""
     with engine.connect() as connection:
-        found = row(
-            connection,
-            """SELECT EXISTS (SELECT 1 FROM catlog.catalog
+        return bool(
+            scalar(
+                connection,
+                """SELECT EXISTS (SELECT 1 FROM catlog.catalog
                               WHERE state IN ('waiting', 'publishing'))
                    OR EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance i
                               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
@@ -54,9 +55,9 @@ def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
                                 AND o.id <> ALL(CAST(:refused AS uuid[]))
                                 AND i.catalog_id <> ALL(CAST(:refused AS uuid[])))
                    AS work""",
-            refused=[str(id_) for id_ in refused],
+                refused=[str(id_) for id_ in refused],
+            )
         )
-    return bool(found and found["work"])
 
 
 def catalog_tree(engine: Engine, catalog_id: UUID) -> list[UUID]:
