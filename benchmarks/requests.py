@@ -14,7 +14,8 @@ from benchmarks.common import Result, Server, note
 from benchmarks.serving import PATH, Serving, serve
 from catlog_scrapy.db.engine import OPTIONS
 from catlog_scrapy.store.reading.pages import OrderTerm, PageQuery, PageSource, describe, read_page
-from catlog_scrapy.store.views.typed import all_kinds, indexed_view
+from catlog_scrapy.store.schemes import all_kinds
+from catlog_scrapy.store.views.typed import indexed_view
 
 CLIENTS = 8
 

@@ -261,7 +261,7 @@ def test_what_lost_rows_since_it_was_done_is_refused(engine: Engine) -> None:
         id=catalog,
     )
     assert publishing.publish_next(engine) == catalog
-    assert "does not have all rows" in the_catalog(engine, catalog)["error"]
+    assert "has lost rows" in the_catalog(engine, catalog)["error"]
     assert current(engine) == {"a": 1, "b": 1, "c": 1}
 
 
