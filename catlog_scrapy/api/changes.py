@@ -21,7 +21,7 @@ from catlog_scrapy.store.access.idempotency import (
     find_response,
     store_response,
 )
-from catlog_scrapy.store.sql import Transaction, together
+from catlog_scrapy.store.sql import Transaction, transaction
 
 HEADER = "Idempotency-Key"
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -75,21 +75,21 @@ def change(
         message = "should have 1 to 255 printable ASCII characters"
         raise Problem(422, "The request is wrong.", errors=[(f"header.{HEADER}", message)])
     fingerprint = _fingerprint(request, body)
-    with together(engine) as transaction:
+    with transaction(engine) as tx:
         if key is not None:
             try:
-                former = find_response(transaction, caller.name, key, fingerprint)
+                former = find_response(tx, caller.name, key, fingerprint)
             except IdempotencyKeyReused as error:
                 message = "came with another request before; a new request needs a new key"
                 raise Problem(422, str(error), errors=[(f"header.{HEADER}", message)]) from error
             if former is not None:
                 return _response(former, replayed=True)
-        changed = work(transaction)
+        changed = work(tx)
         answer = StoredResponse(
             changed.status, jsonable_encoder(changed.body), dict(changed.headers)
         )
         record_audit(
-            transaction,
+            tx,
             actor=caller.name,
             role=caller.role,
             action=action,
@@ -98,7 +98,7 @@ def change(
             detail=changed.detail,
         )
         if key is not None and changed.status < 500:
-            store_response(transaction, caller.name, key, fingerprint, answer)
+            store_response(tx, caller.name, key, fingerprint, answer)
     return _response(answer)
 
 

@@ -6,7 +6,7 @@ import threading
 from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import UNAVAILABLE, make_engine, reason
-from catlog_scrapy.store.maintenance.tick import tend
+from catlog_scrapy.store.maintenance.tick import tick
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Tending:
 
     def __init__(self, engine: Engine, *, lease: float, poll: float) -> None:
         url = engine.url.render_as_string(hide_password=False)
-        self.engine = make_engine(url, patience=PATIENCE)
+        self.engine = make_engine(url, connect_timeout=PATIENCE)
         self.lease = lease
         self.poll = poll
         self.ended = False
@@ -53,7 +53,7 @@ class Tending:
         while not self.ended:
             self.wanted.clear()
             try:
-                tend(self.engine, self.lease)
+                tick(self.engine, self.lease)
             except UNAVAILABLE as error:
                 logger.warning("the database is away: %s", reason(error))
             except Exception:  # a thread has nobody to tell; without it nothing would be published

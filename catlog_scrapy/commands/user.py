@@ -14,7 +14,7 @@ from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store.access import users
 from catlog_scrapy.store.access.audit import COMMAND_LINE, record_audit
-from catlog_scrapy.store.sql import Transaction, together
+from catlog_scrapy.store.sql import Transaction, transaction
 
 VERBS = ("add", "password", "role", "disable", "enable", "remove")
 DONE = {
@@ -52,10 +52,10 @@ class Command(CatlogCommand):
             raise UsageError("add and role need --role ROLE, the others do not take it")
         users.check_name(name)
         hashed = Passwords().hash(_password()) if verb in ("add", "password") else ""
-        with self.database() as engine, together(engine) as transaction:
-            self._do(transaction, verb, name, opts.role, hashed)
+        with self.database() as engine, transaction(engine) as tx:
+            self._do(tx, verb, name, opts.role, hashed)
             record_audit(
-                transaction,
+                tx,
                 actor=COMMAND_LINE,
                 action=f"users:{verb}",
                 target=f"user:{name}",

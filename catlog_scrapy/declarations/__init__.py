@@ -18,7 +18,7 @@ from catlog_scrapy.declarations.spiders import (
     spider_arguments,
 )
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store.lock_timeouts import only_apply, patiently
+from catlog_scrapy.store.lock_timeouts import apply_lock, run_with_lock_timeout
 from catlog_scrapy.store.publishing.record_tables import create_partitions
 from catlog_scrapy.store.schemes import (
     lock_declarations,
@@ -51,8 +51,8 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
     views, wrong = read_views(Path(settings["CATLOG_VIEWS"]))
     checked = check(files, load_spiders(settings), views)
     refuse(mistakes + wrong + checked.mistakes)
-    with only_apply(engine):
-        changes, plan = patiently(
+    with apply_lock(engine):
+        changes, plan = run_with_lock_timeout(
             engine,
             lambda connection: _rows(
                 connection, checked, views, project_name(settings), check_only=check_only

@@ -31,7 +31,7 @@ CreatedAt = Annotated[
 ]
 
 
-Json = Annotated[Any, mapped_column(JSONB)]
+Json = Annotated[Any, mapped_column(JSONB(none_as_null=True))]
 
 
 Seconds = Annotated[float, mapped_column(Double)]

@@ -10,7 +10,7 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.store.queue import starting
-from catlog_scrapy.store.queue.executors import awaited
+from catlog_scrapy.store.queue.executors import unclaimed_external_operations
 from catlog_scrapy.store.reading.status import catalog_tree, find_catalog
 from catlog_scrapy.worker.progress import Progress
 from catlog_scrapy.worker.worker import Worker
@@ -24,27 +24,27 @@ def run_catalog(
     console: Console,
     catalog_id: UUID,
     *,
-    patient: bool = True,
+    retry: bool = True,
     log_files: bool = True,
 ) -> int:
     """Run a catalog and its sub-catalogs to their end; 0 if it is loaded, else 1.
 
-    Unless *patient*, its first failed attempt is its last.
+    Unless *retry*, its first failed attempt is its last.
     """
 
     told: set[str] = set()
 
     def finished(_: object) -> bool:
         catalog = find_catalog(engine, str(catalog_id))
-        for title in awaited(engine, catalog_tree(engine, catalog_id)):
+        for title in unclaimed_external_operations(engine, catalog_tree(engine, catalog_id)):
             if title not in told:
                 told.add(title)
                 console.print(
                     f"{title}: waits for an executor outside of catlog; see docs/executors.md",
                     markup=False,
                 )
-        if not patient and catalog["errors"] and catalog["state"] not in ENDED:
-            starting.give_up(engine, catalog_id)
+        if not retry and catalog["errors"] and catalog["state"] not in ENDED:
+            starting.fail_without_retry(engine, catalog_id)
             return True
         return catalog["state"] in ENDED
 

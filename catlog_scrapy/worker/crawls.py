@@ -23,7 +23,7 @@ from catlog_scrapy.pipelines.store import persist, store_away
 from catlog_scrapy.redaction import redact, secrets_of
 from catlog_scrapy.store.queue.attempts import fail
 from catlog_scrapy.store.queue.claims import Claim
-from catlog_scrapy.store.queue.resuming import fresh_records, go_on_from
+from catlog_scrapy.store.queue.resuming import fresh_records, resume_cursor
 from catlog_scrapy.store.reading.status import attempt_error
 from catlog_scrapy.worker.attempt_logs import attempt_log, install
 from catlog_scrapy.worker.heartbeat import Heartbeat
@@ -177,8 +177,8 @@ class Crawls:
         attempt.secrets = secrets_of(claimed.provider, needed)
         arguments = spider_arguments(claimed, self.settings, attempt.secrets)
         if claimed.mode == "incremental" and hasattr(spidercls, "cursor"):
-            cursor = await self._asked(attempt, go_on_from)
-            attempt.report.went_on = bool(cursor)
+            cursor = await self._asked(attempt, resume_cursor)
+            attempt.report.resumed = bool(cursor)
             arguments.setdefault("cursor", cursor)
         if claimed.limits.get("refresh"):
             arguments["fresh"] = await self._asked(attempt, fresh_records)

@@ -8,7 +8,7 @@ import sys
 
 from catlog_scrapy.crawl.attempt import Attempt
 from catlog_scrapy.db.engine import UNAVAILABLE
-from catlog_scrapy.store.queue.leases import watch
+from catlog_scrapy.store.queue.leases import supervise
 from catlog_scrapy.store.reading.status import attempt_outcome
 
 # Seconds from a polite request to stop until the process is killed.
@@ -66,7 +66,7 @@ async def _stop_unless_it_begins(attempt: Attempt) -> None:
     name = attempt.claim.attempt
     while True:
         with contextlib.suppress(*UNAVAILABLE):
-            if (await asyncio.to_thread(watch, attempt.engine, [name]))[name] == "unbegun":
+            if (await asyncio.to_thread(supervise, attempt.engine, [name]))[name] == "unbegun":
                 attempt.stop("timed_out", f"its process had not begun after {seconds:g} s")
             return
         await asyncio.sleep(1)

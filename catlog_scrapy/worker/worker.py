@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.declarations.capabilities import offer_of
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.maintenance.tick import tend
+from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue.attempts import release
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.worker.attempt_logs import logs_folder
@@ -92,7 +92,7 @@ class Worker(Crawls):
         """Tend and claim once; True when there was nothing to do."""
         done = 0
         if not self.running or time.monotonic() - self.tended > TEND_EVERY:
-            done = await asyncio.to_thread(tend, self.engine, self.lease)
+            done = await asyncio.to_thread(tick, self.engine, self.lease)
             self.tended = time.monotonic()
         free = self.concurrency - len(self.running)
         claims = await asyncio.to_thread(self._claim, free) if free else []
@@ -131,7 +131,7 @@ class Worker(Crawls):
 
     def _refuse(self, claimed: Claim, why: str) -> None:
         """Give back what this project cannot run, and leave its like alone from now on."""
-        self.refused.add(claimed.alike)
+        self.refused.add(claimed.refusal_id)
         release(self.engine, claimed.attempt, error=f"refused: {why}")
         self.progress.say(f"{claimed.title}: left for another worker: {why}")
 

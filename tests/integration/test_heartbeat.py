@@ -132,7 +132,7 @@ def test_a_question_that_is_never_answered_does_not_keep_the_next_from_being_ask
     engine: Engine, distant: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [attempt] = given_attempts(engine)
-    asked = heartbeat.claims.heartbeat
+    asked = heartbeat.leases.heartbeat
     silent = threading.Event()
     questions = []
 
@@ -142,7 +142,7 @@ def test_a_question_that_is_never_answered_does_not_keep_the_next_from_being_ask
             silent.wait(30)
         return asked(*arguments, **named)
 
-    monkeypatch.setattr(heartbeat.claims, "heartbeat", ask)
+    monkeypatch.setattr(heartbeat.leases, "heartbeat", ask)
     with beating(engine, attempt):
         time.sleep(2.5 * LEASE)
         assert attempt.stop_answer is None

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, exc, text
 import catlog_scrapy
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
-from catlog_scrapy.store import lock_timeouts as patience
+from catlog_scrapy.store import lock_timeouts
 from catlog_scrapy.store.maintenance.reset import reset
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.views import change_stamps, lineage, time_travel
@@ -69,7 +69,7 @@ def given_views(
         dry_run_views(connection, plan)
         return plan
 
-    plan = patience.patiently(engine, planned)
+    plan = lock_timeouts.run_with_lock_timeout(engine, planned)
     apply_views(engine, plan)
     return [f"{sign} {name}" for sign, name in plan.changes()]
 
@@ -297,8 +297,8 @@ def test_apply_refuses_to_replace_an_as_of_view_that_a_foreign_view_reads(engine
 def test_apply_gives_up_while_a_query_locks_an_as_of_view(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "LOCK_TIMEOUT", 0.1)
-    monkeypatch.setattr(patience, "PAUSE", 0.01)
+    monkeypatch.setattr(lock_timeouts, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(lock_timeouts, "RETRY_PAUSE_S", 0.01)
     given_goods_and_makers(engine)
     given_views(engine, {"report": "SELECT value FROM goods"})
     with engine.connect() as reader:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from catlog_scrapy.store.queue.report import Report, beyond
+from catlog_scrapy.store.queue.report import Report, exceeds
 
 COMPLETE: dict[str, Any] = {"accepted": 100, "responses": 100}
 
@@ -88,4 +88,4 @@ def test_nothing_of_nothing_is_within_any_share() -> None:
 def test_one_is_a_count_and_one_point_zero_is_all(
     count: int, total: int, tolerated: float, too_many: bool
 ) -> None:
-    assert beyond(count, total, tolerated) is too_many
+    assert exceeds(count, total, tolerated) is too_many

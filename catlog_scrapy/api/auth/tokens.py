@@ -20,7 +20,7 @@ from catlog_scrapy.store.access.tokens import (
     revoke_family,
 )
 from catlog_scrapy.store.access.users import find_user
-from catlog_scrapy.store.sql import together
+from catlog_scrapy.store.sql import transaction
 
 # Of names that nobody has the audit keeps none: some type their password there.
 NOBODY = "unknown user"
@@ -84,11 +84,11 @@ def tokens(access: Access) -> APIRouter:
         """All refresh tokens of a log-in end, be it for the second time. What access it gave ends
         by itself, within minutes."""
         token = _read(access, body, expired=True)
-        with together(access.engine) as transaction:
-            revoked = revoke_family(transaction, token.id, token.user_id)
+        with transaction(access.engine) as tx:
+            revoked = revoke_family(tx, token.id, token.user_id)
             if revoked:
                 record_audit(
-                    transaction,
+                    tx,
                     actor=f"user:{revoked['name']}",
                     role=revoked["role"],
                     action="tokens:revoke",
@@ -134,19 +134,19 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedTok
             503, "too many log in just now; try again.", headers={"Retry-After": "1"}
         ) from error
     token = None
-    with together(access.engine) as transaction:
+    with transaction(access.engine) as tx:
         if user and right:
             token = issue_first_token(
-                transaction,
+                tx,
                 user["id"],
                 verified=user["password_hash"],
                 renewed=renewed,
                 seconds=access.signer.refresh_seconds,
             )
         if token:
-            record_login(transaction, name, address)
+            record_login(tx, name, address)
         record_audit(
-            transaction,
+            tx,
             actor=f"user:{name}" if user else NOBODY,
             role=user["role"] if user else "",
             action="tokens:create" if token else "tokens:refuse",
@@ -159,11 +159,11 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedTok
 
 
 def _exchange(access: Access, token: Token, address: str) -> IssuedToken:
-    with together(access.engine) as transaction:
-        found = replace_token(transaction, token.id, token.user_id, access.signer.refresh_seconds)
+    with transaction(access.engine) as tx:
+        found = replace_token(tx, token.id, token.user_id, access.signer.refresh_seconds)
         if isinstance(found, TokenReused):
             record_audit(
-                transaction,
+                tx,
                 actor=f"user:{found.user}",
                 role=found.role,
                 action="tokens:revoke",

@@ -16,7 +16,7 @@ from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.declarations.spiders import operation_record_types
 from catlog_scrapy.records.validation import Checked, Checker, Rejection, Row, rejection
 from catlog_scrapy.records.yields import Removed, Unchanged
-from catlog_scrapy.store.queue.results import MOST_REJECTED, MOST_REJECTED_BYTES
+from catlog_scrapy.store.queue.results import MAX_REJECTED_ITEM_BYTES, MAX_REJECTED_ITEMS
 from catlog_scrapy.store.sql import clean
 
 JSON = "application/json"
@@ -96,8 +96,8 @@ def check_batch(body: bytes, said: str, kinds: Sequence[Mapping[str, Any]]) -> B
             checked.rejections.append(rejection(None, ["it is nested too deeply"]))
         for data, reasons in checked.rejections:
             batch.rejected += 1
-            if len(batch.rejections) < MOST_REJECTED:
-                batch.rejections.append((data[:MOST_REJECTED_BYTES], reasons))
+            if len(batch.rejections) < MAX_REJECTED_ITEMS:
+                batch.rejections.append((data[:MAX_REJECTED_ITEM_BYTES], reasons))
             if len(batch.told) < MOST_TOLD:
                 batch.told.append((name, index, [clean(reason) for reason in reasons]))
     return batch

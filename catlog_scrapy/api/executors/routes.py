@@ -27,7 +27,7 @@ from catlog_scrapy.scheduling.cursor import CursorError
 from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.queue import executors as external
 from catlog_scrapy.store.queue.attempts import AttemptName, fail, release
-from catlog_scrapy.store.sql import Database, Transaction, together
+from catlog_scrapy.store.sql import Database, Transaction, transaction
 
 ACTION = "attempts:execute"
 # Batches that are parsed and stored at once: each takes several times its size of memory.
@@ -205,7 +205,7 @@ class Claims:
         self.caller = caller
         self.wanted = wanted
         self.lease = settings.getfloat("CATLOG_LEASE")
-        self.taken: list[external.Taken] = []
+        self.taken: list[external.LeasedClaim] = []
         self.hopeless: dict[AttemptName, str] = {}
 
     def answer(self) -> Response | None:
@@ -272,7 +272,7 @@ def _names(operation: Any) -> tuple[str, str]:
     return scheme, f"{scheme}/{operation['name']}"
 
 
-def _told(settings: BaseSettings, lease: float, taken: external.Taken) -> said.ClaimedAttempt:
+def _told(settings: BaseSettings, lease: float, taken: external.LeasedClaim) -> said.ClaimedAttempt:
     claim = taken.claim
     return said.ClaimedAttempt(
         attempt=str(claim.attempt),
@@ -302,9 +302,9 @@ def _store(
     digest = hashlib.sha256(media.encode())
     digest.update(body)
 
-    with together(engine) as transaction:
+    with transaction(engine) as tx:
         stored = external.store_batch(
-            transaction,
+            tx,
             name,
             caller.name,
             number=number,
@@ -315,7 +315,7 @@ def _store(
         )
         if stored:
             record_audit(
-                transaction,
+                tx,
                 actor=caller.name,
                 role=caller.role,
                 action=ACTION,

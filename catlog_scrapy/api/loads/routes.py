@@ -249,7 +249,7 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
 
         def work(tx: Transaction) -> Changed:
             if wanted.arguments:
-                place = (*timetable.place(tx, schedule_id), None)
+                place = (*timetable.provider_and_scheme(tx, schedule_id), None)
                 _require_known(tx, offer, place, wanted.arguments)
                 _require_filled(wanted.arguments)
             with _cron_errors():

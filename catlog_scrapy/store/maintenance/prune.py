@@ -6,18 +6,18 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.store.access.idempotency import KEEP_RESPONSES_S
 from catlog_scrapy.store.access.logins import FORGET_FAILURES_AFTER_S
-from catlog_scrapy.store.queue.results import forget_batches, purge_losers
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.queue.results import purge_batch_log, purge_unfinished_attempts
+from catlog_scrapy.store.sql import rows, run, scalar
 
 
 @dataclass
-class Pruned:
+class PruneCounts:
     """How many rows were, or would be, deleted."""
 
     results: int = 0
     rejected: int = 0
     versions: int = 0
-    losers: int = 0
+    unfinished: int = 0
     access: int = 0
 
 
@@ -48,7 +48,7 @@ EXPIRED_ROWS = """
         WHERE id IN (SELECT id FROM catlog.catalog
                      WHERE purged_at IS NULL AND id IN (SELECT catalog_id FROM gone)
                      FOR NO KEY UPDATE SKIP LOCKED))
-    SELECT count(*) AS rows FROM gone"""
+    SELECT count(*) FROM gone"""
 
 EXPIRED_VERSIONS = """
     DELETE FROM catlog.record_version v
@@ -61,21 +61,21 @@ EXPIRED_VERSIONS = """
       AND v.valid_to < clock_timestamp() - make_interval(secs => old.keep)"""
 
 
-def prune(engine: Engine, *, dry_run: bool = False) -> Pruned:
+def prune(engine: Engine, *, dry_run: bool = False) -> PruneCounts:
     """Delete results, rejects and versions older than their operation's `keep`.
 
     And what attempts left behind that lost, and tokens, answers and failed log-ins that count no
     more. With *dry_run* it only counts. A catalog of which results or rejects went, be it of one
     operation, cannot be retried.
     """
-    pruned = Pruned()
+    pruned = PruneCounts()
     with engine.connect() as connection, connection.begin() as transaction:
         run(connection, "SET LOCAL statement_timeout = 0")
         retriable = [str(catalog["id"]) for catalog in rows(connection, RETRIABLE)]
         pruned.results = _expire(connection, "catalog_operation_instance_result", retriable)
         pruned.rejected = _expire(connection, "rejected_result", retriable)
         pruned.versions = run(connection, EXPIRED_VERSIONS)
-        pruned.losers = purge_losers(connection) + forget_batches(connection)
+        pruned.unfinished = purge_unfinished_attempts(connection) + purge_batch_log(connection)
         pruned.access = _forget(connection)
         if dry_run:
             transaction.rollback()
@@ -102,5 +102,4 @@ def _forget(connection: Connection) -> int:
 
 
 def _expire(connection: Connection, table: str, retriable: list[str]) -> int:
-    gone = row(connection, EXPIRED_ROWS.format(table=table), retriable=retriable)
-    return gone["rows"] if gone else 0
+    return int(scalar(connection, EXPIRED_ROWS.format(table=table), retriable=retriable))

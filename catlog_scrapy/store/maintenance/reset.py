@@ -10,11 +10,11 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.sql import rows, run, scalar
 
 
 @dataclass
-class Reset:
+class ResetCounts:
     """What was, or would be, deleted. `kinds` are those of the records; the rest counts rows.
 
     `scopes` hold the high-water marks. `catalogs` stay as history; those of a
@@ -64,7 +64,7 @@ ROWS = f"""
 
 def reset(
     engine: Engine, provider: str, scheme: str, operation: str | None = None, *, dry_run: bool
-) -> Reset:
+) -> ResetCounts:
     """Delete the records of a scheme, or of one operation, with their versions and marks.
 
     And the results and rejected items of its catalogs, which stay as history and cannot be retried.
@@ -102,13 +102,12 @@ def _lock(
         "scheme": scheme,
         "operation": operation,
     }
-    locked = row(
+    if not scalar(
         connection,
-        "SELECT pg_try_advisory_xact_lock(:key, hashtext(CAST(:provider AS text))) AS ours",
+        "SELECT pg_try_advisory_xact_lock(:key, hashtext(CAST(:provider AS text)))",
         key=PUBLISH_LOCK,
         provider=str(values["provider"]),
-    )
-    if locked is None or not locked["ours"]:
+    ):
         raise NotPossible(f"a catalog of {provider} is published just now; try again in a moment.")
     catalogs = rows(
         connection,
@@ -145,18 +144,18 @@ def _require_operation(
         raise NotFound(f"{title} has no operation {operation!r}; it has {', '.join(names)}.")
 
 
-def _reset(connection: Connection, values: Mapping[str, Any]) -> Reset:
+def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
     kinds = [kind["name"] for kind in rows(connection, KINDS, **values)]
     of_kinds = "WHERE provider_id = :provider AND kind = ANY(:kinds)"
-    done = Reset(tuple(kinds))
+    done = ResetCounts(tuple(kinds))
     done.records = run(connection, f"DELETE FROM catlog.record {of_kinds}", kinds=kinds, **values)
     done.versions = run(
         connection, f"DELETE FROM catlog.record_version {of_kinds}", kinds=kinds, **values
     )
     # Not without a stamp: what readers have may be of a time before there were any.
-    now = row(connection, "SELECT clock_timestamp() AS now")
-    if now and done.records:
-        record_publication(connection, values["provider"], kinds, None, now["now"])
+    if done.records:
+        now = scalar(connection, "SELECT clock_timestamp()")
+        record_publication(connection, values["provider"], kinds, None, now)
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
     done.scopes = run(connection, SCOPES, kinds=kinds, **values)

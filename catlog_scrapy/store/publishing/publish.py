@@ -9,15 +9,15 @@ from sqlalchemy import Connection, Engine, exc
 from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.batch_errors import FAULTS
-from catlog_scrapy.store.lock_timeouts import take_time
+from catlog_scrapy.store.lock_timeouts import set_statement_timeout
 from catlog_scrapy.store.publishing.operations import (
     CatalogLoad,
     operations_of,
     publish_operation,
 )
 from catlog_scrapy.store.publishing.publications import record_publication
-from catlog_scrapy.store.queue.catalog_states import lock_catalog, settle_parent, stop_catalog
-from catlog_scrapy.store.queue.results import purge_losers
+from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog, update_parent_state
+from catlog_scrapy.store.queue.results import purge_unfinished_attempts
 from catlog_scrapy.store.sql import row, rows, run
 
 # A failed publish is retried after this long for each failure so far, up to the maximum.
@@ -70,7 +70,7 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
         _retry_later(engine, catalog_id, reason(error))
         raise
     with engine.begin() as connection:
-        purge_losers(connection, catalog_id)
+        purge_unfinished_attempts(connection, catalog_id)
     return True
 
 
@@ -114,7 +114,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     )
     if changed_kinds:
         record_publication(connection, load.provider, changed_kinds, catalog_id, load.now)
-    settle_parent(connection, catalog["parent_id"])
+    update_parent_state(connection, catalog["parent_id"])
     return True
 
 
@@ -124,7 +124,7 @@ def _prepare_planner(connection: Connection) -> None:
     The rows have just arrived and have no statistics, so the planner would expect a few rows and
     sort them twice. Hash joins are the best choice whatever the number of rows.
     """
-    take_time(connection)
+    set_statement_timeout(connection)
     run(
         connection,
         """SET LOCAL work_mem = '256MB';

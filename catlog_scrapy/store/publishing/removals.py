@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from catlog_scrapy.exceptions import PublishRefused
-from catlog_scrapy.store.queue.report import beyond
+from catlog_scrapy.store.queue.report import exceeds
 from catlog_scrapy.store.sql import scalar
 
 # Share of an operation's records that a snapshot may remove unless `tolerate.removed` says more.
@@ -36,7 +36,7 @@ def refuse_too_many_removals(
     # Deletions that the source itself reports are not limited by default.
     default = DEFAULT_MAX_REMOVED_SHARE if is_snapshot else 1.0
     tolerated = tolerate.get("removed", default)
-    if beyond(removed, before, tolerated):
+    if exceeds(removed, before, tolerated):
         raise PublishRefused(
             f"{operation} would remove {removed} of {before} records, tolerated"
             f" {tolerated}. If the source has deleted them, raise tolerate.removed, run"

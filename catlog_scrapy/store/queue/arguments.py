@@ -7,8 +7,8 @@ from sqlalchemy import Connection
 
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.redaction import from_the_environment
-from catlog_scrapy.store.queue.instances import CannotLoad, require_fillable
-from catlog_scrapy.store.sql import rows
+from catlog_scrapy.store.queue.instances import CannotLoad, require_renderable
+from catlog_scrapy.store.sql import one
 
 
 def check_arguments(
@@ -17,7 +17,7 @@ def check_arguments(
     """Raise NotPossible for a secret of the provider, or what no due time can fill in."""
     refuse_secrets(connection, provider_id, arguments)
     try:
-        require_fillable(arguments)
+        require_renderable(arguments)
     except CannotLoad as error:
         raise NotPossible(f"{error}.") from error
 
@@ -26,7 +26,7 @@ def refuse_secrets(connection: Connection, provider_id: UUID, arguments: Mapping
     """Raise NotPossible for a secret of the provider: it comes from the environment alone."""
     if not arguments:
         return
-    [provider] = rows(
+    provider = one(
         connection, "SELECT name, secrets FROM catlog.provider WHERE id = :id", id=provider_id
     )
     for name in set(provider["secrets"]).intersection(arguments):

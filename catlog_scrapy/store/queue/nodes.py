@@ -1,15 +1,15 @@
-"""Who runs spiders: nodes say so of themselves, and people look."""
+"""Register of the nodes that run spiders."""
 
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func
 from sqlalchemy.exc import SQLAlchemyError
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.sql import clean, row, rows, run
+from catlog_scrapy.store.sql import clean, rows, run, scalar, upsert
 
 # A server that no longer hears from a node gives its name back after a minute, not after the two
 # hours that TCP allows. Unix sockets ignore these.
@@ -18,7 +18,7 @@ PEER_IS_GONE = """
     SET tcp_user_timeout = 30000; SET idle_in_transaction_session_timeout = 0"""
 
 
-class NodeName:
+class NodeNameLock:
     """A node's hold on its name: a lock of the session, which the server releases with it.
 
     Whoever holds it is the only node of that name, so what a former one left is there to be ended.
@@ -29,8 +29,8 @@ class NodeName:
         self.name = name
         self._connection: Connection | None = None
 
-    def hold(self) -> None:
-        """Get hold of the name, or still have it. Raises NotPossible where another node has it."""
+    def acquire(self) -> None:
+        """Take the lock, unless it is held already. Raises NotPossible where another node holds it."""
         if self._connection is not None:
             try:
                 run(self._connection, "SELECT 1")
@@ -40,12 +40,11 @@ class NodeName:
         connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             run(connection, PEER_IS_GONE)
-            found = row(
+            if not scalar(
                 connection,
-                "SELECT pg_try_advisory_lock(hashtextextended('catlog node ' || :name, 0)) AS held",
+                "SELECT pg_try_advisory_lock(hashtextextended('catlog node ' || :name, 0))",
                 name=self.name,
-            )
-            if not found or not found["held"]:
+            ):
                 raise NotPossible(
                     f"another node is called {self.name!r}; give this one another CATLOG_NODE"
                     " or http_port."
@@ -69,25 +68,32 @@ def register(
     engine: Engine, name: str, *, url: str, pid: int, version: str, slots: int, poll: float
 ) -> None:
     """Write down that a node has started."""
+    from catlog_scrapy.models import Node  # slow to import, and `scrapy nodes` only reads
+
     with engine.begin() as connection:
-        run(
+        upsert(
             connection,
-            """INSERT INTO catlog.node (name, url, pid, version, slots, poll)
-               VALUES (:name, :url, :pid, :version, :slots, :poll)
-               ON CONFLICT (name) DO UPDATE SET url = excluded.url, pid = excluded.pid,
-                   version = excluded.version, slots = excluded.slots, poll = excluded.poll,
-                   running = 0, projects = '{}', state = 'up', error = NULL, error_at = NULL,
-                   started_at = clock_timestamp(), polled_at = clock_timestamp()""",
-            name=name,
-            url=url,
-            pid=pid,
-            version=version,
-            slots=slots,
-            poll=poll,
+            Node,
+            {
+                "name": name,
+                "url": url,
+                "pid": pid,
+                "version": version,
+                "slots": slots,
+                "poll": poll,
+                "running": 0,
+                "projects": {},
+                "state": "up",
+                "error": None,
+                "error_at": None,
+                "started_at": func.clock_timestamp(),
+                "polled_at": func.clock_timestamp(),
+            },
+            conflict=["name"],
         )
 
 
-def polled(
+def record_poll(
     engine: Engine,
     name: str,
     *,
@@ -96,7 +102,7 @@ def polled(
     state: str = "up",
     error: str | None = None,
 ) -> None:
-    """Write down that a node polled: what it runs, and its latest *error*, None for no new one."""
+    """Write down that a node polled, what it runs, and its latest *error*; None keeps the error."""
     with engine.begin() as connection:
         run(
             connection,
@@ -113,7 +119,7 @@ def polled(
         )
 
 
-def nodes(engine: Engine) -> list[Mapping[str, Any]]:
+def list_nodes(engine: Engine) -> list[Mapping[str, Any]]:
     """All nodes, by name; `silence` is the seconds since the last poll.
 
     The state of one that should be up, but has missed five polls, and ten seconds at least, is

@@ -11,11 +11,11 @@ from sqlalchemy import Connection, Engine, exc, text
 
 from catlog_scrapy.records.validation import Row
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.sql import Database, clean, row, run
+from catlog_scrapy.store.sql import Database, clean, one, row, run, scalar
 
 # Bytes of a rejected item that are kept, and how many rejected items an attempt keeps.
-MOST_REJECTED_BYTES = 65536
-MOST_REJECTED = 1000
+MAX_REJECTED_ITEM_BYTES = 65536
+MAX_REJECTED_ITEMS = 1000
 
 COPY = """COPY catlog.catalog_operation_instance_result
     (instance_id, attempt, seq, kind, key, data) FROM STDIN"""
@@ -103,12 +103,10 @@ def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
 
 
 def _backend(connection: Connection) -> tuple[int, Any]:
-    found = row(
+    found = one(
         connection,
         "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
     )
-    if found is None:
-        raise exc.OperationalError("pg_stat_activity", None, Exception("no row for this backend"))
     return found["pid"], found["backend_start"]
 
 
@@ -129,9 +127,9 @@ def settle_batch(
             **values,
         ):
             pass
-        found = row(
+        stored = scalar(
             connection,
-            """SELECT count(*) AS stored FROM catlog.catalog_operation_instance_result
+            """SELECT count(*) FROM catlog.catalog_operation_instance_result
                WHERE instance_id = :instance AND attempt = :number
                  AND seq >= :first AND seq < :first + :count""",
             instance=name.instance,
@@ -139,13 +137,13 @@ def settle_batch(
             first=first,
             count=count,
         )
-    return found is not None and found["stored"] == count
+    return bool(stored == count)
 
 
 def store_rejected(
     engine: Database, name: AttemptName, rejected: Sequence[tuple[str | None, str, list[str]]]
 ) -> None:
-    """Keep rejected items as (URL, data, reasons). The caller keeps to MOST_REJECTED an attempt."""
+    """Keep rejected items as (URL, data, reasons). The caller keeps to MAX_REJECTED_ITEMS an attempt."""
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -157,7 +155,7 @@ def store_rejected(
                     "instance": name.instance,
                     "number": name.number,
                     "url": clean(url) if url else None,
-                    "data": data[:MOST_REJECTED_BYTES],
+                    "data": data[:MAX_REJECTED_ITEM_BYTES],
                     "errors": orjson.dumps([clean(error) for error in errors]).decode(),
                 }
                 for url, data, errors in rejected
@@ -165,7 +163,7 @@ def store_rejected(
         )
 
 
-def forget_batches(connection: Connection) -> int:
+def purge_batch_log(connection: Connection) -> int:
     """Delete what is known of the batches of attempts that have ended; how many."""
     return run(
         connection,
@@ -176,7 +174,7 @@ def forget_batches(connection: Connection) -> int:
     )
 
 
-def purge_losers(connection: Connection, catalog_id: UUID | None = None) -> int:
+def purge_unfinished_attempts(connection: Connection, catalog_id: UUID | None = None) -> int:
     """Delete what attempts left that are not the done ones of an ended catalog; how many rows.
 
     Called when it ends, and again by prune, for all: a late COPY may land after that.

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.sql import Database, row, rows
+from catlog_scrapy.store.sql import Database, row, rows, scalar
 
 
 def attempt_error(engine: Engine, name: AttemptName) -> str | None:
@@ -40,9 +40,10 @@ def attempt_outcome(engine: Engine, name: AttemptName) -> tuple[int, str | None]
 def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
     """Return whether work is open for a worker that cannot run *refused* operations or catalogs."""
     with engine.connect() as connection:
-        found = row(
-            connection,
-            """SELECT EXISTS (SELECT 1 FROM catlog.catalog
+        return bool(
+            scalar(
+                connection,
+                """SELECT EXISTS (SELECT 1 FROM catlog.catalog
                               WHERE state IN ('waiting', 'publishing'))
                    OR EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance i
                               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
@@ -50,9 +51,9 @@ def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
                                 AND o.id <> ALL(CAST(:refused AS uuid[]))
                                 AND i.catalog_id <> ALL(CAST(:refused AS uuid[])))
                    AS work""",
-            refused=[str(id_) for id_ in refused],
+                refused=[str(id_) for id_ in refused],
+            )
         )
-    return bool(found and found["work"])
 
 
 def catalog_tree(engine: Engine, catalog_id: UUID) -> list[UUID]:

@@ -9,7 +9,7 @@ from functools import partial
 from sqlalchemy import Connection, Engine, exc
 
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store.lock_timeouts import patiently
+from catlog_scrapy.store.lock_timeouts import run_with_lock_timeout
 from catlog_scrapy.store.sql import execute
 from catlog_scrapy.store.views.as_of import (
     SELECT_ERRORS,
@@ -42,7 +42,7 @@ def apply_views(engine: Engine, plan: ViewPlan) -> None:
 
     Raises DeclarationError, or NotPossible if other sessions hold the locks.
     """
-    _apply(plan, partial(patiently, engine))
+    _apply(plan, partial(run_with_lock_timeout, engine))
 
 
 def _in_savepoint(connection: Connection, work: Work) -> None:

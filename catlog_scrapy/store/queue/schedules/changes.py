@@ -9,10 +9,11 @@ from uuid import UUID
 import orjson
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.models import StoredSchedule
 from catlog_scrapy.scheduling.due import due_times, next_due
 from catlog_scrapy.store.queue.arguments import check_arguments
 from catlog_scrapy.store.queue.catalogs import find_scheme
-from catlog_scrapy.store.sql import Database, row, run
+from catlog_scrapy.store.sql import Database, row, run, scalar, upsert
 
 
 def create(
@@ -34,29 +35,27 @@ def create(
     with database.begin() as connection:
         found = find_scheme(connection, provider, scheme)
         check_arguments(connection, found["provider_id"], arguments)
-        now = row(connection, "SELECT clock_timestamp() AS now")
-        made = row(
+        now = scalar(connection, "SELECT clock_timestamp()")
+        made = upsert(
             connection,
-            """INSERT INTO catlog.schedule (provider_id, scheme_name, name, cron, timezone,
-                   arguments, catch_up, origin, next_due_at)
-               VALUES (:provider, :scheme, :name, :cron, :timezone, CAST(:arguments AS jsonb),
-                   :catch_up, 'api', :due)
-               ON CONFLICT (provider_id, scheme_name, name) DO UPDATE SET
-                   cron = excluded.cron, timezone = excluded.timezone,
-                   arguments = excluded.arguments, catch_up = excluded.catch_up, origin = 'api',
-                   enabled = true, paused_at = NULL, next_due_at = excluded.next_due_at
-                   WHERE schedule.origin = 'api' AND NOT schedule.enabled
-               RETURNING id""",
-            provider=found["provider_id"],
-            scheme=scheme,
-            name=name,
-            cron=cron,
-            timezone=timezone,
-            arguments=orjson.dumps(dict(arguments)).decode(),
-            catch_up=catch_up,
-            due=next_due(cron, timezone, now["now"]) if now else None,
+            StoredSchedule,
+            {
+                "provider_id": found["provider_id"],
+                "scheme_name": scheme,
+                "name": name,
+                "cron": cron,
+                "timezone": timezone,
+                "arguments": dict(arguments),
+                "catch_up": catch_up,
+                "enabled": True,
+                "origin": "api",
+                "paused_at": None,
+                "next_due_at": next_due(cron, timezone, now),
+            },
+            conflict=["provider_id", "scheme_name", "name"],
+            where=(StoredSchedule.origin == "api") & ~StoredSchedule.enabled,
         )
-    if made is None:
+    if not made:
         raise NotPossible(f"{provider}/{scheme} has a schedule {name!r} already.")
     return UUID(str(made["id"]))
 
@@ -125,14 +124,14 @@ def resume(database: Database, schedule_id: UUID) -> None:
         )
 
 
-def preview(database: Database, schedule_id: UUID, most: int) -> list[dt.datetime]:
-    """The next *most* times at which a schedule is due, or would be if it were not paused."""
+def preview(database: Database, schedule_id: UUID, limit: int) -> list[dt.datetime]:
+    """The next *limit* times at which a schedule is due, or would be if it were not paused."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id, "FOR KEY SHARE")
-    return list(islice(due_times(schedule["cron"], schedule["timezone"], schedule["now"]), most))
+    return list(islice(due_times(schedule["cron"], schedule["timezone"], schedule["now"]), limit))
 
 
-def place(database: Database, schedule_id: UUID) -> tuple[str, str]:
+def provider_and_scheme(database: Database, schedule_id: UUID) -> tuple[str, str]:
     """Whose a schedule is: provider and scheme. Raises NotFound."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id, "FOR KEY SHARE")
