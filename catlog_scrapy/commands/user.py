@@ -8,7 +8,7 @@ from rich.table import Table
 from scrapy.exceptions import UsageError
 from sqlalchemy import Engine
 
-from catlog_scrapy.api.auth.passwords import LONGEST, Passwords
+from catlog_scrapy.api.auth.passwords import MAX_PASSWORD_BYTES, Passwords
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.models.access import ROLES
@@ -99,6 +99,6 @@ def _password() -> str:
             raise NotPossible("that was not the same twice.")
         return password
     try:
-        return sys.stdin.buffer.readline(LONGEST + 3).decode().rstrip("\r\n")
+        return sys.stdin.buffer.readline(MAX_PASSWORD_BYTES + 3).decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise NotPossible("the password on standard input is no UTF-8 text.") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.declarations.checking import Checked, check
+from catlog_scrapy.declarations.checking import CheckedProviders, check
 from catlog_scrapy.declarations.comparing import Change, compare
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.declarations.spiders import (
@@ -50,7 +50,7 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
     files, mistakes = read_providers(Path(settings["CATLOG_PROVIDERS"]))
     views, wrong = read_views(Path(settings["CATLOG_VIEWS"]))
     checked = check(files, load_spiders(settings), views)
-    refuse(mistakes + wrong + checked.mistakes)
+    raise_mistakes(mistakes + wrong + checked.mistakes)
     with apply_lock(engine):
         changes, plan = run_with_lock_timeout(
             engine,
@@ -65,7 +65,7 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
 
 def _rows(
     connection: Connection,
-    checked: Checked,
+    checked: CheckedProviders,
     views: Mapping[str, str],
     project: str,
     *,
@@ -79,8 +79,8 @@ def _rows(
     transaction = connection.get_transaction()
     lock_declarations(connection)
     stored = stored_providers(connection)
-    changes, refused = compare(declared, stored, project, checked.told)
-    refuse(refused + check_views(connection, declared, views, project))
+    changes, refused = compare(declared, stored, project, checked.format_mistake)
+    raise_mistakes(refused + check_views(connection, declared, views, project))
     if changes:
         for gone in stored:
             if gone.name not in checked.files and gone.project in (None, project):
@@ -95,7 +95,7 @@ def _rows(
     return changes, plan
 
 
-def refuse(mistakes: list[str]) -> None:
+def raise_mistakes(mistakes: list[str]) -> None:
     """Raise DeclarationError with all *mistakes*, if there are any."""
     if mistakes:
         raise DeclarationError("\n  ".join(["nothing was changed:", *mistakes]))

@@ -18,7 +18,7 @@ def schedule_once(engine: Engine, settings: Settings, console: Console) -> None:
     tick(engine, settings.getfloat("CATLOG_LEASE"))
 
 
-def schedule(
+def run_scheduler(
     engine: Engine, settings: Settings, console: Console, stopping: threading.Event
 ) -> None:
     """Do so every CATLOG_POLL seconds, until *stopping*; a database that is away is waited for."""

@@ -493,7 +493,7 @@ def test_up_starts_and_stops_all_of_it_together(
     job = client.schedule("shop", "pages")
     until(lambda: client.status(job)["currstate"] == "finished")
     children = psutil.Process(up.pid).children(recursive=True)
-    assert any("fleet.spawner" in " ".join(child.cmdline()) for child in children)
+    assert any("fleet.zygote" in " ".join(child.cmdline()) for child in children)
     up.send_signal(signal.SIGINT)
     out, err = up.communicate(timeout=60)
     assert up.returncode == 0, out + err

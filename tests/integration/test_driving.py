@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from catlog_scrapy.declarations.capabilities import Offer
+from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.store.access.keys import add_key
 from catlog_scrapy.store.definitions import ProviderDefinition, ScheduleDefinition, SchemeDefinition
 from catlog_scrapy.store.queue.schedules.due import make_due
@@ -36,8 +36,8 @@ SCHEDULE = {"provider": "acme", "scheme": "goods", "name": "hourly", "cron": "0 
 def client(engine: Engine, tmp_path: Path) -> Iterator[TestClient]:
     """An internal one's, of a server whose spiders `goods` and `prices` know `colour`."""
     given_a_scheme(engine)
-    offer = Offer("shop", {}, {"goods": ["colour"], "prices": ["colour"]})
-    app = application(engine, offer=offer, CATLOG_HOME=str(tmp_path), CATLOG_POLL=60)
+    capabilities = Capabilities("shop", {}, {"goods": ["colour"], "prices": ["colour"]})
+    app = application(engine, capabilities=capabilities, CATLOG_HOME=str(tmp_path), CATLOG_POLL=60)
     with TestClient(app, base_url="http://127.0.0.1/api/v1") as made:
         made.headers["Authorization"] = f"Bearer {add_key(engine, 'ops', 'internal')}"
         yield made

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from catlog_scrapy.declarations.roles import DEFAULT_ROLES, common, covers
+from catlog_scrapy.declarations.roles import DEFAULT_ROLES, covers, intersect
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.access import keys
 from tests.support.access import a_client, command, given_access, with_token
@@ -145,9 +145,9 @@ def test_permissions_with_wildcards() -> None:
     assert not covers(internal, "*:*")
     assert not covers(internal, "providers:*")
     assert not covers(["catalogs:read"], "catalogs:rea")
-    assert common(["*:read", "catalogs:*"], ["*:*"]) == {"*:read", "catalogs:*"}
-    assert common(["*:read"], ["catalogs:*", "schedules:change"]) == {"catalogs:read"}
-    assert common(["a:b"], []) == frozenset()
+    assert intersect(["*:read", "catalogs:*"], ["*:*"]) == {"*:read", "catalogs:*"}
+    assert intersect(["*:read"], ["catalogs:*", "schedules:change"]) == {"catalogs:read"}
+    assert intersect(["a:b"], []) == frozenset()
 
 
 def test_the_command_makes_lists_and_revokes(

@@ -5,11 +5,20 @@ from collections.abc import Iterator
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Engine, text
 
 from catlog_scrapy.db.engine import SCHEMA, make_engine
-from catlog_scrapy.db.migrations import head, require_head, revision, upgrade
+from catlog_scrapy.db.migrations import (
+    FOLDER,
+    head,
+    require_head,
+    revision_of,
+    revisions,
+    upgrade,
+)
 from catlog_scrapy.exceptions import SchemaMismatch
 from catlog_scrapy.models.base import Base
 from tests.support.factories import at_once, sql
@@ -31,9 +40,9 @@ def empty(server: str) -> Iterator[Engine]:
     admin.dispose()
 
 
-def revision_of(engine: Engine) -> str | None:
+def present_revision(engine: Engine) -> str | None:
     with engine.connect() as connection:
-        return revision(connection)
+        return revision_of(connection)
 
 
 def test_the_models_are_what_the_migrations_make(engine: Engine) -> None:
@@ -49,6 +58,14 @@ def test_the_models_are_what_the_migrations_make(engine: Engine) -> None:
             },
         )
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_revisions_read_from_file_names_match_alembic() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    config.set_main_option("path_separator", "os")
+    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert revisions() == known[::-1]
 
 
 def test_so_are_the_checks(engine: Engine) -> None:
@@ -73,7 +90,7 @@ def words(condition: str) -> set[str]:
 
 
 def test_upgrading_twice_is_upgrading_once(empty: Engine) -> None:
-    assert revision_of(empty) is None
+    assert present_revision(empty) is None
     with pytest.raises(SchemaMismatch, match="run scrapy migrate"):
         require_head(empty)
     assert upgrade(empty) == (None, head())
@@ -94,7 +111,7 @@ def test_a_newer_database_is_refused_and_left_as_it_is(engine: Engine) -> None:
     for refused in (upgrade, require_head):
         with pytest.raises(SchemaMismatch, match="later, which this catlog does not know"):
             refused(engine)
-    assert revision_of(engine) == "later"
+    assert present_revision(engine) == "later"
 
 
 def test_readers_see_no_table_of_ours(engine: Engine) -> None:

@@ -483,10 +483,10 @@ def test_a_hash_of_former_parameters_is_renewed_by_a_log_in(engine: Engine, clie
 def test_too_many_at_once_are_sent_away(
     engine: Engine, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.PATIENCE", 0.01)
+    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.HASH_WAIT_S", 0.01)
     access = given_access(engine)
     busy = a_client(access)
-    with access.passwords.turn(), access.passwords.turn():
+    with access.passwords.slot(), access.passwords.slot():
         answer = log_in(busy)
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"

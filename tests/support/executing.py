@@ -19,26 +19,26 @@ from sqlalchemy import Engine
 from catlog_scrapy.api.app import create_app
 from catlog_scrapy.api.server import make_server
 from catlog_scrapy.config import DEFAULTS
-from catlog_scrapy.declarations.capabilities import Offer
+from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
 from tests.support.looking import free_port
 
 NO_RESOURCES = Resources((), DEFAULT_ROLES)
-NO_SPIDERS = Offer("shop", {}, {})
+NO_SPIDERS = Capabilities("shop", {}, {})
 
 
 def application(
     engine: Engine,
     resources: Resources = NO_RESOURCES,
-    offer: Offer = NO_SPIDERS,
+    capabilities: Capabilities = NO_SPIDERS,
     **settings: Any,
 ) -> FastAPI:
     """The whole server; it looks at the queue often."""
     given = Settings(
         {**DEFAULTS, "CATLOG_HOME": tempfile.gettempdir(), "CATLOG_POLL": 0.05, **settings}
     )
-    return create_app(engine, given, resources, offer)
+    return create_app(engine, given, resources, capabilities)
 
 
 @contextmanager

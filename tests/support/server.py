@@ -27,7 +27,7 @@ from catlog_scrapy.api.app import create_app
 from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply, load_spiders
-from catlog_scrapy.declarations.capabilities import offer_of
+from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.records.lookup import record_types
 from catlog_scrapy.store.access.keys import add_key, revoke_key
@@ -228,8 +228,8 @@ def _failed(engine: Engine) -> UUID:
 
 def project_app(engine: Engine, settings: Settings) -> FastAPI:
     """The whole server of the project."""
-    offer = offer_of(settings, load_spiders(settings))
-    return create_app(engine, settings, read_resources(settings), offer)
+    capabilities = read_capabilities(settings, load_spiders(settings))
+    return create_app(engine, settings, read_resources(settings), capabilities)
 
 
 @dataclass

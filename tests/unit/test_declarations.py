@@ -7,7 +7,7 @@ import pytest
 from scrapy import Request, Spider
 from scrapy.spiders import CrawlSpider
 
-from catlog_scrapy.declarations.checking import Checked, check
+from catlog_scrapy.declarations.checking import CheckedProviders, check
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.declarations.spiders import operation_record_types, spider_arguments
 from catlog_scrapy.exceptions import DeclarationError
@@ -109,7 +109,7 @@ class Loader:
         return []
 
 
-def checked(folder: Path, *files: str, views: tuple[str, ...] = ()) -> Checked:
+def checked(folder: Path, *files: str, views: tuple[str, ...] = ()) -> CheckedProviders:
     """What catlog makes of provider files `a.toml`, `b.toml`, ..."""
     providers = folder / "providers"
     providers.mkdir()
@@ -219,7 +219,8 @@ MISTAKES = {
     ),
     "alone without parts": (
         an_operation('standalone_arguments = ["year"]'),
-        f"a.toml:8: {OPERATION} standalone_arguments: needs for_each; add it, or remove standalone_arguments",
+        f"a.toml:8: {OPERATION} standalone_arguments: needs for_each; add it, or remove"
+        " standalone_arguments",
     ),
     "alone twice": (
         an_operation('standalone_arguments = ["year", "year"]'),
@@ -231,7 +232,8 @@ MISTAKES = {
     ),
     "an unknown argument alone": (
         an_operation('for_each = ["a"]', 'standalone_arguments = ["yaer"]'),
-        f'a.toml:9: {OPERATION} standalone_arguments.yaer: unknown argument "yaer" of the spider "prices"; did',
+        f'a.toml:9: {OPERATION} standalone_arguments.yaer: unknown argument "yaer" of the spider'
+        ' "prices"; did',
     ),
     "alone what chooses parts": (
         a_scheme(
@@ -241,8 +243,8 @@ MISTAKES = {
             'for_each = "links"',
             'standalone_arguments = ["year"]',
         ),
-        'standalone_arguments: names "year", by which a load chooses parts; name an argument that is no field of'
-        ' "links"',
+        'standalone_arguments: names "year", by which a load chooses parts; name an argument that'
+        ' is no field of "links"',
     ),
     "catch_up": (a_schedule('cron = "* * * * *"', 'catch_up = "all"'), "write 'latest' or 'none'"),
     "a schedule without cron": (
@@ -364,7 +366,8 @@ MISTAKES = {
         an_operation(
             'executor = "external"', 'kind = "x"', 'key = "id"', "tolerate.failed_requests = 3"
         ),
-        "tolerate.failed_requests: is for spiders: an external executor says itself that it has failed",
+        "tolerate.failed_requests: is for spiders: an external executor says itself that it has"
+        " failed",
     ),
     "an unknown type": (
         an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'fields.n = "int"'),

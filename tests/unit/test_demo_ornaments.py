@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from catlog_scrapy.demo import hallmark, hooked, ornament_shop
-from catlog_scrapy.demo.ornaments import DEMO_YEARS, Product
-from catlog_scrapy.demo.source import YEARS, Request, Source, World
+from catlog_scrapy.demo.ornaments import DEMO_YEARS, ShopProduct
+from catlog_scrapy.demo.source import YEARS, DemoRequest, DemoSource, World
 
 SHOPS = (hallmark, hooked, ornament_shop)
 SIZES = {hallmark: 10270, hooked: 6689, ornament_shop: 1128}
 
 
-def body(source: Source, path: str, world: World | None = None, **query: str) -> str | None:
+def body(source: DemoSource, path: str, world: World | None = None, **query: str) -> str | None:
     """The page that a shop has at *path*; None where it has none."""
-    answer = source.answer(Request("GET", path, query), world or World())
-    return answer.body.decode() if answer else None
+    reply = source.respond(DemoRequest("GET", path, query), world or World())
+    return reply.body.decode() if reply else None
 
 
 def shop_named(shop: Any) -> str:
@@ -171,7 +171,7 @@ def test_a_change_of_a_shop(shop: Any, step: int) -> None:
 
 
 def test_what_has_gone_has_no_page_any_more(shop: Any) -> None:
-    def oldest(world: World) -> Product:
+    def oldest(world: World) -> ShopProduct:
         *_, last = shop.GOODS.products(1975, world.step)
         return last
 

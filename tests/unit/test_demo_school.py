@@ -9,21 +9,21 @@ import orjson
 import pytest
 
 from catlog_scrapy.demo import school
-from catlog_scrapy.demo.source import Request, World
+from catlog_scrapy.demo.source import DemoRequest, World
 
 
 def get(path: str, world: World, *, token: str | None = None, **query: Any) -> tuple[int, Any]:
     token = school.token(world.step) if token is None else token
     asked = {name: str(value) for name, value in query.items()}
     headers = {"authorization": f"Bearer {token}"}
-    answer = school.answer(Request("GET", path, asked, headers), world)
-    return (answer.status, orjson.loads(answer.body)) if answer else (404, None)
+    reply = school.respond(DemoRequest("GET", path, asked, headers), world)
+    return (reply.status, orjson.loads(reply.body)) if reply else (404, None)
 
 
 def log_in(world: World, **said: str) -> tuple[int, Any]:
-    answer = school.answer(Request("POST", "login", body=orjson.dumps(said)), world)
-    assert answer
-    return answer.status, orjson.loads(answer.body)
+    reply = school.respond(DemoRequest("POST", "login", body=orjson.dumps(said)), world)
+    assert reply
+    return reply.status, orjson.loads(reply.body)
 
 
 def pages(path: str, world: World, **query: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.api.auth.jwt import Signer, Unusable
 from catlog_scrapy.api.auth.passwords import Passwords
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.declarations.roles import common, covers
+from catlog_scrapy.declarations.roles import covers, intersect
 from catlog_scrapy.store.access.keys import KEY_PREFIX, use_key
 from catlog_scrapy.store.access.users import enabled_user
 
@@ -115,7 +115,7 @@ class Access:
             raise _unauthorized("the key is unknown, revoked or expired", "invalid_token")
         permissions = self._of(found["role"])
         if found["scopes"] is not None:
-            permissions = common(permissions, found["scopes"])
+            permissions = intersect(permissions, found["scopes"])
         return Caller(f"key:{found['name']}", found["role"], permissions, address)
 
     def _of(self, role: str) -> frozenset[str]:

@@ -8,8 +8,12 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from catlog_scrapy.api.auth.callers import Access, address_of
 from catlog_scrapy.api.auth.jwt import Token, Unusable
-from catlog_scrapy.api.auth.passwords import LONGEST, Busy, usable
-from catlog_scrapy.api.problems import Problem, documented
+from catlog_scrapy.api.auth.passwords import (
+    MAX_PASSWORD_BYTES,
+    TooManyLogins,
+    is_valid_password_text,
+)
+from catlog_scrapy.api.problems import Problem, problem_responses
 from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.access.logins import begin_login, record_login
 from catlog_scrapy.store.access.tokens import (
@@ -28,8 +32,8 @@ WRONG = "no enabled user has this name and password."
 
 
 def _usable(text: str) -> str:
-    if not usable(text):
-        raise ValueError(f"should be text of at most {LONGEST} bytes, without U+0000")
+    if not is_valid_password_text(text):
+        raise ValueError(f"should be text of at most {MAX_PASSWORD_BYTES} bytes, without U+0000")
     return text
 
 
@@ -39,9 +43,9 @@ class Credentials(BaseModel):
     username: Annotated[str, Field(min_length=1, max_length=150), AfterValidator(_usable)] = Field(
         examples=["alice"]
     )
-    password: Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_usable)] = (
-        Field(examples=["correct horse battery staple"])
-    )
+    password: Annotated[
+        str, Field(min_length=1, max_length=MAX_PASSWORD_BYTES), AfterValidator(_usable)
+    ] = Field(examples=["correct horse battery staple"])
 
 
 class RefreshRequest(BaseModel):
@@ -61,13 +65,15 @@ def tokens(access: Access) -> APIRouter:
     """`/token/`, `/token/refresh/` and `/token/revoke/`."""
     router = APIRouter(tags=["tokens"])
 
-    @router.post("/token", summary="Log in", responses=documented(401, 422, 429))
+    @router.post("/token", summary="Log in", responses=problem_responses(401, 422, 429))
     def log_in(credentials: Credentials, request: Request, response: Response) -> TokenPair:
         """A pair of tokens for a name and a password. Failures in a row make the next one wait."""
         response.headers["Cache-Control"] = "no-store"
         return _pair(access, _log_in(access, credentials, address_of(request)))
 
-    @router.post("/token/refresh", summary="Exchange a token", responses=documented(401, 422))
+    @router.post(
+        "/token/refresh", summary="Exchange a token", responses=problem_responses(401, 422)
+    )
     def refresh(body: RefreshRequest, request: Request, response: Response) -> TokenPair:
         """The next pair of tokens. One that was exchanged before is taken for stolen: all that
         came of its log-in are revoked."""
@@ -78,7 +84,7 @@ def tokens(access: Access) -> APIRouter:
         "/token/revoke",
         status_code=204,
         summary="Log out",
-        responses=documented(401, 422),
+        responses=problem_responses(401, 422),
     )
     def revoke(body: RefreshRequest, request: Request) -> None:
         """All refresh tokens of a log-in end, be it for the second time. What access it gave ends
@@ -117,7 +123,7 @@ def _refused(detail: str) -> Problem:
 def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedToken:
     name, password = credentials.username, credentials.password
     try:
-        with access.passwords.turn():
+        with access.passwords.slot():
             wait = begin_login(access.engine, name, address)
             if wait:
                 raise Problem(
@@ -128,8 +134,10 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedTok
             user = find_user(access.engine, name)
             hash_ = user["password_hash"] if user else None
             right = access.passwords.match(password, hash_)
-            renewed = access.passwords.renewed(password, hash_) if hash_ and right else ""
-    except Busy as error:
+            renewed = (
+                access.passwords.rehash_if_outdated(password, hash_) if hash_ and right else ""
+            )
+    except TooManyLogins as error:
         raise Problem(
             503, "too many log in just now; try again.", headers={"Retry-After": "1"}
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from catlog_scrapy.api.problems import wrong_parameter
+from catlog_scrapy.api.problems import invalid_parameter
 from catlog_scrapy.store.reading.pages import OrderTerm, PageSource
 
 NONE = "is none; take it from `next` or `previous`"
@@ -23,13 +23,13 @@ def position_of(
         digest, backwards, values = orjson.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
         position = tuple(values)
     except (ValueError, TypeError):
-        raise wrong_parameter("cursor", NONE) from None
+        raise invalid_parameter("cursor", NONE) from None
     if digest != _digest(path, order, source):
-        raise wrong_parameter("cursor", "belongs to another order; begin with an empty one")
+        raise invalid_parameter("cursor", "belongs to another order; begin with an empty one")
     is_text = all(value is None or isinstance(value, str) for value in position)
     whole = len(order) + sum(t.column not in {o.column for o in order} for t in source.order)
     if len(position) != whole or not is_text or "\0" in "".join(filter(None, position)):
-        raise wrong_parameter("cursor", NONE)
+        raise invalid_parameter("cursor", NONE)
     return position, bool(backwards)
 
 

@@ -12,10 +12,10 @@ from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.api.auth.callers import Caller
-from catlog_scrapy.api.problems import Problem, wrong_parameter
-from catlog_scrapy.api.resources.content_negotiation import preferred_of
+from catlog_scrapy.api.problems import Problem, invalid_parameter
+from catlog_scrapy.api.resources.content_negotiation import preferred_media_type
 from catlog_scrapy.api.resources.cursors import cursor_of, position_of
-from catlog_scrapy.api.resources.links import link
+from catlog_scrapy.api.resources.links import page_url
 from catlog_scrapy.api.resources.parameters import TYPES, Parameters, filters_of, parameters
 from catlog_scrapy.api.resources.readable import Readable
 from catlog_scrapy.api.resources.streams import MEDIA_TYPES, Streams
@@ -183,7 +183,7 @@ class Reader:
                 )
         if not states and earliest is None and before is None:
             raise Problem(404, f"no {readable.path} {'/'.join(map(str, values))}.")
-        following = earliest and link(request, before=earliest.isoformat())
+        following = earliest and page_url(request, before=earliest.isoformat())
         lines = [
             b'{"valid_from":%b,"valid_to":%b,"change":%b%b'
             % (*map(orjson.dumps, state[1:]), _continued(state.line))
@@ -221,7 +221,7 @@ class Reader:
         named = getattr(asked, "format", None)
         if named:
             return MEDIA_TYPES.get(named)
-        preferred = preferred_of(request.headers.get("accept", ""), OFFERED)
+        preferred = preferred_media_type(request.headers.get("accept", ""), OFFERED)
         return preferred if preferred in MEDIA_TYPES.values() else None
 
     def _refuse_pages(self, asked: Parameters) -> None:
@@ -244,7 +244,7 @@ class Reader:
         order = self._order(values.order, visible)
         after, backwards = None, False
         if values.cursor is not None and values.offset:
-            raise wrong_parameter("offset", "leave it out: the cursor says where it begins")
+            raise invalid_parameter("offset", "leave it out: the cursor says where it begins")
         if values.cursor:
             after, backwards = position_of(values.cursor, self.readable.path, order, source)
         return PageQuery(
@@ -274,14 +274,14 @@ class Reader:
             name = word.strip().removeprefix("-")
             self._refuse_hidden(name, visible, "order")
             if self.readable.columns[name] not in TYPES:
-                raise wrong_parameter("order", f"nothing can be ordered by {name}")
+                raise invalid_parameter("order", f"nothing can be ordered by {name}")
             terms[name] = OrderTerm(name, word.strip().startswith("-"), nulls="LAST")
         return tuple(terms.values())
 
     def _refuse_hidden(self, name: str, visible: tuple[str, ...], parameter: str) -> None:
         """Raise Problem for a column that there is not, or not for this role: it cannot tell."""
         if name not in visible:
-            raise wrong_parameter(parameter, f"there is no column {name[:100]!r}")
+            raise invalid_parameter(parameter, f"there is no column {name[:100]!r}")
 
     def _links(
         self,
@@ -296,8 +296,8 @@ class Reader:
             behind = question.offset + question.limit
             before = max(0, question.offset - question.limit)
             return (
-                link(request, limit=question.limit, offset=behind) if behind < total else None,
-                link(request, limit=question.limit, offset=before) if question.offset else None,
+                page_url(request, limit=question.limit, offset=behind) if behind < total else None,
+                page_url(request, limit=question.limit, offset=before) if question.offset else None,
             )
         path, source = self.readable.path, self._source(getattr(asked, "as_of", None))
         has_next = bool(page.last) and (page.has_more or question.backwards)
@@ -305,10 +305,10 @@ class Reader:
             page.has_more if question.backwards else question.after is not None
         )
         return (
-            link(request, cursor=cursor_of(path, question.order, source, page.last))
+            page_url(request, cursor=cursor_of(path, question.order, source, page.last))
             if has_next
             else None,
-            link(
+            page_url(
                 request,
                 cursor=cursor_of(path, question.order, source, page.first, backwards=True),
             )
@@ -373,7 +373,7 @@ def _refuse_others(request: Request, *known: str) -> None:
     """Raise Problem for a parameter that nobody knows, as lists do."""
     for name in request.query_params:
         if name not in known:
-            raise wrong_parameter(name[:100], "is not known here")
+            raise invalid_parameter(name[:100], "is not known here")
 
 
 def _continued(line: str) -> bytes:

@@ -15,7 +15,7 @@ from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.api.auth.callers import Access, Caller
-from catlog_scrapy.api.problems import documented
+from catlog_scrapy.api.problems import problem_responses
 from catlog_scrapy.api.resources.parameters import AS_OF, TYPES, Instant, Text, query_of, schema_of
 from catlog_scrapy.api.resources.readable import Readable
 from catlog_scrapy.api.resources.reader import Reader
@@ -30,7 +30,7 @@ from catlog_scrapy.store.sql import row
 from catlog_scrapy.store.views import lineage
 from catlog_scrapy.store.views.typed import INDEX_COLUMNS, as_of_view, indexed_view
 
-PROBLEMS = documented(401, 403, 422)
+PROBLEMS = problem_responses(401, 403, 422)
 IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
@@ -207,7 +207,7 @@ def _add(router: APIRouter, reader: Reader, access: Access) -> None:
     path = "/".join([f"/{readable.path}", *(f"{{{name}}}" for name in readable.key)])
     one: dict[int | str, dict[str, Any]] = {
         **PROBLEMS,
-        **documented(404, 409),
+        **problem_responses(404, 409),
         200: {"description": "The row.", "content": {"application/json": {"schema": rows}}},
     }
     as_of = {"as_of": AsOf} if readable.then else {}
@@ -234,7 +234,7 @@ def _add(router: APIRouter, reader: Reader, access: Access) -> None:
         response_class=Response,
         responses={
             **PROBLEMS,
-            **documented(404),
+            **problem_responses(404),
             200: {
                 "description": "Its states, newest first.",
                 "content": {"application/json": {"schema": _history(readable)}},

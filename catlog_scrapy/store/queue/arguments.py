@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.redaction import from_the_environment
+from catlog_scrapy.redaction import secret_hint
 from catlog_scrapy.store.queue.instances import CannotLoad, require_renderable
 from catlog_scrapy.store.sql import one
 
@@ -30,5 +30,5 @@ def refuse_secrets(connection: Connection, provider_id: UUID, arguments: Mapping
         connection, "SELECT name, secrets FROM catlog.provider WHERE id = :id", id=provider_id
     )
     for name in set(provider["secrets"]).intersection(arguments):
-        told = from_the_environment(provider["name"], name)
+        told = secret_hint(provider["name"], name)
         raise NotPossible(f"the argument {name!r} {told}; leave it out here.")

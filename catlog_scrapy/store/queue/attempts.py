@@ -13,6 +13,7 @@ from catlog_scrapy.scheduling.backoff import Backoff
 from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog
 from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.sql import Database, clean, row, rows, run, scalar
+from catlog_scrapy.wording import counted
 
 # An instance whose worker vanished so often takes its workers with it.
 MAX_LOST_IN_A_ROW = 3
@@ -220,7 +221,12 @@ def _count_failure(
     )
     if errors >= limits["max_errors"]:
         _move(connection, instance, "failed", failures=failures, lost=0)
-        stop_catalog(connection, catalog, "failed", f"{errors} attempts failed; the last: {error}")
+        stop_catalog(
+            connection,
+            catalog,
+            "failed",
+            f"{counted(errors, 'attempt')} failed; last error: {error}",
+        )
         return
     backoff = Backoff(limits["backoff_base"], limits["backoff_cap"])
     wait = max(min(least, MAX_RETRY_DELAY_S), backoff.delay(failures, random.random()))

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.records.validation import Rejection, Row
-from catlog_scrapy.scheduling.cursor import CursorError, check_cursor
+from catlog_scrapy.scheduling.cursor import CursorError, validate_cursor
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
 from catlog_scrapy.store.queue import attempts, claims, leases
 from catlog_scrapy.store.queue.attempts import AttemptName
@@ -385,4 +385,4 @@ def _checked_cursor(standing: Mapping[str, Any], cursor: str | None) -> str | No
         return None
     if standing["mode"] != "incremental":
         raise CursorError("the operation is not incremental; leave the cursor out")
-    return check_cursor(cursor, standing["limits"].get("overlap"))
+    return validate_cursor(cursor, standing["limits"].get("overlap"))

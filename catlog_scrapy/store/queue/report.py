@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from catlog_scrapy.wording import counted
+
 
 @dataclass
 class Report:
@@ -48,31 +50,32 @@ class Report:
         answers = self.accepted + (self.cursor is not None and self.resumed)
         if shortfall is None and answers < least:
             shortfall = (
-                f"{self.accepted} results, at least {least} expected;"
+                f"{counted(self.accepted, 'result')}, at least {least} expected;"
                 " the source is empty or its markup changed"
             )
         if shortfall is None and stored != self.accepted:
-            shortfall = f"{self.accepted} results accepted, but {stored} stored"
+            shortfall = f"{counted(self.accepted, 'result')} accepted, but {stored} stored"
         return ("incomplete", shortfall) if shortfall else ("done", None)
 
     def _shortfall(self, tolerate: Mapping[str, float]) -> str | None:
         """What exceeds what the operation tolerates; nothing is, unless it says so."""
-        for name, what, count, others in (
-            ("failed_requests", "requests failed", self.failed_requests, self.responses),
+        for name, noun, fate, count, others in (
+            ("failed_requests", "request", "failed", self.failed_requests, self.responses),
             (
                 "blocked_by_robots",
-                "requests blocked by robots.txt",
+                "request",
+                "blocked by robots.txt",
                 self.blocked_by_robots,
                 self.responses,
             ),
-            ("rejected", "items rejected", self.rejected, self.accepted),
-            ("dropped", "items dropped", self.dropped, self.accepted),
+            ("rejected", "item", "rejected", self.rejected, self.accepted),
+            ("dropped", "item", "dropped", self.dropped, self.accepted),
         ):
             # The project's own DropItem is intent, unless the operation limits it.
             tolerated = tolerate.get(name, 1.0 if name == "dropped" else 0)
             if exceeds(count, count + others, tolerated):
                 first = self.reasons.get(name)
-                return f"{count} {what}, tolerated {tolerated}" + (
+                return f"{counted(count, noun)} {fate}, tolerated {tolerated}" + (
                     f"; the first: {first}" if first else ""
                 )
         return None

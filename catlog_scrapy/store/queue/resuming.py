@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine
 
-from catlog_scrapy.scheduling.cursor import start
+from catlog_scrapy.scheduling.cursor import apply_overlap
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.sql import Database, row, rows, run
 
@@ -43,7 +43,7 @@ def resume_cursor(engine: Database, claim: Claim) -> str:
             instance=claim.attempt.instance,
             number=claim.attempt.number,
         )
-    return start(cursor, claim.limits.get("overlap")) if cursor else ""
+    return apply_overlap(cursor, claim.limits.get("overlap")) if cursor else ""
 
 
 def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:

@@ -1,14 +1,18 @@
 """Status queries: open work, catalogs, attempts, rejected items, operations."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Engine
-
 from catlog_scrapy.exceptions import NotFound
-from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.sql import Database, row, rows, scalar
+from catlog_scrapy.store.sql import Database, Readable, row, rows, scalar
+
+if TYPE_CHECKING:  # scrapy status does without SQLAlchemy; see db/driver.py
+    from sqlalchemy import Engine
+
+    from catlog_scrapy.store.queue.attempts import AttemptName
 
 
 def attempt_error(engine: Engine, name: AttemptName) -> str | None:
@@ -85,7 +89,7 @@ CATALOGS = """
 
 
 def latest_catalogs(
-    engine: Engine, *, failed: bool = False, limit: int = 30
+    engine: Readable, *, failed: bool = False, limit: int = 30
 ) -> list[Mapping[str, Any]]:
     """Return the latest catalogs, newest first; *failed* selects failed catalogs."""
     with engine.connect() as connection:
@@ -98,7 +102,7 @@ def latest_catalogs(
         )
 
 
-def find_catalog(engine: Engine, prefix: str) -> Mapping[str, Any]:
+def find_catalog(engine: Readable, prefix: str) -> Mapping[str, Any]:
     """Return the catalog whose id begins with *prefix*, or whose job is *prefix*.
 
     Raises NotFound for an unknown or ambiguous prefix.
@@ -118,7 +122,7 @@ def find_catalog(engine: Engine, prefix: str) -> Mapping[str, Any]:
 
 
 def attempts_of(
-    engine: Engine, catalog_id: UUID, *, failed: bool = False
+    engine: Readable, catalog_id: UUID, *, failed: bool = False
 ) -> list[Mapping[str, Any]]:
     """Return the instances of a catalog with their attempts, by operation, part and number."""
     with engine.connect() as connection:
@@ -139,7 +143,7 @@ def attempts_of(
         )
 
 
-def rejected_of(engine: Engine, catalog_id: UUID, *, limit: int = 10) -> list[Mapping[str, Any]]:
+def rejected_of(engine: Readable, catalog_id: UUID, *, limit: int = 10) -> list[Mapping[str, Any]]:
     """Return the first rejected items of a catalog, with their errors and URL."""
     with engine.connect() as connection:
         return rows(
