@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event, make_url
 
 from benchmarks.common import Result, Server, note
 from benchmarks.serving import PATH, Serving, serve
-from catlog_scrapy.db.engine import SERVER_OPTIONS
+from catlog_scrapy.db.driver import SERVER_OPTIONS
 from catlog_scrapy.store.reading.pages import OrderTerm, PageQuery, PageSource, describe, read_page
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.views.typed import indexed_view

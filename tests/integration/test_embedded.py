@@ -33,6 +33,7 @@ from tests.support.embedded import (
     starts,
     wait_for,
 )
+from tests.support.looking import WAIT_LIMIT_S
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_the_server_inherits_no_lock(home: Path) -> None:
     assert "postmaster.pid" not in files and not [name for name in files if "lock" in name]
 
 
-def test_another_process_shares_the_server_and_the_last_one_stops_it(home: Path) -> None:
+def test_second_process_shares_the_server_and_the_last_process_stops_it(home: Path) -> None:
     with a_user(home):
         server = postmaster(home)
         with a_user(home), EmbeddedServer(home) as url:
@@ -111,7 +112,7 @@ def test_interrupting_the_user_that_started_it_leaves_the_server_to_the_others(h
     with a_user(home) as starter, EmbeddedServer(home) as url:
         server = postmaster(home)
         os.killpg(starter.pid, signal.SIGINT)
-        starter.wait(10)
+        starter.wait(WAIT_LIMIT_S)
         assert ask(url, "SELECT 1") == 1
         assert postmaster(home) == server
 
@@ -184,7 +185,7 @@ def test_processes_that_come_at_once_to_an_empty_home_start_one_server(home: Pat
     users = [start_user(home) for _ in range(4)]
     for user in users:
         with user:
-            assert user.communicate(timeout=30) == ("ready\n", "")
+            assert user.communicate(timeout=WAIT_LIMIT_S) == ("ready\n", "")
     assert starts(home) >= 1
     assert not list(home.glob("postgres.new-*"))
     assert not (home / "postgres" / "postmaster.pid").exists()
@@ -199,7 +200,7 @@ def test_users_that_wait_for_one_another_share_one_server(home: Path) -> None:
     for user in users:
         with user:
             assert server.is_running()
-            assert user.communicate(timeout=30) == ("", "")
+            assert user.communicate(timeout=WAIT_LIMIT_S) == ("", "")
     assert gone(server)
     assert starts(home) == 1
 
@@ -208,7 +209,7 @@ def test_users_that_come_and_go_at_once_never_fail(home: Path) -> None:
     users = [start_user(home, BUSY_USER) for _ in range(4)]
     for user in users:
         with user:
-            assert user.communicate(timeout=60) == ("", "")
+            assert user.communicate(timeout=WAIT_LIMIT_S) == ("", "")
             assert user.returncode == 0
     assert not (home / "postgres" / "postmaster.pid").exists()
 

@@ -256,7 +256,7 @@ def test_apply_creates_missing_as_of_views_of_all_projects(engine: Engine) -> No
     assert now_in(engine, "a_reader") == [['{"n": 1}']]
 
 
-def test_views_that_read_a_changed_kind_are_replaced_and_keep_their_grants(engine: Engine) -> None:
+def test_views_on_a_kind_change_with_the_kind_and_keep_their_readers(engine: Engine) -> None:
     given_goods_and_makers(engine)
     project_views = {"report": "SELECT * FROM goods", "total": "SELECT count(*) AS n FROM report"}
     project_views["changes"] = "SELECT change, count(*) AS n FROM goods_history GROUP BY change"
@@ -311,7 +311,7 @@ def test_apply_gives_up_while_a_query_locks_an_as_of_view(
     assert now_in(engine, "report") == [[]]
 
 
-def test_apply_refuses_names_of_foreign_relations_in_the_as_of_schema(engine: Engine) -> None:
+def test_foreign_objects_in_the_as_of_schema_are_not_touched(engine: Engine) -> None:
     given_goods_and_makers(engine)
     sql(engine, "CREATE TABLE as_of.goods (x int)")
     with pytest.raises(

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import psycopg2
 
+from tests.support.looking import WAIT_LIMIT_S
+
 PROJECT = Path(__file__).parents[2]
 PREAMBLE = """
 import signal
@@ -54,7 +56,7 @@ def a_user(home: Path, script: str = USER) -> Iterator[subprocess.Popen[str]]:
             yield user
             with suppress(BrokenPipeError):
                 user.stdin.close()
-            user.wait(30)
+            user.wait(WAIT_LIMIT_S)
         finally:
             user.kill()
 
@@ -65,7 +67,7 @@ def postmaster(home: Path) -> psutil.Process:
 
 def gone(process: psutil.Process) -> bool:
     """Whether it ends. It may stay a zombie for long: init decides when to reap."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT_LIMIT_S
     with suppress(psutil.NoSuchProcess):
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             if time.monotonic() > deadline:
@@ -80,7 +82,7 @@ def kill(process: psutil.Process) -> None:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT_LIMIT_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -466,7 +466,7 @@ def test_a_mistake_is_told_with_its_place_and_remedy(tmp_path: Path, sort: str) 
     assert all("\n" not in mistake and ";" in mistake for mistake in mistakes)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_declaration_are_reported_together(tmp_path: Path) -> None:
     first = HEAD + "x = 1\ny = 2\n"
     second = 'operations = ["a", "b"]'
     found = checked(tmp_path, first, a_scheme(second).replace("acme", "other"))
@@ -707,7 +707,7 @@ def test_a_semicolon_in_a_select_is_no_end(tmp_path: Path) -> None:
     assert read_views(tmp_path) == ({"a": select}, [])
 
 
-def test_what_is_no_readable_file_is_told_or_passed_over(tmp_path: Path) -> None:
+def test_unreadable_provider_file_is_reported_or_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.toml").mkdir()
     (tmp_path / ".#b.toml").symlink_to("nowhere")
     (tmp_path / "c.sql").mkdir()
