@@ -1,6 +1,8 @@
 """Providers, schemes, operations, kinds and schedules, as declared and as stored."""
 
 import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -41,7 +43,14 @@ def lock_declarations(connection: Connection) -> None:
 
 
 def stored_providers(connection: Connection) -> list[ProviderDefinition]:
-    """Everything that is provider_id, retired versions included, oldest versions first."""
+    """Return all stored providers, retired scheme versions included, oldest versions first."""
+    schemes = _stored_schemes(connection)
+    schedules = _grouped(
+        connection,
+        """SELECT provider_id AS parent, scheme_name AS scheme, name, cron, timezone, arguments,
+               catch_up, enabled
+           FROM catlog.schedule WHERE origin = 'file' ORDER BY 2, 3""",
+    )
     return [
         ProviderDefinition(
             name=provider["name"],
@@ -50,72 +59,88 @@ def stored_providers(connection: Connection) -> list[ProviderDefinition]:
             max_running=provider["max_running"],
             secrets=tuple(provider["secrets"]),
             project=provider["project"],
-            schemes=_schemes(connection, provider["id"]),
-            schedules=tuple(
-                ScheduleDefinition(**schedule)
-                for schedule in rows(
-                    connection,
-                    """SELECT scheme_name AS scheme, name, cron, timezone, arguments, catch_up,
-                           enabled
-                       FROM catlog.schedule
-                       WHERE provider_id = :provider AND origin = 'file' ORDER BY 1, 2""",
-                    provider=provider["id"],
-                )
-            ),
+            schemes=tuple(schemes[provider["id"]]),
+            schedules=tuple(ScheduleDefinition(**found) for found in schedules[provider["id"]]),
         )
         for provider in rows(connection, "SELECT * FROM catlog.provider ORDER BY name")
     ]
 
 
-def _schemes(connection: Connection, provider_id: UUID) -> tuple[SchemeDefinition, ...]:
-    found = rows(
+def _stored_schemes(connection: Connection) -> dict[UUID, list[SchemeDefinition]]:
+    operations = _stored_operations(connection)
+    schemes: dict[UUID, list[SchemeDefinition]] = defaultdict(list)
+    for found in rows(
         connection,
-        """SELECT s.id, s.name, s.version, s.max_errors, s.includes, s.after,
+        """SELECT s.id, s.provider_id, s.name, s.version, s.max_errors, s.includes, s.after,
                EXISTS (SELECT 1 FROM catlog.catalog c WHERE c.scheme_id = s.id) AS used,
                s.retired_at IS NOT NULL AS retired
-           FROM catlog.catalog_scheme s WHERE provider_id = :provider ORDER BY name, version""",
-        provider=provider_id,
-    )
-    return tuple(
-        SchemeDefinition(
-            operations=_operations(connection, scheme["id"]),
-            **{
-                **{name: value for name, value in scheme.items() if name != "id"},
-                "includes": tuple(scheme["includes"]),
-            },
-        )
-        for scheme in found
-    )
+           FROM catlog.catalog_scheme s ORDER BY name, version""",
+    ):
+        scheme = dict(found)
+        id_, provider_id = scheme.pop("id"), scheme.pop("provider_id")
+        scheme["includes"] = tuple(scheme["includes"])
+        schemes[provider_id].append(SchemeDefinition(operations=tuple(operations[id_]), **scheme))
+    return schemes
 
 
-def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefinition, ...]:
-    found = rows(
+def _stored_operations(connection: Connection) -> dict[UUID, list[OperationDefinition]]:
+    kinds = _grouped(
         connection,
-        """SELECT id, name, spider, executor, arguments, for_each, standalone_arguments, mode,
-               isolate, tolerate, min_results, timeout, start_timeout, stall_timeout, backoff_base,
-               backoff_cap, keep, overlap, refresh
-           FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme
+        """SELECT operation_id AS parent, name, key, fields, foreign_type FROM catlog.kind
            ORDER BY name COLLATE "C" """,
-        scheme=scheme_id,
     )
-    return tuple(
-        OperationDefinition(
-            kinds=tuple(
-                _kind(kind)
-                for kind in rows(
-                    connection,
-                    """SELECT * FROM catlog.kind WHERE operation_id = :id
-                       ORDER BY name COLLATE "C" """,
-                    id=operation["id"],
-                )
-            ),
-            **{name: value for name, value in operation.items() if name != "id"},
+    operations: dict[UUID, list[OperationDefinition]] = defaultdict(list)
+    for found in rows(
+        connection,
+        """SELECT id, scheme_id, name, spider, executor, arguments, for_each,
+               standalone_arguments, mode,
+               isolate, tolerate, min_results, timeout,
+               start_timeout, stall_timeout, backoff_base, backoff_cap, keep, overlap, refresh
+           FROM catlog.catalog_scheme_operation ORDER BY name COLLATE "C" """,
+    ):
+        operation = dict(found)
+        id_, scheme_id = operation.pop("id"), operation.pop("scheme_id")
+        operations[scheme_id].append(
+            OperationDefinition(kinds=tuple(map(_kind, kinds[id_])), **operation)
         )
-        for operation in found
-    )
+    return operations
 
 
-def _kind(found: Any) -> KindDefinition:
+def _grouped(connection: Connection, sql: str) -> dict[UUID, list[dict[str, Any]]]:
+    """Return the rows of *sql* by their column `parent`, without this column."""
+    groups: dict[UUID, list[dict[str, Any]]] = defaultdict(list)
+    for found in rows(connection, sql):
+        columns = dict(found)
+        groups[columns.pop("parent")].append(columns)
+    return groups
+
+
+def all_kinds(
+    connection: Connection, providers: Iterable[ProviderDefinition] = ()
+) -> dict[str, KindDefinition]:
+    """Return all kinds by name: those stored, and those that *providers* declare.
+
+    Of several stored definitions the newest counts; a definition in a scheme that is not retired
+    comes before all others.
+    """
+    kinds = {
+        found["name"]: _kind(found)
+        for found in rows(
+            connection,
+            """SELECT DISTINCT ON (k.name) k.* FROM catlog.kind k
+               JOIN catlog.catalog_scheme_operation o ON o.id = k.operation_id
+               JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+               ORDER BY k.name, s.retired_at DESC NULLS FIRST, s.version DESC""",
+        )
+    }
+    for provider in providers:
+        for scheme in provider.schemes:
+            for operation in scheme.operations:
+                kinds.update({kind.name: kind for kind in operation.kinds})
+    return kinds
+
+
+def _kind(found: Mapping[str, Any]) -> KindDefinition:
     return KindDefinition(
         name=found["name"],
         key=tuple(found["key"]),

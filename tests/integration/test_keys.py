@@ -182,7 +182,7 @@ def test_the_command_says_what_is_wrong(
 ) -> None:
     for arguments, said in (
         ("add robot", "needs --role"),
-        ("add ro/bot --role service", "a name has"),
+        ("add ro/bot --role service", "is not a valid name"),
         ("add robot --role service --scope catalogs", "is not a RESOURCE:ACTION"),
         ("add robot --role service --scope a:b:c", "is not a RESOURCE:ACTION"),
         ("add robot --role service --scope catalogs:*", "does not have"),
