@@ -19,7 +19,7 @@ from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.declarations import base_url_of, operation_record_types
 from catlog_scrapy.declarations import spider_arguments as known_arguments
 from catlog_scrapy.exceptions import AttemptLost, ConfigurationError
-from catlog_scrapy.pipelines.store import persist, run_in_thread
+from catlog_scrapy.pipelines.store import persist, persist_in_thread
 from catlog_scrapy.redaction import read_secrets, redact
 from catlog_scrapy.store.queue.attempts import fail
 from catlog_scrapy.store.queue.claims import Claim
@@ -186,9 +186,7 @@ class AttemptRunner:
 
     async def _query(self, attempt: Attempt, question: Callable[[Engine, Claim], T]) -> T:
         """What the database answers, however long it is away."""
-        return await run_in_thread(
-            attempt, lambda: persist(attempt, lambda: question(self.engine, attempt.claim))
-        )
+        return await persist_in_thread(attempt, lambda: question(self.engine, attempt.claim))
 
 
 def spider_arguments(

@@ -186,7 +186,7 @@ CASES = {
         yield "just text"
 """,
         error="1 item rejected",
-        rejected="a str is no item",
+        rejected="a str is not an item",
     ),
     "a_callback_that_raises": Case(
         """

@@ -223,7 +223,7 @@ def test_a_store_that_there_is_not_fails_the_load_and_says_so(
     [(error,)] = rows(
         engine, "SELECT DISTINCT error FROM catlog.instance_attempt WHERE outcome = 'failed'"
     )
-    assert f"IMAGES_STORE = {store!r} cannot be used" in error
+    assert f"IMAGES_STORE = {store!r} is not a usable store" in error
     assert "Name a folder, or a store" in error
 
 
@@ -365,7 +365,7 @@ def test_any_operation_can_keep_images_and_files(
         b"Read me.",
         picture("a").body,
     ]
-    assert stats(engine)["media/failed/no URL"] == 3
+    assert stats(engine)["media/failed/invalid URL"] == 3
     [(errors,)] = rows(engine, "SELECT errors FROM catlog.rejected_result")
     assert "image_url" in str(errors)
 

@@ -20,12 +20,12 @@ def test_where_a_load_goes_on(value: str, overlap: float | None, begins: str) ->
 
 @pytest.mark.parametrize("value", ["", "a\nb", "\0", "x" * 1001, 7, None])
 def test_what_is_no_cursor(value: object) -> None:
-    with pytest.raises(CursorError, match="is no cursor"):
+    with pytest.raises(CursorError, match="is not a valid cursor"):
         validate_cursor(value, None)
 
 
 @pytest.mark.parametrize("value", ["page 7", "2026-01-31T00:00:30", "12:00"])
 def test_an_overlap_needs_instants(value: str) -> None:
     assert validate_cursor(value, None) == value
-    with pytest.raises(CursorError, match="no ISO 8601 instant"):
+    with pytest.raises(CursorError, match="not an ISO 8601 datetime"):
         validate_cursor(value, 60)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import pytest
 
-from catlog_scrapy.pipelines.media import AtomicFilesStore, link_prefix
+from catlog_scrapy.pipelines.media import link_prefix
+from catlog_scrapy.pipelines.media_stores import AtomicFilesStore
 from catlog_scrapy.records import FilesOf, ImagesOf, Record
 from catlog_scrapy.records.record import RecordTypeError
 

@@ -45,7 +45,7 @@ def test_a_secret_comes_from_the_environment(known: dict[str, str]) -> None:
     ("value", "message"),
     [
         ("", "my-shop needs the secret 'api_key': set .* CATLOG_SECRET_MY_SHOP_API_KEY"),
-        ("abc", "the secret in CATLOG_SECRET_MY_SHOP_API_KEY is too short .* needs 4 char"),
+        ("abc", "the secret in CATLOG_SECRET_MY_SHOP_API_KEY is too short .* use at least 4 char"),
     ],
 )
 def test_what_cannot_be_a_secret_is_refused(
