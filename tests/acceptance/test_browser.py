@@ -89,7 +89,7 @@ CASES = {
     ),
     "a_link_that_does_nothing": Case(
         ("/samokat/", says("open(id);", "")),
-        "asked for nothing with '/v2/showcases' in its URL: the markup has changed.",
+        "requested no URL with '/v2/showcases' in it: the markup has changed.",
         within=8,
     ),
     "fewer_pages": Case(
@@ -107,8 +107,10 @@ CASES = {
         (f"{NEW}?page=2", {"cut": True}), f"ERR_CONTENT_LENGTH_MISMATCH for URL{NEW}?page=2"
     ),
     "a_closed_connection": Case((f"{NEW}?page=2", {"close": True}), "ERR_EMPTY_RESPONSE for"),
-    "no_json": Case((f"{NEW}?page=2", {"body": b"<html>"}), f"{NEW}?page=2 is no JSON"),
-    "half_a_document": Case((f"{NEW}?page=2", {"body": b'{"page": 2'}), f"{NEW}?page=2 is no JSON"),
+    "no_json": Case((f"{NEW}?page=2", {"body": b"<html>"}), f"{NEW}?page=2 is not valid JSON"),
+    "half_a_document": Case(
+        (f"{NEW}?page=2", {"body": b'{"page": 2'}), f"{NEW}?page=2 is not valid JSON"
+    ),
     "one_that_never_answers": Case(
         (f"{NEW}?page=6", {"delay": 600}), f"{NEW}?page=6 had no answer within 8 s", within=8
     ),
@@ -352,7 +354,7 @@ def test_without_a_browser_the_error_says_what_to_do(
     state, error, _ = browsers.catalog("without")
     assert state == "failed"
     assert (
-        "ConfigurationError: there is no browser on this machine; get one by"
+        "ConfigurationError: this machine has no Chromium; install it with"
         " `playwright install chromium` or `apt-get install chromium`"
     ) in error
     until(lambda: not browsers.processes(), 10, browsers.processes)

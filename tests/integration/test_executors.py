@@ -617,7 +617,7 @@ def test_a_load_says_whom_it_waits_for(
     load = project.start("load", "acme/goods")
     assert load.stdout
     said = next(line for line in load.stdout if "waits for" in line)
-    assert "acme/goods/goods: waits for an executor outside of catlog" in said
+    assert "acme/goods/goods: waits for an external executor" in said
     [claimed] = robot.claim(wait=20)
     assert claimed["kinds"][0]["fields"] == [
         {"name": "id", "type": "bigint"},

@@ -110,7 +110,7 @@ def test_a_network_that_swallows_packets_ends_the_lease_on_time(
         proxy.freeze()
         took = until(lambda: attempt.stop_code)
     assert attempt.stop_code == "lost"
-    assert attempt.stop_reason == "the database could not be asked for 1.5 s"
+    assert attempt.stop_reason == "the database could not be reached for 1.5 s"
     assert LEASE / 3 < took < LEASE + 1
 
 
@@ -193,7 +193,7 @@ def test_a_process_that_goes_gives_back_what_it_holds(
     with beating(engine, hangs, lost, innocent) as replaced:
         until(replaced.is_set)
     ended = [the_attempt(engine, a.claim.attempt) for a in (hangs, lost, innocent)]
-    hung = "; it hung: 0.5 s later it had not stopped"
+    hung = "; it hung: it had not stopped after 0.5 s"
     assert [(attempt["outcome"], attempt["error"]) for attempt in ended] == [
         ("timed_out", f"it ran past its time limit of 3600 s{hung}"),
         ("lost", f"its lease had ended, and another worker may have it{hung}"),
