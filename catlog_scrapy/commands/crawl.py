@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from catlog_scrapy import addon
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
-from catlog_scrapy.declarations.source import nearest
+from catlog_scrapy.declarations.source import suggest
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.queue import catalogs
 from catlog_scrapy.store.queue.attempts import AttemptName
@@ -51,7 +51,7 @@ class Command(crawl.Command, CatlogCommand):
                 return
             spiders = load_spiders(self.project_settings).list()
             if args[0] not in spiders:
-                raise NotFound(f"no spider {args[0]!r}; {nearest(args[0], spiders)}")
+                raise NotFound(f"no spider {args[0]!r}; {suggest(args[0], spiders)}")
             operations = operations_of_spider(engine, args[0])
             if operations:
                 self.exitcode = self._load(engine, operations, opts.spargs)

@@ -17,7 +17,7 @@ from catlog_scrapy.scaffold import (
     SUFFIXES,
     TEMPLATES,
     Generator,
-    Places,
+    ProjectLayout,
     check_files,
     check_name,
     check_spider,
@@ -67,9 +67,9 @@ class Command(genspider.Command, CatlogCommand):
             raise UsageError("write a NAME and a URL")
         settings, name = self.project_settings, args[0]
         check_name(name, settings["BOT_NAME"])
-        places = Places.of(settings)
+        layout = ProjectLayout.of(settings)
         loader = load_spiders(settings)
-        check_spider(loader, name, places)
+        check_spider(loader, name, layout)
         target = find_target(settings, args[1], opts.provider)
         page = self._page(target.url, opts.page)
         kind = opts.kind or kind_of(page)
@@ -79,7 +79,7 @@ class Command(genspider.Command, CatlogCommand):
                 " with -t."
             )
         template = self._find_template(opts.template or str(kind)).read_text(encoding="utf-8")
-        generator = Generator(name, target, places, kind)
+        generator = Generator(name, target, layout, kind)
         files = generator.files(template, text_of(page))
         check_files(settings, loader, generator, files, force=opts.force)
         write_all(files)
@@ -87,7 +87,7 @@ class Command(genspider.Command, CatlogCommand):
             self.console.print(f"+ {label(path)}", markup=False, soft_wrap=True)
         self.console.print(
             f"fill in {label(generator.spider_file)}, then: python -m pytest"
-            f" {label(places.tests / f'test_{name}.py')}",
+            f" {label(layout.tests / f'test_{name}.py')}",
             markup=False,
             soft_wrap=True,
         )

@@ -10,7 +10,7 @@ from scrapy.utils.conf import closest_scrapy_cfg
 
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
-from catlog_scrapy.declarations.source import nearest
+from catlog_scrapy.declarations.source import suggest
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.testing.saved_pages import label, saved_pages
 
@@ -34,7 +34,7 @@ class Command(CatlogCommand):
         name = args[0]
         loader = load_spiders(self.project_settings)
         if name not in loader.list():
-            raise NotFound(f"no spider {name!r}; {nearest(name, loader.list())}")
+            raise NotFound(f"no spider {name!r}; {suggest(name, loader.list())}")
         folder = Path(closest_scrapy_cfg()).parent / "tests" / "pages" / name
         pages = saved_pages(folder)
         if not pages:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
-from catlog_scrapy.declarations.capabilities import offer_of
+from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.store.queue import catalogs, starting
 from catlog_scrapy.store.reading.status import scheme_operations
 from catlog_scrapy.worker.catalog_run import run_catalog
@@ -59,8 +59,10 @@ class Command(CatlogCommand):
                 if not operation or found["name"] == operation
             ]
             if operations:
-                offer = offer_of(self.project_settings, load_spiders(self.project_settings))
-                offer.require_known(f"{provider}/{scheme}", operations, arguments)
+                capabilities = read_capabilities(
+                    self.project_settings, load_spiders(self.project_settings)
+                )
+                capabilities.require_known(f"{provider}/{scheme}", operations, arguments)
             if opts.dry_run:
                 return self._plan(engine, provider, scheme, operation, arguments)
             catalog_id = catalogs.create(

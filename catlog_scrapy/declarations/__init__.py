@@ -7,7 +7,7 @@ from pathlib import Path
 from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.declarations.checking import Checked, check
+from catlog_scrapy.declarations.checking import CheckedProviders, check
 from catlog_scrapy.declarations.comparing import Change, compare
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.declarations.spiders import (
@@ -18,15 +18,15 @@ from catlog_scrapy.declarations.spiders import (
     spider_arguments,
 )
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store.lock_timeouts import only_apply, patiently
+from catlog_scrapy.store.lock_timeouts import apply_lock, run_with_lock_timeout
 from catlog_scrapy.store.schemes import (
     lock_declarations,
     retire_provider,
     stored_providers,
     write_provider,
 )
-from catlog_scrapy.store.views.applying import make_views, rehearse_views
-from catlog_scrapy.store.views.typed import ViewPlan, check_views, make_partitions, plan_views
+from catlog_scrapy.store.views.applying import apply_views, dry_run_views
+from catlog_scrapy.store.views.typed import ViewPlan, check_views, create_partitions, plan_views
 
 __all__ = [
     "Change",
@@ -49,22 +49,22 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
     files, mistakes = read_providers(Path(settings["CATLOG_PROVIDERS"]))
     views, wrong = read_views(Path(settings["CATLOG_VIEWS"]))
     checked = check(files, load_spiders(settings), views)
-    refuse(mistakes + wrong + checked.mistakes)
-    with only_apply(engine):
-        changes, plan = patiently(
+    raise_mistakes(mistakes + wrong + checked.mistakes)
+    with apply_lock(engine):
+        changes, plan = run_with_lock_timeout(
             engine,
             lambda connection: _rows(
                 connection, checked, views, project_name(settings), check_only=check_only
             ),
         )
         if not check_only:
-            make_views(engine, plan)
+            apply_views(engine, plan)
     return changes + [Change(sign, f"view {name}") for sign, name in plan.done()]
 
 
 def _rows(
     connection: Connection,
-    checked: Checked,
+    checked: CheckedProviders,
     views: Mapping[str, str],
     project: str,
     *,
@@ -78,23 +78,23 @@ def _rows(
     transaction = connection.get_transaction()
     lock_declarations(connection)
     stored = stored_providers(connection)
-    changes, refused = compare(declared, stored, project, checked.told)
-    refuse(refused + check_views(connection, declared, views, project))
+    changes, refused = compare(declared, stored, project, checked.format_mistake)
+    raise_mistakes(refused + check_views(connection, declared, views, project))
     if changes:
         for gone in stored:
             if gone.name not in checked.files and gone.project in (None, project):
                 retire_provider(connection, gone.name)
         for provider in declared:
             write_provider(connection, provider)
-    make_partitions(connection)
+    create_partitions(connection)
     plan = plan_views(connection, declared, views, project)
-    rehearse_views(connection, plan)
+    dry_run_views(connection, plan)
     if check_only and transaction:
         transaction.rollback()
     return changes, plan
 
 
-def refuse(mistakes: list[str]) -> None:
+def raise_mistakes(mistakes: list[str]) -> None:
     """Raise DeclarationError with all *mistakes*, if there are any."""
     if mistakes:
         raise DeclarationError("\n  ".join(["nothing was changed:", *mistakes]))

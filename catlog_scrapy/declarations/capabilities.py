@@ -7,7 +7,7 @@ from typing import Any
 from scrapy.settings import BaseSettings
 from scrapy.spiderloader import SpiderLoaderProtocol
 
-from catlog_scrapy.declarations.kinds import kind_of
+from catlog_scrapy.declarations.kinds import kind_definition
 from catlog_scrapy.declarations.spiders import project_name, spider_arguments
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.records.lookup import is_record_type, record_types
@@ -15,7 +15,7 @@ from catlog_scrapy.store.queue.claims import Claim
 
 
 @dataclass(frozen=True)
-class Offer:
+class Capabilities:
     """A project's name, its spiders with the record types that they say they yield, and with the
 
     arguments that they know. A record type is written as the database has it: name, key and fields.
@@ -47,7 +47,7 @@ class Offer:
                 f" they know {', '.join(sorted(known)) or 'none'}."
             )
 
-    def refusal(self, claim: Claim) -> str | None:
+    def reason_unsupported(self, claim: Claim) -> str | None:
         """Why this project cannot run what was claimed; None if it can."""
         if claim.project not in (None, self.project):
             return f"there is no project {claim.project!r} here, only {self.project!r}"
@@ -73,9 +73,9 @@ def _same(kinds: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) 
     return sorted(map(known, kinds)) == sorted(map(known, own))
 
 
-def offer_of(settings: BaseSettings, loader: SpiderLoaderProtocol) -> Offer:
+def read_capabilities(settings: BaseSettings, loader: SpiderLoaderProtocol) -> Capabilities:
     """What the project of *settings* can run with the spiders of *loader*."""
-    return Offer(
+    return Capabilities(
         project_name(settings),
         arguments={name: sorted(spider_arguments(loader.load(name))) for name in loader.list()},
         spiders={
@@ -85,7 +85,7 @@ def offer_of(settings: BaseSettings, loader: SpiderLoaderProtocol) -> Offer:
                     "key": list(kind.key),
                     "fields": [{"name": name, "type": type_} for name, type_ in kind.fields],
                 }
-                for kind in map(kind_of, record_types(loader.load(name)))
+                for kind in map(kind_definition, record_types(loader.load(name)))
             ]
             for name in loader.list()
             if all(map(is_record_type, record_types(loader.load(name))))

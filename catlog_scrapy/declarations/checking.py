@@ -8,10 +8,10 @@ from scrapy import Spider
 from scrapy.spiderloader import SpiderLoaderProtocol
 
 from catlog_scrapy.declarations.external import external_mistakes
-from catlog_scrapy.declarations.kinds import check_kinds, kind_of
-from catlog_scrapy.declarations.model import OperationTable, SchemeTable, shown
-from catlog_scrapy.declarations.reading import Declared
-from catlog_scrapy.declarations.source import Place, nearest
+from catlog_scrapy.declarations.kinds import check_kinds, kind_definition
+from catlog_scrapy.declarations.model import OperationTable, SchemeTable, format_value
+from catlog_scrapy.declarations.reading import DeclaredProvider
+from catlog_scrapy.declarations.source import Location, suggest
 from catlog_scrapy.declarations.spiders import spider_arguments
 from catlog_scrapy.declarations.template_checks import template_mistake
 from catlog_scrapy.records.lookup import is_record_type, make_record_type, record_types
@@ -28,26 +28,28 @@ from catlog_scrapy.store.definitions import (
 )
 
 # A moment for trying out a cron line. Any will do.
-SOME_TIME = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+SAMPLE_TIME = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass
-class Checked:
+class CheckedProviders:
     """What the files come to, and the lines of all that is wrong with them."""
 
     providers: list[ProviderDefinition] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
-    files: dict[str, Declared] = field(default_factory=dict)
+    files: dict[str, DeclaredProvider] = field(default_factory=dict)
 
-    def told(self, provider: str, scheme: str, operation: str, what: str) -> str:
+    def format_mistake(self, provider: str, scheme: str, operation: str, what: str) -> str:
         """The line that tells of a mistake in a scheme, or in one of its operations."""
         declared = self.files[provider]
         return declared.source.mistake(declared.place(scheme, operation), what)
 
 
-def check(files: Iterable[Declared], loader: SpiderLoaderProtocol, views: Iterable[str]) -> Checked:
+def check(
+    files: Iterable[DeclaredProvider], loader: SpiderLoaderProtocol, views: Iterable[str]
+) -> CheckedProviders:
     """Check *files* against the spiders of *loader* and the names of the project's *views*."""
-    checked = Checked()
+    checked = CheckedProviders()
     for declared in files:
         name = declared.file.provider.name
         if name in checked.files:
@@ -61,11 +63,11 @@ def check(files: Iterable[Declared], loader: SpiderLoaderProtocol, views: Iterab
         checker.check_templates()
         checked.mistakes += checker.mistakes
     checked.mistakes += _shared_variables(checked)
-    checked.mistakes += check_kinds(checked.providers, set(views), checked.told)
+    checked.mistakes += check_kinds(checked.providers, set(views), checked.format_mistake)
     return checked
 
 
-def _shared_variables(checked: Checked) -> Iterator[str]:
+def _shared_variables(checked: CheckedProviders) -> Iterator[str]:
     """Two names may come to one variable: a provider would be handed another one's secret."""
     owners: dict[str, str] = {}
     for provider in checked.providers:
@@ -85,7 +87,7 @@ def _named(name: str) -> OperationTable:
 class _ProviderChecker:
     """Checks one file and turns it into definitions."""
 
-    def __init__(self, declared: Declared, loader: SpiderLoaderProtocol) -> None:
+    def __init__(self, declared: DeclaredProvider, loader: SpiderLoaderProtocol) -> None:
         self.source = declared.source
         self.file = declared.file
         self.loader = loader
@@ -94,7 +96,7 @@ class _ProviderChecker:
         self.writers: dict[str, str] = {}
         self.kinds: dict[str, KindDefinition] = {}
 
-    def say(self, place: Place, what: str) -> None:
+    def add_mistake(self, place: Location, what: str) -> None:
         """Note a mistake."""
         self.mistakes.append(self.source.mistake(place, what))
 
@@ -142,23 +144,23 @@ class _ProviderChecker:
             known |= spider_arguments(self.loader.load(name))
         for name in self.file.provider.secrets:
             if name not in known:
-                self.say(
+                self.add_mistake(
                     ("provider", "secrets"),
-                    f'no spider of the provider has an argument "{name}"; {nearest(name, known)}'
+                    f'no spider of the provider has an argument "{name}"; {suggest(name, known)}'
                     " (a spider names its arguments as attributes)",
                 )
 
-    def _not_secret(self, place: Place, arguments: Iterable[str]) -> None:
+    def _not_secret(self, place: Location, arguments: Iterable[str]) -> None:
         provider = self.file.provider
         for name in arguments:
             if name in provider.secrets:
-                self.say((*place, name), f"{secret_hint(provider.name, name)}; remove it")
+                self.add_mistake((*place, name), f"{secret_hint(provider.name, name)}; remove it")
 
     def _names_are_unique(self) -> None:
         seen: set[str] = set()
         for index, scheme in enumerate(self.file.scheme):
             if scheme.name in seen:
-                self.say(
+                self.add_mistake(
                     ("scheme", index),
                     "is here twice; keep its newest version, the database keeps the former ones",
                 )
@@ -166,29 +168,35 @@ class _ProviderChecker:
         series: set[tuple[str, str]] = set()
         for index, schedule in enumerate(self.file.schedule):
             if (schedule.scheme, schedule.name) in series:
-                self.say(("schedule", index), "is here twice; give one of them another name")
+                self.add_mistake(
+                    ("schedule", index), "is here twice; give one of them another name"
+                )
             series.add((schedule.scheme, schedule.name))
 
-    def _scheme(self, place: Place, scheme: SchemeTable) -> None:
+    def _scheme(self, place: Location, scheme: SchemeTable) -> None:
         has_operations = bool(scheme.operations or scheme.operation)
         if has_operations and scheme.includes:
-            self.say(place, "has operations and includes; move its operations to an included one")
+            self.add_mistake(
+                place, "has operations and includes; move its operations to an included one"
+            )
         if not has_operations and not scheme.includes:
-            self.say(place, "has neither operations nor includes; name its spiders in operations")
+            self.add_mistake(
+                place, "has neither operations nor includes; name its spiders in operations"
+            )
         for name in dict.fromkeys(scheme.includes):
             self._known_scheme((*place, "includes"), name)
             if scheme.includes.count(name) > 1:
-                self.say((*place, "includes"), f'has "{name}" twice; remove one of them')
+                self.add_mistake((*place, "includes"), f'has "{name}" twice; remove one of them')
         if scheme.name in self._included(scheme.name):
-            self.say((*place, "includes"), "leads back to itself; break the circle")
+            self.add_mistake((*place, "includes"), "leads back to itself; break the circle")
         if scheme.after:
             self._known_scheme((*place, "after"), scheme.after)
             if scheme.after == scheme.name:
-                self.say((*place, "after"), "names itself; name another scheme")
+                self.add_mistake((*place, "after"), "names itself; name another scheme")
 
-    def _known_scheme(self, place: Place, name: str) -> None:
+    def _known_scheme(self, place: Location, name: str) -> None:
         if name not in self.schemes:
-            self.say(place, f'unknown scheme "{name}"; {nearest(name, self.schemes)}')
+            self.add_mistake(place, f'unknown scheme "{name}"; {suggest(name, self.schemes)}')
 
     def _included(self, name: str) -> set[str]:
         """All schemes that a scheme includes, directly or not."""
@@ -201,7 +209,7 @@ class _ProviderChecker:
                 ahead += self.schemes[following].includes
         return found
 
-    def _operations(self, place: Place, scheme: SchemeTable) -> list[OperationDefinition]:
+    def _operations(self, place: Location, scheme: SchemeTable) -> list[OperationDefinition]:
         named = [
             ((*place, "operations", index), _named(name))
             for index, name in enumerate(scheme.operations)
@@ -213,19 +221,19 @@ class _ProviderChecker:
         definitions: dict[str, OperationDefinition] = {}
         for where, operation in named + tables:
             if operation.name in definitions:
-                self.say(where, "is in this scheme twice; give one of them another name")
+                self.add_mistake(where, "is in this scheme twice; give one of them another name")
             definitions[operation.name] = self._operation(where, scheme.name, operation)
         return list(definitions.values())
 
     def _operation(
-        self, place: Place, scheme: str, operation: OperationTable
+        self, place: Location, scheme: str, operation: OperationTable
     ) -> OperationDefinition:
         spidercls = self._spider(place, operation)
         kinds = self._kinds(place, operation, spidercls)
         for kind in kinds:
             here = f"{scheme}/{operation.name}"
             if kind.name in self.writers:
-                self.say(
+                self.add_mistake(
                     place,
                     f'writes "{kind.name}" as {self.writers[kind.name]} does; one operation of a'
                     " provider writes a kind: give one of them a record type with another view",
@@ -236,7 +244,7 @@ class _ProviderChecker:
         self._arguments((*place, "standalone_arguments"), operation.standalone_arguments, spidercls)
         self._reading(place, operation, kinds, spidercls)
         for where, what in external_mistakes(operation):
-            self.say((*place, *where), what)
+            self.add_mistake((*place, *where), what)
         return OperationDefinition(
             name=operation.name,
             spider=operation.spider_name,
@@ -259,23 +267,23 @@ class _ProviderChecker:
             refresh=operation.refresh.model_dump() if operation.refresh else None,
         )
 
-    def _spider(self, place: Place, operation: OperationTable) -> type[Spider] | None:
+    def _spider(self, place: Location, operation: OperationTable) -> type[Spider] | None:
         if operation.executor == "external":
             return None
         name = operation.spider_name
         if name not in self.loader.list():
             where = (*place, "spider") if operation.spider else place
-            self.say(where, f'unknown spider "{name}"; {nearest(name, self.loader.list())}')
+            self.add_mistake(where, f'unknown spider "{name}"; {suggest(name, self.loader.list())}')
             return None
         return self.loader.load(name)
 
     def _kinds(
-        self, place: Place, operation: OperationTable, spidercls: type[Spider] | None
+        self, place: Location, operation: OperationTable, spidercls: type[Spider] | None
     ) -> list[KindDefinition]:
         own = record_types(spidercls) if spidercls else ()
         declared = operation.kind is not None or operation.key is not None
         if own and (declared or operation.fields):
-            self.say(
+            self.add_mistake(
                 place,
                 f'declares a kind, but the spider "{operation.spider_name}" has its own record'
                 " type; remove kind, key and fields",
@@ -283,21 +291,21 @@ class _ProviderChecker:
         if own:
             typed = [record for record in own if is_record_type(record)]
             if len(typed) < len(own):
-                self.say(
+                self.add_mistake(
                     place,
                     f'has a spider "{operation.spider_name}" whose `record` is no record type;'
                     " derive it from catlog_scrapy.records.Record",
                 )
-            return [kind_of(record) for record in typed]
+            return [kind_definition(record) for record in typed]
         if operation.kind is None or operation.key is None:
             if operation.executor == "external":
-                self.say(
+                self.add_mistake(
                     place,
                     "does not say what its executor sends; write kind, key and, for columns of"
                     " their own, fields",
                 )
             elif spidercls:
-                self.say(
+                self.add_mistake(
                     place,
                     f'does not say what "{operation.spider_name}" yields; give the spider a'
                     " `record`, or the operation kind and key",
@@ -306,13 +314,13 @@ class _ProviderChecker:
         try:
             made = make_record_type(operation.kind, operation.key, operation.fields)
         except RecordTypeError as error:
-            self.say(place, str(error))
+            self.add_mistake(place, str(error))
             return []
-        return [kind_of(made, foreign=True)]
+        return [kind_definition(made, foreign=True)]
 
     def _reading(
         self,
-        place: Place,
+        place: Location,
         operation: OperationTable,
         kinds: Sequence[KindDefinition],
         spidercls: type[Spider] | None,
@@ -322,26 +330,28 @@ class _ProviderChecker:
         if operation.overlap is not None:
             where = (*place, "overlap")
             if operation.mode != "incremental":
-                self.say(where, 'is for cursors; write mode = "incremental"')
+                self.add_mistake(where, 'is for cursors; write mode = "incremental"')
             elif spidercls and "cursor" not in spider_arguments(spidercls):
-                self.say(where, f'is for cursors; give the spider "{spider}" a `cursor = ""`')
+                self.add_mistake(
+                    where, f'is for cursors; give the spider "{spider}" a `cursor = ""`'
+                )
         if operation.refresh:
             where = (*place, "refresh")
             fields = [name for kind in kinds for name, _ in kind.fields]
             if len(kinds) > 1:
-                self.say(
+                self.add_mistake(
                     where, f'is for one record type; "{spider}" yields {len(kinds)}: remove it'
                 )
             elif fields and operation.refresh.by not in fields:
                 by = operation.refresh.by
-                self.say((*where, "by"), f'unknown field "{by}"; {nearest(by, fields)}')
+                self.add_mistake((*where, "by"), f'unknown field "{by}"; {suggest(by, fields)}')
             if spidercls and not hasattr(spidercls, "fresh"):
-                self.say(
+                self.add_mistake(
                     where, f'needs a spider that asks for it; give "{spider}" a `fresh = {{}}`'
                 )
 
     def _arguments(
-        self, place: Place, arguments: Iterable[str], spidercls: type[Spider] | None
+        self, place: Location, arguments: Iterable[str], spidercls: type[Spider] | None
     ) -> None:
         self._not_secret(place, arguments)
         if spidercls is None:
@@ -349,10 +359,10 @@ class _ProviderChecker:
         known = spider_arguments(spidercls)
         for name in arguments:
             if name not in known:
-                self.say(
+                self.add_mistake(
                     (*place, name),
                     f'unknown argument "{name}" of the spider "{spidercls.name}";'
-                    f" {nearest(name, known)} (a spider names its arguments as attributes)",
+                    f" {suggest(name, known)} (a spider names its arguments as attributes)",
                 )
 
     def check_templates(self) -> None:
@@ -362,58 +372,58 @@ class _ProviderChecker:
                 place = ("scheme", index, "operation", number)
                 self._templates(place, operation)
 
-    def _templates(self, place: Place, operation: OperationTable) -> None:
+    def _templates(self, place: Location, operation: OperationTable) -> None:
         fields = {DUE_AT: DUE_AT}
         if operation.for_each:
             fields["part"] = "text"
         elif operation.standalone_arguments:
-            self.say(
+            self.add_mistake(
                 (*place, "standalone_arguments"),
                 "needs for_each; add it, or remove standalone_arguments",
             )
         if isinstance(operation.for_each, str):
             kind = self.kinds.get(operation.for_each)
             if kind is None:
-                self.say(
+                self.add_mistake(
                     (*place, "for_each"),
                     f'no operation of this provider writes "{operation.for_each}";'
-                    f" {nearest(operation.for_each, self.kinds)}",
+                    f" {suggest(operation.for_each, self.kinds)}",
                 )
                 return
             # The part and the due time win over fields so named, as they do at run time.
             fields = {**dict(kind.fields), **fields}
         for name in operation.standalone_arguments:
             if name in fields:
-                self.say(
+                self.add_mistake(
                     (*place, "standalone_arguments"),
                     f'names "{name}", by which a load chooses parts; name an argument that is no'
-                    f" field of {shown(operation.for_each)}",
+                    f" field of {format_value(operation.for_each)}",
                 )
         self._filled((*place, "arguments"), operation.arguments, fields)
 
     def _filled(
-        self, place: Place, templates: Mapping[str, str], fields: Mapping[str, str]
+        self, place: Location, templates: Mapping[str, str], fields: Mapping[str, str]
     ) -> None:
         for name, template in templates.items():
             if what := template_mistake(template, fields):
-                self.say((*place, name), what)
+                self.add_mistake((*place, name), what)
 
     def _schedules(self) -> Iterable[ScheduleDefinition]:
         for index, schedule in enumerate(self.file.schedule):
             place = ("schedule", index)
             self._known_scheme((*place, "scheme"), schedule.scheme)
             try:
-                next_due(schedule.cron, schedule.timezone, SOME_TIME)
+                next_due(schedule.cron, schedule.timezone, SAMPLE_TIME)
             except CronError as error:
                 where = "timezone" if "time zone" in str(error) else "cron"
-                self.say((*place, where), str(error))
+                self.add_mistake((*place, where), str(error))
             self._filled((*place, "arguments"), schedule.arguments, {DUE_AT: DUE_AT})
             self._not_secret((*place, "arguments"), schedule.arguments)
             self._schedule_arguments((*place, "arguments"), schedule.scheme, schedule.arguments)
             yield ScheduleDefinition(**schedule.model_dump())
 
     def _schedule_arguments(
-        self, place: Place, scheme_name: str, arguments: Mapping[str, str]
+        self, place: Location, scheme_name: str, arguments: Mapping[str, str]
     ) -> None:
         scheme = self.schemes.get(scheme_name)
         if scheme is None or any(table.executor == "external" for table in scheme.operation):
@@ -428,4 +438,6 @@ class _ProviderChecker:
             known |= {name for name, _ in kind.fields} if kind else set()
         for name in arguments:
             if name not in known and not scheme.includes:
-                self.say((*place, name), f'unknown argument "{name}"; {nearest(name, known)}')
+                self.add_mistake(
+                    (*place, name), f'unknown argument "{name}"; {suggest(name, known)}'
+                )

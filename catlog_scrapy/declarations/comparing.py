@@ -1,13 +1,13 @@
-"""Declared against stored: what would change, and what must not."""
+"""DeclaredProvider against stored: what would change, and what must not."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from catlog_scrapy.declarations.kinds import Told, writers
+from catlog_scrapy.declarations.kinds import MistakeFormatter, kind_writers
 from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition, SchemeDefinition
 
 # Old values of the left type can always be read as one of the right.
-WIDER = {"bigint": {"numeric", "double precision", "text"}}
+WIDER_TYPES = {"bigint": {"numeric", "double precision", "text"}}
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ def compare(
     declared: Sequence[ProviderDefinition],
     stored: Sequence[ProviderDefinition],
     project: str,
-    told: Told,
+    format_mistake: MistakeFormatter,
 ) -> tuple[list[Change], list[str]]:
     """What to do to bring *stored* to what *project* declared, and the lines of what is refused.
 
-    *told* makes such a line, with its place in the file.
+    *format_mistake* makes such a line, with its place in the file.
     """
     changes: list[Change] = []
     refused: list[str] = []
@@ -44,17 +44,20 @@ def compare(
                 f'the provider "{provider.name}" belongs to the project "{former.project}";'
                 " give yours another name, or this project that CATLOG_PROJECT"
             )
-        changes += _provider(provider, former, refused, told)
+        changes += _provider(provider, former, refused, format_mistake)
     for gone in known.values():
         theirs = gone.project not in (None, project)
         if not theirs and any(not scheme.retired for scheme in gone.schemes):
             changes.append(Change("-", f"provider {gone.name}: its file is gone"))
-    refused += _kinds(declared, stored, told)
+    refused += _kinds(declared, stored, format_mistake)
     return changes, refused
 
 
 def _provider(
-    provider: ProviderDefinition, former: ProviderDefinition, refused: list[str], told: Told
+    provider: ProviderDefinition,
+    former: ProviderDefinition,
+    refused: list[str],
+    format_mistake: MistakeFormatter,
 ) -> Iterator[Change]:
     yield from _differences(
         f"provider {provider.name}",
@@ -64,7 +67,7 @@ def _provider(
     for scheme in provider.schemes:
         versions = [version for version in former.schemes if version.name == scheme.name]
         refused += [
-            told(provider.name, scheme.name, operation, what)
+            format_mistake(provider.name, scheme.name, operation, what)
             for operation, what in _refusals(scheme, versions)
         ]
         yield from _scheme(provider.name, scheme, versions)
@@ -168,7 +171,9 @@ def _shown(value: object) -> str:
 
 
 def _kinds(
-    declared: Iterable[ProviderDefinition], stored: Iterable[ProviderDefinition], told: Told
+    declared: Iterable[ProviderDefinition],
+    stored: Iterable[ProviderDefinition],
+    format_mistake: MistakeFormatter,
 ) -> Iterator[str]:
     """A kind's key stays, and its fields only widen: its view shows records of all versions.
 
@@ -177,12 +182,12 @@ def _kinds(
     former: dict[str, list[KindDefinition]] = {}
     for provider in stored:
         used = tuple(scheme for scheme in provider.schemes if scheme.used)
-        for kind, _ in writers([replace(provider, schemes=used)]):
+        for kind, _ in kind_writers([replace(provider, schemes=used)]):
             former.setdefault(kind.name, []).append(kind)
-    for kind, writer in writers(declared):
+    for kind, writer in kind_writers(declared):
         whats = [what for known in former.get(kind.name, []) for what in _narrowed(kind, known)]
         for what in dict.fromkeys(whats):
-            yield told(*writer, what)
+            yield format_mistake(*writer, what)
 
 
 def _narrowed(kind: KindDefinition, known: KindDefinition) -> Iterator[str]:
@@ -194,7 +199,7 @@ def _narrowed(kind: KindDefinition, known: KindDefinition) -> Iterator[str]:
     types = dict(kind.fields)
     for name, was in known.fields:
         now = types.get(name, was)
-        if now not in {was, "text"} | WIDER.get(was, set()):
+        if now not in {was, "text"} | WIDER_TYPES.get(was, set()):
             yield (
                 f'the field "{name}" of "{kind.name}" was {was} and is now {now}; give the'
                 " field another name, or the record type another view"

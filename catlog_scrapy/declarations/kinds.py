@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition
-from catlog_scrapy.store.views.typed import HISTORY, MAX_KIND_BYTES
+from catlog_scrapy.store.views.typed import HISTORY_SUFFIX, MAX_KIND_BYTES
 
 # Columns that the views add; `data` only to a kind without a record type.
 VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")
@@ -12,11 +12,11 @@ VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")
 TAKEN = ("version",)
 
 # Makes the line of a mistake: provider, scheme, operation, what is wrong and the remedy.
-Told = Callable[[str, str, str, str], str]
+MistakeFormatter = Callable[[str, str, str, str], str]
 Writer = tuple[str, str, str]
 
 
-def kind_of(record: type[Record], *, foreign: bool = False) -> KindDefinition:
+def kind_definition(record: type[Record], *, foreign: bool = False) -> KindDefinition:
     """What the database is to know of a record type."""
     return KindDefinition(
         name=record.kind,
@@ -26,7 +26,9 @@ def kind_of(record: type[Record], *, foreign: bool = False) -> KindDefinition:
     )
 
 
-def writers(providers: Iterable[ProviderDefinition]) -> Iterator[tuple[KindDefinition, Writer]]:
+def kind_writers(
+    providers: Iterable[ProviderDefinition],
+) -> Iterator[tuple[KindDefinition, Writer]]:
     """Every kind with the provider, scheme and operation that writes it."""
     for provider in providers:
         for scheme in provider.schemes:
@@ -36,27 +38,27 @@ def writers(providers: Iterable[ProviderDefinition]) -> Iterator[tuple[KindDefin
 
 
 def check_kinds(
-    providers: Iterable[ProviderDefinition], views: set[str], told: Told
+    providers: Iterable[ProviderDefinition], views: set[str], format_mistake: MistakeFormatter
 ) -> Iterator[str]:
     """The lines of what is wrong; *views* are the names of the project's own."""
     first: dict[str, tuple[KindDefinition, Writer]] = {}
-    for kind, writer in writers(providers):
+    for kind, writer in kind_writers(providers):
         known, other = first.setdefault(kind.name, (kind, writer))
         if known != kind:
-            yield told(
+            yield format_mistake(
                 *writer,
                 f'defines the kind "{kind.name}" differently from {"/".join(other)}; share one'
                 " record type, or give one of them another view",
             )
     for name, (kind, writer) in first.items():
         for what in _of_one(kind, views):
-            yield told(*writer, f'the kind "{name}" {what}')
-        if name + HISTORY in first:
-            place = "/".join(first[name + HISTORY][1])
-            yield told(
+            yield format_mistake(*writer, f'the kind "{name}" {what}')
+        if name + HISTORY_SUFFIX in first:
+            place = "/".join(first[name + HISTORY_SUFFIX][1])
+            yield format_mistake(
                 *writer,
-                f'the kind "{name}" has its history in the view "{name + HISTORY}", which is a kind'
-                f" of {place}; rename one of them",
+                f'the kind "{name}" has its history in the view "{name + HISTORY_SUFFIX}", which is'
+                f" a kind of {place}; rename one of them",
             )
 
 
@@ -71,7 +73,7 @@ def _of_one(kind: KindDefinition, views: set[str]) -> Iterator[str]:
     for column in (*VIEW_COLUMNS, *(("data",) if kind.foreign else ())):
         if column in dict(kind.fields):
             yield f'has a field "{column}", which is a column of its view; rename the field'
-    for view in (kind.name, kind.name + HISTORY):
+    for view in (kind.name, kind.name + HISTORY_SUFFIX):
         if view in views:
             yield (
                 f'makes the view "{view}", but there is a file {view}.sql among the views;'

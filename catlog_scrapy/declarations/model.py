@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 NAME = re.compile(r"[\w-]+")
 SECRET_NAME = re.compile(r"[a-z]\w*", re.ASCII)
@@ -49,8 +49,10 @@ def duration(value: Any) -> float:
     """The seconds of a duration such as "10m"."""
     match = DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None or float(match[1]) == 0:
-        raise ValueError(f'is {shown(value)}; write a duration such as "30s", "10m", "2h" or "90d"')
-    return float(match[1]) * SECONDS[match[2]]
+        raise ValueError(
+            f'is {format_value(value)}; write a duration such as "30s", "10m", "2h" or "90d"'
+        )
+    return float(match[1]) * SECONDS_PER_UNIT[match[2]]
 
 
 def _tolerance(value: Any) -> int | float:
@@ -59,7 +61,7 @@ def _tolerance(value: Any) -> int | float:
     is_share = type(value) is float and 0 <= value < 1
     if not (is_count or is_share):
         raise ValueError(
-            f"is {shown(value)}; write a count such as 10, or a share below 1 such as 0.01"
+            f"is {format_value(value)}; write a count such as 10, or a share below 1 such as 0.01"
         )
     return float(value) if is_share else int(value)
 
@@ -70,20 +72,22 @@ def _for_each(value: Any) -> str | list[str]:
         return value
     words = value if isinstance(value, list) else []
     if not words or not all(isinstance(word, str) and word for word in words):
-        raise ValueError(f'is {shown(value)}; write a kind\'s name, or a list such as ["a", "b"]')
+        raise ValueError(
+            f'is {format_value(value)}; write a kind\'s name, or a list such as ["a", "b"]'
+        )
     if len(set(words)) < len(words):
         raise ValueError("has a word twice; remove one of them")
     return list(words)
 
 
-def _once_each(words: list[str]) -> list[str]:
+def _sorted_unique(words: list[str]) -> list[str]:
     """Sorted: their order means nothing, so it is no change."""
     if len(set(words)) < len(words):
         raise ValueError("has a word twice; remove one of them")
     return sorted(words)
 
 
-def _one_or_many(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
@@ -93,7 +97,7 @@ def _base_url(value: str) -> str:
     return value
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """*value* as TOML writes it, cut where it is long."""
     text = {True: "true", False: "false"}.get(value, "") if isinstance(value, bool) else ""
     text = text or (f'"{value}"' if isinstance(value, str) else str(value))
@@ -106,7 +110,7 @@ SecretName = Annotated[str, AfterValidator(_secret_name)]
 Duration = Annotated[float, BeforeValidator(duration)]
 Tolerance = Annotated[int | float | None, PlainValidator(_tolerance)]
 Words = Annotated[str | list[str] | None, PlainValidator(_for_each)]
-OneOrMany = Annotated[list[str], BeforeValidator(_one_or_many), Field(min_length=1)]
+TextList = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -164,7 +168,7 @@ class OperationTable(Table):
     executor: Literal["scrapy", "external"] = "scrapy"
     arguments: dict[str, str] = {}
     for_each: Words = None
-    standalone_arguments: Annotated[list[str], AfterValidator(_once_each)] = []
+    standalone_arguments: Annotated[list[str], AfterValidator(_sorted_unique)] = []
     mode: Literal["snapshot", "incremental"] = "snapshot"
     isolate: bool = False
     tolerate: TolerateTable = TolerateTable()
@@ -177,7 +181,7 @@ class OperationTable(Table):
     overlap: Duration | None = None
     refresh: RefreshTable | None = None
     kind: str | None = None
-    key: OneOrMany | None = None
+    key: TextList | None = None
     fields: dict[str, str] = {}
 
     @property

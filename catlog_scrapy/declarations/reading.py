@@ -18,14 +18,14 @@ from catlog_scrapy.declarations.model import (
     SchemeTable,
     Table,
     TolerateTable,
-    shown,
+    format_value,
 )
-from catlog_scrapy.declarations.source import Place, Source, label, nearest
+from catlog_scrapy.declarations.source import Location, SourceFile, label, suggest
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.records.record import SQL_NAME as VIEW_NAME
 from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
 
-TABLES: dict[tuple[str, ...], type[Table]] = {
+TABLE_MODELS: dict[tuple[str, ...], type[Table]] = {
     (): ProviderFile,
     ("provider",): ProviderTable,
     ("scheme",): SchemeTable,
@@ -34,7 +34,7 @@ TABLES: dict[tuple[str, ...], type[Table]] = {
     ("scheme", "operation", "backoff"): BackoffTable,
     ("schedule",): ScheduleTable,
 }
-REMEDIES = {
+REMEDY_BY_ERROR = {
     "string_type": "write text in quotes",
     "int_type": "write a whole number",
     "bool_type": "write true or false",
@@ -57,18 +57,18 @@ TOKENS = re.compile(
     r"""[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|;""",
     re.DOTALL,
 )
-NOTHING = re.compile(r"(?:[\s;]|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
+BLANK_SQL = re.compile(r"(?:[\s;]|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
 SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredProvider:
     """One provider file: what it says, and where it says it."""
 
-    source: Source
+    source: SourceFile
     file: ProviderFile
 
-    def place(self, scheme: str, operation: str = "") -> Place:
+    def place(self, scheme: str, operation: str = "") -> Location:
         """Where the file speaks of a scheme, or of one of its operations."""
         for index, table in enumerate(self.file.scheme):
             if table.name != scheme:
@@ -82,7 +82,7 @@ class Declared:
         return ("provider",)
 
 
-def read_providers(folder: Path) -> tuple[list[Declared], list[str]]:
+def read_providers(folder: Path) -> tuple[list[DeclaredProvider], list[str]]:
     """The provider files of *folder*, and a line for every mistake in them.
 
     A file with mistakes is not among the files. Raises DeclarationError for a missing folder:
@@ -92,13 +92,15 @@ def read_providers(folder: Path) -> tuple[list[Declared], list[str]]:
         raise DeclarationError(
             f"there is no folder {folder}; make it, or set CATLOG_PROVIDERS to the right one."
         )
-    declared: list[Declared] = []
+    declared: list[DeclaredProvider] = []
     mistakes: list[str] = []
-    for path in _files(folder, "*.toml"):
+    for path in _list_files(folder, "*.toml"):
         source, wrong = _read(path)
         if not wrong:
             try:
-                declared.append(Declared(source, ProviderFile.model_validate(source.tables)))
+                declared.append(
+                    DeclaredProvider(source, ProviderFile.model_validate(source.tables))
+                )
             except ValidationError as error:
                 wrong = [_explain(source, detail) for detail in error.errors()]
         mistakes += wrong
@@ -112,7 +114,7 @@ def read_views(folder: Path) -> tuple[dict[str, str], list[str]]:
     """
     views: dict[str, str] = {}
     mistakes: list[str] = []
-    for path in _files(folder, "*.sql"):
+    for path in _list_files(folder, "*.sql"):
         try:
             views[path.stem] = _select(path)
         except ValueError as error:
@@ -120,7 +122,7 @@ def read_views(folder: Path) -> tuple[dict[str, str], list[str]]:
     return views, mistakes
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
+def _list_files(folder: Path, pattern: str) -> list[Path]:
     """The files, without those that editors hide."""
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
@@ -147,9 +149,9 @@ def _select(path: Path) -> str:
     except ValueError as error:
         raise ValueError(f": {error}") from None
     end = next((match.start() for match in TOKENS.finditer(text) if match[0] == ";"), len(text))
-    if NOTHING.fullmatch(text[:end]):
+    if BLANK_SQL.fullmatch(text[:end]):
         raise ValueError(": it has no SELECT; write one, or remove the file")
-    rest = NOTHING.match(text, end)
+    rest = BLANK_SQL.match(text, end)
     if rest and rest.end() < len(text):
         line = text.count("\n", 0, rest.end()) + 1
         raise ValueError(
@@ -158,15 +160,15 @@ def _select(path: Path) -> str:
     return text[:end].rstrip()
 
 
-def _read(path: Path) -> tuple[Source, list[str]]:
+def _read(path: Path) -> tuple[SourceFile, list[str]]:
     """The file as TOML, or the line that says why it is none."""
-    source = Source(label(path))
+    source = SourceFile(label(path))
     try:
         text = _text(path)
     except ValueError as error:
         return source, [source.mistake((), str(error))]
     try:
-        return Source(source.name, text, tomllib.loads(text)), []
+        return SourceFile(source.name, text, tomllib.loads(text)), []
     except tomllib.TOMLDecodeError as error:
         match = SYNTAX.fullmatch(str(error))
         reason = match[1] if match else str(error)
@@ -174,16 +176,18 @@ def _read(path: Path) -> tuple[Source, list[str]]:
         return source, [f"{source.name}: {place}: {reason}; correct the TOML there"]
 
 
-def _explain(source: Source, detail: ErrorDetails) -> str:
+def _explain(source: SourceFile, detail: ErrorDetails) -> str:
     """A mistake that pydantic found, in the file's own words."""
-    place: Place = detail["loc"]
+    place: Location = detail["loc"]
     match detail["type"]:
         case "extra_forbidden":
             if place[-1] in RENAMED_FIELDS:
                 new = RENAMED_FIELDS[str(place[-1])]
                 return source.mistake(place, f'"{place[-1]}" is now "{new}"; rename it')
-            known = TABLES[tuple(step for step in place[:-1] if isinstance(step, str))].model_fields
-            what = f'unknown field "{place[-1]}"; {nearest(str(place[-1]), known)}'
+            known = TABLE_MODELS[
+                tuple(step for step in place[:-1] if isinstance(step, str))
+            ].model_fields
+            what = f'unknown field "{place[-1]}"; {suggest(str(place[-1]), known)}'
             return source.mistake(place, what)
         case "missing" if place == ("provider",):
             return source.mistake((), 'the table [provider] is missing; add it with name = "..."')
@@ -193,5 +197,5 @@ def _explain(source: Source, detail: ErrorDetails) -> str:
             return source.mistake(place, str(detail["ctx"]["error"]))
         case kind:
             context: dict[str, Any] = detail.get("ctx", {})
-            remedy = REMEDIES.get(kind, detail["msg"]).format(**context)
-            return source.mistake(place, f"is {shown(detail['input'])}; {remedy}")
+            remedy = REMEDY_BY_ERROR.get(kind, detail["msg"]).format(**context)
+            return source.mistake(place, f"is {format_value(detail['input'])}; {remedy}")

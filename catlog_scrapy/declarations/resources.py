@@ -11,9 +11,9 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
-from catlog_scrapy.declarations.model import OneOrMany, Table
+from catlog_scrapy.declarations.model import Table, TextList
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES, PERMISSION
-from catlog_scrapy.declarations.source import nearest
+from catlog_scrapy.declarations.source import suggest
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.models.access import ROLES
 
@@ -70,7 +70,7 @@ class ResourceTable(Table):
     """
 
     view: str
-    key: OneOrMany
+    key: TextList
     fields: list[str] = []
     search: list[str] = []
     read: list[Role] = []
@@ -149,7 +149,7 @@ def _require_known(name: str, file: ResourcesFile) -> None:
             if resource not in known:
                 raise DeclarationError(
                     f"{name}: roles.{role}: there is no resource {resource!r};"
-                    f" {nearest(resource, known)}."
+                    f" {suggest(resource, known)}."
                 )
 
 

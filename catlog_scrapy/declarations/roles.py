@@ -31,7 +31,7 @@ def covers(permissions: Collection[str], wanted: str) -> bool:
     )
 
 
-def common(permissions: Iterable[str], scopes: Iterable[str]) -> frozenset[str]:
+def intersect(permissions: Iterable[str], scopes: Iterable[str]) -> frozenset[str]:
     """What both allow: of a key's *scopes*, those parts that its role (still) has."""
     scopes = list(scopes)
     both = (_meet(permission, scope) for permission in permissions for scope in scopes)

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-Place = tuple[str | int, ...]
+Location = tuple[str | int, ...]
 
 HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
 WORD = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
@@ -15,14 +15,14 @@ FIELD = re.compile(rf"\s*({WORD}(?:\s*\.\s*{WORD})*)\s*=")
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """A file's name, text and tables. `lines` maps places to line numbers, from 1."""
 
     name: str
     text: str = ""
     tables: dict[str, Any] = field(default_factory=dict)
 
-    def mistake(self, place: Place, what: str) -> str:
+    def mistake(self, place: Location, what: str) -> str:
         """The line that tells of a mistake at *place*: file, place, what is wrong, remedy."""
         number = self.line(place)
         name = self.named(place)
@@ -30,8 +30,8 @@ class Source:
             part for part in (f"{self.name}:{number}" if number else self.name, name, what) if part
         )
 
-    def line(self, place: Place) -> int | None:
-        """The line of *place*, or of the nearest table around it; None where none was found."""
+    def line(self, place: Location) -> int | None:
+        """The line of *place*, or of the suggest table around it; None where none was found."""
         lines = _lines(self.text)
         while place:
             # The first of several tables stands for all of them.
@@ -41,7 +41,7 @@ class Source:
             place = place[:-1]
         return None
 
-    def named(self, place: Place) -> str:
+    def named(self, place: Location) -> str:
         """*place* in words, such as `scheme "prices" operation "fuel_prices" timeout`."""
         words: list[str] = []
         fields: list[str] = []
@@ -57,8 +57,8 @@ class Source:
         return " ".join([*words, ".".join(fields)] if fields else words)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """What is to be written instead of *word*, as a remedy: the nearest known name, or all."""
+def suggest(word: str, known: Iterable[str]) -> str:
+    """What is to be written instead of *word*, as a remedy: the suggest known name, or all."""
     names = sorted(known)
     close = get_close_matches(word, names, 1, cutoff=0.5)
     if close:
@@ -87,11 +87,11 @@ def _label(table: Any, index: int) -> str:
     return f'"{name}"' if isinstance(name, str) and name else str(index + 1)
 
 
-def _lines(text: str) -> dict[Place, int]:
+def _lines(text: str) -> dict[Location, int]:
     """Where each table and field stands. Inline tables are found by the field that holds them."""
-    lines: dict[Place, int] = {}
-    counts: dict[Place, int] = {}
-    here: Place = ()
+    lines: dict[Location, int] = {}
+    counts: dict[Location, int] = {}
+    here: Location = ()
     for number, line in enumerate(text.splitlines(), 1):
         if header := HEADER.match(line):
             *outer, last = _words(header[2])

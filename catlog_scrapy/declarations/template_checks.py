@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
-from catlog_scrapy.declarations.source import nearest
+from catlog_scrapy.declarations.source import suggest
 from catlog_scrapy.scheduling.argument_templates import (
     DUE_AT,
     placeholder_names,
@@ -56,4 +56,4 @@ def _mistake(template: str, error: Exception, word: str) -> str:
 def _unknown(word: str, fields: Mapping[str, str]) -> str:
     if word == "part":
         return 'the placeholder "{part}" needs for_each; add it, or write the word itself'
-    return f'unknown placeholder "{{{word}}}"; {nearest(word, fields)}'
+    return f'unknown placeholder "{{{word}}}"; {suggest(word, fields)}'

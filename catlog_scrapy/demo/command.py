@@ -173,9 +173,9 @@ class Command(CatlogCommand):
 
     def _ask(self, engine: Engine, query: str) -> None:
         with engine.connect() as connection:
-            answer = connection.execute(text(query))
-            table = Table(*answer.keys(), box=None)
-            for row in answer:
+            rows = connection.execute(text(query))
+            table = Table(*rows.keys(), box=None)
+            for row in rows:
                 table.add_row(*map(shown, row))
         self.console.print(table, markup=False)
 

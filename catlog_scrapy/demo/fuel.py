@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from catlog_scrapy.demo.pictures import picture
-from catlog_scrapy.demo.source import Answer, Request, Source, World, json_answer
+from catlog_scrapy.demo.source import DemoReply, DemoRequest, DemoSource, World, json_reply
 
 FUELS = ("АИ-95", "АИ-98", "АИ-95+")
 PRICES = {1: ("RUB", (100, 120, 110)), 2: None, 3: None, 4: ("RSD", (200, 240, 220))}
@@ -79,21 +79,21 @@ def _touched(step: int, turn: int, turns: int) -> bool:
     return (step + turns - turn) // turns % 2 == 1
 
 
-def answer(request: Request, world: World) -> Answer | None:
+def respond(request: DemoRequest, world: World) -> DemoReply | None:
     """`fuel-stations`, which takes its time, `fuel-prices`, what they refer to, and pictures."""
     match request.path:
         case "fuel-stations":
             world.wait(world.fuel_delay)
-            return json_answer(stations(world.step))
+            return json_reply(stations(world.step))
         case "fuel-prices":
-            return json_answer(prices(world.step))
+            return json_reply(prices(world.step))
         case "fuel-types":
-            return json_answer(references(FUELS, "fuel"))
+            return json_reply(references(FUELS, "fuel"))
         case "services":
-            return json_answer(references(SERVICES, "service"))
+            return json_reply(references(SERVICES, "service"))
         case path if path in PICTURES:
             return picture(path)
     return None
 
 
-SOURCE = Source("fuel", "tatneft", answer)
+SOURCE = DemoSource("fuel", "tatneft", respond)

@@ -15,14 +15,14 @@ import orjson
 
 from catlog_scrapy.demo.ornaments import (
     Goods,
-    Product,
+    ShopProduct,
     Theme,
     full_year,
-    image_answer,
+    image_reply,
     page_number,
     slug,
 )
-from catlog_scrapy.demo.source import YEARS, Answer, Request, Source, World
+from catlog_scrapy.demo.source import YEARS, DemoReply, DemoRequest, DemoSource, World
 
 ROOT = "/hallmark"
 PAGE_SIZE = 48
@@ -148,7 +148,7 @@ def year_page(year: int, page: int, step: int) -> bytes:
     )
 
 
-def _found_page(title: str, products: Sequence[Product]) -> bytes:
+def _found_page(title: str, products: Sequence[ShopProduct]) -> bytes:
     """The page of a product, or of a search: one product or none."""
     if not products:
         return _page(title, "", f"<h1>{escape(title)}</h1>\n<p>No ornaments found.</p>")
@@ -156,7 +156,7 @@ def _found_page(title: str, products: Sequence[Product]) -> bytes:
 
 
 def _listing(
-    title: str, breadcrumb: str, products: Sequence[Product], *, count: str, pagination: str
+    title: str, breadcrumb: str, products: Sequence[ShopProduct], *, count: str, pagination: str
 ) -> bytes:
     return _page(
         title,
@@ -167,14 +167,14 @@ def _listing(
     )
 
 
-def _table(products: Sequence[Product]) -> str:
+def _table(products: Sequence[ShopProduct]) -> str:
     """The products as a script has them: a row each, in the order of the columns."""
     rows = ",\n".join(orjson.dumps(_row(product)).decode() for product in products)
     columns = orjson.dumps(COLUMNS).decode()
     return f'{{"columns":{columns},"rows":[\n{rows}\n]}}'.replace("</", "<\\/")
 
 
-def _row(product: Product) -> list[str | int]:
+def _row(product: ShopProduct) -> list[str | int]:
     price = "—" if product.price is None else f"${product.price:,.2f}"
     if product.sku.endswith("7"):
         price = price.replace("$", "$\N{NO-BREAK SPACE}")
@@ -232,22 +232,22 @@ def _page(title: str, breadcrumb: str, main: str) -> bytes:
 """.encode()
 
 
-def answer(request: Request, world: World) -> Answer | None:
+def respond(request: DemoRequest, world: World) -> DemoReply | None:
     """The page of year links, `year/YEAR?page=N`, `ornaments/...` and `search?q=NUMBER`."""
     match request.parts:
         case [""]:
-            return Answer(index_page(world.years))
+            return DemoReply(index_page(world.years))
         case ["year", text] if text.isdecimal() and int(text) in world.years:
             number = page_number(request, pages(int(text)))
-            return Answer(year_page(int(text), number, world.step)) if number else None
+            return DemoReply(year_page(int(text), number, world.step)) if number else None
         case ["ornaments", _, name]:
             found = GOODS.find(name.rpartition("-")[2].upper(), world)
             if found and found.path == request.path:
-                return Answer(_found_page(found.name, [found]))
+                return DemoReply(_found_page(found.name, [found]))
         case ["search"]:
             found = GOODS.find(request.query.get("q", ""), world)
-            return Answer(_found_page("Search", [found] if found else []))
-    return image_answer(request.path)
+            return DemoReply(_found_page("Search", [found] if found else []))
+    return image_reply(request.path)
 
 
-SOURCE = Source("hallmark", "hallmark_ornaments_com", answer)
+SOURCE = DemoSource("hallmark", "hallmark_ornaments_com", respond)

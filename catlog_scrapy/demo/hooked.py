@@ -11,8 +11,15 @@ from functools import lru_cache
 from html import escape
 
 from catlog_scrapy.demo.hallmark import PRICES, THEMES, VARIANTS
-from catlog_scrapy.demo.ornaments import Goods, Product, full_year, image_answer, page_number, slug
-from catlog_scrapy.demo.source import YEARS, Answer, Request, Source, World
+from catlog_scrapy.demo.ornaments import (
+    Goods,
+    ShopProduct,
+    full_year,
+    image_reply,
+    page_number,
+    slug,
+)
+from catlog_scrapy.demo.source import YEARS, DemoReply, DemoRequest, DemoSource, World
 
 ROOT = "/hooked"
 PAGE_SIZE = 60
@@ -75,7 +82,7 @@ def year_page(year: int, page: int | None, step: int) -> bytes:
     )
 
 
-def product_page(product: Product) -> bytes:
+def product_page(product: ShopProduct) -> bytes:
     """The page of one product."""
     price = "—" if product.price is None else f"$ {product.price:,.2f}"
     stock = "In Stock" if product.in_stock else "Out of Stock"
@@ -98,7 +105,7 @@ def product_page(product: Product) -> bytes:
     )
 
 
-def _listing(title: str, products: Sequence[Product], count: str) -> bytes:
+def _listing(title: str, products: Sequence[ShopProduct], count: str) -> bytes:
     items = "\n".join(
         f'<tr><td><img src="{ROOT}/{product.image}" alt=""></td>'
         f'<td><a class="item" href="{ROOT}/{product.path}">{escape(product.name)}</a></td></tr>'
@@ -124,30 +131,30 @@ def _page(title: str, main: str) -> bytes:
 """.encode()
 
 
-def answer(request: Request, world: World) -> Answer | None:
+def respond(request: DemoRequest, world: World) -> DemoReply | None:
     """The page of year links, `year-YEAR.html`, `products/...` and `search.html?item=NUMBER`."""
     if request.path == "":
-        return Answer(index_page(world.years))
+        return DemoReply(index_page(world.years))
     if request.path == "search.html":
         found = GOODS.find(request.query.get("item", ""), world)
         count = "Items 1 to 1 of 1" if found else "No items"
-        return Answer(_listing("Search", [found] if found else [], count))
+        return DemoReply(_listing("Search", [found] if found else [], count))
     if year := re.fullmatch(r"year-(\d{4})\.html", request.path):
-        return _year_answer(int(year[1]), request, world)
+        return _year_reply(int(year[1]), request, world)
     if item := re.fullmatch(r"products/.*-(hoh\d\d-\d+)\.html", request.path):
         product = GOODS.find(item[1].upper(), world)
         if product and product.path == request.path:
-            return Answer(product_page(product))
-    return image_answer(request.path)
+            return DemoReply(product_page(product))
+    return image_reply(request.path)
 
 
-def _year_answer(year: int, request: Request, world: World) -> Answer | None:
+def _year_reply(year: int, request: DemoRequest, world: World) -> DemoReply | None:
     if year not in world.years:
         return None
     if request.query.get("view") == "all":
-        return Answer(year_page(year, None, world.step))
+        return DemoReply(year_page(year, None, world.step))
     number = page_number(request, pages(year))
-    return Answer(year_page(year, number, world.step)) if number else None
+    return DemoReply(year_page(year, number, world.step)) if number else None
 
 
-SOURCE = Source("hooked", "hookedonhallmark_com", answer)
+SOURCE = DemoSource("hooked", "hookedonhallmark_com", respond)

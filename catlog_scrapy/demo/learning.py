@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from catlog_scrapy.demo.source import Answer, Request, Source, World, json_answer
+from catlog_scrapy.demo.source import DemoReply, DemoRequest, DemoSource, World, json_reply
 
 CLIENT = "demo-client"
 CLIENT_KEY = "demo/key of+the client"
@@ -82,7 +82,7 @@ def _between(start: dt.datetime, end: dt.datetime, step: int) -> Iterator[dict[s
         day += dt.timedelta(days=1)
 
 
-def answer(request: Request, world: World) -> Answer | None:
+def respond(request: DemoRequest, world: World) -> DemoReply | None:
     """`attempts?client=C&client_key=K&start=INSTANT&end=INSTANT`, the end excluded.
 
     Instants are of ISO 8601, with an offset from UTC; no more than a week at once.
@@ -91,14 +91,14 @@ def answer(request: Request, world: World) -> Answer | None:
         return None
     query = request.query
     if (query.get("client"), query.get("client_key")) != (CLIENT, CLIENT_KEY):
-        return json_answer({"error": "unknown client, or wrong key"}, 401)
+        return json_reply({"error": "unknown client, or wrong key"}, 401)
     try:
         start, end = (dt.datetime.fromisoformat(query.get(name, "")) for name in ("start", "end"))
     except ValueError:
-        return json_answer({"error": "start and end are instants of ISO 8601"}, 400)
+        return json_reply({"error": "start and end are instants of ISO 8601"}, 400)
     if start.tzinfo is None or end.tzinfo is None or end - start > dt.timedelta(days=7):
-        return json_answer({"error": "a span of a week at most, with offsets from UTC"}, 400)
-    return json_answer(list(_between(start, end, world.step)))
+        return json_reply({"error": "a span of a week at most, with offsets from UTC"}, 400)
+    return json_reply(list(_between(start, end, world.step)))
 
 
-SOURCE = Source("learning", "learning", answer)
+SOURCE = DemoSource("learning", "learning", respond)

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from functools import lru_cache
 from html import escape
 
-from catlog_scrapy.demo.ornaments import Goods, Product, Theme, image_answer, page_number
-from catlog_scrapy.demo.source import YEARS, Answer, Request, Source, World
+from catlog_scrapy.demo.ornaments import Goods, ShopProduct, Theme, image_reply, page_number
+from catlog_scrapy.demo.source import YEARS, DemoReply, DemoRequest, DemoSource, World
 
 ROOT = "/ornament_shop"
 PAGE_SIZE = 24
@@ -79,7 +79,7 @@ def year_page(year: int, page: int, step: int) -> bytes:
     )
 
 
-def product_page(product: Product) -> bytes:
+def product_page(product: ShopProduct) -> bytes:
     """The page of one product."""
     price = f"{product.price or 0:,.2f}".translate(SWAP)
     return _page(
@@ -99,7 +99,7 @@ def product_page(product: Product) -> bytes:
     )
 
 
-def _tile(product: Product) -> str:
+def _tile(product: ShopProduct) -> str:
     return (
         f'<div class="kachel"><img src="{ROOT}/{product.image}" alt="">'
         f'<a href="{ROOT}/{product.path}">{escape(product.name)}</a></div>'
@@ -120,18 +120,18 @@ def _page(title: str, main: str) -> bytes:
 """.encode()
 
 
-def answer(request: Request, world: World) -> Answer | None:
+def respond(request: DemoRequest, world: World) -> DemoReply | None:
     """The page of year links, `jahrgang/YEAR?page=N` and `artikel/NUMBER`."""
     match request.parts:
         case [""]:
-            return Answer(index_page(world.years))
+            return DemoReply(index_page(world.years))
         case ["jahrgang", text] if text.isdecimal() and int(text) in world.years:
             number = page_number(request, pages(int(text)))
-            return Answer(year_page(int(text), number, world.step)) if number else None
+            return DemoReply(year_page(int(text), number, world.step)) if number else None
         case ["artikel", sku]:
             product = GOODS.find(sku, world)
-            return Answer(product_page(product)) if product else None
-    return image_answer(request.path)
+            return DemoReply(product_page(product)) if product else None
+    return image_reply(request.path)
 
 
-SOURCE = Source("ornament_shop", "ornament_shop_com", answer)
+SOURCE = DemoSource("ornament_shop", "ornament_shop_com", respond)

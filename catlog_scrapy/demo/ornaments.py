@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from catlog_scrapy.demo.pictures import picture
-from catlog_scrapy.demo.source import YEARS, Answer, Request, World
+from catlog_scrapy.demo.source import YEARS, DemoReply, DemoRequest, World
 
 # What a short demonstration reads: the years whose size is known, and one with named products.
 DEMO_YEARS = (1973, 1974, 1975, 1976, 2014)
@@ -33,7 +33,7 @@ class Theme(NamedTuple):
 IMAGES = 24
 
 
-class Product(NamedTuple):
+class ShopProduct(NamedTuple):
     """What a shop shows of a product. No price: no longer to be had, nor ever again."""
 
     year: int
@@ -76,7 +76,7 @@ class Goods:
         """Year and index of a product, as its number has them; None of what is no number."""
         raise NotImplementedError
 
-    def products(self, year: int, step: int = 0) -> Iterator[Product]:
+    def products(self, year: int, step: int = 0) -> Iterator[ShopProduct]:
         """The products of *year* after *step* changes, in the order of the pages."""
         return (self.product(year, index, step) for index in self.window(year, step))
 
@@ -85,7 +85,7 @@ class Goods:
         oldest = step if year in DEMO_YEARS else 0
         return range(oldest, oldest + self.size(year))[::-1]
 
-    def find(self, sku: str, world: World) -> Product | None:
+    def find(self, sku: str, world: World) -> ShopProduct | None:
         """The product of that number, if the shop shows it in this world."""
         year, index = self.place(sku) or (0, 0)
         if year not in world.years or index not in self.window(year, world.step):
@@ -93,7 +93,7 @@ class Goods:
         found = self.product(year, index, world.step)
         return found if found.sku == sku else None
 
-    def product(self, year: int, index: int, step: int) -> Product:
+    def product(self, year: int, index: int, step: int) -> ShopProduct:
         """A product of the series of *year* after *step* changes."""
         themes = self._themes[year]
         theme = themes[index % len(themes)]
@@ -112,7 +112,7 @@ class Goods:
         sku = self.sku(year, index, price)
         # Each change touches every eighth product; the smallest year has twelve.
         on_sale = (step + index % 8) // 8 % 2 == 1
-        return Product(
+        return ShopProduct(
             year=year,
             sku=sku,
             name=f"{year} {name}",
@@ -128,7 +128,7 @@ class Goods:
         return {year: [one for one in self.themes if one.since <= year] for year in YEARS}
 
 
-def page_number(request: Request, pages: int) -> int | None:
+def page_number(request: DemoRequest, pages: int) -> int | None:
     """The page, from 1 to *pages*, that a request asks for; None where there is no such page."""
     text = request.query.get("page", "1")
     return int(text) if text.isdecimal() and 1 <= int(text) <= pages else None
@@ -145,6 +145,6 @@ def full_year(digits: str) -> int:
     return YEARS.start // 100 * 100 + int(digits) + 100 * (int(digits) < YEARS.start % 100)
 
 
-def image_answer(path: str) -> Answer | None:
+def image_reply(path: str) -> DemoReply | None:
     """The picture at *path*, if there is one."""
     return picture(path) if re.fullmatch(r"media/\d+\.png", path) else None

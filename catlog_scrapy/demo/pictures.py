@@ -4,13 +4,13 @@ import struct
 import zlib
 from functools import cache
 
-from catlog_scrapy.demo.source import Answer
+from catlog_scrapy.demo.source import DemoReply
 
 SIZE = 24
 
 
 @cache
-def picture(name: str) -> Answer:
+def picture(name: str) -> DemoReply:
     """A square in two colours, with an edge that is transparent, as an icon's is."""
     seed = zlib.crc32(name.encode())
     colours = [
@@ -27,7 +27,7 @@ def picture(name: str) -> Answer:
     # Not compressed: another zlib would give other bytes.
     data = zlib.compress(b"".join(rows), 0)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    return Answer(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*one) for one in chunks), "image/png")
+    return DemoReply(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*one) for one in chunks), "image/png")
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -13,7 +13,7 @@ import hashlib
 import uuid
 from typing import Any
 
-from catlog_scrapy.demo.source import Answer, Request, Source, World, json_answer
+from catlog_scrapy.demo.source import DemoReply, DemoRequest, DemoSource, World, json_reply
 
 ROOT = "/samokat"
 NEW = "new"
@@ -146,18 +146,18 @@ ask("list?city=msk").then(({showcases}) => showcases.forEach(({id, name}) => {
 """
 
 
-def answer(request: Request, world: World) -> Answer | None:
+def respond(request: DemoRequest, world: World) -> DemoReply | None:
     """The page, `v2/showcases/list`, and `v2/showcases/ID?page=N`."""
     match request.parts:
         case [""] | ["category", _]:
-            return Answer(page(world.step))
+            return DemoReply(page(world.step))
         case ["v2", "showcases", "list"]:
-            return json_answer(listing())
+            return json_reply(listing())
         case ["v2", "showcases", id_] if id_ in SHOWCASES:
             number = request.query.get("page", "1")
             if number.isdecimal() and 1 <= int(number) <= pages(id_):
-                return json_answer(document(id_, int(number), world.step))
+                return json_reply(document(id_, int(number), world.step))
     return None
 
 
-SOURCE = Source("samokat", "SK", answer)
+SOURCE = DemoSource("samokat", "SK", respond)

@@ -28,12 +28,12 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from catlog_scrapy.demo.source import Answer, Request, Source, World, json_answer
+from catlog_scrapy.demo.source import DemoReply, DemoRequest, DemoSource, World, json_reply
 
 ROOT = "/school"
 # Who may log in.
 USER, PASSWORD = "rdm-collector", "пароль-2026"
-PAGE_SIZE, LONGEST_PAGE = 500, 1000
+PAGE_SIZE, MAX_PAGE_SIZE = 500, 1000
 
 MOSCOW, BELGRADE = ZoneInfo("Europe/Moscow"), ZoneInfo("Europe/Belgrade")
 # Where step 0 stands. In the second night after it the clocks of Belgrade go forward.
@@ -65,7 +65,7 @@ Entry = dict[str, Any]
 State = dict[str, dict[Any, Entry]]
 
 
-class Change(NamedTuple):
+class FeedChange(NamedTuple):
     """A line of the feed. `data` is the record as it then was; of a deleted one None."""
 
     op: str
@@ -223,7 +223,7 @@ DECIMALS = {value: Decimal(value.replace(",", ".")) for value in VALUES}
 
 
 @lru_cache(maxsize=256)
-def changes(kind: str, step: int) -> tuple[Change, ...]:
+def changes(kind: str, step: int) -> tuple[FeedChange, ...]:
     """What happened to *kind* in *step*, in the order of time."""
     before, after = state(step - 1)[kind], state(step)[kind]
     created = [number for number in after if number not in before]
@@ -231,17 +231,17 @@ def changes(kind: str, step: int) -> tuple[Change, ...]:
     deleted = [number for number in before if number not in after]
     ops = [("created", n) for n in created[1:]] + [("updated", n) for n in updated]
     ops += [("deleted", n) for n in deleted]
-    late = [Change("created", now(step - 1) - LATE, n, after[n]) for n in created[:1]]
+    late = [FeedChange("created", now(step - 1) - LATE, n, after[n]) for n in created[:1]]
     return (
         *late,
         *(
-            Change(op, now(step - 1) + DAY * (place + 1) // len(ops), number, after.get(number))
+            FeedChange(op, now(step - 1) + DAY * (place + 1) // len(ops), number, after.get(number))
             for place, (op, number) in enumerate(ops)
         ),
     )
 
 
-def feed(kind: str, since: dt.datetime, step: int) -> list[Change]:
+def feed(kind: str, since: dt.datetime, step: int) -> list[FeedChange]:
     """What happened to *kind* after *since*, as far as it is known after *step* changes."""
     found = [
         change
@@ -253,7 +253,7 @@ def feed(kind: str, since: dt.datetime, step: int) -> list[Change]:
     return sorted(found, key=lambda change: change.at)
 
 
-def answer(request: Request, world: World) -> Answer | None:
+def respond(request: DemoRequest, world: World) -> DemoReply | None:
     """`login`, `KIND` and `KIND/changes`; 400 for what the query should not say."""
     if request.path == "login":
         return _login(request, world.step)
@@ -262,30 +262,30 @@ def answer(request: Request, world: World) -> Answer | None:
         return None
     given = {name.lower(): value for name, value in request.headers.items()}
     if given.get("authorization") != f"Bearer {token(world.step)}":
-        return json_answer({"error": "log in"}, 401)
+        return json_reply({"error": "log in"}, 401)
     try:
         return _page(request, kind, world.step, changing=what == "changes")
     except (KeyError, ValueError) as error:
-        return json_answer({"error": f"bad query: {error}"}, 400)
+        return json_reply({"error": f"bad query: {error}"}, 400)
 
 
-def _login(request: Request, step: int) -> Answer:
+def _login(request: DemoRequest, step: int) -> DemoReply:
     try:
         right = orjson.loads(request.body) == {"user": USER, "password": PASSWORD}
     except orjson.JSONDecodeError:
-        return json_answer({"error": "no JSON"}, 400)
+        return json_reply({"error": "no JSON"}, 400)
     if not right:
-        return json_answer({"error": "wrong user or password"}, 403)
-    return json_answer({"token": token(step)})
+        return json_reply({"error": "wrong user or password"}, 403)
+    return json_reply({"token": token(step)})
 
 
-def _page(request: Request, kind: str, step: int, *, changing: bool) -> Answer:
+def _page(request: DemoRequest, kind: str, step: int, *, changing: bool) -> DemoReply:
     """A page of what was to be listed at the moment `as_of`. Raises KeyError, ValueError."""
     query = dict(request.query)
     if "as_of" in query:
         step = min(step, (_instant(query["as_of"]) - BEGINNING) // DAY)
     page, size = int(query.get("page", 1)), int(query.get("per_page", PAGE_SIZE))
-    if page < 1 or not 1 <= size <= LONGEST_PAGE or step < 0:
+    if page < 1 or not 1 <= size <= MAX_PAGE_SIZE or step < 0:
         raise ValueError("page, per_page or as_of")
     listed: list[Any] = (
         [change._asdict() for change in feed(kind, _instant(query["since"]), step)]
@@ -294,7 +294,7 @@ def _page(request: Request, kind: str, step: int, *, changing: bool) -> Answer:
     )
     following = {"page": page + 1, "per_page": size, "as_of": now(step).isoformat()}
     following |= {name: value for name, value in query.items() if name not in following}
-    return json_answer(
+    return json_reply(
         {
             "cursor": now(step).isoformat(),
             "total": len(listed),
@@ -313,4 +313,4 @@ def _instant(text: str) -> dt.datetime:
     return instant
 
 
-SOURCE = Source("school", "school", answer)
+SOURCE = DemoSource("school", "school", respond)

@@ -18,7 +18,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from catlog_scrapy.demo import fuel, hallmark, hooked, learning, ornament_shop, samokat, school
-from catlog_scrapy.demo.source import TEXT, YEARS, Answer, Request, World
+from catlog_scrapy.demo.source import TEXT, YEARS, DemoReply, DemoRequest, World
 
 DEFAULT_PORT = 8765
 SOURCES = {
@@ -33,7 +33,7 @@ SOURCES = {
         samokat.SOURCE,
     )
 }
-ROBOTS = Answer(b"User-agent: *\nAllow: /\n", TEXT)
+ROBOTS = DemoReply(b"User-agent: *\nAllow: /\n", TEXT)
 
 
 @dataclass
@@ -148,9 +148,9 @@ class DemoServer:
                     return visit, rule
         return visit, None
 
-    def answer(
+    def respond(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes
-    ) -> Answer | None:
+    ) -> DemoReply | None:
         """What a request for *path* (with its query) gets now; None where nothing is."""
         url = urlsplit(path)
         if url.path == "/robots.txt":
@@ -158,8 +158,8 @@ class DemoServer:
         name, _, rest = url.path.strip("/").partition("/")
         source = SOURCES.get(name)
         query = dict(parse_qsl(url.query, keep_blank_values=True))
-        request = Request(method, rest, query, headers, body)
-        return source.answer(request, self.world) if source else None
+        request = DemoRequest(method, rest, query, headers, body)
+        return source.respond(request, self.world) if source else None
 
 
 class _HttpServer(ThreadingHTTPServer):
@@ -207,36 +207,36 @@ class _Handler(BaseHTTPRequestHandler):
         if rule and rule.close:
             self.close_connection = True
         else:
-            answer = self._answer(rule, body)
-            visit.status = answer.status
-            self._send(answer, cut=bool(rule and rule.cut))
+            reply = self._reply(rule, body)
+            visit.status = reply.status
+            self._send(reply, cut=bool(rule and rule.cut))
         visit.ended = time.monotonic()
 
     do_POST = do_GET
 
-    def _answer(self, rule: Misbehaviour | None, body: bytes) -> Answer:
+    def _reply(self, rule: Misbehaviour | None, body: bytes) -> DemoReply:
         headers = rule.headers if rule else {}
         if rule and rule.redirect:
             status = rule.status or HTTPStatus.FOUND
-            return Answer(b"", TEXT, status, {**headers, "Location": rule.redirect})
+            return DemoReply(b"", TEXT, status, {**headers, "Location": rule.redirect})
         if rule and rule.status and rule.body is None:
-            return Answer(HTTPStatus(rule.status).phrase.encode(), TEXT, rule.status, headers)
-        right = self.server.demo.answer(self.command, self.path, dict(self.headers), body)
-        answer = right or Answer(b"Not Found", TEXT, HTTPStatus.NOT_FOUND)
+            return DemoReply(HTTPStatus(rule.status).phrase.encode(), TEXT, rule.status, headers)
+        right = self.server.demo.respond(self.command, self.path, dict(self.headers), body)
+        reply = right or DemoReply(b"Not Found", TEXT, HTTPStatus.NOT_FOUND)
         if rule and rule.body is not None:
-            return Answer(rule.body, answer.content_type, rule.status or HTTPStatus.OK, headers)
+            return DemoReply(rule.body, reply.content_type, rule.status or HTTPStatus.OK, headers)
         if rule and rule.rewrite:
-            return replace(answer, body=rule.rewrite(answer.body))
-        return answer
+            return replace(reply, body=rule.rewrite(reply.body))
+        return reply
 
-    def _send(self, answer: Answer, *, cut: bool) -> None:
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.body)))
-        for name, value in answer.headers.items():
+    def _send(self, reply: DemoReply, *, cut: bool) -> None:
+        self.send_response(reply.status)
+        self.send_header("Content-Type", reply.content_type)
+        self.send_header("Content-Length", str(len(reply.body)))
+        for name, value in reply.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(answer.body[: len(answer.body) // 2] if cut else answer.body)
+        self.wfile.write(reply.body[: len(reply.body) // 2] if cut else reply.body)
         self.close_connection = self.close_connection or cut
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -16,7 +16,7 @@ YEARS = range(1973, 2021)
 
 
 @dataclass(frozen=True)
-class Request:
+class DemoRequest:
     """What came: `path` is below the source's own and has no slashes around it."""
 
     method: str
@@ -32,7 +32,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DemoReply:
     """What goes back."""
 
     body: bytes
@@ -60,7 +60,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Source:
+class DemoSource:
     """A source below `/name`, which the declarations know as *provider*.
 
     `answer` is called by many threads at once; None where there is nothing.
@@ -68,9 +68,9 @@ class Source:
 
     name: str
     provider: str
-    answer: Callable[[Request, World], Answer | None]
+    respond: Callable[[DemoRequest, World], DemoReply | None]
 
 
-def json_answer(document: Any, status: int = 200) -> Answer:
+def json_reply(document: Any, status: int = 200) -> DemoReply:
     """*document* as JSON."""
-    return Answer(orjson.dumps(document), JSON, status)
+    return DemoReply(orjson.dumps(document), JSON, status)

@@ -22,15 +22,16 @@ from twisted.application.service import Service
 from twisted.python.components import Componentized
 
 from catlog_scrapy.exceptions import CatlogError
-from catlog_scrapy.fleet.node import Node
+from catlog_scrapy.fleet.node import NodeService
+from catlog_scrapy.readiness import notify_ready
 
 # What stands in for scrapyd's defaults; whatever else a user has written stays.
-PARTS = {
+COMPONENTS = {
     "poller": ("scrapyd.poller.QueuePoller", "catlog_scrapy.fleet.poller.Poller"),
     "launcher": ("scrapyd.launcher.Launcher", "catlog_scrapy.fleet.launcher.Launcher"),
     "spiderqueue": (
         "scrapyd.spiderqueue.SqliteSpiderQueue",
-        "catlog_scrapy.fleet.spiderqueue.Queue",
+        "catlog_scrapy.fleet.spiderqueue.SpiderQueue",
     ),
     "jobstorage": (
         "scrapyd.jobstorage.MemoryJobStorage",
@@ -53,7 +54,7 @@ SERVICES = {
 
 def application(config: Config) -> Componentized:
     """The node, as twistd runs it. Raises ConfigError, which ends scrapyd with its text."""
-    for option, (default, ours) in PARTS.items():
+    for option, (default, ours) in COMPONENTS.items():
         if config.get(option, default) == default:
             config.cp.set(config.SECTION, option, ours)
     for service, theirs in SERVICES.items():
@@ -65,7 +66,7 @@ def application(config: Config) -> Componentized:
     port = int(os.getenv("SCRAPYD_HTTP_PORT") or config.getint("http_port", 6800))
     _require_password(config, address)
     try:
-        node = Node(config, host=_public(address), port=port, slots=_slots(config))
+        node = NodeService(config, host=_public(address), port=port, slots=_slots(config))
         node.hold_name()
         _require_port(address, port)
         node.start()
@@ -76,7 +77,19 @@ def application(config: Config) -> Componentized:
     config.catlog_node = node
     app = scrapyd.app.application(config)
     PidFile().setServiceParent(app)
+    Ready(node.url).setServiceParent(app)
     return app
+
+
+class Ready(Service):
+    """Tells whoever waits for it that the node listens; the last service to be started."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def startService(self) -> None:
+        super().startService()
+        notify_ready(self.url)
 
 
 class PidFile(Service):

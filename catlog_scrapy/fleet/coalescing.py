@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 log = Logger()
 
 
-class OneAtATime:
+class CoalescingRunner:
     """Does *work* in a thread when it is called; called while that goes on, then once more.
 
     A call is answered by work that began after it. What the work comes to is handed to *then*, in

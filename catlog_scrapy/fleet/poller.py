@@ -9,7 +9,7 @@ from scrapyd.utils import get_spider_queues
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from catlog_scrapy.fleet.coalescing import OneAtATime
+from catlog_scrapy.fleet.coalescing import CoalescingRunner
 from catlog_scrapy.fleet.node import node_of
 
 # In scrapyd's words a message: what the launcher is to run.
@@ -27,7 +27,7 @@ class Poller:
         self.config = config
         self.node = node_of(config)
         self.waiting: deque[Deferred[Message]] = deque()
-        self.polling = OneAtATime(
+        self.polling = CoalescingRunner(
             self.node.poll, arguments=lambda: (len(self.waiting),), then=self._hand_out
         )
         self.update_projects()
@@ -43,8 +43,8 @@ class Poller:
         self.polling()
 
     def _hand_out(self, claims: list[Any]) -> None:
-        for claimed, parent in claims:
-            self.waiting.popleft().callback({"claim": claimed, "parent": parent})
+        for claimed, zygote in claims:
+            self.waiting.popleft().callback({"claim": claimed, "zygote": zygote})
 
     def update_projects(self) -> None:
         """A version was added or deleted: look again."""

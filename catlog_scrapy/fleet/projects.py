@@ -1,4 +1,4 @@
-"""Which projects a node has, in which versions, and a warm parent for each."""
+"""Which projects a node has, in which versions, and a zygote for each."""
 
 import os
 import shutil
@@ -19,9 +19,9 @@ from scrapyd.config import Config
 from scrapyd.utils import initialize_component
 from twisted.internet.threads import blockingCallFromThread
 
-from catlog_scrapy.declarations.capabilities import Offer
+from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.exceptions import CatlogError, NotFound
-from catlog_scrapy.fleet.zygotes import ProjectFailed, WarmParent
+from catlog_scrapy.fleet.zygotes import ProjectFailed, ZygoteProcess
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.sql import clean
 
@@ -29,16 +29,16 @@ T = TypeVar("T")
 
 # Seconds that importing a project may take; that a question on the web waits for it; and that a
 # node which has just started claims nothing for its sake.
-PATIENCE = 60.0
-WEB_PATIENCE = 20.0
-STARTS_WITHIN = 10.0
+IMPORT_TIMEOUT_S = 60.0
+WEB_TIMEOUT_S = 20.0
+STARTUP_TIMEOUT_S = 10.0
 # Seconds until a project that failed to be imported, or was killed at it, is tried again.
-AGAIN_AFTER = 10.0
-AGAIN_AFTER_KILLED = 3.0
+RETRY_FAILED_IMPORT_AFTER_S = 10.0
+RETRY_KILLED_IMPORT_AFTER_S = 3.0
 
 
 @dataclass(frozen=True)
-class Code:
+class ProjectCode:
     """Where a project's code is: a settings module, and the folder to find it in.
 
     `version` is None for a project that was not deployed, but lies where scrapyd runs.
@@ -61,32 +61,32 @@ class Projects:
         self.environment = environment
         self.eggs = initialize_component(config, "eggstorage", "")
         self.cold = not config.getboolean("warm", True)
-        self.parents: dict[Code, WarmParent] = {}
-        self.retired: list[WarmParent] = []
-        self.codes: dict[tuple[str, str | None], Code | ProjectFailed] = {}
+        self.zygotes: dict[ProjectCode, ZygoteProcess] = {}
+        self.retired: list[ZygoteProcess] = []
+        self.codes: dict[tuple[str, str | None], ProjectCode | ProjectFailed] = {}
         self.last_names: dict[str, str] = {}
         self.last_errors: dict[str, str] = {}
 
     def refresh(self) -> None:
         """A version was added or deleted: look again, and let go what nobody needs."""
         self.codes.clear()
-        if self.parents:
+        if self.zygotes:
             current = {code for code in map(self._current, self.names()) if code}
             _in_reactor(lambda: self._retire_all_but(current))
 
-    def _current(self, project: str) -> Code | None:
+    def _current(self, project: str) -> ProjectCode | None:
         try:
             return self.code(project)
         except CatlogError:
             return None
 
-    def _retire_all_but(self, current: set[Code]) -> None:
-        for code in set(self.parents) - current:
-            self._retire(self.parents.pop(code))
+    def _retire_all_but(self, current: set[ProjectCode]) -> None:
+        for code in set(self.zygotes) - current:
+            self._retire(self.zygotes.pop(code))
 
-    def _retire(self, parent: WarmParent) -> None:
-        parent.retire()
-        self.retired = [former for former in [*self.retired, parent] if former.is_alive]
+    def _retire(self, zygote: ZygoteProcess) -> None:
+        zygote.retire()
+        self.retired = [former for former in [*self.retired, zygote] if former.is_alive]
 
     def names(self) -> list[str]:
         """The projects that this node's scrapyd knows, by its names."""
@@ -95,7 +95,7 @@ class Projects:
     def _modules(self) -> dict[str, str]:
         return dict(self.config.items("settings", default=[]))
 
-    def code(self, project: str, version: str | None = None) -> Code:
+    def code(self, project: str, version: str | None = None) -> ProjectCode:
         """The code of a *version* of *project*, the newest without one.
 
         Raises NotFound, or ProjectFailed for an egg that cannot be unpacked.
@@ -115,55 +115,55 @@ class Projects:
             raise found
         return found
 
-    def _code(self, project: str, version: str | None) -> Code:
+    def _code(self, project: str, version: str | None) -> ProjectCode:
         found, egg = self.eggs.get(project, version)
         if egg is not None:
             with egg:
                 folder = unpack(egg.read(), self.home / "eggs")
-            return Code(settings_of(folder), str(folder), found)
+            return ProjectCode(settings_of(folder), str(folder), found)
         if version is not None:
             raise NotFound(f"version '{version}' of project '{project}' not found")
         if project not in self._modules():
             raise NotFound(f"project '{project}' not found")
         root = Path(closest_scrapy_cfg() or "scrapy.cfg").absolute().parent
-        return Code(self._modules()[project], str(root), None)
+        return ProjectCode(self._modules()[project], str(root), None)
 
-    def parent(self, code: Code) -> WarmParent:
-        """The warm parent for *code*, which may still be importing it."""
-        parent = self.parents.get(code)
-        if parent is None or _is_to_start_again(parent):
-            parent = _in_reactor(lambda: self._start(code, instead_of=parent))
-        return parent
+    def zygote(self, code: ProjectCode) -> ZygoteProcess:
+        """The zygote for *code*, which may still be importing it."""
+        zygote = self.zygotes.get(code)
+        if zygote is None or _should_restart(zygote):
+            zygote = _in_reactor(lambda: self._start(code, instead_of=zygote))
+        return zygote
 
-    def _start(self, code: Code, instead_of: WarmParent | None) -> WarmParent:
+    def _start(self, code: ProjectCode, instead_of: ZygoteProcess | None) -> ZygoteProcess:
         from twisted.internet import reactor
 
-        former = self.parents.get(code)
+        former = self.zygotes.get(code)
         if former is not None and former is not instead_of:
             return former  # another thread was first
         if former is not None and former.is_alive:
             self._retire(former)
-        parent = WarmParent(self._environment(code), cold=self.cold)
-        cast(Any, reactor).callLater(PATIENCE, parent.kill_if_importing)
-        self.parents[code] = parent
-        return parent
+        zygote = ZygoteProcess(self._environment(code), cold=self.cold)
+        cast(Any, reactor).callLater(IMPORT_TIMEOUT_S, zygote.kill_if_importing)
+        self.zygotes[code] = zygote
+        return zygote
 
-    def offering(self) -> frozenset[WarmParent]:
+    def ready_zygotes(self) -> frozenset[ZygoteProcess]:
         """Changes whenever there is something new to run."""
-        return frozenset(p for p in list(self.parents.values()) if p.has_offered())
+        return frozenset(p for p in list(self.zygotes.values()) if p.is_ready())
 
-    def all_parents(self) -> list[WarmParent]:
+    def all_zygotes(self) -> list[ZygoteProcess]:
         """Those that are there, or were."""
-        return [*self.parents.values(), *self.retired]
+        return [*self.zygotes.values(), *self.retired]
 
     def is_importing(self) -> bool:
         """Whether a project may be there in a moment: until then nothing is refused for it."""
         return any(
-            not parent.offered.done() and parent.age() < STARTS_WITHIN
-            for parent in list(self.parents.values())
+            not zygote.capabilities.done() and zygote.age() < STARTUP_TIMEOUT_S
+            for zygote in list(self.zygotes.values())
         )
 
-    def _environment(self, code: Code) -> dict[str, str]:
+    def _environment(self, code: ProjectCode) -> dict[str, str]:
         path = os.pathsep.join(filter(None, [code.folder, os.environ.get("PYTHONPATH")]))
         return {
             **os.environ,
@@ -180,18 +180,18 @@ class Projects:
         here = set(self._modules()) - set(self.eggs.list_projects())
         return list(dict.fromkeys(known.get(p, p) if p in here else p for p in self.names()))
 
-    def offer(
-        self, project: str, version: str | None = None, *, patience: float = WEB_PATIENCE
-    ) -> Offer:
+    def capabilities(
+        self, project: str, version: str | None = None, *, timeout_s: float = WEB_TIMEOUT_S
+    ) -> Capabilities:
         """What a project, by whichever name, can run. Raises NotFound or ProjectFailed."""
         if project not in self.names():
             project = next((p for p, name in self.known().items() if name == project), project)
         try:
-            offer = self.parent(self.code(project, version)).offered.result(patience)
+            capabilities = self.zygote(self.code(project, version)).capabilities.result(timeout_s)
         except NotYet as error:
-            raise ProjectFailed(f"importing it takes more than {patience:g} s") from error
-        self.last_names[project] = offer.project
-        return offer
+            raise ProjectFailed(f"importing it takes more than {timeout_s:g} s") from error
+        self.last_names[project] = capabilities.project
+        return capabilities
 
     def apply(self, project: str, version: str) -> list[str]:
         """Apply the declarations that an egg brings along; the changes, in words.
@@ -207,7 +207,7 @@ class Projects:
             env=self._environment(code),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=IMPORT_TIMEOUT_S,
             check=False,
         )
         if done.returncode:
@@ -218,7 +218,7 @@ class Projects:
         """What *project* is called there; that name itself will do as well. Raises NotFound."""
         if project in self.names():
             try:
-                return self.offer(project).project
+                return self.capabilities(project).project
             except ProjectFailed:
                 if project in self.last_names:
                     return self.last_names[project]
@@ -237,7 +237,7 @@ class Projects:
         found = {}
         for project in self.names():
             try:
-                found[project] = self.offer(project).project
+                found[project] = self.capabilities(project).project
             except (NotFound, ProjectFailed):
                 continue
         return found
@@ -249,7 +249,7 @@ class Projects:
     def _status(self, project: str) -> dict[str, Any]:
         try:
             code = self.code(project)
-            offered = self.parent(code).offered
+            offered = self.zygote(code).capabilities
             if not offered.done():
                 return {"version": code.version, "error": self.last_errors.get(project, "starting")}
             self.last_errors.pop(project, None)
@@ -258,7 +258,7 @@ class Projects:
             self.last_errors[project] = clean(str(error) or type(error).__name__)
             return {"error": self.last_errors[project]}
 
-    def find(self, claim: Claim) -> WarmParent | str:
+    def find(self, claim: Claim) -> ZygoteProcess | str:
         """Who can run what was claimed; or why nobody here can, in words.
 
         Raises ProjectFailed where a project that cannot be imported, or not yet, may be the one.
@@ -268,8 +268,8 @@ class Projects:
             try:
                 code = self.code(project, claim.project_version)
                 # Whether it is stale, the poll has just looked. Nobody waits here: leases run.
-                parent = self.parents.get(code) or self.parent(code)
-                refusal = parent.offered.result(0).refusal(claim)
+                zygote = self.zygotes.get(code) or self.zygote(code)
+                refusal = zygote.capabilities.result(0).reason_unsupported(claim)
             except NotFound as error:
                 refusals.append(str(error))
                 continue
@@ -280,18 +280,18 @@ class Projects:
                 failures.append(f"project {project!r}: {error}")
                 continue
             if refusal is None:
-                return parent
+                return zygote
             refusals.append(refusal)
         if failures:
             raise ProjectFailed("; ".join(failures))
         return "; ".join(dict.fromkeys(refusals)) or "this node has no project"
 
 
-def _is_to_start_again(parent: WarmParent) -> bool:
-    if parent.is_stale():
+def _should_restart(zygote: ZygoteProcess) -> bool:
+    if zygote.is_stale():
         return True
-    wait = AGAIN_AFTER if parent.has_failed else AGAIN_AFTER_KILLED
-    return not parent.is_alive and parent.age() > wait
+    wait = RETRY_FAILED_IMPORT_AFTER_S if zygote.has_failed else RETRY_KILLED_IMPORT_AFTER_S
+    return not zygote.is_alive and zygote.age() > wait
 
 
 def _in_reactor(work: Callable[[], T]) -> T:

@@ -15,11 +15,11 @@ from catlog_scrapy.store.queue.starting import start_waiting
 from catlog_scrapy.store.reading.status import scheme_operations
 
 # What a message of scrapyd's holds besides the arguments of its spider.
-NO_ARGUMENTS = {"_job", "_version", "settings"}
+RESERVED_PARAMETERS = {"_job", "_version", "settings"}
 
 
 @implementer(ISpiderQueue)
-class Queue:
+class SpiderQueue:
     """What waits of *project*, as scrapyd's messages. Asks the database: for threads only.
 
     It is not taken from: nodes claim instances, which no other node then sees.
@@ -38,7 +38,7 @@ class Queue:
         """What scrapyd calls; `schedule` with a message."""
         return self.schedule(
             name,
-            {key: value for key, value in message.items() if key not in NO_ARGUMENTS},
+            {key: value for key, value in message.items() if key not in RESERVED_PARAMETERS},
             settings=message.get("settings", {}),
             job=message.get("_job"),
             version=message.get("_version"),
@@ -55,7 +55,7 @@ class Queue:
         version: str | None,
         priority: int,
     ) -> str:
-        """Queue a catalog of the operation that *spider* means; its job id. Raises CatlogError."""
+        """Queue a catalog of the operation *spider* and return its job id. Raises CatlogError."""
         engine = self.node.engine
         operation = jobs.operation_of(engine, self.project, spider)
         self._require_known(operation, arguments)
@@ -71,16 +71,16 @@ class Queue:
         start_waiting(engine)
         return made
 
-    def _require_known(self, operation: jobs.Operation, arguments: Iterable[str]) -> None:
+    def _require_known(self, operation: jobs.JobOperation, arguments: Iterable[str]) -> None:
         """Refuse a misspelt argument, if the project is here to be asked."""
         try:
-            offer = self.node.projects.offer(self.local_name)
+            capabilities = self.node.projects.capabilities(self.local_name)
         except (NotFound, ProjectFailed):
             return
         operations = scheme_operations(self.node.engine, operation.provider, operation.scheme)
         found = [row for row in operations if row["name"] == operation.name]
         title = f"{operation.provider}/{operation.scheme}/{operation.name}"
-        offer.require_known(title, found, arguments)
+        capabilities.require_known(title, found, arguments)
 
     def list(self) -> list[dict[str, Any]]:
         """What waits, in the order of the queue."""

@@ -1,6 +1,6 @@
 """scrapyd's web pages and API, answered from the queue: on every node the same.
 
-Names, parameters and answers are scrapyd's. Where it is silent, catlog says more: `node`, `outcome`
+Names, parameters and replies are scrapyd's. Where it is silent, catlog says more: `node`, `outcome`
 and `error` of a job, `state` of its catalog.
 """
 
@@ -10,63 +10,27 @@ from zipfile import is_zipfile
 
 from scrapyd import webservice
 from scrapyd.webservice import param
-from twisted.internet.threads import deferToThread
-from twisted.python.failure import Failure
-from twisted.web import error, http
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import Request
 
-from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import CatlogError, NotPossible
 from catlog_scrapy.fleet.jobstorage import Job, job_of
-from catlog_scrapy.fleet.node import Node
-from catlog_scrapy.fleet.projects import PATIENCE
-from catlog_scrapy.fleet.spiderqueue import Queue
-from catlog_scrapy.fleet.website import LONGEST_JOB
+from catlog_scrapy.fleet.node import NodeService
+from catlog_scrapy.fleet.projects import IMPORT_TIMEOUT_S
+from catlog_scrapy.fleet.rendering import ErrorReplies, ThreadedResource
+from catlog_scrapy.fleet.spiderqueue import SpiderQueue
 from catlog_scrapy.store.queue import jobs
 from catlog_scrapy.store.sql import clean
 
-
-class InThread(Resource):
-    """Renders in a thread, where the database may be asked."""
-
-    def render(self, request: Request) -> Any:
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
-
-        def answer(body: bytes) -> None:
-            if not gone:
-                request.write(body)
-                request.finish()
-
-        def failed(failure: Failure) -> None:
-            if not gone:
-                request.processingFailed(failure)
-
-        deferToThread(super().render, request).addCallback(answer).addErrback(failed)
-        return NOT_DONE_YET
+MAX_JOB_ID_LENGTH = 200
 
 
-class Sentences(Resource):
-    """Turns what a client can mend, or has to wait for, into scrapyd's errors."""
-
-    def render(self, request: Request) -> Any:
-        try:
-            return super().render(request)
-        except CatlogError as mistake:
-            raise error.Error(http.OK, message=str(mistake).encode()) from mistake
-        except UNAVAILABLE as away:
-            text = f"the database is away: {reason(away)}; try again"
-            raise error.Error(http.SERVICE_UNAVAILABLE, message=text.encode()) from away
-
-
-class Service(InThread, webservice.WsResource, Sentences):
+class Service(ThreadedResource, webservice.WsResource, ErrorReplies):
     """A service of scrapyd's API."""
 
     @property
-    def node(self) -> Node:
-        """The node that answers."""
-        node: Node = self.root.node
+    def node(self) -> NodeService:
+        """The node that replies."""
+        node: NodeService = self.root.node
         return node
 
     def project(self, local_name: str | None) -> str | None:
@@ -110,9 +74,9 @@ class Schedule(Service):
         texts = [*arguments, *arguments.values(), *setting, project, spider, jobid or ""]
         if any(clean(text) != text for text in texts):
             raise NotPossible("a parameter holds U+0000, which no database stores")
-        if len(jobid or "") > LONGEST_JOB or not abs(priority) < 2**31:
-            raise NotPossible(f"jobid has {LONGEST_JOB} letters at most, priority 31 bits")
-        made = Queue(self.node.config, project).schedule(
+        if len(jobid or "") > MAX_JOB_ID_LENGTH or not abs(priority) < 2**31:
+            raise NotPossible(f"jobid has {MAX_JOB_ID_LENGTH} letters at most, priority 31 bits")
+        made = SpiderQueue(self.node.config, project).schedule(
             spider,
             arguments,
             settings=dict(pair.split("=", 1) for pair in setting),
@@ -135,7 +99,7 @@ class Cancel(Service):
     @param("signal", required=False, default="INT")
     def render_POST(self, request: Request, project: str, job: str, signal: str) -> dict[str, Any]:
         before = jobs.cancel(self.node.engine, self.project(project), job)
-        self.soon(self.root.launcher.look)
+        self.soon(self.root.launcher.check_leases)
         return {"prevstate": before}
 
 
@@ -213,12 +177,12 @@ class ListProjects(Service):
 
 
 class ListSpiders(Service):
-    """The spiders of a project, from its warm parent: nothing is started for the question."""
+    """The spiders of a project, from its zygote: nothing is started for the question."""
 
     @param("project")
     @param("_version", dest="version", required=False, default=None)
     def render_GET(self, request: Request, project: str, version: str | None) -> dict[str, Any]:
-        return {"spiders": sorted(self.node.projects.offer(project, version).spiders)}
+        return {"spiders": sorted(self.node.projects.capabilities(project, version).spiders)}
 
 
 class AddVersion(Service):
@@ -238,7 +202,7 @@ class AddVersion(Service):
         self.root.update_projects()
         try:
             projects = self.node.projects
-            spiders = projects.offer(project, version, patience=PATIENCE).spiders
+            spiders = projects.capabilities(project, version, timeout_s=IMPORT_TIMEOUT_S).spiders
             applied = self.node.projects.apply(project, version)
         except CatlogError as why:
             # It would be the newest, and so what all jobs run on.

@@ -8,13 +8,11 @@ from scrapyd.config import Config
 
 from catlog_scrapy.fleet.jobstorage import Job
 from catlog_scrapy.fleet.node import node_of
-from catlog_scrapy.fleet.webservice import InThread
+from catlog_scrapy.fleet.rendering import ThreadedResource
 from catlog_scrapy.store.queue import jobs
 
-LONGEST_JOB = 200
 
-
-class Jobs(InThread, website.Jobs):
+class Jobs(ThreadedResource, website.Jobs):
     """scrapyd's page of jobs, of the whole fleet; of each how it ended, and why."""
 
     def __init__(self, root: "Root") -> None:

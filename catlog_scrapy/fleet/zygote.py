@@ -1,17 +1,17 @@
-"""The warm parent: a process that has imported a project, and forks a spider off in milliseconds.
+"""The zygote: a process that has imported a project, and forks a spider off in milliseconds.
 
 `python -m catlog_scrapy.fleet.zygote [cold]`, with the project in its environment. It has no
 reactor, no thread and no connection that a child could inherit: it reads commands from its standard
-input and answers on its standard output, a line of JSON each, until its input ends; then it kills
+input and replies on its standard output, a line of JSON each, until its input ends; then it kills
 its children and goes.
 
 Commands: `{"run": ATTEMPT, "log": FILE}`, `{"signal": ATTEMPT, "number": N}`. Answers: first
-`{"offer": {...}, "obstacle": REASON|null, "files": [...]}` or `{"failed": REASON}`; then
+`{"capabilities": {...}, "obstacle": REASON|null, "files": [...]}` or `{"failed": REASON}`; then
 `{"began": ATTEMPT}`, `{"refused": ATTEMPT, "error": REASON}` and
 `{"ended": ATTEMPT, "status": N, "oom": true|false}`, N as of waitpid.
 
-Cold, or where importing the project did more than define (see `_obstacle`), a child does not go on
-in the imported project: it becomes `scrapy crawl` in an interpreter of its own.
+Cold, or where importing the project did more than define (see `_fork_obstacle`), a child does not go
+on in the imported project: it becomes `scrapy crawl` in an interpreter of its own.
 """
 
 import gc
@@ -37,7 +37,7 @@ from catlog_scrapy import addon
 from catlog_scrapy.console import make_console
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import load_spiders
-from catlog_scrapy.declarations.capabilities import Offer, offer_of
+from catlog_scrapy.declarations.capabilities import Capabilities, read_capabilities
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.processes import (
     become_subreaper,
@@ -72,22 +72,26 @@ def main() -> None:
     """Import the project, say what it offers, and do as told until the input ends."""
     die_with_parent(os.getppid())
     # What the project prints is no answer of ours, nor are our commands what it may read.
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     commands = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     before = open_descriptors()
     try:
-        settings, offer = prepare()
+        settings, capabilities = prepare()
     except BaseException as error:  # the boundary to the project's modules: they may raise anything
         traceback.print_exc()
         said = str(error) if isinstance(error, CatlogError) else f"{type(error).__name__}: {error}"
         said = said.removeprefix("nothing was changed: ")
-        answers.write(_line({"failed": said, "files": project_files()}))
+        replies.write(_line({"failed": said, "files": project_files()}))
         sys.exit(1)
-    obstacle = "told to be cold" if "cold" in sys.argv[1:] else _obstacle(before)
-    answers.write(_line({"offer": asdict(offer), "obstacle": obstacle, "files": project_files()}))
-    # The collector would touch, and so copy, every page that parent and child could share.
+    obstacle = "told to be cold" if "cold" in sys.argv[1:] else _fork_obstacle(before)
+    replies.write(
+        _line(
+            {"capabilities": asdict(capabilities), "obstacle": obstacle, "files": project_files()}
+        )
+    )
+    # The collector would touch, and so copy, every page that zygote and child could share.
     gc.collect()
     gc.freeze()
     with suppress(Exception):  # the project may have closed it
@@ -95,20 +99,22 @@ def main() -> None:
     # From here on the end of its input tells it of its parent's end, and it can end its children.
     die_with_parent(os.getppid(), 0)
     become_subreaper()
-    Spawner(settings, commands, answers, is_warm=obstacle is None).serve()
+    Zygote(settings, commands, replies, is_warm=obstacle is None).serve()
 
 
-def prepare() -> tuple[Settings, Offer]:
+def prepare() -> tuple[Settings, Capabilities]:
     """Import all that a crawl of this project will need; its settings, and what it can run."""
     settings = get_project_settings()
     addon.CatlogAddon.update_pre_crawler_settings(settings)
     settings.set("LOG_LEVEL", "INFO", "default")
-    offer = offer_of(settings, load_spiders(settings))
+    capabilities = read_capabilities(settings, load_spiders(settings))
     for name in settings:
         if name.removesuffix("_BASE").endswith(COMPONENTS):
             _import_all(settings[name])
+    for component in addon.COMPONENTS:
+        load_object(component)
     _warm_up(settings)
-    return settings, offer
+    return settings, capabilities
 
 
 def _warm_up(settings: Settings) -> None:
@@ -138,7 +144,7 @@ def project_files() -> list[str]:
     return sorted(own | {str(Path(file).parent) for file in own})
 
 
-def _obstacle(before: set[str]) -> str | None:
+def _fork_obstacle(before: set[str]) -> str | None:
     """What stands against going on in a fork of this process; *before* were its descriptors."""
     opened = sorted(open_descriptors() - before)
     if opened:
@@ -161,15 +167,15 @@ class Child:
     oom_kills: int
 
 
-class Spawner:
+class Zygote:
     """Starts, signals and buries children, each in a session of its own."""
 
-    def __init__(self, settings: Settings, commands: int, answers: Any, *, is_warm: bool) -> None:
+    def __init__(self, settings: Settings, commands: int, replies: Any, *, is_warm: bool) -> None:
         self.settings = settings
         self.commands = commands
         # Whatever the project has started at import is its own affair.
         self.helpers = child_processes()
-        self.answers = answers
+        self.replies = replies
         self.is_warm = is_warm
         self.children: dict[int, Child] = {}
 
@@ -188,7 +194,7 @@ class Spawner:
             ready, _, _ = select.select([self.commands, wake], [], [])
             if wake in ready:
                 os.read(wake, 4096)
-                self._bury()
+                self._reap_children()
             if self.commands in ready:
                 said = os.read(self.commands, 65536)
                 if not said:
@@ -213,15 +219,15 @@ class Spawner:
         try:
             pid = os.fork()
         except OSError as error:
-            self._answer({"refused": attempt, "error": f"no new process: {error.strerror}"})
+            self._reply({"refused": attempt, "error": f"no new process: {error.strerror}"})
             return
         if pid == 0:
-            self._become(attempt, log, parent)
+            self._run_child(attempt, log, parent)
         self.children[pid] = Child(attempt, oom_kills())
-        self._answer({"began": attempt, "pid": pid})
+        self._reply({"began": attempt, "pid": pid})
 
-    def _become(self, attempt: str, log: str, parent: int) -> NoReturn:
-        """In the child: be rid of all that is the parent's, and run the attempt."""
+    def _run_child(self, attempt: str, log: str, parent: int) -> NoReturn:
+        """In the child: be rid of all that is the zygote's, and run the attempt."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -245,7 +251,7 @@ class Spawner:
                 sys.stderr.flush()
             os._exit(status)
 
-    def _bury(self) -> None:
+    def _reap_children(self) -> None:
         with suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -256,13 +262,13 @@ class Spawner:
                     # A browser, say, that it left behind.
                     kill_group(pid)
                     oom = oom_kills() > child.oom_kills
-                    self._answer({"ended": child.attempt, "status": status, "oom": oom})
+                    self._reply({"ended": child.attempt, "status": status, "oom": oom})
         for orphan in child_processes() - self.helpers - set(self.children):
             kill(orphan)
 
-    def _answer(self, answer: dict[str, Any]) -> None:
+    def _reply(self, answer: dict[str, Any]) -> None:
         try:
-            self.answers.write(_line(answer))
+            self.replies.write(_line(answer))
         except BrokenPipeError:
             return  # the node is gone; so is the input, in a moment
 

@@ -19,14 +19,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from catlog_scrapy.declarations.capabilities import Offer
+from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJECT_NOT_LOADED
 
 log = Logger()
 
 # What comes from outside and says nothing of the spider.
-FOREIGN_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+EXTERNAL_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 class ProjectFailed(CatlogError):
@@ -34,7 +34,7 @@ class ProjectFailed(CatlogError):
 
 
 @dataclass(frozen=True)
-class End:
+class ProcessExit:
     """How a child ended: its status as of waitpid; or `refused`, why there was none."""
 
     status: int = 0
@@ -48,7 +48,7 @@ class End:
             return "released"
         if self._is_untold:
             return "lost"
-        killed = WIFSIGNALED(self.status) and WTERMSIG(self.status) in FOREIGN_SIGNALS
+        killed = WIFSIGNALED(self.status) and WTERMSIG(self.status) in EXTERNAL_SIGNALS
         return "lost" if killed else "failed"
 
     @property
@@ -84,42 +84,42 @@ class End:
         return f"its process was killed by {name}{memory}"
 
 
-Ended = Callable[[End], None]
+OnExit = Callable[[ProcessExit], None]
 
 
-class WarmParent(protocol.ProcessProtocol):
-    """A `fleet.spawner` process. All but `offered` belongs to the reactor's thread.
+class ZygoteProcess(protocol.ProcessProtocol):
+    """A `fleet.zygote` process. All but `capabilities` belongs to the reactor's thread.
 
-    `offered` comes to what the project can run, or to ProjectFailed. It `has_failed` where
+    `capabilities` comes to what the project can run, or to ProjectFailed. It `has_failed` where
     importing the project has, not where it was killed.
     """
 
     def __init__(self, environment: Mapping[str, str], *, cold: bool) -> None:
         from twisted.internet import reactor
 
-        self.offered: Future[Offer] = Future()
-        self.children: dict[str, Ended] = {}
+        self.capabilities: Future[Capabilities] = Future()
+        self.children: dict[str, OnExit] = {}
         self.pids: dict[str, int] = {}
         self.is_alive = True
-        self.gone: Deferred[None] = Deferred()
+        self.exited: Deferred[None] = Deferred()
         self.has_failed = False
         self.is_retired = False
         self._files: dict[str, float] = {}
         self._began = time.monotonic()
         self._started = _now_for_files()
         self._rest = b""
-        command = [sys.executable, "-m", __package__ + ".spawner", *(["cold"] if cold else [])]
+        command = [sys.executable, "-m", __package__ + ".zygote", *(["cold"] if cold else [])]
         self.process: Any = cast(Any, reactor).spawnProcess(
             self, sys.executable, command, dict(environment), childFDs={0: "w", 1: "r", 2: 2}
         )
 
-    def run(self, attempt: str, log_file: str, ended: Ended) -> None:
+    def run(self, attempt: str, log_file: str, ended: OnExit) -> None:
         """Start a child for *attempt*; *ended* is called once, however it ends."""
         self.children[attempt] = ended
         if self.is_alive and not self.is_retired:
-            self._tell({"run": attempt, "log": log_file})
+            self._send({"run": attempt, "log": log_file})
         else:
-            self._end(attempt, End(refused="the process that starts spiders is gone"))
+            self._end(attempt, ProcessExit(refused="the process that starts spiders is gone"))
 
     def is_stale(self) -> bool:
         """Whether the project's files have changed since this began. For any thread."""
@@ -131,13 +131,13 @@ class WarmParent(protocol.ProcessProtocol):
         """Seconds since it began."""
         return time.monotonic() - self._began
 
-    def has_offered(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether it is there to run something. For any thread."""
-        return self.is_alive and self.offered.done() and not self.offered.exception()
+        return self.is_alive and self.capabilities.done() and not self.capabilities.exception()
 
     def kill_if_importing(self) -> None:
         """It has taken too long."""
-        if not self.offered.done():
+        if not self.capabilities.done():
             self.kill()
 
     def retire(self) -> None:
@@ -149,7 +149,7 @@ class WarmParent(protocol.ProcessProtocol):
     def signal(self, attempt: str, number: int) -> None:
         """Send a signal to the child of *attempt*, if it still runs."""
         if self.is_alive and attempt in self.children:
-            self._tell({"signal": attempt, "number": number})
+            self._send({"signal": attempt, "number": number})
 
     def close(self) -> None:
         """Let it go; what runs is killed."""
@@ -162,37 +162,37 @@ class WarmParent(protocol.ProcessProtocol):
             with suppress(error.ProcessExitedAlready):
                 self.process.signalProcess("KILL")
 
-    def _tell(self, command: Mapping[str, object]) -> None:
+    def _send(self, command: Mapping[str, object]) -> None:
         self.process.write(orjson.dumps(command) + b"\n")
 
     def outReceived(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             try:
-                self._answered(orjson.loads(line))
+                self._handle_reply(orjson.loads(line))
             except Exception:  # Twisted would close the pipe, and nothing were heard any more
                 log.failure("an answer of a process that starts spiders: {line}", line=line)
 
-    def _answered(self, answer: Mapping[str, object]) -> None:
+    def _handle_reply(self, answer: Mapping[str, object]) -> None:
         match answer:
-            case {"offer": dict(offer), "obstacle": obstacle, "files": list(files)}:
+            case {"capabilities": dict(capabilities), "obstacle": obstacle, "files": list(files)}:
                 self._files = {file: _changed_at(file) for file in files}
                 if obstacle:
-                    log.info("spiders of {offer[project]} start cold: {obstacle}", **answer)
-                self.offered.set_result(Offer(**offer))
+                    log.info("spiders of {capabilities[project]} start cold: {obstacle}", **answer)
+                self.capabilities.set_result(Capabilities(**capabilities))
             case {"failed": reason, "files": list(files)}:
                 self._files = {file: _changed_at(file) for file in files}
                 self.has_failed = True
                 log.error("a project cannot be imported: {reason}", reason=reason)
-                self.offered.set_exception(ProjectFailed(str(reason)))
+                self.capabilities.set_exception(ProjectFailed(str(reason)))
             case {"began": attempt, "pid": int(pid)}:
                 self.pids[str(attempt)] = pid
             case {"refused": attempt, "error": reason}:
-                self._end(str(attempt), End(refused=str(reason)))
+                self._end(str(attempt), ProcessExit(refused=str(reason)))
             case {"ended": attempt, "status": int(status), "oom": oom}:
-                self._end(str(attempt), End(status, bool(oom)))
+                self._end(str(attempt), ProcessExit(status, bool(oom)))
 
-    def _end(self, attempt: str, end: End) -> None:
+    def _end(self, attempt: str, end: ProcessExit) -> None:
         self.pids.pop(attempt, None)
         ended = self.children.pop(attempt, None)
         if ended:
@@ -203,8 +203,8 @@ class WarmParent(protocol.ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         self.is_alive = False
         how = getattr(reason.value, "signal", None) or getattr(reason.value, "exitCode", None)
-        if not self.offered.done():
-            self.offered.set_exception(ProjectFailed(f"its process ended at once ({how})"))
+        if not self.capabilities.done():
+            self.capabilities.set_exception(ProjectFailed(f"its process ended at once ({how})"))
         if not reason.check(error.ProcessDone):
             log.error("a process that starts spiders ended: {how}", how=how)
         for attempt in list(self.children):
@@ -212,10 +212,12 @@ class WarmParent(protocol.ProcessProtocol):
                 # The kernel has killed its children with it, not what those have started.
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pids[attempt], signal.SIGKILL)
-                self._end(attempt, End(status=signal.SIGKILL))
+                self._end(attempt, ProcessExit(status=signal.SIGKILL))
             else:
-                self._end(attempt, End(refused="the process that starts spiders ended before"))
-        self.gone.callback(None)
+                self._end(
+                    attempt, ProcessExit(refused="the process that starts spiders ended before")
+                )
+        self.exited.callback(None)
 
 
 def _now_for_files() -> float:

@@ -15,7 +15,7 @@ from catlog_scrapy.pipelines.validate import Rejected
 from catlog_scrapy.records.validation import Row, ValidatedItem
 from catlog_scrapy.redaction import redact
 from catlog_scrapy.store.queue.results import (
-    MOST_REJECTED,
+    MAX_REJECTED_ITEMS,
     BatchUncertain,
     copy_batch,
     line_prefix,
@@ -145,7 +145,7 @@ class ResultWriter:
         data, reasons = rejected.rejections[0]
         first = f"{'; '.join(reasons)} in {data[:MAX_QUOTED_CHARS]} of {redact(str(url))}"
         report.reasons.setdefault("rejected", first)
-        room = MOST_REJECTED - self.kept_rejections
+        room = MAX_REJECTED_ITEMS - self.kept_rejections
         kept = [(url, data, reasons) for data, reasons in rejected.rejections[:room]]
         if kept:
             self.kept_rejections += len(kept)

@@ -2,14 +2,14 @@
 
 from catlog_scrapy.scaffold.checking import check_files, check_spider
 from catlog_scrapy.scaffold.files import SUFFIXES, TEMPLATES, Generator, kind_of, text_of
-from catlog_scrapy.scaffold.target import Places, check_name, find_target
+from catlog_scrapy.scaffold.target import ProjectLayout, check_name, find_target
 from catlog_scrapy.scaffold.writing import write_all
 
 __all__ = [
     "SUFFIXES",
     "TEMPLATES",
     "Generator",
-    "Places",
+    "ProjectLayout",
     "check_files",
     "check_name",
     "check_spider",

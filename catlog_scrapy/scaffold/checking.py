@@ -13,8 +13,8 @@ from catlog_scrapy.declarations.checking import check
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.records.lookup import make_record_type
-from catlog_scrapy.scaffold.files import KEY, Generator, says_record
-from catlog_scrapy.scaffold.target import Places, class_of, refuse
+from catlog_scrapy.scaffold.files import KEY_FIELD, Generator, declares_record
+from catlog_scrapy.scaffold.target import ProjectLayout, class_name_of, raise_mistakes
 from catlog_scrapy.scaffold.writing import write
 from catlog_scrapy.testing.saved_pages import label
 
@@ -44,9 +44,9 @@ def check_files(
     if provider not in files:
         return
     made: dict[str, Any] = {"name": generator.name}
-    if says_record(files[generator.spider_file]):
-        made["record"] = make_record_type(generator.name, [KEY])
-    spidercls = type(class_of(generator.name), (Spider,), made)
+    if declares_record(files[generator.spider_file]):
+        made["record"] = make_record_type(generator.name, [KEY_FIELD])
+    spidercls = type(class_name_of(generator.name), (Spider,), made)
     with tempfile.TemporaryDirectory() as temporary:
         # Under its own name, for the lines of mistakes.
         folder = Path(temporary, provider.parent.name)
@@ -56,18 +56,20 @@ def check_files(
         write(folder / provider.name, files[provider])
         declared, mistakes = read_providers(folder)
     views, wrong = read_views(Path(settings["CATLOG_VIEWS"]))
-    refuse(mistakes + wrong + check(declared, _WithOne(loader, spidercls), views).mistakes)
+    raise_mistakes(
+        mistakes + wrong + check(declared, _WithNewSpider(loader, spidercls), views).mistakes
+    )
 
 
-def check_spider(loader: SpiderLoaderProtocol, name: str, places: Places) -> None:
+def check_spider(loader: SpiderLoaderProtocol, name: str, layout: ProjectLayout) -> None:
     """Raise NotPossible where another file has a spider called *name*."""
     if name in loader.list():
         module = loader.load(name).__module__
-        if module != f"{places.spiders_module}.{name}":
+        if module != f"{layout.spiders_module}.{name}":
             raise NotPossible(f'{module} has a spider "{name}" already; choose another name.')
 
 
-class _WithOne(SpiderLoader):
+class _WithNewSpider(SpiderLoader):
     """The spiders of another loader, and one that is not there yet."""
 
     def __init__(self, others: SpiderLoaderProtocol, spidercls: type[Spider]) -> None:

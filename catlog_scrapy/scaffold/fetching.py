@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from catlog_scrapy.exceptions import NotPossible
 
 # The project's downloader, and nothing that takes items or listens; robots.txt is always obeyed.
-SETTINGS: dict[str, Any] = {
+FETCH_SETTINGS: dict[str, Any] = {
     "ROBOTSTXT_OBEY": True,
     "ITEM_PIPELINES": {},
     "FEEDS": {},
@@ -43,7 +43,7 @@ def fetch(settings: Settings, url: str) -> Response:
     Raises NotPossible where there is none: no answer, forbidden by robots.txt, a status over 299.
     """
     settings = settings.copy()
-    settings.setdict(SETTINGS, "cmdline")
+    settings.setdict(FETCH_SETTINGS, "cmdline")
     received: list[Response | Failure] = []
     process = AsyncCrawlerProcess(settings)
     process.crawl(PageFetcher, url=url, received=received)

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 from scrapy.http import HtmlResponse, JsonResponse, Response, TextResponse
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.scaffold.target import Places, Target, class_of
+from catlog_scrapy.scaffold.target import ProjectLayout, Target, class_name_of
 from catlog_scrapy.testing.saved_pages import GOLDEN_SUFFIX
 
 TEMPLATES = Path(__file__).with_name("templates")
 SUFFIXES = {"html": ".html", "json": ".json"}
 # The field that every template's items have, and their key.
-KEY = "name"
+KEY_FIELD = "name"
 
 
 def kind_of(response: Response) -> str | None:
@@ -49,19 +49,19 @@ class Generator:
 
     name: str
     target: Target
-    places: Places
+    layout: ProjectLayout
     kind: str | None
 
     @property
     def spider_file(self) -> Path:
         """Where the spider will be."""
-        return self.places.spiders / f"{self.name}.py"
+        return self.layout.spiders / f"{self.name}.py"
 
     def page_file(self, suffix: str) -> Path:
         """Where the saved page will be: named after the last part of its path."""
         stem = Path(urlsplit(self.target.url).path).stem
         stem = re.sub(r"[^\w-]+", "-", stem).strip("-") or "index"
-        return self.places.tests / "pages" / self.name / f"{stem}{suffix}"
+        return self.layout.tests / "pages" / self.name / f"{stem}{suffix}"
 
     def files(self, template: str, text: str) -> dict[Path, str]:
         """The files to be made, by their paths, from the spider's *template* and the page's *text*.
@@ -74,13 +74,13 @@ class Generator:
         if "$shape" in template:
             values |= _shape(text, self.target.url)
         spider = Template(template).safe_substitute(values)
-        values["operation"] = _operation(self.name, says_record(spider))
+        values["operation"] = _operation(self.name, declares_record(spider))
         files = {self.spider_file: spider}
-        if self.places.items and values["record_class"] in spider:
-            files[self.places.items / f"{self.name}.py"] = _render("items", values)
+        if self.layout.items and values["record_class"] in spider:
+            files[self.layout.items / f"{self.name}.py"] = _render("items", values)
         files[page] = text
         files[page.with_suffix(GOLDEN_SUFFIX)] = "[]\n"
-        files[self.places.tests / f"test_{self.name}.py"] = _render("test", values)
+        files[self.layout.tests / f"test_{self.name}.py"] = _render("test", values)
         if not self.target.has_scheme(self.name):
             files[self.target.file] = self._provider(values)
         return files
@@ -89,9 +89,9 @@ class Generator:
         name, target = self.name, self.target
         values = {
             "name": name,
-            "classname": class_of(name),
-            "record_class": f"{class_of(name)}Record",
-            "module": f"{self.places.spiders_module}.{name}",
+            "classname": class_name_of(name),
+            "record_class": f"{class_name_of(name)}Record",
+            "module": f"{self.layout.spiders_module}.{name}",
             "url": target.url,
             "domain": urlsplit(target.url).netloc,
             "path": target.path,
@@ -100,8 +100,8 @@ class Generator:
             "title": urlsplit(target.url).netloc,
             "base_url": target.base_url,
         }
-        package = self.places.spiders_module.partition(".")[0]
-        if self.places.items:
+        package = self.layout.spiders_module.partition(".")[0]
+        if self.layout.items:
             values["record"] = f"from {package}.items.{name} import {values['record_class']}"
         else:
             values["record"] = _render("record", values).rstrip()
@@ -123,7 +123,7 @@ def _render(template: str, values: Mapping[str, str]) -> str:
     return Template(text).substitute(values)
 
 
-def says_record(spider: str) -> bool:
+def declares_record(spider: str) -> bool:
     """Whether a spider's code names its record type. Raises NotPossible where it is no code."""
     try:
         nodes = list(ast.walk(ast.parse(spider)))
@@ -137,7 +137,7 @@ def _operation(name: str, has_record: bool) -> str:
     """The lines of the scheme that name its operation; without a record type, what it yields."""
     if has_record:
         return f'operations = ["{name}"]'
-    return f'\n[[scheme.operation]]\nname = "{name}"\nkind = "{name}"\nkey = "{KEY}"'
+    return f'\n[[scheme.operation]]\nname = "{name}"\nkind = "{name}"\nkey = "{KEY_FIELD}"'
 
 
 def _shape(text: str, url: str) -> dict[str, str]:

@@ -14,15 +14,15 @@ from w3lib.url import safe_url_string
 
 from catlog_scrapy.config import project_package
 from catlog_scrapy.declarations.model import NAME as PROVIDER_NAME
-from catlog_scrapy.declarations.reading import Declared, read_providers
+from catlog_scrapy.declarations.reading import DeclaredProvider, read_providers
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
 from catlog_scrapy.records.record import SQL_NAME
 from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
 from catlog_scrapy.testing.saved_pages import label
 
 # What the templates import: a class so called would hide it.
-TAKEN = {"Any", "AsyncIterator", "Iterator", "JsonDocument", "Record"}
-TAKEN |= {"Path", "Request", "Response", "SavedPage", "Spider"}
+RESERVED_CLASS_NAMES = {"Any", "AsyncIterator", "Iterator", "JsonDocument", "Record"}
+RESERVED_CLASS_NAMES |= {"Path", "Request", "Response", "SavedPage", "Spider"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Target:
     provider: str
     base_url: str
     file: Path
-    declared: Declared | None
+    declared: DeclaredProvider | None
 
     @property
     def path(self) -> str:
@@ -50,7 +50,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Places:
+class ProjectLayout:
     """Where a project keeps its parts; `items` is None where it has no package of that name."""
 
     spiders: Path
@@ -59,7 +59,7 @@ class Places:
     tests: Path
 
     @classmethod
-    def of(cls, settings: BaseSettings) -> "Places":
+    def of(cls, settings: BaseSettings) -> "ProjectLayout":
         """Those of the project. Raises NotPossible where its spiders are no package."""
         root = Path(closest_scrapy_cfg()).parent
         module = settings["NEWSPIDER_MODULE"] or next(iter(settings.getlist("SPIDER_MODULES")), "")
@@ -77,19 +77,23 @@ class Places:
 
 def check_name(name: str, project: str) -> None:
     """Raise NotPossible unless *name* can be a spider, its module, its scheme and its view."""
-    class_name = class_of(name)
+    class_name = class_name_of(name)
     if not SQL_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
         raise NotPossible(
             f'"{name}" cannot name a spider and its view; use lower-case letters, digits and "_",'
             f" a letter first, {MAX_NAME_BYTES} at most."
         )
-    if keyword.iskeyword(name) or keyword.iskeyword(class_name) or class_name in TAKEN:
+    if (
+        keyword.iskeyword(name)
+        or keyword.iskeyword(class_name)
+        or class_name in RESERVED_CLASS_NAMES
+    ):
         raise NotPossible(f'"{name}" has a meaning in Python or Scrapy; choose another name.')
     if name == project:
         raise NotPossible(f'"{name}" is the name of the project; choose another one.')
 
 
-def class_of(name: str) -> str:
+def class_name_of(name: str) -> str:
     """The class of the spider *name*: `FuelPrices` of `fuel_prices`."""
     return name.title().replace("_", "")
 
@@ -111,7 +115,7 @@ def find_target(settings: BaseSettings, url: str, provider: str | None) -> Targe
         raise NotPossible("the URL holds a name or a password, which no file should; leave it out.")
     folder = Path(settings["CATLOG_PROVIDERS"])
     files, mistakes = read_providers(folder) if folder.is_dir() else ([], [])
-    refuse(mistakes)
+    raise_mistakes(mistakes)
     base_url = f"{parts.scheme}://{parts.netloc}"
     name = provider or next((d.file.provider.name for d in files if _is_below(url, d)), None)
     name = name or re.sub(r"\W+", "_", parts.hostname.removeprefix("www.")).strip("_")
@@ -135,12 +139,12 @@ def find_target(settings: BaseSettings, url: str, provider: str | None) -> Targe
     return Target(url, name, base_url, file, None)
 
 
-def _is_below(url: str, declared: Declared) -> bool:
+def _is_below(url: str, declared: DeclaredProvider) -> bool:
     base_url = declared.file.provider.base_url
     return bool(base_url) and (url + "/").startswith(f"{base_url}".rstrip("/") + "/")
 
 
-def refuse(mistakes: list[str]) -> None:
+def raise_mistakes(mistakes: list[str]) -> None:
     """Raise DeclarationError with all *mistakes*, if there are any."""
     if mistakes:
         raise DeclarationError("\n  ".join(["nothing was made:", *mistakes]))

@@ -20,7 +20,7 @@ from catlog_scrapy.pipelines.store import persist, persist_in_thread
 from catlog_scrapy.redaction import read_secrets
 from catlog_scrapy.store.queue.attempts import fail
 from catlog_scrapy.store.queue.claims import Claim
-from catlog_scrapy.store.queue.resuming import fresh_records, go_on_from
+from catlog_scrapy.store.queue.resuming import fresh_records, resume_cursor
 from catlog_scrapy.store.reading.status import attempt_error
 from catlog_scrapy.worker.attempt_logs import attempt_log
 from catlog_scrapy.worker.isolation import run_isolated
@@ -70,8 +70,8 @@ async def _crawl(process: AsyncCrawlerProcess, settings: Settings, attempt: Atte
     attempt.secrets = read_secrets(claimed.provider, needed)
     arguments = spider_arguments(claimed, settings, attempt.secrets)
     if claimed.mode == "incremental" and hasattr(spidercls, "cursor"):
-        cursor = await _query(attempt, go_on_from)
-        attempt.report.went_on = bool(cursor)
+        cursor = await _query(attempt, resume_cursor)
+        attempt.report.resumed = bool(cursor)
         arguments.setdefault("cursor", cursor)
     if claimed.limits.get("refresh"):
         arguments["fresh"] = await _query(attempt, fresh_records)

@@ -10,8 +10,8 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.store.queue import starting
-from catlog_scrapy.store.queue.executors import awaited
-from catlog_scrapy.store.reading.status import family, find_catalog
+from catlog_scrapy.store.queue.executors import unclaimed_external_operations
+from catlog_scrapy.store.reading.status import catalog_tree, find_catalog
 from catlog_scrapy.worker.progress import Progress
 from catlog_scrapy.worker.worker import Worker
 
@@ -35,7 +35,7 @@ def run_catalog(
 
     def finished(_: object) -> bool:
         catalog = find_catalog(engine, str(catalog_id))
-        for title in awaited(engine, family(engine, catalog_id)):
+        for title in unclaimed_external_operations(engine, catalog_tree(engine, catalog_id)):
             if title not in announced:
                 announced.add(title)
                 console.print(
@@ -43,7 +43,7 @@ def run_catalog(
                     markup=False,
                 )
         if not retry and catalog["errors"] and catalog["state"] not in END_STATES:
-            starting.give_up(engine, catalog_id)
+            starting.fail_without_retry(engine, catalog_id)
             return True
         return catalog["state"] in END_STATES
 
@@ -56,7 +56,7 @@ def run_catalog(
             settings,
             Progress(console),
             finished=finished,
-            catalogs=lambda: family(engine, catalog_id),
+            catalogs=lambda: catalog_tree(engine, catalog_id),
             log_files=log_files,
         ).run()
     finally:

@@ -8,7 +8,7 @@ import sys
 
 from catlog_scrapy.crawl.attempt import Attempt
 from catlog_scrapy.db.engine import UNAVAILABLE
-from catlog_scrapy.store.queue.leases import watch
+from catlog_scrapy.store.queue.leases import supervise
 from catlog_scrapy.store.reading.status import attempt_outcome
 
 # Time between SIGTERM and SIGKILL.
@@ -66,7 +66,7 @@ async def _enforce_start_timeout(attempt: Attempt) -> None:
     name = attempt.claim.attempt
     while True:
         with contextlib.suppress(*UNAVAILABLE):
-            if (await asyncio.to_thread(watch, attempt.engine, [name]))[name] == "unbegun":
+            if (await asyncio.to_thread(supervise, attempt.engine, [name]))[name] == "unbegun":
                 attempt.stop("timed_out", f"its process had not begun after {seconds:g} s")
             return
         await asyncio.sleep(1)

@@ -7,7 +7,7 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
-from catlog_scrapy.store.maintenance.tick import tend
+from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue.schedules.due import make_due
 
 
@@ -15,7 +15,7 @@ def schedule_once(engine: Engine, settings: Settings, console: Console) -> None:
     """Create the catalogs that are due now, and do maintenance."""
     for catalog_id in make_due(engine):
         console.print(f"due: catalog {catalog_id}")
-    tend(engine, settings.getfloat("CATLOG_LEASE"))
+    tick(engine, settings.getfloat("CATLOG_LEASE"))
 
 
 def run_scheduler(

@@ -12,9 +12,9 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
-from catlog_scrapy.declarations.capabilities import offer_of
+from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.maintenance.tick import tend
+from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue.attempts import release
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.worker.attempt_logs import logs_folder
@@ -55,7 +55,7 @@ class Worker(AttemptRunner):
         self.catalogs = catalogs
         self.concurrency = concurrency or settings.getint("CATLOG_CONCURRENCY")
         self.poll = settings.getfloat("CATLOG_POLL")
-        self.offer = offer_of(settings, self.process.spider_loader)
+        self.capabilities = read_capabilities(settings, self.process.spider_loader)
         self.refused: set[UUID] = set()
         self.maintained_at = 0.0
 
@@ -93,7 +93,7 @@ class Worker(AttemptRunner):
         """Do maintenance and claim once; return whether there was nothing to do."""
         done = 0
         if not self.running or time.monotonic() - self.maintained_at > MAINTENANCE_INTERVAL_S:
-            done = await asyncio.to_thread(tend, self.engine, self.lease)
+            done = await asyncio.to_thread(tick, self.engine, self.lease)
             self.maintained_at = time.monotonic()
         free = self.concurrency - len(self.running)
         claims = await asyncio.to_thread(self._claim, free) if free else []
@@ -128,11 +128,11 @@ class Worker(AttemptRunner):
     def _reason_unsupported(self, claimed: Claim) -> str | None:
         if claimed.project_version is not None:
             return "only a node can run it, with a deployed version of its project"
-        return self.offer.refusal(claimed)
+        return self.capabilities.reason_unsupported(claimed)
 
     def _refuse(self, claimed: Claim, unsupported: str) -> None:
         """Release a claim that this project cannot run, and claim no similar ones."""
-        self.refused.add(claimed.alike)
+        self.refused.add(claimed.refusal_id)
         release(self.engine, claimed.attempt, error=f"refused: {unsupported}")
         self.progress.print_line(f"{claimed.title}: left for another worker: {unsupported}")
 

@@ -10,7 +10,7 @@ from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.queue.report import Report
-from catlog_scrapy.store.queue.resuming import fresh_records, go_on_from
+from catlog_scrapy.store.queue.resuming import fresh_records, resume_cursor
 from tests.support.factories import (
     GONE,
     UNCHANGED,
@@ -39,13 +39,13 @@ def begun(engine: Engine, **given: object) -> tuple[UUID, Claim, str]:
     """A catalog of the only operation, claimed, and the cursor that it was given."""
     catalog = given_a_catalog(engine, **given)  # type: ignore[arg-type]
     claimed = claim_of(engine, catalog)
-    return catalog, claimed, go_on_from(engine, claimed)
+    return catalog, claimed, resume_cursor(engine, claimed)
 
 
 def read(engine: Engine, rows: object = (), *, to: str, **given: object) -> str:
     """Load *rows* and read up to *to*; from where."""
     catalog, claimed, cursor = begun(engine, **given)
-    outcome = deliver(engine, claimed, rows, to, went_on=bool(cursor))  # type: ignore[arg-type]
+    outcome = deliver(engine, claimed, rows, to, resumed=bool(cursor))  # type: ignore[arg-type]
     assert outcome == "done"
     assert publishing.publish(engine, catalog)
     assert state_of(engine, catalog) == "loaded"
@@ -72,18 +72,18 @@ def test_an_attempt_says_from_where_to_where_it_has_read(engine: Engine) -> None
 def test_nothing_new_is_an_answer_but_not_from_the_beginning(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     _, claimed, _ = begun(engine)
-    assert deliver(engine, claimed, (), "one", went_on=False) == "incomplete"
+    assert deliver(engine, claimed, (), "one", resumed=False) == "incomplete"
     read(engine, {"a": 1}, to="one")
     read(engine, to="one")
     _, claimed, _ = begun(engine)
-    assert attempts.complete(engine, claimed.attempt, Report(went_on=True)) == "incomplete"
+    assert attempts.complete(engine, claimed.attempt, Report(resumed=True)) == "incomplete"
 
 
-def test_what_was_given_up_is_for_the_next_load_to_read(engine: Engine) -> None:
+def test_tolerated_failed_requests_keep_the_cursor(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL | {"tolerate": {"failed_requests": 1}})
     read(engine, {"a": 1}, to="one")
     catalog, claimed, _ = begun(engine)
-    report = Report(accepted=0, cursor="two", went_on=True, failed_requests=1)
+    report = Report(accepted=0, cursor="two", resumed=True, failed_requests=1)
     assert attempts.complete(engine, claimed.attempt, report) == "done"
     assert publishing.publish(engine, catalog)
     assert begun(engine)[2] == "one"
@@ -118,7 +118,7 @@ def test_a_catalog_that_cannot_be_published_leaves_the_cursor(engine: Engine) ->
 
 
 @pytest.mark.parametrize("first_published", [0, 1])
-def test_of_two_loads_from_one_cursor_the_first_published_counts(
+def test_first_published_of_two_loads_from_one_cursor_moves_the_cursor(
     engine: Engine, first_published: int
 ) -> None:
     """What the other one has read beyond it, the next load reads."""
@@ -143,7 +143,7 @@ def test_a_load_that_is_tried_again_later_than_a_newer_one_is_newer(engine: Engi
     attempts.fail(engine, failing.attempt, "the source is away")
     second, slow, _ = begun(engine)
     again = claim_of(engine, first)
-    assert go_on_from(engine, again) == "0"
+    assert resume_cursor(engine, again) == "0"
     deliver(engine, again, {"x": 20}, "20")
     assert publishing.publish(engine, first)
     third, later, cursor = begun(engine)
@@ -156,7 +156,7 @@ def test_a_load_that_is_tried_again_later_than_a_newer_one_is_newer(engine: Engi
     assert current(engine) == {"x": 20, "y": 30}
 
 
-def test_what_a_narrowed_load_has_read_meanwhile_is_read_once_more(engine: Engine) -> None:
+def test_records_read_by_a_partial_load_are_read_again(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"x": 1}, to="one")
     catalog, claimed, _ = begun(engine)
@@ -173,7 +173,7 @@ def test_what_a_narrowed_load_has_read_meanwhile_is_read_once_more(engine: Engin
 @pytest.mark.parametrize(
     "given", [{"origin": "backfill"}, {"arguments": {"id": "a"}}, {"operation": "goods"}], ids=str
 )
-def test_a_backfill_and_a_narrowed_load_neither_use_nor_move_it(
+def test_backfill_and_partial_load_neither_use_nor_move_the_cursor(
     engine: Engine, given: dict[str, object]
 ) -> None:
     given_a_scheme(engine, INCREMENTAL)
@@ -182,7 +182,7 @@ def test_a_backfill_and_a_narrowed_load_neither_use_nor_move_it(
     assert begun(engine)[2] == "one"
 
 
-def test_a_new_version_of_a_scheme_reads_everything_again(engine: Engine) -> None:
+def test_new_scheme_version_reads_from_the_beginning(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="one")
     given_a_scheme(engine, INCREMENTAL, version=2)
@@ -212,7 +212,7 @@ def test_a_load_of_a_former_version_moves_nothing(engine: Engine) -> None:
     read(engine, {"a": 2}, to="two")
     deliver(engine, claimed, {"a": "former"}, "beyond")
     late = claim_of(engine, waiting)
-    assert go_on_from(engine, late) == ""
+    assert resume_cursor(engine, late) == ""
     deliver(engine, late, {"a": "former"}, "beyond")
     for catalog in (former, waiting):
         assert publishing.publish(engine, catalog)
@@ -220,15 +220,15 @@ def test_a_load_of_a_former_version_moves_nothing(engine: Engine) -> None:
     assert begun(engine)[2] == "two"
 
 
-def test_each_part_has_a_cursor_of_its_own(engine: Engine) -> None:
+def test_each_part_has_its_own_cursor(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL | {"for_each": ["x", "y"]})
     catalog = given_a_catalog(engine)
     for claimed in claim_all(engine, catalog):
-        assert go_on_from(engine, claimed) == ""
+        assert resume_cursor(engine, claimed) == ""
         deliver(engine, claimed, {f"{claimed.part} 1": 1}, f"cursor of {claimed.part}")
     publishing.publish(engine, catalog)
     claims = claim_all(engine, given_a_catalog(engine))
-    assert [go_on_from(engine, claimed) for claimed in claims] == ["cursor of x", "cursor of y"]
+    assert [resume_cursor(engine, claimed) for claimed in claims] == ["cursor of x", "cursor of y"]
 
 
 def test_an_overlap_reads_what_may_have_come_late(engine: Engine) -> None:
@@ -245,7 +245,7 @@ def test_an_overlap_that_is_declared_later_needs_an_instant(engine: Engine) -> N
         begun(engine)
 
 
-def test_what_the_source_says_is_gone_is_removed(engine: Engine) -> None:
+def test_records_that_the_source_reports_deleted_are_removed(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1, "b": 1, "c": 1}, to="one")
     catalog, claimed, _ = begun(engine)
@@ -273,7 +273,7 @@ def test_an_older_load_neither_removes_nor_revives(engine: Engine) -> None:
     assert current(engine) == {"a": 1}
 
 
-def test_what_is_gone_before_it_was_known_stays_gone(engine: Engine) -> None:
+def test_deletion_of_an_unknown_record_creates_no_record(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="one")
     older = given_a_catalog(engine, arguments={"id": "x"})
@@ -286,7 +286,7 @@ def test_what_is_gone_before_it_was_known_stays_gone(engine: Engine) -> None:
     assert current(engine) == {"a": 1, "x": "again"}
 
 
-def test_how_much_a_source_may_say_is_gone_can_be_limited(engine: Engine) -> None:
+def test_share_of_reported_deletions_can_be_limited(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL | {"tolerate": {"removed": 1}})
     read(engine, {"a": 1, "b": 1}, to="one")
     catalog, claimed, _ = begun(engine)
@@ -296,7 +296,7 @@ def test_how_much_a_source_may_say_is_gone_can_be_limited(engine: Engine) -> Non
     assert begun(engine)[2] == "one"
 
 
-def test_what_was_read_lately_is_fresh(engine: Engine) -> None:
+def test_recently_read_record_is_fresh(engine: Engine) -> None:
     refresh = {"every": 3600.0, "by": "value"}
     given_a_scheme(engine, an_operation(refresh=refresh))
     claimed = claim_of(engine, given_a_catalog(engine))
@@ -313,14 +313,14 @@ def test_what_was_read_lately_is_fresh(engine: Engine) -> None:
     assert one(engine, "SELECT count(*) FROM catlog.record_version") == 1
 
 
-def test_what_shares_the_field_is_never_fresh(engine: Engine) -> None:
+def test_records_that_share_a_refresh_value_are_never_fresh(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(refresh={"every": 3600.0, "by": "value"}))
     load(engine, {"a": "shared", "b": "shared", "c": "own"})
     claimed = claim_of(engine, given_a_catalog(engine))
     assert fresh_records(engine, claimed) == {"own": ["c"]}
 
 
-def test_what_another_version_has_read_is_not_fresh(engine: Engine) -> None:
+def test_record_read_by_another_scheme_version_is_not_fresh(engine: Engine) -> None:
     operation = an_operation(refresh={"every": 3600.0, "by": "value"})
     given_a_scheme(engine, operation)
     load(engine, {"a": "link"})

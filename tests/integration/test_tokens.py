@@ -20,7 +20,12 @@ from catlog_scrapy.api.auth.passwords import Passwords
 from catlog_scrapy.api.auth.tokens import Credentials
 from catlog_scrapy.exceptions import ConfigurationError
 from catlog_scrapy.store.access import users
-from catlog_scrapy.store.access.logins import FREE, begin_login, succeed, wait_after
+from catlog_scrapy.store.access.logins import (
+    FREE_FAILURES,
+    begin_login,
+    record_login,
+    wait_after_failures,
+)
 from catlog_scrapy.store.access.tokens import signing_key
 from catlog_scrapy.store.maintenance.prune import prune
 from tests.support.access import (
@@ -183,7 +188,7 @@ def test_no_forged_token_is_exchanged_or_revokes(engine: Engine, client: Any) ->
     assert refreshed(client, pair["refresh"]).status_code == 200
 
 
-def test_what_a_token_says_of_its_role_counts_for_nothing(engine: Engine, client: Any) -> None:
+def test_role_claim_of_a_token_is_ignored(engine: Engine, client: Any) -> None:
     given_a_user(engine, "bob", "user")
     token = log_in(client, "bob").json()["access"]
     key = signing_key(engine)
@@ -214,7 +219,7 @@ def test_a_user_who_is_changed_is_changed_from_the_next_request_on(
     assert client.get("/catalogs", headers=token).status_code == 401
 
 
-def test_another_password_ends_all_refresh_tokens(engine: Engine, client: Any) -> None:
+def test_new_password_ends_all_refresh_tokens(engine: Engine, client: Any) -> None:
     pairs = [log_in(client).json() for _ in range(2)]
     users.set_password(engine, "alice", Passwords(CountingHasher()).hash("battery staple"))
     assert [refreshed(client, pair["refresh"]).status_code for pair in pairs] == [401, 401]
@@ -233,7 +238,9 @@ def test_a_refresh_token_gives_the_next_pair(engine: Engine, client: Any) -> Non
     assert one(engine, "SELECT count(DISTINCT family) FROM catlog.refresh_token") == 1
 
 
-def test_a_client_that_lost_its_answer_may_ask_again(engine: Engine, client: Any) -> None:
+def test_client_that_lost_a_refresh_response_may_repeat_the_request(
+    engine: Engine, client: Any
+) -> None:
     first = log_in(client).json()["refresh"]
     lost, second = (refreshed(client, first).json()["refresh"] for _ in range(2))
     assert lost != second
@@ -296,7 +303,7 @@ def test_nobody_logs_in_with_a_password_that_changes_meanwhile(
     assert one(engine, "SELECT password_hash FROM catlog.api_user") == renewed
 
 
-def test_who_logs_out_is_out_and_may_say_so_twice(engine: Engine, client: Any) -> None:
+def test_log_out_ends_tokens_and_may_be_repeated(engine: Engine, client: Any) -> None:
     first = log_in(client).json()["refresh"]
     second = refreshed(client, first).json()["refresh"]
     for token in (first, second):
@@ -340,7 +347,7 @@ def test_the_server_may_start_before_its_database(engine: Engine) -> None:
     assert len(statements) == 3, statements
 
 
-def test_what_cannot_be_a_log_in_is_told_so_and_never_hashed(engine: Engine) -> None:
+def test_malformed_log_in_is_refused_without_hashing(engine: Engine) -> None:
     access = given_access(engine)
     client = a_client(access)
     hasher = access.passwords.hasher
@@ -361,7 +368,7 @@ def test_what_cannot_be_a_log_in_is_told_so_and_never_hashed(engine: Engine) -> 
     assert sql(engine, "SELECT 1 FROM catlog.login_failure") == []
 
 
-def test_nobody_learns_which_names_there_are(engine: Engine) -> None:
+def test_log_in_does_not_reveal_user_names(engine: Engine) -> None:
     given_a_user(engine)
     given_a_user(engine, "carol")
     users.disable_user(engine, "carol")
@@ -386,11 +393,11 @@ def test_nobody_learns_which_names_there_are(engine: Engine) -> None:
 
 
 def test_the_more_guesses_the_longer_the_wait(engine: Engine) -> None:
-    waits = [wait_after(failures) for failures in range(1, 16)]
+    waits = [wait_after_failures(failures) for failures in range(1, 16)]
     assert waits[:4] == [None] * 4
     assert waits[4:] == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900]
-    assert wait_after(10**9) == 900
-    for _ in range(FREE):
+    assert wait_after_failures(10**9) == 900
+    for _ in range(FREE_FAILURES):
         assert begin_login(engine, "alice", "192.0.2.1") == 0
     assert 4 < begin_login(engine, "alice", "192.0.2.2") <= 5
     assert 4 < begin_login(engine, "bob", "192.0.2.1") <= 5
@@ -409,8 +416,8 @@ def test_the_more_guesses_the_longer_the_wait(engine: Engine) -> None:
     assert prune(engine).access == 3
 
 
-def test_addresses_of_one_network_are_one(engine: Engine) -> None:
-    for number in range(FREE):
+def test_addresses_of_one_network_share_a_limit(engine: Engine) -> None:
+    for number in range(FREE_FAILURES):
         assert begin_login(engine, f"user{number}", f"2001:db8::{number}:1") == 0
     assert begin_login(engine, "alice", "2001:db8::ffff") > 0
     assert begin_login(engine, "alice", "2001:db8:0:1::1") == 0
@@ -425,11 +432,11 @@ def test_addresses_of_one_network_are_one(engine: Engine) -> None:
     }
 
 
-def test_who_has_an_account_clears_no_guesses_at_others(engine: Engine) -> None:
-    for _ in range(FREE - 1):
+def test_own_log_in_does_not_clear_failures_of_other_accounts(engine: Engine) -> None:
+    for _ in range(FREE_FAILURES - 1):
         assert begin_login(engine, "victim", "192.0.2.1") == 0
         assert begin_login(engine, "mine", "192.0.2.1") == 0
-        succeed(engine, "mine", "192.0.2.1")
+        record_login(engine, "mine", "192.0.2.1")
     assert begin_login(engine, "victim", "192.0.2.1") == 0
     assert begin_login(engine, "mine", "192.0.2.1") > 0
 
@@ -440,18 +447,18 @@ def test_guessing_is_stopped_and_even_the_right_password_waits(engine: Engine) -
     hasher = access.passwords.hasher
     assert isinstance(hasher, CountingHasher)
     client = a_client(access)
-    for _ in range(FREE):
+    for _ in range(FREE_FAILURES):
         assert log_in(client, password="battery staple").status_code == 401
     answer = log_in(client)
     assert answer.status_code == 429
     assert 1 <= int(answer.headers["Retry-After"]) <= 5
-    assert hasher.verified == FREE
-    assert len(audit(engine)) == FREE
+    assert hasher.verified == FREE_FAILURES
+    assert len(audit(engine)) == FREE_FAILURES
     sql(engine, "UPDATE catlog.login_failure SET blocked_until = now()")
     assert log_in(client).status_code == 200
     assert log_in(client).status_code == 200
     left = sql(engine, "SELECT subject, failures FROM catlog.login_failure")
-    assert left == [{"subject": "address:192.0.2.1", "failures": FREE}]
+    assert left == [{"subject": "address:192.0.2.1", "failures": FREE_FAILURES}]
 
 
 def test_many_guesses_at_once_are_no_more_than_one_after_the_other(engine: Engine) -> None:
@@ -461,7 +468,7 @@ def test_many_guesses_at_once_are_no_more_than_one_after_the_other(engine: Engin
         *[lambda client=client: log_in(client, password="battery staple") for client in clients]
     )
     statuses = sorted(answer.status_code for answer in answers)
-    assert statuses == [401] * FREE + [429] * (12 - FREE)
+    assert statuses == [401] * FREE_FAILURES + [429] * (12 - FREE_FAILURES)
 
 
 def test_a_hash_of_former_parameters_is_renewed_by_a_log_in(engine: Engine, client: Any) -> None:
@@ -478,10 +485,10 @@ def test_a_hash_of_former_parameters_is_renewed_by_a_log_in(engine: Engine, clie
 def test_too_many_at_once_are_sent_away(
     engine: Engine, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.PATIENCE", 0.01)
+    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.HASH_WAIT_S", 0.01)
     access = given_access(engine)
     busy = a_client(access)
-    with access.passwords.turn(), access.passwords.turn():
+    with access.passwords.slot(), access.passwords.slot():
         answer = log_in(busy)
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"

@@ -7,7 +7,7 @@ import pytest
 from scrapy import Request, Spider
 from scrapy.spiders import CrawlSpider
 
-from catlog_scrapy.declarations.checking import Checked, check
+from catlog_scrapy.declarations.checking import CheckedProviders, check
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.declarations.spiders import operation_record_types, spider_arguments
 from catlog_scrapy.exceptions import DeclarationError
@@ -109,7 +109,7 @@ class Loader:
         return []
 
 
-def checked(folder: Path, *files: str, views: tuple[str, ...] = ()) -> Checked:
+def checked(folder: Path, *files: str, views: tuple[str, ...] = ()) -> CheckedProviders:
     """What catlog makes of provider files `a.toml`, `b.toml`, ..."""
     providers = folder / "providers"
     providers.mkdir()
@@ -219,7 +219,8 @@ MISTAKES = {
     ),
     "alone without parts": (
         an_operation('standalone_arguments = ["year"]'),
-        f"a.toml:8: {OPERATION} standalone_arguments: needs for_each; add it, or remove standalone_arguments",
+        f"a.toml:8: {OPERATION} standalone_arguments: needs for_each; add it, or remove"
+        " standalone_arguments",
     ),
     "alone twice": (
         an_operation('standalone_arguments = ["year", "year"]'),
@@ -231,7 +232,8 @@ MISTAKES = {
     ),
     "an unknown argument alone": (
         an_operation('for_each = ["a"]', 'standalone_arguments = ["yaer"]'),
-        f'a.toml:9: {OPERATION} standalone_arguments.yaer: unknown argument "yaer" of the spider "prices"; did',
+        f'a.toml:9: {OPERATION} standalone_arguments.yaer: unknown argument "yaer" of the spider'
+        ' "prices"; did',
     ),
     "alone what chooses parts": (
         a_scheme(
@@ -241,8 +243,8 @@ MISTAKES = {
             'for_each = "links"',
             'standalone_arguments = ["year"]',
         ),
-        'standalone_arguments: names "year", by which a load chooses parts; name an argument that is no field of'
-        ' "links"',
+        'standalone_arguments: names "year", by which a load chooses parts; name an argument that'
+        ' is no field of "links"',
     ),
     "catch_up": (a_schedule('cron = "* * * * *"', 'catch_up = "all"'), "write 'latest' or 'none'"),
     "a schedule without cron": (
@@ -280,7 +282,8 @@ MISTAKES = {
     "a brace": (an_operation('arguments.year = "{due_at"'), "write {{ and }} for plain braces"),
     "no directive": (
         an_operation('arguments.year = "{due_at:%Q}"'),
-        'cannot be filled in ("%Q" is not a directive of strftime); write such as {due_at:%Y-%m-%d}',
+        'cannot be filled in ("%Q" is not a directive of strftime); write such as'
+        " {due_at:%Y-%m-%d}",
     ),
     "a format without directives": (
         an_operation('arguments.year = "{due_at:YYYY}"'),
@@ -364,7 +367,8 @@ MISTAKES = {
         an_operation(
             'executor = "external"', 'kind = "x"', 'key = "id"', "tolerate.failed_requests = 3"
         ),
-        "tolerate.failed_requests: is for spiders: an external executor says itself that it has failed",
+        "tolerate.failed_requests: is for spiders: an external executor says itself that it has"
+        " failed",
     ),
     "an unknown type": (
         an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'fields.n = "int"'),
@@ -463,7 +467,7 @@ def test_a_mistake_is_told_with_its_place_and_remedy(tmp_path: Path, sort: str) 
     assert all("\n" not in mistake and ";" in mistake for mistake in mistakes)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_declaration_are_reported_together(tmp_path: Path) -> None:
     first = HEAD + "x = 1\ny = 2\n"
     second = 'operations = ["a", "b"]'
     found = checked(tmp_path, first, a_scheme(second).replace("acme", "other"))
@@ -706,7 +710,7 @@ def test_a_semicolon_in_a_select_is_no_end(tmp_path: Path) -> None:
     assert read_views(tmp_path) == ({"a": select}, [])
 
 
-def test_what_is_no_readable_file_is_told_or_passed_over(tmp_path: Path) -> None:
+def test_unreadable_provider_file_is_reported_or_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.toml").mkdir()
     (tmp_path / ".#b.toml").symlink_to("nowhere")
     (tmp_path / "c.sql").mkdir()

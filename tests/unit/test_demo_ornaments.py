@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from catlog_scrapy.demo import hallmark, hooked, ornament_shop
-from catlog_scrapy.demo.ornaments import DEMO_YEARS, Product
-from catlog_scrapy.demo.source import YEARS, Request, Source, World
+from catlog_scrapy.demo.ornaments import DEMO_YEARS, ShopProduct
+from catlog_scrapy.demo.source import YEARS, DemoRequest, DemoSource, World
 
 SHOPS = (hallmark, hooked, ornament_shop)
 SIZES = {hallmark: 10270, hooked: 6689, ornament_shop: 1128}
 
 
-def body(source: Source, path: str, world: World | None = None, **query: str) -> str | None:
+def body(source: DemoSource, path: str, world: World | None = None, **query: str) -> str | None:
     """The page that a shop has at *path*; None where it has none."""
-    answer = source.answer(Request("GET", path, query), world or World())
-    return answer.body.decode() if answer else None
+    reply = source.respond(DemoRequest("GET", path, query), world or World())
+    return reply.body.decode() if reply else None
 
 
 def shop_named(shop: Any) -> str:
@@ -137,7 +137,7 @@ def test_a_product_of_hallmark_has_a_page() -> None:
         (ornament_shop, "jahrgang/2021"),
     ],
 )
-def test_what_a_shop_does_not_have(shop: Any, path: str) -> None:
+def test_demo_shop_has_no_page_for_unknown_paths(shop: Any, path: str) -> None:
     assert body(shop.SOURCE, path) is None
 
 
@@ -170,8 +170,8 @@ def test_a_change_of_a_shop(shop: Any, step: int) -> None:
         assert changed or len(kept) < 19, year
 
 
-def test_what_has_gone_has_no_page_any_more(shop: Any) -> None:
-    def oldest(world: World) -> Product:
+def test_removed_product_has_no_page(shop: Any) -> None:
+    def oldest(world: World) -> ShopProduct:
         *_, last = shop.GOODS.products(1975, world.step)
         return last
 
@@ -180,7 +180,7 @@ def test_what_has_gone_has_no_page_any_more(shop: Any) -> None:
     assert body(shop.SOURCE, oldest(World(step=1)).path, World(step=1))
 
 
-def test_another_process_says_the_same() -> None:
+def test_demo_shops_are_the_same_in_every_process() -> None:
     """The hashes of strings differ from process to process; nothing may depend on them."""
     program = (
         "import hashlib\n"

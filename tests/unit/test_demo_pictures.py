@@ -10,14 +10,14 @@ from catlog_scrapy.demo.pictures import SIZE, picture
 from catlog_scrapy.demo.server import DemoServer
 
 
-def test_a_picture_is_one() -> None:
-    answer = picture("images/fuel-1.png")
-    assert answer.content_type == "image/png"
-    image = Image.open(BytesIO(answer.body))
+def test_demo_picture_is_a_valid_image() -> None:
+    reply = picture("images/fuel-1.png")
+    assert reply.content_type == "image/png"
+    image = Image.open(BytesIO(reply.body))
     image.load()
     assert (image.format, image.mode, image.size) == ("PNG", "RGBA", (SIZE, SIZE))
     assert (
-        hashlib.sha256(answer.body).hexdigest()
+        hashlib.sha256(reply.body).hexdigest()
         == "ed526c1f060acab7aa62d5c5d60bd0f3f959c1bbc3f88a786ab79259fb0dcb95"
     )
 
@@ -27,6 +27,6 @@ def test_every_picture_that_is_linked_is_served_and_is_another() -> None:
     for names, kind in ((fuel.FUELS, "fuel"), (fuel.SERVICES, "service")):
         linked += [entry["icon"] for entry in fuel.references(names, kind)]
     server = DemoServer()
-    answers = [server.answer("GET", f"/fuel/{path}", {}, b"") for path in linked]
-    assert len({answer.body for answer in answers if answer}) == len(linked) == 16
-    assert server.answer("GET", "/fuel/images/fuel-9.png", {}, b"") is None
+    replies = [server.respond("GET", f"/fuel/{path}", {}, b"") for path in linked]
+    assert len({reply.body for reply in replies if reply}) == len(linked) == 16
+    assert server.respond("GET", "/fuel/images/fuel-9.png", {}, b"") is None

@@ -4,23 +4,27 @@ import signal
 
 import pytest
 
-from catlog_scrapy.fleet.zygotes import End
+from catlog_scrapy.fleet.zygotes import ProcessExit
 from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJECT_NOT_LOADED
 
 
 @pytest.mark.parametrize(
     ("end", "outcome", "says"),
     [
-        (End(status=3 << 8), "failed", "exit status 3"),
-        (End(status=0), "failed", "exit status 0 before its spider was closed"),
-        (End(status=signal.SIGSEGV), "failed", "killed by SIGSEGV"),
-        (End(status=signal.SIGKILL), "lost", "killed by SIGKILL"),
-        (End(status=signal.SIGKILL, oom=True), "lost", "out of memory"),
-        (End(status=40), "failed", "killed by signal 40"),
-        (End(status=EXIT_OUTCOME_UNKNOWN << 8), "lost", "could not reach the database"),
-        (End(status=EXIT_PROJECT_NOT_LOADED << 8), "released", "could not load the project"),
-        (End(refused="no new process"), "released", "it did not start: no new process"),
+        (ProcessExit(status=3 << 8), "failed", "exit status 3"),
+        (ProcessExit(status=0), "failed", "exit status 0 before its spider was closed"),
+        (ProcessExit(status=signal.SIGSEGV), "failed", "killed by SIGSEGV"),
+        (ProcessExit(status=signal.SIGKILL), "lost", "killed by SIGKILL"),
+        (ProcessExit(status=signal.SIGKILL, oom=True), "lost", "out of memory"),
+        (ProcessExit(status=40), "failed", "killed by signal 40"),
+        (ProcessExit(status=EXIT_OUTCOME_UNKNOWN << 8), "lost", "could not reach the database"),
+        (
+            ProcessExit(status=EXIT_PROJECT_NOT_LOADED << 8),
+            "released",
+            "could not load the project",
+        ),
+        (ProcessExit(refused="no new process"), "released", "it did not start: no new process"),
     ],
 )
-def test_an_end_says_what_happened(end: End, outcome: str, says: str) -> None:
+def test_an_end_says_what_happened(end: ProcessExit, outcome: str, says: str) -> None:
     assert (end.outcome, says in str(end)) == (outcome, True)

@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import Engine
 
 from catlog_scrapy.api.auth.callers import Access, Caller
 from catlog_scrapy.api.changes import ONCE, Changed, change
-from catlog_scrapy.api.problems import Problem, documented
+from catlog_scrapy.api.problems import Problem, problem_responses
 from catlog_scrapy.api.resources.parameters import Text
-from catlog_scrapy.declarations.capabilities import Offer
+from catlog_scrapy.api.strict_model import StrictModel
+from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.declarations.model import ScheduleName
 from catlog_scrapy.declarations.template_checks import template_mistake
 from catlog_scrapy.exceptions import NotFound
@@ -26,7 +27,7 @@ from catlog_scrapy.store.queue.schedules import changes as timetable
 from catlog_scrapy.store.reading.status import catalog_state, operation_place, scheme_operations
 from catlog_scrapy.store.sql import Transaction
 
-PROBLEMS = documented(401, 403, 404, 409, 422)
+PROBLEMS = problem_responses(401, 403, 404, 409, 422)
 MADE: dict[int | str, dict[str, Any]] = {
     201: {
         "description": "It is made.",
@@ -42,20 +43,14 @@ Priority = Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
 Cron = Annotated[str, StringConstraints(max_length=200)]
 
 
-class Body(BaseModel):
-    """The base of all: a field that nobody knows is a mistake, and so is one of another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Order(Body):
+class LoadOptions(StrictModel):
     """How to run one operation; an argument narrows the load: it then removes no record."""
 
     arguments: Arguments = Field({}, examples=[{}])
     priority: Priority = Field(0, description="higher ones are first")
 
 
-class NewCatalog(Order):
+class NewCatalog(LoadOptions):
     """What to load: a scheme, or one operation of it."""
 
     provider: Word = Field(examples=["tatneft"])
@@ -70,7 +65,7 @@ class CatalogState(BaseModel):
     state: str = Field(examples=["waiting"])
 
 
-class ScheduleChange(Body):
+class ScheduleChange(StrictModel):
     """What to change of a schedule."""
 
     cron: Cron = Field("", examples=["*/5 * * * *"])
@@ -80,7 +75,7 @@ class ScheduleChange(Body):
     enabled: bool = True
 
 
-class NewSchedule(Body):
+class NewSchedule(StrictModel):
     """A schedule that is kept in the database alone."""
 
     provider: Word = Field(examples=["tatneft"])
@@ -104,8 +99,8 @@ class DueTimes(BaseModel):
     due_times: list[dt.datetime]
 
 
-def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
-    """The routes. *offer* says which arguments the project's spiders know."""
+def driving(engine: Engine, access: Access, capabilities: Capabilities) -> APIRouter:
+    """The routes. *capabilities* says which arguments the project's spiders know."""
     router = APIRouter(responses=PROBLEMS)
     may_schedule = access.permitted("catalog_scheme_operations", "schedule")
     may_create = access.permitted("catalogs", "create")
@@ -117,7 +112,7 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
 
     def create(tx: Transaction, wanted: NewCatalog) -> Changed:
         place = (wanted.provider, wanted.scheme, wanted.operation)
-        _require_known(tx, offer, place, wanted.arguments)
+        _require_known(tx, capabilities, place, wanted.arguments)
         # Of a load's arguments only those that name the due time are filled in.
         _require_filled({k: v for k, v in wanted.arguments.items() if DUE_AT_PLACEHOLDER in v})
         made = catalogs.create(
@@ -150,9 +145,9 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         request: Request,
         operation_id: UUID,
         caller: Annotated[Caller, Depends(may_schedule)],
-        order: Order | None = None,
+        options: LoadOptions | None = None,
     ) -> Response:
-        asked = order or Order()
+        asked = options or LoadOptions()
 
         def work(tx: Transaction) -> Changed:
             return create(tx, _whole(tx, operation_id, asked))
@@ -218,7 +213,9 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
         request: Request, wanted: NewSchedule, caller: Annotated[Caller, Depends(may_make)]
     ) -> Response:
         def work(tx: Transaction) -> Changed:
-            _require_known(tx, offer, (wanted.provider, wanted.scheme, None), wanted.arguments)
+            _require_known(
+                tx, capabilities, (wanted.provider, wanted.scheme, None), wanted.arguments
+            )
             _require_filled(wanted.arguments)
             with _cron_errors():
                 made = timetable.create(tx, **wanted.model_dump())
@@ -249,8 +246,8 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
 
         def work(tx: Transaction) -> Changed:
             if wanted.arguments:
-                place = (*timetable.place(tx, schedule_id), None)
-                _require_known(tx, offer, place, wanted.arguments)
+                place = (*timetable.provider_and_scheme(tx, schedule_id), None)
+                _require_known(tx, capabilities, place, wanted.arguments)
                 _require_filled(wanted.arguments)
             with _cron_errors():
                 timetable.change(tx, schedule_id, changes)
@@ -295,7 +292,7 @@ def driving(engine: Engine, access: Access, offer: Offer) -> APIRouter:
     return router
 
 
-def _whole(tx: Transaction, operation_id: UUID, order: Order) -> NewCatalog:
+def _whole(tx: Transaction, operation_id: UUID, options: LoadOptions) -> NewCatalog:
     """The catalog that loads one operation; the whole scheme, where it has no other one."""
     found = operation_place(tx, operation_id)
     if found["retired_at"]:
@@ -304,13 +301,13 @@ def _whole(tx: Transaction, operation_id: UUID, order: Order) -> NewCatalog:
         provider=found["provider"],
         scheme=found["scheme"],
         operation=None if found["is_alone"] else found["name"],
-        **order.model_dump(),
+        **options.model_dump(),
     )
 
 
 def _require_known(
     tx: Transaction,
-    offer: Offer,
+    capabilities: Capabilities,
     place: tuple[str, str, str | None],
     arguments: Mapping[str, str],
 ) -> None:
@@ -328,7 +325,7 @@ def _require_known(
     if not asked or any(found["executor"] == "external" for found in asked):
         return
     try:
-        offer.require_known(f"{provider}/{scheme}", asked, arguments)
+        capabilities.require_known(f"{provider}/{scheme}", asked, arguments)
     except NotFound as unknown:
         raise Problem(422, str(unknown), errors=[("body.arguments", str(unknown))]) from unknown
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.redaction import secret_hint
-from catlog_scrapy.store.queue.instances import CannotLoad, require_fillable
+from catlog_scrapy.store.queue.instances import CannotLoad, require_renderable
 from catlog_scrapy.store.sql import rows
 
 
@@ -17,7 +17,7 @@ def check_arguments(
     """Raise NotPossible for a secret of the provider, or what no due time can fill in."""
     refuse_secrets(connection, provider_id, arguments)
     try:
-        require_fillable(arguments)
+        require_renderable(arguments)
     except CannotLoad as error:
         raise NotPossible(f"{error}.") from error
 

@@ -13,8 +13,8 @@ from catlog_scrapy.store.queue.arguments import check_arguments, refuse_secrets
 from catlog_scrapy.store.queue.catalog_states import (
     OPEN_STATES,
     lock_catalog,
-    settle_parent,
     stop_catalog,
+    update_parent_state,
 )
 from catlog_scrapy.store.queue.instances import DUE_AT_PLACEHOLDER
 from catlog_scrapy.store.sql import Database, row, rows, run
@@ -244,4 +244,4 @@ def _retry(connection: Connection, catalog: Mapping[str, Any]) -> None:
            WHERE id = :id""",
         id=catalog["id"],
     )
-    settle_parent(connection, catalog["parent_id"])
+    update_parent_state(connection, catalog["parent_id"])

@@ -58,7 +58,7 @@ def insert_instances(connection: Connection, catalog: Mapping[str, Any]) -> None
     _insert(connection, instances)
 
 
-def require_fillable(arguments: Mapping[str, str]) -> None:
+def require_renderable(arguments: Mapping[str, str]) -> None:
     """Raise CannotLoad for an argument of a load that no due time can fill in."""
     _fill_given(arguments, SOME_TIME)
 

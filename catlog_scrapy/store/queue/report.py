@@ -14,7 +14,7 @@ class Report:
     `accepted`, `rejected` and `dropped` count items, `failed_requests`, `blocked_by_robots` and `responses`
     requests. `errors` are the first exceptions raised, `reasons` the first of what was given up,
     ignored or rejected, all in words; `raised` counts all exceptions. `cursor` is how far it read;
-    it `went_on` from another one. `retry_after` how many seconds the source wants to be left alone.
+    it `resumed` from another one. `retry_after` how many seconds the source wants to be left alone.
     """
 
     reason: str = "finished"
@@ -30,7 +30,7 @@ class Report:
     stats: dict[str, Any] = field(default_factory=dict)
     log: str | None = None
     cursor: str | None = None
-    went_on: bool = False
+    resumed: bool = False
     retry_after: float = 0.0
 
     def judge(self, limits: Mapping[str, Any], stored: int) -> tuple[str, str | None]:
@@ -47,7 +47,7 @@ class Report:
         if self.reason != "finished":
             return "failed", f"the spider closed with {self.reason!r}, not 'finished'"
         # Of a source with nothing new, the cursor is the answer; from the beginning there is more.
-        answers = self.accepted + (self.cursor is not None and self.went_on)
+        answers = self.accepted + (self.cursor is not None and self.resumed)
         if shortfall is None and answers < least:
             shortfall = (
                 f"{counted(self.accepted, 'result')}, at least {least} expected;"
@@ -58,7 +58,7 @@ class Report:
         return ("incomplete", shortfall) if shortfall else ("done", None)
 
     def _shortfall(self, tolerate: Mapping[str, float]) -> str | None:
-        """What is beyond what the operation tolerates; nothing is, unless it says so."""
+        """What exceeds what the operation tolerates; nothing is, unless it says so."""
         for name, noun, fate, count, others in (
             ("failed_requests", "request", "failed", self.failed_requests, self.responses),
             (
@@ -73,7 +73,7 @@ class Report:
         ):
             # The project's own DropItem is intent, unless the operation limits it.
             tolerated = tolerate.get(name, 1.0 if name == "dropped" else 0)
-            if beyond(count, count + others, tolerated):
+            if exceeds(count, count + others, tolerated):
                 first = self.reasons.get(name)
                 return f"{counted(count, noun)} {fate}, tolerated {tolerated}" + (
                     f"; the first: {first}" if first else ""
@@ -81,6 +81,6 @@ class Report:
         return None
 
 
-def beyond(count: int, total: int, tolerated: float) -> bool:
+def exceeds(count: int, total: int, tolerated: float) -> bool:
     """Whether *count* of *total* is more than *tolerated*: an integer count, or a float share."""
     return count > (tolerated * total if isinstance(tolerated, float) else tolerated)

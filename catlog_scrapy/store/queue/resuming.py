@@ -14,7 +14,7 @@ from catlog_scrapy.store.sql import Database, row, rows, run
 MOVES_CURSOR = "c.is_full AND c.origin <> 'backfill'"
 
 
-def go_on_from(engine: Database, claim: Claim) -> str:
+def resume_cursor(engine: Database, claim: Claim) -> str:
     """The cursor that an incremental attempt goes on from, less its overlap; "" for the beginning.
 
     The cursor itself is written down with the attempt. Raises CursorError.
