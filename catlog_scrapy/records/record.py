@@ -126,7 +126,7 @@ class Record(BaseModel):
         """Return the text key of a record with these *values*, in the order of the key fields.
 
         A single value becomes its own text; several values become a JSON array. Raises NotStorable
-        if a value is missing or the text is longer than MAX_KEY_BYTES.
+        if a value is missing or the text is longer than 1000 bytes.
         """
         if len(values) != len(cls.key_fields):
             raise NotStorable(f"the key needs {len(cls.key_fields)} values: {cls.key_fields}")

@@ -50,8 +50,8 @@ class Cursor:
     """Position up to which an incremental operation has read its source.
 
     The next load gets `value` as the argument `cursor`. The last cursor of a crawl counts, and is
-    published in one transaction with the data of its load. A load without new records, but with a
-    cursor, is complete.
+    published in one transaction with the data of its load. A load that resumed from a cursor and
+    found no new records is complete with its new cursor alone.
     """
 
     value: str

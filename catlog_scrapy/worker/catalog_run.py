@@ -39,7 +39,7 @@ def run_catalog(
             if title not in announced:
                 announced.add(title)
                 console.print(
-                    f"{title}: waits for an external executor; see docs/executors.md",
+                    f"{title}: waits for an external executor; see docs/howto/executor.md",
                     markup=False,
                 )
         if not retry and catalog["errors"] and catalog["state"] not in END_STATES:
