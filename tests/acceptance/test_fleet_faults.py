@@ -573,9 +573,9 @@ def test_what_a_node_cannot_run_is_left_to_one_that_can(given_a_fleet: GivenAFle
     fleet.ready(*unfit.values())
     fleet.load()
     sentences = {
-        "spiderless": "the project 'shop' has no spider 'things' here; bring it to the version",
-        "outdated": "the record types of the spider 'things' are not those that were applied",
-        "foreign": "there is no project 'shop' here, only 'another'",
+        "spiderless": "the project 'shop' has no spider 'things' here; deploy the project's",
+        "outdated": "the record types of the spider 'things' differ from the applied ones",
+        "foreign": "the project here is 'another', not 'shop'",
     }
     for name, node in unfit.items():
         until(
