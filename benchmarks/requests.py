@@ -13,8 +13,8 @@ from sqlalchemy import Engine, event, make_url
 from benchmarks.common import Result, Server, note
 from benchmarks.serving import PATH, Serving, serve
 from catlog_scrapy.db.engine import OPTIONS
-from catlog_scrapy.store.reading.pages import Question, Source, Term, describe, read_page
-from catlog_scrapy.store.views.typed import kinds_of_views, records_of
+from catlog_scrapy.store.reading.pages import OrderTerm, PageQuery, PageSource, describe, read_page
+from catlog_scrapy.store.views.typed import all_kinds, indexed_view
 
 CLIENTS = 8
 
@@ -93,12 +93,14 @@ def statement(engine: Engine) -> tuple[str, dict[str, Any]]:
         sent.append((sql, values))
 
     with engine.connect() as connection:
-        sql = records_of(kinds_of_views(connection)["products"])
+        sql = indexed_view(all_kinds(connection)["products"])
         columns = describe(connection, sql)
-        source = Source(sql, columns, tuple(Term(n) for n in ("_provider", "_kind", "_key")))
+        source = PageSource(
+            sql, columns, tuple(OrderTerm(n) for n in ("_provider", "_kind", "_key"))
+        )
         shown = tuple(name for name in columns if not name.startswith("_"))
         event.listen(connection, "before_cursor_execute", keep)
-        read_page(connection, source, Question(shown, limit=100))
+        read_page(connection, source, PageQuery(shown, limit=100))
     return sent[-1]
 
 

@@ -12,12 +12,12 @@ from scrapy.utils.misc import load_object
 from catlog_scrapy import config
 from catlog_scrapy.crawl.attempt import attempt_of
 from catlog_scrapy.crawl.downloader import Downloader
-from catlog_scrapy.extensions.outcome import LoadingExtension
-from catlog_scrapy.middlewares.backpressure import StartPressureMiddleware
+from catlog_scrapy.extensions.outcome import OutcomeExtension
+from catlog_scrapy.middlewares.backpressure import StartBackpressureMiddleware
 from catlog_scrapy.middlewares.retry_after import RetryAfterMiddleware
 from catlog_scrapy.middlewares.robots import RobotsTxtMiddleware
 from catlog_scrapy.pipelines.store import StorePipeline
-from catlog_scrapy.pipelines.validate import CheckPipeline
+from catlog_scrapy.pipelines.validate import ValidatePipeline
 from catlog_scrapy.records import FilesOf, ImagesOf
 
 # Named, not imported: only who keeps media needs them, and Pillow.
@@ -60,13 +60,13 @@ class CatlogAddon:
                 last += 1
                 component.set(pipeline, last, "addon")
                 settings.set(store, str(Path(settings["CATLOG_HOME"], "media")), "default")
-        component.set(CheckPipeline, last + 1, "addon")
+        component.set(ValidatePipeline, last + 1, "addon")
         component.set(StorePipeline, last + 2, "addon")
         middlewares = settings.get_component_priority_dict_with_base("SPIDER_MIDDLEWARES")
         first = min((order for order in middlewares.values() if order is not None), default=0)
-        settings["SPIDER_MIDDLEWARES"].set(StartPressureMiddleware, first - 1, "addon")
+        settings["SPIDER_MIDDLEWARES"].set(StartBackpressureMiddleware, first - 1, "addon")
         self._polite(settings)
-        settings["EXTENSIONS"].set(LoadingExtension, 0, "addon")
+        settings["EXTENSIONS"].set(OutcomeExtension, 0, "addon")
         # An attempt starts from nothing: a request left by another one is no part of it.
         settings.set("JOBDIR", None, "cmdline")
 

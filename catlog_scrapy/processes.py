@@ -13,7 +13,7 @@ PR_SET_CHILD_SUBREAPER = 36
 LIBC = ctypes.CDLL(None)
 
 
-def die_with(parent: int, number: int = signal.SIGKILL) -> None:
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
     """Have the kernel send this process a signal when its *parent* ends, however that ends.
 
     Only Linux can; elsewhere children outlive a parent that is killed, until their lease ends.
@@ -24,7 +24,7 @@ def die_with(parent: int, number: int = signal.SIGKILL) -> None:
             os._exit(1)
 
 
-def adopt_orphans() -> None:
+def become_subreaper() -> None:
     """Make what descends from this process its child, when its own parent has ended.
 
     So a spider keeps what it has started, and the warm parent can end what a spider left behind.
@@ -33,8 +33,8 @@ def adopt_orphans() -> None:
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def descriptors() -> set[str]:
-    """The open descriptors and what they are; none where the system does not tell."""
+def open_descriptors() -> set[str]:
+    """The open open_descriptors and what they are; none where the system does not tell."""
     found = set()
     with suppress(OSError):
         for entry in Path("/proc/self/fd").iterdir():
@@ -43,10 +43,10 @@ def descriptors() -> set[str]:
     return found
 
 
-def children() -> set[int]:
+def child_processes() -> set[int]:
     """The processes whose parent this is; none where the system does not tell."""
     with suppress(OSError):
-        return set(map(int, Path("/proc/thread-self/children").read_text().split()))
+        return set(map(int, Path("/proc/thread-self/child_processes").read_text().split()))
     return set()
 
 

@@ -44,8 +44,8 @@ def project_database(settings: BaseSettings) -> Iterator[Engine]:
     Raises CatlogError.
     """
     url = settings["CATLOG_DATABASE_URL"]
-    patient = settings.getbool("CATLOG_REPLACED")
-    with open_database(url, Path(settings["CATLOG_HOME"]), patient=patient) as engine:
+    wait = settings.getbool("CATLOG_REPLACED")
+    with open_database(url, Path(settings["CATLOG_HOME"]), wait=wait) as engine:
         if url:
             require_head(engine)
         else:

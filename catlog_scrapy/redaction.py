@@ -19,27 +19,27 @@ from catlog_scrapy.exceptions import ConfigurationError
 PREFIX = "CATLOG_SECRET_"
 MASK = "***"
 # A shorter one would stand in half of all words: masking it would mask them, too.
-SHORTEST = 4
+MIN_SECRET_CHARS = 4
 
 
-def variable_of(provider: str, name: str) -> str:
+def secret_variable(provider: str, name: str) -> str:
     """The environment variable that holds a provider's secret."""
     return f"{PREFIX}{provider}_{name}".upper().replace("-", "_")
 
 
-def from_the_environment(provider: str, name: str) -> str:
+def secret_hint(provider: str, name: str) -> str:
     """What to tell those who try to give a secret another way."""
-    return f"is a secret: it comes from the environment, as {variable_of(provider, name)}"
+    return f"is a secret: it comes from the environment, as {secret_variable(provider, name)}"
 
 
-def secrets_of(provider: str, names: Iterable[str]) -> dict[str, str]:
+def read_secrets(provider: str, names: Iterable[str]) -> dict[str, str]:
     """The values of a provider's secrets by name; this process writes none of them any more.
 
     Raises ConfigurationError for one that is missing or too short.
     """
     values = {}
     for name in names:
-        variable = variable_of(provider, name)
+        variable = secret_variable(provider, name)
         # What was read from a file ends in a line end, which is none of the secret.
         value = os.environ.get(variable, "").strip()
         if not value:
@@ -47,27 +47,29 @@ def secrets_of(provider: str, names: Iterable[str]) -> dict[str, str]:
                 f"{provider} needs the secret {name!r}: set the environment variable {variable}"
                 " where spiders run."
             )
-        if len(value) < SHORTEST:
+        if len(value) < MIN_SECRET_CHARS:
             raise ConfigurationError(
                 f"the secret in {variable} is too short to be kept out of logs; it needs"
-                f" {SHORTEST} characters."
+                f" {MIN_SECRET_CHARS} characters."
             )
         values[name] = value
-    _guard.add(values.values())
+    _known.add(values.values())
     return values
 
 
 def redact(text: str) -> str:
     """*text* with `***` for every secret that this process knows, however it is spelled there."""
-    return _guard.pattern.sub(MASK, text) if _guard.pattern else text
+    return _known.pattern.sub(MASK, text) if _known.pattern else text
 
 
-def held_secret(secrets: Mapping[str, str], text: str) -> str | None:
+def find_secret_in(secrets: Mapping[str, str], text: str) -> str | None:
     """The name of one of these *secrets* that *text* holds, however it is spelled there."""
-    return next((name for name, value in secrets.items() if _spelled(value).search(text)), None)
+    return next(
+        (name for name, value in secrets.items() if _secret_pattern(value).search(text)), None
+    )
 
 
-class _Guard:
+class _KnownSecrets:
     """Knows the secrets of this process."""
 
     def __init__(self) -> None:
@@ -81,26 +83,26 @@ class _Guard:
             if not fresh:
                 return
             if not self._values:
-                logging.setLogRecordFactory(_Redacted(logging.getLogRecordFactory()))
+                logging.setLogRecordFactory(_RedactingRecordFactory(logging.getLogRecordFactory()))
             self._values |= fresh
             # One may begin as another does: the longest first.
             longest_first = sorted(self._values, key=len, reverse=True)
-            self.pattern = re.compile("|".join(_spelled(v).pattern for v in longest_first))
+            self.pattern = re.compile("|".join(_secret_pattern(v).pattern for v in longest_first))
 
 
-_guard = _Guard()
+_known = _KnownSecrets()
 
 
 @lru_cache(maxsize=64)
-def _spelled(value: str) -> re.Pattern[str]:
+def _secret_pattern(value: str) -> re.Pattern[str]:
     """Finds *value* as it is, in a URL, in JSON, in HTML, and as Python writes it.
 
     Letter by letter, for nobody agrees on which of them have to be quoted.
     """
-    return re.compile("".join(map(_spellings, value)))
+    return re.compile("".join(map(_letter_pattern, value)))
 
 
-def _spellings(letter: str) -> str:
+def _letter_pattern(letter: str) -> str:
     encoded = letter.encode(errors="surrogateescape")
     forms = {
         letter,
@@ -120,7 +122,7 @@ def _spellings(letter: str) -> str:
     return f"(?:{'|'.join([quoted, *escaped])})"
 
 
-class _Redacted:
+class _RedactingRecordFactory:
     """Makes log records that hold no secret, whatever handler or formatter they meet."""
 
     def __init__(self, former: Any) -> None:
@@ -128,7 +130,7 @@ class _Redacted:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record: logging.LogRecord = self.former(*args, **kwargs)
-        record.msg, record.args = _Message(record.msg, record.args), None
+        record.msg, record.args = _RedactedMessage(record.msg, record.args), None
         if record.exc_info and record.exc_info[0]:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         if record.stack_info:
@@ -136,7 +138,7 @@ class _Redacted:
         return record
 
 
-class _Message:
+class _RedactedMessage:
     """What is logged, put in words only when somebody writes it: most of it nobody does."""
 
     def __init__(self, message: object, arguments: Any) -> None:

@@ -25,10 +25,10 @@ from starlette.routing import compile_path
 from catlog_scrapy.api.auth.callers import Access
 from catlog_scrapy.api.auth.tokens import tokens
 from catlog_scrapy.api.executors.routes import executors
-from catlog_scrapy.api.limits import PREFIX, Limits, Paths, Turns
+from catlog_scrapy.api.limits import PREFIX, ClientConcurrencyLimit, PathNormalizer, RequestLimits
 from catlog_scrapy.api.loads.routes import driving
 from catlog_scrapy.api.openapi import document
-from catlog_scrapy.api.problems import Problem, documented
+from catlog_scrapy.api.problems import Problem, problem_responses
 from catlog_scrapy.api.resources.media import media
 from catlog_scrapy.api.resources.routes import readables, reading
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
@@ -93,9 +93,9 @@ def create_app(
             allow_headers=["Authorization", "X-API-Key", "Content-Type", "Idempotency-Key"],
             expose_headers=["ETag", "Location", "Retry-After", "Idempotent-Replayed"],
         )
-    app.add_middleware(Turns, settings=settings)
-    app.add_middleware(Limits, settings=settings)
-    app.add_middleware(Paths)
+    app.add_middleware(ClientConcurrencyLimit, settings=settings)
+    app.add_middleware(RequestLimits, settings=settings)
+    app.add_middleware(PathNormalizer)
     return app
 
 
@@ -108,7 +108,7 @@ def health(engine: Engine) -> APIRouter:
         # In no thread: they may all be waiting for the database.
         return Health()
 
-    @router.get("/readyz", summary="It can answer", responses=documented(503))
+    @router.get("/readyz", summary="It can answer", responses=problem_responses(503))
     def readyz() -> Health:
         try:
             require_head(engine)

@@ -14,9 +14,14 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.api.auth.callers import Caller
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.store.access.audit import note
-from catlog_scrapy.store.access.idempotency import Answer, OtherRequest, former_answer, keep_answer
-from catlog_scrapy.store.sql import Transaction, together
+from catlog_scrapy.store.access.audit import record_audit
+from catlog_scrapy.store.access.idempotency import (
+    IdempotencyKeyReused,
+    StoredResponse,
+    find_response,
+    store_response,
+)
+from catlog_scrapy.store.sql import Transaction, transaction
 
 HEADER = "Idempotency-Key"
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -70,19 +75,21 @@ def change(
         message = "should have 1 to 255 printable ASCII characters"
         raise Problem(422, "The request is wrong.", errors=[(f"header.{HEADER}", message)])
     fingerprint = _fingerprint(request, body)
-    with together(engine) as transaction:
+    with transaction(engine) as tx:
         if key is not None:
             try:
-                former = former_answer(transaction, caller.name, key, fingerprint)
-            except OtherRequest as error:
+                former = find_response(tx, caller.name, key, fingerprint)
+            except IdempotencyKeyReused as error:
                 message = "came with another request before; a new request needs a new key"
                 raise Problem(422, str(error), errors=[(f"header.{HEADER}", message)]) from error
             if former is not None:
                 return _response(former, replayed=True)
-        changed = work(transaction)
-        answer = Answer(changed.status, jsonable_encoder(changed.body), dict(changed.headers))
-        note(
-            transaction,
+        changed = work(tx)
+        answer = StoredResponse(
+            changed.status, jsonable_encoder(changed.body), dict(changed.headers)
+        )
+        record_audit(
+            tx,
             actor=caller.name,
             role=caller.role,
             action=action,
@@ -91,7 +98,7 @@ def change(
             detail=changed.detail,
         )
         if key is not None and changed.status < 500:
-            keep_answer(transaction, caller.name, key, fingerprint, answer)
+            store_response(tx, caller.name, key, fingerprint, answer)
     return _response(answer)
 
 
@@ -109,7 +116,7 @@ def _written(body: bytes | Mapping[str, Any] | None) -> str:
     return "" if body is None else json.dumps(body, sort_keys=True, default=str)
 
 
-def _response(answer: Answer, *, replayed: bool = False) -> Response:
+def _response(answer: StoredResponse, *, replayed: bool = False) -> Response:
     headers = {**answer.headers, **({"Idempotent-Replayed": "true"} if replayed else {})}
     if answer.body is None:
         return Response(status_code=answer.status, headers=headers)

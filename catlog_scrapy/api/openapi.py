@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-from catlog_scrapy.api.problems import ProblemDetails, documented
+from catlog_scrapy.api.problems import ProblemDetails, problem_responses
 
 ASSETS = Path(fastapi_offline.__file__).parent / "static"
 # The page holds a script of its own, that starts the other one.
@@ -20,8 +20,8 @@ POLICY = (
 )
 
 # What any request may be answered, and any that the database is asked for.
-ANYWHERE = documented(400, 408, 413)
-FROM_DATABASE = documented(503, 504)
+ANYWHERE = problem_responses(400, 408, 413)
+FROM_DATABASE = problem_responses(503, 504)
 
 
 def document(app: FastAPI, schemas: dict[str, Any]) -> None:

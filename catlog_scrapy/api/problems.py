@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field
 
 from catlog_scrapy.store.sql import clean
 
-MEDIA_TYPE = "application/problem+json"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 # What each status means here, for the documentation.
-MEANINGS = {
+STATUS_DESCRIPTIONS = {
     400: "The request cannot be read.",
     401: "No token or key, or one that does not count (any more).",
     403: "The role may not do that.",
@@ -75,36 +75,38 @@ class Problem(Exception):
             content["errors"] = [
                 {"field": clean(field), "message": clean(message)} for field, message in self.errors
             ]
-        return JSONResponse(content, self.status, headers=self.headers, media_type=MEDIA_TYPE)
+        return JSONResponse(
+            content, self.status, headers=self.headers, media_type=PROBLEM_MEDIA_TYPE
+        )
 
 
 # Headers that come with them, always.
-HEADERS = {
+STATUS_HEADERS = {
     401: ("WWW-Authenticate", "Bearer and, where there was a token, what is wrong with it"),
     429: ("Retry-After", "seconds"),
     503: ("Retry-After", "seconds"),
 }
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What FastAPI's `responses` says of problems with these *statuses*."""
     return {
         status: {
-            "description": MEANINGS[status],
+            "description": STATUS_DESCRIPTIONS[status],
             "headers": {
                 name: {"description": said, "required": True, "schema": {"type": "string"}}
-                for name, said in [HEADERS[status]]
+                for name, said in [STATUS_HEADERS[status]]
             }
-            if status in HEADERS
+            if status in STATUS_HEADERS
             else {},
             "content": {
-                MEDIA_TYPE: {
+                PROBLEM_MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/ProblemDetails"},
                     "example": {
                         "type": "about:blank",
                         "title": HTTPStatus(status).phrase,
                         "status": status,
-                        "detail": MEANINGS[status],
+                        "detail": STATUS_DESCRIPTIONS[status],
                     },
                 }
             },
@@ -113,6 +115,6 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def wrong_parameter(name: str, message: str) -> Problem:
+def invalid_parameter(name: str, message: str) -> Problem:
     """What is wrong with the parameter *name* of a URL, beyond what its type says."""
     return Problem(422, "a parameter is wrong.", errors=[(f"query.{name}", message)])

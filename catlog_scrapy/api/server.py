@@ -9,44 +9,44 @@ from scrapy.settings import BaseSettings
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # Connections of clients; one more is answered 503.
-MOST_CLIENTS = 1000
+MAX_CONNECTIONS = 1000
 # Seconds in which a client has to take something of what it is sent.
-STALLED = 60.0
+STALL_TIMEOUT_S = 60.0
 
 
-class PatientProtocol(H11Protocol):
-    """Closes a connection on which no request has arrived whole within `patience` seconds.
+class TimeoutProtocol(H11Protocol):
+    """HTTP protocol that closes connections whose client is too slow.
 
-    Or whose client has not taken what it was sent for STALLED. uvicorn itself closes only what says
-    nothing at all after an answer: who says nothing from the beginning, a letter a second, or never
-    reads, could hold all connections there are.
+    A request has to arrive within `request_timeout_s`, and the client has to take some of its
+    response within STALL_TIMEOUT_S. uvicorn itself only closes connections that are idle after a
+    response, so slow clients could hold all connections.
     """
 
-    patience = 10.0
+    request_timeout_s = 10.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._waiting = self.loop.call_later(self.patience, self._give_up)
-        self._stalled: asyncio.TimerHandle | None = None
+        self._request_timer = self.loop.call_later(self.request_timeout_s, self._give_up)
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     def on_response_complete(self) -> None:
-        self._waiting.cancel()
-        self._waiting = self.loop.call_later(self.patience, self._give_up)
+        self._request_timer.cancel()
+        self._request_timer = self.loop.call_later(self.request_timeout_s, self._give_up)
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._waiting.cancel()
-        if self._stalled:
-            self._stalled.cancel()
+        self._request_timer.cancel()
+        if self._stall_timer:
+            self._stall_timer.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        self._stalled = self.loop.call_later(STALLED, self.transport.abort)
+        self._stall_timer = self.loop.call_later(STALL_TIMEOUT_S, self.transport.abort)
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        if self._stalled:
-            self._stalled.cancel()
+        if self._stall_timer:
+            self._stall_timer.cancel()
         super().resume_writing()
 
     def _give_up(self) -> None:
@@ -57,43 +57,43 @@ class PatientProtocol(H11Protocol):
             self.transport.abort()
         else:
             self.transport.close()
-            self._waiting = self.loop.call_later(self.patience, self.transport.abort)
+            self._request_timer = self.loop.call_later(self.request_timeout_s, self.transport.abort)
 
 
-def patient(seconds: float) -> type[H11Protocol]:
+def protocol_with_timeout(seconds: float) -> type[H11Protocol]:
     """The protocol with that patience."""
-    return type("Protocol", (PatientProtocol,), {"patience": seconds})
+    return type("Protocol", (TimeoutProtocol,), {"request_timeout_s": seconds})
 
 
-class TellingServer(uvicorn.Server):
+class NotifyingServer(uvicorn.Server):
     """Lets the application know that it has been asked to stop: what waits need not."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = self.config.app
         if isinstance(app, FastAPI):
-            app.state.stopping = True
+            app.state.is_shutting_down = True
         super().handle_exit(sig, frame)
 
 
-def stopping(app: FastAPI) -> bool:
+def is_shutting_down(app: FastAPI) -> bool:
     """Whether the server of *app* has been asked to stop."""
-    return bool(getattr(app.state, "stopping", False))
+    return bool(getattr(app.state, "is_shutting_down", False))
 
 
 def make_server(app: FastAPI, settings: BaseSettings) -> uvicorn.Server:
     """A server of *app*; it is told where to listen when it is run."""
     proxies = settings.getlist("CATLOG_API_PROXIES")
-    return TellingServer(
+    return NotifyingServer(
         uvicorn.Config(
             app,
-            http=patient(settings.getfloat("CATLOG_API_TIMEOUT")),
+            http=protocol_with_timeout(settings.getfloat("CATLOG_API_TIMEOUT")),
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=bool(proxies),
             forwarded_allow_ips=proxies,
-            limit_concurrency=MOST_CLIENTS,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=int(settings.getfloat("CATLOG_GRACE")),
         )
     )

@@ -45,10 +45,12 @@ class BrowserResponses(Spider):
         # Not above: it takes a while, also where no browser is needed.
         from scrapy_playwright.page import PageMethod
 
-        from catlog_scrapy.browser.reading import Plan, Reading
+        from catlog_scrapy.browser.page_reading import PageReading, ReadingPlan
 
-        reading = Reading(
-            Plan(self.clicks, self.wanted, self.unwanted, self.within, self.quiet, self._may_ask)
+        reading = PageReading(
+            ReadingPlan(
+                self.clicks, self.wanted, self.unwanted, self.within, self.quiet, self._may_ask
+            )
         )
         meta = {
             "playwright": True,

@@ -9,7 +9,7 @@ from scrapy.exceptions import DownloadFailedError, DownloadTimeoutError
 from scrapy.http import Response
 from scrapy_playwright.handler import ScrapyPlaywrightDownloadHandler
 
-from catlog_scrapy.browser.shared import CLOSES_WITHIN
+from catlog_scrapy.browser.shared import CLOSE_TIMEOUT_S
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class BrowserHandler(ScrapyPlaywrightDownloadHandler):
     async def close(self) -> None:
         """Close the crawl's pages; a browser that hangs keeps no crawl from its end."""
         try:
-            async with asyncio.timeout(CLOSES_WITHIN):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await super().close()
         except TimeoutError:
-            logger.warning("the browser did not close its pages within %g s", CLOSES_WITHIN)
+            logger.warning("the browser did not close its pages within %g s", CLOSE_TIMEOUT_S)

@@ -27,17 +27,17 @@ from catlog_scrapy.exceptions import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-LEASH = Path(__file__).with_name("leash.sh")
-FOLDER = "catlog-browser-"
+BROWSER_EXECUTABLE = Path(__file__).with_name("executable.sh")
+FOLDER_PREFIX = "catlog-browser-"
 # A socket's path may have 103 bytes; what the browser puts behind the folder has 44.
-LONGEST_FOLDER = 59
+MAX_FOLDER_BYTES = 59
 # What systems call it.
-NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 # Seconds that a browser which nobody uses waits for the next crawl.
-LINGERS = 20.0
+IDLE_TIMEOUT_S = 20.0
 # Seconds within which it opens what it is asked to, or is taken for hung; and closes.
-OPENS_WITHIN = 30.0
-CLOSES_WITHIN = 5.0
+OPEN_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 5.0
 
 
 def find_browser(own: str) -> str:
@@ -45,7 +45,9 @@ def find_browser(own: str) -> str:
 
     Raises ConfigurationError where there is none.
     """
-    found = own if Path(own).exists() else next(filter(None, map(shutil.which, NAMES)), None)
+    found = (
+        own if Path(own).exists() else next(filter(None, map(shutil.which, BROWSER_NAMES)), None)
+    )
     if found is None:
         raise ConfigurationError(
             "there is no browser on this machine; get one by `playwright install chromium`"
@@ -54,12 +56,12 @@ def find_browser(own: str) -> str:
     return found
 
 
-class Folder:
+class BrowserFolder:
     """A folder for a browser's files, locked for as long as this process lives."""
 
     def __init__(self) -> None:
         while True:
-            self.path = Path(tempfile.mkdtemp(prefix=FOLDER))
+            self.path = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
             self._lock = (self.path / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             # Somebody who swept may have been faster with the lock.
@@ -69,7 +71,7 @@ class Folder:
 
     def environment(self) -> dict[str, str]:
         """What makes it the browser's temporary folder, unless its sockets' paths grow too long."""
-        return {"TMPDIR": str(self.path)} if len(str(self.path)) <= LONGEST_FOLDER else {}
+        return {"TMPDIR": str(self.path)} if len(str(self.path)) <= MAX_FOLDER_BYTES else {}
 
     def remove(self) -> None:
         """Be rid of it."""
@@ -79,7 +81,7 @@ class Folder:
     @staticmethod
     def sweep() -> None:
         """Remove those whose process is gone."""
-        for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        for path in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
             # Somebody else's, in use, or just being made or removed.
             with suppress(OSError), (path / "lock").open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +95,7 @@ class SharedBrowser:
     _starting = asyncio.Lock()
     _ends_with_process = False
 
-    def __init__(self, playwright: Playwright, browser: Browser, folder: Folder) -> None:
+    def __init__(self, playwright: Playwright, browser: Browser, folder: BrowserFolder) -> None:
         self.playwright = playwright
         self.browser = browser
         self.folder = folder
@@ -116,11 +118,11 @@ class SharedBrowser:
 
     @classmethod
     async def _start(cls, options: dict[str, Any]) -> "SharedBrowser":
-        Folder.sweep()
-        folder = Folder()
+        BrowserFolder.sweep()
+        folder = BrowserFolder()
         playwright = await async_playwright().start()
         try:
-            leashed = options.get("executable_path") or find_browser(
+            executable = options.get("executable_path") or find_browser(
                 playwright.chromium.executable_path
             )
             launched = await playwright.chromium.launch_persistent_context(
@@ -131,14 +133,14 @@ class SharedBrowser:
                     "chromium_sandbox": os.geteuid() != 0,
                     # A crawl may go on after the terminal's first Ctrl-C.
                     "handle_sigint": False,
-                    "timeout": OPENS_WITHIN * 1000,
+                    "timeout": OPEN_TIMEOUT_S * 1000,
                     **options,
-                    "executable_path": LEASH,
+                    "executable_path": BROWSER_EXECUTABLE,
                     "env": {
                         **(options.get("env") or os.environ),
                         **folder.environment(),
-                        "LEASHED_PYTHON": sys.executable,
-                        "LEASHED_BROWSER": str(leashed),
+                        "CATLOG_BROWSER_PYTHON": sys.executable,
+                        "CATLOG_BROWSER": str(executable),
                     },
                 },
             )
@@ -148,7 +150,7 @@ class SharedBrowser:
             raise
         assert launched.browser is not None
         cls._end_with_process()
-        logger.info("started %s, %s", leashed, launched.browser.version)
+        logger.info("started %s, %s", executable, launched.browser.version)
         return cls(playwright, launched.browser, folder)
 
     @classmethod
@@ -166,7 +168,7 @@ class SharedBrowser:
         """One user less."""
         self.users -= 1
         if not self.users:
-            self._lingers = asyncio.get_running_loop().call_later(LINGERS, self.end)
+            self._lingers = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self.end)
 
     def end(self) -> "asyncio.Future[None]":
         """Close it, if that has not begun; who needs one from now on gets another."""
@@ -178,7 +180,7 @@ class SharedBrowser:
     async def _end(self) -> None:
         # One that hangs is killed by its driver, later, when there is nobody left to wait.
         with suppress(TimeoutError, Error):
-            async with asyncio.timeout(CLOSES_WITHIN):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self.browser.close()
                 await self.playwright.stop()
         self.folder.remove()
@@ -187,7 +189,7 @@ class SharedBrowser:
         self.end()
 
 
-class Tenancy:
+class CrawlBrowser:
     """The shared browser as one crawl has it: closing it closes what this crawl has opened."""
 
     def __init__(self, shared: SharedBrowser) -> None:
@@ -198,7 +200,7 @@ class Tenancy:
     async def new_context(self, **options: Any) -> BrowserContext:
         """A context of its own: no cookie and no cache is shared. Raises TimeoutError."""
         try:
-            async with asyncio.timeout(OPENS_WITHIN):
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
                 context = await self.shared.browser.new_context(**options)
         except TimeoutError:
             # It hangs: nobody is to get it again.
@@ -233,13 +235,13 @@ class SharedBrowserProvider:
     async def start(self) -> None:
         """Nothing yet: a crawl may fail before it opens a page."""
 
-    async def launch_browser(self) -> Tenancy:
+    async def launch_browser(self) -> CrawlBrowser:
         """The process's browser. Raises ConfigurationError, or what Playwright raises."""
-        return Tenancy(await SharedBrowser.get(self.config.launch_options))
+        return CrawlBrowser(await SharedBrowser.get(self.config.launch_options))
 
     async def launch_persistent_context(self, context_kwargs: dict[str, Any]) -> BrowserContext:
         """What one crawl keeps another would see."""
         raise NotSupported("user_data_dir: the browser is shared by all crawls of a process")
 
     async def close(self) -> None:
-        """Nothing: see Tenancy.close."""
+        """Nothing: see CrawlBrowser.close."""

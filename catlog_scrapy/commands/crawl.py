@@ -76,7 +76,7 @@ class Command(crawl.Command, CatlogCommand):
             origin="crawl",
         )
         return run_catalog(
-            engine, self.project_settings, self.console, catalog_id, patient=False, log_files=False
+            engine, self.project_settings, self.console, catalog_id, retry=False, log_files=False
         )
 
     def _just_run(self, args: list[str], opts: argparse.Namespace) -> None:

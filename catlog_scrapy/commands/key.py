@@ -14,8 +14,8 @@ from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.declarations.roles import PERMISSION, covers
 from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store.access import keys
-from catlog_scrapy.store.access.audit import COMMAND_LINE, note
-from catlog_scrapy.store.sql import together
+from catlog_scrapy.store.access.audit import COMMAND_LINE, record_audit
+from catlog_scrapy.store.sql import transaction
 
 COLOURS = {"valid": "green", "expired": "yellow", "revoked": "red"}
 
@@ -63,10 +63,10 @@ class Command(CatlogCommand):
             seconds = duration(opts.expires) if opts.expires else None
         except ValueError as error:
             raise UsageError(f"--expires {error}") from error
-        with self.database() as engine, together(engine) as transaction:
-            key = keys.add_key(transaction, name, opts.role, scopes=opts.scope, seconds=seconds)
-            note(
-                transaction,
+        with self.database() as engine, transaction(engine) as tx:
+            key = keys.add_key(tx, name, opts.role, scopes=opts.scope, seconds=seconds)
+            record_audit(
+                tx,
                 actor=COMMAND_LINE,
                 action="keys:add",
                 target=f"key:{name}",
@@ -84,9 +84,9 @@ class Command(CatlogCommand):
                 raise UsageError(f"the role {role} does not have {scope}, so no key of it can")
 
     def _revoke(self, engine: Engine, name: str) -> None:
-        with together(engine) as transaction:
-            keys.revoke_key(transaction, name)
-            note(transaction, actor=COMMAND_LINE, action="keys:revoke", target=f"key:{name}")
+        with transaction(engine) as tx:
+            keys.revoke_key(tx, name)
+            record_audit(tx, actor=COMMAND_LINE, action="keys:revoke", target=f"key:{name}")
         self.console.print(f"{name} revoked", markup=False)
 
     def _list(self, engine: Engine) -> None:

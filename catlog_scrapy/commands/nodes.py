@@ -8,7 +8,7 @@ import orjson
 from rich.table import Table
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.store.queue.nodes import nodes
+from catlog_scrapy.store.queue.nodes import list_nodes
 
 COLOURS = {"up": "green", "draining": "yellow", "stopped": "", "silent": "red"}
 
@@ -22,7 +22,7 @@ class Command(CatlogCommand):
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         with self.database() as engine:
-            found = nodes(engine)
+            found = list_nodes(engine)
         if opts.json:
             text = orjson.dumps([dict(node) for node in found], option=orjson.OPT_INDENT_2)
             self.console.print(text.decode(), markup=False, soft_wrap=True)

@@ -26,7 +26,7 @@ class Command(CatlogCommand):
                 log.unlink(missing_ok=True)
         verb = "would go" if opts.dry_run else "deleted"
         self.console.print(
-            f"{verb}: {pruned.results} results, {pruned.losers} results of attempts that lost,"
+            f"{verb}: {pruned.results} results, {pruned.unfinished} results of attempts that lost,"
             f" {pruned.rejected} rejected items, {pruned.versions} versions, {len(logs)} logs,"
             f" {pruned.access} tokens and answers to requests that no longer count"
         )

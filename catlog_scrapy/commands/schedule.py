@@ -3,7 +3,7 @@
 import argparse
 
 from catlog_scrapy.commands.base import CatlogCommand, stop_signals
-from catlog_scrapy.worker.scheduler import schedule, schedule_once
+from catlog_scrapy.worker.scheduler import run_scheduler, schedule_once
 
 
 class Command(CatlogCommand):
@@ -23,4 +23,4 @@ class Command(CatlogCommand):
                 schedule_once(engine, self.project_settings, self.console)
                 return
             self.console.print("scheduling; Ctrl-C ends it")
-            schedule(engine, self.project_settings, self.console, stopping)
+            run_scheduler(engine, self.project_settings, self.console, stopping)

@@ -16,7 +16,7 @@ from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.exceptions import NotPossible
 
 # Seconds that a request waits for a connection to the database.
-PATIENCE = 3.0
+CONNECT_TIMEOUT_S = 3.0
 
 
 class Command(CatlogCommand):
@@ -52,7 +52,7 @@ class Command(CatlogCommand):
             engine = make_engine(
                 database.url.render_as_string(hide_password=False),
                 statement_timeout=settings.getfloat("CATLOG_API_TIMEOUT"),
-                patience=PATIENCE,
+                connect_timeout=CONNECT_TIMEOUT_S,
             )
             app = create_app(engine, settings, resources, capabilities)
             host, port = listener.getsockname()[:2]

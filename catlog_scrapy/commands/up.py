@@ -15,8 +15,8 @@ from scrapy.utils.conf import closest_scrapy_cfg
 from catlog_scrapy.commands.base import CatlogCommand, stop_signals
 from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.exceptions import ConfigurationError
-from catlog_scrapy.processes import die_with
-from catlog_scrapy.worker.scheduler import schedule
+from catlog_scrapy.processes import die_with_parent
+from catlog_scrapy.worker.scheduler import run_scheduler
 
 APPLICATION = "catlog_scrapy.fleet.app.application"
 # Seconds beyond CATLOG_GRACE that a node may take to drain; then it is killed.
@@ -59,7 +59,7 @@ class Command(CatlogCommand):
             for part in parts.values():
                 threading.Thread(target=_wait, args=(part, stopping), daemon=True).start()
             try:
-                schedule(engine, self.project_settings, self.console, stopping)
+                run_scheduler(engine, self.project_settings, self.console, stopping)
             finally:
                 ended = {name: part for name, part in parts.items() if part.poll() is not None}
                 for part in parts.values():
@@ -94,7 +94,7 @@ def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.P
         command,
         env=environment,
         start_new_session=True,
-        preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
+        preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
     )
 
 

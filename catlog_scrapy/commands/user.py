@@ -8,13 +8,13 @@ from rich.table import Table
 from scrapy.exceptions import UsageError
 from sqlalchemy import Engine
 
-from catlog_scrapy.api.auth.passwords import LONGEST, Passwords
+from catlog_scrapy.api.auth.passwords import MAX_PASSWORD_BYTES, Passwords
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store.access import users
-from catlog_scrapy.store.access.audit import COMMAND_LINE, note
-from catlog_scrapy.store.sql import Transaction, together
+from catlog_scrapy.store.access.audit import COMMAND_LINE, record_audit
+from catlog_scrapy.store.sql import Transaction, transaction
 
 VERBS = ("add", "password", "role", "disable", "enable", "remove")
 DONE = {
@@ -52,10 +52,10 @@ class Command(CatlogCommand):
             raise UsageError("add and role need --role ROLE, the others do not take it")
         users.check_name(name)
         hashed = Passwords().hash(_password()) if verb in ("add", "password") else ""
-        with self.database() as engine, together(engine) as transaction:
-            self._do(transaction, verb, name, opts.role, hashed)
-            note(
-                transaction,
+        with self.database() as engine, transaction(engine) as tx:
+            self._do(tx, verb, name, opts.role, hashed)
+            record_audit(
+                tx,
                 actor=COMMAND_LINE,
                 action=f"users:{verb}",
                 target=f"user:{name}",
@@ -99,6 +99,6 @@ def _password() -> str:
             raise NotPossible("that was not the same twice.")
         return password
     try:
-        return sys.stdin.buffer.readline(LONGEST + 3).decode().rstrip("\r\n")
+        return sys.stdin.buffer.readline(MAX_PASSWORD_BYTES + 3).decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise NotPossible("the password on standard input is no UTF-8 text.") from error

@@ -20,10 +20,10 @@ from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.queue.report import Report
 
 # How many exceptions an attempt remembers in words; all are counted.
-MOST_ERRORS = 5
+MAX_REPORTED_ERRORS = 5
 
 # Why an attempt has to stop, where nobody says it better.
-REASONS = {
+STOP_REASONS = {
     "cancel": "its catalog stopped",
     "lost": "its lease had ended, and another worker may have it",
     "release": "its worker stopped",
@@ -33,7 +33,7 @@ REASONS = {
 class Attempt:
     """What one crawl works for, and what has become of it so far.
 
-    `stop_answer` is why it has to stop (`cancel`, `lost`, `timed_out` or `release`), None while it
+    `stop_code` is why it has to stop (`cancel`, `lost`, `timed_out` or `release`), None while it
     may go on, `stop_reason` the same in words; `stopped_at` is when it was told so. `outcome` is
     how it ended, once the store has said so. `secrets` are those that its spider was given, by
     name. All moments are of `time.monotonic()`.
@@ -51,39 +51,39 @@ class Attempt:
         self.gate = Gate()
         self.outcome: str | None = None
         self.error: str | None = None
-        self.stop_answer: str | None = None
+        self.stop_code: str | None = None
         self.stop_reason = ""
         self.stopped_at = math.inf
-        self.began = time.monotonic() - claim.age
-        self.deadline = self.began + claim.seconds
-        self.past_deadline = f"it ran past its time limit of {claim.seconds:g} s"
+        self.began_at = time.monotonic() - claim.age
+        self.deadline = self.began_at + claim.seconds
+        self.deadline_reason = f"it ran past its time limit of {claim.seconds:g} s"
         self.is_open = False
         self.received = 0
         self.storing = 0
         self._stopping = threading.Lock()
-        self._noted: deque[BaseException] = deque(maxlen=100)
+        self._recorded: deque[BaseException] = deque(maxlen=100)
         self._on_stop: Callable[[], object] | None = None
 
-    def raised(self, where: str, error: BaseException) -> None:
-        """Note an exception of the crawl, once; *where* says what raised it."""
-        if any(error is noted for noted in self._noted):
+    def record_error(self, where: str, error: BaseException) -> None:
+        """Note an exception of the crawl, once; *where* says raised it."""
+        if any(error is recorded for recorded in self._recorded):
             return
-        self._noted.append(error)
+        self._recorded.append(error)
         self.report.raised += 1
-        if len(self.report.errors) < MOST_ERRORS:
-            said = redact(f"{where}: {type(error).__name__}: {error}")
-            self.report.errors.append(said[:2000])
+        if len(self.report.errors) < MAX_REPORTED_ERRORS:
+            text = redact(f"{where}: {type(error).__name__}: {error}")
+            self.report.errors.append(text[:2000])
 
-    def request_failed(self, what: str, reason: str) -> None:
-        """Note a request that came to nothing; *what* is `failed_requests` or `blocked_by_robots`."""
-        setattr(self.report, what, getattr(self.report, what) + 1)
-        self.report.reasons.setdefault(what, redact(reason))
+    def record_failed_request(self, tolerance: str, reason: str) -> None:
+        """Count a failed request under *tolerance*: `failed_requests` or `blocked_by_robots`."""
+        setattr(self.report, tolerance, getattr(self.report, tolerance) + 1)
+        self.report.reasons.setdefault(tolerance, redact(reason))
 
     def on_stop(self, close: Callable[[], None]) -> None:
         """Have *close* called, in the event loop of this call, when the crawl has to stop."""
         loop, context = asyncio.get_running_loop(), copy_context()
         self._on_stop = lambda: loop.call_soon_threadsafe(close, context=context)
-        if self.stop_answer:
+        if self.stop_code:
             close()
 
     def progress(self) -> int:
@@ -91,13 +91,13 @@ class Attempt:
         report = self.report
         return self.received + report.accepted + report.rejected + report.dropped
 
-    def stop(self, answer: str, reason: str = "") -> None:
-        """Make the crawl stop, from any thread; the first *answer* counts, with its *reason*."""
+    def stop(self, code: str, reason: str = "") -> None:
+        """Make the crawl stop, from any thread; the first *code* counts, with its *reason*."""
         with self._stopping:
-            if self.stop_answer is not None or self.outcome is not None:
+            if self.stop_code is not None or self.outcome is not None:
                 return
-            self.stop_reason = reason or REASONS.get(answer, self.past_deadline)
-            self.stop_answer, self.stopped_at = answer, time.monotonic()
+            self.stop_reason = reason or STOP_REASONS.get(code, self.deadline_reason)
+            self.stop_code, self.stopped_at = code, time.monotonic()
         if self._on_stop:
             self._on_stop()
 
@@ -108,9 +108,9 @@ class Attempt:
         takes `cancelled` for `lost` where the catalog goes on. Raises what the store raises.
         """
         name, error = self.claim.attempt, f"{self.stop_reason}{note}"
-        if self.stop_answer == "release":
+        if self.stop_code == "release":
             return release(self.engine, name, self.report, error=f"released: {error}")
-        outcome = "timed_out" if self.stop_answer == "timed_out" else "cancelled"
+        outcome = "timed_out" if self.stop_code == "timed_out" else "cancelled"
         return fail(self.engine, name, error, outcome=outcome, report=self.report)
 
 

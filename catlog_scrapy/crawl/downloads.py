@@ -23,7 +23,7 @@ class Downloads:
         self.attempt = attempt
         self.running: set[asyncio.Task[Any]] = set()
 
-    def begin(self) -> None:
+    def install(self) -> None:
         """Once the spider has opened, before anything is asked for."""
         downloader: Any = self.crawler.engine.downloader
         enqueue = downloader._enqueue_request
@@ -52,7 +52,7 @@ class Downloads:
         downloader._enqueue_request = enqueued
         downloader.handlers.download_request_async = downloaded
 
-    def give_up(self) -> None:
+    def cancel(self) -> None:
         """Let all that runs, and all that waits for its turn, come to nothing."""
         for slot in list(self.crawler.engine.downloader.slots.values()):
             while slot.queue:
@@ -61,7 +61,7 @@ class Downloads:
             task.cancel()
 
     def _raise_if_stopped(self) -> None:
-        if self.attempt.stop_answer:
+        if self.attempt.stop_code:
             raise self._stopped()
 
     def _stopped(self) -> IgnoreRequest:

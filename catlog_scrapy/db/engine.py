@@ -10,7 +10,7 @@ from sqlalchemy import (
     make_url,
 )
 
-from catlog_scrapy.db.watchdog import Connection, Cursor, listen_to_silence
+from catlog_scrapy.db.watchdog import WatchedConnection, WatchedCursor, watch_connections
 from catlog_scrapy.exceptions import ConfigurationError
 
 SCHEMA = "catlog"
@@ -35,18 +35,18 @@ CONNECT_ARGUMENTS = {
     "tcp_user_timeout": 30_000,
     "application_name": "catlog",
 }
-OPTIONS = (
+SERVER_OPTIONS = (
     "-c timezone=UTC -c search_path=public -c jit=off"
     " -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
 )
 
 
 def make_engine(
-    url: str, *, statement_timeout: float = 60.0, patience: float | None = None
+    url: str, *, statement_timeout: float = 60.0, connect_timeout: float | None = None
 ) -> Engine:
     """An engine for *url*, which must name PostgreSQL.
 
-    Its statements take *statement_timeout* seconds at most; *patience* is how many it waits for a
+    Its statements take *statement_timeout* seconds at most; *connect_timeout* is how many it waits for a
     connection, of the server's or of its pool, and for one that has fallen silent. It does not
     connect. Raises ConfigurationError for an unusable URL.
     """
@@ -62,23 +62,27 @@ def make_engine(
             f"CATLOG_DATABASE_URL names {parsed.get_backend_name()}, but catlog needs PostgreSQL:"
             " write postgresql://user:password@host:5432/database."
         )
-    watched = {"connection_factory": Connection, "cursor_factory": Cursor} if patience else {}
+    watched = (
+        {"connection_factory": WatchedConnection, "cursor_factory": WatchedCursor}
+        if connect_timeout
+        else {}
+    )
     engine = create_engine(
         parsed.set(drivername="postgresql+psycopg2"),
         connect_args={
             **CONNECT_ARGUMENTS,
             **watched,
-            "connect_timeout": math.ceil(patience or 10),
-            "options": f"{OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}",
+            "connect_timeout": math.ceil(connect_timeout or 10),
+            "options": f"{SERVER_OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}",
         },
-        pool_timeout=patience or 30,
+        pool_timeout=connect_timeout or 30,
         pool_size=10,
         max_overflow=20,
         # At each use; who is impatient uses them so often that this costs a tenth of the time.
-        pool_pre_ping=not patience,
+        pool_pre_ping=not connect_timeout,
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
-    if patience:
-        listen_to_silence(engine, statement_timeout + patience, patience)
+    if connect_timeout:
+        watch_connections(engine, statement_timeout + connect_timeout, connect_timeout)
     return engine

@@ -17,17 +17,17 @@ from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
 
 
 @contextmanager
-def open_database(url: str | None, home: Path, *, patient: bool = False) -> Iterator[Engine]:
+def open_database(url: str | None, home: Path, *, wait: bool = False) -> Iterator[Engine]:
     """The database of *url*, or the embedded one under *home*, held for as long as the block runs.
 
-    If *patient*, one that is away is waited for. Raises ConfigurationError, EmbeddedServerError or
+    If *wait*, one that is away is waited for. Raises ConfigurationError, EmbeddedServerError or
     DatabaseUnavailable.
     """
     with ExitStack() as stack:
         engine = make_engine(url or stack.enter_context(EmbeddedServer(home)))
         stack.callback(engine.dispose)
         try:
-            version = _version(engine, patient=patient)
+            version = _version(engine, wait=wait)
         except exc.OperationalError as error:
             place = engine.url.render_as_string(hide_password=True)
             raise DatabaseUnavailable(
@@ -39,12 +39,12 @@ def open_database(url: str | None, home: Path, *, patient: bool = False) -> Iter
         yield engine
 
 
-def _version(engine: Engine, *, patient: bool) -> int:
+def _version(engine: Engine, *, wait: bool) -> int:
     while True:
         try:
             with engine.connect() as connection:
                 return int(connection.scalar(text("SHOW server_version_num")) or 0)
         except exc.OperationalError:
-            if not patient:
+            if not wait:
                 raise
             time.sleep(1)

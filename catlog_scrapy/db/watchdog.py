@@ -16,15 +16,15 @@ from typing import Any
 from psycopg2.extensions import connection, cursor
 
 # Seconds between two looks.
-PAUSE = 0.25
+POLL_INTERVAL_S = 0.25
 # Seconds that a connection is trusted for after its last use.
-IDLE = 1.0
+MAX_UNCHECKED_IDLE_S = 1.0
 # Seconds by which the watch is slower than the database itself, which says what took too long.
-SLACK = 3.0
+SLACK_S = 3.0
 Progress = Callable[[], object]
 
 
-class Watch:
+class ConnectionWatchdog:
     """Cuts the connections whose time is over, from a thread of its own."""
 
     def __init__(self) -> None:
@@ -56,12 +56,14 @@ class Watch:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="silence", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name="catlog-connection-watchdog", daemon=True
+                )
                 self._thread.start()
 
     def _run(self) -> None:
         while True:
-            time.sleep(PAUSE)
+            time.sleep(POLL_INTERVAL_S)
             with self._lock:
                 now = time.monotonic()
                 for descriptor, (until, seconds, progress, last) in list(self._until.items()):
@@ -81,13 +83,13 @@ def _cut(descriptor: int) -> None:
             return
 
 
-_watch = Watch()
+_watchdog = ConnectionWatchdog()
 
 
-class Cursor(cursor):  # type: ignore[misc]
+class WatchedCursor(cursor):  # type: ignore[misc]
     """Waits for an answer for as long as its connection's `seconds`."""
 
-    connection: "Connection"
+    connection: "WatchedConnection"
 
     def execute(self, query: Any, vars: Any = None) -> None:
         with self.connection.within():
@@ -98,7 +100,7 @@ class Cursor(cursor):  # type: ignore[misc]
             super().copy_expert(sql, file, size)
 
 
-class Connection(connection):  # type: ignore[misc]
+class WatchedConnection(connection):  # type: ignore[misc]
     """Cut when nothing has come for `seconds`."""
 
     seconds: float = 60.0
@@ -108,7 +110,7 @@ class Connection(connection):  # type: ignore[misc]
         self, seconds: float | None = None, progress: Progress | None = None
     ) -> Iterator[None]:
         """Cut the connection unless the block ends within *seconds*, or its own."""
-        with _watch.within(self.fileno(), seconds or self.seconds, progress):
+        with _watchdog.within(self.fileno(), seconds or self.seconds, progress):
             yield
 
     def commit(self) -> None:
@@ -120,13 +122,13 @@ class Connection(connection):  # type: ignore[misc]
             super().rollback()
 
 
-def bear(driver: Any, seconds: float) -> None:
+def extend_timeout(driver: Any, seconds: float) -> None:
     """Let statements of *driver* take *seconds*, until it is given back to its pool."""
-    if isinstance(driver, Connection):
-        driver.seconds = max(driver.seconds, seconds + SLACK)
+    if isinstance(driver, WatchedConnection):
+        driver.seconds = max(driver.seconds, seconds + SLACK_S)
 
 
-def listen_to_silence(engine: Any, statement: float, ping: float) -> None:
+def watch_connections(engine: Any, statement: float, ping: float) -> None:
     """Let connections of *engine* be cut after *statement* seconds of silence.
 
     One that nobody has used for a while is looked after when it is taken from the pool: within
@@ -136,18 +138,18 @@ def listen_to_silence(engine: Any, statement: float, ping: float) -> None:
     from sqlalchemy import event, exc
 
     @event.listens_for(engine, "connect")
-    def connect(made: Connection, _: Any) -> None:
+    def connect(made: WatchedConnection, _: Any) -> None:
         made.seconds = statement
 
     @event.listens_for(engine, "checkin")
-    def checkin(given: Connection | None, record: Any) -> None:
+    def checkin(given: WatchedConnection | None, record: Any) -> None:
         if given is not None:
             given.seconds = statement
         record.info["since"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
-    def checkout(taken: Connection, record: Any, _: Any) -> None:
-        if time.monotonic() - record.info.get("since", math.inf) < IDLE:
+    def checkout(taken: WatchedConnection, record: Any, _: Any) -> None:
+        if time.monotonic() - record.info.get("since", math.inf) < MAX_UNCHECKED_IDLE_S:
             return
         try:
             with taken.within(ping):

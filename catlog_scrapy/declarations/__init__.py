@@ -18,15 +18,15 @@ from catlog_scrapy.declarations.spiders import (
     spider_arguments,
 )
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store.lock_timeouts import only_apply, patiently
+from catlog_scrapy.store.lock_timeouts import apply_lock, run_with_lock_timeout
 from catlog_scrapy.store.schemes import (
     lock_declarations,
     retire_provider,
     stored_providers,
     write_provider,
 )
-from catlog_scrapy.store.views.applying import make_views, rehearse_views
-from catlog_scrapy.store.views.typed import ViewPlan, check_views, make_partitions, plan_views
+from catlog_scrapy.store.views.applying import apply_views, dry_run_views
+from catlog_scrapy.store.views.typed import ViewPlan, check_views, create_partitions, plan_views
 
 __all__ = [
     "Change",
@@ -50,15 +50,15 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
     views, view_mistakes = read_views(Path(settings["CATLOG_VIEWS"]))
     checked = check(files, load_spiders(settings), views)
     raise_mistakes(mistakes + view_mistakes + checked.mistakes)
-    with only_apply(engine):
-        changes, plan = patiently(
+    with apply_lock(engine):
+        changes, plan = run_with_lock_timeout(
             engine,
             lambda connection: _apply_rows(
                 connection, checked, views, project_name(settings), check_only=check_only
             ),
         )
         if not check_only:
-            make_views(engine, plan)
+            apply_views(engine, plan)
     return changes + [Change(sign, f"view {name}") for sign, name in plan.done()]
 
 
@@ -86,9 +86,9 @@ def _apply_rows(
                 retire_provider(connection, former.name)
         for provider in declared:
             write_provider(connection, provider)
-    make_partitions(connection)
+    create_partitions(connection)
     plan = plan_views(connection, declared, views, project)
-    rehearse_views(connection, plan)
+    dry_run_views(connection, plan)
     if check_only and transaction:
         transaction.rollback()
     return changes, plan

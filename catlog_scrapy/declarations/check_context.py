@@ -10,7 +10,7 @@ from catlog_scrapy.declarations.reading import DeclaredProvider
 from catlog_scrapy.declarations.source import Location, suggest
 from catlog_scrapy.declarations.spiders import spider_arguments
 from catlog_scrapy.declarations.template_checks import template_mistake
-from catlog_scrapy.redaction import from_the_environment
+from catlog_scrapy.redaction import secret_hint
 from catlog_scrapy.store.definitions import KindDefinition
 
 # Added to the mistake of an unknown argument: the list of arguments is not obvious.
@@ -59,7 +59,7 @@ class CheckContext:
         provider = self.file.provider
         for name in arguments:
             if name in provider.secrets:
-                message = f"{from_the_environment(provider.name, name)}; remove it"
+                message = f"{secret_hint(provider.name, name)}; remove it"
                 self.add_mistake((*location, name), message)
 
     def check_templates(

@@ -19,7 +19,7 @@ from catlog_scrapy.declarations.reading import DeclaredProvider
 from catlog_scrapy.declarations.schedule_checks import check_schedules
 from catlog_scrapy.declarations.scheme_checks import check_schemes
 from catlog_scrapy.declarations.source import suggest
-from catlog_scrapy.redaction import variable_of
+from catlog_scrapy.redaction import secret_variable
 from catlog_scrapy.store.definitions import ProviderDefinition
 
 
@@ -100,7 +100,7 @@ def _check_secret_variables(checked: CheckedProviders) -> Iterator[str]:
     owners: dict[str, str] = {}
     for provider in checked.providers:
         for name in provider.secrets:
-            variable = variable_of(provider.name, name)
+            variable = secret_variable(provider.name, name)
             secret = f'"{name}" of the provider "{provider.name}"'
             owner = owners.setdefault(variable, secret)
             if owner != secret:

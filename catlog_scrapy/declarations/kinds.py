@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition
-from catlog_scrapy.store.views.typed import HISTORY, MAX_KIND_BYTES
+from catlog_scrapy.store.views.typed import HISTORY_SUFFIX, MAX_KIND_BYTES
 
 # Columns that the views add; `data` only for a kind without a record type.
 VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")
@@ -65,11 +65,12 @@ def check_kinds(
     for name, (kind, writer) in first.items():
         for message in _kind_mistakes(kind, views):
             yield format_mistake(writer, f'the kind "{name}" {message}')
-        if name + HISTORY in first:
+        history = name + HISTORY_SUFFIX
+        if history in first:
             yield format_mistake(
                 writer,
-                f'the history view "{name + HISTORY}" of the kind "{name}" has the name of a kind'
-                f" that {first[name + HISTORY][1]} writes; rename one of the kinds",
+                f'the history view "{history}" of the kind "{name}" has the name of a kind that'
+                f" {first[history][1]} writes; rename one of the kinds",
             )
 
 
@@ -84,7 +85,7 @@ def _kind_mistakes(kind: KindDefinition, views: set[str]) -> Iterator[str]:
     for column in (*VIEW_COLUMNS, *(("data",) if kind.foreign else ())):
         if column in dict(kind.fields):
             yield f'has a field "{column}", which is a column of its view; rename the field'
-    for view in (kind.name, kind.name + HISTORY):
+    for view in (kind.name, kind.name + HISTORY_SUFFIX):
         if view in views:
             yield (
                 f'makes the view "{view}", and so does the project\'s file {view}.sql;'

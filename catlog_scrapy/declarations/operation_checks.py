@@ -9,9 +9,9 @@ from catlog_scrapy.declarations.kinds import kind_definition
 from catlog_scrapy.declarations.model import OperationTable, SchemeTable, format_value
 from catlog_scrapy.declarations.source import Location, suggest
 from catlog_scrapy.declarations.spiders import spider_arguments
-from catlog_scrapy.records.lookup import is_record_type, record_type, record_types
+from catlog_scrapy.records.lookup import is_record_type, make_record_type, record_types
 from catlog_scrapy.records.record import RecordTypeError
-from catlog_scrapy.scheduling.argument_templates import INSTANT
+from catlog_scrapy.scheduling.argument_templates import DUE_AT
 from catlog_scrapy.store.definitions import KindDefinition, OperationDefinition
 
 # Fields that say how to run a spider: an external executor would ignore them.
@@ -130,7 +130,7 @@ def _check_declared_kind(
     """Return the kind that `kind`, `key` and `fields` declare."""
     if operation.kind is not None and operation.key is not None:
         try:
-            made = record_type(operation.kind, operation.key, operation.fields)
+            made = make_record_type(operation.kind, operation.key, operation.fields)
         except RecordTypeError as error:
             context.add_mistake(location, str(error))
             return []
@@ -255,7 +255,7 @@ def check_operation_templates(context: CheckContext) -> None:
 
 def _check_templates(context: CheckContext, location: Location, operation: OperationTable) -> None:
     standalone = (*location, "standalone_arguments")
-    fields = {INSTANT: INSTANT}
+    fields = {DUE_AT: DUE_AT}
     if operation.for_each:
         fields["part"] = "text"
     elif operation.standalone_arguments:

@@ -21,7 +21,7 @@ from catlog_scrapy.declarations.model import (
 )
 from catlog_scrapy.declarations.source import Location, SourceFile, label, suggest
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.records.record import NAME as VIEW_NAME
+from catlog_scrapy.records.record import SQL_NAME as VIEW_NAME
 from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
 
 TABLE_MODELS: dict[tuple[str, ...], type[Table]] = {

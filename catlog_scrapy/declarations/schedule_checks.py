@@ -5,7 +5,7 @@ import datetime as dt
 from catlog_scrapy.declarations.check_context import CheckContext, scheme_operations
 from catlog_scrapy.declarations.model import ScheduleTable
 from catlog_scrapy.declarations.source import Location, suggest
-from catlog_scrapy.scheduling.argument_templates import INSTANT
+from catlog_scrapy.scheduling.argument_templates import DUE_AT
 from catlog_scrapy.scheduling.due import CronError, next_due
 from catlog_scrapy.store.definitions import ScheduleDefinition
 
@@ -26,7 +26,7 @@ def check_schedules(context: CheckContext) -> list[ScheduleDefinition]:
         context.check_scheme_name((*location, "scheme"), schedule.scheme)
         _check_cron(context, location, schedule)
         arguments = (*location, "arguments")
-        context.check_templates(arguments, schedule.arguments, {INSTANT: INSTANT})
+        context.check_templates(arguments, schedule.arguments, {DUE_AT: DUE_AT})
         context.check_not_secret(arguments, schedule.arguments)
         _check_arguments(context, arguments, schedule)
     return [ScheduleDefinition(**schedule.model_dump()) for schedule in context.file.schedule]

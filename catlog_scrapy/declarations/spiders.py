@@ -11,7 +11,7 @@ from scrapy.settings import BaseSettings
 from scrapy.spiderloader import SpiderLoaderProtocol, get_spider_loader
 
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.records.lookup import record_type, record_types
+from catlog_scrapy.records.lookup import make_record_type, record_types
 from catlog_scrapy.records.record import Record
 
 # Attributes that Scrapy or catlog interprets: they are not arguments.
@@ -111,7 +111,7 @@ def operation_record_types(
     """Return an operation's record types: its spider's own, or those made from its *kinds*."""
     own = record_types(spidercls) if spidercls else ()
     return own or tuple(
-        record_type(
+        make_record_type(
             kind["name"],
             kind["key"],
             {field["name"]: field["type"] for field in kind["fields"]},

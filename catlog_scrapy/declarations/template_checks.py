@@ -6,17 +6,17 @@ from typing import Any
 
 from catlog_scrapy.declarations.source import suggest
 from catlog_scrapy.scheduling.argument_templates import (
-    INSTANT,
-    fill,
-    names_in,
-    require_harmless,
-    word_of,
+    DUE_AT,
+    placeholder_names,
+    render,
+    root_field,
+    validate_template,
 )
 
 # A sample value for each SQL type, as records hold it: data are JSON. A jsonb field may hold any
 # value, so it has no sample.
 SAMPLES: dict[str, Any] = {
-    INSTANT: dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    DUE_AT: dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
     "bigint": 1,
     "double precision": 1.5,
     "interval": 1.5,
@@ -30,7 +30,7 @@ def template_mistake(template: str, fields: Mapping[str, str]) -> str | None:
     *fields* maps the names of placeholders to their SQL types, and `due_at` to itself.
     """
     try:
-        words = [word_of(name) for name in names_in(template)]
+        words = [root_field(name) for name in placeholder_names(template)]
     except ValueError as error:
         return (
             f'"{template}" is not a valid template ({error}); write {{{{ and }}}} for plain braces'
@@ -39,20 +39,20 @@ def template_mistake(template: str, fields: Mapping[str, str]) -> str | None:
         if word not in fields:
             return _unknown(word, fields)
     try:
-        require_harmless(template)
+        validate_template(template)
     except ValueError as error:
         return _mistake(template, error, words[0])
     if any(fields[word] == "jsonb" for word in words):
         return None
     try:
-        fill(template, {name: SAMPLES.get(kind, "text") for name, kind in fields.items()})
+        render(template, {name: SAMPLES.get(kind, "text") for name, kind in fields.items()})
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         return _mistake(template, error, words[0] if words else "part")
     return None
 
 
 def _mistake(template: str, error: Exception, word: str) -> str:
-    instead = f"{INSTANT}:%Y-%m-%d" if word == INSTANT else word
+    instead = f"{DUE_AT}:%Y-%m-%d" if word == DUE_AT else word
     return f'"{template}" is not a valid template ({error}); use for example {{{instead}}}'
 
 

@@ -20,7 +20,7 @@ from catlog_scrapy.demo.server import DEFAULT_PORT, SOURCES, DemoServer
 from catlog_scrapy.demo.shows import SHOWS, Show
 from catlog_scrapy.demo.source import YEARS
 from catlog_scrapy.exceptions import ConfigurationError, NotPossible
-from catlog_scrapy.redaction import variable_of
+from catlog_scrapy.redaction import secret_variable
 from catlog_scrapy.store.queue.catalogs import create
 from catlog_scrapy.store.reading.status import has_open_work, latest_catalogs
 from catlog_scrapy.worker.progress import Progress
@@ -118,7 +118,7 @@ class Command(CatlogCommand):
     def _run(self, engine: Engine, sources: DemoServer, schemes: list[tuple[str, str]]) -> None:
         """Two loads of all schemes in one worker; between them the sources change."""
         for (provider, name), value in SECRETS.items():
-            os.environ[variable_of(provider, name)] = value
+            os.environ[secret_variable(provider, name)] = value
         self.console.rule("First load")
         self._create(engine, schemes)
         second = [False]

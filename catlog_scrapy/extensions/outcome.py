@@ -11,9 +11,9 @@ from twisted.python.failure import Failure
 
 from catlog_scrapy.crawl.attempt import Attempt, attempt_of
 from catlog_scrapy.crawl.downloads import Downloads
-from catlog_scrapy.crawl.outcome_watch import Watch
+from catlog_scrapy.crawl.outcome_watch import OutcomeWatch
 from catlog_scrapy.exceptions import AttemptLost
-from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist, store_away
+from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist, run_in_thread
 from catlog_scrapy.pipelines.validate import Rejected
 from catlog_scrapy.store.queue.attempts import complete
 
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 # Where Scrapy says what a signal's handler raised.
 SIGNAL_LOGGER = logging.getLogger("scrapy.utils.signal")
 # Seconds to wait for an absent database with what a stopped crawl still has to say.
-PATIENCE = 10.0
+DATABASE_GRACE_S = 10.0
 
 
-class LoadingExtension:
+class OutcomeExtension:
     """Counts what a crawl does and, when the spider has closed, says so to the store.
 
     It is the first witness of an attempt: it knows how the spider closed. A crawl that never
@@ -35,12 +35,12 @@ class LoadingExtension:
     def __init__(self, crawler: Crawler, attempt: Attempt) -> None:
         self.crawler = crawler
         self.attempt = attempt
-        self.watch = Watch(crawler, attempt)
+        self.watch = OutcomeWatch(crawler, attempt)
         self.downloads = Downloads(crawler, attempt)
         self.signal_errors = SignalErrors(crawler, attempt)
 
     @classmethod
-    def from_crawler(cls, crawler: Crawler) -> "LoadingExtension":
+    def from_crawler(cls, crawler: Crawler) -> "OutcomeExtension":
         attempt = attempt_of(crawler)
         if attempt is None:
             raise NotConfigured
@@ -58,8 +58,8 @@ class LoadingExtension:
     def spider_opened(self) -> None:
         """From here on the attempt's end is this extension's to write."""
         self.attempt.is_open = True
-        self.watch.begin()
-        self.downloads.begin()
+        self.watch.install()
+        self.downloads.install()
         SIGNAL_LOGGER.addHandler(self.signal_errors)
         self.attempt.on_stop(self._close_spider)
 
@@ -71,22 +71,22 @@ class LoadingExtension:
             while slot.queue:
                 _, waiting = slot.queue.popleft()
                 waiting.errback(IgnoreRequest(self.attempt.stop_reason))
-        reason = f"catlog_{self.attempt.stop_answer}"
+        reason = f"catlog_{self.attempt.stop_code}"
         task = asyncio.ensure_future(engine.close_spider_async(reason=reason))
         # Closing twice, or a spider that has closed meanwhile, is no error.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self.downloads.give_up()
+        self.downloads.cancel()
 
     def spider_error(self, failure: Failure, response: Any) -> None:
         """A callback, an errback, `start()` or a spider middleware raised."""
         url = getattr(response, "url", None) or getattr(
             getattr(response, "request", None), "url", "start()"
         )
-        self.attempt.raised(f"the spider, at {url}", failure.value or Exception(str(failure)))
+        self.attempt.record_error(f"the spider, at {url}", failure.value or Exception(str(failure)))
 
     def item_error(self, failure: Failure) -> None:
         """A pipeline raised."""
-        self.attempt.raised("a pipeline", failure.value or Exception(str(failure)))
+        self.attempt.record_error("a pipeline", failure.value or Exception(str(failure)))
 
     async def item_dropped(self, response: Any, exception: Exception) -> None:
         """The project's own DropItem, or our check's."""
@@ -102,16 +102,18 @@ class LoadingExtension:
         try:
             await self._writer().finish()
         except Exception as error:  # the boundary to the database: any reason ends the attempt
-            self.attempt.raised("storing", error)
+            self.attempt.record_error("storing", error)
         report = self.attempt.report
         report.reason = reason
         stats = self.crawler.stats.get_stats()
         for _ in range(stats.get("urllength/request_ignored_count", 0)):
-            self.attempt.request_failed("failed_requests", "a URL longer than URLLENGTH_LIMIT")
+            self.attempt.record_failed_request(
+                "failed_requests", "a URL longer than URLLENGTH_LIMIT"
+            )
         report.stats = {name: value for name, value in stats.items() if name != "log_count"}
         try:
-            self.attempt.outcome = await store_away(
-                self.attempt, lambda: persist(self.attempt, self._end, patience=PATIENCE)
+            self.attempt.outcome = await run_in_thread(
+                self.attempt, lambda: persist(self.attempt, self._end, grace_s=DATABASE_GRACE_S)
             )
         except AttemptLost as lost:
             self.attempt.outcome, self.attempt.error = "lost", str(lost)
@@ -120,7 +122,7 @@ class LoadingExtension:
 
     def _end(self) -> str:
         attempt = self.attempt
-        if attempt.stop_answer:
+        if attempt.stop_code:
             return attempt.end_stopped()
         return complete(attempt.engine, attempt.claim.attempt, attempt.report)
 
@@ -145,4 +147,4 @@ class SignalErrors(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Note an error of this crawl's handlers."""
         if getattr(record, "spider", None) is self.crawler.spider and record.exc_info:
-            self.attempt.raised(record.getMessage(), record.exc_info[1] or RuntimeError())
+            self.attempt.record_error(record.getMessage(), record.exc_info[1] or RuntimeError())

@@ -23,12 +23,12 @@ from catlog_scrapy.exceptions import CatlogError, NotFound
 from catlog_scrapy.fleet.projects import Projects
 from catlog_scrapy.fleet.zygotes import ProjectFailed, ZygoteProcess
 from catlog_scrapy.project import project_database
-from catlog_scrapy.store.maintenance.tick import tend
+from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue import nodes
-from catlog_scrapy.store.queue.attempts import AttemptName, fail, lose_former, release
+from catlog_scrapy.store.queue.attempts import AttemptName, end_orphaned_attempts, fail, release
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.jobs import has_project
-from catlog_scrapy.store.queue.leases import watch
+from catlog_scrapy.store.queue.leases import supervise
 from catlog_scrapy.store.reading.status import attempt_outcome
 from catlog_scrapy.worker.attempt_logs import logs_folder, logs_to_delete
 
@@ -82,7 +82,7 @@ class NodeService:
             "CATLOG_HOME": str(self.home),
         }
         self.projects = Projects(config, self.home, environment)
-        self.hold = nodes.NodeName(self.engine, self.name)
+        self.hold = nodes.NodeNameLock(self.engine, self.name)
 
     def start(self) -> None:
         """Become the node of its name, and end what a former one left."""
@@ -95,7 +95,7 @@ class NodeService:
             slots=self.slots,
             poll=self.poll_interval,
         )
-        left = lose_former(self.engine, self.name)
+        left = end_orphaned_attempts(self.engine, self.name)
         if left:
             log.info("{left} attempts of this node's former life are lost", left=left)
 
@@ -107,7 +107,7 @@ class NodeService:
         end = time.monotonic() + 5
         while True:
             try:
-                self.hold.hold()
+                self.hold.acquire()
                 return
             except CatlogError:
                 if time.monotonic() > end:
@@ -118,7 +118,7 @@ class NodeService:
         """Claim as many as there are *free* slots, with who is to run them. Raises nothing."""
         found: list[tuple[Claim, ZygoteProcess]] = []
         try:
-            self.hold.hold()
+            self.hold.acquire()
             projects = self.projects.status()  # which starts what is to be started
             if not self._is_pausing() and not self.projects.is_importing():
                 self._claim(free, found)
@@ -175,7 +175,7 @@ class NodeService:
 
         Whenever a project has something new to offer, all of it is looked at again.
         """
-        self.refused[claimed.alike] = time.monotonic() + seconds
+        self.refused[claimed.refusal_id] = time.monotonic() + seconds
         self.report_error(f"{claimed.title}: {refusal}")
         release(self.engine, claimed.attempt, error=f"refused by node {self.name}: {refusal}")
 
@@ -185,7 +185,7 @@ class NodeService:
             return
         error, self.error = self.error, None
         self.status_reported_at = now
-        nodes.polled(
+        nodes.record_poll(
             self.engine,
             self.name,
             running=len(self.running),
@@ -222,8 +222,8 @@ class NodeService:
         self.report_error(f"{why}; claiming nothing for {pause:g} s")
 
     def lease_replies(self) -> dict[AttemptName, str]:
-        """What the database says of what runs here: see `claims.watch`."""
-        return watch(self.engine, list(self.running)) if self.running else {}
+        """What the database says of what runs here: see `leases.supervise`."""
+        return supervise(self.engine, list(self.running)) if self.running else {}
 
     def close_attempt(self, name: AttemptName, outcome: str, error: str) -> str:
         """Write down how an attempt's process ended, unless the attempt was closed before it.
@@ -240,7 +240,7 @@ class NodeService:
     def run_maintenance(self) -> None:
         """Reap, start what waits, publish; and once an hour, delete old logs. Raises nothing."""
         try:
-            tend(self.engine, self.lease)
+            tick(self.engine, self.lease)
             if time.monotonic() - self.logs_cleaned_at > LOG_CLEANUP_INTERVAL_S:
                 self.logs_cleaned_at = time.monotonic()
                 for log_file in logs_to_delete(self.settings):
@@ -253,7 +253,7 @@ class NodeService:
     def close(self) -> None:
         """Be no node any more."""
         try:
-            nodes.polled(self.engine, self.name, running=0, projects={}, state="stopped")
+            nodes.record_poll(self.engine, self.name, running=0, projects={}, state="stopped")
         except UNAVAILABLE as error:
             log.warn("the database is away: {why}", why=reason(error))
         self.hold.release()

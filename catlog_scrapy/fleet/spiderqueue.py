@@ -71,7 +71,7 @@ class SpiderQueue:
         start_waiting(engine)
         return made
 
-    def _require_known(self, operation: jobs.Operation, arguments: Iterable[str]) -> None:
+    def _require_known(self, operation: jobs.JobOperation, arguments: Iterable[str]) -> None:
         """Refuse a misspelt argument, if the project is here to be asked."""
         try:
             capabilities = self.node.projects.capabilities(self.local_name)

@@ -40,13 +40,13 @@ from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.capabilities import Capabilities, read_capabilities
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.processes import (
-    adopt_orphans,
-    children,
-    descriptors,
-    die_with,
+    become_subreaper,
+    child_processes,
+    die_with_parent,
     kill,
     kill_group,
     oom_kills,
+    open_descriptors,
 )
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.worker.single_attempt import run_attempt
@@ -70,13 +70,13 @@ SITE = f"{os.sep}site-packages{os.sep}"
 
 def main() -> None:
     """Import the project, say what it offers, and do as told until the input ends."""
-    die_with(os.getppid())
+    die_with_parent(os.getppid())
     # What the project prints is no answer of ours, nor are our commands what it may read.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     commands = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    before = descriptors()
+    before = open_descriptors()
     try:
         settings, capabilities = prepare()
     except BaseException as error:  # the boundary to the project's modules: they may raise anything
@@ -97,8 +97,8 @@ def main() -> None:
     with suppress(Exception):  # the project may have closed it
         sys.stdout.flush()
     # From here on the end of its input tells it of its parent's end, and it can end its children.
-    die_with(os.getppid(), 0)
-    adopt_orphans()
+    die_with_parent(os.getppid(), 0)
+    become_subreaper()
     Zygote(settings, commands, replies, is_warm=obstacle is None).serve()
 
 
@@ -144,10 +144,10 @@ def project_files() -> list[str]:
 
 def _fork_obstacle(before: set[str]) -> str | None:
     """What stands against going on in a fork of this process; *before* were its descriptors."""
-    opened = sorted(descriptors() - before)
+    opened = sorted(open_descriptors() - before)
     if opened:
         return f"importing the project opened files and did not close them: {', '.join(opened)}"
-    if children():
+    if child_processes():
         return "importing the project started a process"
     if threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate()[1:])
@@ -172,7 +172,7 @@ class Zygote:
         self.settings = settings
         self.commands = commands
         # Whatever the project has started at import is its own affair.
-        self.helpers = children()
+        self.helpers = child_processes()
         self.replies = replies
         self.is_warm = is_warm
         self.children: dict[int, Child] = {}
@@ -233,8 +233,8 @@ class Zygote:
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.setsid()
-            adopt_orphans()
-            die_with(parent)
+            become_subreaper()
+            die_with_parent(parent)
             _take_over_output(log)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             os.environ["CATLOG_ATTEMPT"] = attempt
@@ -261,7 +261,7 @@ class Zygote:
                     kill_group(pid)
                     oom = oom_kills() > child.oom_kills
                     self._reply({"ended": child.attempt, "status": status, "oom": oom})
-        for orphan in children() - self.helpers - set(self.children):
+        for orphan in child_processes() - self.helpers - set(self.children):
             kill(orphan)
 
     def _reply(self, answer: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.exceptions import CatlogError
-from catlog_scrapy.worker.single_attempt import UNPREPARED, UNTOLD
+from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJECT_NOT_LOADED
 
 log = Logger()
 
@@ -58,11 +58,11 @@ class ProcessExit:
 
     @property
     def _is_unprepared(self) -> bool:
-        return not WIFSIGNALED(self.status) and WEXITSTATUS(self.status) == UNPREPARED
+        return not WIFSIGNALED(self.status) and WEXITSTATUS(self.status) == EXIT_PROJECT_NOT_LOADED
 
     @property
     def _is_untold(self) -> bool:
-        return not WIFSIGNALED(self.status) and WEXITSTATUS(self.status) == UNTOLD
+        return not WIFSIGNALED(self.status) and WEXITSTATUS(self.status) == EXIT_OUTCOME_UNKNOWN
 
     def __str__(self) -> str:
         if self.refused:

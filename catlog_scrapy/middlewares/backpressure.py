@@ -8,10 +8,10 @@ from scrapy import Request
 from scrapy.crawler import Crawler
 
 # Seconds between two looks at pipelines that are full.
-PAUSE = 0.005
+POLL_INTERVAL_S = 0.005
 
 
-class StartPressureMiddleware:
+class StartBackpressureMiddleware:
     """Takes the next item from `start()` only while the pipelines keep up.
 
     Scrapy waits for the items of a callback, CONCURRENT_ITEMS at a time, but not for those of
@@ -23,7 +23,7 @@ class StartPressureMiddleware:
         self.limit = crawler.settings.getint("CONCURRENT_ITEMS")
 
     @classmethod
-    def from_crawler(cls, crawler: Crawler) -> "StartPressureMiddleware":
+    def from_crawler(cls, crawler: Crawler) -> "StartBackpressureMiddleware":
         return cls(crawler)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -33,4 +33,4 @@ class StartPressureMiddleware:
             if not isinstance(item_or_request, Request):
                 slot = self.crawler.engine.scraper.slot
                 while slot is not None and slot.itemproc_size >= self.limit:
-                    await asyncio.sleep(PAUSE)
+                    await asyncio.sleep(POLL_INTERVAL_S)

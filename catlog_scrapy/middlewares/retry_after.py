@@ -15,7 +15,7 @@ from catlog_scrapy.crawl.attempt import running_attempt
 
 # RFC 9110, 10.2.3: where Retry-After says how long the service is expected to be unavailable; 429
 # is RFC 6585, 4.
-STATUSES = (429, 503)
+RETRY_AFTER_STATUSES = (429, 503)
 
 
 class RetryAfterMiddleware:
@@ -29,9 +29,9 @@ class RetryAfterMiddleware:
         self.crawler = crawler
         self.report = running_attempt(crawler).report
         stall = running_attempt(crawler).claim.limits.get("stall_timeout")
-        longest = crawler.settings.getfloat("CATLOG_RETRY_AFTER")
-        self.longest = min(longest, stall) if stall else longest
-        self.until: dict[str, float] = {}
+        max_wait_s = crawler.settings.getfloat("CATLOG_RETRY_AFTER")
+        self.max_wait_s = min(max_wait_s, stall) if stall else max_wait_s
+        self.resume_at: dict[str, float] = {}
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "RetryAfterMiddleware":
@@ -39,39 +39,39 @@ class RetryAfterMiddleware:
 
     def process_response(self, request: Request, response: Response) -> Response:
         """Do what it asks for."""
-        said = response.headers.get(b"Retry-After")
-        seconds = seconds_of(said, response.headers.get(b"Date")) if said else None
+        header = response.headers.get(b"Retry-After")
+        seconds = parse_retry_after(header, response.headers.get(b"Date")) if header else None
         host = request.meta.get("download_slot")  # a cached response came from none
-        if response.status not in STATUSES or seconds is None or host is None:
+        if response.status not in RETRY_AFTER_STATUSES or seconds is None or host is None:
             return response
-        if seconds > self.longest:
+        if seconds > self.max_wait_s:
             # Not again in this attempt.
             request.meta["dont_retry"] = True
             # An image, or robots.txt, costs no attempt.
             if request.callback is not NO_CALLBACK:
                 self.report.retry_after = max(self.report.retry_after, seconds)
         else:
-            self._hold_back(host, seconds)
+            self._pause_slot(host, seconds)
         return response
 
-    def _hold_back(self, host: str, seconds: float) -> None:
+    def _pause_slot(self, host: str, seconds: float) -> None:
         # The downloader's queue is the last place that a request waits in; it has a way to wait
         # for its delay, and for nothing else.
         downloader: Any = self.crawler.engine.downloader
         slot = downloader.slots[host]
-        until = time.monotonic() + seconds
-        if until > self.until.get(host, 0.0):
-            self.until[host] = until
+        resume_at = time.monotonic() + seconds
+        if resume_at > self.resume_at.get(host, 0.0):
+            self.resume_at[host] = resume_at
             slot.close()
             slot.latercall = call_later(seconds, downloader._latercall, slot)
 
 
-def seconds_of(said: bytes, date: bytes | None) -> float | None:
+def parse_retry_after(header: bytes, date: bytes | None) -> float | None:
     """What Retry-After asks for: seconds, or an HTTP date, by the clock that wrote *date*.
 
     None where it says neither.
     """
-    text = said.decode("latin-1").strip()
+    text = header.decode("latin-1").strip()
     if text.isascii() and text.isdecimal():
         return float(text)
     try:

@@ -12,10 +12,16 @@ from catlog_scrapy.models.access import (
 from catlog_scrapy.models.catalog import Catalog, CatalogSchemeOperationInstance, InstanceAttempt
 from catlog_scrapy.models.node import Node
 from catlog_scrapy.models.provider import Provider
-from catlog_scrapy.models.record import Cursor, Publication, Record, RecordVersion, Scope
+from catlog_scrapy.models.record import (
+    Publication,
+    RecordVersion,
+    Scope,
+    StoredCursor,
+    StoredRecord,
+)
 from catlog_scrapy.models.result import CatalogOperationInstanceResult, RejectedResult, ResultBatch
-from catlog_scrapy.models.schedule import Schedule
-from catlog_scrapy.models.scheme import CatalogScheme, CatalogSchemeOperation, Kind
+from catlog_scrapy.models.schedule import StoredSchedule
+from catlog_scrapy.models.scheme import CatalogScheme, CatalogSchemeOperation, StoredKind
 
 __all__ = [
     "ApiKey",
@@ -26,20 +32,20 @@ __all__ = [
     "CatalogScheme",
     "CatalogSchemeOperation",
     "CatalogSchemeOperationInstance",
-    "Cursor",
     "IdempotentRequest",
     "InstanceAttempt",
-    "Kind",
     "LoginFailure",
     "Node",
     "Provider",
     "Publication",
-    "Record",
     "RecordVersion",
     "RefreshToken",
     "RejectedResult",
     "ResultBatch",
-    "Schedule",
     "Scope",
     "SigningKey",
+    "StoredCursor",
+    "StoredKind",
+    "StoredRecord",
+    "StoredSchedule",
 ]

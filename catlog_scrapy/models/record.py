@@ -29,7 +29,7 @@ class Scope(Base):
     high_water_mark: Mapped[Instant | None]
 
 
-class Cursor(Base):
+class StoredCursor(Base):
     """How far an operation has read a source, for each of its parts: where its next load goes on.
 
     `operation_id` is of one scheme version: another version reads everything again.
@@ -63,7 +63,7 @@ class Publication(Base):
     published_at: Mapped[dt.datetime]
 
 
-class Record(Base):
+class StoredRecord(Base):
     """The newest known state of one thing. Its key is natural: an index a million rows can spare.
 
     `updated_at` is when this state became current; `removed_at` when it ceased to be. `as_of` is

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from catlog_scrapy.models.base import Base, Instant, Json, UuidKey
 
 
-class Schedule(Base):
+class StoredSchedule(Base):
     """A named cron line for a scheme. Provider, scheme and name are its identity for ever:
 
     its due times stay one series whatever is edited, so no due time makes two catalogs.

@@ -75,7 +75,7 @@ class CatalogSchemeOperation(Base):
     refresh: Mapped[Json | None]
 
 
-class Kind(Base):
+class StoredKind(Base):
     """A sort of record, as one operation of one scheme version writes it.
 
     `name` is also its view's name in `public`. `key` lists the fields that identify a record, in

@@ -37,15 +37,15 @@ from catlog_scrapy.records import Batch, FilesOf, ImagesOf
 from catlog_scrapy.redaction import redact
 
 # After so many requests in a row that ended like this, a server is asked for no more.
-MOST_SILENT = 5
-SILENCE = (CannotResolveHostError, DownloadConnectionRefusedError, DownloadTimeoutError)
+MAX_SILENT_REQUESTS = 5
+SILENT_ERRORS = (CannotResolveHostError, DownloadConnectionRefusedError, DownloadTimeoutError)
 
 
-class NotStored(Exception):
-    """The store did not take a file. Raised by Store; it fails the attempt, to be tried again."""
+class MediaNotStored(Exception):
+    """The store did not take a file. Raised by MediaStore; it fails the attempt, to be tried again."""
 
 
-class LocalStore(FSFilesStore):
+class AtomicFilesStore(FSFilesStore):
     """Scrapy's folder; but a file is there whole or not at all, whoever is killed meanwhile."""
 
     def persist_file(self, path: Any, buf: BytesIO, info: Any, *_: Any, **__: Any) -> None:
@@ -55,7 +55,7 @@ class LocalStore(FSFilesStore):
         self._get_filesystem_path(part).replace(self._get_filesystem_path(path))
 
 
-class Store:
+class MediaStore:
     """A store of Scrapy's, asked by the pipeline; `known` are the paths it was found to hold."""
 
     def __init__(self, store: Any) -> None:
@@ -64,9 +64,9 @@ class Store:
 
     def stat_file(self, path: str, info: Any) -> "Deferred[Any]":
         """What the store says of *path*; empty where it has no such file."""
-        return maybeDeferred(self.store.stat_file, path, info).addCallback(self._noted, path)
+        return maybeDeferred(self.store.stat_file, path, info).addCallback(self._remember, path)
 
-    def _noted(self, stat: Any, path: str) -> Any:
+    def _remember(self, stat: Any, path: str) -> Any:
         if stat:
             self.known.add(path)
         return stat
@@ -74,17 +74,17 @@ class Store:
     async def persist_file(
         self, path: str, buf: BytesIO, info: Any, meta: Any = None, headers: Any = None
     ) -> None:
-        """Keep a file, with its true type. Raises NotStored, whatever the store raises."""
+        """Keep a file, with its true type. Raises MediaNotStored, whatever the store raises."""
         kind, _ = mimetypes.guess_type(path)
         headers = {"Content-Type": kind} if kind else None
         try:
             await ensure_awaitable(self.store.persist_file(path, buf, info, meta, headers))
         except Exception as error:  # the boundary to any store: it may raise anything
-            raise NotStored(f"{path} could not be stored: {error}") from error
+            raise MediaNotStored(f"{path} could not be stored: {error}") from error
 
 
 @dataclass(slots=True)
-class Wanted:
+class RecordMedia:
     """What one record wants kept.
 
     `urls` are, by the field for the links, a URL or a list of them; `requests` are by the URL.
@@ -105,7 +105,7 @@ class MediaLinks(FilesPipeline):
 
     marker: ClassVar[type[ImagesOf] | type[FilesOf]]
     store_setting: ClassVar[str]
-    store: Any  # a Store
+    store: Any  # a MediaStore
 
     def __init__(self, store_uri: Any, *args: Any, crawler: Crawler, **kwargs: Any) -> None:
         super().__init__(store_uri, *args, crawler=crawler, **kwargs)
@@ -119,8 +119,8 @@ class MediaLinks(FilesPipeline):
             settings.getfloat("CATLOG_MEDIA_TIMEOUT"), settings.getfloat("DOWNLOAD_TIMEOUT")
         )
         self.prefix = link_prefix(settings["CATLOG_MEDIA_URL"], str(store_uri))
-        self.turns = asyncio.Semaphore(settings.getint("CONCURRENT_REQUESTS"))
-        self.silence: Counter[str | None] = Counter()
+        self.concurrency = asyncio.Semaphore(settings.getint("CONCURRENT_REQUESTS"))
+        self.silent_requests: Counter[str | None] = Counter()
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -136,17 +136,17 @@ class MediaLinks(FilesPipeline):
 
     def _get_store(self, uri: str) -> Any:
         store: Any = super()._get_store(uri)
-        return Store(LocalStore(uri) if type(store) is FSFilesStore else store)
+        return MediaStore(AtomicFilesStore(uri) if type(store) is FSFilesStore else store)
 
     async def process_item(self, item: Any, spider: Any = None) -> Any:
-        """The *item*, its links filled in. Raises NotStored."""
+        """The *item*, its links filled in. Raises MediaNotStored."""
         parts = item.items if isinstance(item, Batch) else [item]
         record = item.record if isinstance(item, Batch) else None
-        wanted = (self._wanted(part, record) for part in parts)
-        await asyncio.gather(*(self._keep(one) for one in wanted if one))
+        media = (self._media_of(part, record) for part in parts)
+        await asyncio.gather(*(self._keep(one) for one in media if one))
         return item
 
-    def _wanted(self, item: Any, record: Any) -> Wanted | None:
+    def _media_of(self, item: Any, record: Any) -> RecordMedia | None:
         """What is no item, or of no known type, or has no URLs, is for the check to judge."""
         fields = self.fields.get(getattr(item, "record", None) or record or self.only)
         if not fields or not ItemAdapter.is_item(item):
@@ -154,17 +154,17 @@ class MediaLinks(FilesPipeline):
         adapter = ItemAdapter(item)
         urls = {name: adapter.get(source) for name, source in fields.items()}
         given = {name: value for name, value in urls.items() if isinstance(value, str | list)}
-        return Wanted(adapter, given) if given else None
+        return RecordMedia(adapter, given) if given else None
 
-    async def _keep(self, wanted: Wanted) -> None:
+    async def _keep(self, media: RecordMedia) -> None:
         # A few records at a time: what waits in the downloader could not be called off any more.
-        async with self.turns:
-            await super().process_item(wanted)
+        async with self.concurrency:
+            await super().process_item(media)
 
-    def get_media_requests(self, item: Wanted, info: Any) -> list[Request]:
+    def get_media_requests(self, item: RecordMedia, info: Any) -> list[Request]:
         """One for each URL that is one."""
         for urls in item.urls.values():
-            for url in _texts(urls):
+            for url in _strings(urls):
                 try:
                     item.requests[url] = self._request(url)
                 except ValueError as error:
@@ -181,7 +181,7 @@ class MediaLinks(FilesPipeline):
     ) -> Any:
         """What the store has already; or None: fetch it. Raises FileException: that is no use."""
         found = await ensure_awaitable(super().media_to_download(request, info, item=item))
-        if found is None and self.silence[_host(request)] >= MOST_SILENT:
+        if found is None and self.silent_requests[_host(request)] >= MAX_SILENT_REQUESTS:
             error = FileException(f"{_host(request)} does not answer")
             self._count(request.url, "server silent", error)
             raise error
@@ -191,21 +191,21 @@ class MediaLinks(FilesPipeline):
         self, response: Response, request: Request, info: Any, *, item: Any = None
     ) -> Any:
         """Keep what came. Raises FileException where it is not what was asked for."""
-        self.silence.pop(_host(request), None)
+        self.silent_requests.pop(_host(request), None)
         if response.status != 200:
             raise FileException(f"HTTP {response.status}")
         return await super().media_downloaded(response, request, info, item=item)
 
     def media_failed(self, failure: Failure, request: Request, info: Any) -> NoReturn:
-        """Count it. Raises FileException; or NotStored, which is no fault of the source."""
+        """Count it. Raises FileException; or MediaNotStored, which is no fault of the source."""
         error = failure.value
         assert error is not None
         self.attempt.received += 1  # nothing came, but the crawl goes on
-        if isinstance(error.__cause__, NotStored):
+        if isinstance(error.__cause__, MediaNotStored):
             raise error.__cause__
-        if isinstance(error, SILENCE):
-            self.silence[_host(request)] += 1
-        self._count(request.url, reason_of(error), error)
+        if isinstance(error, SILENT_ERRORS):
+            self.silent_requests[_host(request)] += 1
+        self._count(request.url, failure_label(error), error)
         super().media_failed(failure, request, info)
 
     def _count(self, url: str, reason: str, error: BaseException) -> None:
@@ -215,20 +215,20 @@ class MediaLinks(FilesPipeline):
         if stats.get_value("media/first_failure") is None:
             stats.set_value("media/first_failure", redact(f"{url}: {reason}: {error}")[:2000])
 
-    def item_completed(self, results: list[Any], item: Wanted, info: Any) -> Wanted:
-        """Write the links into the record, in the order of its URLs. Raises NotStored."""
+    def item_completed(self, results: list[Any], item: RecordMedia, info: Any) -> RecordMedia:
+        """Write the links into the record, in the order of its URLs. Raises MediaNotStored."""
         links = {
             url: self._link(request, result)
             for (url, request), (_, result) in zip(item.requests.items(), results, strict=True)
         }
         for name, urls in item.urls.items():
-            kept = [link for url in _texts(urls) if (link := links.get(url))]
+            kept = [link for url in _strings(urls) if (link := links.get(url))]
             item.record[name] = kept if isinstance(urls, list) else next(iter(kept), None)
         return item
 
     def _link(self, request: Request, result: Any) -> str | None:
         """Where the file is: as kept now, or as it was kept before."""
-        if isinstance(result, Failure) and isinstance(result.value, NotStored):
+        if isinstance(result, Failure) and isinstance(result.value, MediaNotStored):
             raise result.value
         path = self.file_path(request)
         if isinstance(result, Failure) and path not in self.store.known:
@@ -264,7 +264,7 @@ class FileLinks(MediaLinks):
     store_setting = "FILES_STORE"
 
 
-def reason_of(error: BaseException) -> str:
+def failure_label(error: BaseException) -> str:
     """Why a request came to nothing, in words few enough to be counted by."""
     if isinstance(error, IgnoreRequest):
         return "forbidden by robots.txt" if "robots.txt" in str(error) else "filtered"
@@ -287,7 +287,7 @@ def link_prefix(url: str | None, store_uri: str) -> str:
     return store_uri if store_uri.startswith(("s3://", "gs://")) else ""
 
 
-def _texts(urls: Any) -> list[str]:
+def _strings(urls: Any) -> list[str]:
     return [url for url in (urls if isinstance(urls, list) else [urls]) if isinstance(url, str)]
 
 

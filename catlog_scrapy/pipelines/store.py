@@ -12,10 +12,10 @@ from catlog_scrapy.crawl.attempt import Attempt, running_attempt
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import AttemptLost
 from catlog_scrapy.pipelines.validate import Rejected
-from catlog_scrapy.records.validation import Checked, Row
+from catlog_scrapy.records.validation import Row, ValidatedItem
 from catlog_scrapy.redaction import redact
 from catlog_scrapy.store.queue.results import (
-    MOST_REJECTED,
+    MAX_REJECTED_ITEMS,
     BatchUncertain,
     copy_batch,
     line_prefix,
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # A batch is sent when it has so many rows, or so many bytes.
-BATCH_ROWS = 10_000
-BATCH_BYTES = 4 * 1024 * 1024
+MAX_BATCH_ROWS = 10_000
+MAX_BATCH_BYTES = 4 * 1024 * 1024
 # Seconds between two looks at a database that is away.
-PAUSE = 0.5
+RETRY_INTERVAL_S = 0.5
 
 
 class StorePipeline:
-    """Hands every checked item's rows to the attempt's writer, and gives the item back."""
+    """Hands every validated item's rows to the attempt's writer, and gives the item back."""
 
     def __init__(self, writer: "ResultWriter") -> None:
         self.writer = writer
@@ -45,12 +45,12 @@ class StorePipeline:
     def from_crawler(cls, crawler: Crawler) -> "StorePipeline":
         return cls(ResultWriter(running_attempt(crawler)))
 
-    async def process_item(self, checked: Checked) -> Any:
+    async def process_item(self, validated: ValidatedItem) -> Any:
         """Returns the item itself, for whoever listens to `item_scraped`."""
-        self.writer.add(checked.rows)
-        if checked.rejections:
-            raise Rejected(checked.rejections)
-        return checked.item
+        self.writer.add(validated.rows)
+        if validated.rejections:
+            raise Rejected(validated.rejections)
+        return validated.item
 
 
 class ResultWriter:
@@ -81,7 +81,7 @@ class ResultWriter:
 
     def _is_full(self) -> bool:
         count = self.attempt.report.accepted - self.first
-        return count >= BATCH_ROWS or len(self.batch) >= BATCH_BYTES
+        return count >= MAX_BATCH_ROWS or len(self.batch) >= MAX_BATCH_BYTES
 
     async def finish(self) -> None:
         """Send what is left and wait until all is stored. Raises the error of any batch."""
@@ -109,7 +109,7 @@ class ResultWriter:
         self.batch, self.first = bytearray(), self.attempt.report.accepted
         count = self.first - first
         self.sending = asyncio.create_task(
-            store_away(self.attempt, lambda: self._store(batch, first, count))
+            run_in_thread(self.attempt, lambda: self._store(batch, first, count))
         )
         self.sending.add_done_callback(self._sent)
 
@@ -141,12 +141,12 @@ class ResultWriter:
         data, reasons = rejected.rejections[0]
         first = f"{'; '.join(reasons)} in {data[:200]} of {redact(str(url))}"
         report.reasons.setdefault("rejected", first)
-        room = MOST_REJECTED - self.kept_rejections
+        room = MAX_REJECTED_ITEMS - self.kept_rejections
         kept = [(url, data, reasons) for data, reasons in rejected.rejections[:room]]
         if kept:
             self.kept_rejections += len(kept)
             name = self.attempt.claim.attempt
-            await store_away(
+            await run_in_thread(
                 self.attempt,
                 lambda: persist(
                     self.attempt, lambda: store_rejected(self.attempt.engine, name, kept)
@@ -154,7 +154,7 @@ class ResultWriter:
             )
 
 
-async def store_away(attempt: Attempt, work: Callable[[], T]) -> T:
+async def run_in_thread(attempt: Attempt, work: Callable[[], T]) -> T:
     """Do *work* off the event loop; as long as it takes, the attempt waits for the database."""
     attempt.storing += 1
     try:
@@ -163,17 +163,17 @@ async def store_away(attempt: Attempt, work: Callable[[], T]) -> T:
         attempt.storing -= 1
 
 
-def persist(attempt: Attempt, work: Callable[[], T], *, patience: float = 0.0) -> T:
+def persist(attempt: Attempt, work: Callable[[], T], *, grace_s: float = 0.0) -> T:
     """Do *work*, again and again while the database is away.
 
-    Raises AttemptLost once the attempt has to stop and *patience* (seconds) is over.
+    Raises AttemptLost once the attempt has to stop and *grace_s* (seconds) is over.
     """
     started = time.monotonic()
     while True:
         try:
             return work()
         except UNAVAILABLE as error:
-            if attempt.stop_answer and time.monotonic() - started >= patience:
+            if attempt.stop_code and time.monotonic() - started >= grace_s:
                 raise AttemptLost(f"the database was away for too long: {reason(error)}") from error
             logger.warning("the database is away: %s", reason(error))
-            time.sleep(PAUSE)
+            time.sleep(RETRY_INTERVAL_S)

@@ -1,6 +1,6 @@
 """Record types: what a spider yields and what SQL shows."""
 
-from catlog_scrapy.records.lookup import record_type, record_types
+from catlog_scrapy.records.lookup import make_record_type, record_types
 from catlog_scrapy.records.media import FilesOf, ImagesOf
 from catlog_scrapy.records.record import Draft, Record
 from catlog_scrapy.records.yields import Batch, Cursor, Removed, Unchanged
@@ -14,6 +14,6 @@ __all__ = [
     "Record",
     "Removed",
     "Unchanged",
-    "record_type",
+    "make_record_type",
     "record_types",
 ]

@@ -11,7 +11,7 @@ from catlog_scrapy.records.sql_types import (
 )
 
 
-def record_type(
+def make_record_type(
     kind: str, key: Sequence[str], fields: Mapping[str, str] | None = None
 ) -> type[Record]:
     """The record type of a spider that has none: *kind* and *key* as its operation declares them.

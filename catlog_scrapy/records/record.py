@@ -14,17 +14,17 @@ from pydantic_core import CoreSchema
 from catlog_scrapy.records.media import FilesOf, ImagesOf
 from catlog_scrapy.records.sql_types import (
     MAX_NAME_BYTES,
-    bound,
+    allows_nan,
+    bound_schema,
     field_schemas,
-    has_loose_float,
     sql_type_of,
 )
-from catlog_scrapy.records.storable import SUSPECT, NotStorable, refuse_unstorable
+from catlog_scrapy.records.storable import SUSPECT_JSON, NotStorable, require_storable
 
 MAX_KEY_BYTES = 1000
 
 
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+SQL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class RecordTypeError(TypeError):
@@ -78,13 +78,13 @@ class Record(BaseModel):
         for urls in (*cls.media_fields(ImagesOf).values(), *cls.media_fields(FilesOf).values()):
             if urls not in cls.model_fields:
                 raise RecordTypeError(f"{cls.__name__} has no field {urls!r} for its media.")
-        if has_loose_float(cls.__pydantic_core_schema__):
+        if allows_nan(cls.__pydantic_core_schema__):
             raise RecordTypeError(
                 f"{cls.__name__}: a float in a model inside of it may be NaN, which JSON cannot"
                 " hold; write pydantic.FiniteFloat there."
             )
         for name in (cls.kind, *cls.model_fields):
-            if not NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
+            if not SQL_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
                 raise RecordTypeError(
                     f"{cls.__name__}: {name!r} is no plain SQL name;"
                     " use lower-case letters, digits and underscores, 63 at most."
@@ -93,7 +93,7 @@ class Record(BaseModel):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
-        bound(schema)
+        bound_schema(schema)
         return schema
 
     @classmethod
@@ -120,7 +120,7 @@ class Record(BaseModel):
         }
 
     @classmethod
-    def key_of(cls, values: Sequence[Any]) -> str:
+    def make_key(cls, values: Sequence[Any]) -> str:
         """The text that identifies a record with these key *values*, in the order of the key.
 
         One value is its own text; several are a JSON array. Raises NotStorable where one is
@@ -150,7 +150,7 @@ class Record(BaseModel):
         return text
 
     @classmethod
-    def key_from(cls, values: Sequence[Any]) -> str:
+    def parse_key(cls, values: Sequence[Any]) -> str:
         """The same of raw *values*, read as their fields' types: "1973" as the year 1973.
 
         Raises NotStorable, or pydantic's ValidationError.
@@ -161,21 +161,21 @@ class Record(BaseModel):
                 adapter.validate_python(value)
                 for adapter, value in zip(adapters, values, strict=True)
             ]
-        return cls.key_of(values)
+        return cls.make_key(values)
 
     def row(self) -> tuple[str, bytes]:
         """Its key and its data as JSON, both as PostgreSQL will take them; else NotStorable."""
         values = self.__dict__
-        key = self.key_of([values[name] for name in self.key_fields])
+        key = self.make_key([values[name] for name in self.key_fields])
         try:
             data = self.__pydantic_serializer__.to_json(self)
         except ValueError as error:
             reason = str(error).removeprefix("Error serializing to JSON: ")
             raise NotStorable(f"not to be written as JSON: {reason}") from error
-        if SUSPECT.search(data):
+        if SUSPECT_JSON.search(data):
             # As it will be sent: bytes and paths, too, are text there. Then as it was given.
-            refuse_unstorable(json.loads(data, parse_int=str))
-            refuse_unstorable(self.model_dump())
+            require_storable(json.loads(data, parse_int=str))
+            require_storable(self.model_dump())
         return key, data
 
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-BIGINT = 2**63 - 1
+MAX_BIGINT = 2**63 - 1
 
 
 # PostgreSQL's numeric: 131072 digits before the point, 16383 after it (its manual, part 8.1.2).
-NUMERIC = Decimal("1E+131071")
+MAX_NUMERIC = Decimal("1E+131071")
 
 
-NUMERIC_SCALE = 16383
+MAX_NUMERIC_SCALE = 16383
 
 
 # PostgreSQL cuts longer identifiers (NAMEDATALEN - 1).
@@ -44,28 +44,28 @@ FIELD_TYPES: dict[str, Any] = {
 }
 
 
-def bound(schema: Any) -> None:
+def bound_schema(schema: Any) -> None:
     """Narrow every number and instant in *schema* to what its SQL type holds."""
     if isinstance(schema, list | tuple):
         for part in schema:
-            bound(part)
+            bound_schema(part)
     if not isinstance(schema, dict):
         return
     match schema.get("type"):
         case "int":
-            schema["ge"] = max(schema.get("ge", -BIGINT - 1), -BIGINT - 1)
-            schema["le"] = min(schema.get("le", BIGINT), BIGINT)
+            schema["ge"] = max(schema.get("ge", -MAX_BIGINT - 1), -MAX_BIGINT - 1)
+            schema["le"] = min(schema.get("le", MAX_BIGINT), MAX_BIGINT)
         case "float":
             schema["allow_inf_nan"] = False
         case "decimal":
-            schema["ge"] = max(schema.get("ge", -NUMERIC), -NUMERIC)
-            schema["le"] = min(schema.get("le", NUMERIC), NUMERIC)
-            schema.setdefault("decimal_places", NUMERIC_SCALE)
+            schema["ge"] = max(schema.get("ge", -MAX_NUMERIC), -MAX_NUMERIC)
+            schema["le"] = min(schema.get("le", MAX_NUMERIC), MAX_NUMERIC)
+            schema.setdefault("decimal_places", MAX_NUMERIC_SCALE)
         case "datetime":
             schema.setdefault("tz_constraint", "aware")
     for name, part in schema.items():
         if name not in ("metadata", "default", "serialization"):
-            bound(part)
+            bound_schema(part)
 
 
 def field_schemas(schema: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -99,16 +99,16 @@ def sql_type_of(schema: Any, shared: Mapping[str, Any]) -> str:
     return SQL_TYPES.get(kind, "jsonb")
 
 
-def has_loose_float(schema: Any) -> bool:
+def allows_nan(schema: Any) -> bool:
     """Whether *schema* lets a NaN through: a plain model inside a record is not bounded."""
     if isinstance(schema, list | tuple):
-        return any(has_loose_float(part) for part in schema)
+        return any(allows_nan(part) for part in schema)
     if not isinstance(schema, dict):
         return False
     if schema.get("type") == "float" and schema.get("allow_inf_nan", True):
         return True
     return any(
-        has_loose_float(part)
+        allows_nan(part)
         for name, part in schema.items()
         if name not in ("metadata", "default", "serialization")
     )

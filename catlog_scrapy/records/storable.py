@@ -7,19 +7,19 @@ from decimal import Decimal
 from typing import Any
 
 from catlog_scrapy.records.sql_types import (
-    NUMERIC_SCALE,
+    MAX_NUMERIC_SCALE,
 )
 
 # What JSON can carry and jsonb cannot, and the U+FFFD that stands for a lone surrogate in the name
 # of a dict's member. The search is cheap; what it finds may still be innocent.
-SUSPECT = re.compile(rb"\\u0000|NaN|Infinity|\xef\xbf\xbd|E-\d{5}|\d{1001}")
+SUSPECT_JSON = re.compile(rb"\\u0000|NaN|Infinity|\xef\xbf\xbd|E-\d{5}|\d{1001}")
 
 
 class NotStorable(ValueError):
     """A valid record that PostgreSQL cannot hold. Its text is the reason kept with the item."""
 
 
-def refuse_unstorable(value: Any, place: str = "") -> None:
+def require_storable(value: Any, place: str = "") -> None:
     """Raise NotStorable where *value* really holds what jsonb cannot."""
     if isinstance(value, str) and "\0" in value:
         raise NotStorable(f"{place or 'text'}: U+0000, which PostgreSQL cannot store")
@@ -27,14 +27,14 @@ def refuse_unstorable(value: Any, place: str = "") -> None:
         raise NotStorable(f"{place or 'text'}: a lone surrogate, which is no character")
     if isinstance(value, int) and abs(value) >= 10**1000:
         raise NotStorable(f"{place or 'number'}: an integer of more than 1000 digits")
-    if isinstance(value, Decimal) and int(value.as_tuple().exponent) < -NUMERIC_SCALE:
-        raise NotStorable(f"{place}: more than {NUMERIC_SCALE} decimal places")
+    if isinstance(value, Decimal) and int(value.as_tuple().exponent) < -MAX_NUMERIC_SCALE:
+        raise NotStorable(f"{place}: more than {MAX_NUMERIC_SCALE} decimal places")
     if isinstance(value, float) and not math.isfinite(value):
         raise NotStorable(f"{place or 'number'}: {value}, which JSON cannot hold")
     if isinstance(value, Mapping):
         for name, part in value.items():
-            refuse_unstorable(name, place)
-            refuse_unstorable(part, f"{place}.{name}".lstrip("."))
+            require_storable(name, place)
+            require_storable(part, f"{place}.{name}".lstrip("."))
     elif isinstance(value, list | tuple | set | frozenset):
         for part in value:
-            refuse_unstorable(part, place)
+            require_storable(part, place)

@@ -12,7 +12,7 @@ from scrapy.spiderloader import SpiderLoader, SpiderLoaderProtocol
 from catlog_scrapy.declarations.checking import check
 from catlog_scrapy.declarations.reading import read_providers, read_views
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.records.lookup import record_type
+from catlog_scrapy.records.lookup import make_record_type
 from catlog_scrapy.scaffold.files import KEY_FIELD, Generator, declares_record
 from catlog_scrapy.scaffold.target import ProjectLayout, class_name_of, raise_mistakes
 from catlog_scrapy.scaffold.writing import write
@@ -45,7 +45,7 @@ def check_files(
         return
     made: dict[str, Any] = {"name": generator.name}
     if declares_record(files[generator.spider_file]):
-        made["record"] = record_type(generator.name, [KEY_FIELD])
+        made["record"] = make_record_type(generator.name, [KEY_FIELD])
     spidercls = type(class_name_of(generator.name), (Spider,), made)
     with tempfile.TemporaryDirectory() as temporary:
         # Under its own name, for the lines of mistakes.

@@ -15,7 +15,7 @@ from scrapy.http import HtmlResponse, JsonResponse, Response, TextResponse
 
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.scaffold.target import ProjectLayout, Target, class_name_of
-from catlog_scrapy.testing.saved_pages import GOLDEN
+from catlog_scrapy.testing.saved_pages import GOLDEN_SUFFIX
 
 TEMPLATES = Path(__file__).with_name("templates")
 SUFFIXES = {"html": ".html", "json": ".json"}
@@ -79,7 +79,7 @@ class Generator:
         if self.layout.items and values["record_class"] in spider:
             files[self.layout.items / f"{self.name}.py"] = _render("items", values)
         files[page] = text
-        files[page.with_suffix(GOLDEN)] = "[]\n"
+        files[page.with_suffix(GOLDEN_SUFFIX)] = "[]\n"
         files[self.layout.tests / f"test_{self.name}.py"] = _render("test", values)
         if not self.target.has_scheme(self.name):
             files[self.target.file] = self._provider(values)

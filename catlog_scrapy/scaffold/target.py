@@ -16,7 +16,7 @@ from catlog_scrapy.config import project_package
 from catlog_scrapy.declarations.model import NAME as PROVIDER_NAME
 from catlog_scrapy.declarations.reading import DeclaredProvider, read_providers
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
-from catlog_scrapy.records.record import NAME
+from catlog_scrapy.records.record import SQL_NAME
 from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
 from catlog_scrapy.testing.saved_pages import label
 
@@ -78,7 +78,7 @@ class ProjectLayout:
 def check_name(name: str, project: str) -> None:
     """Raise NotPossible unless *name* can be a spider, its module, its scheme and its view."""
     class_name = class_name_of(name)
-    if not NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
+    if not SQL_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
         raise NotPossible(
             f'"{name}" cannot name a spider and its view; use lower-case letters, digits and "_",'
             f" a letter first, {MAX_NAME_BYTES} at most."

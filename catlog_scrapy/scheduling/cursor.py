@@ -9,7 +9,7 @@ class CursorError(ValueError):
     """A cursor that cannot be kept. Its text is the reason."""
 
 
-def check_cursor(value: object, overlap: float | None) -> str:
+def validate_cursor(value: object, overlap: float | None) -> str:
     """*value*, if it can be kept: text and, with an *overlap* (seconds), an instant.
 
     Raises CursorError.
@@ -19,11 +19,11 @@ def check_cursor(value: object, overlap: float | None) -> str:
             f"{value!r:.100} is no cursor; yield Cursor(text), at most {MAX_LENGTH} letters"
         )
     if overlap is not None:
-        start(value, overlap)
+        apply_overlap(value, overlap)
     return value
 
 
-def start(value: str, overlap: float | None) -> str:
+def apply_overlap(value: str, overlap: float | None) -> str:
     """Where to go on from: *value*, less *overlap* (seconds) where it is an instant.
 
     Written as *value* is: `2026-01-31T10:00:00Z` with an overlap of 60 is `2026-01-31T09:59:00Z`.

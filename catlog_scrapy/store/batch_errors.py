@@ -17,12 +17,14 @@ R = TypeVar("R")
 # What is wrong with the thing itself, so that to try it again is in vain: of SQLSTATE the classes
 # of data, of constraints, and of limits.
 FAULTS = (CatlogError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
-HOPELESS = ("22", "23", "54")
+PERMANENT_SQLSTATES = ("22", "23", "54")
 # Connections that fail, and a server that stops or starts.
-AWAY = ("08", "57P")
+UNAVAILABLE_SQLSTATES = ("08", "57P")
 
 
-def each(things: Iterable[T], do: Callable[[T], R], give_up: Callable[[T, str], object]) -> list[R]:
+def run_each(
+    things: Iterable[T], do: Callable[[T], R], give_up: Callable[[T, str], object]
+) -> list[R]:
     """*do* for each thing; what was done.
 
     One that cannot be done is given up, with the reason; one that cannot be done now (a lock, a
@@ -34,10 +36,12 @@ def each(things: Iterable[T], do: Callable[[T], R], give_up: Callable[[T, str], 
             done.append(do(thing))
         except exc.DBAPIError as error:
             state = getattr(error.orig, "pgcode", None) or ""
-            if isinstance(error, UNAVAILABLE) and (not state or state.startswith(AWAY)):
+            if isinstance(error, UNAVAILABLE) and (
+                not state or state.startswith(UNAVAILABLE_SQLSTATES)
+            ):
                 raise
             logger.warning("%s: %s", thing, reason(error))
-            if state.startswith(HOPELESS):
+            if state.startswith(PERMANENT_SQLSTATES):
                 give_up(thing, reason(error))
         except FAULTS as error:
             logger.warning("%s: %s", thing, error)

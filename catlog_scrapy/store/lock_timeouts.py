@@ -9,29 +9,29 @@ from typing import TypeVar
 from psycopg2.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, Engine, exc
 
-from catlog_scrapy.db.watchdog import bear
+from catlog_scrapy.db.watchdog import extend_timeout
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store.sql import run
 
 # Any number that nobody else uses for an advisory lock in this database.
 APPLY_LOCK = 4_226_003
-TRIES = 5
+MAX_TRIES = 5
 # Seconds. Whoever comes to read while we wait for a lock has to wait as well.
-LOCK_TIMEOUT = 2
-PAUSE = 0.3
+LOCK_TIMEOUT_S = 2
+RETRY_PAUSE_S = 0.3
 
 T = TypeVar("T")
 
 
-def take_time(connection: Connection, seconds: float = math.inf) -> None:
+def set_statement_timeout(connection: Connection, seconds: float = math.inf) -> None:
     """Let each statement of the transaction take *seconds*, whatever others of its engine may."""
     milliseconds = 0 if math.isinf(seconds) else round(seconds * 1000)
     run(connection, f"SET LOCAL statement_timeout = {milliseconds}")
-    bear(connection.connection.driver_connection, seconds)
+    extend_timeout(connection.connection.driver_connection, seconds)
 
 
 @contextmanager
-def only_apply(engine: Engine) -> Iterator[None]:
+def apply_lock(engine: Engine) -> Iterator[None]:
     """Hold off every other apply for the block. Raises NotPossible where one goes on for long.
 
     The lock is the session's, not a transaction's: what it guards takes several of those.
@@ -50,7 +50,7 @@ def only_apply(engine: Engine) -> Iterator[None]:
             run(connection, "SELECT pg_advisory_unlock(:key)", key=APPLY_LOCK)
 
 
-def patiently(engine: Engine, work: Callable[[Connection], T]) -> T:
+def run_with_lock_timeout(engine: Engine, work: Callable[[Connection], T]) -> T:
     """Do *work* in a transaction that waits for locks only briefly, a few times over.
 
     Raises NotPossible where the locks are not to be had.
@@ -59,16 +59,16 @@ def patiently(engine: Engine, work: Callable[[Connection], T]) -> T:
     while True:
         try:
             with engine.begin() as connection:
-                run(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
+                run(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
                 return work(connection)
         except exc.OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
                 raise
-            if attempt == TRIES:
+            if attempt == MAX_TRIES:
                 raise NotPossible(
                     "others hold what has to change (a long query on a view?):"
                     f" {str(error.orig).splitlines()[0]}; nothing half done was kept, apply again."
                 ) from error
         # Time for those who queued up behind us.
-        time.sleep(PAUSE * attempt)
+        time.sleep(RETRY_PAUSE_S * attempt)
         attempt += 1

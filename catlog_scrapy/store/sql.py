@@ -11,7 +11,7 @@ from catlog_scrapy.redaction import redact
 
 
 class Transaction:
-    """Several verbs in one transaction: for them it stands for the engine. See `together`."""
+    """Several verbs in one transaction: for them it stands for the engine. See `transaction`."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -33,7 +33,7 @@ Database = Engine | Transaction
 
 
 @contextmanager
-def together(engine: Engine) -> Iterator[Transaction]:
+def transaction(engine: Engine) -> Iterator[Transaction]:
     """One transaction for all verbs that are given what this yields."""
     with engine.begin() as connection:
         yield Transaction(connection)

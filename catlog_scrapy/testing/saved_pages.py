@@ -2,7 +2,7 @@
 
 `tests/pages/SPIDER/PAGE.html` is a page, `PAGE.items.json` beside it the golden result: whole
 items, as their records are in JSON. A page that the spider's first request does not ask for, or
-only with arguments, has a `PAGE.request.json` as well: see `Asked`.
+only with arguments, has a `PAGE.request.json` as well: see `PageRequest`.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ from catlog_scrapy.records.yields import Batch, Cursor, Unchanged
 
 # What stands for the provider's base_url, unless the arguments say another.
 BASE_URL = "https://source.example"
-GOLDEN = ".items.json"
-ASKED = ".request.json"
+GOLDEN_SUFFIX = ".items.json"
+REQUEST_SUFFIX = ".request.json"
 
 
-class Asked(BaseModel):
+class PageRequest(BaseModel):
     """How a page is asked for, where the spider's first request is another or needs arguments.
 
     With `documents`, the page is a list of the JSON documents that a browser gathered, and the
@@ -62,13 +62,15 @@ class SavedPage:
     @property
     def golden_path(self) -> Path:
         """Where its golden result is."""
-        return self.path.with_suffix(GOLDEN)
+        return self.path.with_suffix(GOLDEN_SUFFIX)
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> PageRequest:
         """How it is asked for. Raises pydantic's ValidationError."""
-        path = self.path.with_suffix(ASKED)
-        return Asked.model_validate_json(path.read_bytes()) if path.exists() else Asked()
+        path = self.path.with_suffix(REQUEST_SUFFIX)
+        return (
+            PageRequest.model_validate_json(path.read_bytes()) if path.exists() else PageRequest()
+        )
 
     def golden(self) -> list[dict[str, Any]]:
         """The golden result."""
@@ -171,7 +173,7 @@ def saved_pages(folder: Path) -> list[SavedPage]:
     return [
         SavedPage(path)
         for path in sorted(folder.glob("*"))
-        if not path.name.endswith((GOLDEN, ASKED)) and not path.name.startswith(".")
+        if not path.name.endswith((GOLDEN_SUFFIX, REQUEST_SUFFIX)) and not path.name.startswith(".")
     ]
 
 
@@ -201,7 +203,9 @@ async def _first_request(spider: Spider) -> Request:
     async for one in spider.start():
         if isinstance(one, Request):
             return one
-    raise ValueError(f"{spider.name} starts with no request; name the page's URL in its {ASKED}.")
+    raise ValueError(
+        f"{spider.name} starts with no request; name the page's URL in its {REQUEST_SUFFIX}."
+    )
 
 
 def _text(items: list[dict[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from scrapy.settings import BaseSettings
 
 # Seconds since its last line for which a log may belong to an attempt that runs.
-FRESH = 3600.0
+MIN_IDLE_S = 3600.0
 
 _current: ContextVar[logging.Handler | None] = ContextVar("attempt_log", default=None)
 
@@ -30,7 +30,7 @@ class AttemptLogs(logging.Handler):
             handler.handle(record)
 
 
-def install(settings: BaseSettings) -> None:
+def install_attempt_logs(settings: BaseSettings) -> None:
     """Route the root logger, once a process."""
     logs = AttemptLogs(settings.get("LOG_LEVEL", "INFO"))
     logging.root.addHandler(logs)
@@ -84,7 +84,7 @@ def old_logs(folder: Path, keep: float, size: float) -> list[Path]:
     total = sum(bytes_ for _, bytes_, _ in found)
     old = []
     for written, bytes_, log in sorted(found):
-        if now - written <= FRESH:
+        if now - written <= MIN_IDLE_S:
             break
         if now - written > keep or total > size:
             old.append(log)

@@ -10,12 +10,12 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.store.queue import starting
-from catlog_scrapy.store.queue.executors import awaited
-from catlog_scrapy.store.reading.status import family, find_catalog
+from catlog_scrapy.store.queue.executors import unclaimed_external_operations
+from catlog_scrapy.store.reading.status import catalog_tree, find_catalog
 from catlog_scrapy.worker.progress import Progress
 from catlog_scrapy.worker.worker import Worker
 
-ENDED = ("loaded", "failed", "cancelled")
+END_STATES = ("loaded", "failed", "cancelled")
 
 
 def run_catalog(
@@ -24,29 +24,29 @@ def run_catalog(
     console: Console,
     catalog_id: UUID,
     *,
-    patient: bool = True,
+    retry: bool = True,
     log_files: bool = True,
 ) -> int:
     """Run a catalog and its sub-catalogs to their end; 0 if it is loaded, else 1.
 
-    Unless *patient*, its first failed attempt is its last.
+    Unless *retry*, its first failed attempt is its last.
     """
 
-    told: set[str] = set()
+    announced: set[str] = set()
 
     def finished(_: object) -> bool:
         catalog = find_catalog(engine, str(catalog_id))
-        for title in awaited(engine, family(engine, catalog_id)):
-            if title not in told:
-                told.add(title)
+        for title in unclaimed_external_operations(engine, catalog_tree(engine, catalog_id)):
+            if title not in announced:
+                announced.add(title)
                 console.print(
                     f"{title}: waits for an executor outside of catlog; see docs/executors.md",
                     markup=False,
                 )
-        if not patient and catalog["errors"] and catalog["state"] not in ENDED:
-            starting.give_up(engine, catalog_id)
+        if not retry and catalog["errors"] and catalog["state"] not in END_STATES:
+            starting.fail_without_retry(engine, catalog_id)
             return True
-        return catalog["state"] in ENDED
+        return catalog["state"] in END_STATES
 
     console.print(f"catalog {catalog_id}")
     # A process that is replaced, because a crawl hung in it, goes on with this catalog.
@@ -57,15 +57,15 @@ def run_catalog(
             settings,
             Progress(console),
             finished=finished,
-            catalogs=lambda: family(engine, catalog_id),
+            catalogs=lambda: catalog_tree(engine, catalog_id),
             log_files=log_files,
         ).run()
     finally:
         del os.environ["CATLOG_RESUME"]
-    return report(console, find_catalog(engine, str(catalog_id)))
+    return print_result(console, find_catalog(engine, str(catalog_id)))
 
 
-def report(console: Console, catalog: Mapping[str, Any]) -> int:
+def print_result(console: Console, catalog: Mapping[str, Any]) -> int:
     """Say in a line how a catalog ended; 0 if it is loaded, else 1."""
     if catalog["state"] == "loaded":
         published = catalog["published"] or {}
@@ -75,6 +75,6 @@ def report(console: Console, catalog: Mapping[str, Any]) -> int:
         return 0
     console.print(f"{catalog['scheme']}: [red]{catalog['state']}[/]", end=" ")
     console.print(catalog["error"] or "", markup=False)
-    if catalog["state"] not in ENDED:
+    if catalog["state"] not in END_STATES:
         console.print("It stays queued: scrapy work --drain goes on with it.")
     return 1

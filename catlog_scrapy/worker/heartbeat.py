@@ -18,19 +18,19 @@ from catlog_scrapy.worker.time_limits import TimeLimits
 logger = logging.getLogger(__name__)
 
 # Seconds after which a crawl that was told to stop is taken for hung.
-HANGS_AFTER = 15.0
+HUNG_AFTER_S = 15.0
 # Seconds that a process which has to go may spend on giving back what it holds.
-GIVES_BACK_FOR = 5.0
+RELEASE_TIMEOUT_S = 5.0
 # Seconds between two looks at leases and limits, at most.
-LOOKS_EVERY = 0.5
+MAX_CHECK_INTERVAL_S = 0.5
 
 
-class Held:
+class HeldAttempt:
     """What the heartbeat knows of an attempt of this process: when its lease was last renewed."""
 
     def __init__(self, attempt: Attempt) -> None:
         self.limits = TimeLimits(attempt)
-        self.renewed = time.monotonic()
+        self.renewed_at = time.monotonic()
 
 
 class Heartbeat(threading.Thread):
@@ -49,15 +49,15 @@ class Heartbeat(threading.Thread):
         self.engine = engine
         self.lease = lease
         self.replace = replace
-        self.held: dict[Attempt, Held] = {}
+        self.held: dict[Attempt, HeldAttempt] = {}
         self.lock = threading.Lock()
         self.ended = threading.Event()
-        self.asked = -math.inf
+        self.renewal_began_at = -math.inf
 
     def add(self, attempt: Attempt) -> None:
         """Keep the lease of *attempt*, which was claimed just now."""
         with self.lock:
-            self.held[attempt] = Held(attempt)
+            self.held[attempt] = HeldAttempt(attempt)
 
     def remove(self, attempt: Attempt) -> None:
         """Leave it to itself."""
@@ -70,34 +70,38 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         """Look until ended."""
-        while not self.ended.wait(min(LOOKS_EVERY, self.lease / 6)):
+        while not self.ended.wait(min(MAX_CHECK_INTERVAL_S, self.lease / 6)):
             try:
-                self._look()
+                self._check_attempts()
             except Exception:  # a thread has nobody to tell; without it no lease would end
                 logger.exception("the heartbeat failed")
 
-    def _look(self) -> None:
+    def _check_attempts(self) -> None:
         with self.lock:
             held = {attempt: it for attempt, it in self.held.items() if attempt.outcome is None}
         now = time.monotonic()
-        if held and now >= self.asked + self.lease / 3:
-            self.asked = now
-            self._begin("catlog-lease", self._renew, list(held), now)
+        if held and now >= self.renewal_began_at + self.lease / 3:
+            self.renewal_began_at = now
+            self._start_thread("catlog-lease", self._renew, list(held), now)
         for attempt, it in held.items():
             # Somebody else may run it by now.
-            if now > it.renewed + self.lease:
+            if now > it.renewed_at + self.lease:
                 attempt.stop("lost", f"the database could not be asked for {self.lease:g} s")
             if exceeded := it.limits.exceeded():
                 attempt.stop("timed_out", exceeded)
-        hung = [attempt for attempt in held if now > attempt.stopped_at + HANGS_AFTER]
+        hung = [attempt for attempt in held if now > attempt.stopped_at + HUNG_AFTER_S]
         if hung:
             for attempt in hung:
                 logger.error("%s: it hung: %s", attempt.claim.title, attempt.stop_reason)
             # Without a database the leases end it; the process has to go all the same.
-            self._begin("catlog-give-back", self._give_back, held, hung).join(GIVES_BACK_FOR)
+            self._start_thread("catlog-give-back", self._release, held, hung).join(
+                RELEASE_TIMEOUT_S
+            )
             self.replace()
 
-    def _begin(self, name: str, work: Callable[..., None], *arguments: object) -> threading.Thread:
+    def _start_thread(
+        self, name: str, work: Callable[..., None], *arguments: object
+    ) -> threading.Thread:
         """Do *work* in a thread of its own, for which nobody waits when the process ends."""
         thread = threading.Thread(target=work, args=arguments, name=name, daemon=True)
         thread.start()
@@ -119,13 +123,13 @@ class Heartbeat(threading.Thread):
             with self.lock:
                 if it := self.held.get(attempt):
                     # The lease counts from before the question, whatever the answer took.
-                    it.renewed = max(it.renewed, asked)
+                    it.renewed_at = max(it.renewed_at, asked)
 
-    def _give_back(self, attempts: Collection[Attempt], hung: Collection[Attempt]) -> None:
+    def _release(self, attempts: Collection[Attempt], hung: Collection[Attempt]) -> None:
         """End *attempts* in the database, those first that do no harm: they did not hang."""
         for attempt in sorted(attempts, key=lambda attempt: attempt in hung):
             attempt.stop("release", "another crawl of its process hung")
-            note = f"; it hung: {HANGS_AFTER:g} s later it had not stopped"
+            note = f"; it hung: {HUNG_AFTER_S:g} s later it had not stopped"
             try:
                 attempt.end_stopped(note if attempt in hung else "")
             except (CatlogError, SQLAlchemyError) as error:

@@ -8,11 +8,11 @@ import sys
 
 from catlog_scrapy.crawl.attempt import Attempt
 from catlog_scrapy.db.engine import UNAVAILABLE
-from catlog_scrapy.store.queue.leases import watch
+from catlog_scrapy.store.queue.leases import supervise
 from catlog_scrapy.store.reading.status import attempt_outcome
 
 # Seconds from a polite request to stop until the process is killed.
-KILL_AFTER = 10.0
+KILL_AFTER_S = 10.0
 
 
 async def run_isolated(attempt: Attempt) -> None:
@@ -36,13 +36,13 @@ async def run_isolated(attempt: Attempt) -> None:
     stop = asyncio.Event()
     attempt.on_stop(stop.set)
     stopped = asyncio.ensure_future(stop.wait())
-    begins = asyncio.ensure_future(_stop_unless_it_begins(attempt))
+    begins = asyncio.ensure_future(_enforce_start_timeout(attempt))
     ended = asyncio.ensure_future(child.wait())
     try:
         await asyncio.wait([stopped, ended], return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             child.send_signal(signal.SIGTERM)
-            await asyncio.wait([ended], timeout=KILL_AFTER)
+            await asyncio.wait([ended], timeout=KILL_AFTER_S)
     finally:
         stopped.cancel()
         begins.cancel()
@@ -54,10 +54,10 @@ async def run_isolated(attempt: Attempt) -> None:
     attempt.report.accepted, attempt.outcome = found
     if attempt.outcome is None:
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        attempt.raised("its process ended", RuntimeError(how))
+        attempt.record_error("its process ended", RuntimeError(how))
 
 
-async def _stop_unless_it_begins(attempt: Attempt) -> None:
+async def _enforce_start_timeout(attempt: Attempt) -> None:
     """What hangs before it has taken up its attempt cannot see to its own start_timeout."""
     seconds = attempt.claim.limits.get("start_timeout")
     if seconds is None:
@@ -66,7 +66,7 @@ async def _stop_unless_it_begins(attempt: Attempt) -> None:
     name = attempt.claim.attempt
     while True:
         with contextlib.suppress(*UNAVAILABLE):
-            if (await asyncio.to_thread(watch, attempt.engine, [name]))[name] == "unbegun":
+            if (await asyncio.to_thread(supervise, attempt.engine, [name]))[name] == "unbegun":
                 attempt.stop("timed_out", f"its process had not begun after {seconds:g} s")
             return
         await asyncio.sleep(1)

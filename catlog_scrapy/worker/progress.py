@@ -13,7 +13,7 @@ from rich.table import Table
 from catlog_scrapy.crawl.attempt import Attempt
 
 # Where there is no terminal: seconds between two lines about what still runs.
-TELL_EVERY = 15.0
+REPORT_INTERVAL_S = 15.0
 
 COLOURS = {"done": "green", "released": "yellow", "cancelled": "yellow"}
 
@@ -24,7 +24,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.running: dict[Attempt, float] = {}
-        self.told = time.monotonic()
+        self.reported_at = time.monotonic()
         self.live = (
             Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=True)
             if console.is_terminal
@@ -49,18 +49,18 @@ class Progress:
         """An attempt begins."""
         self.running[attempt] = time.monotonic()
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line about the work itself."""
         self._print(text, markup=False)
 
-    def goes_on(self) -> None:
+    def report_running(self) -> None:
         """Called now and then: a line about each attempt that takes long, if there is no table."""
         now = time.monotonic()
-        if self.live or now - self.told < TELL_EVERY:
+        if self.live or now - self.reported_at < REPORT_INTERVAL_S:
             return
-        self.told = now
+        self.reported_at = now
         for attempt, since in list(self.running.items()):
-            if now - since >= TELL_EVERY:
+            if now - since >= REPORT_INTERVAL_S:
                 self._print(
                     f"{attempt.claim.title}: running ({attempt.report.accepted} results,"
                     f" {now - since:.0f} s)",

@@ -7,18 +7,18 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
-from catlog_scrapy.store.maintenance.tick import tend
+from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue.schedules.due import make_due
 
 
 def schedule_once(engine: Engine, settings: Settings, console: Console) -> None:
-    """Make the catalogs that are due now, and tend. Raises what the database raises."""
+    """Make the catalogs that are due now, and tick. Raises what the database raises."""
     for catalog_id in make_due(engine):
         console.print(f"due: catalog {catalog_id}")
-    tend(engine, settings.getfloat("CATLOG_LEASE"))
+    tick(engine, settings.getfloat("CATLOG_LEASE"))
 
 
-def schedule(
+def run_scheduler(
     engine: Engine, settings: Settings, console: Console, stopping: threading.Event
 ) -> None:
     """Do so every CATLOG_POLL seconds, until *stopping*; a database that is away is waited for."""

@@ -13,43 +13,45 @@ from catlog_scrapy.crawl.attempt import Attempt
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claims import Claim, begin
-from catlog_scrapy.worker.crawls import Crawls
+from catlog_scrapy.worker.attempt_runner import AttemptRunner
 from catlog_scrapy.worker.progress import Progress
 
 # The exit status of a process that could not say how its attempt ended: EX_TEMPFAIL of sysexits.h.
-UNTOLD = 75
+EXIT_OUTCOME_UNKNOWN = 75
 # And of one that could not load its project: EX_CONFIG.
-UNPREPARED = 78
+EXIT_PROJECT_NOT_LOADED = 78
 
 
 def run_attempt(engine: Engine, settings: Settings, console: Console, name: AttemptName) -> int:
     """Run an attempt that another process has claimed for this one.
 
-    0 if it is done, else 1; UNTOLD if it was lost, so that nobody knows what it would have been;
-    UNPREPARED where it was not even taken up. Raises NotFound where it is not there to be run.
+    0 if it is done, else 1; EXIT_OUTCOME_UNKNOWN if it was lost, so that nobody knows what it would have been;
+    EXIT_PROJECT_NOT_LOADED where it was not even taken up. Raises NotFound where it is not there to be run.
     """
     # Whoever started this process has waited already.
     settings.set("CATLOG_GRACE", 0.0, "cmdline")
     progress = Progress(console)
     try:
-        alone = Alone(engine, settings, progress, logs=None, replace=lambda: os._exit(UNTOLD))
+        runner = SingleAttemptRunner(
+            engine, settings, progress, logs=None, replace=lambda: os._exit(EXIT_OUTCOME_UNKNOWN)
+        )
     except Exception:  # the boundary to the project's modules: they may raise anything
         with suppress(OSError):
             traceback.print_exc()
-        return UNPREPARED
+        return EXIT_PROJECT_NOT_LOADED
     try:
         claimed = replace(begin(engine, name, os.getpid()), isolate=False)
     except UNAVAILABLE as error:
         # Not again: whether it has begun, nobody knows.
-        progress.say(f"the database is away: {reason(error)}")
-        return UNTOLD
-    alone.claim = claimed
-    alone.run()
-    outcome = alone.attempt.outcome if alone.attempt else None
-    return {"done": 0, "lost": UNTOLD}.get(outcome or "", 1)
+        progress.print_line(f"the database is away: {reason(error)}")
+        return EXIT_OUTCOME_UNKNOWN
+    runner.claim = claimed
+    runner.run()
+    outcome = runner.attempt.outcome if runner.attempt else None
+    return {"done": 0, "lost": EXIT_OUTCOME_UNKNOWN}.get(outcome or "", 1)
 
 
-class Alone(Crawls):
+class SingleAttemptRunner(AttemptRunner):
     """Runs one claim, and ends."""
 
     claim: Claim

@@ -18,22 +18,22 @@ class TimeLimits:
         self.start: float | None = attempt.claim.limits.get("start_timeout")
         self.stall: float | None = attempt.claim.limits.get("stall_timeout")
         self.progress = -1
-        self.moved = 0.0
+        self.progressed_at = 0.0
 
     def exceeded(self) -> str | None:
         """Which limit the attempt is past, in words; None while it may go on."""
         attempt, now = self.attempt, time.monotonic()
         if now > attempt.deadline:
-            return attempt.past_deadline
+            return attempt.deadline_reason
         if attempt.claim.isolate:
             return None  # its own process looks after the others
         if not attempt.is_open:
-            if self.start is not None and now > attempt.began + self.start:
+            if self.start is not None and now > attempt.began_at + self.start:
                 return f"its spider had not opened after {self.start:g} s"
             return None
         progress = attempt.progress()
         if progress != self.progress or attempt.storing:
-            self.progress, self.moved = progress, now
-        if self.stall is not None and now > self.moved + self.stall:
+            self.progress, self.progressed_at = progress, now
+        if self.stall is not None and now > self.progressed_at + self.stall:
             return f"nothing came for {self.stall:g} s (no response, no item)"
         return None

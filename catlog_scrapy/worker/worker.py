@@ -14,20 +14,20 @@ from sqlalchemy import Engine
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.maintenance.tick import tend
+from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue.attempts import release
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.worker.attempt_logs import logs_folder
-from catlog_scrapy.worker.crawls import Crawls
+from catlog_scrapy.worker.attempt_runner import AttemptRunner
 from catlog_scrapy.worker.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 # Seconds between two looks for expired leases and waiting catalogs while there is enough to run.
-TEND_EVERY = 2.0
+MAINTENANCE_INTERVAL_S = 2.0
 
 
-class Worker(Crawls):
+class Worker(AttemptRunner):
     """Runs what is queued, until *finished* says that there is no more, or a signal comes.
 
     *finished* is told the operations that this project cannot run: they are left for others.
@@ -56,7 +56,7 @@ class Worker(Crawls):
         self.poll = settings.getfloat("CATLOG_POLL")
         self.capabilities = read_capabilities(settings, self.process.spider_loader)
         self.refused: set[UUID] = set()
-        self.tended = 0.0
+        self.maintained_at = 0.0
 
     def _replace(self) -> None:
         """Be rid of a crawl that hangs: go on anew, or be gone if this process was to end."""
@@ -78,7 +78,7 @@ class Worker(Crawls):
                 raise
             if idle and not self.running and await self._is_finished():
                 break
-            self.progress.goes_on()
+            self.progress.report_running()
             if idle:
                 await self._wait()
 
@@ -91,9 +91,9 @@ class Worker(Crawls):
     async def _round(self) -> bool:
         """Tend and claim once; True when there was nothing to do."""
         done = 0
-        if not self.running or time.monotonic() - self.tended > TEND_EVERY:
-            done = await asyncio.to_thread(tend, self.engine, self.lease)
-            self.tended = time.monotonic()
+        if not self.running or time.monotonic() - self.maintained_at > MAINTENANCE_INTERVAL_S:
+            done = await asyncio.to_thread(tick, self.engine, self.lease)
+            self.maintained_at = time.monotonic()
         free = self.concurrency - len(self.running)
         claims = await asyncio.to_thread(self._claim, free) if free else []
         for claimed in claims:
@@ -112,7 +112,7 @@ class Worker(Crawls):
         )
         accepted, refused = [], []
         for claimed in claims:
-            why = self._refusal(claimed)
+            why = self._reason_unsupported(claimed)
             if why is None:
                 accepted.append(claimed)
             else:
@@ -124,16 +124,16 @@ class Worker(Crawls):
             raise NotPossible(f"{refused[0]}; it stays queued.")
         return accepted
 
-    def _refusal(self, claimed: Claim) -> str | None:
+    def _reason_unsupported(self, claimed: Claim) -> str | None:
         if claimed.project_version is not None:
             return "it is to be run by a deployed version of its project; a node does that"
         return self.capabilities.reason_unsupported(claimed)
 
     def _refuse(self, claimed: Claim, why: str) -> None:
         """Give back what this project cannot run, and leave its like alone from now on."""
-        self.refused.add(claimed.alike)
+        self.refused.add(claimed.refusal_id)
         release(self.engine, claimed.attempt, error=f"refused: {why}")
-        self.progress.say(f"{claimed.title}: left for another worker: {why}")
+        self.progress.print_line(f"{claimed.title}: left for another worker: {why}")
 
     async def _wait(self) -> None:
         """Until a crawl ends, a signal comes, or it is time to look again."""

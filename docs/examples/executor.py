@@ -41,7 +41,7 @@ def keep(claimed, ended, stop):
     """Renew the lease until *ended*; set *stop* once it is not ours any more."""
     while not ended.wait(claimed["lease"] / 3):
         try:
-            if ask(f"{claimed['attempt']}/heartbeat")["answer"] == "go":
+            if ask(f"{claimed['attempt']}/heartbeat")["reply"] == "go":
                 continue
         except Refused as error:
             print(error)

@@ -74,7 +74,7 @@ CASES = {
     "a_500_on_page_3_of_5": Case(PAGES, error="HTTP 500 for http://127.0.0.1"),
     "a_timeout": Case(
         'path = "/slow"\n    custom_settings = {"DOWNLOAD_TIMEOUT": 0.3}',
-        error="1 requests failed",
+        error="1 request failed",
     ),
     "a_redirect_loop": Case('path = "/loop"', error="a redirect loop at http://127.0.0.1"),
     "an_unfiltered_redirect_loop": Case(
@@ -138,7 +138,7 @@ CASES = {
         yield Request(self.base_url.replace("127.0.0.1", "localhost") + "/ok")
         yield Request(self.base_url.replace("127.0.0.1", "localhost") + "/private")
 """,
-        error="1 requests blocked by robots.txt, tolerated 0; the first: forbidden by robots.txt",
+        error="1 request blocked by robots.txt, tolerated 0; the first: forbidden by robots.txt",
     ),
     "a_changed_markup": Case(
         """
@@ -150,7 +150,7 @@ CASES = {
     ),
     "invalid_json": Case('path = "/broken.json"', error="JSONDecodeError"),
     "an_item_without_its_key": Case(
-        'path = "/keyless"', error="1 items rejected", rejected="id: Field required"
+        'path = "/keyless"', error="1 item rejected", rejected="id: Field required"
     ),
     "a_tolerated_reject": Case(
         'path = "/keyless"',
@@ -160,7 +160,9 @@ CASES = {
         declared="tolerate = { rejected = 0.5 }",
     ),
     "text_with_u0000": Case('path = "/nul"', error="U+0000", rejected="U+0000"),
-    "a_lone_surrogate": Case('path = "/surrogate"', error="items rejected", rejected="surrogates"),
+    "a_lone_surrogate": Case(
+        'path = "/surrogate"', error="1 item rejected, tolerated 0", rejected="surrogates"
+    ),
     "a_number_too_large": Case('path = "/large"', error="less than or equal", rejected="number"),
     "nan": Case('path = "/nan"', error="finite", rejected="share"),
     "nan_deep_inside": Case('path = "/deep-nan"', error="JSON cannot hold", rejected="extra.x"),
@@ -175,7 +177,7 @@ CASES = {
     def parse(self, response):
         yield Batch(json.loads(response.body))
 """,
-        error="1 items rejected",
+        error="1 item rejected",
         rejected="id: Field required",
     ),
     "no_item_at_all": Case(
@@ -183,7 +185,7 @@ CASES = {
     def parse(self, response):
         yield "just text"
 """,
-        error="1 items rejected",
+        error="1 item rejected",
         rejected="a str is no item",
     ),
     "a_callback_that_raises": Case(
@@ -239,7 +241,7 @@ CASES = {
         yield {"id": "a"}
         yield Batch([{"id": "b"}, {"id": "c", "extra": {"x": deep}}])
 """,
-        error="items rejected",
+        error="1 item rejected, tolerated 0",
         rejected="depth exceeded",
     ),
     "closed_as_finished_too_early": Case(
@@ -369,7 +371,7 @@ CASES = {
     ),
     "one_that_always_fails": Case(
         'path = "/missing"',
-        error="3 attempts failed; the last: ",
+        error="3 attempts failed; last error: ",
         declared='backoff = { base = "0.1s", cap = "0.2s" }',
     ),
     "offsite_duplicate_and_too_deep_do_not_count": Case(

@@ -249,7 +249,9 @@ def test_a_project_has_two_names(start: Callable[..., Node]) -> None:
 
 
 def test_a_misspelt_argument_is_refused(start: Callable[..., Node]) -> None:
-    with pytest.raises(ErrorResponse, match="has an argument 'lasst'; the arguments are: base_url, f"):
+    with pytest.raises(
+        ErrorResponse, match="has an argument 'lasst'; the arguments are: base_url, f"
+    ):
         start().client.schedule("shop", "pages", [("lasst", "3")])
 
 

@@ -209,7 +209,7 @@ def test_a_store_that_takes_nothing_fails_the_load(
     project.write("there/full", "a file where a folder should be")
     project.scrapy("load", "tatneft/references", code=1)
     errors = rows(engine, "SELECT error FROM catlog.instance_attempt WHERE outcome = 'failed'")
-    assert all("a pipeline: NotStored: full/" in error for (error,) in errors)
+    assert all("a pipeline: MediaNotStored: full/" in error for (error,) in errors)
     assert rows(engine, "SELECT count(*) FROM fuel_types") == [(0,)]
 
 

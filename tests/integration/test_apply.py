@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
-from catlog_scrapy.store import lock_timeouts as patience
+from catlog_scrapy.store import lock_timeouts
 from tests.support.factories import at_once, given_a_waiting_catalog, one, sql
 
 _packages = itertools.count(1)
@@ -195,8 +195,8 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(patience, "LOCK_TIMEOUT", 0.2)
-    monkeypatch.setattr(patience, "PAUSE", 0.01)
+    monkeypatch.setattr(lock_timeouts, "LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(lock_timeouts, "RETRY_PAUSE_S", 0.01)
     return Shop(tmp_path, engine)
 
 

@@ -74,11 +74,11 @@ def test_a_complete_attempt_is_done(engine: Engine) -> None:
     [
         (Report(reason="shutdown"), "failed", "closed with 'shutdown'"),
         (Report(raised=1, errors=["it broke"]), "failed", "it broke"),
-        (Report(failed_requests=1), "incomplete", "1 requests failed"),
-        (Report(blocked_by_robots=1), "incomplete", "1 requests blocked by robots.txt"),
-        (Report(rejected=1), "incomplete", "1 items rejected"),
+        (Report(failed_requests=1), "incomplete", "1 request failed"),
+        (Report(blocked_by_robots=1), "incomplete", "1 request blocked by robots.txt"),
+        (Report(rejected=1), "incomplete", "1 item rejected"),
         (Report(accepted=0), "incomplete", "at least 1 expected"),
-        (Report(accepted=1), "incomplete", "1 results accepted, but 0 stored"),
+        (Report(accepted=1), "incomplete", "1 result accepted, but 0 stored"),
     ],
 )
 def test_an_incomplete_attempt_says_why(
@@ -155,7 +155,7 @@ def test_at_max_errors_the_catalog_fails_and_the_others_are_cancelled(engine: En
             assert north.part == "north"
     failed = the_catalog(engine, catalog)
     assert (failed["state"], failed["errors"]) == ("failed", 3)
-    assert failed["error"] == "3 attempts failed; the last: broken 3"
+    assert failed["error"] == "3 attempts failed; last error: broken 3"
     assert failed["finished_at"]
     assert states_of(engine, catalog) == ["failed", "done", "cancelled"]
 

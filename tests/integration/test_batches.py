@@ -138,5 +138,5 @@ def test_rejected_items_are_kept_within_bounds(engine: Engine, claimed: Claim) -
     huge = "x" * 100_000
     store_rejected(engine, claimed.attempt, [("http://a.example", huge, ["no key", "no price"])])
     [kept] = sql(engine, "SELECT * FROM catlog.rejected_result")
-    assert len(kept["data"]) == results.MOST_REJECTED_BYTES
+    assert len(kept["data"]) == results.MAX_REJECTED_ITEM_BYTES
     assert kept["errors"] == ["no key", "no price"]

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from catlog_scrapy.api.auth.callers import Caller
 from catlog_scrapy.api.changes import Changed, change
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.store.access.audit import note
+from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.store.sql import Transaction, run
 from tests.support.access import a_client, given_a_user, given_access, log_in, with_token
@@ -234,7 +234,9 @@ def test_who_may_not_is_not_told_the_former_answer(engine: Engine) -> None:
 
 def test_the_audit_takes_any_text(engine: Engine) -> None:
     detail = {"a\0": ["\0", "\ud800", {"deep": ("\0", {1})}], "big": 10**30, "none": None}
-    note(engine, actor="a\0", action="b", target="\ud800" * 5000, address="\0", detail=detail)
+    record_audit(
+        engine, actor="a\0", action="b", target="\ud800" * 5000, address="\0", detail=detail
+    )
     [row] = sql(engine, "SELECT * FROM catlog.audit")
     assert (row["actor"], row["address"], len(row["target"])) == ("a\\0", "\\0", 1000)
     assert row["detail"] == {

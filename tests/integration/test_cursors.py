@@ -10,7 +10,7 @@ from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.queue.report import Report
-from catlog_scrapy.store.queue.resuming import fresh_records, go_on_from
+from catlog_scrapy.store.queue.resuming import fresh_records, resume_cursor
 from tests.support.factories import (
     GONE,
     UNCHANGED,
@@ -39,13 +39,13 @@ def begun(engine: Engine, **given: object) -> tuple[UUID, Claim, str]:
     """A catalog of the only operation, claimed, and the cursor that it was given."""
     catalog = given_a_catalog(engine, **given)  # type: ignore[arg-type]
     claimed = claim_of(engine, catalog)
-    return catalog, claimed, go_on_from(engine, claimed)
+    return catalog, claimed, resume_cursor(engine, claimed)
 
 
 def read(engine: Engine, rows: object = (), *, to: str, **given: object) -> str:
     """Load *rows* and read up to *to*; from where."""
     catalog, claimed, cursor = begun(engine, **given)
-    outcome = deliver(engine, claimed, rows, to, went_on=bool(cursor))  # type: ignore[arg-type]
+    outcome = deliver(engine, claimed, rows, to, resumed=bool(cursor))  # type: ignore[arg-type]
     assert outcome == "done"
     assert publishing.publish(engine, catalog)
     assert state_of(engine, catalog) == "loaded"
@@ -72,18 +72,18 @@ def test_an_attempt_says_from_where_to_where_it_has_read(engine: Engine) -> None
 def test_nothing_new_is_an_answer_but_not_from_the_beginning(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     _, claimed, _ = begun(engine)
-    assert deliver(engine, claimed, (), "one", went_on=False) == "incomplete"
+    assert deliver(engine, claimed, (), "one", resumed=False) == "incomplete"
     read(engine, {"a": 1}, to="one")
     read(engine, to="one")
     _, claimed, _ = begun(engine)
-    assert attempts.complete(engine, claimed.attempt, Report(went_on=True)) == "incomplete"
+    assert attempts.complete(engine, claimed.attempt, Report(resumed=True)) == "incomplete"
 
 
 def test_what_was_given_up_is_for_the_next_load_to_read(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL | {"tolerate": {"failed_requests": 1}})
     read(engine, {"a": 1}, to="one")
     catalog, claimed, _ = begun(engine)
-    report = Report(accepted=0, cursor="two", went_on=True, failed_requests=1)
+    report = Report(accepted=0, cursor="two", resumed=True, failed_requests=1)
     assert attempts.complete(engine, claimed.attempt, report) == "done"
     assert publishing.publish(engine, catalog)
     assert begun(engine)[2] == "one"
@@ -143,7 +143,7 @@ def test_a_load_that_is_tried_again_later_than_a_newer_one_is_newer(engine: Engi
     attempts.fail(engine, failing.attempt, "the source is away")
     second, slow, _ = begun(engine)
     again = claim_of(engine, first)
-    assert go_on_from(engine, again) == "0"
+    assert resume_cursor(engine, again) == "0"
     deliver(engine, again, {"x": 20}, "20")
     assert publishing.publish(engine, first)
     third, later, cursor = begun(engine)
@@ -212,7 +212,7 @@ def test_a_load_of_a_former_version_moves_nothing(engine: Engine) -> None:
     read(engine, {"a": 2}, to="two")
     deliver(engine, claimed, {"a": "former"}, "beyond")
     late = claim_of(engine, waiting)
-    assert go_on_from(engine, late) == ""
+    assert resume_cursor(engine, late) == ""
     deliver(engine, late, {"a": "former"}, "beyond")
     for catalog in (former, waiting):
         assert publishing.publish(engine, catalog)
@@ -224,11 +224,11 @@ def test_each_part_has_a_cursor_of_its_own(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL | {"for_each": ["x", "y"]})
     catalog = given_a_catalog(engine)
     for claimed in claim_all(engine, catalog):
-        assert go_on_from(engine, claimed) == ""
+        assert resume_cursor(engine, claimed) == ""
         deliver(engine, claimed, {f"{claimed.part} 1": 1}, f"cursor of {claimed.part}")
     publishing.publish(engine, catalog)
     claims = claim_all(engine, given_a_catalog(engine))
-    assert [go_on_from(engine, claimed) for claimed in claims] == ["cursor of x", "cursor of y"]
+    assert [resume_cursor(engine, claimed) for claimed in claims] == ["cursor of x", "cursor of y"]
 
 
 def test_an_overlap_reads_what_may_have_come_late(engine: Engine) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine, exc, text
 
-from catlog_scrapy.db import watchdog as silence
+from catlog_scrapy.db import watchdog
 from catlog_scrapy.db.engine import make_engine
 from tests.support.looking import rows
 
@@ -11,7 +11,7 @@ from tests.support.looking import rows
 def test_a_server_replaces_connections_that_died(
     engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = make_engine(database_url, patience=3)
+    server = make_engine(database_url, connect_timeout=3)
 
     def backend() -> int:
         with server.connect() as connection:
@@ -20,14 +20,14 @@ def test_a_server_replaces_connections_that_died(
     def kill(pid: int) -> None:
         rows(engine, "SELECT pg_terminate_backend(:pid, 5000)", pid=pid)
 
-    monkeypatch.setattr(silence, "IDLE", 60.0)
+    monkeypatch.setattr(watchdog, "MAX_UNCHECKED_IDLE_S", 60.0)
     used = backend()
     kill(used)
     with pytest.raises(exc.OperationalError):
         backend()
     after = backend()
     assert after != used
-    monkeypatch.setattr(silence, "IDLE", 0.0)
+    monkeypatch.setattr(watchdog, "MAX_UNCHECKED_IDLE_S", 0.0)
     assert backend() == after
     kill(after)
     assert backend() != after

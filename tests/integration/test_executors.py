@@ -90,7 +90,7 @@ def test_with_a_server_alone_a_catalog_becomes_loaded(engine: Engine, robot: Cli
     assert (claimed["mode"], claimed["cursor"], claimed["lease"]) == ("snapshot", None, 60.0)
     assert claimed["kinds"] == [{"name": "goods", "key": ["id"], "fields": []}]
     assert claimed["expires_at"] < claimed["deadline_at"]
-    assert robot.ask(f"{attempt}/heartbeat").body["answer"] == "go"
+    assert robot.ask(f"{attempt}/heartbeat").body["reply"] == "go"
     assert robot.send(attempt, 1, *goods(1, 2)).body == {
         "batch": 1,
         "accepted": 2,
@@ -124,7 +124,7 @@ def test_who_is_late_is_fenced_off(engine: Engine, hasty: Client) -> None:
     other = Client(hasty.port, a_key(engine, "other"))
     attempt = other.claim_one()
     assert attempt == late[:-1] + "2"
-    assert hasty.ask(f"{late}/heartbeat").body == {"answer": "lost", "expires_at": None}
+    assert hasty.ask(f"{late}/heartbeat").body == {"reply": "lost", "expires_at": None}
     refused(hasty.send(late, 2, *goods(667)), "lost")
     refused(hasty.send(late, 1, *goods(666)), "lost")
     refused(hasty.complete(late, 1), "lost")
@@ -141,7 +141,7 @@ def test_a_heartbeat_keeps_the_attempt(engine: Engine, hasty: Client) -> None:
     attempt = hasty.claim_one()
     end = time.monotonic() + 1.2
     while time.monotonic() < end:
-        assert hasty.ask(f"{attempt}/heartbeat").body["answer"] == "go"
+        assert hasty.ask(f"{attempt}/heartbeat").body["reply"] == "go"
         time.sleep(0.1)
     assert hasty.complete(attempt, 0).body["outcome"] == "done"
 
@@ -204,7 +204,7 @@ def test_a_cancelled_catalog_takes_no_more(engine: Engine, robot: Client) -> Non
     attempt = robot.claim_one()
     assert robot.send(attempt, 1, *goods(1)).status == 200
     catalogs.cancel(engine, catalog)
-    assert robot.ask(f"{attempt}/heartbeat").body == {"answer": "cancel", "expires_at": None}
+    assert robot.ask(f"{attempt}/heartbeat").body == {"reply": "cancel", "expires_at": None}
     refused(robot.send(attempt, 2, *goods(2)), "is cancelled")
     for _ in range(2):
         ended = robot.ask(f"{attempt}/release")
@@ -215,7 +215,7 @@ def test_a_cancelled_catalog_takes_no_more(engine: Engine, robot: Client) -> Non
 def test_past_its_deadline_it_takes_no_more(engine: Engine, robot: Client) -> None:
     catalog = given_goods(engine, timeout=0.3)
     attempt = robot.claim_one()
-    until(lambda: robot.ask(f"{attempt}/heartbeat").body["answer"] == "timed_out")
+    until(lambda: robot.ask(f"{attempt}/heartbeat").body["reply"] == "timed_out")
     refused(robot.send(attempt, 1, *goods(1)), "past its deadline")
     assert robot.complete(attempt, 0).body["outcome"] == "timed_out"
     assert the_catalog(engine, catalog)["errors"] == 1
@@ -227,7 +227,7 @@ def test_done_means_complete(engine: Engine, robot: Client) -> None:
     robot.send(short, 1, *goods(1))
     ended = robot.complete(short, 1).body
     assert ended["outcome"] == "incomplete"
-    assert "1 results, at least 2 expected" in ended["error"]
+    assert "1 result, at least 2 expected" in ended["error"]
     assert robot.complete(short, 1).body == ended
     spoilt = robot.claim_one()
     robot.send(spoilt, 1, *goods(1, 2), {"id": None}, {"id": ""})
@@ -439,7 +439,9 @@ def test_the_document_tells_both_forms_of_a_batch(engine: Engine) -> None:
     assert {"200", "404", "409", "413", "415", "422"} <= set(results["responses"])
     for verb in ("claim", "{attempt}/complete", "{attempt}/fail", "{attempt}/release"):
         answer = paths[f"/api/v1/attempts/{verb}"]["post"]["responses"]["200"]["content"]
-        assert answer["application/json"]["schema"]["$ref"].endswith(("/Claimed", "/Outcome"))
+        assert answer["application/json"]["schema"]["$ref"].endswith(
+            ("/ClaimReply", "/AttemptOutcome")
+        )
 
 
 def test_an_incremental_operation_goes_on_from_its_cursor(engine: Engine, robot: Client) -> None:

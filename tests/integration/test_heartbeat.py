@@ -97,7 +97,7 @@ def test_leases_are_renewed_while_the_database_answers(engine: Engine) -> None:
     [attempt] = given_attempts(engine)
     with beating(engine, attempt):
         time.sleep(2 * LEASE)
-        assert attempt.stop_answer is None
+        assert attempt.stop_code is None
         assert 0 < lease_left(engine) <= LEASE
 
 
@@ -108,8 +108,8 @@ def test_a_network_that_swallows_packets_ends_the_lease_on_time(
     with beating(distant, attempt):
         time.sleep(LEASE)
         proxy.freeze()
-        took = until(lambda: attempt.stop_answer)
-    assert attempt.stop_answer == "lost"
+        took = until(lambda: attempt.stop_code)
+    assert attempt.stop_code == "lost"
     assert attempt.stop_reason == "the database could not be asked for 1.5 s"
     assert LEASE / 3 < took < LEASE + 1
 
@@ -125,14 +125,14 @@ def test_a_network_that_is_back_in_time_costs_nothing(
             time.sleep(1)
             proxy.thaw()
             time.sleep(2.5)
-        assert attempt.stop_answer is None
+        assert attempt.stop_code is None
 
 
 def test_a_question_that_is_never_answered_does_not_keep_the_next_from_being_asked(
     engine: Engine, distant: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [attempt] = given_attempts(engine)
-    asked = heartbeat.claims.heartbeat
+    asked = heartbeat.leases.heartbeat
     silent = threading.Event()
     questions = []
 
@@ -142,10 +142,10 @@ def test_a_question_that_is_never_answered_does_not_keep_the_next_from_being_ask
             silent.wait(30)
         return asked(*arguments, **named)
 
-    monkeypatch.setattr(heartbeat.claims, "heartbeat", ask)
+    monkeypatch.setattr(heartbeat.leases, "heartbeat", ask)
     with beating(engine, attempt):
         time.sleep(2.5 * LEASE)
-        assert attempt.stop_answer is None
+        assert attempt.stop_code is None
         silent.set()
 
 
@@ -157,12 +157,12 @@ def test_without_answers_the_time_limits_hold_all_the_same(
     late.storing = 1
     proxy.freeze()
     with beating(distant, late, stalled, lease=60):
-        assert until(lambda: late.stop_answer and stalled.stop_answer) < 2.5
-    assert (late.stop_answer, late.stop_reason) == (
+        assert until(lambda: late.stop_code and stalled.stop_code) < 2.5
+    assert (late.stop_code, late.stop_reason) == (
         "timed_out",
         "it ran past its time limit of 3600 s",
     )
-    assert (stalled.stop_answer, stalled.stop_reason) == (
+    assert (stalled.stop_code, stalled.stop_reason) == (
         "timed_out",
         "nothing came for 1 s (no response, no item)",
     )
@@ -171,22 +171,22 @@ def test_without_answers_the_time_limits_hold_all_the_same(
 def test_a_process_in_which_a_crawl_hangs_goes_even_if_the_database_does_not_answer(
     engine: Engine, distant: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "HANGS_AFTER", 0.5)
-    monkeypatch.setattr(heartbeat, "GIVES_BACK_FOR", 1.0)
+    monkeypatch.setattr(heartbeat, "HUNG_AFTER_S", 0.5)
+    monkeypatch.setattr(heartbeat, "RELEASE_TIMEOUT_S", 1.0)
     [attempt] = given_attempts(engine)
     distant_attempt = Attempt(distant, attempt.claim, ())
     with beating(distant, distant_attempt) as replaced:
         time.sleep(LEASE)
         proxy.freeze()
         assert until(replaced.is_set) < LEASE + 0.5 + 1 + 1
-    assert distant_attempt.stop_answer == "lost"
+    assert distant_attempt.stop_code == "lost"
     assert the_attempt(engine, attempt.claim.attempt)["outcome"] is None
 
 
 def test_a_process_that_goes_gives_back_what_it_holds(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "HANGS_AFTER", 0.5)
+    monkeypatch.setattr(heartbeat, "HUNG_AFTER_S", 0.5)
     hangs, lost, innocent = given_attempts(engine, "a", "b", "c")
     for attempt, answer in ((hangs, "timed_out"), (lost, "lost")):
         attempt.stop(answer)
@@ -206,16 +206,16 @@ def test_the_database_s_word_stops_an_attempt(engine: Engine) -> None:
     [attempt] = given_attempts(engine)
     with beating(engine, attempt):
         catalogs.cancel(engine, attempt.claim.catalog)
-        until(lambda: attempt.stop_answer)
-    assert (attempt.stop_answer, attempt.stop_reason) == ("cancel", "its catalog stopped")
+        until(lambda: attempt.stop_code)
+    assert (attempt.stop_code, attempt.stop_reason) == ("cancel", "its catalog stopped")
 
 
 def test_a_spider_that_does_not_open_is_past_its_limit(engine: Engine) -> None:
     [attempt] = given_attempts(engine, start_timeout=5.0, stall_timeout=3.0)
     limits = TimeLimits(attempt)
-    attempt.began -= 4
+    attempt.began_at -= 4
     assert limits.exceeded() is None
-    attempt.began -= 2
+    attempt.began_at -= 2
     assert limits.exceeded() == "its spider had not opened after 5 s"
     # From then on it is another limit's turn.
     attempt.is_open = True
@@ -228,11 +228,11 @@ def test_each_response_and_each_item_is_progress(engine: Engine, what: str) -> N
     attempt.is_open = True
     limits = TimeLimits(attempt)
     assert limits.exceeded() is None
-    limits.moved -= 6
+    limits.progressed_at -= 6
     counted = attempt if what == "received" else attempt.report
     setattr(counted, what, 1)
     assert limits.exceeded() is None
-    limits.moved -= 6
+    limits.progressed_at -= 6
     assert limits.exceeded() == "nothing came for 5 s (no response, no item)"
 
 
@@ -243,23 +243,23 @@ def test_waiting_for_the_store_is_no_stall(engine: Engine) -> None:
     attempt.storing = 1
     for _ in range(2):
         assert limits.exceeded() is None
-        limits.moved -= 6
+        limits.progressed_at -= 6
     assert limits.exceeded() is None
     attempt.storing = 0
     assert limits.exceeded() is None
-    limits.moved -= 6
+    limits.progressed_at -= 6
     assert limits.exceeded()
 
 
 def test_an_attempt_from_before_these_limits_has_none_of_them(engine: Engine) -> None:
     [attempt] = given_attempts(engine, start_timeout=1.0, stall_timeout=1.0)
     old = Attempt(engine, replace(attempt.claim, limits={}), ())
-    old.began -= 9
+    old.began_at -= 9
     limits = TimeLimits(old)
     assert limits.exceeded() is None
     old.is_open = True
     assert limits.exceeded() is None
-    limits.moved -= 9
+    limits.progressed_at -= 9
     assert limits.exceeded() is None
 
 
@@ -267,6 +267,6 @@ def test_only_the_first_reason_to_stop_counts(engine: Engine) -> None:
     [attempt] = given_attempts(engine)
     attempt.stop("timed_out", "nothing came")
     attempt.stop("lost")
-    assert (attempt.stop_answer, attempt.stop_reason) == ("timed_out", "nothing came")
+    assert (attempt.stop_code, attempt.stop_reason) == ("timed_out", "nothing came")
     assert attempt.end_stopped() == "timed_out"
     assert sql(engine, "SELECT error FROM catlog.instance_attempt") == [{"error": "nothing came"}]

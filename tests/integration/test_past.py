@@ -17,13 +17,12 @@ from sqlalchemy import Connection, Engine, exc, text
 import catlog_scrapy
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
-from catlog_scrapy.store import lock_timeouts as patience
+from catlog_scrapy.store import lock_timeouts
 from catlog_scrapy.store.maintenance.reset import reset
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.views import change_stamps, time_travel
-from catlog_scrapy.store.views import lineage as past
-from catlog_scrapy.store.views.applying import make_views, rehearse_views
-from catlog_scrapy.store.views.time_travel import states_of
+from catlog_scrapy.store.views import change_stamps, lineage, time_travel
+from catlog_scrapy.store.views.applying import apply_views, dry_run_views
+from catlog_scrapy.store.views.time_travel import record_states
 from catlog_scrapy.store.views.typed import ViewPlan, check_views, plan_views
 from tests.integration.test_order_of_time_model import (
     Load,
@@ -65,11 +64,11 @@ def given_views(engine: Engine, own: Mapping[str, str] = {}, project: str = "sho
         if refused:
             raise DeclarationError("\n".join(refused))
         plan = plan_views(connection, [], own, project)
-        rehearse_views(connection, plan)
+        dry_run_views(connection, plan)
         return plan
 
-    plan = patience.patiently(engine, planned)
-    make_views(engine, plan)
+    plan = lock_timeouts.run_with_lock_timeout(engine, planned)
+    apply_views(engine, plan)
     return [f"{sign} {name}" for sign, name in plan.done()]
 
 
@@ -96,7 +95,7 @@ def now_in(engine: Engine, *views: str) -> list[list[Any]]:
 
 def then_in(engine: Engine, instant: dt.datetime, *views: str) -> list[list[Any]]:
     with engine.connect() as connection:
-        time_travel.at(connection, instant)
+        time_travel.set_as_of(connection, instant)
         return [read(connection, f"as_of.{view}") for view in views]
 
 
@@ -159,7 +158,7 @@ def test_the_past_is_what_was_shown(
     for instant, picture in pictures:
         assert then_in(engine, instant, *views) == picture
     with engine.connect() as connection:
-        known = time_travel.moments(connection, ["goods"], before=None, limit=10_000)
+        known = time_travel.change_times(connection, ["goods"], before=None, limit=10_000)
     for (earlier, former), (later, latter) in itertools.pairwise(pictures):
         if former != latter:
             assert any(earlier < moment <= later for moment in known)
@@ -292,8 +291,8 @@ def test_a_reader_of_a_twin_that_is_not_ours_is_told(engine: Engine) -> None:
 def test_a_reader_of_the_past_in_the_way_is_waited_for(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "LOCK_TIMEOUT", 0.1)
-    monkeypatch.setattr(patience, "PAUSE", 0.01)
+    monkeypatch.setattr(lock_timeouts, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(lock_timeouts, "RETRY_PAUSE_S", 0.01)
     given_goods_and_makers(engine)
     given_views(engine, {"report": "SELECT value FROM goods"})
     with engine.connect() as reader:
@@ -325,8 +324,8 @@ def test_a_view_that_can_have_no_past_says_so_and_stops_nothing(engine: Engine) 
     assert given_views(engine, own) == ["+ b", "+ sayings"]
     assert given_views(engine, own) == []
     with engine.connect() as connection:
-        assert not past.sources_of(connection, "sayings").has_past
-        assert past.sources_of(connection, "goods").has_past
+        assert not lineage.view_sources(connection, "sayings").has_as_of_view
+        assert lineage.view_sources(connection, "goods").has_as_of_view
         for view in ("sayings", "b"):
             assert read(connection, f"public.{view}") == []
             with pytest.raises(exc.DataError, match="the view s"), connection.begin_nested():
@@ -367,7 +366,7 @@ def test_a_stamp_moves_when_readers_see_something_else(engine: Engine) -> None:
 
 def hashed(engine: Engine) -> str:
     with engine.connect() as connection:
-        return change_stamps.stamp_of(connection, ["goods", "makers"])
+        return change_stamps.change_stamp(connection, ["goods", "makers"])
 
 
 def test_a_publish_that_is_refused_or_cancelled_leaves_no_stamp(engine: Engine) -> None:
@@ -399,9 +398,9 @@ def test_the_sources_of_a_view_are_known(engine: Engine) -> None:
     with engine.connect() as connection:
 
         def told(view: str) -> tuple[Any, ...]:
-            found = past.sources_of(connection, view)
-            assert found.has_past
-            return found.kinds, found.others, found.drifts
+            found = lineage.view_sources(connection, view)
+            assert found.has_as_of_view
+            return found.kinds, found.others, found.is_volatile
 
         assert told("goods") == (("goods",), (), False)
         assert told("a_total") == (("goods", "makers"), (), False)
@@ -412,9 +411,9 @@ def test_the_sources_of_a_view_are_known(engine: Engine) -> None:
         assert told("today") == told("of_today") == told("recent") == (("goods",), (), True)
         assert told("quoted") == ((), (), True)
         for view, kinds in (("hidden", ("goods",)), ("goods_history", None), ("old", None)):
-            assert past.sources_of(connection, view).steady == kinds
-        nothing = past.sources_of(connection, "nobody")
-        assert nothing == past.Sources((), (), False, has_past=False)
+            assert lineage.view_sources(connection, view).cacheable_kinds == kinds
+        nothing = lineage.view_sources(connection, "nobody")
+        assert nothing == lineage.ViewSources((), (), False, has_as_of_view=False)
 
 
 def test_the_views_of_this_project_have_a_past(engine: Engine) -> None:
@@ -431,10 +430,10 @@ def test_the_views_of_this_project_have_a_past(engine: Engine) -> None:
     )
     with engine.connect() as connection:
         fuel = ("fuel_prices", "fuel_services", "fuel_types", "stations")
-        assert past.sources_of(connection, "fuel_stations") == past.Sources(
-            fuel, (), drifts=False, has_past=True
+        assert lineage.view_sources(connection, "fuel_stations") == lineage.ViewSources(
+            fuel, (), is_volatile=False, has_as_of_view=True
         )
-        assert past.sources_of(connection, "learning_statistics").has_past
+        assert lineage.view_sources(connection, "learning_statistics").has_as_of_view
 
 
 def test_the_moments_of_change_are_paged(engine: Engine) -> None:
@@ -448,7 +447,7 @@ def test_the_moments_of_change_are_paged(engine: Engine) -> None:
     with engine.connect() as connection:
 
         def moments(**given: Any) -> list[dt.datetime]:
-            return time_travel.moments(
+            return time_travel.change_times(
                 connection, ["goods"], **{"before": None, "limit": 100, **given}
             )
 
@@ -456,7 +455,9 @@ def test_the_moments_of_change_are_paged(engine: Engine) -> None:
         assert moments(limit=2) == expected[:2]
         assert moments(before=expected[1], limit=2) == expected[2:4]
         assert moments(before=expected[-1]) == []
-        assert time_travel.moments(connection, ["makers"], before=None, limit=9) == expected[-1:]
+        assert (
+            time_travel.change_times(connection, ["makers"], before=None, limit=9) == expected[-1:]
+        )
 
 
 @pytest.mark.parametrize(
@@ -490,15 +491,15 @@ def test_the_states_of_one_record(
         key=stored,
     )
     with engine.connect() as connection:
-        found = states_of(connection, "goods", identity, ["value", "other"])
+        found = record_states(connection, "goods", identity, ["value", "other"])
         assert [state["line"] for state in found] == [f'{{"value":{n}}}' for n in (3, 2, 1)]
         assert [state["change"] for state in found] == [None, "removed", "changed"]
         assert found[0]["valid_to"] is None
         assert found[2]["valid_to"] == found[1]["valid_from"]
         first = found[0]["valid_from"]
-        some = states_of(connection, "goods", identity, ["value"], before=first, limit=1)
+        some = record_states(connection, "goods", identity, ["value"], before=first, limit=1)
         assert some == found[1:2]
-        assert states_of(connection, "goods", dict.fromkeys(identity, "0"), ["value"]) == []
+        assert record_states(connection, "goods", dict.fromkeys(identity, "0"), ["value"]) == []
 
 
 def set_kind(engine: Engine, key: list[str], fields: list[dict[str, str]]) -> None:

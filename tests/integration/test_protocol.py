@@ -67,7 +67,7 @@ def test_a_body_that_nobody_wants_is_not_waited_for(port: int) -> None:
 
 
 def test_who_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "STALLED", PATIENCE)
+    monkeypatch.setattr(protocol, "STALL_TIMEOUT_S", PATIENCE)
     app = FastAPI()
 
     @app.get("/much")

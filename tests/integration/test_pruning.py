@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.maintenance.prune import Pruned, prune
+from catlog_scrapy.store.maintenance.prune import PruneCounts, prune
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts, catalogs
 from catlog_scrapy.store.queue.results import store_rejected
@@ -62,7 +62,7 @@ def test_each_operation_keeps_its_own_rows_for_its_own_time(engine: Engine) -> N
         an_operation("stocks"),
     )
     catalog = load(engine, {"a": 1, "b": 2})["id"]
-    assert prune(engine) == Pruned()
+    assert prune(engine) == PruneCounts()
     days_pass(engine, 8)
     assert prune(engine).results == 2
     assert rows_of(engine, catalog) == {"prices": 2, "stocks": 2}
@@ -70,7 +70,7 @@ def test_each_operation_keeps_its_own_rows_for_its_own_time(engine: Engine) -> N
     days_pass(engine, 28)
     assert prune(engine).results == 2
     assert rows_of(engine, catalog) == {"stocks": 2}
-    assert prune(engine) == Pruned()
+    assert prune(engine) == PruneCounts()
     assert current(engine, "goods") == current(engine, "prices") == {"a": 1, "b": 2}
 
 
@@ -108,9 +108,9 @@ def test_a_catalog_that_is_retried_just_now_is_not_pruned(engine: Engine) -> Non
     days_pass(engine, 8)
     with engine.begin() as connection:
         connection.execute(text("SELECT 1 FROM catlog.catalog FOR NO KEY UPDATE"))
-        assert prune(engine) == Pruned()
+        assert prune(engine) == PruneCounts()
     catalogs.retry(engine, catalog)
-    assert prune(engine) == Pruned()
+    assert prune(engine) == PruneCounts()
     deliver(engine, claim_of(engine, catalog), {"b": 1})
     assert publishing.publish_next(engine) == catalog
     assert current(engine) == {"a": 1, "b": 1}
@@ -127,7 +127,7 @@ def test_a_dry_run_counts_and_deletes_nothing(engine: Engine) -> None:
     days_pass(engine, 8)
     before = everything(engine)
     counted = prune(engine, dry_run=True)
-    assert counted == Pruned(results=4, rejected=2, versions=1)
+    assert counted == PruneCounts(results=4, rejected=2, versions=1)
     assert everything(engine) == before
     assert prune(engine) == counted
     assert [state["value"] for state in history(engine)] == [2, 1]
@@ -168,11 +168,11 @@ def test_a_batch_that_lands_after_the_end_goes_with_the_next_prune(engine: Engin
     failing = claim_of(engine, catalog)
     attempts.fail(engine, failing.attempt, "it broke")
     send_lines(engine, failing.attempt, "goods", [("a", "late")])
-    assert prune(engine) == Pruned()
+    assert prune(engine) == PruneCounts()
     deliver(engine, claim_of(engine, catalog), {"a": 1})
     publishing.publish(engine, catalog)
     send_lines(engine, failing.attempt, "goods", [("b", "later"), ("c", "later")], first=1)
-    assert prune(engine) == Pruned(losers=2)
+    assert prune(engine) == PruneCounts(unfinished=2)
     assert rows_of(engine, catalog) == {"goods": 1}
     assert the_catalog(engine, catalog)["purged_at"] is None
 
@@ -183,6 +183,6 @@ def test_what_runs_on_under_a_cancelled_catalog_is_left_until_it_has_ended(engin
     running = claim_of(engine, catalog)
     send(engine, running, {"a": 1})
     catalogs.cancel(engine, catalog)
-    assert prune(engine) == Pruned()
+    assert prune(engine) == PruneCounts()
     attempts.fail(engine, running.attempt, "stopped", outcome="cancelled")
-    assert prune(engine) == Pruned(losers=1)
+    assert prune(engine) == PruneCounts(unfinished=1)

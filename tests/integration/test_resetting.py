@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.maintenance.reset import Reset, reset
+from catlog_scrapy.store.maintenance.reset import ResetCounts, reset
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK, publish
 from catlog_scrapy.store.queue import attempts, catalogs, starting
 from catlog_scrapy.store.queue.results import store_rejected
-from catlog_scrapy.store.queue.resuming import go_on_from
+from catlog_scrapy.store.queue.resuming import resume_cursor
 from tests.support.factories import (
     an_operation,
     claim_of,
@@ -44,7 +44,9 @@ def test_a_load_after_a_reset_starts_from_nothing(engine: Engine) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1, "b": 1, "c": 1}, as_of=1)
     load(engine, {"a": 2, "b": 1}, as_of=2)
-    assert reset(engine, "acme", "goods", dry_run=False) == Reset(("goods",), 3, 2, 5, 0, 1, 2)
+    assert reset(engine, "acme", "goods", dry_run=False) == ResetCounts(
+        ("goods",), 3, 2, 5, 0, 1, 2
+    )
     assert history(engine) == []
     # Older than what was forgotten, and fewer than half: no mark and no record speaks against it.
     assert load(engine, {"a": 3}, as_of=1.5)["published"]["created"] == 1
@@ -57,7 +59,7 @@ def test_a_dry_run_counts_and_changes_nothing(engine: Engine) -> None:
     catalog = load(engine, {"a": 2, "b": 1}, as_of=2)
     before = history(engine)
     would = reset(engine, "acme", "goods", dry_run=True)
-    assert would == Reset(("goods",), 2, 1, 4, 0, 1, 2)
+    assert would == ResetCounts(("goods",), 2, 1, 4, 0, 1, 2)
     assert history(engine) == before
     assert the_catalog(engine, catalog["id"]) == catalog
     assert reset(engine, "acme", "goods", dry_run=False) == would
@@ -66,7 +68,7 @@ def test_a_dry_run_counts_and_changes_nothing(engine: Engine) -> None:
 def test_one_operation_leaves_its_neighbours_alone(engine: Engine) -> None:
     given_two_operations(engine)
     load_both(engine, goods={"a": 1}, makers={"m": 1})
-    assert reset(engine, "acme", "goods", "makers", dry_run=False) == Reset(
+    assert reset(engine, "acme", "goods", "makers", dry_run=False) == ResetCounts(
         ("makers",), 1, 0, 1, 0, 1, 1
     )
     assert current(engine, "makers") == {}
@@ -107,13 +109,13 @@ def test_an_incremental_operation_reads_everything_again(engine: Engine) -> None
     given_a_scheme(engine, an_operation(mode="incremental"))
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
-    assert go_on_from(engine, claimed) == ""
+    assert resume_cursor(engine, claimed) == ""
     deliver(engine, claimed, {"a": 1}, "as far as here")
     assert publish(engine, catalog)
     assert rows_of(engine, "cursor") == 1
     reset(engine, "acme", "goods", dry_run=False)
     assert rows_of(engine, "cursor") == 0
-    assert go_on_from(engine, claim_of(engine, given_a_catalog(engine))) == ""
+    assert resume_cursor(engine, claim_of(engine, given_a_catalog(engine))) == ""
 
 
 def test_history_stays_and_cannot_be_retried(engine: Engine) -> None:
@@ -122,7 +124,7 @@ def test_history_stays_and_cannot_be_retried(engine: Engine) -> None:
     claimed = claim_of(engine, failed)
     store_rejected(engine, claimed.attempt, [("http://x", "{}", ["why"])])
     attempts.fail(engine, claimed.attempt, "no")
-    starting.give_up(engine, failed)
+    starting.fail_without_retry(engine, failed)
     assert reset(engine, "acme", "goods", dry_run=False).rejected == 1
     assert rows_of(engine, "rejected_result") == 0
     assert rows_of(engine, "instance_attempt") == 1

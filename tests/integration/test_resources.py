@@ -17,7 +17,7 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from catlog_scrapy.api.maintenance import Tending
+from catlog_scrapy.api.maintenance import MaintenanceThread
 from catlog_scrapy.declarations.resources import Resources, read_resources
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.access.keys import add_key
@@ -80,9 +80,9 @@ def declared(folder: Path, text: str = RESOURCES) -> Resources:
 
 
 @pytest.fixture(autouse=True)
-def no_tending(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_maintenance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a server that has just begun may start or publish a load before the test does."""
-    monkeypatch.setattr(Tending, "_run", lambda self: None)
+    monkeypatch.setattr(MaintenanceThread, "_run", lambda self: None)
 
 
 @pytest.fixture
@@ -383,13 +383,19 @@ A_WRONG_DECLARATION_IS_REFUSED = [
     ("[resources]\ngoods = { view = 'goods', key = 'id', red = true }", "resources.goods.red"),
     ("[resources]\ncatalogs = { view = 'goods', key = 'id' }", "the server itself uses the path"),
     ("[resources]\n'a/b' = { view = 'goods', key = 'id' }", "is not a valid path"),
-    ("[resources]\ngoods = { view = 'goods', key = 'id', read = ['guest'] }", "is not a valid role"),
+    (
+        "[resources]\ngoods = { view = 'goods', key = 'id', read = ['guest'] }",
+        "is not a valid role",
+    ),
     ("[resources]\ngoods = { view = 'goods', key = 'id', model = 'json.nope' }", "model"),
     ("[resources]\ngoods = { view = 'goods', key = 'id', model = 'json.dumps' }", "pydantic"),
     ("[roles]\nuser = ['read everything']", "is not a valid permission"),
     ("[roles]\nguest = []", "is not a valid role"),
     ("[roles]\nuser = ['goodz:read']", "unknown resource 'goodz'"),
-    ("[resources]\ngoods = { view = 'goods', key = 'id', hidden = { id = ['user'] } }", "part of the key"),
+    (
+        "[resources]\ngoods = { view = 'goods', key = 'id', hidden = { id = ['user'] } }",
+        "part of the key",
+    ),
     (
         "[resources]\ngoods = { view = 'goods', key = 'name', hidden = { id = ['user'] } }",
         "key of its records",

@@ -5,9 +5,8 @@ from functools import partial
 import pytest
 from sqlalchemy import Engine
 
-from catlog_scrapy.store.queue import attempts
-from catlog_scrapy.store.queue import claim_hints as shortcuts
-from catlog_scrapy.store.queue.claim_hints import shortcuts_of
+from catlog_scrapy.store.queue import attempts, claim_hints
+from catlog_scrapy.store.queue.claim_hints import claim_hints_of
 from catlog_scrapy.store.queue.claims import Claim, claim
 from tests.support.factories import (
     an_operation,
@@ -24,8 +23,8 @@ WORDS = [f"{number:02}" for number in range(12)]
 @pytest.fixture(autouse=True)
 def all_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every claim counts as slow, and every look is believed for an hour."""
-    monkeypatch.setattr(shortcuts, "SLOW", -1.0)
-    monkeypatch.setattr(shortcuts, "SHARE", 1e-7)
+    monkeypatch.setattr(claim_hints, "SLOW_SEARCH_S", -1.0)
+    monkeypatch.setattr(claim_hints, "MAX_SCAN_SHARE", 1e-7)
 
 
 def given_a_queue(engine: Engine, max_running: int | None = None) -> None:
@@ -41,7 +40,7 @@ def parts(claims: list[Claim]) -> list[str]:
 def test_the_queue_is_claimed_in_order_to_its_end(engine: Engine) -> None:
     given_a_queue(engine)
     assert [part for _ in WORDS for part in parts(claim(engine, "here"))] == WORDS
-    assert shortcuts_of(engine).heads
+    assert claim_hints_of(engine).heads
     assert claim(engine, "here") == []
 
 
@@ -59,7 +58,7 @@ def test_what_goes_back_to_its_old_place_is_found_by_the_next_look(engine: Engin
     claim(engine, "here")  # looks: the queue begins at the second
     attempts.release(engine, first.attempt)
     assert parts(claim(engine, "here")) == [WORDS[2]]
-    shortcuts_of(engine).look_at = 0.0
+    claim_hints_of(engine).look_at = 0.0
     assert parts(claim(engine, "here")) == [WORDS[0]]
 
 
@@ -69,12 +68,12 @@ def test_looks_end_when_claims_are_quick_again(
     given_a_queue(engine)
     claim(engine, "here")
     claim(engine, "here")
-    assert shortcuts_of(engine).heads
-    monkeypatch.setattr(shortcuts, "SLOW", 60.0)
-    shortcuts_of(engine).look_at = 0.0
+    assert claim_hints_of(engine).heads
+    monkeypatch.setattr(claim_hints, "SLOW_SEARCH_S", 60.0)
+    claim_hints_of(engine).look_at = 0.0
     claim(engine, "here")
-    assert shortcuts_of(engine).heads == {}
-    assert shortcuts_of(engine).look_at is None
+    assert claim_hints_of(engine).heads == {}
+    assert claim_hints_of(engine).look_at is None
 
 
 def test_never_more_run_than_allowed(engine: Engine) -> None:
@@ -90,4 +89,4 @@ def test_never_more_run_than_allowed(engine: Engine) -> None:
         )
         assert running == len(held) <= 3
         attempts.release(engine, held.pop().attempt)
-        shortcuts_of(engine).look_at = 0.0
+        claim_hints_of(engine).look_at = 0.0

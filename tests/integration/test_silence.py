@@ -10,12 +10,12 @@ from sqlalchemy import Engine, exc, text
 
 from catlog_scrapy.api.maintenance import Tending
 from catlog_scrapy.db.engine import make_engine
-from catlog_scrapy.db.watchdog import Cursor
+from catlog_scrapy.db.watchdog import WatchedCursor
 from catlog_scrapy.store.publishing.publish import publish_next
 from catlog_scrapy.store.queue import executors as external
 from catlog_scrapy.store.queue.catalog_states import lock_catalog
 from catlog_scrapy.store.queue.claims import claim
-from catlog_scrapy.store.sql import together
+from catlog_scrapy.store.sql import transaction
 from tests.support.factories import (
     an_operation,
     at_once,
@@ -31,7 +31,7 @@ from tests.support.proxy import Proxy
 
 def test_who_waits_for_a_silent_database_goes_on(database_url: str) -> None:
     with Proxy(database_url) as proxy:
-        engine = make_engine(proxy.url, statement_timeout=1.0, patience=0.5)
+        engine = make_engine(proxy.url, statement_timeout=1.0, connect_timeout=0.5)
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
             proxy.freeze()
@@ -50,14 +50,14 @@ def test_who_waits_for_a_silent_database_goes_on(database_url: str) -> None:
 
 
 def test_what_goes_on_is_not_silent(database_url: str) -> None:
-    engine = make_engine(database_url, statement_timeout=0.5, patience=0.3)
+    engine = make_engine(database_url, statement_timeout=0.5, connect_timeout=0.3)
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         driver = connection.connection.driver_connection
         assert driver
         to = io.BytesIO()
         with driver.cursor() as cursor:
-            assert isinstance(cursor, Cursor)
+            assert isinstance(cursor, WatchedCursor)
             rows = "SELECT repeat('x', 20000), pg_sleep(0.3) FROM generate_series(1, 8)"
             cursor.copy_expert(f"COPY ({rows}) TO STDOUT", to)
         assert to.getvalue().count(b"\n") == 8
@@ -65,7 +65,7 @@ def test_what_goes_on_is_not_silent(database_url: str) -> None:
 
 
 def sleeping_on(engine: Engine, table: str) -> None:
-    """Each insert into *table* takes longer than `hurried` has patience."""
+    """Each insert into *table* takes longer than `hurried` waits."""
     sql(
         engine,
         """CREATE FUNCTION catlog.dream() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -80,7 +80,7 @@ def sleeping_on(engine: Engine, table: str) -> None:
 
 @pytest.fixture
 def hurried(database_url: str) -> Iterator[Engine]:
-    made = make_engine(database_url, statement_timeout=0.4, patience=0.3)
+    made = make_engine(database_url, statement_timeout=0.4, connect_timeout=0.3)
     yield made
     made.dispose()
 
@@ -111,8 +111,8 @@ def test_so_does_the_end_of_an_attempt(engine: Engine, hurried: Engine) -> None:
 
     def complete() -> str:
         assert held.wait(10)
-        with together(hurried) as transaction:
-            return external.end(transaction, claimed.attempt, "key:robot", "complete").outcome
+        with transaction(hurried) as tx:
+            return external.end(tx, claimed.attempt, "key:robot", "complete").outcome
 
     held = threading.Event()
     assert "done" in at_once(hold, complete)

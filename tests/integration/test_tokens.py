@@ -20,7 +20,12 @@ from catlog_scrapy.api.auth.passwords import Passwords
 from catlog_scrapy.api.auth.tokens import Credentials
 from catlog_scrapy.exceptions import ConfigurationError
 from catlog_scrapy.store.access import users
-from catlog_scrapy.store.access.logins import FREE, begin_login, succeed, wait_after
+from catlog_scrapy.store.access.logins import (
+    FREE_FAILURES,
+    begin_login,
+    record_login,
+    wait_after_failures,
+)
 from catlog_scrapy.store.access.tokens import signing_key
 from catlog_scrapy.store.maintenance.prune import prune
 from tests.support.access import (
@@ -386,11 +391,11 @@ def test_nobody_learns_which_names_there_are(engine: Engine) -> None:
 
 
 def test_the_more_guesses_the_longer_the_wait(engine: Engine) -> None:
-    waits = [wait_after(failures) for failures in range(1, 16)]
+    waits = [wait_after_failures(failures) for failures in range(1, 16)]
     assert waits[:4] == [None] * 4
     assert waits[4:] == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900]
-    assert wait_after(10**9) == 900
-    for _ in range(FREE):
+    assert wait_after_failures(10**9) == 900
+    for _ in range(FREE_FAILURES):
         assert begin_login(engine, "alice", "192.0.2.1") == 0
     assert 4 < begin_login(engine, "alice", "192.0.2.2") <= 5
     assert 4 < begin_login(engine, "bob", "192.0.2.1") <= 5
@@ -410,7 +415,7 @@ def test_the_more_guesses_the_longer_the_wait(engine: Engine) -> None:
 
 
 def test_addresses_of_one_network_are_one(engine: Engine) -> None:
-    for number in range(FREE):
+    for number in range(FREE_FAILURES):
         assert begin_login(engine, f"user{number}", f"2001:db8::{number}:1") == 0
     assert begin_login(engine, "alice", "2001:db8::ffff") > 0
     assert begin_login(engine, "alice", "2001:db8:0:1::1") == 0
@@ -426,10 +431,10 @@ def test_addresses_of_one_network_are_one(engine: Engine) -> None:
 
 
 def test_who_has_an_account_clears_no_guesses_at_others(engine: Engine) -> None:
-    for _ in range(FREE - 1):
+    for _ in range(FREE_FAILURES - 1):
         assert begin_login(engine, "victim", "192.0.2.1") == 0
         assert begin_login(engine, "mine", "192.0.2.1") == 0
-        succeed(engine, "mine", "192.0.2.1")
+        record_login(engine, "mine", "192.0.2.1")
     assert begin_login(engine, "victim", "192.0.2.1") == 0
     assert begin_login(engine, "mine", "192.0.2.1") > 0
 
@@ -440,18 +445,18 @@ def test_guessing_is_stopped_and_even_the_right_password_waits(engine: Engine) -
     hasher = access.passwords.hasher
     assert isinstance(hasher, CountingHasher)
     client = a_client(access)
-    for _ in range(FREE):
+    for _ in range(FREE_FAILURES):
         assert log_in(client, password="battery staple").status_code == 401
     answer = log_in(client)
     assert answer.status_code == 429
     assert 1 <= int(answer.headers["Retry-After"]) <= 5
-    assert hasher.verified == FREE
-    assert len(audit(engine)) == FREE
+    assert hasher.verified == FREE_FAILURES
+    assert len(audit(engine)) == FREE_FAILURES
     sql(engine, "UPDATE catlog.login_failure SET blocked_until = now()")
     assert log_in(client).status_code == 200
     assert log_in(client).status_code == 200
     left = sql(engine, "SELECT subject, failures FROM catlog.login_failure")
-    assert left == [{"subject": "address:192.0.2.1", "failures": FREE}]
+    assert left == [{"subject": "address:192.0.2.1", "failures": FREE_FAILURES}]
 
 
 def test_many_guesses_at_once_are_no_more_than_one_after_the_other(engine: Engine) -> None:
@@ -461,7 +466,7 @@ def test_many_guesses_at_once_are_no_more_than_one_after_the_other(engine: Engin
         *[lambda client=client: log_in(client, password="battery staple") for client in clients]
     )
     statuses = sorted(answer.status_code for answer in answers)
-    assert statuses == [401] * FREE + [429] * (12 - FREE)
+    assert statuses == [401] * FREE_FAILURES + [429] * (12 - FREE_FAILURES)
 
 
 def test_a_hash_of_former_parameters_is_renewed_by_a_log_in(engine: Engine, client: Any) -> None:
@@ -478,10 +483,10 @@ def test_a_hash_of_former_parameters_is_renewed_by_a_log_in(engine: Engine, clie
 def test_too_many_at_once_are_sent_away(
     engine: Engine, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.PATIENCE", 0.01)
+    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.HASH_WAIT_S", 0.01)
     access = given_access(engine)
     busy = a_client(access)
-    with access.passwords.turn(), access.passwords.turn():
+    with access.passwords.slot(), access.passwords.slot():
         answer = log_in(busy)
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"

@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 from catlog_scrapy.api.auth.passwords import AT_ONCE, WAITING, Busy, Passwords
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.access import users
-from catlog_scrapy.store.access.audit import note
-from catlog_scrapy.store.sql import together
+from catlog_scrapy.store.access.audit import record_audit
+from catlog_scrapy.store.sql import transaction
 from tests.support.access import COST, PASSWORD, CountingHasher, command, given_a_user
 from tests.support.factories import one, sql
 
@@ -37,8 +37,8 @@ def test_nobody_inherits_what_a_removed_user_did(engine: Engine) -> None:
     given_a_user(engine)
     users.remove_user(engine, "alice")
     given_a_user(engine)
-    with together(engine) as transaction:
-        note(transaction, actor="user:alice", action="catalogs:create", target="catalog 1")
+    with transaction(engine) as tx:
+        record_audit(tx, actor="user:alice", action="catalogs:create", target="catalog 1")
     with pytest.raises(NotPossible, match="a user alice already"):
         given_a_user(engine)
     users.remove_user(engine, "alice")

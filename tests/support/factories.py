@@ -236,11 +236,11 @@ def deliver(
     rows: Rows = (),
     cursor: str | None = None,
     *,
-    went_on: bool = True,
+    resumed: bool = True,
 ) -> str:
     """Store *rows* for an attempt and complete it, having read up to *cursor*; its outcome."""
     accepted = send(engine, claimed, rows) if rows else 0
-    report = Report(accepted=accepted, cursor=cursor, went_on=went_on)
+    report = Report(accepted=accepted, cursor=cursor, resumed=resumed)
     return attempts.complete(engine, claimed.attempt, report)
 
 

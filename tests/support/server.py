@@ -297,7 +297,7 @@ class Worlds:
         """A server of the database at *url*."""
         given = settings_of(self.folder, **settings)
         engine = make_engine(
-            url, statement_timeout=given.getfloat("CATLOG_API_TIMEOUT"), patience=3.0
+            url, statement_timeout=given.getfloat("CATLOG_API_TIMEOUT"), connect_timeout=3.0
         )
         app = project_app(engine, given)
         try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from catlog_scrapy.scheduling.cursor import CursorError, check_cursor, start
+from catlog_scrapy.scheduling.cursor import CursorError, apply_overlap, validate_cursor
 
 
 @pytest.mark.parametrize(
@@ -15,17 +15,17 @@ from catlog_scrapy.scheduling.cursor import CursorError, check_cursor, start
     ],
 )
 def test_where_a_load_goes_on(value: str, overlap: float | None, begins: str) -> None:
-    assert start(value, overlap) == begins
+    assert apply_overlap(value, overlap) == begins
 
 
 @pytest.mark.parametrize("value", ["", "a\nb", "\0", "x" * 1001, 7, None])
 def test_what_is_no_cursor(value: object) -> None:
     with pytest.raises(CursorError, match="is no cursor"):
-        check_cursor(value, None)
+        validate_cursor(value, None)
 
 
 @pytest.mark.parametrize("value", ["page 7", "2026-01-31T00:00:30", "12:00"])
 def test_an_overlap_needs_instants(value: str) -> None:
-    assert check_cursor(value, None) == value
+    assert validate_cursor(value, None) == value
     with pytest.raises(CursorError, match="no ISO 8601 instant"):
-        check_cursor(value, 60)
+        validate_cursor(value, 60)

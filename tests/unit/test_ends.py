@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from catlog_scrapy.fleet.zygotes import ProcessExit
-from catlog_scrapy.worker.single_attempt import UNPREPARED, UNTOLD
+from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJECT_NOT_LOADED
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,12 @@ from catlog_scrapy.worker.single_attempt import UNPREPARED, UNTOLD
         (ProcessExit(status=signal.SIGKILL), "lost", "killed by SIGKILL"),
         (ProcessExit(status=signal.SIGKILL, oom=True), "lost", "out of memory"),
         (ProcessExit(status=40), "failed", "killed by signal 40"),
-        (ProcessExit(status=UNTOLD << 8), "lost", "could not reach the database"),
-        (ProcessExit(status=UNPREPARED << 8), "released", "could not load the project"),
+        (ProcessExit(status=EXIT_OUTCOME_UNKNOWN << 8), "lost", "could not reach the database"),
+        (
+            ProcessExit(status=EXIT_PROJECT_NOT_LOADED << 8),
+            "released",
+            "could not load the project",
+        ),
         (ProcessExit(refused="no new process"), "released", "it did not start: no new process"),
     ],
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from catlog_scrapy.store.queue.report import Report, beyond
+from catlog_scrapy.store.queue.report import Report, exceeds
 
 COMPLETE: dict[str, Any] = {"accepted": 100, "responses": 100}
 
@@ -28,9 +28,9 @@ def test_a_complete_load_is_done() -> None:
         ({"raised": 1, "errors": ["the spider: KeyError"]}, "failed", "the spider: KeyError"),
         ({"raised": 3, "errors": ["a: A", "b: B"]}, "failed", "a: A (and 2 more)"),
         ({"raised": 1}, "failed", "exception"),
-        ({"failed_requests": 1}, "incomplete", "1 requests failed, tolerated 0"),
-        ({"blocked_by_robots": 1}, "incomplete", "1 requests blocked by robots.txt, tolerated 0"),
-        ({"rejected": 1}, "incomplete", "1 items rejected, tolerated 0"),
+        ({"failed_requests": 1}, "incomplete", "1 request failed, tolerated 0"),
+        ({"blocked_by_robots": 1}, "incomplete", "1 request blocked by robots.txt, tolerated 0"),
+        ({"rejected": 1}, "incomplete", "1 item rejected, tolerated 0"),
         ({"accepted": 0}, "incomplete", "0 results, at least 1 expected"),
         ({"stored": 99}, "incomplete", "100 results accepted, but 99 stored"),
         ({"stored": 101}, "incomplete", "100 results accepted, but 101 stored"),
@@ -88,4 +88,4 @@ def test_nothing_of_nothing_is_within_any_share() -> None:
 def test_one_is_a_count_and_one_point_zero_is_all(
     count: int, total: int, tolerated: float, too_many: bool
 ) -> None:
-    assert beyond(count, total, tolerated) is too_many
+    assert exceeds(count, total, tolerated) is too_many

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import pytest
 
-from catlog_scrapy.pipelines.media import LocalStore, link_prefix
+from catlog_scrapy.pipelines.media import AtomicFilesStore, link_prefix
 from catlog_scrapy.records import FilesOf, ImagesOf, Record
 from catlog_scrapy.records.record import RecordTypeError
 
@@ -36,7 +36,7 @@ def test_a_field_that_there_is_not_is_refused() -> None:
 def test_a_file_is_there_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = LocalStore(tmp_path)
+    store = AtomicFilesStore(tmp_path)
     store.persist_file("full/a.png", BytesIO(b"former"), None)
     write_bytes = Path.write_bytes
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AnyUrl, BaseModel, Field, FiniteFloat, NaiveDatetime, ValidationError
 
-from catlog_scrapy.records import Batch, Record, Unchanged, record_type, record_types
+from catlog_scrapy.records import Batch, Record, Unchanged, make_record_type, record_types
 from catlog_scrapy.records.record import RecordTypeError
 from catlog_scrapy.records.storable import NotStorable
 
@@ -254,11 +254,11 @@ def test_a_circle_cannot_be_stored() -> None:
 
 
 def test_keys() -> None:
-    assert Thing.key_of([7]) == Thing(id=7).row()[0] == "7"
-    assert Tagged.key_of(["a", 'b "\n']) == '["a","b \\"\\n"]'
+    assert Thing.make_key([7]) == Thing(id=7).row()[0] == "7"
+    assert Tagged.make_key(["a", 'b "\n']) == '["a","b \\"\\n"]'
     assert Tagged(vendor="", tag=Decimal("1.50")).row()[0] == '["","1.50"]'
-    assert Named.key_of([Size.SMALL]) == Named.key_of(["S"]) == "S"
-    assert len(Named.key_of(["я" * 500]).encode()) == 1000
+    assert Named.make_key([Size.SMALL]) == Named.make_key(["S"]) == "S"
+    assert len(Named.make_key(["я" * 500]).encode()) == 1000
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_keys() -> None:
 )
 def test_keys_that_identify_nothing(record: type[Record], values: list[Any], message: str) -> None:
     with pytest.raises(NotStorable, match=message):
-        record.key_of(values)
+        record.make_key(values)
     if len(values) == len(record.key_fields):
         with pytest.raises(NotStorable, match=message):
             record(**dict(zip(record.key_fields, values, strict=True))).row()
@@ -345,7 +345,7 @@ def test_the_types_of_a_spider() -> None:
 
 
 def test_a_foreign_spiders_record() -> None:
-    book = record_type("books", ["isbn", "shop"], {"price": "numeric", "shop": "bigint"})
+    book = make_record_type("books", ["isbn", "shop"], {"price": "numeric", "shop": "bigint"})
     assert (book.kind, book.key_fields) == ("books", ("isbn", "shop"))
     assert book.sql_fields() == [
         {"name": "isbn", "type": "text"},
@@ -367,7 +367,7 @@ def test_a_foreign_spiders_record() -> None:
 def test_every_word_for_a_foreign_fields_type() -> None:
     words = ["text", "bigint", "double precision", "numeric", "boolean", "jsonb"]
     fields = {f"f{number}": word for number, word in enumerate(words)}
-    made = record_type("words", ["id"], fields)
+    made = make_record_type("words", ["id"], fields)
     assert [field["type"] for field in made.sql_fields()] == ["text", *words]
     assert made.model_validate({"id": "a"}).row()[0] == "a"
 
@@ -388,7 +388,7 @@ def test_foreign_types_that_are_no_table(
     kind: str, key: list[str], fields: dict[str, str], message: str
 ) -> None:
     with pytest.raises(RecordTypeError, match=message):
-        record_type(kind, key, fields)
+        make_record_type(kind, key, fields)
 
 
 def test_a_key_from_raw_values_is_the_key_of_the_record() -> None:
@@ -396,11 +396,11 @@ def test_a_key_from_raw_values_is_the_key_of_the_record() -> None:
         vendor: str
         year: int
 
-    assert Yearly.key_from(["v", "1973"]) == Yearly(vendor="v", year=1973).row()[0]
+    assert Yearly.parse_key(["v", "1973"]) == Yearly(vendor="v", year=1973).row()[0]
     with pytest.raises(ValidationError):
-        Yearly.key_from(["v", "no year"])
+        Yearly.parse_key(["v", "no year"])
     with pytest.raises(NotStorable, match="2 values"):
-        Yearly.key_from(["v"])
+        Yearly.parse_key(["v"])
 
 
 def test_a_nested_model_must_not_let_nan_through() -> None:

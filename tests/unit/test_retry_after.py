@@ -5,7 +5,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from catlog_scrapy.middlewares.retry_after import seconds_of
+from catlog_scrapy.middlewares.retry_after import parse_retry_after
 
 DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"
 
@@ -26,9 +26,9 @@ DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"
     ],
 )
 def test_seconds_and_dates(said: bytes, seconds: float | None) -> None:
-    assert seconds_of(said, DATE) == seconds
+    assert parse_retry_after(said, DATE) == seconds
 
 
 def test_without_a_date_our_own_clock_counts() -> None:
     then = format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5), usegmt=True)
-    assert seconds_of(then.encode(), None) == pytest.approx(300, abs=10)
+    assert parse_retry_after(then.encode(), None) == pytest.approx(300, abs=10)

@@ -15,7 +15,7 @@ from scrapy.settings import Settings
 from catlog_scrapy import redaction as secrets
 from catlog_scrapy.addon import CatlogAddon
 from catlog_scrapy.exceptions import ConfigurationError
-from catlog_scrapy.redaction import held_secret, redact, secrets_of
+from catlog_scrapy.redaction import find_secret_in, read_secrets, redact
 from catlog_scrapy.store.sql import clean
 
 KEY = "p/ä ss+w\"o&r'd\\ж🔑%"
@@ -25,7 +25,7 @@ KEY = "p/ä ss+w\"o&r'd\\ж🔑%"
 def _a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test makes secret, others may write."""
     former = logging.getLogRecordFactory()
-    monkeypatch.setattr(secrets, "_guard", secrets._Guard())
+    monkeypatch.setattr(secrets, "_known", secrets._KnownSecrets())
     yield
     logging.setLogRecordFactory(former)
 
@@ -33,12 +33,12 @@ def _a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setenv("CATLOG_SECRET_MY_SHOP_API_KEY", KEY)
-    return secrets_of("my-shop", ["api_key"])
+    return read_secrets("my-shop", ["api_key"])
 
 
 def test_a_secret_comes_from_the_environment(known: dict[str, str]) -> None:
     assert known == {"api_key": KEY}
-    assert secrets_of("my-shop", []) == {}
+    assert read_secrets("my-shop", []) == {}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_cannot_be_a_secret_is_refused(
 ) -> None:
     monkeypatch.setenv("CATLOG_SECRET_MY_SHOP_API_KEY", value)
     with pytest.raises(ConfigurationError, match=message) as refused:
-        secrets_of("my-shop", ["api_key"])
+        read_secrets("my-shop", ["api_key"])
     assert "'abc'" not in str(refused.value)
 
 
@@ -84,7 +84,7 @@ class Said(BaseModel):
 )
 def test_every_spelling_is_masked(known: dict[str, str], spelled: str) -> None:
     assert redact(f"GET /x?key={spelled}&more=1") == "GET /x?key=***&more=1"
-    assert held_secret(known, f"before {spelled} after") == "api_key"
+    assert find_secret_in(known, f"before {spelled} after") == "api_key"
 
 
 def test_what_the_store_writes_in_words_is_masked(known: dict[str, str]) -> None:
@@ -94,14 +94,14 @@ def test_what_the_store_writes_in_words_is_masked(known: dict[str, str]) -> None
 def test_what_is_no_secret_is_left_alone(known: dict[str, str]) -> None:
     text = KEY[:-1] + " and 100 % of the rest"
     assert redact(text) == text
-    assert held_secret(known, text) is None
+    assert find_secret_in(known, text) is None
 
 
 def test_of_two_that_begin_alike_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CATLOG_SECRET_A_ONE", "abcd")
     monkeypatch.setenv("CATLOG_SECRET_A_TWO", "abcdefgh")
-    secrets_of("a", ["one"])
-    secrets_of("a", ["two"])
+    read_secrets("a", ["one"])
+    read_secrets("a", ["two"])
     assert redact("abcdefgh abcd") == "*** ***"
 
 
@@ -139,7 +139,7 @@ def test_a_factory_of_the_project_stays(monkeypatch: pytest.MonkeyPatch) -> None
 
     logging.setLogRecordFactory(made)
     monkeypatch.setenv("CATLOG_SECRET_A_ONE", "abcd")
-    secrets_of("a", ["one"])
+    read_secrets("a", ["one"])
     record = logging.getLogger("x").makeRecord("x", 30, "f", 1, "an %s", ("abcd",), None)
     assert (record.getMessage(), vars(record)["request_id"]) == ("an ***", 7)
 
@@ -147,8 +147,8 @@ def test_a_factory_of_the_project_stays(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_message_that_is_wrong_shows_nothing(known: dict[str, str]) -> None:
     """Python then writes the record as it is."""
     program = (
-        "import logging\nfrom catlog_scrapy.redaction import secrets_of\n"
-        "key = secrets_of('a', ['one'])['one']\n"
+        "import logging\nfrom catlog_scrapy.redaction import read_secrets\n"
+        "key = read_secrets('a', ['one'])['one']\n"
         "logging.warning('%d of ' + key, key)"
     )
     ended = subprocess.run(

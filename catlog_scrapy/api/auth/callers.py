@@ -13,7 +13,7 @@ from catlog_scrapy.api.auth.jwt import Signer, Unusable
 from catlog_scrapy.api.auth.passwords import Passwords
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.declarations.roles import covers, intersect
-from catlog_scrapy.store.access.keys import BEGINNING, use_key
+from catlog_scrapy.store.access.keys import KEY_PREFIX, use_key
 from catlog_scrapy.store.access.users import enabled_user
 
 _bearer = HTTPBearer(
@@ -95,7 +95,7 @@ class Access:
         credentials = token or request.headers.get("X-API-Key")
         if not credentials:
             raise _unauthorized("a token or a key is needed")
-        if not token or credentials.startswith(BEGINNING):
+        if not token or credentials.startswith(KEY_PREFIX):
             return self._holder(credentials, address_of(request))
         return self._user(credentials, address_of(request))
 

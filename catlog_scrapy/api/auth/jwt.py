@@ -12,7 +12,7 @@ from scrapy.settings import BaseSettings
 from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import ConfigurationError
-from catlog_scrapy.store.access.tokens import Refresh, signing_key
+from catlog_scrapy.store.access.tokens import IssuedToken, signing_key
 
 ISSUER = "catlog"
 ALGORITHM = "HS256"
@@ -46,7 +46,7 @@ class Signer:
     def _key(self) -> bytes:
         return signing_key(self._engine)
 
-    def access(self, to: Refresh) -> str:
+    def access(self, to: IssuedToken) -> str:
         """An access token for whom *to* was made for."""
         made = to.made_at.timestamp()
         return self._sign(
@@ -58,11 +58,13 @@ class Signer:
             {"name": to.user, "role": to.role},
         )
 
-    def refresh(self, token: Refresh) -> str:
+    def refresh(self, token: IssuedToken) -> str:
         """The refresh token itself."""
         return self._sign("refresh", token.id, token, token.expires_at.timestamp(), {})
 
-    def _sign(self, typ: Typ, id_: UUID, to: Refresh, until: float, more: dict[str, Any]) -> str:
+    def _sign(
+        self, typ: Typ, id_: UUID, to: IssuedToken, until: float, more: dict[str, Any]
+    ) -> str:
         claims = {
             "iss": ISSUER,
             "sub": str(to.user_id),

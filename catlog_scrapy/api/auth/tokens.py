@@ -8,19 +8,23 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from catlog_scrapy.api.auth.callers import Access, address_of
 from catlog_scrapy.api.auth.jwt import Token, Unusable
-from catlog_scrapy.api.auth.passwords import LONGEST, Busy, usable
-from catlog_scrapy.api.problems import Problem, documented
-from catlog_scrapy.store.access.audit import note
-from catlog_scrapy.store.access.logins import begin_login, succeed
+from catlog_scrapy.api.auth.passwords import (
+    MAX_PASSWORD_BYTES,
+    TooManyLogins,
+    is_valid_password_text,
+)
+from catlog_scrapy.api.problems import Problem, problem_responses
+from catlog_scrapy.store.access.audit import record_audit
+from catlog_scrapy.store.access.logins import begin_login, record_login
 from catlog_scrapy.store.access.tokens import (
-    Refresh,
-    Stolen,
-    first_token,
-    next_token,
+    IssuedToken,
+    TokenReused,
+    issue_first_token,
+    replace_token,
     revoke_family,
 )
 from catlog_scrapy.store.access.users import find_user
-from catlog_scrapy.store.sql import together
+from catlog_scrapy.store.sql import transaction
 
 # Of names that nobody has the audit keeps none: some type their password there.
 NOBODY = "unknown user"
@@ -28,8 +32,8 @@ WRONG = "no enabled user has this name and password."
 
 
 def _usable(text: str) -> str:
-    if not usable(text):
-        raise ValueError(f"should be text of at most {LONGEST} bytes, without U+0000")
+    if not is_valid_password_text(text):
+        raise ValueError(f"should be text of at most {MAX_PASSWORD_BYTES} bytes, without U+0000")
     return text
 
 
@@ -39,9 +43,9 @@ class Credentials(BaseModel):
     username: Annotated[str, Field(min_length=1, max_length=150), AfterValidator(_usable)] = Field(
         examples=["alice"]
     )
-    password: Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_usable)] = (
-        Field(examples=["correct horse battery staple"])
-    )
+    password: Annotated[
+        str, Field(min_length=1, max_length=MAX_PASSWORD_BYTES), AfterValidator(_usable)
+    ] = Field(examples=["correct horse battery staple"])
 
 
 class RefreshRequest(BaseModel):
@@ -61,13 +65,15 @@ def tokens(access: Access) -> APIRouter:
     """`/token/`, `/token/refresh/` and `/token/revoke/`."""
     router = APIRouter(tags=["tokens"])
 
-    @router.post("/token", summary="Log in", responses=documented(401, 422, 429))
+    @router.post("/token", summary="Log in", responses=problem_responses(401, 422, 429))
     def log_in(credentials: Credentials, request: Request, response: Response) -> TokenPair:
         """A pair of tokens for a name and a password. Failures in a row make the next one wait."""
         response.headers["Cache-Control"] = "no-store"
         return _pair(access, _log_in(access, credentials, address_of(request)))
 
-    @router.post("/token/refresh", summary="Exchange a token", responses=documented(401, 422))
+    @router.post(
+        "/token/refresh", summary="Exchange a token", responses=problem_responses(401, 422)
+    )
     def refresh(body: RefreshRequest, request: Request, response: Response) -> TokenPair:
         """The next pair of tokens. One that was exchanged before is taken for stolen: all that
         came of its log-in are revoked."""
@@ -78,17 +84,17 @@ def tokens(access: Access) -> APIRouter:
         "/token/revoke",
         status_code=204,
         summary="Log out",
-        responses=documented(401, 422),
+        responses=problem_responses(401, 422),
     )
     def revoke(body: RefreshRequest, request: Request) -> None:
         """All refresh tokens of a log-in end, be it for the second time. What access it gave ends
         by itself, within minutes."""
         token = _read(access, body, expired=True)
-        with together(access.engine) as transaction:
-            revoked = revoke_family(transaction, token.id, token.user_id)
+        with transaction(access.engine) as tx:
+            revoked = revoke_family(tx, token.id, token.user_id)
             if revoked:
-                note(
-                    transaction,
+                record_audit(
+                    tx,
                     actor=f"user:{revoked['name']}",
                     role=revoked["role"],
                     action="tokens:revoke",
@@ -99,7 +105,7 @@ def tokens(access: Access) -> APIRouter:
     return router
 
 
-def _pair(access: Access, token: Refresh) -> TokenPair:
+def _pair(access: Access, token: IssuedToken) -> TokenPair:
     return TokenPair(access=access.signer.access(token), refresh=access.signer.refresh(token))
 
 
@@ -114,10 +120,10 @@ def _refused(detail: str) -> Problem:
     return Problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="catlog"'})
 
 
-def _log_in(access: Access, credentials: Credentials, address: str) -> Refresh:
+def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedToken:
     name, password = credentials.username, credentials.password
     try:
-        with access.passwords.turn():
+        with access.passwords.slot():
             wait = begin_login(access.engine, name, address)
             if wait:
                 raise Problem(
@@ -128,25 +134,27 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> Refresh:
             user = find_user(access.engine, name)
             hash_ = user["password_hash"] if user else None
             right = access.passwords.match(password, hash_)
-            renewed = access.passwords.renewed(password, hash_) if hash_ and right else ""
-    except Busy as error:
+            renewed = (
+                access.passwords.rehash_if_outdated(password, hash_) if hash_ and right else ""
+            )
+    except TooManyLogins as error:
         raise Problem(
             503, "too many log in just now; try again.", headers={"Retry-After": "1"}
         ) from error
     token = None
-    with together(access.engine) as transaction:
+    with transaction(access.engine) as tx:
         if user and right:
-            token = first_token(
-                transaction,
+            token = issue_first_token(
+                tx,
                 user["id"],
                 verified=user["password_hash"],
                 renewed=renewed,
                 seconds=access.signer.refresh_seconds,
             )
         if token:
-            succeed(transaction, name, address)
-        note(
-            transaction,
+            record_login(tx, name, address)
+        record_audit(
+            tx,
             actor=f"user:{name}" if user else NOBODY,
             role=user["role"] if user else "",
             action="tokens:create" if token else "tokens:refuse",
@@ -158,12 +166,12 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> Refresh:
     return token
 
 
-def _exchange(access: Access, token: Token, address: str) -> Refresh:
-    with together(access.engine) as transaction:
-        found = next_token(transaction, token.id, token.user_id, access.signer.refresh_seconds)
-        if isinstance(found, Stolen):
-            note(
-                transaction,
+def _exchange(access: Access, token: Token, address: str) -> IssuedToken:
+    with transaction(access.engine) as tx:
+        found = replace_token(tx, token.id, token.user_id, access.signer.refresh_seconds)
+        if isinstance(found, TokenReused):
+            record_audit(
+                tx,
                 actor=f"user:{found.user}",
                 role=found.role,
                 action="tokens:revoke",
@@ -171,6 +179,6 @@ def _exchange(access: Access, token: Token, address: str) -> Refresh:
                 address=address,
                 detail={"reason": "a refresh token that had been replaced was used again"},
             )
-    if not isinstance(found, Refresh):
+    if not isinstance(found, IssuedToken):
         raise _refused("the refresh token does not count any more; log in again.")
     return found

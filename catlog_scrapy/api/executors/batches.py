@@ -1,4 +1,4 @@
-"""The body of a batch of results: read within bounds, parsed strictly, checked record by record."""
+"""The body of a batch of results: read within bounds, parsed strictly, validated record by record."""
 
 import asyncio
 import io
@@ -14,43 +14,49 @@ from starlette.requests import ClientDisconnect
 
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.declarations.spiders import operation_record_types
-from catlog_scrapy.records.validation import Checked, Checker, Rejection, Row, rejection
+from catlog_scrapy.records.validation import (
+    ItemValidator,
+    Rejection,
+    Row,
+    ValidatedItem,
+    make_rejection,
+)
 from catlog_scrapy.records.yields import Removed, Unchanged
-from catlog_scrapy.store.queue.results import MOST_REJECTED, MOST_REJECTED_BYTES
+from catlog_scrapy.store.queue.results import MAX_REJECTED_ITEM_BYTES, MAX_REJECTED_ITEMS
 from catlog_scrapy.store.sql import clean
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 # Records of a batch: however small they are, each takes memory.
-MOST_RECORDS = 100_000
-# Rejections that are told in the answer.
-MOST_TOLD = 100
-LISTS = ("records", "unchanged", "removed")
+MAX_BATCH_RECORDS = 100_000
+# Rejections that are reported in the answer.
+MAX_REPORTED_REJECTIONS = 100
+LIST_NAMES = ("records", "unchanged", "removed")
 
 
 @dataclass
-class Batch:
+class ParsedBatch:
     """What a body came to: rows, how many items were `rejected`, and the first of them.
 
-    `told` are those that the answer tells: the list's name, the index in it, and the reasons.
+    `reported` are those that the answer tells: the list's name, the index in it, and the reasons.
     """
 
     rows: list[Row] = field(default_factory=list)
     rejected: int = 0
     rejections: list[Rejection] = field(default_factory=list)
-    told: list[tuple[str, int, list[str]]] = field(default_factory=list)
+    reported: list[tuple[str, int, list[str]]] = field(default_factory=list)
 
 
 def media_type(request: Request) -> str:
     """JSON or NDJSON, as the request says. Raises Problem 415."""
     name, _, rest = request.headers.get("content-type", "").partition(";")
-    said = name.strip().lower()
+    media = name.strip().lower()
     charset = rest.partition("charset=")[2].strip(' "').lower()
-    if said not in (JSON, NDJSON) or charset not in ("", "utf-8", "utf8"):
+    if media not in (JSON, NDJSON) or charset not in ("", "utf-8", "utf8"):
         raise Problem(415, f"send {JSON} or {NDJSON}, in UTF-8.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(415, "send the batch as it is, without a Content-Encoding.")
-    return said
+    return media
 
 
 async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
@@ -78,28 +84,32 @@ async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
     return bytes(body)
 
 
-def check_batch(body: bytes, said: str, kinds: Sequence[Mapping[str, Any]]) -> Batch:
-    """What *body*, of the media type *said*, brings for an operation of *kinds*.
+def parse_batch(body: bytes, media: str, kinds: Sequence[Mapping[str, Any]]) -> ParsedBatch:
+    """What *body*, of the media type *media*, brings for an operation of *kinds*.
 
     Raises Problem 422 where it cannot be read; then nothing of it counts.
     """
-    checker = Checker({record.kind: record for record in operation_record_types(None, kinds)})
-    batch = Batch()
-    items = _items_of_lines(body) if said == NDJSON else _items(body)
+    validator = ItemValidator(
+        {record.kind: record for record in operation_record_types(None, kinds)}
+    )
+    batch = ParsedBatch()
+    items = _items_of_lines(body) if media == NDJSON else _items(body)
     for number, (name, index, item) in enumerate(items, 1):
-        if number > MOST_RECORDS:
-            _refuse("body", f"has more than {MOST_RECORDS} records; send them in several batches")
-        checked = Checked(item, batch.rows)
+        if number > MAX_BATCH_RECORDS:
+            _refuse(
+                "body", f"has more than {MAX_BATCH_RECORDS} records; send them in several batches"
+            )
+        validated = ValidatedItem(item, batch.rows)
         try:
-            checker.check(item, None, checked)
+            validator.validate(item, None, validated)
         except RecursionError:
-            checked.rejections.append(rejection(None, ["it is nested too deeply"]))
-        for data, reasons in checked.rejections:
+            validated.rejections.append(make_rejection(None, ["it is nested too deeply"]))
+        for data, reasons in validated.rejections:
             batch.rejected += 1
-            if len(batch.rejections) < MOST_REJECTED:
-                batch.rejections.append((data[:MOST_REJECTED_BYTES], reasons))
-            if len(batch.told) < MOST_TOLD:
-                batch.told.append((name, index, [clean(reason) for reason in reasons]))
+            if len(batch.rejections) < MAX_REJECTED_ITEMS:
+                batch.rejections.append((data[:MAX_REJECTED_ITEM_BYTES], reasons))
+            if len(batch.reported) < MAX_REPORTED_REJECTIONS:
+                batch.reported.append((name, index, [clean(reason) for reason in reasons]))
     return batch
 
 
@@ -112,16 +122,16 @@ def _items_of_lines(body: bytes) -> Iterator[tuple[str, int, Any]]:
 
 
 def _items(body: bytes) -> Iterator[tuple[str, int, Any]]:
-    said = _parsed(body, "")
-    if not isinstance(said, dict):
+    document = _parsed(body, "")
+    if not isinstance(document, dict):
         _refuse("body", 'is no object; write {"records": [], "unchanged": [], "removed": []}')
-    for name, items in said.items():
-        if name not in LISTS:
-            _refuse("body", f"has an unknown member {ascii(name)[:100]}; there are: {LISTS}")
+    for name, items in document.items():
+        if name not in LIST_NAMES:
+            _refuse("body", f"has an unknown member {ascii(name)[:100]}; there are: {LIST_NAMES}")
         if not isinstance(items, list):
             _refuse(f"body.{name}", "is no list")
-    for name in LISTS:
-        for index, item in enumerate(said.get(name, ())):
+    for name in LIST_NAMES:
+        for index, item in enumerate(document.get(name, ())):
             match name:
                 case "unchanged":
                     yield name, index, Unchanged(item)

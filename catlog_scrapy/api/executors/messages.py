@@ -4,10 +4,12 @@ import datetime as dt
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-ATTEMPT = "7d9c1a52-0f0c-4a52-9a1e-0a8de6e4c1f0.1"
-RECORD = {"id": "17", "title": "A lamp"}
+from catlog_scrapy.api.strict_model import StrictModel
+
+EXAMPLE_ATTEMPT = "7d9c1a52-0f0c-4a52-9a1e-0a8de6e4c1f0.1"
+EXAMPLE_RECORD = {"id": "17", "title": "A lamp"}
 
 RetryAfter = Annotated[
     float,
@@ -20,13 +22,7 @@ RetryAfter = Annotated[
 ]
 
 
-class Request(BaseModel):
-    """What an executor says. An unknown field is a mistake, and so is one of another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class ClaimRequest(Request):
+class ClaimRequest(StrictModel):
     """Which operations, for whom, how many, and how long to wait for one."""
 
     operations: Annotated[
@@ -42,19 +38,19 @@ class ClaimRequest(Request):
     wait: float = Field(0.0, ge=0, le=30, allow_inf_nan=False, description="seconds")
 
 
-class Column(BaseModel):
+class KindField(BaseModel):
     """A field of a record that has a type."""
 
     name: str = Field(examples=["title"])
     type: str = Field(examples=["text"])
 
 
-class Kind(BaseModel):
+class ClaimedKind(BaseModel):
     """What a record is: the fields that identify it, and those that have a type."""
 
     name: str = Field(examples=["goods"])
     key: list[str] = Field(examples=[["id"]])
-    fields: list[Column]
+    fields: list[KindField]
 
 
 class ClaimedAttempt(BaseModel):
@@ -64,7 +60,7 @@ class ClaimedAttempt(BaseModel):
     in seconds. At `deadline_at` it is over, whatever is still to do.
     """
 
-    attempt: str = Field(examples=[ATTEMPT])
+    attempt: str = Field(examples=[EXAMPLE_ATTEMPT])
     catalog: UUID
     provider: str = Field(examples=["acme"])
     scheme: str = Field(examples=["goods"])
@@ -74,31 +70,31 @@ class ClaimedAttempt(BaseModel):
     base_url: str | None = Field(examples=["https://acme.example"])
     mode: Literal["snapshot", "incremental"]
     cursor: str | None
-    kinds: list[Kind]
+    kinds: list[ClaimedKind]
     lease: float = Field(examples=[60.0])
     expires_at: dt.datetime
     deadline_at: dt.datetime
     limits: dict[str, Any] = Field(examples=[{"min_results": 1, "tolerate": {"rejected": 0.01}}])
 
 
-class Claimed(BaseModel):
+class ClaimReply(BaseModel):
     """What was claimed; empty where nothing came."""
 
     attempts: list[ClaimedAttempt]
 
 
-class Heartbeat(BaseModel):
+class HeartbeatReply(BaseModel):
     """`go`, or why to stop: `cancel` (its catalog stopped), `timed_out` (past its deadline), `lost`
     (it has ended, or is another's).
 
     `expires_at` is null where there is no lease any more.
     """
 
-    answer: Literal["go", "cancel", "timed_out", "lost"]
+    reply: Literal["go", "cancel", "timed_out", "lost"]
     expires_at: dt.datetime | None
 
 
-class Rejection(BaseModel):
+class RejectedItem(BaseModel):
     """An item that does not fit its kind."""
 
     of: Literal["records", "unchanged", "removed"]
@@ -106,16 +102,16 @@ class Rejection(BaseModel):
     errors: list[str] = Field(examples=[["id: Field required"]])
 
 
-class Stored(BaseModel):
+class BatchReply(BaseModel):
     """What became of a batch. Of its rejections the first hundred are told."""
 
     batch: int = Field(examples=[1])
     accepted: int = Field(examples=[2])
     rejected: int = Field(examples=[0])
-    rejections: list[Rejection]
+    rejections: list[RejectedItem]
 
 
-class Complete(Request):
+class CompleteRequest(StrictModel):
     """How many batches were sent and, for an incremental operation, how far it has read."""
 
     batches: int = Field(ge=0, le=2**31 - 1, examples=[2])
@@ -123,20 +119,20 @@ class Complete(Request):
     retry_after: RetryAfter = 0.0
 
 
-class Fail(Request):
+class FailRequest(StrictModel):
     """Why it cannot be completed."""
 
     error: str = Field(min_length=1, max_length=10_000, examples=["the shop answers with 500"])
     retry_after: RetryAfter = 0.0
 
 
-class Release(Request):
+class ReleaseRequest(StrictModel):
     """Why it is given back."""
 
     error: str = Field("its executor stopped", min_length=1, max_length=10_000)
 
 
-class Outcome(BaseModel):
+class AttemptOutcome(BaseModel):
     """How the attempt ended, and why where it is not `done`."""
 
     outcome: Literal["done", "failed", "incomplete", "timed_out", "cancelled", "released"]
@@ -144,7 +140,7 @@ class Outcome(BaseModel):
 
 
 # The body of a batch, which the endpoint reads itself.
-RESULTS: dict[str, Any] = {
+BATCH_REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/json": {
@@ -170,7 +166,7 @@ RESULTS: dict[str, Any] = {
                     },
                 },
             },
-            "example": {"records": [RECORD], "unchanged": ["18"], "removed": ["19"]},
+            "example": {"records": [EXAMPLE_RECORD], "unchanged": ["18"], "removed": ["19"]},
         },
         "application/x-ndjson": {
             "schema": {"type": "string", "description": "a record a line"},

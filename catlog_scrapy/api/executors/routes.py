@@ -17,17 +17,17 @@ from sqlalchemy import Engine
 from catlog_scrapy.api.auth.callers import Access, Caller
 from catlog_scrapy.api.changes import HEADER as IDEMPOTENCY
 from catlog_scrapy.api.changes import Changed, change
-from catlog_scrapy.api.executors import messages as said
-from catlog_scrapy.api.executors.batches import check_batch, media_type, read_body
-from catlog_scrapy.api.maintenance import Tending
-from catlog_scrapy.api.problems import Problem, documented
-from catlog_scrapy.api.server import stopping
+from catlog_scrapy.api.executors import messages
+from catlog_scrapy.api.executors.batches import media_type, parse_batch, read_body
+from catlog_scrapy.api.maintenance import MaintenanceThread
+from catlog_scrapy.api.problems import Problem, problem_responses
+from catlog_scrapy.api.server import is_shutting_down
 from catlog_scrapy.declarations.spiders import base_url_of
 from catlog_scrapy.scheduling.cursor import CursorError
-from catlog_scrapy.store.access.audit import note
+from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.queue import executors as external
 from catlog_scrapy.store.queue.attempts import AttemptName, fail, release
-from catlog_scrapy.store.sql import Database, Transaction, together
+from catlog_scrapy.store.sql import Database, Transaction, transaction
 
 ACTION = "attempts:execute"
 # Batches that are parsed and stored at once: each takes several times its size of memory.
@@ -45,31 +45,31 @@ Attempt = Annotated[
 
 
 def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRouter:
-    """The routes under `/attempts`. While the server runs, it tends: see `Tending`."""
+    """The routes under `/attempts`, and maintenance while the server runs."""
     permitted = access.permitted("attempts", "execute")
     lease = settings.getfloat("CATLOG_LEASE")
     poll = settings.getfloat("CATLOG_POLL")
     most = settings.getint("CATLOG_API_BATCH")
-    tending = Tending(engine, lease=lease, poll=poll)
+    maintenance = MaintenanceThread(engine, lease=lease, poll=poll)
     limiter = CapacityLimiter(BATCHES_AT_ONCE)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tending.start()
+        maintenance.start()
         yield
-        await asyncio.to_thread(tending.end)
+        await asyncio.to_thread(maintenance.stop)
 
     router = APIRouter(
         prefix="/attempts",
         tags=["executors"],
         lifespan=lifespan,
-        responses=documented(401, 403, 422),
+        responses=problem_responses(401, 403, 422),
     )
 
-    @router.post("/claim", summary="Claim attempts", response_model=said.Claimed)
+    @router.post("/claim", summary="Claim attempts", response_model=messages.ClaimReply)
     async def claim(
         request: Request,
-        wanted: said.ClaimRequest,
+        wanted: messages.ClaimRequest,
         _: Annotated[Caller, Depends(permitted)],
     ) -> Response:
         """Take what is queued of the named operations, of one provider at a time.
@@ -91,30 +91,32 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
             if await request.is_disconnected():
                 await run_in_threadpool(claims.give_back)
                 return Response()
-            if answer or loop.time() >= until or stopping(request.app):
+            if answer or loop.time() >= until or is_shutting_down(request.app):
                 return answer or JSONResponse({"attempts": []})
             await asyncio.sleep(max(0.0, min(poll, until - loop.time())))
 
-    @router.post("/{attempt}/heartbeat", summary="Keep an attempt", responses=documented(404))
+    @router.post(
+        "/{attempt}/heartbeat", summary="Keep an attempt", responses=problem_responses(404)
+    )
     def heartbeat(
         attempt: Attempt, caller: Annotated[Caller, Depends(permitted)]
-    ) -> said.Heartbeat:
-        """Renew the lease: every third of it is about right. Any answer but `go` means: stop."""
-        answer, expires_at = external.renew(engine, AttemptName.parse(attempt), caller.name, lease)
-        return said.Heartbeat.model_validate({"answer": answer, "expires_at": expires_at})
+    ) -> messages.HeartbeatReply:
+        """Renew the lease: every third of it is about right. Any reply but `go` means: stop."""
+        reply, expires_at = external.renew(engine, AttemptName.parse(attempt), caller.name, lease)
+        return messages.HeartbeatReply.model_validate({"reply": reply, "expires_at": expires_at})
 
     @router.post(
         "/{attempt}/results",
         summary="Send a batch of results",
-        responses=documented(404, 409, 415),
-        openapi_extra={"requestBody": said.RESULTS},
+        responses=problem_responses(404, 409, 415),
+        openapi_extra={"requestBody": messages.BATCH_REQUEST_BODY},
     )
     async def results(
         request: Request,
         attempt: Attempt,
         batch: Annotated[int, Query(ge=1, le=MOST_NUMBER, description="its number, from 1")],
         caller: Annotated[Caller, Depends(permitted)],
-    ) -> said.Stored:
+    ) -> messages.BatchReply:
         """Store a batch, whole or not at all. Batches come in order.
 
         One that was stored may be sent again, in case its answer was lost: it changes nothing.
@@ -125,21 +127,21 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
         await run_in_threadpool(external.kinds_of, engine, name, caller.name)
         body = await read_body(request, most=most, seconds=lease)
 
-        def work() -> said.Stored:
+        def work() -> messages.BatchReply:
             return _store(engine, caller, name, batch, body=body, media=media)
 
         return await to_thread.run_sync(work, limiter=limiter)
 
     @router.post(
         "/{attempt}/complete",
-        response_model=said.Outcome,
+        response_model=messages.AttemptOutcome,
         summary="Complete",
-        responses=documented(404, 409),
+        responses=problem_responses(404, 409),
     )
     def complete(
         request: Request,
         attempt: Attempt,
-        body: said.Complete,
+        body: messages.CompleteRequest,
         caller: Annotated[Caller, Depends(permitted)],
     ) -> Response:
         """All is sent. `done` only if it is all there, and enough; safe to repeat.
@@ -147,19 +149,19 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
         A batch that is missing is named, and the attempt goes on.
         """
         answer = _end(engine, request, caller, attempt, how="complete", given=body.model_dump())
-        tending.soon()
+        maintenance.run_soon()
         return answer
 
     @router.post(
         "/{attempt}/fail",
-        response_model=said.Outcome,
+        response_model=messages.AttemptOutcome,
         summary="Fail",
-        responses=documented(404, 409),
+        responses=problem_responses(404, 409),
     )
     def give_up(
         request: Request,
         attempt: Attempt,
-        body: said.Fail,
+        body: messages.FailRequest,
         caller: Annotated[Caller, Depends(permitted)],
     ) -> Response:
         """It cannot be completed. It is tried again later, unless it has failed too often."""
@@ -167,18 +169,18 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
 
     @router.post(
         "/{attempt}/release",
-        response_model=said.Outcome,
+        response_model=messages.AttemptOutcome,
         summary="Give back",
-        responses=documented(404, 409),
+        responses=problem_responses(404, 409),
     )
     def give_back(
         request: Request,
         attempt: Attempt,
         caller: Annotated[Caller, Depends(permitted)],
-        body: Annotated[said.Release | None, Body()] = None,
+        body: Annotated[messages.ReleaseRequest | None, Body()] = None,
     ) -> Response:
         """Give it back unfinished: another one may take it at once, and no error is counted."""
-        given = (body or said.Release()).model_dump()
+        given = (body or messages.ReleaseRequest()).model_dump()
         return _end(engine, request, caller, attempt, how="release", given=given)
 
     return router
@@ -197,7 +199,7 @@ class Claims:
         settings: BaseSettings,
         request: Request,
         caller: Caller,
-        wanted: said.ClaimRequest,
+        wanted: messages.ClaimRequest,
     ) -> None:
         self.engine = engine
         self.settings = settings
@@ -205,7 +207,7 @@ class Claims:
         self.caller = caller
         self.wanted = wanted
         self.lease = settings.getfloat("CATLOG_LEASE")
-        self.taken: list[external.Taken] = []
+        self.taken: list[external.LeasedClaim] = []
         self.hopeless: dict[AttemptName, str] = {}
 
     def answer(self) -> Response | None:
@@ -234,7 +236,7 @@ class Claims:
         told = [_told(self.settings, self.lease, each) for each in self.taken]
         return Changed(
             target=" ".join(["attempts", *names]),
-            body=said.Claimed(attempts=told),
+            body=messages.ClaimReply(attempts=told),
             detail={"verb": "claim", "worker": wanted.worker, "attempts": names},
         )
 
@@ -272,9 +274,11 @@ def _names(operation: Any) -> tuple[str, str]:
     return scheme, f"{scheme}/{operation['name']}"
 
 
-def _told(settings: BaseSettings, lease: float, taken: external.Taken) -> said.ClaimedAttempt:
+def _told(
+    settings: BaseSettings, lease: float, taken: external.LeasedClaim
+) -> messages.ClaimedAttempt:
     claim = taken.claim
-    return said.ClaimedAttempt(
+    return messages.ClaimedAttempt(
         attempt=str(claim.attempt),
         catalog=claim.catalog,
         provider=claim.provider,
@@ -285,7 +289,7 @@ def _told(settings: BaseSettings, lease: float, taken: external.Taken) -> said.C
         base_url=base_url_of(settings, claim.provider, claim.base_url),
         mode=claim.mode,
         cursor=taken.cursor or None,
-        kinds=[said.Kind.model_validate(kind) for kind in claim.kinds],
+        kinds=[messages.ClaimedKind.model_validate(kind) for kind in claim.kinds],
         lease=lease,
         expires_at=taken.expires_at,
         deadline_at=taken.deadline_at,
@@ -295,40 +299,41 @@ def _told(settings: BaseSettings, lease: float, taken: external.Taken) -> said.C
 
 def _store(
     engine: Engine, caller: Caller, name: AttemptName, number: int, *, body: bytes, media: str
-) -> said.Stored:
+) -> messages.BatchReply:
     kinds = external.kinds_of(engine, name, caller.name)
-    checked = check_batch(body, media, kinds)
+    parsed = parse_batch(body, media, kinds)
     # The same records in another form are another batch.
     digest = hashlib.sha256(media.encode())
     digest.update(body)
 
-    with together(engine) as transaction:
+    with transaction(engine) as tx:
         stored = external.store_batch(
-            transaction,
+            tx,
             name,
             caller.name,
             number=number,
             digest=digest.hexdigest(),
-            lines=checked.rows,
-            rejected=checked.rejected,
-            rejections=checked.rejections,
+            lines=parsed.rows,
+            rejected=parsed.rejected,
+            rejections=parsed.rejections,
         )
         if stored:
-            note(
-                transaction,
+            record_audit(
+                tx,
                 actor=caller.name,
                 role=caller.role,
                 action=ACTION,
                 target=f"attempt {name}",
                 address=caller.address,
-                detail={"verb": "results", "batch": number, "accepted": len(checked.rows)},
+                detail={"verb": "results", "batch": number, "accepted": len(parsed.rows)},
             )
-    return said.Stored(
+    return messages.BatchReply(
         batch=number,
-        accepted=len(checked.rows),
-        rejected=checked.rejected,
+        accepted=len(parsed.rows),
+        rejected=parsed.rejected,
         rejections=[
-            said.Rejection(of=of, index=index, errors=errors) for of, index, errors in checked.told
+            messages.RejectedItem(of=of, index=index, errors=errors)
+            for of, index, errors in parsed.reported
         ],
     )
 
@@ -351,7 +356,9 @@ def _end(
             raise Problem(422, str(error), errors=[("body.cursor", str(error))]) from error
         return Changed(
             target=f"attempt {name}",
-            body=said.Outcome.model_validate({"outcome": ended.outcome, "error": ended.error}),
+            body=messages.AttemptOutcome.model_validate(
+                {"outcome": ended.outcome, "error": ended.error}
+            ),
             detail={"verb": how, "outcome": ended.outcome, "again": not ended.changed},
         )
 

@@ -7,26 +7,27 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import Engine
 
 from catlog_scrapy.api.auth.callers import Access, Caller
 from catlog_scrapy.api.changes import ONCE, Changed, change
-from catlog_scrapy.api.problems import Problem, documented
+from catlog_scrapy.api.problems import Problem, problem_responses
 from catlog_scrapy.api.resources.parameters import Text
+from catlog_scrapy.api.strict_model import StrictModel
 from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.declarations.model import ScheduleName
 from catlog_scrapy.declarations.template_checks import template_mistake
 from catlog_scrapy.exceptions import NotFound
-from catlog_scrapy.scheduling.argument_templates import INSTANT
+from catlog_scrapy.scheduling.argument_templates import DUE_AT
 from catlog_scrapy.scheduling.due import CronError
 from catlog_scrapy.store.queue import catalogs
-from catlog_scrapy.store.queue.instances import DUE_AT
+from catlog_scrapy.store.queue.instances import DUE_AT_PLACEHOLDER
 from catlog_scrapy.store.queue.schedules import changes as timetable
 from catlog_scrapy.store.reading.status import catalog_state, operation_place, scheme_operations
 from catlog_scrapy.store.sql import Transaction
 
-PROBLEMS = documented(401, 403, 404, 409, 422)
+PROBLEMS = problem_responses(401, 403, 404, 409, 422)
 MADE: dict[int | str, dict[str, Any]] = {
     201: {
         "description": "It is made.",
@@ -42,20 +43,14 @@ Priority = Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
 Cron = Annotated[str, StringConstraints(max_length=200)]
 
 
-class Body(BaseModel):
-    """The base of all: a field that nobody knows is a mistake, and so is one of another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Order(Body):
+class LoadOptions(StrictModel):
     """How to run one operation; an argument narrows the load: it then removes no record."""
 
     arguments: Arguments = Field({}, examples=[{}])
     priority: Priority = Field(0, description="higher ones are first")
 
 
-class NewCatalog(Order):
+class NewCatalog(LoadOptions):
     """What to load: a scheme, or one operation of it."""
 
     provider: Word = Field(examples=["tatneft"])
@@ -70,7 +65,7 @@ class CatalogState(BaseModel):
     state: str = Field(examples=["waiting"])
 
 
-class ScheduleChange(Body):
+class ScheduleChange(StrictModel):
     """What to change of a schedule."""
 
     cron: Cron = Field("", examples=["*/5 * * * *"])
@@ -80,7 +75,7 @@ class ScheduleChange(Body):
     enabled: bool = True
 
 
-class NewSchedule(Body):
+class NewSchedule(StrictModel):
     """A schedule that is kept in the database alone."""
 
     provider: Word = Field(examples=["tatneft"])
@@ -119,7 +114,7 @@ def driving(engine: Engine, access: Access, capabilities: Capabilities) -> APIRo
         place = (wanted.provider, wanted.scheme, wanted.operation)
         _require_known(tx, capabilities, place, wanted.arguments)
         # Of a load's arguments only those that name the due time are filled in.
-        _require_filled({k: v for k, v in wanted.arguments.items() if DUE_AT in v})
+        _require_filled({k: v for k, v in wanted.arguments.items() if DUE_AT_PLACEHOLDER in v})
         made = catalogs.create(
             tx,
             wanted.provider,
@@ -150,9 +145,9 @@ def driving(engine: Engine, access: Access, capabilities: Capabilities) -> APIRo
         request: Request,
         operation_id: UUID,
         caller: Annotated[Caller, Depends(may_schedule)],
-        order: Order | None = None,
+        options: LoadOptions | None = None,
     ) -> Response:
-        asked = order or Order()
+        asked = options or LoadOptions()
 
         def work(tx: Transaction) -> Changed:
             return create(tx, _whole(tx, operation_id, asked))
@@ -251,7 +246,7 @@ def driving(engine: Engine, access: Access, capabilities: Capabilities) -> APIRo
 
         def work(tx: Transaction) -> Changed:
             if wanted.arguments:
-                place = (*timetable.place(tx, schedule_id), None)
+                place = (*timetable.provider_and_scheme(tx, schedule_id), None)
                 _require_known(tx, capabilities, place, wanted.arguments)
                 _require_filled(wanted.arguments)
             with _cron_errors():
@@ -297,7 +292,7 @@ def driving(engine: Engine, access: Access, capabilities: Capabilities) -> APIRo
     return router
 
 
-def _whole(tx: Transaction, operation_id: UUID, order: Order) -> NewCatalog:
+def _whole(tx: Transaction, operation_id: UUID, options: LoadOptions) -> NewCatalog:
     """The catalog that loads one operation; the whole scheme, where it has no other one."""
     found = operation_place(tx, operation_id)
     if found["retired_at"]:
@@ -306,7 +301,7 @@ def _whole(tx: Transaction, operation_id: UUID, order: Order) -> NewCatalog:
         provider=found["provider"],
         scheme=found["scheme"],
         operation=None if found["is_alone"] else found["name"],
-        **order.model_dump(),
+        **options.model_dump(),
     )
 
 
@@ -338,7 +333,7 @@ def _require_known(
 def _require_filled(arguments: Mapping[str, str]) -> None:
     """Raise Problem for an argument that a due time cannot fill in."""
     for name, template in arguments.items():
-        if wrong := template_mistake(template, {INSTANT: INSTANT}):
+        if wrong := template_mistake(template, {DUE_AT: DUE_AT}):
             raise Problem(422, "an argument is wrong.", errors=[(f"body.arguments.{name}", wrong)])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-def preferred_of(accept: str, offered: Sequence[str]) -> str | None:
+def preferred_media_type(accept: str, offered: Sequence[str]) -> str | None:
     """The media type of *offered* that *accept* (RFC 9110, 12.5.1) values most; None where none.
 
     Of those that it values as much, the one that it names first; then the one offered first.

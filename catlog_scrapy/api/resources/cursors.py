@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import orjson
 
-from catlog_scrapy.api.problems import wrong_parameter
-from catlog_scrapy.store.reading.pages import Source, Term
+from catlog_scrapy.api.problems import invalid_parameter
+from catlog_scrapy.store.reading.pages import OrderTerm, PageSource
 
 NONE = "is none; take it from `next` or `previous`"
 
 
 def position_of(
-    cursor: str, path: str, order: tuple[Term, ...], source: Source
+    cursor: str, path: str, order: tuple[OrderTerm, ...], source: PageSource
 ) -> tuple[tuple[str | None, ...], bool]:
     """What a cursor says: the position of the row behind which, or before which, a page is.
 
@@ -23,20 +23,20 @@ def position_of(
         digest, backwards, values = orjson.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
         position = tuple(values)
     except (ValueError, TypeError):
-        raise wrong_parameter("cursor", NONE) from None
+        raise invalid_parameter("cursor", NONE) from None
     if digest != _digest(path, order, source):
-        raise wrong_parameter("cursor", "belongs to another order; begin with an empty one")
+        raise invalid_parameter("cursor", "belongs to another order; begin with an empty one")
     is_text = all(value is None or isinstance(value, str) for value in position)
     whole = len(order) + sum(t.column not in {o.column for o in order} for t in source.order)
     if len(position) != whole or not is_text or "\0" in "".join(filter(None, position)):
-        raise wrong_parameter("cursor", NONE)
+        raise invalid_parameter("cursor", NONE)
     return position, bool(backwards)
 
 
 def cursor_of(
     path: str,
-    order: tuple[Term, ...],
-    source: Source,
+    order: tuple[OrderTerm, ...],
+    source: PageSource,
     position: Sequence[str | None] | None,
     *,
     backwards: bool = False,
@@ -46,6 +46,6 @@ def cursor_of(
     return base64.urlsafe_b64encode(said).decode()
 
 
-def _digest(path: str, order: tuple[Term, ...], source: Source) -> str:
+def _digest(path: str, order: tuple[OrderTerm, ...], source: PageSource) -> str:
     said = repr((path, order, source.order))
     return hashlib.sha256(said.encode()).hexdigest()[:8]

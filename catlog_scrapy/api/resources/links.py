@@ -8,7 +8,7 @@ from fastapi import Request
 HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 
 
-def link(request: Request, **changed: object) -> str:
+def page_url(request: Request, **changed: object) -> str:
     """The URL of *request* with these query parameters in place of its own; absolute where the
 
     client has named the host that it asked.

@@ -9,7 +9,7 @@ from fastapi.staticfiles import StaticFiles
 from scrapy.settings import BaseSettings
 
 from catlog_scrapy.api.auth.callers import Access
-from catlog_scrapy.api.problems import documented
+from catlog_scrapy.api.problems import problem_responses
 
 
 def media(access: Access, settings: BaseSettings) -> APIRouter:
@@ -35,7 +35,7 @@ def media(access: Access, settings: BaseSettings) -> APIRouter:
         response_class=Response,
         responses={
             200: {"description": "It.", "content": {"*/*": {}}},
-            **documented(401, 403, 404, 422),
+            **problem_responses(401, 403, 404, 422),
         },
     )
     async def kept(

@@ -22,7 +22,7 @@ from pydantic import (
     create_model,
 )
 
-from catlog_scrapy.store.reading.pages import NULL, OPERATORS
+from catlog_scrapy.store.reading.pages import NULL_OPERATOR, OPERATORS
 
 MOST_OFFSET = 2**31 - 1
 MOST_VALUES = 100
@@ -139,7 +139,7 @@ def parameters(
     most: int,
     search: Sequence[str] = (),
     is_declared: bool = False,
-    has_past: bool = False,
+    has_as_of_view: bool = False,
 ) -> type[Parameters]:
     """The query parameters of the resource *name* with these *columns* (SQL types by name).
 
@@ -154,7 +154,7 @@ def parameters(
     }
     if search:
         own["search"] = (Text | None, Field(None, description=f"a text in {', '.join(search)}"))
-    if has_past:
+    if has_as_of_view:
         own["as_of"] = (
             Instant | None,
             Field(None, description=AS_OF, examples=["2026-11-01T00:00Z"]),
@@ -204,7 +204,7 @@ def _filters(columns: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
             f"equal_{n}",
             Annotated[list[type_] | None, Field(max_length=MOST_VALUES)],  # type: ignore[valid-type]
         )
-        found[f"{column}__{NULL}"] = (f"{NULL}_{n}", bool | None)
+        found[f"{column}__{NULL_OPERATOR}"] = (f"{NULL_OPERATOR}_{n}", bool | None)
         if sql_type not in UNBOUNDED:
             for operator in OPERATORS:
                 found[f"{column}__{operator}"] = (f"{operator}_{n}", type_ | None)
@@ -222,7 +222,7 @@ def filters_of(
         values = given.get(f"equal_{n}")
         if values is not None:
             equal[column] = [str(v) if isinstance(v, UUID) else v for v in values]
-        for operator in (*OPERATORS, NULL):
+        for operator in (*OPERATORS, NULL_OPERATOR):
             bound = given.get(f"{operator}_{n}")
             if bound is not None:
                 bounds.append((column, operator, bound))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.reading.pages import Source
+from catlog_scrapy.store.reading.pages import PageSource
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Readable:
 
     path: str
     about: str
-    source: Source
+    source: PageSource
     key: tuple[str, ...]
     fields: tuple[str, ...]
-    then: Source | None = None
+    then: PageSource | None = None
     search: tuple[str, ...] = ()
     hidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
     model: type[BaseModel] | None = None

@@ -12,25 +12,24 @@ from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.api.auth.callers import Caller
-from catlog_scrapy.api.problems import Problem, wrong_parameter
-from catlog_scrapy.api.resources.content_negotiation import preferred_of
+from catlog_scrapy.api.problems import Problem, invalid_parameter
+from catlog_scrapy.api.resources.content_negotiation import preferred_media_type
 from catlog_scrapy.api.resources.cursors import cursor_of, position_of
-from catlog_scrapy.api.resources.links import link
+from catlog_scrapy.api.resources.links import page_url
 from catlog_scrapy.api.resources.parameters import TYPES, Parameters, filters_of, parameters
 from catlog_scrapy.api.resources.readable import Readable
 from catlog_scrapy.api.resources.streams import MEDIA_TYPES, Streams
-from catlog_scrapy.store.reading.history import of_record, of_row
+from catlog_scrapy.store.reading.history import record_history, row_history
 from catlog_scrapy.store.reading.pages import (
+    OrderTerm,
     Page,
-    Question,
-    Source,
-    Term,
+    PageQuery,
+    PageSource,
     count,
     read_page,
     snapshot,
 )
-from catlog_scrapy.store.views import change_stamps, time_travel
-from catlog_scrapy.store.views import lineage as past
+from catlog_scrapy.store.views import change_stamps, lineage, time_travel
 
 # How many counts are remembered; all are forgotten when there are more.
 MOST_COUNTS = 1000
@@ -53,7 +52,7 @@ class Reader:
             most=settings.getint("CATLOG_API_PAGE"),
             search=readable.search,
             is_declared=readable.view is not None,
-            has_past=readable.then is not None,
+            has_as_of_view=readable.then is not None,
         )
         # What an answer depends on besides its stamp and what is asked.
         declared = readable.source, readable.key, readable.search
@@ -107,7 +106,7 @@ class Reader:
         return Response(b"".join(parts), headers=headers, media_type="application/json")
 
     def _quick(
-        self, request: Request, asked: Parameters, question: Question
+        self, request: Request, asked: Parameters, question: PageQuery
     ) -> tuple[Page, int | None] | None:
         """A page and its count by one statement, which is of one moment without a transaction.
 
@@ -125,7 +124,7 @@ class Reader:
             return None
         with self.reading.connect() as connection:
             page = read_page(connection, self.readable.source, question, kinds)
-        if page.stamp is None or change_stamps.views_of(page.stamp) != views:
+        if page.stamp is None or change_stamps.views_stamp(page.stamp) != views:
             return None
         if asked.cursor is not None:
             return page, None
@@ -138,8 +137,8 @@ class Reader:
         equal = self._key(values)
         with snapshot(self.engine) as connection:
             if as_of:
-                time_travel.at(connection, as_of)
-            question = Question(self._visible(caller), equal=equal, limit=1)
+                time_travel.set_as_of(connection, as_of)
+            question = PageQuery(self._visible(caller), equal=equal, limit=1)
             page = None
             if written := self._written(key.values()):
                 by_index = replace(question, key=written)
@@ -169,12 +168,12 @@ class Reader:
         with snapshot(self.engine) as connection:
             if readable.kind:
                 named = dict(zip(readable.key, values, strict=True))
-                states, earliest = of_record(
+                states, earliest = record_history(
                     connection, readable.kind.name, named, visible, before=before, limit=limit
                 )
             elif readable.then and readable.kinds:
-                question = Question(visible, equal=self._key(values), limit=1)
-                states, earliest = of_row(
+                question = PageQuery(visible, equal=self._key(values), limit=1)
+                states, earliest = row_history(
                     connection,
                     readable.then,
                     question,
@@ -184,7 +183,7 @@ class Reader:
                 )
         if not states and earliest is None and before is None:
             raise Problem(404, f"no {readable.path} {'/'.join(map(str, values))}.")
-        following = earliest and link(request, before=earliest.isoformat())
+        following = earliest and page_url(request, before=earliest.isoformat())
         lines = [
             b'{"valid_from":%b,"valid_to":%b,"change":%b%b'
             % (*map(orjson.dumps, state[1:]), _continued(state.line))
@@ -199,7 +198,7 @@ class Reader:
         if kind is None:
             return None
         named = dict(zip(self.readable.key, values, strict=True))
-        return time_travel.written_key(kind, [named[name] for name in kind.key])
+        return time_travel.stored_key(kind, [named[name] for name in kind.key])
 
     def _key(self, values: Sequence[Any]) -> dict[str, list[Any]]:
         return {
@@ -211,7 +210,7 @@ class Reader:
         hidden = self.readable.hidden.get(caller.role, frozenset())
         return tuple(name for name in self.readable.fields if name not in hidden)
 
-    def _source(self, as_of: Any) -> Source:
+    def _source(self, as_of: Any) -> PageSource:
         then = self.readable.then
         return then if as_of is not None and then is not None else self.readable.source
 
@@ -222,7 +221,7 @@ class Reader:
         named = getattr(asked, "format", None)
         if named:
             return MEDIA_TYPES.get(named)
-        preferred = preferred_of(request.headers.get("accept", ""), OFFERED)
+        preferred = preferred_media_type(request.headers.get("accept", ""), OFFERED)
         return preferred if preferred in MEDIA_TYPES.values() else None
 
     def _refuse_pages(self, asked: Parameters) -> None:
@@ -235,7 +234,9 @@ class Reader:
                 errors=[(f"query.{name}", "leave it out, or ask for format=json")],
             )
 
-    def _question(self, asked: Parameters, visible: tuple[str, ...], source: Source) -> Question:
+    def _question(
+        self, asked: Parameters, visible: tuple[str, ...], source: PageSource
+    ) -> PageQuery:
         equal, bounds = filters_of(asked, self.readable.columns)
         for column in [*equal, *(column for column, _, _ in bounds)]:
             self._refuse_hidden(column, visible, column)
@@ -243,10 +244,10 @@ class Reader:
         order = self._order(values.order, visible)
         after, backwards = None, False
         if values.cursor is not None and values.offset:
-            raise wrong_parameter("offset", "leave it out: the cursor says where it begins")
+            raise invalid_parameter("offset", "leave it out: the cursor says where it begins")
         if values.cursor:
             after, backwards = position_of(values.cursor, self.readable.path, order, source)
-        return Question(
+        return PageQuery(
             fields=self._fields(values.fields, visible),
             equal=equal,
             bounds=bounds,
@@ -267,26 +268,26 @@ class Reader:
             self._refuse_hidden(name, visible, "fields")
         return names
 
-    def _order(self, named: str | None, visible: tuple[str, ...]) -> tuple[Term, ...]:
-        terms: dict[str, Term] = {}
+    def _order(self, named: str | None, visible: tuple[str, ...]) -> tuple[OrderTerm, ...]:
+        terms: dict[str, OrderTerm] = {}
         for word in named.split(",") if named else ():
             name = word.strip().removeprefix("-")
             self._refuse_hidden(name, visible, "order")
             if self.readable.columns[name] not in TYPES:
-                raise wrong_parameter("order", f"nothing can be ordered by {name}")
-            terms[name] = Term(name, word.strip().startswith("-"), nulls="LAST")
+                raise invalid_parameter("order", f"nothing can be ordered by {name}")
+            terms[name] = OrderTerm(name, word.strip().startswith("-"), nulls="LAST")
         return tuple(terms.values())
 
     def _refuse_hidden(self, name: str, visible: tuple[str, ...], parameter: str) -> None:
         """Raise Problem for a column that there is not, or not for this role: it cannot tell."""
         if name not in visible:
-            raise wrong_parameter(parameter, f"there is no column {name[:100]!r}")
+            raise invalid_parameter(parameter, f"there is no column {name[:100]!r}")
 
     def _links(
         self,
         request: Request,
         asked: Parameters,
-        question: Question,
+        question: PageQuery,
         page: Page,
         total: int | None,
     ) -> tuple[str | None, str | None]:
@@ -295,8 +296,8 @@ class Reader:
             behind = question.offset + question.limit
             before = max(0, question.offset - question.limit)
             return (
-                link(request, limit=question.limit, offset=behind) if behind < total else None,
-                link(request, limit=question.limit, offset=before) if question.offset else None,
+                page_url(request, limit=question.limit, offset=behind) if behind < total else None,
+                page_url(request, limit=question.limit, offset=before) if question.offset else None,
             )
         path, source = self.readable.path, self._source(getattr(asked, "as_of", None))
         has_next = bool(page.last) and (page.has_more or question.backwards)
@@ -304,10 +305,10 @@ class Reader:
             page.has_more if question.backwards else question.after is not None
         )
         return (
-            link(request, cursor=cursor_of(path, question.order, source, page.last))
+            page_url(request, cursor=cursor_of(path, question.order, source, page.last))
             if has_next
             else None,
-            link(
+            page_url(
                 request,
                 cursor=cursor_of(path, question.order, source, page.first, backwards=True),
             )
@@ -316,7 +317,7 @@ class Reader:
         )
 
     def _count(
-        self, connection: Connection, source: Source, question: Question, stamp: str | None
+        self, connection: Connection, source: PageSource, question: PageQuery, stamp: str | None
     ) -> int:
         if stamp is None:
             return count(connection, source, question)
@@ -334,15 +335,15 @@ class Reader:
         Of the past there is none: pruning takes history away, and leaves no stamp.
         """
         if as_of is not None:
-            time_travel.at(connection, as_of)
+            time_travel.set_as_of(connection, as_of)
             return None
         kinds, views = self.sources
         if kinds is None or self.readable.view is None:
             return None
-        stamp = change_stamps.stamp_of(connection, kinds)
-        if (made := change_stamps.views_of(stamp)) != views:
+        stamp = change_stamps.change_stamp(connection, kinds)
+        if (made := change_stamps.views_stamp(stamp)) != views:
             # A view was made anew since: it may read other kinds now.
-            kinds = past.sources_of(connection, self.readable.view).steady
+            kinds = lineage.view_sources(connection, self.readable.view).cacheable_kinds
             self.sources = kinds, made
             return self._stamp(connection, as_of)
         return stamp
@@ -372,7 +373,7 @@ def _refuse_others(request: Request, *known: str) -> None:
     """Raise Problem for a parameter that nobody knows, as lists do."""
     for name in request.query_params:
         if name not in known:
-            raise wrong_parameter(name[:100], "is not known here")
+            raise invalid_parameter(name[:100], "is not known here")
 
 
 def _continued(line: str) -> bytes:
@@ -380,7 +381,7 @@ def _continued(line: str) -> bytes:
     return b"}" if line == "{}" else f",{line[1:]}".encode()
 
 
-def _counted(question: Question) -> str:
+def _counted(question: PageQuery) -> str:
     """What the count of a question's rows depends on."""
     return repr((question.equal, question.bounds, question.search, question.searched))
 

@@ -15,7 +15,7 @@ from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.api.auth.callers import Access, Caller
-from catlog_scrapy.api.problems import documented
+from catlog_scrapy.api.problems import problem_responses
 from catlog_scrapy.api.resources.parameters import AS_OF, TYPES, Instant, Text, query_of, schema_of
 from catlog_scrapy.api.resources.readable import Readable
 from catlog_scrapy.api.resources.reader import Reader
@@ -24,12 +24,12 @@ from catlog_scrapy.declarations.resources import Resource, Resources
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.reading.listings import LISTINGS
-from catlog_scrapy.store.reading.pages import Source, Term, describe
+from catlog_scrapy.store.reading.pages import OrderTerm, PageSource, describe
 from catlog_scrapy.store.sql import row
-from catlog_scrapy.store.views import lineage as past
-from catlog_scrapy.store.views.typed import INDEX, kinds_of_views, past_view, records_of
+from catlog_scrapy.store.views import lineage
+from catlog_scrapy.store.views.typed import INDEX_COLUMNS, all_kinds, as_of_view, indexed_view
 
-PROBLEMS = documented(401, 403, 422)
+PROBLEMS = problem_responses(401, 403, 422)
 IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
@@ -61,27 +61,27 @@ def readables(connection: Connection, declared: Resources) -> list[Readable]:
     found = []
     for listing in LISTINGS:
         columns = describe(connection, listing.sql)
-        source = Source(listing.sql, columns, listing.order)
+        source = PageSource(listing.sql, columns, listing.order)
         found.append(Readable(listing.path, listing.about, source, listing.key, tuple(columns)))
     return [*found, *(_declared(connection, declared.file, each) for each in declared.resources)]
 
 
 def _declared(connection: Connection, file: str, resource: Resource) -> Readable:
-    kind = kinds_of_views(connection).get(resource.view)
+    kind = all_kinds(connection).get(resource.view)
     view = describe_view(connection, resource.view)
     for mistake in _mistakes(resource, view, kind):
         raise DeclarationError(f"{file}: resources.{resource.path}: {mistake}")
-    sources = past.sources_of(connection, resource.view)
-    order = tuple(Term(name) for name in resource.key)
-    source = Source(f'public."{resource.view}"', view, order, has_nulls=True)
-    then = replace(source, sql=f'as_of."{resource.view}"') if sources.has_past else None
+    sources = lineage.view_sources(connection, resource.view)
+    order = tuple(OrderTerm(name) for name in resource.key)
+    source = PageSource(f'public."{resource.view}"', view, order, has_nulls=True)
+    then = replace(source, sql=f'as_of."{resource.view}"') if sources.has_as_of_view else None
     if kind:
         # By the index of the records, whose cost does not grow with depth.
-        records = records_of(kind)
-        by_index = tuple(Term(name) for name in INDEX)
-        source = Source(records, describe(connection, records), by_index)
+        records = indexed_view(kind)
+        by_index = tuple(OrderTerm(name) for name in INDEX_COLUMNS)
+        source = PageSource(records, describe(connection, records), by_index)
         if then:
-            then = Source(past_view(kind, by_index=True), source.columns, by_index)
+            then = PageSource(as_of_view(kind, by_index=True), source.columns, by_index)
     return Readable(
         resource.path,
         f"The view `{resource.view}`, row by row.",
@@ -92,7 +92,7 @@ def _declared(connection: Connection, file: str, resource: Resource) -> Readable
         search=resource.search,
         hidden=resource.hidden,
         model=resource.model,
-        kinds=sources.steady,
+        kinds=sources.cacheable_kinds,
         view=resource.view,
         kind=kind if kind and set(kind.key) <= set(resource.key) else None,
     )
@@ -206,7 +206,7 @@ def _add(router: APIRouter, reader: Reader, access: Access) -> None:
     path = "/".join([f"/{readable.path}", *(f"{{{name}}}" for name in readable.key)])
     one: dict[int | str, dict[str, Any]] = {
         **PROBLEMS,
-        **documented(404, 409),
+        **problem_responses(404, 409),
         200: {"description": "The row.", "content": {"application/json": {"schema": rows}}},
     }
     as_of = {"as_of": AsOf} if readable.then else {}
@@ -233,7 +233,7 @@ def _add(router: APIRouter, reader: Reader, access: Access) -> None:
         response_class=Response,
         responses={
             **PROBLEMS,
-            **documented(404),
+            **problem_responses(404),
             200: {
                 "description": "Its states, newest first.",
                 "content": {"application/json": {"schema": _history(readable)}},

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine
 from starlette.types import Receive, Scope, Send
 
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.store.reading.pages import Question, Source, copy, snapshot
+from catlog_scrapy.store.reading.pages import PageQuery, PageSource, copy_rows, snapshot
 
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv"}
 # Looks at a snapshot before its rows are written.
@@ -53,7 +53,7 @@ class Spool:
         self.seen: str | None = None
 
     def fill(
-        self, engine: Engine, source: Source, question: Question, csv: bool, look: Look
+        self, engine: Engine, source: PageSource, question: PageQuery, csv: bool, look: Look
     ) -> None:
         """Write all of it. What goes wrong is kept as `error`, for whoever reads."""
         try:
@@ -63,7 +63,7 @@ class Spool:
                 try:
                     if not self.abandoned:
                         self.seen = look(connection)
-                        copy(connection, source, question, csv=csv, to=self.file)
+                        copy_rows(connection, source, question, csv=csv, to=self.file)
                 finally:
                     self.cancel = None
                     if self.abandoned:
@@ -101,8 +101,8 @@ class Streams:
 
     def stream(
         self,
-        source: Source,
-        question: Question,
+        source: PageSource,
+        question: PageQuery,
         *,
         media_type: str,
         look: Look,

@@ -9,10 +9,10 @@ from catlog_scrapy.store.sql import Database, clean, run
 
 COMMAND_LINE = "command line"
 # Letters that are kept of what was changed.
-LONGEST_TARGET = 1000
+MAX_TARGET_CHARS = 1000
 
 
-def note(
+def record_audit(
     database: Database,
     *,
     actor: str,
@@ -31,7 +31,7 @@ def note(
             actor=clean(actor),
             role=role,
             action=action,
-            target=clean(target)[:LONGEST_TARGET],
+            target=clean(target)[:MAX_TARGET_CHARS],
             address=clean(address),
             detail=orjson.dumps(_storable(detail or {}), default=str).decode(),
         )

@@ -10,15 +10,15 @@ from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store.sql import Transaction, row, run
 
 # Seconds that an answer is kept.
-KEPT = 86400.0
+KEEP_RESPONSES_S = 86400.0
 
 
-class OtherRequest(NotPossible):
-    """The key has been used for another request. Raised by `former_answer`."""
+class IdempotencyKeyReused(NotPossible):
+    """The key has been used for another request. Raised by `find_response`."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class StoredResponse:
     """What a change was answered with; *body* is JSON, None where there was none."""
 
     status: int
@@ -26,10 +26,13 @@ class Answer:
     headers: Mapping[str, str]
 
 
-def former_answer(transaction: Transaction, actor: str, key: str, request: str) -> Answer | None:
+def find_response(
+    transaction: Transaction, actor: str, key: str, request: str
+) -> StoredResponse | None:
     """What *actor* was told when the *request* came first with this *key*; None if it is the first.
 
-    Another one with the same key is waited for, to the end of its transaction. Raises OtherRequest.
+    Another one with the same key is waited for, to the end of its transaction. Raises
+    IdempotencyKeyReused.
     """
     with transaction.begin() as connection:
         run(
@@ -45,17 +48,19 @@ def former_answer(transaction: Transaction, actor: str, key: str, request: str) 
                  AND created_at > clock_timestamp() - make_interval(secs => :kept)""",
             actor=actor,
             key=key,
-            kept=KEPT,
+            kept=KEEP_RESPONSES_S,
         )
     if found is None:
         return None
     if found["request"] != request:
-        raise OtherRequest("this key came with another request; take a new key for a new request.")
-    return Answer(found["status"], found["body"], found["headers"])
+        raise IdempotencyKeyReused(
+            "this key came with another request; take a new key for a new request."
+        )
+    return StoredResponse(found["status"], found["body"], found["headers"])
 
 
-def keep_answer(
-    transaction: Transaction, actor: str, key: str, request: str, answer: Answer
+def store_response(
+    transaction: Transaction, actor: str, key: str, request: str, answer: StoredResponse
 ) -> None:
     """Keep it for a day."""
     with transaction.begin() as connection:

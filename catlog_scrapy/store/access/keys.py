@@ -14,9 +14,9 @@ from catlog_scrapy.store.access.users import check_name, check_role
 from catlog_scrapy.store.sql import Database, row, rows, run
 
 # What tells a key from other credentials, and where it was found by those who look for leaks.
-BEGINNING = "catlog_"
-KEY = re.compile(BEGINNING + r"[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
-TEN_YEARS = 3653 * 86400.0
+KEY_PREFIX = "catlog_"
+KEY_PATTERN = re.compile(KEY_PREFIX + r"[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
+MAX_KEY_LIFETIME_S = 3653 * 86400.0
 
 
 def add_key(
@@ -34,9 +34,9 @@ def add_key(
     """
     check_name(name)
     check_role(role)
-    if seconds is not None and not 0 < seconds <= TEN_YEARS:
+    if seconds is not None and not 0 < seconds <= MAX_KEY_LIFETIME_S:
         raise NotPossible("a key expires within ten years, or never.")
-    prefix = BEGINNING + token_hex(4)
+    prefix = KEY_PREFIX + token_hex(4)
     key = f"{prefix}_{token_urlsafe(32)}"
     with database.begin() as connection:
         made = run(
@@ -59,7 +59,7 @@ def add_key(
 
 def use_key(engine: Engine, key: str) -> Mapping[str, Any] | None:
     """Name, role and scopes of a key that counts; notes, to the minute, that it was used."""
-    if not KEY.fullmatch(key):
+    if not KEY_PATTERN.fullmatch(key):
         return None
     with engine.connect() as connection:
         found = row(

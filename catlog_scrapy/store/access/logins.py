@@ -8,13 +8,13 @@ from catlog_scrapy.store.sql import Database, row, run
 
 # Failures in a row that cost nothing; then seconds to wait, doubled by each further one, at most so
 # many. All are forgotten after an hour without one.
-FREE = 5
-FIRST_WAIT = 5.0
-LONGEST_WAIT = 900.0
-FORGOTTEN = 3600.0
+FREE_FAILURES = 5
+FIRST_WAIT_S = 5.0
+MAX_WAIT_S = 900.0
+FORGET_FAILURES_AFTER_S = 3600.0
 
 
-class _Blocked(Exception):
+class _LoginBlocked(Exception):
     """Rolls back what was counted so far; `seconds` to wait."""
 
     def __init__(self, seconds: float) -> None:
@@ -24,19 +24,20 @@ class _Blocked(Exception):
 def begin_login(database: Database, user: str, address: str) -> float:
     """Count a log-in as failed before its password is looked at; 0, or the seconds until it may be.
 
-    Counted first, so that a thousand at once are no thousand free guesses; `succeed` takes it back.
+    Counted first, so that a thousand at once are no thousand free guesses; `record_login` takes it
+    back.
     """
     try:
         with database.begin() as connection:
             # Always in this order: two that share both would wait for each other.
             _count(connection, _network(address))
             _count(connection, f"user:{user}")
-    except _Blocked as blocked:
+    except _LoginBlocked as blocked:
         return blocked.seconds
     return 0.0
 
 
-def succeed(database: Database, user: str, address: str) -> None:
+def record_login(database: Database, user: str, address: str) -> None:
     """It was the right password: forget the user's failures, and this one of the address.
 
     Not all of the address: who has an account would clear their guesses at others with it.
@@ -69,10 +70,10 @@ def _count(connection: Connection, subject: str) -> None:
                extract(epoch FROM blocked_until - clock_timestamp())::float8 AS wait
            FROM catlog.login_failure WHERE subject = :subject FOR UPDATE""",
         subject=subject,
-        forgotten=FORGOTTEN,
+        forgotten=FORGET_FAILURES_AFTER_S,
     )
     if found and (found["wait"] or 0) > 0:
-        raise _Blocked(found["wait"])
+        raise _LoginBlocked(found["wait"])
     failures = (found["failures"] if found else 0) + 1
     run(
         connection,
@@ -81,15 +82,15 @@ def _count(connection: Connection, subject: str) -> None:
            WHERE subject = :subject""",
         subject=subject,
         failures=failures,
-        wait=wait_after(failures),
+        wait=wait_after_failures(failures),
     )
 
 
-def wait_after(failures: int) -> float | None:
+def wait_after_failures(failures: int) -> float | None:
     """The seconds that nobody may try after so many failures in a row; None before they matter."""
-    if failures < FREE:
+    if failures < FREE_FAILURES:
         return None
-    return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(failures - FREE, 30)))
+    return float(min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - FREE_FAILURES, 30)))
 
 
 def _network(address: str) -> str:

@@ -16,11 +16,11 @@ from catlog_scrapy.store.sql import Database, row, run
 
 # Seconds in which a replaced token may come again: its client did not get the answer, or has asked
 # twice at once.
-GRACE = 10.0
+REUSE_GRACE_S = 10.0
 
 
 @dataclass(frozen=True)
-class Refresh:
+class IssuedToken:
     """A refresh token as it was stored, and whose it is. `made_at` is the database's clock."""
 
     id: UUID
@@ -33,7 +33,7 @@ class Refresh:
 
 
 @dataclass(frozen=True)
-class Stolen:
+class TokenReused:
     """Who held a replaced token that came again too late: the whole family is revoked."""
 
     user: str
@@ -50,9 +50,9 @@ def signing_key(engine: Engine) -> bytes:
     return bytes(found["value"])
 
 
-def first_token(
+def issue_first_token(
     database: Database, user_id: UUID, *, verified: str, renewed: str, seconds: float
-) -> Refresh | None:
+) -> IssuedToken | None:
     """The first token of a new family, counting for *seconds*; *renewed* is kept as the hash.
 
     None where the user has meanwhile been disabled or has another password than *verified*.
@@ -69,10 +69,10 @@ def first_token(
         return _insert(connection, user, None, seconds) if user else None
 
 
-def next_token(
+def replace_token(
     database: Database, id_: UUID, user_id: UUID, seconds: float
-) -> Refresh | Stolen | None:
-    """What replaces a token; None for one that does not count, Stolen for a replaced one."""
+) -> IssuedToken | TokenReused | None:
+    """What replaces a token; None for one that does not count, TokenReused for a replaced one."""
     with database.begin() as connection:
         user = _lock(connection, user_id)
         token = row(
@@ -84,13 +84,13 @@ def next_token(
                  AND expires_at > clock_timestamp()""",
             id=id_,
             user=user_id,
-            grace=GRACE,
+            grace=REUSE_GRACE_S,
         )
         if user is None or token is None or not user["enabled"]:
             return None
         if token["late"]:
             _revoke(connection, token["family"])
-            return Stolen(user["name"], user["role"], token["family"])
+            return TokenReused(user["name"], user["role"], token["family"])
         if not token["replaced"]:
             run(
                 connection,
@@ -137,7 +137,7 @@ def _revoke(connection: Connection, family: UUID) -> int:
 
 def _insert(
     connection: Connection, user: Mapping[str, Any], family: UUID | None, seconds: float
-) -> Refresh:
+) -> IssuedToken:
     made = row(
         connection,
         """INSERT INTO catlog.refresh_token (family, user_id, created_at, expires_at)
@@ -149,4 +149,4 @@ def _insert(
         user=user["id"],
         seconds=seconds,
     )
-    return Refresh(user=user["name"], role=user["role"], **(made or {}))
+    return IssuedToken(user=user["name"], role=user["role"], **(made or {}))

@@ -12,7 +12,7 @@ from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store.sql import Database, row, rows, run
 
 # Django's own rule for user names.
-NAME = re.compile(r"[\w.@+-]{1,150}")
+NAME_PATTERN = re.compile(r"[\w.@+-]{1,150}")
 
 
 def add_user(database: Database, name: str, role: str, password_hash: str) -> UUID:
@@ -137,7 +137,7 @@ def _unknown(name: str) -> NotFound:
 
 def check_name(name: str) -> None:
     """Raises NotPossible for what is no name of a user or a key."""
-    if not NAME.fullmatch(name):
+    if not NAME_PATTERN.fullmatch(name):
         raise NotPossible("a name has 1 to 150 letters, digits and @ . + - _ only.")
 
 

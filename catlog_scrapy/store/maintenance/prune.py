@@ -4,20 +4,20 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.store.access.idempotency import KEPT
-from catlog_scrapy.store.access.logins import FORGOTTEN
-from catlog_scrapy.store.queue.results import forget_batches, purge_losers
+from catlog_scrapy.store.access.idempotency import KEEP_RESPONSES_S
+from catlog_scrapy.store.access.logins import FORGET_FAILURES_AFTER_S
+from catlog_scrapy.store.queue.results import purge_batch_log, purge_unfinished_attempts
 from catlog_scrapy.store.sql import row, rows, run
 
 
 @dataclass
-class Pruned:
+class PruneCounts:
     """How many rows were, or would be, deleted."""
 
     results: int = 0
     rejected: int = 0
     versions: int = 0
-    losers: int = 0
+    unfinished: int = 0
     access: int = 0
 
 
@@ -61,21 +61,21 @@ EXPIRED_VERSIONS = """
       AND v.valid_to < clock_timestamp() - make_interval(secs => old.keep)"""
 
 
-def prune(engine: Engine, *, dry_run: bool = False) -> Pruned:
+def prune(engine: Engine, *, dry_run: bool = False) -> PruneCounts:
     """Delete results, rejects and versions older than their operation's `keep`.
 
     And what attempts left behind that lost, and tokens, answers and failed log-ins that count no
     more. With *dry_run* it only counts. A catalog of which results or rejects went, be it of one
     operation, cannot be retried.
     """
-    pruned = Pruned()
+    pruned = PruneCounts()
     with engine.connect() as connection, connection.begin() as transaction:
         run(connection, "SET LOCAL statement_timeout = 0")
         retriable = [str(catalog["id"]) for catalog in rows(connection, RETRIABLE)]
         pruned.results = _expire(connection, "catalog_operation_instance_result", retriable)
         pruned.rejected = _expire(connection, "rejected_result", retriable)
         pruned.versions = run(connection, EXPIRED_VERSIONS)
-        pruned.losers = purge_losers(connection) + forget_batches(connection)
+        pruned.unfinished = purge_unfinished_attempts(connection) + purge_batch_log(connection)
         pruned.access = _forget(connection)
         if dry_run:
             transaction.rollback()
@@ -89,14 +89,14 @@ def _forget(connection: Connection) -> int:
             connection,
             """DELETE FROM catlog.idempotent_request
                WHERE created_at < clock_timestamp() - make_interval(secs => :kept)""",
-            kept=KEPT,
+            kept=KEEP_RESPONSES_S,
         )
         + run(connection, "DELETE FROM catlog.refresh_token WHERE expires_at < clock_timestamp()")
         + run(
             connection,
             """DELETE FROM catlog.login_failure
                WHERE last_at < clock_timestamp() - make_interval(secs => :forgotten)""",
-            forgotten=FORGOTTEN,
+            forgotten=FORGET_FAILURES_AFTER_S,
         )
     )
 

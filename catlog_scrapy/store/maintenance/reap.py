@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from catlog_scrapy.store.queue.attempts import Held, close_lost
+from catlog_scrapy.store.queue.attempts import LockedInstance, close_lost
 from catlog_scrapy.store.queue.catalog_states import try_lock_catalog
 from catlog_scrapy.store.sql import row, rows
 
@@ -42,5 +42,5 @@ def _reap_one(engine: Engine, instance_id: UUID, catalog_id: UUID) -> bool:
         )
         if found is None:
             return False
-        close_lost(connection, Held(catalog, found))
+        close_lost(connection, LockedInstance(catalog, found))
         return True

@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.publishing.publications import stamp
+from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
 from catlog_scrapy.store.sql import row, rows, run
 
 
 @dataclass
-class Reset:
+class ResetCounts:
     """What was, or would be, deleted. `kinds` are those of the records; the rest counts rows.
 
     `scopes` hold the high-water marks. `catalogs` stay as history; those of a
@@ -64,7 +64,7 @@ ROWS = f"""
 
 def reset(
     engine: Engine, provider: str, scheme: str, operation: str | None = None, *, dry_run: bool
-) -> Reset:
+) -> ResetCounts:
     """Delete the records of a scheme, or of one operation, with their versions and marks.
 
     And the results and rejected items of its catalogs, which stay as history and cannot be retried.
@@ -145,10 +145,10 @@ def _require_operation(
         raise NotFound(f"{title} has no operation {operation!r}; it has {', '.join(names)}.")
 
 
-def _reset(connection: Connection, values: Mapping[str, Any]) -> Reset:
+def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
     kinds = [kind["name"] for kind in rows(connection, KINDS, **values)]
     of_kinds = "WHERE provider_id = :provider AND kind = ANY(:kinds)"
-    done = Reset(tuple(kinds))
+    done = ResetCounts(tuple(kinds))
     done.records = run(connection, f"DELETE FROM catlog.record {of_kinds}", kinds=kinds, **values)
     done.versions = run(
         connection, f"DELETE FROM catlog.record_version {of_kinds}", kinds=kinds, **values
@@ -156,7 +156,7 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> Reset:
     # Not without a stamp: what readers have may be of a time before there were any.
     now = row(connection, "SELECT clock_timestamp() AS now")
     if now and done.records:
-        stamp(connection, values["provider"], kinds, None, now["now"])
+        record_publication(connection, values["provider"], kinds, None, now["now"])
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
     done.scopes = run(connection, SCOPES, kinds=kinds, **values)

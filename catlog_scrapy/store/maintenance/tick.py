@@ -13,7 +13,7 @@ from catlog_scrapy.store.queue.starting import start_waiting
 logger = logging.getLogger(__name__)
 
 
-def tend(engine: Engine, lease: float) -> int:
+def tick(engine: Engine, lease: float) -> int:
     """Reap expired leases, start waiting catalogs, publish loaded ones; how much there was to do.
 
     A publish that fails is noted on its catalog and tried again later.

@@ -11,7 +11,7 @@ from catlog_scrapy.store.sql import rows, run
 
 
 @dataclass(frozen=True)
-class Reading:
+class CursorRange:
     """What the done attempts of an incremental operation have read, for its publishing.
 
     `as_of` is when the first of them began: nothing of it is older. `superseded` are the parts
@@ -25,9 +25,9 @@ class Reading:
     is_full: bool
 
 
-def reading_of(
+def read_cursor_range(
     connection: Connection, catalog_id: UUID, operation_id: UUID, scope_id: UUID
-) -> Reading | None:
+) -> CursorRange | None:
     """What an operation's attempts have read; None where they had no cursor to move."""
     parts = rows(
         connection,
@@ -52,7 +52,7 @@ def reading_of(
     )
     if not parts:
         return None
-    return Reading(
+    return CursorRange(
         as_of=min(part["started_at"] for part in parts),
         superseded=[part["part"] for part in parts if part["superseded"]],
         is_full=all(part["is_full"] for part in parts),
@@ -64,7 +64,7 @@ def move_cursors(
     catalog_id: UUID,
     operation_id: UUID,
     scope_id: UUID,
-    reading: Reading,
+    reading: CursorRange,
 ) -> None:
     """Publish how far the done attempts of an operation have read, but for superseded parts."""
     run(

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from catlog_scrapy.store.sql import run
 
 
-def stamp(
+def record_publication(
     connection: Connection,
     provider: UUID,
     kinds: Iterable[str],

@@ -10,20 +10,20 @@ from sqlalchemy import Connection, Engine, exc
 from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.batch_errors import FAULTS
-from catlog_scrapy.store.lock_timeouts import take_time
-from catlog_scrapy.store.publishing.cursors import move_cursors, reading_of
-from catlog_scrapy.store.publishing.publications import stamp
-from catlog_scrapy.store.queue.catalog_states import lock_catalog, settle_parent, stop_catalog
-from catlog_scrapy.store.queue.report import beyond
-from catlog_scrapy.store.queue.results import purge_losers
+from catlog_scrapy.store.lock_timeouts import set_statement_timeout
+from catlog_scrapy.store.publishing.cursors import move_cursors, read_cursor_range
+from catlog_scrapy.store.publishing.publications import record_publication
+from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog, update_parent_state
+from catlog_scrapy.store.queue.report import exceeds
+from catlog_scrapy.store.queue.results import purge_unfinished_attempts
 from catlog_scrapy.store.sql import row, rows, run
 
 # The share of an operation's records that one load may remove, unless it says otherwise.
-MOST_REMOVED = 0.5
+DEFAULT_MAX_REMOVED_SHARE = 0.5
 # The changes that readers see.
 VISIBLE = frozenset({"created", "changed", "removed", "restored"})
 # Seconds to wait after a failed publish, for each failure so far, and at most.
-WAIT, LONGEST_WAIT = 5.0, 600.0
+PUBLISH_RETRY_S, MAX_PUBLISH_RETRY_S = 5.0, 600.0
 
 # The first number of the advisory locks, so that they do not meet those of other programs.
 PUBLISH_LOCK = 4_226_002
@@ -46,7 +46,7 @@ def publish_next(engine: Engine) -> UUID | None:
     return next((c["id"] for c in waiting if publish(engine, c["id"])), None)
 
 
-class _Stopped(Exception):
+class _CatalogStopped(Exception):
     """The catalog was cancelled while it was published. Raised and caught here."""
 
 
@@ -59,7 +59,7 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
         with engine.begin() as connection:
             if not _publish(connection, catalog_id):
                 return False
-    except _Stopped:
+    except _CatalogStopped:
         return False
     except PublishRefused as refused:
         with engine.begin() as connection:
@@ -71,7 +71,7 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
         _try_later(engine, catalog_id, reason(error))
         raise
     with engine.begin() as connection:
-        purge_losers(connection, catalog_id)
+        purge_unfinished_attempts(connection, catalog_id)
     return True
 
 
@@ -85,8 +85,8 @@ def _try_later(engine: Engine, catalog_id: UUID, error: str) -> None:
                WHERE id = :id AND state = 'publishing'""",
             id=catalog_id,
             error=f"publishing failed, it will be tried again: {error}",
-            wait=WAIT,
-            longest=LONGEST_WAIT,
+            wait=PUBLISH_RETRY_S,
+            longest=MAX_PUBLISH_RETRY_S,
         )
 
 
@@ -94,7 +94,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     # Sorts and hash tables of a large publish belong in memory, and it may take its time. No
     # statistics know yet what has just arrived, so the planner would take it for a handful of rows
     # and sort it, twice; sets are best hashed, whatever their size.
-    take_time(connection)
+    set_statement_timeout(connection)
     run(
         connection,
         """SET LOCAL work_mem = '256MB';
@@ -136,7 +136,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     # Not before: its siblings' attempts need the parent's lock to end, and a large publish takes
     # minutes. Until here the advisory lock has kept other publishers out.
     if lock_catalog(connection, catalog_id)["state"] != "publishing":
-        raise _Stopped
+        raise _CatalogStopped
     run(
         connection,
         """UPDATE catlog.catalog SET state = 'loaded', finished_at = clock_timestamp(),
@@ -145,8 +145,8 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         counts=orjson.dumps(counts).decode(),
     )
     if now and altered:
-        stamp(connection, catalog["provider_id"], altered, catalog_id, now["now"])
-    settle_parent(connection, catalog["parent_id"])
+        record_publication(connection, catalog["provider_id"], altered, catalog_id, now["now"])
+    update_parent_state(connection, catalog["parent_id"])
     return True
 
 
@@ -182,7 +182,7 @@ def _publish_operation(
     reading = None
     values["superseded"] = []
     if operation["mode"] == "incremental":
-        reading = reading_of(connection, values["catalog"], operation["id"], scope["id"])
+        reading = read_cursor_range(connection, values["catalog"], operation["id"], scope["id"])
     if reading:
         values |= {
             "as_of": reading.as_of,
@@ -309,9 +309,9 @@ def _refuse_too_many_removed(
     before = (left["records"] if left else 0) + removed
     before -= counts.get("created", 0) + counts.get("restored", 0)
     # What its source itself says is gone, is gone, unless the operation limits it.
-    implied = MOST_REMOVED if values["removes"] else 1.0
+    implied = DEFAULT_MAX_REMOVED_SHARE if values["removes"] else 1.0
     tolerated = operation["tolerate"].get("removed", implied)
-    if beyond(removed, before, tolerated):
+    if exceeds(removed, before, tolerated):
         raise PublishRefused(
             f"{operation['name']} would remove {removed} of {before} records, tolerated"
             f" {tolerated}. If they are gone, raise tolerate.removed, run scrapy apply and"

@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.redaction import from_the_environment
-from catlog_scrapy.store.queue.instances import CannotLoad, require_fillable
+from catlog_scrapy.redaction import secret_hint
+from catlog_scrapy.store.queue.instances import CannotLoad, require_renderable
 from catlog_scrapy.store.sql import rows
 
 
@@ -17,7 +17,7 @@ def check_arguments(
     """Raise NotPossible for a secret of the provider, or what no due time can fill in."""
     refuse_secrets(connection, provider_id, arguments)
     try:
-        require_fillable(arguments)
+        require_renderable(arguments)
     except CannotLoad as error:
         raise NotPossible(f"{error}.") from error
 
@@ -30,5 +30,5 @@ def refuse_secrets(connection: Connection, provider_id: UUID, arguments: Mapping
         connection, "SELECT name, secrets FROM catlog.provider WHERE id = :id", id=provider_id
     )
     for name in set(provider["secrets"]).intersection(arguments):
-        told = from_the_environment(provider["name"], name)
+        told = secret_hint(provider["name"], name)
         raise NotPossible(f"the argument {name!r} {told}; leave it out here.")

@@ -13,11 +13,12 @@ from catlog_scrapy.scheduling.backoff import Backoff
 from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog
 from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.sql import Database, clean, row, rows, run
+from catlog_scrapy.wording import counted
 
 # An instance whose worker vanished so often takes its workers with it.
-MOST_LOST = 3
+MAX_LOST_IN_A_ROW = 3
 # Seconds that an instance is put off for at most, whatever its source asks for.
-LONGEST_WAIT = 86400.0
+MAX_RETRY_DELAY_S = 86400.0
 
 
 class AttemptName(NamedTuple):
@@ -39,7 +40,7 @@ class AttemptName(NamedTuple):
             raise NotFound(f"{text!r} names no attempt; write INSTANCE.NUMBER.") from error
 
 
-class Held(NamedTuple):
+class LockedInstance(NamedTuple):
     """A locked catalog and a locked instance of it, joined with the attempt in question."""
 
     catalog: Mapping[str, Any]
@@ -62,12 +63,12 @@ def complete(engine: Database, name: AttemptName, report: Report) -> str:
             instance=name.instance,
             number=name.number,
         )
-        held = hold(connection, name)
-        if held.instance["outcome"]:
-            return str(held.instance["outcome"])
+        locked = lock_attempt(connection, name)
+        if locked.instance["outcome"]:
+            return str(locked.instance["outcome"])
         stored = counted["stored"] if counted else 0
-        outcome, error = report.judge(held.instance["limits"], stored)
-        return _close(connection, held, outcome, error, report)
+        outcome, error = report.judge(locked.instance["limits"], stored)
+        return _close(connection, locked, outcome, error, report)
 
 
 def fail(
@@ -84,10 +85,10 @@ def fail(
     the catalog goes on: its worker only believed that it had to stop. Safe to repeat.
     """
     with engine.begin() as connection:
-        held = hold(connection, name)
-        if held.instance["outcome"]:
-            return str(held.instance["outcome"])
-        return _close(connection, held, outcome, error, report or Report())
+        locked = lock_attempt(connection, name)
+        if locked.instance["outcome"]:
+            return str(locked.instance["outcome"])
+        return _close(connection, locked, outcome, error, report or Report())
 
 
 def release(
@@ -101,7 +102,7 @@ def release(
     return fail(engine, name, error, outcome="released", report=report)
 
 
-def lose_former(engine: Engine, node: str) -> int:
+def end_orphaned_attempts(engine: Engine, node: str) -> int:
     """End what a former process of *node* left running; how many. It must be gone for good."""
     with engine.connect() as connection:
         left = rows(
@@ -116,16 +117,16 @@ def lose_former(engine: Engine, node: str) -> int:
     return len(left)
 
 
-def close_lost(connection: Connection, held: Held) -> None:
+def close_lost(connection: Connection, locked: LockedInstance) -> None:
     """End a locked attempt whose lease expired."""
-    if held.instance["late"]:
-        _close(connection, held, "timed_out", "it ran past its time limit", Report())
+    if locked.instance["late"]:
+        _close(connection, locked, "timed_out", "it ran past its time limit", Report())
     else:
-        node = held.instance["node"]
-        _close(connection, held, "lost", f"its worker on {node} vanished", Report())
+        node = locked.instance["node"]
+        _close(connection, locked, "lost", f"its worker on {node} vanished", Report())
 
 
-def hold(connection: Connection, name: AttemptName) -> Held:
+def lock_attempt(connection: Connection, name: AttemptName) -> LockedInstance:
     """Lock the instance of an attempt, its catalog first. Raises NotFound."""
     found = row(
         connection,
@@ -146,14 +147,14 @@ def hold(connection: Connection, name: AttemptName) -> Held:
     )
     if instance is None:
         raise NotFound(f"no attempt {name}.")
-    return Held(catalog, instance)
+    return LockedInstance(catalog, instance)
 
 
 def _close(
-    connection: Connection, held: Held, outcome: str, error: str | None, report: Report
+    connection: Connection, locked: LockedInstance, outcome: str, error: str | None, report: Report
 ) -> str:
     """Write down how the attempt ended, and move its instance and catalog on; the outcome."""
-    catalog, instance = held
+    catalog, instance = locked
     if instance["state"] == "cancelled":
         outcome, error = "cancelled", catalog["error"]
     elif outcome == "cancelled":
@@ -185,7 +186,7 @@ def _close(
             _move(connection, instance, "new")
         case "cancelled":
             _move(connection, instance, "cancelled")
-        case "lost" if instance["lost"] + 1 < MOST_LOST:
+        case "lost" if instance["lost"] + 1 < MAX_LOST_IN_A_ROW:
             _move(connection, instance, "new", lost=instance["lost"] + 1)
             # To the end of the queue: what takes its workers with it must not be every next one's
             # first, nor be lost three times over to one machine that keeps dying.
@@ -196,16 +197,20 @@ def _close(
                 id=instance["id"],
             )
         case "lost":
-            _move(connection, instance, "failed", lost=MOST_LOST)
-            stop_catalog(connection, catalog, "failed", f"lost {MOST_LOST} times in a row: {error}")
+            _move(connection, instance, "failed", lost=MAX_LOST_IN_A_ROW)
+            stop_catalog(
+                connection, catalog, "failed", f"lost {MAX_LOST_IN_A_ROW} times in a row: {error}"
+            )
         case _:
-            _count_failure(connection, held, error or outcome, report.retry_after)
+            _count_failure(connection, locked, error or outcome, report.retry_after)
     return outcome
 
 
-def _count_failure(connection: Connection, held: Held, error: str, least: float) -> None:
+def _count_failure(
+    connection: Connection, locked: LockedInstance, error: str, least: float
+) -> None:
     """Let the instance wait, *least* seconds if that is no day, or its catalog fail."""
-    catalog, instance = held
+    catalog, instance = locked
     limits = instance["limits"]
     errors = catalog["errors"] + 1
     failures = instance["failures"] + 1
@@ -217,10 +222,15 @@ def _count_failure(connection: Connection, held: Held, error: str, least: float)
     )
     if errors >= limits["max_errors"]:
         _move(connection, instance, "failed", failures=failures, lost=0)
-        stop_catalog(connection, catalog, "failed", f"{errors} attempts failed; the last: {error}")
+        stop_catalog(
+            connection,
+            catalog,
+            "failed",
+            f"{counted(errors, 'attempt')} failed; last error: {error}",
+        )
         return
     backoff = Backoff(limits["backoff_base"], limits["backoff_cap"])
-    wait = max(min(least, LONGEST_WAIT), backoff.delay(failures, random.random()))
+    wait = max(min(least, MAX_RETRY_DELAY_S), backoff.delay(failures, random.random()))
     _move(connection, instance, "new", failures=failures, lost=0, wait=wait)
 
 

@@ -48,7 +48,7 @@ def _lock(connection: Connection, catalog_id: UUID, clause: str) -> Mapping[str,
     return found
 
 
-def settle_parent(connection: Connection, parent_id: UUID | None) -> None:
+def update_parent_state(connection: Connection, parent_id: UUID | None) -> None:
     """Let a locked parent's state follow its children, and so on upwards."""
     while parent_id is not None:
         parent = row(
@@ -93,4 +93,4 @@ def stop_catalog(
            WHERE i.id = open.id""",
         id=catalog["id"],
     )
-    settle_parent(connection, catalog["parent_id"])
+    update_parent_state(connection, catalog["parent_id"])

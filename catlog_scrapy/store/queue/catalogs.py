@@ -13,10 +13,10 @@ from catlog_scrapy.store.queue.arguments import check_arguments, refuse_secrets
 from catlog_scrapy.store.queue.catalog_states import (
     OPEN_STATES,
     lock_catalog,
-    settle_parent,
     stop_catalog,
+    update_parent_state,
 )
-from catlog_scrapy.store.queue.instances import DUE_AT
+from catlog_scrapy.store.queue.instances import DUE_AT_PLACEHOLDER
 from catlog_scrapy.store.sql import Database, row, rows, run
 
 
@@ -147,7 +147,7 @@ def uses_due_at(
     connection: Connection, scheme_id: UUID, arguments: Mapping[str, str] | None = None
 ) -> bool:
     """Whether the arguments of a scheme's catalogs are filled in from the due time."""
-    if any(DUE_AT in str(value) for value in (arguments or {}).values()):
+    if any(DUE_AT_PLACEHOLDER in str(value) for value in (arguments or {}).values()):
         return True
     return bool(
         row(
@@ -155,7 +155,7 @@ def uses_due_at(
             """SELECT 1 FROM catlog.catalog_scheme_operation
                WHERE scheme_id = :scheme AND strpos(arguments::text, :due_at) > 0""",
             scheme=scheme_id,
-            due_at=DUE_AT,
+            due_at=DUE_AT_PLACEHOLDER,
         )
     )
 
@@ -244,4 +244,4 @@ def _retry(connection: Connection, catalog: Mapping[str, Any]) -> None:
            WHERE id = :id""",
         id=catalog["id"],
     )
-    settle_parent(connection, catalog["parent_id"])
+    update_parent_state(connection, catalog["parent_id"])

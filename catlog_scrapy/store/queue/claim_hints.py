@@ -15,14 +15,14 @@ from sqlalchemy import Connection, Engine
 from catlog_scrapy.store.sql import Database, row, rows
 
 # Seconds that finding work may take before a look at the whole queue is worth it.
-SLOW = 0.05
+SLOW_SEARCH_S = 0.05
 # The share of its time that a process spends on such looks, at most.
-SHARE = 0.05
+MAX_SCAN_SHARE = 0.05
 
 EVER = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 
 
-class Shortcuts:
+class ClaimHints:
     """What one engine's claims remember.
 
     `held` says, for a provider, since when all that it runs was claimed. It is known under the
@@ -52,7 +52,7 @@ class Shortcuts:
 
     def took(self, seconds: float) -> None:
         """Finding work took so long."""
-        if seconds > SLOW and self.look_at is None:
+        if seconds > SLOW_SEARCH_S and self.look_at is None:
             self.look_at = time.monotonic()
 
     def refresh(self, connection: Connection) -> None:
@@ -62,9 +62,9 @@ class Shortcuts:
         started = time.monotonic()
         found = rows(connection, LOOK)
         taken = time.monotonic() - started
-        if taken > SLOW:
+        if taken > SLOW_SEARCH_S:
             self.heads = {provider["id"]: provider["head"] for provider in found}
-            self.look_at = started + taken / SHARE
+            self.look_at = started + taken / MAX_SCAN_SHARE
         else:
             self.heads, self.look_at = {}, None
 
@@ -99,10 +99,10 @@ KNOWN = """
     unnest(CAST(:known AS uuid[]), CAST(:heads AS bigint[]), CAST(:held AS timestamptz[]))
         AS known (id, head, held)"""
 
-_shortcuts: WeakKeyDictionary[Engine, Shortcuts] = WeakKeyDictionary()
+_hints: WeakKeyDictionary[Engine, ClaimHints] = WeakKeyDictionary()
 
 
-def shortcuts_of(database: Database) -> Shortcuts:
+def claim_hints_of(database: Database) -> ClaimHints:
     """What the claims of this engine's database remember."""
     engine = database if isinstance(database, Engine) else database.connection.engine
-    return _shortcuts.setdefault(engine, Shortcuts())
+    return _hints.setdefault(engine, ClaimHints())

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.db.migrations import head
 from catlog_scrapy.exceptions import NotFound, SchemaMismatch
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.queue.claim_hints import EVER, KNOWN, shortcuts_of
+from catlog_scrapy.store.queue.claim_hints import EVER, KNOWN, claim_hints_of
 from catlog_scrapy.store.sql import Database, row, rows
 
 known_revision = cache(head)
@@ -51,7 +51,7 @@ class Claim:
     age: float = field(default=0.0, compare=False)
 
     @property
-    def alike(self) -> UUID:
+    def refusal_id(self) -> UUID:
         """Whose instances nobody can run who cannot run this: the operation, or this catalog."""
         return self.operation_id if self.project_version is None else self.catalog
 
@@ -100,14 +100,14 @@ def claim(
         "executor": executor,
         "refused": [str(id_) for id_ in refused],
     }
-    shortcuts = shortcuts_of(engine)
+    hints = claim_hints_of(engine)
     with engine.begin() as connection:
         version = row(connection, "SELECT version_num FROM catlog.alembic_version")
         if version is None or version["version_num"] != known_revision():
             raise SchemaMismatch(
                 "the database has moved to another revision; restart with its catlog."
             )
-        shortcuts.refresh(connection)
+        hints.refresh(connection)
         started = time.monotonic()
         # Of equal priority the provider with the fewest running is first, not the one waiting
         # longest: a backlog of one must not starve the others.
@@ -135,15 +135,15 @@ def claim(
                ORDER BY first.priority DESC, now.running, random() LIMIT 1
                FOR NO KEY UPDATE OF p SKIP LOCKED""",
             ever=EVER,
-            **shortcuts.known(),
+            **hints.known(),
             **values,
         )
-        shortcuts.took(time.monotonic() - started)
+        hints.took(time.monotonic() - started)
         if provider is None:
             return []
         # A new statement sees what ran when the provider's row became ours; the one that locked
         # it does not, and would let more run than max_running.
-        running = shortcuts.running(connection, provider["id"])
+        running = hints.running(connection, provider["id"])
         most = provider["max_running"]
         candidates = rows(
             connection,
@@ -160,7 +160,7 @@ def claim(
                  AND i.catalog_id <> ALL(CAST(:refused AS uuid[]))
                ORDER BY i.priority DESC, i.position LIMIT :limit""",
             provider=provider["id"],
-            head=shortcuts.head(provider["id"]),
+            head=hints.head(provider["id"]),
             limit=limit if most is None else max(0, min(limit, most - running)),
             **values,
         )

@@ -14,28 +14,28 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.records.validation import Rejection, Row
-from catlog_scrapy.scheduling.cursor import CursorError, check_cursor
-from catlog_scrapy.store.lock_timeouts import take_time
+from catlog_scrapy.scheduling.cursor import CursorError, validate_cursor
+from catlog_scrapy.store.lock_timeouts import set_statement_timeout
 from catlog_scrapy.store.queue import attempts, claims, leases
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.queue.results import (
-    MOST_REJECTED,
+    MAX_REJECTED_ITEMS,
     copy_lines,
     line_prefix,
     store_rejected,
     write_lines,
 )
-from catlog_scrapy.store.queue.resuming import go_on_from
+from catlog_scrapy.store.queue.resuming import resume_cursor
 from catlog_scrapy.store.sql import Database, Transaction, row, rows, run
 
 # Seconds. What a server's readers may take is too little to store a batch, or to count millions of
 # rows.
-PATIENTLY = 60.0
+BATCH_STATEMENT_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Taken:
+class LeasedClaim:
     """A claim with its times. `cursor` is what an incremental one goes on from, "" the beginning.
 
     None for one that is not incremental.
@@ -48,7 +48,7 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedAttempt:
     """How an attempt ended; `changed` says that it did so just now."""
 
     outcome: str
@@ -70,7 +70,7 @@ def operations(database: Database) -> list[Mapping[str, Any]]:
         )
 
 
-def awaited(engine: Engine, catalogs: Sequence[UUID]) -> list[str]:
+def unclaimed_external_operations(engine: Engine, catalogs: Sequence[UUID]) -> list[str]:
     """The external operations of *catalogs* that nobody has claimed, `provider/scheme/name`."""
     with engine.connect() as connection:
         found = rows(
@@ -94,7 +94,7 @@ def take(
     refused: Collection[UUID],
     limit: int,
     lease: float,
-) -> tuple[list[Taken], dict[AttemptName, str]]:
+) -> tuple[list[LeasedClaim], dict[AttemptName, str]]:
     """Claim up to *limit* instances of external operations, but of none of *refused*.
 
     Besides, those that are to fail at once, with the reason: they cannot go on from their cursor.
@@ -107,13 +107,13 @@ def take(
     for each in claimed:
         try:
             incremental = each.mode == "incremental"
-            cursors[each.attempt] = go_on_from(transaction, each) if incremental else None
+            cursors[each.attempt] = resume_cursor(transaction, each) if incremental else None
         except CursorError as error:
             # Not here: their catalogs would be locked after their instances.
             hopeless[each.attempt] = str(error)
     with transaction.connect() as connection:
         return [
-            Taken(each, cursors[each.attempt], **_times(connection, each.attempt))
+            LeasedClaim(each, cursors[each.attempt], **_times(connection, each.attempt))
             for each in claimed
             if each.attempt in cursors
         ], hopeless
@@ -136,15 +136,15 @@ def _times(connection: Connection, name: AttemptName) -> dict[str, Any]:
 def renew(
     database: Database, name: AttemptName, owner: str, lease: float
 ) -> tuple[str, dt.datetime | None]:
-    """A heartbeat's answer, as `claims.heartbeat` has it, and until when the lease then holds.
+    """A heartbeat's reply, as `leases.heartbeat` has it, and until when the lease then holds.
 
     None where it does not hold. Raises NotFound.
     """
     with database.begin() as connection:
         require_owner(connection, name, owner)
-        answer = leases.heartbeat(Transaction(connection), [name], lease=lease)[name]
-        expires_at = _times(connection, name)["expires_at"] if answer == "go" else None
-    return answer, expires_at
+        reply = leases.heartbeat(Transaction(connection), [name], lease=lease)[name]
+        expires_at = _times(connection, name)["expires_at"] if reply == "go" else None
+    return reply, expires_at
 
 
 def require_owner(connection: Connection, name: AttemptName, owner: str) -> None:
@@ -195,7 +195,7 @@ def store_batch(
     no result counts any more.
     """
     with transaction.begin() as connection:
-        take_time(connection, PATIENTLY)
+        set_statement_timeout(connection, BATCH_STATEMENT_TIMEOUT_S)
         require_owner(connection, name, owner)
         _lock(connection, name)
         _require_going_on(connection, name)
@@ -211,14 +211,14 @@ def store_batch(
             return False
         if former:
             raise NotPossible(f"batch {number} was sent before, and with another body.")
-        sent = sent_so_far(connection, name)
+        sent = count_stored(connection, name)
         if number != sent["batches"] + 1:
             raise NotPossible(f"batch {number} came before batch {sent['batches'] + 1}; send that.")
         if lines:
             batch = bytearray()
             write_lines(batch, line_prefix(name), sent["accepted"], lines)
             copy_lines(connection, batch)
-        if kept := rejections[: max(0, MOST_REJECTED - sent["rejected"])]:
+        if kept := rejections[: max(0, MAX_REJECTED_ITEMS - sent["rejected"])]:
             store_rejected(Transaction(connection), name, [(None, *each) for each in kept])
         run(
             connection,
@@ -282,7 +282,7 @@ def _ended(name: AttemptName, outcome: str, error: str | None) -> str:
     return f"{name} has ended: {outcome}{f' ({error})' if error else ''}; claim another one."
 
 
-def sent_so_far(connection: Connection, name: AttemptName) -> Mapping[str, Any]:
+def count_stored(connection: Connection, name: AttemptName) -> Mapping[str, Any]:
     """How many `batches` of an attempt are stored, and how many items they had, by what became."""
     [found] = rows(
         connection,
@@ -296,7 +296,7 @@ def sent_so_far(connection: Connection, name: AttemptName) -> Mapping[str, Any]:
 
 
 # What each way to end an attempt may come to: asked again, it answers the same.
-COMES_TO = {
+POSSIBLE_OUTCOMES = {
     "complete": ("done", "incomplete", "failed", "timed_out", "cancelled"),
     "fail": ("failed", "timed_out", "cancelled"),
     "release": ("released", "timed_out", "cancelled"),
@@ -313,23 +313,23 @@ def end(
     cursor: str | None = None,
     error: str = "",
     retry_after: float = 0.0,
-) -> Ended:
+) -> EndedAttempt:
     """End an attempt: *how* is `complete`, `fail` or `release`. Safe to repeat.
 
     Completed, it must have *batches* batches. Past its deadline it is `timed_out`. Raises NotFound,
     CursorError, and NotPossible where it has ended otherwise or where batches are missing.
     """
     with transaction.begin() as connection:
-        take_time(connection, PATIENTLY)
+        set_statement_timeout(connection, BATCH_STATEMENT_TIMEOUT_S)
         require_owner(connection, name, owner)
-        attempts.hold(connection, name)
+        attempts.lock_attempt(connection, name)
         _lock(connection, name)
         standing = _standing(connection, name)
         if before := standing["outcome"]:
-            if before not in COMES_TO[how]:
+            if before not in POSSIBLE_OUTCOMES[how]:
                 raise NotPossible(_ended(name, before, standing["error"]))
-            return Ended(before, standing["error"], changed=False)
-        sent = sent_so_far(connection, name)
+            return EndedAttempt(before, standing["error"], changed=False)
+        sent = count_stored(connection, name)
         report = _report(connection, name, standing, sent)
         report.retry_after = retry_after
         inner = Transaction(connection)
@@ -347,7 +347,7 @@ def end(
         else:
             attempts.release(inner, name, report, error=f"released: {error}")
         ended = _standing(connection, name)
-        return Ended(ended["outcome"], ended["error"], changed=True)
+        return EndedAttempt(ended["outcome"], ended["error"], changed=True)
 
 
 def _report(
@@ -360,7 +360,7 @@ def _report(
         accepted=sent["accepted"],
         rejected=sent["rejected"],
         stats={"batches": sent["batches"]},
-        went_on=bool(standing["read_from"]),
+        resumed=bool(standing["read_from"]),
     )
     if sent["rejected"]:
         first = row(
@@ -390,4 +390,4 @@ def _checked_cursor(standing: Mapping[str, Any], cursor: str | None) -> str | No
         return None
     if standing["mode"] != "incremental":
         raise CursorError("the operation is not incremental; leave the cursor out")
-    return check_cursor(cursor, standing["limits"].get("overlap"))
+    return validate_cursor(cursor, standing["limits"].get("overlap"))

@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 import orjson
 from sqlalchemy import Connection
 
-from catlog_scrapy.scheduling.argument_templates import INSTANT, fill
+from catlog_scrapy.scheduling.argument_templates import DUE_AT, render
 from catlog_scrapy.store.sql import row, rows, run
 
-DUE_AT = "{" + INSTANT
+DUE_AT_PLACEHOLDER = "{" + DUE_AT
 SOME_TIME = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
@@ -58,15 +58,15 @@ def insert_instances(connection: Connection, catalog: Mapping[str, Any]) -> None
     _insert(connection, instances)
 
 
-def require_fillable(arguments: Mapping[str, str]) -> None:
+def require_renderable(arguments: Mapping[str, str]) -> None:
     """Raise CannotLoad for an argument of a load that no due time can fill in."""
     _fill_given(arguments, SOME_TIME)
 
 
 def _fill_given(arguments: Mapping[str, str], due_at: dt.datetime) -> dict[str, str]:
     """Those of *arguments* that name the due time, filled in; in others a brace is a brace."""
-    templates = {name: value for name, value in arguments.items() if DUE_AT in value}
-    return _fill(templates, {INSTANT: due_at})
+    templates = {name: value for name, value in arguments.items() if DUE_AT_PLACEHOLDER in value}
+    return _fill(templates, {DUE_AT: due_at})
 
 
 def _is_standalone(catalog: Mapping[str, Any], operation: Mapping[str, Any]) -> bool:
@@ -81,7 +81,7 @@ def _fill(
     filled = {}
     for name, template in templates.items():
         try:
-            filled[name] = fill(str(template), values)
+            filled[name] = render(str(template), values)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
             if leave_out and isinstance(error, KeyError):
                 continue

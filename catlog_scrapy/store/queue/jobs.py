@@ -26,16 +26,16 @@ TABLES = """
 
 
 @dataclass(frozen=True)
-class Operation:
+class JobOperation:
     """What scrapyd calls a spider: the operation of a scheme that runs it."""
 
     provider: str
     scheme: str
     name: str
-    is_alone: bool
+    is_only_operation: bool
 
 
-def operation_of(engine: Engine, project: str, spider: str) -> Operation:
+def operation_of(engine: Engine, project: str, spider: str) -> JobOperation:
     """The operation that *spider* names: by its spider, or as `provider/scheme[/operation]`.
 
     Raises NotFound, or NotPossible where several operations run it.
@@ -45,7 +45,7 @@ def operation_of(engine: Engine, project: str, spider: str) -> Operation:
             connection,
             f"""SELECT p.name AS provider, s.name AS scheme, o.name,
                    (SELECT count(*) FROM catlog.catalog_scheme_operation WHERE scheme_id = s.id) = 1
-                   AS is_alone
+                   AS is_only_operation
                FROM catlog.catalog_scheme_operation o
                JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
                JOIN catlog.provider p ON p.id = s.provider_id
@@ -66,7 +66,7 @@ def operation_of(engine: Engine, project: str, spider: str) -> Operation:
     if len(found) > 1:
         names = ", ".join(f"{o['provider']}/{o['scheme']}/{o['name']}" for o in found)
         raise NotPossible(f"several operations run {spider!r}: name one of {names} as the spider")
-    return Operation(**found[0])
+    return JobOperation(**found[0])
 
 
 def has_project(engine: Engine, project: str) -> bool:
@@ -77,7 +77,7 @@ def has_project(engine: Engine, project: str) -> bool:
 
 def schedule(
     engine: Engine,
-    operation: Operation,
+    operation: JobOperation,
     *,
     job: str | None = None,
     arguments: Mapping[str, str],
@@ -101,7 +101,7 @@ def schedule(
             connection,
             scheme,
             arguments=arguments,
-            operation=None if operation.is_alone else operation.name,
+            operation=None if operation.is_only_operation else operation.name,
             origin="job",
             priority=priority,
             job=job,

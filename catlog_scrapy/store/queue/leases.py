@@ -18,7 +18,7 @@ def heartbeat(
     and renewed the next time.
     """
     with engine.begin() as connection:
-        answers = rows(
+        found = rows(
             connection,
             """WITH held AS (
                    SELECT * FROM unnest(CAST(:instances AS uuid[]), CAST(:numbers AS int[]))
@@ -38,7 +38,7 @@ def heartbeat(
                    WHEN i.attempt <> held.number OR i.state IN ('new', 'done') THEN 'lost'
                    WHEN i.state = 'running' AND c.state = 'loading' THEN
                        CASE WHEN a.deadline_at > clock_timestamp() THEN 'go' ELSE 'timed_out' END
-                   ELSE 'cancel' END AS answer
+                   ELSE 'cancel' END AS reply
                FROM held
                JOIN catlog.catalog_scheme_operation_instance i ON i.id = held.instance
                JOIN catlog.catalog c ON c.id = i.catalog_id
@@ -48,18 +48,18 @@ def heartbeat(
             numbers=[name.number for name in attempts],
             lease=lease,
         )
-    said = {AttemptName(a["instance"], a["number"]): a["answer"] for a in answers}
-    return {name: said.get(name, "lost") for name in attempts}
+    replies = {AttemptName(row["instance"], row["number"]): row["reply"] for row in found}
+    return {name: replies.get(name, "lost") for name in attempts}
 
 
-def watch(engine: Engine, attempts: Sequence[AttemptName]) -> dict[AttemptName, str]:
+def supervise(engine: Engine, attempts: Sequence[AttemptName]) -> dict[AttemptName, str]:
     """What the database says of *attempts* that run in processes of their own; nothing is renewed.
 
     As `heartbeat` answers, and besides: `ended` (it has its outcome, and may have something left to
     close), `unbegun` (no process has taken it up within its operation's start_timeout).
     """
     with engine.connect() as connection:
-        answers = rows(
+        found = rows(
             connection,
             """SELECT held.instance, held.number, CASE
                    WHEN a.outcome IN ('lost', 'cancelled', 'released') THEN 'lost'
@@ -70,7 +70,7 @@ def watch(engine: Engine, attempts: Sequence[AttemptName]) -> dict[AttemptName, 
                    WHEN a.begun_at IS NULL AND a.started_at < clock_timestamp()
                        - make_interval(secs => (a.limits ->> 'start_timeout')::float)
                        THEN 'unbegun'
-                   ELSE 'go' END AS answer
+                   ELSE 'go' END AS reply
                FROM unnest(CAST(:instances AS uuid[]), CAST(:numbers AS int[]))
                    AS held (instance, number)
                JOIN catlog.catalog_scheme_operation_instance i ON i.id = held.instance
@@ -80,5 +80,5 @@ def watch(engine: Engine, attempts: Sequence[AttemptName]) -> dict[AttemptName, 
             instances=[str(name.instance) for name in attempts],
             numbers=[name.number for name in attempts],
         )
-    said = {AttemptName(a["instance"], a["number"]): a["answer"] for a in answers}
-    return {name: said.get(name, "lost") for name in attempts}
+    replies = {AttemptName(row["instance"], row["number"]): row["reply"] for row in found}
+    return {name: replies.get(name, "lost") for name in attempts}

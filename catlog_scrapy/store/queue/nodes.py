@@ -1,4 +1,4 @@
-"""Who runs spiders: nodes say so of themselves, and people look."""
+"""Register of the nodes that run spiders."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,7 +18,7 @@ PEER_IS_GONE = """
     SET tcp_user_timeout = 30000; SET idle_in_transaction_session_timeout = 0"""
 
 
-class NodeName:
+class NodeNameLock:
     """A node's hold on its name: a lock of the session, which the server releases with it.
 
     Whoever holds it is the only node of that name, so what a former one left is there to be ended.
@@ -29,8 +29,8 @@ class NodeName:
         self.name = name
         self._connection: Connection | None = None
 
-    def hold(self) -> None:
-        """Get hold of the name, or still have it. Raises NotPossible where another node has it."""
+    def acquire(self) -> None:
+        """Take the lock, unless it is held already. Raises NotPossible where another node holds it."""
         if self._connection is not None:
             try:
                 run(self._connection, "SELECT 1")
@@ -87,7 +87,7 @@ def register(
         )
 
 
-def polled(
+def record_poll(
     engine: Engine,
     name: str,
     *,
@@ -96,7 +96,7 @@ def polled(
     state: str = "up",
     error: str | None = None,
 ) -> None:
-    """Write down that a node polled: what it runs, and its latest *error*, None for no new one."""
+    """Write down that a node polled, what it runs, and its latest *error*; None keeps the error."""
     with engine.begin() as connection:
         run(
             connection,
@@ -113,7 +113,7 @@ def polled(
         )
 
 
-def nodes(engine: Engine) -> list[Mapping[str, Any]]:
+def list_nodes(engine: Engine) -> list[Mapping[str, Any]]:
     """All nodes, by name; `silence` is the seconds since the last poll.
 
     The state of one that should be up, but has missed five polls, and ten seconds at least, is

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from catlog_scrapy.wording import counted
+
 
 @dataclass
 class Report:
@@ -12,7 +14,7 @@ class Report:
     `accepted`, `rejected` and `dropped` count items, `failed_requests`, `blocked_by_robots` and `responses`
     requests. `errors` are the first exceptions raised, `reasons` the first of what was given up,
     ignored or rejected, all in words; `raised` counts all exceptions. `cursor` is how far it read;
-    it `went_on` from another one. `retry_after` how many seconds the source wants to be left alone.
+    it `resumed` from another one. `retry_after` how many seconds the source wants to be left alone.
     """
 
     reason: str = "finished"
@@ -28,7 +30,7 @@ class Report:
     stats: dict[str, Any] = field(default_factory=dict)
     log: str | None = None
     cursor: str | None = None
-    went_on: bool = False
+    resumed: bool = False
     retry_after: float = 0.0
 
     def judge(self, limits: Mapping[str, Any], stored: int) -> tuple[str, str | None]:
@@ -45,39 +47,40 @@ class Report:
         if self.reason != "finished":
             return "failed", f"the spider closed with {self.reason!r}, not 'finished'"
         # Of a source with nothing new, the cursor is the answer; from the beginning there is more.
-        answers = self.accepted + (self.cursor is not None and self.went_on)
+        answers = self.accepted + (self.cursor is not None and self.resumed)
         if shortfall is None and answers < least:
             shortfall = (
-                f"{self.accepted} results, at least {least} expected;"
+                f"{counted(self.accepted, 'result')}, at least {least} expected;"
                 " the source is empty or its markup changed"
             )
         if shortfall is None and stored != self.accepted:
-            shortfall = f"{self.accepted} results accepted, but {stored} stored"
+            shortfall = f"{counted(self.accepted, 'result')} accepted, but {stored} stored"
         return ("incomplete", shortfall) if shortfall else ("done", None)
 
     def _shortfall(self, tolerate: Mapping[str, float]) -> str | None:
-        """What is beyond what the operation tolerates; nothing is, unless it says so."""
-        for name, what, count, others in (
-            ("failed_requests", "requests failed", self.failed_requests, self.responses),
+        """What exceeds what the operation tolerates; nothing is, unless it says so."""
+        for name, noun, fate, count, others in (
+            ("failed_requests", "request", "failed", self.failed_requests, self.responses),
             (
                 "blocked_by_robots",
-                "requests blocked by robots.txt",
+                "request",
+                "blocked by robots.txt",
                 self.blocked_by_robots,
                 self.responses,
             ),
-            ("rejected", "items rejected", self.rejected, self.accepted),
-            ("dropped", "items dropped", self.dropped, self.accepted),
+            ("rejected", "item", "rejected", self.rejected, self.accepted),
+            ("dropped", "item", "dropped", self.dropped, self.accepted),
         ):
             # The project's own DropItem is intent, unless the operation limits it.
             tolerated = tolerate.get(name, 1.0 if name == "dropped" else 0)
-            if beyond(count, count + others, tolerated):
+            if exceeds(count, count + others, tolerated):
                 first = self.reasons.get(name)
-                return f"{count} {what}, tolerated {tolerated}" + (
+                return f"{counted(count, noun)} {fate}, tolerated {tolerated}" + (
                     f"; the first: {first}" if first else ""
                 )
         return None
 
 
-def beyond(count: int, total: int, tolerated: float) -> bool:
+def exceeds(count: int, total: int, tolerated: float) -> bool:
     """Whether *count* of *total* is more than *tolerated*: an integer count, or a float share."""
     return count > (tolerated * total if isinstance(tolerated, float) else tolerated)

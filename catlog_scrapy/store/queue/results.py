@@ -14,8 +14,8 @@ from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.sql import Database, clean, row, run
 
 # Bytes of a rejected item that are kept, and how many rejected items an attempt keeps.
-MOST_REJECTED_BYTES = 65536
-MOST_REJECTED = 1000
+MAX_REJECTED_ITEM_BYTES = 65536
+MAX_REJECTED_ITEMS = 1000
 
 COPY = """COPY catlog.catalog_operation_instance_result
     (instance_id, attempt, seq, kind, key, data) FROM STDIN"""
@@ -145,7 +145,7 @@ def settle_batch(
 def store_rejected(
     engine: Database, name: AttemptName, rejected: Sequence[tuple[str | None, str, list[str]]]
 ) -> None:
-    """Keep rejected items as (URL, data, reasons). The caller keeps to MOST_REJECTED an attempt."""
+    """Keep rejected items as (URL, data, reasons). The caller keeps to MAX_REJECTED_ITEMS an attempt."""
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -157,7 +157,7 @@ def store_rejected(
                     "instance": name.instance,
                     "number": name.number,
                     "url": clean(url) if url else None,
-                    "data": data[:MOST_REJECTED_BYTES],
+                    "data": data[:MAX_REJECTED_ITEM_BYTES],
                     "errors": orjson.dumps([clean(error) for error in errors]).decode(),
                 }
                 for url, data, errors in rejected
@@ -165,7 +165,7 @@ def store_rejected(
         )
 
 
-def forget_batches(connection: Connection) -> int:
+def purge_batch_log(connection: Connection) -> int:
     """Delete what is known of the batches of attempts that have ended; how many."""
     return run(
         connection,
@@ -176,7 +176,7 @@ def forget_batches(connection: Connection) -> int:
     )
 
 
-def purge_losers(connection: Connection, catalog_id: UUID | None = None) -> int:
+def purge_unfinished_attempts(connection: Connection, catalog_id: UUID | None = None) -> int:
     """Delete what attempts left that are not the done ones of an ended catalog; how many rows.
 
     Called when it ends, and again by prune, for all: a late COPY may land after that.

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine
 
-from catlog_scrapy.scheduling.cursor import start
+from catlog_scrapy.scheduling.cursor import apply_overlap
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.sql import Database, row, rows, run
 
@@ -14,7 +14,7 @@ from catlog_scrapy.store.sql import Database, row, rows, run
 MOVES_CURSOR = "c.is_full AND c.origin <> 'backfill'"
 
 
-def go_on_from(engine: Database, claim: Claim) -> str:
+def resume_cursor(engine: Database, claim: Claim) -> str:
     """The cursor that an incremental attempt goes on from, less its overlap; "" for the beginning.
 
     The cursor itself is written down with the attempt. Raises CursorError.
@@ -43,7 +43,7 @@ def go_on_from(engine: Database, claim: Claim) -> str:
             instance=claim.attempt.instance,
             number=claim.attempt.number,
         )
-    return start(cursor, claim.limits.get("overlap")) if cursor else ""
+    return apply_overlap(cursor, claim.limits.get("overlap")) if cursor else ""
 
 
 def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.batch_errors import each
+from catlog_scrapy.store.batch_errors import run_each
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES, lock_catalog, stop_catalog
 from catlog_scrapy.store.queue.catalogs import find_scheme, insert
 from catlog_scrapy.store.queue.instances import CannotLoad, insert_instances
@@ -39,7 +39,7 @@ def start_waiting(engine: Engine) -> int:
                ORDER BY c.priority DESC, c.created_at""",
         )
     return sum(
-        each(
+        run_each(
             [catalog["id"] for catalog in ready],
             lambda catalog_id: start(engine, catalog_id),
             lambda catalog_id, why: _fail_to_start(engine, catalog_id, why),
@@ -100,7 +100,7 @@ def plan(
     return instances or included
 
 
-def give_up(engine: Engine, catalog_id: UUID) -> None:
+def fail_without_retry(engine: Engine, catalog_id: UUID) -> None:
     """Fail an open catalog after its first failed attempt, instead of trying again."""
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from catlog_scrapy.store.reading.pages import Term
+from catlog_scrapy.store.reading.pages import OrderTerm
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,11 @@ class Listing:
     about: str
     sql: str
     key: tuple[str, ...]
-    order: tuple[Term, ...]
+    order: tuple[OrderTerm, ...]
 
 
-def _newest(column: str) -> tuple[Term, ...]:
-    return Term(column, descending=True), Term("id", descending=True)
+def _newest(column: str) -> tuple[OrderTerm, ...]:
+    return OrderTerm(column, descending=True), OrderTerm("id", descending=True)
 
 
 LISTINGS = (
@@ -30,7 +30,7 @@ LISTINGS = (
         """SELECT p.id, p.name, p.title, p.base_url, p.max_running, p.project
            FROM catlog.provider p""",
         ("id",),
-        (Term("name"),),
+        (OrderTerm("name"),),
     ),
     Listing(
         "catalog_schemes",
@@ -39,7 +39,7 @@ LISTINGS = (
                s.retired_at
            FROM catlog.catalog_scheme s JOIN catlog.provider p ON p.id = s.provider_id""",
         ("id",),
-        (Term("provider"), Term("name"), Term("version")),
+        (OrderTerm("provider"), OrderTerm("name"), OrderTerm("version")),
     ),
     Listing(
         "catalog_scheme_operations",
@@ -51,7 +51,7 @@ LISTINGS = (
            JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
            JOIN catlog.provider p ON p.id = s.provider_id""",
         ("id",),
-        (Term("provider"), Term("scheme"), Term("version"), Term("name")),
+        (OrderTerm("provider"), OrderTerm("scheme"), OrderTerm("version"), OrderTerm("name")),
     ),
     Listing(
         "catalogs",
@@ -81,7 +81,7 @@ LISTINGS = (
            LEFT JOIN catlog.instance_attempt a
                ON a.instance_id = i.id AND a.attempt = i.attempt""",
         ("id",),
-        (Term("id"),),
+        (OrderTerm("id"),),
     ),
     Listing(
         "catalog_results",
@@ -97,7 +97,7 @@ LISTINGS = (
            JOIN catlog.provider p ON p.id = i.provider_id
            WHERE c.state = 'loaded' AND i.state = 'done' AND r.seq < a.accepted""",
         ("instance_id", "seq"),
-        (Term("instance_id"), Term("attempt"), Term("seq")),
+        (OrderTerm("instance_id"), OrderTerm("attempt"), OrderTerm("seq")),
     ),
     Listing(
         "schedules",
@@ -106,13 +106,13 @@ LISTINGS = (
                d.arguments, d.catch_up, d.enabled, d.paused_at, d.origin, d.next_due_at
            FROM catlog.schedule d JOIN catlog.provider p ON p.id = d.provider_id""",
         ("id",),
-        (Term("provider"), Term("scheme"), Term("name")),
+        (OrderTerm("provider"), OrderTerm("scheme"), OrderTerm("name")),
     ),
     Listing(
         "audit",
         "What was changed through this server, by whom, when and from where.",
         "SELECT id, at, actor, role, action, target, address, detail FROM catlog.audit",
         ("id",),
-        (Term("id", descending=True),),
+        (OrderTerm("id", descending=True),),
     ),
 )

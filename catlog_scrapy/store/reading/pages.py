@@ -12,12 +12,12 @@ from psycopg2.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
 from catlog_scrapy.store.sql import row, rows, run, statement
-from catlog_scrapy.store.views.change_stamps import STAMP
+from catlog_scrapy.store.views.change_stamps import CHANGE_STAMP
 
 # Seconds that the database may take to hand over a whole resource.
-COPY_TIMEOUT = 3600
+COPY_TIMEOUT_S = 3600
 # Neither has a meaning in JSON text: with them COPY writes a line of it as it is.
-RAW = "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"
+RAW_COPY_FORMAT = "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"
 # Types whose JSON has no line break between values.
 ON_ONE_LINE = frozenset(
     {
@@ -38,11 +38,11 @@ ON_ONE_LINE = frozenset(
         "uuid",
     }
 )
-NULL = "null"
+NULL_OPERATOR = "null"
 OPERATORS = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
 
 
-class Term(NamedTuple):
+class OrderTerm(NamedTuple):
     """One column of an order; `nulls` are `FIRST`, `LAST`, or where PostgreSQL puts them."""
 
     column: str
@@ -50,10 +50,10 @@ class Term(NamedTuple):
     nulls: str = ""
 
     @property
-    def reversed(self) -> "Term":
+    def reversed(self) -> "OrderTerm":
         """The same in the order that is read from its end."""
         other = {"LAST": "FIRST", "FIRST": "LAST"}.get(self.nulls, "")
-        return Term(self.column, not self.descending, other)
+        return OrderTerm(self.column, not self.descending, other)
 
     @property
     def nulls_last(self) -> bool:
@@ -66,7 +66,7 @@ class Term(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class PageSource:
     """A relation that rows are read from: a SELECT, or a name in double quotes.
 
     `columns` maps names to SQL types; those that begin with an underscore are for order alone.
@@ -76,12 +76,12 @@ class Source:
 
     sql: str
     columns: Mapping[str, str]
-    order: tuple[Term, ...]
+    order: tuple[OrderTerm, ...]
     has_nulls: bool = False
 
 
 @dataclass(frozen=True)
-class Question:
+class PageQuery:
     """What is asked of a source: names and values that were checked against its columns.
 
     `key` is the stored key of a record, for a source with the columns of the records' index.
@@ -96,7 +96,7 @@ class Question:
     bounds: Sequence[tuple[str, str, Any]] = ()
     search: str = ""
     searched: tuple[str, ...] = ()
-    order: tuple[Term, ...] = ()
+    order: tuple[OrderTerm, ...] = ()
     limit: int = 100
     offset: int = 0
     after: tuple[str | None, ...] | None = None
@@ -143,7 +143,7 @@ def describe(connection: Connection, sql: str) -> dict[str, str]:
 
 
 def read_page(
-    connection: Connection, source: Source, question: Question, kinds: Sequence[str] = ()
+    connection: Connection, source: PageSource, question: PageQuery, kinds: Sequence[str] = ()
 ) -> Page:
     """The rows that *question* asks for; one more is looked for, to know whether there are more.
 
@@ -160,7 +160,7 @@ def read_page(
     marks = ", ".join(f't."{term.column}"::text AS _{n}' for n, term in enumerate(order))
     stamp = "NULL"
     if kinds:
-        stamp = f"({STAMP})"
+        stamp = f"({CHANGE_STAMP})"
         values["kinds"] = list(kinds)
     asked = statement(
         f"""SELECT {_json(question.fields)} AS line, {stamp} AS stamp, {marks}
@@ -182,7 +182,7 @@ def read_page(
     )
 
 
-def count(connection: Connection, source: Source, question: Question) -> int:
+def count(connection: Connection, source: PageSource, question: PageQuery) -> int:
     """How many rows there are of those that *question* asks for, on all pages."""
     conditions, values = _conditions(source, question)
     found = row(
@@ -193,8 +193,8 @@ def count(connection: Connection, source: Source, question: Question) -> int:
     return int(found["n"]) if found else 0
 
 
-def copy(
-    connection: Connection, source: Source, question: Question, *, csv: bool, to: BinaryIO
+def copy_rows(
+    connection: Connection, source: PageSource, question: PageQuery, *, csv: bool, to: BinaryIO
 ) -> None:
     """Write all rows that *question* asks for *to* a file: a line of JSON each, or CSV."""
     conditions, values = _conditions(source, question)
@@ -205,13 +205,13 @@ def copy(
             {_where(conditions)} ORDER BY {_ordered(_whole_order(source, question))}"""
     ).bindparams(**values)
     compiled = written.compile(connection.engine)
-    run(connection, f"SET LOCAL statement_timeout = '{COPY_TIMEOUT}s'")
+    run(connection, f"SET LOCAL statement_timeout = '{COPY_TIMEOUT_S}s'")
     driver = connection.connection.driver_connection
     if driver is None:
         raise RuntimeError("a connection in use has no driver's.")
     with driver.cursor() as cursor:
         select = cursor.mogrify(str(compiled), compiled.params).decode()
-        form = "FORMAT csv, HEADER" if csv else RAW
+        form = "FORMAT csv, HEADER" if csv else RAW_COPY_FORMAT
         cursor.copy_expert(SQL(f"COPY ({select}) TO STDOUT WITH ({form})").string, to)
 
 
@@ -225,7 +225,7 @@ def _json(fields: Sequence[str]) -> str:
     return f"(SELECT row_to_json(line)::text FROM (SELECT {listed}) AS line)"
 
 
-def _on_one_line(source: Source, question: Question) -> str:
+def _on_one_line(source: PageSource, question: PageQuery) -> str:
     """The expression of a row as JSON text without line breaks.
 
     A column of the type json, or of one that holds it, may have some between values; within a text
@@ -241,16 +241,16 @@ def _where(conditions: Sequence[str]) -> str:
     return "WHERE " + " AND ".join(conditions) if conditions else ""
 
 
-def _whole_order(source: Source, question: Question) -> tuple[Term, ...]:
+def _whole_order(source: PageSource, question: PageQuery) -> tuple[OrderTerm, ...]:
     named = {term.column for term in question.order}
     return (*question.order, *(term for term in source.order if term.column not in named))
 
 
-def _ordered(order: Sequence[Term]) -> str:
+def _ordered(order: Sequence[OrderTerm]) -> str:
     return ", ".join(map(str, order))
 
 
-def _conditions(source: Source, question: Question) -> tuple[list[str], dict[str, Any]]:
+def _conditions(source: PageSource, question: PageQuery) -> tuple[list[str], dict[str, Any]]:
     conditions: list[str] = []
     values: dict[str, Any] = {}
     if question.key is not None:
@@ -263,7 +263,7 @@ def _conditions(source: Source, question: Question) -> tuple[list[str], dict[str
         conditions.append(f't."{column}" = ANY(CAST(:equal_{n} AS {source.columns[column]}[]))')
         values[f"equal_{n}"] = list(allowed)
     for n, (column, operator, value) in enumerate(question.bounds):
-        if operator == NULL:
+        if operator == NULL_OPERATOR:
             conditions.append(f't."{column}" IS {"" if value else "NOT "}NULL')
             continue
         type_ = source.columns[column]
@@ -278,7 +278,7 @@ def _conditions(source: Source, question: Question) -> tuple[list[str], dict[str
 
 
 def _behind(
-    source: Source, order: Sequence[Term], position: Sequence[str | None]
+    source: PageSource, order: Sequence[OrderTerm], position: Sequence[str | None]
 ) -> tuple[str, dict[str, Any]]:
     """The condition that a row comes behind *position* in *order*."""
     values: dict[str, Any] = {f"after_{n}": value for n, value in enumerate(position)}

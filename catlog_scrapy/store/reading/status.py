@@ -55,7 +55,7 @@ def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
     return bool(found and found["work"])
 
 
-def family(engine: Engine, catalog_id: UUID) -> list[UUID]:
+def catalog_tree(engine: Engine, catalog_id: UUID) -> list[UUID]:
     """A catalog and all its sub-catalogs."""
     with engine.connect() as connection:
         found = rows(

@@ -11,17 +11,22 @@ from typing import Any
 from sqlalchemy import Connection, Engine, exc
 
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store.lock_timeouts import patiently
+from catlog_scrapy.store.lock_timeouts import run_with_lock_timeout
 from catlog_scrapy.store.sql import execute, rows, run
-from catlog_scrapy.store.views.as_of import REFUSED, TwinMissing, are_other_columns, make_twin
-from catlog_scrapy.store.views.change_stamps import stamp_views
-from catlog_scrapy.store.views.typed import MARK, PAST, ViewPlan
+from catlog_scrapy.store.views.as_of import (
+    SELECT_ERRORS,
+    AsOfViewMissing,
+    changes_columns,
+    create_as_of_view,
+)
+from catlog_scrapy.store.views.change_stamps import record_view_change
+from catlog_scrapy.store.views.typed import AS_OF_SCHEMA, VIEW_COMMENT, ViewPlan
 
 Grants = dict[str, list[Mapping[str, Any]]]
 Work = Callable[[Connection], None]
 
 
-def rehearse_views(connection: Connection, plan: ViewPlan) -> None:
+def dry_run_views(connection: Connection, plan: ViewPlan) -> None:
     """Make the views of *plan* and take it all back.
 
     Raises DeclarationError for a SELECT that PostgreSQL refuses, or where a view that is not
@@ -33,12 +38,12 @@ def rehearse_views(connection: Connection, plan: ViewPlan) -> None:
         trial.rollback()
 
 
-def make_views(engine: Engine, plan: ViewPlan) -> None:
+def apply_views(engine: Engine, plan: ViewPlan) -> None:
     """Make the views of *plan*, each in a transaction of its own where that can be.
 
     Raises DeclarationError, or NotPossible where the locks are not to be had.
     """
-    _make(plan, partial(patiently, engine))
+    _make(plan, partial(run_with_lock_timeout, engine))
 
 
 def _nested(connection: Connection, work: Work) -> None:
@@ -64,7 +69,7 @@ def _make(plan: ViewPlan, run_alone: Callable[[Work], None]) -> None:
 def _made(plan: ViewPlan, name: str, run_alone: Callable[[Work], None]) -> bool:
     try:
         run_alone(lambda connection: _create(connection, plan, name))
-    except REFUSED:
+    except SELECT_ERRORS:
         return False
     return True
 
@@ -78,7 +83,7 @@ def _make_together(connection: Connection, plan: ViewPlan, names: Sequence[str])
     dropped: set[str] = set()
     grants: Grants = defaultdict(list)
     while pending:
-        refused: dict[str, exc.DBAPIError | TwinMissing] = {}
+        refused: dict[str, exc.DBAPIError | AsOfViewMissing] = {}
         before = (list(pending), set(dropped))
         for name in before[0]:
             try:
@@ -86,9 +91,9 @@ def _make_together(connection: Connection, plan: ViewPlan, names: Sequence[str])
                     _create(connection, plan, name)
                     _grant(connection, name, grants[name])
                 pending.remove(name)
-            except REFUSED as error:
+            except SELECT_ERRORS as error:
                 refused[name] = error
-                if are_other_columns(error) and name not in dropped:
+                if changes_columns(error) and name not in dropped:
                     doomed = _drop_with_readers(connection, name, grants)
                     dropped |= doomed
                     again = sorted((doomed & plan.wanted.keys()) - set(pending))
@@ -105,8 +110,8 @@ def _create(connection: Connection, plan: ViewPlan, name: str) -> None:
     execute(connection, f'EXPLAIN SELECT FROM public."{name}"')
     execute(connection, f"COMMENT ON VIEW public.\"{name}\" IS '{plan.marks[name]}'")
     if name in plan.twins:
-        make_twin(connection, name, plan.twins[name], plan.marks[name], plan.twins)
-    stamp_views(connection)
+        create_as_of_view(connection, name, plan.twins[name], plan.marks[name], plan.twins)
+    record_view_change(connection)
 
 
 def _statement(name: str) -> str:
@@ -145,8 +150,8 @@ def _drop_with_readers(
            FROM doomed JOIN pg_class c ON c.oid = doomed.oid
            JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 2, 1""",
         name=name,
-        mark=MARK + "%",
-        past=PAST,
+        mark=VIEW_COMMENT + "%",
+        past=AS_OF_SCHEMA,
     )
     for reader in readers:
         if not reader["ours"]:
@@ -191,7 +196,7 @@ def _grants(connection: Connection, name: str) -> list[Mapping[str, Any]]:
            WHERE n.nspname IN ('public', :past) AND c.relname = :name
              AND acl.grantee <> c.relowner""",
         name=name,
-        past=PAST,
+        past=AS_OF_SCHEMA,
     )
 
 
@@ -206,11 +211,11 @@ def _grant(connection: Connection, name: str, grants: Iterable[Mapping[str, Any]
         )
 
 
-def _told(plan: ViewPlan, refused: Mapping[str, exc.DBAPIError | TwinMissing]) -> str:
+def _told(plan: ViewPlan, refused: Mapping[str, exc.DBAPIError | AsOfViewMissing]) -> str:
     """A line for each view that PostgreSQL refused: file, line, its words, remedy."""
     lines = []
     for name, error in refused.items():
-        if isinstance(error, TwinMissing):
+        if isinstance(error, AsOfViewMissing):
             # Another one is refused, and told.
             continue
         diagnosis = getattr(error.orig, "diag", None)
@@ -218,7 +223,7 @@ def _told(plan: ViewPlan, refused: Mapping[str, exc.DBAPIError | TwinMissing]) -
         if name not in plan.own:
             lines.append(
                 f'the view "{name}": {message}; this role must own it, and have CREATE on the'
-                f" schemas public and {PAST}"
+                f" schemas public and {AS_OF_SCHEMA}"
             )
             continue
         position = int(getattr(diagnosis, "statement_position", None) or 0)

@@ -7,36 +7,36 @@ from psycopg2.errors import InvalidTableDefinition
 from sqlalchemy import Connection, exc
 
 from catlog_scrapy.store.sql import execute, row, rows
-from catlog_scrapy.store.views.typed import PAST, UNREADABLE
+from catlog_scrapy.store.views.typed import AS_OF_SCHEMA, UNREADABLE_SUFFIX
 
 
-class TwinMissing(Exception):
+class AsOfViewMissing(Exception):
     """A view reads another whose twin is not made yet. Raised and caught within `store`."""
 
 
 # What a SELECT can be refused with. Locks and lost connections are no fault of it.
-REFUSED = (
+SELECT_ERRORS = (
     exc.ProgrammingError,
     exc.DataError,
     exc.IntegrityError,
     exc.InternalError,
     exc.NotSupportedError,
-    TwinMissing,
+    AsOfViewMissing,
 )
 
 
-def are_other_columns(error: Exception) -> bool:
+def changes_columns(error: Exception) -> bool:
     """Whether a view cannot be replaced, only dropped and made anew."""
     return isinstance(getattr(error, "orig", None), InvalidTableDefinition)
 
 
-def make_twin(
+def create_as_of_view(
     connection: Connection, name: str, select: str | None, mark: str, twins: Collection[str]
 ) -> None:
     """Make the twin of the view *name*, of *select* or, without one, of what the view itself reads.
 
     *twins* are the names of all views that have or get one. A view of which none can be made gets
-    one that says so when it is read: it may be read by others. Raises what is REFUSED.
+    one that says so when it is read: it may be read by others. Raises what is SELECT_ERRORS.
     """
     if select is not None:
         _create(connection, name, select, mark)
@@ -44,10 +44,10 @@ def make_twin(
     try:
         with connection.begin_nested():
             _make_own(connection, name, mark, twins)
-    except REFUSED as error:
-        if isinstance(error, TwinMissing) or are_other_columns(error):
+    except SELECT_ERRORS as error:
+        if isinstance(error, AsOfViewMissing) or changes_columns(error):
             raise
-        _create(connection, name, _refusing(connection, name), mark + UNREADABLE)
+        _create(connection, name, _refusing(connection, name), mark + UNREADABLE_SUFFIX)
 
 
 def _make_own(connection: Connection, name: str, mark: str, twins: Collection[str]) -> None:
@@ -67,17 +67,17 @@ def _make_own(connection: Connection, name: str, mark: str, twins: Collection[st
         return
     missing = [view for view, has_twin in left.items() if not has_twin]
     if missing:
-        raise TwinMissing(missing)
+        raise AsOfViewMissing(missing)
     _create(connection, name, _qualified(select, left), mark)
     if _read_as_now(connection, name, twins):
         raise exc.NotSupportedError(None, None, Exception("it reads what is now"))
 
 
 def _create(connection: Connection, name: str, select: str, mark: str) -> None:
-    execute(connection, f"SET LOCAL search_path = {PAST}, public")
-    execute(connection, f'CREATE OR REPLACE VIEW {PAST}."{name}" AS\n{select}')
+    execute(connection, f"SET LOCAL search_path = {AS_OF_SCHEMA}, public")
+    execute(connection, f'CREATE OR REPLACE VIEW {AS_OF_SCHEMA}."{name}" AS\n{select}')
     execute(connection, "SET LOCAL search_path = public")
-    execute(connection, f"COMMENT ON VIEW {PAST}.\"{name}\" IS '{mark}'")
+    execute(connection, f"COMMENT ON VIEW {AS_OF_SCHEMA}.\"{name}\" IS '{mark}'")
 
 
 def _read_as_now(connection: Connection, name: str, twins: Collection[str]) -> dict[str, bool]:
@@ -92,23 +92,23 @@ def _read_as_now(connection: Connection, name: str, twins: Collection[str]) -> d
            JOIN pg_class c ON c.oid = d.refobjid AND c.relnamespace = 'public'::regnamespace
            WHERE r.ev_class = CAST(:view AS regclass)
              AND c.relname = ANY(CAST(:twins AS text[]))""",
-        past=PAST,
-        view=f'{PAST}."{name}"',
+        past=AS_OF_SCHEMA,
+        view=f'{AS_OF_SCHEMA}."{name}"',
         twins=list(twins),
     )
     return {view["name"]: view["has_twin"] for view in found}
 
 
 # What is quoted; or a name in `public`, quoted or not.
-NAMED = re.compile(r"""('(?:[^']|'')*')|\bpublic\.("(?:[^"]|"")+"|\w+)|("(?:[^"]|"")*")""")
+PUBLIC_NAME = re.compile(r"""('(?:[^']|'')*')|\bpublic\.("(?:[^"]|"")+"|\w+)|("(?:[^"]|"")*")""")
 
 
 def _qualified(select: str, names: Collection[str]) -> str:
     def twin(found: re.Match[str]) -> str:
         name = found[2]
-        return f"{PAST}.{name}" if name and name.strip('"') in names else found[0]
+        return f"{AS_OF_SCHEMA}.{name}" if name and name.strip('"') in names else found[0]
 
-    return NAMED.sub(twin, select)
+    return PUBLIC_NAME.sub(twin, select)
 
 
 def _refusing(connection: Connection, name: str) -> str:

@@ -6,47 +6,47 @@ from sqlalchemy import Connection
 
 from catlog_scrapy.store.sql import row
 from catlog_scrapy.store.views.typed import (
-    HISTORY,
-    MARK,
-    PAST,
-    UNREADABLE,
-    kinds_of_views,
+    AS_OF_SCHEMA,
+    HISTORY_SUFFIX,
+    UNREADABLE_SUFFIX,
+    VIEW_COMMENT,
+    all_kinds,
 )
 
 # What stands for the kind where all views are meant.
-VIEWS = ""
+ALL_VIEWS = ""
 
 
 @dataclass(frozen=True)
-class Sources:
+class ViewSources:
     """What a view reads, directly or through other views, each sorted.
 
     `others` are relations that are neither kinds' nor views of ours, as `schema.name`: nobody
-    knows when they change. `drifts` says that its rows may change by themselves: it reads the
+    knows when they change. `is_volatile` says that its rows may change by themselves: it reads the
     clock, a setting or chance, or calls a function of somebody's that may read anything.
-    `has_past` is false where its twin in `as_of` cannot be read, or is not there. `reads_history`
+    `has_as_of_view` is false where its as-of view cannot be read, or is not there. `reads_history`
     says that it reads what is pruned, of which no stamp tells.
     """
 
     kinds: tuple[str, ...]
     others: tuple[str, ...]
-    drifts: bool
-    has_past: bool
+    is_volatile: bool
+    has_as_of_view: bool
     reads_history: bool = False
 
     @property
-    def steady(self) -> tuple[str, ...] | None:
+    def cacheable_kinds(self) -> tuple[str, ...] | None:
         """Its kinds, where it changes with these alone; else None."""
-        return None if self.others or self.drifts or self.reads_history else self.kinds
+        return None if self.others or self.is_volatile or self.reads_history else self.kinds
 
 
-def sources_of(connection: Connection, view: str) -> Sources:
+def view_sources(connection: Connection, view: str) -> ViewSources:
     """What the view `public.view` reads. A view that is not there reads nothing.
 
     A history counts as its kind.
     """
-    kinds = set(kinds_of_views(connection))
-    histories = {kind + HISTORY: kind for kind in kinds}
+    kinds = set(all_kinds(connection))
+    histories = {kind + HISTORY_SUFFIX: kind for kind in kinds}
     read: set[str] = set()
     others: set[str] = set()
     drifts = reads_history = False
@@ -61,21 +61,23 @@ def sources_of(connection: Connection, view: str) -> Sources:
             read.add(histories.get(name, name))
             reads_history = reads_history or name in histories
             continue
-        found = row(connection, RULE, schema=schema, name=name, mark=MARK + "%")
+        found = row(connection, RELATION_SOURCES, schema=schema, name=name, mark=VIEW_COMMENT + "%")
         if found is None:
             continue
         if not found["ours"]:
             others.add(f"{schema}.{name}")
         drifts = drifts or bool(found["drifts"])
         pending += [(part["schema"], part["name"]) for part in found["reads"]]
-    has_past = _has_past(connection, view)
-    return Sources(tuple(sorted(read)), tuple(sorted(others)), drifts, has_past, reads_history)
+    has_as_of_view = _has_past(connection, view)
+    return ViewSources(
+        tuple(sorted(read)), tuple(sorted(others)), drifts, has_as_of_view, reads_history
+    )
 
 
 # Of one relation: whether it is a view of ours, what it reads, and whether it calls what is never
 # the same. The tree says that better than the text, in which a string may look like a call. A
 # function that is not built in may read any table.
-RULE = r"""
+RELATION_SOURCES = r"""
     SELECT c.relkind = 'v' AND n.nspname = 'public'
             AND coalesce(obj_description(c.oid, 'pg_class') LIKE :mark, false) AS ours,
         c.relkind = 'v' AND (
@@ -104,7 +106,7 @@ def _has_past(connection: Connection, view: str) -> bool:
         connection,
         """SELECT obj_description(c.oid, 'pg_class') AS mark FROM pg_class c
            WHERE c.relnamespace = to_regnamespace(:past) AND c.relname = :view""",
-        past=PAST,
+        past=AS_OF_SCHEMA,
         view=view,
     )
-    return found is not None and not str(found["mark"]).endswith(UNREADABLE)
+    return found is not None and not str(found["mark"]).endswith(UNREADABLE_SUFFIX)

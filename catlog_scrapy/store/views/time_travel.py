@@ -10,12 +10,12 @@ from sqlalchemy import Connection
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.sql import rows, run
 from catlog_scrapy.store.views.typed import (
+    all_kinds,
     history_view,
-    kinds_of_views,
 )
 
 
-def at(connection: Connection, instant: dt.datetime) -> None:
+def set_as_of(connection: Connection, instant: dt.datetime) -> None:
     """Let the views in `as_of` show what there was at *instant*, until the transaction ends."""
     run(
         connection,
@@ -24,19 +24,19 @@ def at(connection: Connection, instant: dt.datetime) -> None:
     )
 
 
-def moments(
+def change_times(
     connection: Connection, kinds: Sequence[str], *, before: dt.datetime | None, limit: int
 ) -> list[dt.datetime]:
     """When any record of *kinds* changed, newest first: at most *limit* moments before *before*.
 
     Between two of them nothing did. Of versions that are pruned nothing is known.
     """
-    found = rows(connection, MOMENTS, kinds=list(kinds), before=before, limit=limit)
+    found = rows(connection, CHANGE_TIMES, kinds=list(kinds), before=before, limit=limit)
     return [moment["at"] for moment in found]
 
 
 # A revived record leaves no trace but where its state begins; a removed one, but where it ends.
-MOMENTS = """
+CHANGE_TIMES = """
     SELECT at FROM (
         SELECT updated_at AS at FROM catlog.record WHERE kind = ANY(:kinds)
         UNION
@@ -47,7 +47,7 @@ MOMENTS = """
     ORDER BY at DESC LIMIT :limit"""
 
 
-def states_of(
+def record_states(
     connection: Connection,
     kind: str,
     key: Mapping[str, Any],
@@ -63,9 +63,9 @@ def states_of(
     Two providers may have records with one key. Raises DataError for a value that is none of its
     field's type; KeyError for a kind that is not there, or a field of its key that is missing.
     """
-    definition = kinds_of_views(connection)[kind]
+    definition = all_kinds(connection)[kind]
     values = [key[name] for name in definition.key]
-    written = written_key(definition, values)
+    written = stored_key(definition, values)
     asked = {
         f"value_{number}": value if value is None else str(value)
         for number, value in enumerate(values)
@@ -100,22 +100,25 @@ def states_of(
 BY_KEY = " AND key = :key AND provider_id = ANY(ARRAY(SELECT provider.id FROM catlog.provider))"
 
 
-def written_key(kind: KindDefinition, values: Sequence[Any]) -> str | None:
+def stored_key(kind: KindDefinition, values: Sequence[Any]) -> str | None:
     """The key of a record of *kind* as it is stored, by its *values*; None where nobody can say.
 
     A record may have another one all the same: what its type writes as text is its own affair.
     """
     types = dict(kind.fields)
-    if any(types[name] not in PLAIN for name in kind.key):
+    if any(types[name] not in PLAIN_KEY_TYPES for name in kind.key):
         return None
     if len(values) == 1:
         return str(values[0])
     try:
-        plain = [PLAIN[types[name]](value) for name, value in zip(kind.key, values, strict=True)]
+        plain = [
+            PLAIN_KEY_TYPES[types[name]](value)
+            for name, value in zip(kind.key, values, strict=True)
+        ]
         return orjson.dumps(plain).decode()
     except (ValueError, TypeError):  # a lone surrogate, or an integer of more than 64 bits
         return None
 
 
 # Types of key fields that are written in one way alone: in a URL, in JSON, as text.
-PLAIN = {"text": str, "bigint": int, "uuid": str, "date": str}
+PLAIN_KEY_TYPES = {"text": str, "bigint": int, "uuid": str, "date": str}

@@ -15,22 +15,24 @@ from catlog_scrapy.store.sql import rows, run
 
 # The comment by which our views are known, with a hash of what they were made from and, for one of
 # a project's own, the project.
-MARK = "catlog "
-HISTORY = "_history"
+VIEW_COMMENT = "catlog "
+HISTORY_SUFFIX = "_history"
 # PostgreSQL cuts longer identifiers, and the history's name has to fit.
-MAX_KIND_BYTES = 63 - len(HISTORY)
+MAX_KIND_BYTES = 63 - len(HISTORY_SUFFIX)
 # The schema of the twins.
-PAST = "as_of"
+AS_OF_SCHEMA = "as_of"
 # What a twin's mark ends with if it only says that it cannot be read.
-UNREADABLE = "\nIt cannot be read as of a time."
+UNREADABLE_SUFFIX = "\nIt cannot be read as of a time."
 # Part of the hash of the project's own views: raised when their twins are made in another way.
-TWINS = "\n1"
+AS_OF_FORMAT = "\n1"
 
 # The columns of the records' index, as SELECTs for pages have them. No field's name begins so.
-INDEX = {"_provider": "provider_id", "_kind": "kind", "_key": "key"}
+INDEX_COLUMNS = {"_provider": "provider_id", "_kind": "kind", "_key": "key"}
 
 # What a SELECT in `as_of` shows is of this instant. Read once a statement, as a subquery.
-INSTANT = "(SELECT coalesce(nullif(current_setting('catlog.as_of', true), '')::timestamptz, now()))"
+AS_OF_INSTANT = (
+    "(SELECT coalesce(nullif(current_setting('catlog.as_of', true), '')::timestamptz, now()))"
+)
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,16 @@ def plan_views(
     project: str,
 ) -> ViewPlan:
     """What is to be done for the kinds, stored and declared, and the *project*'s *own* views."""
-    kinds = kinds_of_views(connection, providers)
+    kinds = all_kinds(connection, providers)
     wanted = {**_views_of(kinds), **own}
     twins: dict[str, str | None] = {
-        **{name: past_view(kind) for name, kind in kinds.items()},
+        **{name: as_of_view(kind) for name, kind in kinds.items()},
         **dict.fromkeys(own),
     }
     marks = {
-        name: f"{MARK}{_hash_of(sql + TWINS)} {project}"
+        name: f"{VIEW_COMMENT}{_hash_of(sql + AS_OF_FORMAT)} {project}"
         if name in own
-        else f"{MARK}{_hash_of(sql + (twins.get(name) or ''))}"
+        else f"{VIEW_COMMENT}{_hash_of(sql + (twins.get(name) or ''))}"
         for name, sql in wanted.items()
     }
     existing = _existing(connection)
@@ -109,7 +111,7 @@ def plan_views(
 
 
 def _project_of(mark: str) -> str:
-    return mark.removeprefix(MARK).partition(" ")[2]
+    return mark.removeprefix(VIEW_COMMENT).partition(" ")[2]
 
 
 def check_views(
@@ -124,7 +126,7 @@ def check_views(
         for name, found in _existing(connection).items()
         if _project_of(found.mark) not in ("", project)
     }
-    kinds = kinds_of_views(connection, providers)
+    kinds = all_kinds(connection, providers)
     views = _views_of(kinds)
     taken = rows(
         connection,
@@ -138,8 +140,8 @@ def check_views(
              AND t.typname = ANY(CAST(:names AS text[]))
            ORDER BY 1 DESC, 2""",
         names=[*own, *views],
-        past=PAST,
-        mark=MARK + "%",
+        past=AS_OF_SCHEMA,
+        mark=VIEW_COMMENT + "%",
     )
     return [
         *(
@@ -157,15 +159,15 @@ def check_views(
             for name in sorted(set(own) & set(views))
         ),
         *(
-            f'the history of the kind "{name}" is the view "{name + HISTORY}", which is a kind as'
-            " well, if a former one; give the newer one another view"
+            f'the history of the kind "{name}" is the view "{name + HISTORY_SUFFIX}", which is a'
+            " kind as well, if a former one; give the newer one another view"
             for name in sorted(kinds)
-            if name + HISTORY in kinds
+            if name + HISTORY_SUFFIX in kinds
         ),
     ]
 
 
-def make_partitions(connection: Connection) -> None:
+def create_partitions(connection: Connection) -> None:
     """A table for each kind that has none.
 
     Attached, not created as a partition: the lock on the parent then lets loads go on.
@@ -193,7 +195,7 @@ def _hash_of(sql: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ExistingView:
     """A view of ours: its mark and SELECT, and its twin's mark, if it has one."""
 
     mark: str
@@ -201,7 +203,7 @@ class _Found:
     twin: str | None
 
 
-def _existing(connection: Connection) -> dict[str, _Found]:
+def _existing(connection: Connection) -> dict[str, _ExistingView]:
     """Our views by name; also a twin whose view somebody has dropped."""
     found = rows(
         connection,
@@ -215,17 +217,17 @@ def _existing(connection: Connection) -> dict[str, _Found]:
                split_part(t.mark, :unreadable, 1) AS twin
            FROM (SELECT * FROM ours WHERE schema = 'public') AS p
            FULL JOIN (SELECT * FROM ours WHERE schema = :past) AS t USING (name)""",
-        mark=MARK + "%",
-        past=PAST,
-        unreadable=UNREADABLE,
+        mark=VIEW_COMMENT + "%",
+        past=AS_OF_SCHEMA,
+        unreadable=UNREADABLE_SUFFIX,
     )
     return {
-        view["name"]: _Found(view["mark"] or view["twin"], view["sql"] or "", view["twin"])
+        view["name"]: _ExistingView(view["mark"] or view["twin"], view["sql"] or "", view["twin"])
         for view in found
     }
 
 
-def kinds_of_views(
+def all_kinds(
     connection: Connection, providers: Iterable[ProviderDefinition] = ()
 ) -> dict[str, KindDefinition]:
     """All kinds there are, or will be with *providers*, by name."""
@@ -257,7 +259,7 @@ def _views_of(kinds: Mapping[str, KindDefinition]) -> dict[str, str]:
     views: dict[str, str] = {}
     for kind in kinds.values():
         views[kind.name] = current_view(kind)
-        views[kind.name + HISTORY] = history_view(kind)
+        views[kind.name + HISTORY_SUFFIX] = history_view(kind)
     return views
 
 
@@ -281,7 +283,7 @@ def current_view(kind: KindDefinition) -> str:
         ) AS records WHERE _kind = '{kind.name}' AND _removed_at IS NULL"""
 
 
-def records_of(kind: KindDefinition) -> str:
+def indexed_view(kind: KindDefinition) -> str:
     """The SELECT of the same, with the columns of the records' index in front, from `_`.
 
     In their order a page is found by the index, however deep it lies.
@@ -290,27 +292,28 @@ def records_of(kind: KindDefinition) -> str:
         FROM catlog.record WHERE kind = '{kind.name}' AND removed_at IS NULL"""
 
 
-def past_view(kind: KindDefinition, *, by_index: bool = False) -> str:
+def as_of_view(kind: KindDefinition, *, by_index: bool = False) -> str:
     """The SELECT of the records of *kind* as they were at the instant that is asked for.
 
-    *by_index*: with the columns of the index in front, as `records_of` has them.
+    *by_index*: with the columns of the index in front, as `indexed_view` has them.
 
     A removed record is a version alone, a revived one is both. Only one row of `record` has a key,
     so the join costs nothing where nobody asks for `created_at`.
     """
     names = ", ".join(f'"{name}"' for name, _ in _types(kind))
     if by_index:
-        names = f"{', '.join(INDEX)}, {names}"
+        names = f"{', '.join(INDEX_COLUMNS)}, {names}"
     now, then = (_indexed(), _indexed("v.")) if by_index else ("", "")
     return f"""SELECT {names}, created_at, updated_at FROM (
             SELECT {now}{_columns(kind)}, created_at, updated_at FROM catlog.record
-            WHERE kind = '{kind.name}' AND removed_at IS NULL AND updated_at <= {INSTANT}
+            WHERE kind = '{kind.name}' AND removed_at IS NULL AND updated_at <= {AS_OF_INSTANT}
             UNION ALL
             SELECT {then}{_columns(kind, "v.")}, r.created_at, v.valid_from
             FROM catlog.record_version v
             LEFT JOIN catlog.record r ON r.provider_id = v.provider_id AND r.key = v.key
                 AND r.kind = '{kind.name}'
-            WHERE v.kind = '{kind.name}' AND v.valid_from <= {INSTANT} AND v.valid_to > {INSTANT}
+            WHERE v.kind = '{kind.name}' AND v.valid_from <= {AS_OF_INSTANT}
+              AND v.valid_to > {AS_OF_INSTANT}
         ) AS states"""
 
 
@@ -327,7 +330,7 @@ def history_view(kind: KindDefinition, narrowed: str = "") -> str:
 
 
 def _indexed(table: str = "") -> str:
-    return "".join(f"{table}{column} AS {name}, " for name, column in INDEX.items())
+    return "".join(f"{table}{column} AS {name}, " for name, column in INDEX_COLUMNS.items())
 
 
 def _types(kind: KindDefinition) -> list[tuple[str, str]]:

@@ -125,14 +125,14 @@ def resume(database: Database, schedule_id: UUID) -> None:
         )
 
 
-def preview(database: Database, schedule_id: UUID, most: int) -> list[dt.datetime]:
-    """The next *most* times at which a schedule is due, or would be if it were not paused."""
+def preview(database: Database, schedule_id: UUID, limit: int) -> list[dt.datetime]:
+    """The next *limit* times at which a schedule is due, or would be if it were not paused."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id, "FOR KEY SHARE")
-    return list(islice(due_times(schedule["cron"], schedule["timezone"], schedule["now"]), most))
+    return list(islice(due_times(schedule["cron"], schedule["timezone"], schedule["now"]), limit))
 
 
-def place(database: Database, schedule_id: UUID) -> tuple[str, str]:
+def provider_and_scheme(database: Database, schedule_id: UUID) -> tuple[str, str]:
     """Whose a schedule is: provider and scheme. Raises NotFound."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id, "FOR KEY SHARE")

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.scheduling.due import CronError, due_times, next_due
-from catlog_scrapy.store.batch_errors import each
+from catlog_scrapy.store.batch_errors import run_each
 from catlog_scrapy.store.queue.catalogs import insert
 from catlog_scrapy.store.sql import clean, row, rows, run
 
@@ -16,7 +16,7 @@ from catlog_scrapy.store.sql import clean, row, rows, run
 # longest pause between two runs of `scrapy schedule --once` by cron that makes sense.
 MISFIRE_GRACE = dt.timedelta(minutes=10)
 # A schedule that was off for years leaves a trace of so many of its due times, the newest.
-MOST_TRACES = 1000
+MAX_SKIPPED_CATALOGS = 1000
 
 
 def make_due(engine: Engine) -> list[UUID]:
@@ -26,7 +26,7 @@ def make_due(engine: Engine) -> list[UUID]:
             connection,
             "SELECT id FROM catlog.schedule WHERE enabled AND next_due_at <= clock_timestamp()",
         )
-    made = each(
+    made = run_each(
         [schedule["id"] for schedule in due],
         lambda schedule_id: _make(engine, schedule_id),
         lambda schedule_id, why: _pass_over(engine, schedule_id, why),
@@ -91,7 +91,7 @@ def _make(engine: Engine, schedule_id: UUID) -> list[UUID]:
         *missed, latest = _due_until(schedule, schedule["now"])
         made: list[UUID] = []
         if scheme is not None:
-            for due_at in missed[-MOST_TRACES:]:
+            for due_at in missed[-MAX_SKIPPED_CATALOGS:]:
                 _skip(connection, schedule, scheme, due_at, "missed: a later one was due as well")
             made = _make_or_skip(connection, schedule, scheme, latest)
         _move_on(connection, schedule)

@@ -19,13 +19,13 @@ from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.declarations import base_url_of, operation_record_types
 from catlog_scrapy.declarations import spider_arguments as known_arguments
 from catlog_scrapy.exceptions import AttemptLost, ConfigurationError
-from catlog_scrapy.pipelines.store import persist, store_away
-from catlog_scrapy.redaction import redact, secrets_of
+from catlog_scrapy.pipelines.store import persist, run_in_thread
+from catlog_scrapy.redaction import read_secrets, redact
 from catlog_scrapy.store.queue.attempts import fail
 from catlog_scrapy.store.queue.claims import Claim
-from catlog_scrapy.store.queue.resuming import fresh_records, go_on_from
+from catlog_scrapy.store.queue.resuming import fresh_records, resume_cursor
 from catlog_scrapy.store.reading.status import attempt_error
-from catlog_scrapy.worker.attempt_logs import attempt_log, install
+from catlog_scrapy.worker.attempt_logs import attempt_log, install_attempt_logs
 from catlog_scrapy.worker.heartbeat import Heartbeat
 from catlog_scrapy.worker.isolation import run_isolated
 from catlog_scrapy.worker.progress import Progress
@@ -35,10 +35,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # Seconds to wait for what is only to be told to people.
-ANSWERS_WITHIN = 10.0
+ERROR_QUERY_TIMEOUT_S = 10.0
 
 
-class Crawls:
+class AttemptRunner:
     """Runs what was claimed, in a reactor of its own; which that is, its subclasses say.
 
     It owns the process: the reactor, the signals, the heartbeat. Each attempt logs to a file of
@@ -92,9 +92,9 @@ class Crawls:
                 stop_reactor()
 
         if self.logs:
-            install(self.settings)
+            install_attempt_logs(self.settings)
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self._on_signal)
         self.heartbeat.start()
         main_task = loop.create_task(main())
         try:
@@ -109,12 +109,12 @@ class Crawls:
     async def _main(self) -> None:
         """Begin crawls. What still runs when it returns is waited for."""
 
-    def _signalled(self) -> None:
+    def _on_signal(self) -> None:
         """The first signal stops claiming, and the crawls after a grace; the second at once."""
         self.signals += 1
         self.stopping.set()
         if self.running and self.signals == 1:
-            self.progress.say(
+            self.progress.print_line(
                 f"stopping: what runs may go on for {self.settings.getfloat('CATLOG_GRACE'):g} s;"
                 " a second signal releases it at once"
             )
@@ -153,14 +153,14 @@ class Crawls:
                     await self.crawl(attempt)
             except Exception as error:  # the boundary to foreign code: a spider may raise anything
                 logger.exception("the crawl did not start")
-                attempt.raised("starting the spider", error)
+                attempt.record_error("starting the spider", error)
             if attempt.outcome is None:
                 await asyncio.to_thread(_end_unopened, attempt)
             if attempt.outcome not in ("done", "lost"):
                 # A network that swallows the question must not keep the slot.
                 with contextlib.suppress(TimeoutError):
-                    asked = asyncio.to_thread(_error_of, attempt)
-                    attempt.error = await asyncio.wait_for(asked, ANSWERS_WITHIN)
+                    query = asyncio.to_thread(_read_error, attempt)
+                    attempt.error = await asyncio.wait_for(query, ERROR_QUERY_TIMEOUT_S)
 
     async def crawl(self, attempt: Attempt) -> None:
         """One crawl of this process. Raises whatever making the spider raises."""
@@ -174,19 +174,19 @@ class Crawls:
         assign(crawler, attempt)
         known = known_arguments(spidercls)
         needed = [name for name in claimed.secrets if name in known]
-        attempt.secrets = secrets_of(claimed.provider, needed)
+        attempt.secrets = read_secrets(claimed.provider, needed)
         arguments = spider_arguments(claimed, self.settings, attempt.secrets)
         if claimed.mode == "incremental" and hasattr(spidercls, "cursor"):
-            cursor = await self._asked(attempt, go_on_from)
-            attempt.report.went_on = bool(cursor)
+            cursor = await self._query(attempt, resume_cursor)
+            attempt.report.resumed = bool(cursor)
             arguments.setdefault("cursor", cursor)
         if claimed.limits.get("refresh"):
-            arguments["fresh"] = await self._asked(attempt, fresh_records)
+            arguments["fresh"] = await self._query(attempt, fresh_records)
         await crawler.crawl_async(**arguments)
 
-    async def _asked(self, attempt: Attempt, question: Callable[[Engine, Claim], T]) -> T:
+    async def _query(self, attempt: Attempt, question: Callable[[Engine, Claim], T]) -> T:
         """What the database answers, however long it is away."""
-        return await store_away(
+        return await run_in_thread(
             attempt, lambda: persist(attempt, lambda: question(self.engine, attempt.claim))
         )
 
@@ -208,18 +208,18 @@ def _end_unopened(attempt: Attempt) -> None:
     error = report.errors[0] if report.errors else "the crawl ended without closing its spider"
 
     def end() -> str:
-        if attempt.stop_answer:
+        if attempt.stop_code:
             return attempt.end_stopped()
         return fail(attempt.engine, attempt.claim.attempt, error, report=report)
 
     try:
-        attempt.outcome = persist(attempt, end, patience=10.0)
+        attempt.outcome = persist(attempt, end, grace_s=10.0)
         attempt.error = error
     except AttemptLost as lost:
         attempt.outcome, attempt.error = "lost", str(lost)
 
 
-def _error_of(attempt: Attempt) -> str | None:
+def _read_error(attempt: Attempt) -> str | None:
     try:
         return attempt_error(attempt.engine, attempt.claim.attempt)
     except UNAVAILABLE as error:

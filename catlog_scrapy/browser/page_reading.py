@@ -14,14 +14,14 @@ from playwright.async_api import Error, Page, Request, Response, Route
 from playwright.async_api import TimeoutError as PageTimeout
 
 # What may make a page ask for more, and what it can do without.
-LEADS_ON = {"document", "script", "xhr", "fetch"}
-SPARED = {"image", "media", "font"}
+LOADING_TYPES = {"document", "script", "xhr", "fetch"}
+BLOCKED_TYPES = {"image", "media", "font"}
 # A page that asked for data so few seconds ago has not come to its end.
-STILL = 1.0
+SETTLE_S = 1.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadingPlan:
     """What to do on a page, and what to take from it: see BrowserResponses, whose names these are.
 
     `may_ask` says of a URL whether robots.txt allows it.
@@ -39,7 +39,7 @@ class Plan:
         return self.wanted in url and not (self.unwanted and self.unwanted in url)
 
 
-class Reading:
+class PageReading:
     """Reads the page of one request; what comes of it is then in that request's `meta`.
 
     `documents` are those that the plan wants, in the order in which they were asked for; `fault`,
@@ -47,7 +47,7 @@ class Reading:
     Scrapy: it has neither.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ReadingPlan) -> None:
         self.plan = plan
 
     async def begin(self, page: Page, request: scrapy.Request) -> None:
@@ -66,11 +66,11 @@ class Reading:
         # Nobody would follow what another page asks for.
         await page.add_init_script("window.open = () => null")
         page.on("popup", lambda popup: popup.close())
-        page.on("request", self._asked)
-        page.on("request", self._led_on)
-        page.on("response", self._answered)
-        page.on("requestfinished", self._finished)
-        page.on("requestfailed", self._failed)
+        page.on("request", self._on_request)
+        page.on("request", self._check_redirect)
+        page.on("response", self._on_response)
+        page.on("requestfinished", self._on_finished)
+        page.on("requestfailed", self._on_failed)
         await page.route("**", self._route)
 
     async def read(self, page: Page) -> None:
@@ -83,9 +83,11 @@ class Reading:
             if not await self._click(page, prefix, text):
                 break
         else:
-            await self._rest(seen)
+            await self._wait_until_quiet(seen)
             if len(self.wanted) == seen:
-                self._blame(f"{page.url} asked for nothing with {self.plan.wanted!r} in its URL")
+                self._fail_missing(
+                    f"{page.url} asked for nothing with {self.plan.wanted!r} in its URL"
+                )
         self.meta["fault"] = self.fault
         self.meta["documents"] = [self.documents.get(request) for request in self.wanted]
 
@@ -101,12 +103,12 @@ class Reading:
         try:
             await element.wait_for(timeout=milliseconds)
         except PageTimeout:
-            self._blame(f"{page.url} has no {prefix} with the text {text!r}")
+            self._fail_missing(f"{page.url} has no {prefix} with the text {text!r}")
             return False
         await element.click(timeout=milliseconds)
         return True
 
-    async def _rest(self, seen: int) -> None:
+    async def _wait_until_quiet(self, seen: int) -> None:
         """Wait until all is answered, something wanted among it, and no more is asked for."""
         try:
             async with asyncio.timeout(self.plan.within):
@@ -119,10 +121,10 @@ class Reading:
         except TimeoutError:
             for request in self.pending:
                 self._fail(f"{request.url} had no answer within {self.plan.within:g} s")
-            if time.monotonic() - self.last_wanted < max(STILL, 2 * self.plan.quiet):
+            if time.monotonic() - self.last_wanted < max(SETTLE_S, 2 * self.plan.quiet):
                 self._fail(f"the page still asked for more after {self.plan.within:g} s")
 
-    def _blame(self, what: str) -> None:
+    def _fail_missing(self, what: str) -> None:
         """*what* is missing; because of something that went wrong before, or for no such reason."""
         late = [f"{request.url} had no answer by then" for request in self.pending]
         if reasons := self.troubles + late:
@@ -133,50 +135,50 @@ class Reading:
     def _fail(self, why: str) -> None:
         self.fault = self.fault or ConnectionError(why)
 
-    def _asked(self, request: Request) -> None:
+    def _on_request(self, request: Request) -> None:
         self.changes += 1
         if self.plan.wants(request.url):
             self.wanted.append(request)
             self.last_wanted = time.monotonic()
-        if request.resource_type in LEADS_ON or request in self.wanted:
+        if request.resource_type in LOADING_TYPES or request in self.wanted:
             self.pending.add(request)
 
-    async def _led_on(self, request: Request) -> None:
+    async def _check_redirect(self, request: Request) -> None:
         """No route sees where an answer leads: what must not be asked for has been, once."""
         if request.redirected_from and not await self.plan.may_ask(request.url):
-            self._went_wrong(request, f"Forbidden by robots.txt: {request.url}")
+            self._record_trouble(request, f"Forbidden by robots.txt: {request.url}")
             self._fail(f"{request.redirected_from.url} leads to what robots.txt forbids")
 
-    def _answered(self, response: Response) -> None:
+    def _on_response(self, response: Response) -> None:
         request = response.request
         if request.is_navigation_request() and request.frame.parent_frame is None:
             self.status = response.status
 
-    async def _finished(self, request: Request) -> None:
+    async def _on_finished(self, request: Request) -> None:
         """Take the answer at once: the page may go elsewhere, and all it has got with it."""
         try:
             response = await request.response()
             assert response is not None
             if response.status >= 400:
-                self._went_wrong(request, f"HTTP {response.status} for {request.url}")
+                self._record_trouble(request, f"HTTP {response.status} for {request.url}")
             elif request in self.wanted and request.redirected_to is None:
                 self.documents[request] = json.loads(await response.body())
             elif request in self.wanted:
                 self.wanted.remove(request)
         except Error as error:
-            self._went_wrong(request, f"{error.message} for {request.url}")
+            self._record_trouble(request, f"{error.message} for {request.url}")
         except ValueError as error:
-            self._went_wrong(request, f"{request.url} is no JSON: {error}")
+            self._record_trouble(request, f"{request.url} is no JSON: {error}")
         finally:
             self._done(request)
 
-    def _failed(self, request: Request) -> None:
+    def _on_failed(self, request: Request) -> None:
         """No answer, or half of one."""
-        if request.resource_type not in SPARED:
-            self._went_wrong(request, f"{request.failure} for {request.url}")
+        if request.resource_type not in BLOCKED_TYPES:
+            self._record_trouble(request, f"{request.failure} for {request.url}")
         self._done(request)
 
-    def _went_wrong(self, request: Request, why: str) -> None:
+    def _record_trouble(self, request: Request, why: str) -> None:
         self.troubles.append(why)
         if request in self.wanted:
             self._fail(why)
@@ -187,10 +189,10 @@ class Reading:
 
     async def _route(self, route: Route, request: Request) -> None:
         """Send what may and need be sent."""
-        if request.resource_type in SPARED:
+        if request.resource_type in BLOCKED_TYPES:
             await route.abort()
         elif await self.plan.may_ask(request.url):
             await route.fallback()
         else:
-            self._went_wrong(request, f"forbidden by robots.txt: {request.url}")
+            self._record_trouble(request, f"forbidden by robots.txt: {request.url}")
             await route.abort()
