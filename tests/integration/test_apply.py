@@ -610,7 +610,7 @@ def test_own_views_read_kinds_and_each_other(shop: Shop) -> None:
         ("SELECT 'x'::int AS n", "views/report.sql:1: invalid input syntax for type integer"),
         ("WITH x AS (SELECT 1) SELECT * FROM reports", 'relation "reports" does not exist'),
         ("DELETE FROM catlog.provider", "syntax error"),
-        ("SELECT 1 AS a;\nDROP VIEW goods", "views/report.sql:2: it has more than one statement"),
+        ("SELECT 1 AS a;\nDROP VIEW goods", "views/report.sql:2: the file has a second statement"),
     ],
 )
 def test_a_bad_select_is_refused_before_anything_changes(
