@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-slow lint bench docs clean
 help:  ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 .venv/run: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -15,17 +15,28 @@ help:  ## what there is
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	@touch $@
 
+.venv/docs: .venv/run requirements-docs.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-docs.txt
+	@touch $@
+
 demo: .venv/run  ## the whole thing on this machine, with local sources
 	$(BIN)/scrapy demo
 
-test: .venv/dev  ## all tests, on real PostgreSQL
-	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder --durations 15
+test: .venv/dev  ## the tests, on real PostgreSQL
+	$(BIN)/python -m pytest -m "not slow" -n 5 --dist worksteal --durations 15
+
+# Each file on one worker: what the documentation prints takes fixed ports.
+test-slow: .venv/dev  ## what breaks fleets, browsers, clocks; as root, with chromium, faketime, iproute2
+	$(BIN)/python -m pytest -m slow -n 4 --dist loadfile --no-loadscope-reorder --durations 15
 
 lint: .venv/dev  ## style, types, import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/docs  ## the documentation as a site, in build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 bench: .venv/dev  ## the benchmarks, each a ratio against a peer
 	$(BIN)/python -m benchmarks

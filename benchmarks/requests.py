@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event, make_url
 
 from benchmarks.common import Result, Server, note
 from benchmarks.serving import PATH, Serving, serve
-from catlog_scrapy.db.engine import OPTIONS
+from catlog_scrapy.db.driver import SERVER_OPTIONS
 from catlog_scrapy.store.reading.pages import OrderTerm, PageQuery, PageSource, describe, read_page
 from catlog_scrapy.store.views.typed import all_kinds, indexed_view
 
@@ -109,7 +109,7 @@ def loop(url: str, sql: str, values: dict[str, Any], seconds: float) -> float:
     answered = 0
     connection = psycopg2.connect(
         make_url(url).set(drivername="postgresql").render_as_string(hide_password=False),
-        options=OPTIONS,
+        options=SERVER_OPTIONS,
     )
     connection.autocommit = True
     with connection.cursor() as cursor:

@@ -1,37 +1,32 @@
-"""One ADDONS line makes a Scrapy project a catlog project. The only reader of the environment."""
+"""Scrapy add-on that makes a Scrapy project a catlog project."""
 
 from pathlib import Path
 from typing import Any, cast
 
 from scrapy.crawler import Crawler
-from scrapy.downloadermiddlewares import robotstxt
-from scrapy.downloadermiddlewares.retry import RetryMiddleware
 from scrapy.settings import BaseSettings, default_settings
 from scrapy.utils.misc import load_object
 
 from catlog_scrapy import config
-from catlog_scrapy.crawl.attempt import attempt_of
-from catlog_scrapy.crawl.downloader import Downloader
-from catlog_scrapy.extensions.outcome import OutcomeExtension
-from catlog_scrapy.middlewares.backpressure import StartBackpressureMiddleware
-from catlog_scrapy.middlewares.retry_after import RetryAfterMiddleware
-from catlog_scrapy.middlewares.robots import RobotsTxtMiddleware
-from catlog_scrapy.pipelines.store import StorePipeline
-from catlog_scrapy.pipelines.validate import ValidatePipeline
-from catlog_scrapy.records import FilesOf, ImagesOf
 
-# Named, not imported: only who keeps media needs them, and Pillow.
-MEDIA_PIPELINES: dict[type[ImagesOf] | type[FilesOf], tuple[str, str]] = {
-    ImagesOf: ("catlog_scrapy.pipelines.media.ImageLinks", "IMAGES_STORE"),
-    FilesOf: ("catlog_scrapy.pipelines.media.FileLinks", "FILES_STORE"),
-}
+# Paths, not classes: every command imports this module, and only crawls need the components.
+DOWNLOADER = "catlog_scrapy.crawl.downloader.Downloader"
+OUTCOME = "catlog_scrapy.extensions.outcome.OutcomeExtension"
+START_BACKPRESSURE = "catlog_scrapy.middlewares.backpressure.StartBackpressureMiddleware"
+RETRY_AFTER = "catlog_scrapy.middlewares.retry_after.RetryAfterMiddleware"
+ROBOTS = "catlog_scrapy.middlewares.robots.RobotsTxtMiddleware"
+STORE = "catlog_scrapy.pipelines.store.StorePipeline"
+VALIDATE = "catlog_scrapy.pipelines.validate.ValidatePipeline"
+# The components of every attempt.
+COMPONENTS = (DOWNLOADER, OUTCOME, START_BACKPRESSURE, RETRY_AFTER, ROBOTS, STORE, VALIDATE)
+IMAGES = "catlog_scrapy.pipelines.media.ImageLinks"
+FILES = "catlog_scrapy.pipelines.media.FileLinks"
 
 
 class CatlogAddon:
-    """Puts check and store behind the project's pipelines, and watches the crawl.
+    """Add-on that puts catlog's components into crawlers that run a claimed attempt.
 
-    Only for a crawler that runs a claimed attempt: `scrapy check`, `parse`, `shell` and `fetch`
-    open spiders too.
+    Other crawlers stay as they are: `scrapy check`, `parse`, `shell` and `fetch` open spiders too.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -39,6 +34,7 @@ class CatlogAddon:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "CatlogAddon":
+        """Make the add-on for *crawler*."""
         return cls(crawler)
 
     @classmethod
@@ -47,7 +43,10 @@ class CatlogAddon:
         config.fill_in(settings)
 
     def update_settings(self, settings: BaseSettings) -> None:
-        """Called once a crawler: nothing unless it runs an attempt."""
+        """Add the components to the settings of a crawler that runs an attempt."""
+        from catlog_scrapy.crawl.attempt import attempt_of
+        from catlog_scrapy.records import FilesOf, ImagesOf
+
         attempt = attempt_of(self.crawler)
         if attempt is None:
             return
@@ -55,40 +54,45 @@ class CatlogAddon:
         last = max((order for order in pipelines.values() if order is not None), default=0)
         settings.set("ITEM_PIPELINES", dict(settings.getdict("ITEM_PIPELINES")), "addon")
         component = settings["ITEM_PIPELINES"]
-        for marker, (pipeline, store) in MEDIA_PIPELINES.items():
+        for marker, pipeline, store in (
+            (ImagesOf, IMAGES, "IMAGES_STORE"),
+            (FilesOf, FILES, "FILES_STORE"),
+        ):
             if any(record.media_fields(marker) for record in attempt.records.values()):
                 last += 1
                 component.set(pipeline, last, "addon")
                 settings.set(store, str(Path(settings["CATLOG_HOME"], "media")), "default")
-        component.set(ValidatePipeline, last + 1, "addon")
-        component.set(StorePipeline, last + 2, "addon")
+        component.set(VALIDATE, last + 1, "addon")
+        component.set(STORE, last + 2, "addon")
         middlewares = settings.get_component_priority_dict_with_base("SPIDER_MIDDLEWARES")
         first = min((order for order in middlewares.values() if order is not None), default=0)
-        settings["SPIDER_MIDDLEWARES"].set(StartBackpressureMiddleware, first - 1, "addon")
+        settings["SPIDER_MIDDLEWARES"].set(START_BACKPRESSURE, first - 1, "addon")
         self._polite(settings)
-        settings["EXTENSIONS"].set(OutcomeExtension, 0, "addon")
-        # An attempt starts from nothing: a request left by another one is no part of it.
+        settings["EXTENSIONS"].set(OUTCOME, 0, "addon")
+        # An attempt starts from nothing: requests that another attempt left are not part of it.
         settings.set("JOBDIR", None, "cmdline")
 
     @staticmethod
     def _polite(settings: BaseSettings) -> None:
-        """Middlewares that keep to what sources ask for, beside or instead of Scrapy's own."""
+        """Add middlewares that honour Retry-After and robots.txt, in place of Scrapy's own."""
+        from scrapy.downloadermiddlewares.retry import RetryMiddleware
+        from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+
         with_base = settings.get_component_priority_dict_with_base("DOWNLOADER_MIDDLEWARES")
         orders = {load_object(cast(Any, path)): order for path, order in with_base.items()}
         middlewares = settings["DOWNLOADER_MIDDLEWARES"]
-        # Nearer to the source than what repeats requests.
+        # Nearer to the source than the middlewares that repeat requests.
         retry = max(order or 0 for cls, order in orders.items() if issubclass(cls, RetryMiddleware))
-        middlewares.set(RetryAfterMiddleware, retry + 1, "addon")
-        stock = robotstxt.RobotsTxtMiddleware
-        if (order := orders.get(stock)) is not None:
-            middlewares.set(stock, None, "addon")
-            middlewares.set(RobotsTxtMiddleware, order, "addon")
+        middlewares.set(RETRY_AFTER, retry + 1, "addon")
+        if (order := orders.get(RobotsTxtMiddleware)) is not None:
+            middlewares.set(RobotsTxtMiddleware, None, "addon")
+            middlewares.set(ROBOTS, order, "addon")
         if settings["DOWNLOADER"] == default_settings.DOWNLOADER:
-            settings.set("DOWNLOADER", Downloader, "addon")
+            settings.set("DOWNLOADER", DOWNLOADER, "addon")
 
 
 def is_enabled(settings: BaseSettings) -> bool:
-    """Whether the project has the ADDONS line."""
+    """Return whether the project has the ADDONS line."""
     return any(
         order is not None and load_object(path) is CatlogAddon
         for path, order in settings.getdict("ADDONS").items()

@@ -1,19 +1,25 @@
 """The project at hand: its settings and its database."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scrapy.addons import AddonManager
 from scrapy.settings import BaseSettings, Settings
 from scrapy.utils.project import inside_project
-from sqlalchemy import Engine
 
 from catlog_scrapy import addon, config
+from catlog_scrapy.db.driver import DriverConnection, connect
+from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.db.migrations import require_head, upgrade
-from catlog_scrapy.db.opening import open_database
 from catlog_scrapy.exceptions import CatlogError
+
+if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/driver.py
+    from sqlalchemy import Engine
 
 
 def prepare(settings: Settings) -> None:
@@ -37,17 +43,44 @@ def prepare(settings: Settings) -> None:
 
 
 @contextmanager
-def project_database(settings: BaseSettings) -> Iterator[Engine]:
-    """Open the database that *settings* name, at the schema revision of this catlog.
+def project_database(settings: BaseSettings, *, any_revision: bool = False) -> Iterator[Engine]:
+    """Open the database that *settings* name; unless *any_revision*, at catlog's schema revision.
 
     The embedded database is upgraded on the way, another database by `scrapy migrate` alone.
     Raises CatlogError.
     """
-    url = settings["CATLOG_DATABASE_URL"]
+    from catlog_scrapy.db.opening import open_database
+
     wait = settings.getbool("CATLOG_REPLACED")
-    with open_database(url, Path(settings["CATLOG_HOME"]), wait=wait) as engine:
-        if url:
+    with _database_url(settings) as url, open_database(url, wait=wait) as engine:
+        if settings["CATLOG_DATABASE_URL"] and not any_revision:
             require_head(engine)
-        else:
+        elif not any_revision:
             upgrade(engine)
         yield engine
+
+
+@contextmanager
+def readable_database(settings: BaseSettings) -> Iterator[Engine | DriverConnection]:
+    """Open the database to read it: without SQLAlchemy, unless there is more to do or to explain.
+
+    Raises CatlogError.
+    """
+    with _database_url(settings) as url:
+        connection = connect(url)
+        with connection or project_database(settings) as database:
+            yield database
+
+
+@contextmanager
+def _database_url(settings: BaseSettings) -> Iterator[str]:
+    """Return the database's URL; an embedded server runs as long as the block."""
+    if url := settings["CATLOG_DATABASE_URL"]:
+        yield url
+        return
+    linger = settings.getfloat("CATLOG_EMBEDDED_LINGER")
+    has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    with EmbeddedServer(
+        Path(settings["CATLOG_HOME"]), linger=linger if has_terminal or not linger else None
+    ) as url:
+        yield url

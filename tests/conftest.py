@@ -1,41 +1,45 @@
-"""Real parts for all tests: one PostgreSQL a session, a database cloned from a template a test."""
+"""Real parts for all tests: one PostgreSQL a run, a database cloned from a template a test."""
 
-import itertools
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.db.engine import make_engine
-from catlog_scrapy.db.migrations import upgrade
+from tests.support.postgres import HOME, Postgres, make_home
 from tests.support.server import Worlds, make_worlds
 
-_numbers = itertools.count(1)
+home_key = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of the server in the process that starts the workers."""
+    if not hasattr(config, "workerinput"):
+        config.stash[home_key] = make_home()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove that folder after the last worker."""
+    if home := config.stash.get(home_key, None):
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The URL of a PostgreSQL server, with a migrated template database in it."""
-    with tempfile.TemporaryDirectory(prefix="catlog-") as home, EmbeddedServer(Path(home)) as url:
-        template = make_engine(url)
-        upgrade(template)
-        template.dispose()
-        yield url
+def postgres() -> Iterator[Postgres]:
+    """The PostgreSQL of this test run, shared by all workers."""
+    with Postgres(Path(os.environ[HOME])) as postgres:
+        yield postgres
 
 
 @pytest.fixture
-def database_url(server: str) -> Iterator[str]:
+def database_url(postgres: Postgres) -> Iterator[str]:
     """The URL of a fresh database at the head revision."""
-    name = f"test_{next(_numbers)}"
-    admin = make_engine(server.replace("/catlog?", "/postgres?"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE catlog"))
-        yield server.replace("/catlog?", f"/{name}?")
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    with postgres.clone() as url:
+        yield url
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def worlds(server: str) -> Iterator[Worlds]:
+def worlds(postgres: Postgres) -> Iterator[Worlds]:
     """Clones of a database of this project that holds something real, and servers of them."""
     with tempfile.TemporaryDirectory(prefix="catlog-world-") as folder:
-        yield make_worlds(server, Path(folder))
+        yield make_worlds(postgres, Path(folder))

@@ -1,12 +1,15 @@
 """uvicorn as this server wants it: it waits for no client that does not say what it wants."""
 
 import asyncio
+import socket
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 from scrapy.settings import BaseSettings
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from catlog_scrapy.readiness import notify_ready
 
 # Connections of clients; one more is answered 503.
 MAX_CONNECTIONS = 1000
@@ -68,11 +71,23 @@ def protocol_with_timeout(seconds: float) -> type[H11Protocol]:
 class NotifyingServer(uvicorn.Server):
     """Lets the application know that it has been asked to stop: what waits need not."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell whoever waits for it."""
+        await super().startup(sockets)
+        if self.started and sockets:
+            notify_ready(url_of(sockets[0]))
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = self.config.app
         if isinstance(app, FastAPI):
             app.state.is_shutting_down = True
         super().handle_exit(sig, frame)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of a server that listens on *listener*."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def is_shutting_down(app: FastAPI) -> bool:

@@ -1,5 +1,7 @@
 """Base of catlog's commands."""
 
+from __future__ import annotations
+
 import argparse
 import inspect
 import os
@@ -9,20 +11,21 @@ import threading
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from rich.console import Console
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
-from sqlalchemy import Engine
 
 from catlog_scrapy.commands import summary
-from catlog_scrapy.console import make_console
-from catlog_scrapy.db.engine import UNAVAILABLE, reason
-from catlog_scrapy.exceptions import CatlogError
-from catlog_scrapy.project import prepare, project_database
-from catlog_scrapy.store.sql import clean
+from catlog_scrapy.exceptions import CatlogError, DatabaseUnavailable
+from catlog_scrapy.project import prepare, project_database, readable_database
+
+if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/driver.py
+    from rich.console import Console
+    from sqlalchemy import Engine
+
+    from catlog_scrapy.db.driver import DriverConnection
 
 USAGE_ERROR = 2
 
@@ -40,7 +43,9 @@ class CatlogCommand(ScrapyCommand):
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         """Prepare the settings, and refuse unknown options."""
         unknown = [word for word in args if word.startswith("-") and word != "-"]
-        if any(clean(word) != word for word in args):
+        try:
+            "".join(args).encode()
+        except UnicodeEncodeError:
             self.fail("an argument is not valid UTF-8")
         if unknown:
             self.fail(f"unknown option {unknown[0]}; see scrapy {self.name} -h")
@@ -84,13 +89,29 @@ class CatlogCommand(ScrapyCommand):
     @property
     def console(self) -> Console:
         """Return a console on standard output, which is plain where there is no terminal."""
+        from catlog_scrapy.console import make_console
+
         return make_console()
 
     @contextmanager
-    def database(self) -> Iterator[Engine]:
+    def database(self, *, any_revision: bool = False) -> Iterator[Engine]:
         """Open the project's database; see `project_database`."""
-        with project_database(self.project_settings) as engine:
-            yield engine
+        from catlog_scrapy.db.engine import UNAVAILABLE, reason
+
+        try:
+            with project_database(self.project_settings, any_revision=any_revision) as engine:
+                yield engine
+        except UNAVAILABLE as error:
+            raise DatabaseUnavailable(
+                f"the database failed: {reason(error)}; nothing was left half done, so run the"
+                " command again"
+            ) from error
+
+    @contextmanager
+    def readable_database(self) -> Iterator[Engine | DriverConnection]:
+        """Open the project's database to read it; see `readable_database`."""
+        with readable_database(self.project_settings) as database:
+            yield database
 
     @contextmanager
     def mistakes(self) -> Iterator[None]:
@@ -101,11 +122,6 @@ class CatlogCommand(ScrapyCommand):
             self.fail(str(error))
         except UsageError as error:
             self.fail(f"{error}; see scrapy {self.name} -h")
-        except UNAVAILABLE as error:
-            self.fail(
-                f"the database failed: {reason(error)}; nothing was left half done, so run the"
-                " command again"
-            )
         except BrokenPipeError:
             # The reader (`| head`) has seen enough. Python would complain again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

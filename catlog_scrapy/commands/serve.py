@@ -7,6 +7,9 @@ import socket
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 
+from catlog_scrapy.api.app import create_app
+from catlog_scrapy.api.server import make_server, url_of
+from catlog_scrapy.commands.background import add_background_options, run_in_background
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.db.engine import make_engine
@@ -15,7 +18,7 @@ from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.exceptions import NotPossible
 
-# Seconds that a request waits for a connection to the database.
+# How long a request waits for a connection to the database.
 CONNECT_TIMEOUT_S = 3.0
 
 
@@ -37,14 +40,15 @@ class Command(CatlogCommand):
             help=f"port to listen on, 0 for a free port (default: CATLOG_API_PORT, {port})",
         )
 
+        add_background_options(parser)
+
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if args:
             raise UsageError(f"unexpected argument {args[0]!r}")
-        # Every scrapy command imports this module.
-        from catlog_scrapy.api.app import create_app
-        from catlog_scrapy.api.server import make_server
-
         settings = self.project_settings
+        if message := run_in_background(self.name, settings, opts):
+            self.console.print(message, markup=False, soft_wrap=True)
+            return
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         resources = read_resources(settings)
         capabilities = read_capabilities(settings, load_spiders(settings))
@@ -55,8 +59,9 @@ class Command(CatlogCommand):
                 connect_timeout=CONNECT_TIMEOUT_S,
             )
             app = create_app(engine, settings, resources, capabilities)
-            host, port = listener.getsockname()[:2]
-            self.console.print(f"serving http://{host}:{port}, documented at /docs; Ctrl-C ends it")
+            self.console.print(
+                f"serving {url_of(listener)}, documented at /docs; Ctrl-C ends it", markup=False
+            )
             make_server(app, settings).run(sockets=[listener])
             engine.dispose()
 
@@ -70,6 +75,6 @@ def _listen(settings: Settings, opts: argparse.Namespace) -> socket.socket:
     except (OSError, OverflowError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise NotPossible(
-            f"{host}:{port} cannot be listened on ({why}); choose another with --port"
-            " (of scrapy up: --api-port)."
+            f"the HTTP API cannot listen on {host}:{port} ({why}); choose another port with"
+            " --port, or --api-port of scrapy up"
         ) from error

@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 import psycopg2
-from rich.table import Table
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.db.driver import DriverConnection
 from catlog_scrapy.exceptions import NotPossible
 
 # A statement ends with a semicolon outside of quotes, dollar quotes and comments.
@@ -45,8 +45,12 @@ class Command(CatlogCommand):
         if args[0].endswith(".sql") and Path(args[0]).is_file():
             text = Path(args[0]).read_text(encoding="utf-8")
         statements = [found[0].strip() for found in STATEMENT.finditer(text)]
-        with self.database() as engine, engine.connect() as connection:
-            driver = connection.connection.driver_connection
+        with self.readable_database() as database, database.connect() as connection:
+            driver = (
+                connection.driver_connection
+                if isinstance(connection, DriverConnection)
+                else connection.connection.driver_connection
+            )
             if driver is None:
                 raise NotPossible("the connection is gone; run it again.")
             driver.set_session(readonly=True)
@@ -68,6 +72,8 @@ class Command(CatlogCommand):
             raise NotPossible(f"PostgreSQL refused it: {str(error).strip()}") from error
         if cursor.description is None:
             return
+        from rich.table import Table
+
         table = Table(*(column.name for column in cursor.description), box=None)
         for found in cursor:
             table.add_row(*(shown(value) for value in found))

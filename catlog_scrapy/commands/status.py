@@ -1,13 +1,13 @@
 """`scrapy status`"""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from rich.table import Table
 from scrapy.exceptions import UsageError
-from sqlalchemy import Engine
 
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.store.reading.status import (
@@ -16,6 +16,9 @@ from catlog_scrapy.store.reading.status import (
     latest_catalogs,
     rejected_of,
 )
+
+if TYPE_CHECKING:
+    from catlog_scrapy.store.sql import Readable
 
 
 class Command(CatlogCommand):
@@ -35,16 +38,18 @@ class Command(CatlogCommand):
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if len(args) > 1:
             raise UsageError("write one catalog's id, or its first letters, or none")
-        with self.database() as engine:
+        with self.readable_database() as database:
             if args:
-                self._catalog(engine, args[0], opts)
+                self._catalog(database, args[0], opts)
             else:
-                self._catalogs(latest_catalogs(engine, failed=opts.failed), opts)
+                self._catalogs(latest_catalogs(database, failed=opts.failed), opts)
 
     def _catalogs(self, catalogs: list[Mapping[str, Any]], opts: argparse.Namespace) -> None:
         if opts.json:
             self._json([dict(catalog) for catalog in catalogs])
             return
+        from rich.table import Table
+
         table = Table("catalog", "scheme", "state", "done", "errors", "due", "created", box=None)
         for catalog in catalogs:
             table.add_row(
@@ -58,10 +63,10 @@ class Command(CatlogCommand):
             )
         self.console.print(table)
 
-    def _catalog(self, engine: Engine, prefix: str, opts: argparse.Namespace) -> None:
-        catalog = find_catalog(engine, prefix)
-        attempts = attempts_of(engine, catalog["id"], failed=opts.failed)
-        rejected = rejected_of(engine, catalog["id"])
+    def _catalog(self, database: Readable, prefix: str, opts: argparse.Namespace) -> None:
+        catalog = find_catalog(database, prefix)
+        attempts = attempts_of(database, catalog["id"], failed=opts.failed)
+        rejected = rejected_of(database, catalog["id"])
         if opts.json:
             self._json(
                 {

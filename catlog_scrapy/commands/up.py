@@ -10,17 +10,52 @@ from collections.abc import Sequence
 from configparser import ConfigParser
 from functools import partial
 
+from scrapy.exceptions import UsageError
 from scrapy.utils.conf import closest_scrapy_cfg
 
+from catlog_scrapy.commands.background import add_background_options, run_in_background
 from catlog_scrapy.commands.base import CatlogCommand, stop_signals
 from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.exceptions import ConfigurationError
 from catlog_scrapy.processes import die_with_parent
+from catlog_scrapy.readiness import NOTIFY_SOCKET, Readiness, notify_ready
 from catlog_scrapy.worker.scheduler import run_scheduler
 
 APPLICATION = "catlog_scrapy.fleet.app.application"
-# Seconds beyond CATLOG_GRACE that a node may take to drain; then it is killed.
-PATIENCE = 40.0
+# How long a node may take to drain, beyond CATLOG_GRACE; then it is killed.
+DRAIN_TIMEOUT_S = 40.0
+
+
+class Part:
+    """Process that `scrapy up` runs beside its scheduler."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
+        self.name = name
+        self.readiness = Readiness()
+        # A session of its own: Ctrl-C in the terminal reaches only scrapy up, which passes it on.
+        self.process = subprocess.Popen(
+            command,
+            env=environment | {NOTIFY_SOCKET: self.readiness.address},
+            start_new_session=True,
+            preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
+        )
+
+    def has_ended(self) -> bool:
+        """Return whether the process has ended."""
+        return self.process.poll() is not None
+
+    def wait(self, stopping: threading.Event) -> None:
+        """Wait for the end, which ends the other parts too: a supervisor then restarts all."""
+        self.process.wait()
+        stopping.set()
+
+    def end(self, timeout: float) -> None:
+        """Wait for a process that drains; kill it after *timeout* seconds."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 class Command(CatlogCommand):
@@ -42,8 +77,15 @@ class Command(CatlogCommand):
             help=f"port of the HTTP API, 0 for a free port (default: CATLOG_API_PORT, {port})",
         )
 
+        add_background_options(parser)
+
     def execute(self, args: list[str], opts: argparse.Namespace) -> int:
+        if args:
+            raise UsageError(f"unexpected argument {args[0]!r}")
         self._require_node()
+        if message := run_in_background(self.name, self.project_settings, opts):
+            self.console.print(message, markup=False, soft_wrap=True)
+            return 0
         stopping = stop_signals()
         environment = dict(os.environ)
         if opts.port:
@@ -52,53 +94,42 @@ class Command(CatlogCommand):
         if opts.api_port is not None:
             serve += ["--port", str(opts.api_port)]
         with self.database() as engine:
-            parts = {
-                "node": _start([sys.executable, "-m", "scrapyd"], environment),
-                "server": _start(serve, environment),
-            }
-            for part in parts.values():
-                threading.Thread(target=_wait, args=(part, stopping), daemon=True).start()
+            parts = [
+                Part("node", [sys.executable, "-m", "scrapyd"], environment),
+                Part("HTTP API", serve, environment),
+            ]
+            for part in parts:
+                threading.Thread(target=part.wait, args=(stopping,), daemon=True).start()
+            announcer = threading.Thread(target=self._announce, args=(parts,))
+            announcer.start()
             try:
                 run_scheduler(engine, self.project_settings, self.console, stopping)
             finally:
-                ended = {name: part for name, part in parts.items() if part.poll() is not None}
-                for part in parts.values():
-                    part.terminate()
-                for part in parts.values():
-                    self._end(part)
-        for name, part in ended.items():
-            self.console.print(f"the {name} ended with exit status {part.returncode}")
+                ended = [part for part in parts if part.has_ended()]
+                for part in parts:
+                    part.process.terminate()
+                for part in parts:
+                    part.end(self.project_settings.getfloat("CATLOG_GRACE") + DRAIN_TIMEOUT_S)
+                announcer.join()
+                for part in parts:
+                    part.readiness.close()
+        for part in ended:
+            self.console.print(f"the {part.name} ended with exit status {part.process.returncode}")
         return 1 if ended else 0
+
+    def _announce(self, parts: list[Part]) -> None:
+        """Say when all parts answer."""
+        urls = [part.readiness.wait(part.has_ended) for part in parts]
+        if None not in urls:
+            status = ", ".join(f"{part.name} {url}" for part, url in zip(parts, urls, strict=True))
+            self.console.print(f"ready: {status}", markup=False, soft_wrap=True)
+            notify_ready(status)
 
     def _require_node(self) -> None:
         config = ConfigParser()
         config.read(closest_scrapy_cfg())
         if config.get("scrapyd", "application", fallback="") != APPLICATION:
             raise ConfigurationError(
-                f"scrapyd here is no node: write `[scrapyd]` and `application = {APPLICATION}`"
-                " into scrapy.cfg."
+                "scrapyd is not a node of catlog here; add to scrapy.cfg: a section [scrapyd] with"
+                f" application = {APPLICATION}"
             )
-
-    def _end(self, part: "subprocess.Popen[bytes]") -> None:
-        """Wait for one that drains; not for ever."""
-        try:
-            part.wait(self.project_settings.getfloat("CATLOG_GRACE") + PATIENCE)
-        except subprocess.TimeoutExpired:
-            part.kill()
-            part.wait()
-
-
-def _start(command: Sequence[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    # In a session of its own: of Ctrl-C in the terminal it hears from here, once.
-    return subprocess.Popen(
-        command,
-        env=environment,
-        start_new_session=True,
-        preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
-    )
-
-
-def _wait(part: "subprocess.Popen[bytes]", stopping: threading.Event) -> None:
-    """A part that ends ends the others too: whoever started them starts all again."""
-    part.wait()
-    stopping.set()

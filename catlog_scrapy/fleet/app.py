@@ -23,6 +23,7 @@ from twisted.python.components import Componentized
 
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.fleet.node import NodeService
+from catlog_scrapy.readiness import notify_ready
 
 # Replacements of scrapyd's defaults: option, default, replacement. Other values stay.
 COMPONENTS = {
@@ -66,7 +67,7 @@ def application(config: Config) -> Componentized:
     _require_password(config, address)
     try:
         node = NodeService(config, host=_public_host(address), port=port, slots=_slots(config))
-        node.hold_name()
+        node.lock_name()
         _require_port(address, port)
         node.start()
     except CatlogError as error:
@@ -76,7 +77,19 @@ def application(config: Config) -> Componentized:
     config.catlog_node = node
     app = scrapyd.app.application(config)
     PidFile().setServiceParent(app)
+    Ready(node.url).setServiceParent(app)
     return app
+
+
+class Ready(Service):
+    """Tells whoever waits for it that the node listens; the last service to be started."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def startService(self) -> None:
+        super().startService()
+        notify_ready(self.url)
 
 
 class PidFile(Service):

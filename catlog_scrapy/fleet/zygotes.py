@@ -106,7 +106,8 @@ class ZygoteProcess(protocol.ProcessProtocol):
     def _send(self, command: Mapping[str, object]) -> None:
         self.process.write(orjson.dumps(command) + b"\n")
 
-    def outReceived(self, data: bytes) -> None:  # noqa: D102
+    def outReceived(self, data: bytes) -> None:
+        """Handle the messages that have arrived."""
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
             try:
@@ -120,7 +121,9 @@ class ZygoteProcess(protocol.ProcessProtocol):
                 self._modified_at = {file: _modification_time(file) for file in files}
                 if obstacle:
                     project = values["project"]
-                    log.info("spiders of {project} start cold: {why}", project=project, why=obstacle)
+                    log.info(
+                        "spiders of {project} start cold: {why}", project=project, why=obstacle
+                    )
                 self.capabilities.set_result(Capabilities(**values))
             case {"failed": reason, "files": list(files)}:
                 self._modified_at = {file: _modification_time(file) for file in files}
@@ -142,7 +145,8 @@ class ZygoteProcess(protocol.ProcessProtocol):
         if self.is_retired and not self.children:
             self.close()
 
-    def processEnded(self, reason: Failure) -> None:  # noqa: D102
+    def processEnded(self, reason: Failure) -> None:
+        """Report the exits of the zygote and of the children that died with it."""
         self.is_alive = False
         how = getattr(reason.value, "signal", None) or getattr(reason.value, "exitCode", None)
         if not self.capabilities.done():

@@ -1,13 +1,17 @@
 """Locks and rows that several verbs share."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import Connection, Engine, text
-
+from catlog_scrapy.db.driver import DriverConnection
 from catlog_scrapy.redaction import redact
+
+if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/driver.py
+    from sqlalchemy import Connection, Engine, TextClause
 
 
 class Transaction:
@@ -29,7 +33,9 @@ class Transaction:
 
 
 # What a verb may be given that others may have to share a transaction with.
-Database = Engine | Transaction
+Database: TypeAlias = "Engine | Transaction"
+# What a verb may be given that only reads.
+Readable: TypeAlias = "Engine | Transaction | DriverConnection"
 
 
 @contextmanager
@@ -44,8 +50,12 @@ def clean(text_: str) -> str:
     return redact(text_).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
-# To look for the parameters in a statement takes as long as to send it.
-statement = lru_cache(1000)(text)
+@lru_cache(1000)
+def statement(sql: str) -> TextClause:
+    """Parse *sql* once: finding its parameters takes as long as sending it."""
+    from sqlalchemy import text
+
+    return text(sql)
 
 
 def run(connection: Connection, sql: str, **values: Any) -> int:
@@ -58,8 +68,12 @@ def execute(connection: Connection, sql: str) -> None:
     connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
-def rows(connection: Connection, sql: str, **values: Any) -> list[Mapping[str, Any]]:
-    """All rows of *sql*, by column name."""
+def rows(
+    connection: Connection | DriverConnection, sql: str, **values: Any
+) -> list[Mapping[str, Any]]:
+    """Return all rows of *sql*, by column name."""
+    if isinstance(connection, DriverConnection):
+        return list(connection.rows(sql, values))
     return [found._asdict() for found in connection.execute(statement(sql), values)]
 
 

@@ -1,6 +1,6 @@
-"""An executor: loads the goods of a shop into catlog, from a program of its own.
+"""Load the goods of a shop into catlog from an external program.
 
-CATLOG_API is where the server answers, CATLOG_KEY a key of the role `service`.
+CATLOG_API is the URL of the server, CATLOG_KEY an API key of the role `service`.
 """
 
 import json
@@ -16,29 +16,29 @@ OPERATIONS = ["acme/goods"]
 
 
 class Refused(Exception):
-    """The server says no; asking again would not help."""
+    """The server refused a request; sending it again would not help."""
 
 
 def ask(path, body=None):
-    """POST *body*, again and again while nobody answers: what is asked here may be asked twice."""
+    """POST *body* and retry while the server is away: every request here is idempotent."""
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     request = urllib.request.Request(
         f"{API}/attempts/{path}", json.dumps(body or {}).encode(), headers
     )
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer)
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return json.load(response)
         except urllib.error.HTTPError as error:
             if error.code not in (408, 429, 502, 503, 504):
                 raise Refused(error.read().decode()) from error
         except OSError as error:
-            print("nobody answers:", error)
+            print("the server is away:", error)
         time.sleep(2)
 
 
 def keep(claimed, ended, stop):
-    """Renew the lease until *ended*; set *stop* once it is not ours any more."""
+    """Renew the lease until *ended*; set *stop* once the attempt is lost."""
     while not ended.wait(claimed["lease"] / 3):
         try:
             if ask(f"{claimed['attempt']}/heartbeat")["reply"] == "go":
@@ -50,21 +50,21 @@ def keep(claimed, ended, stop):
 
 
 def batches_of(pages="2"):
-    """Lists of records, given the operation's arguments: here is your own program."""
+    """Yield lists of records for the operation's arguments. Write your own program here."""
     for page in range(int(pages)):
         yield [{"id": f"{page}-{number}", "title": f"Lamp {number}"} for number in range(3)]
 
 
 def give_up(attempt, error):
-    """Say why an attempt cannot be completed; unless it is not ours any more."""
+    """Fail the attempt with *error*, unless it is lost already."""
     try:
         return ask(f"{attempt}/fail", {"error": str(error)[:10000] or repr(error)})
-    except Refused as late:
-        return late
+    except Refused as refused:
+        return refused
 
 
 def run(claimed):
-    """Send all batches of one attempt, then complete it; how it ended."""
+    """Send all batches of an attempt, complete it and return the reply."""
     attempt, ended, stop = claimed["attempt"], threading.Event(), threading.Event()
     threading.Thread(target=keep, args=(claimed, ended, stop)).start()
     try:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import jwt
 import pytest
 
-from catlog_scrapy.api.limits import PREFIX, UNPREFIXED
+from catlog_scrapy.api.limits import PREFIX, UNPREFIXED_PATHS
 from catlog_scrapy.store.access.keys import add_key
 from catlog_scrapy.store.access.tokens import signing_key
 from catlog_scrapy.store.access.users import add_user, disable_user
@@ -138,7 +138,7 @@ def endpoints(served: Served) -> list[Endpoint]:
         body = BODIES.get((method, name))
         urls = [url]
         bare = url.removeprefix(PREFIX)
-        if UNPREFIXED.match(bare):
+        if UNPREFIXED_PATHS.match(bare):
             urls.append(bare + ("" if "?" in bare else "/"))
         found += [Endpoint(method, name, each, body, permission, who) for each in urls]
     return found
@@ -216,7 +216,7 @@ def password_hash(served: Served, name: str) -> str:
         return hash_
 
 
-def test_who_may_and_who_may_not(served: Served) -> None:
+def test_every_endpoint_allows_its_roles_alone(served: Served) -> None:
     found = endpoints(served)
     good: list[tuple[str, str, bool, str]] = []
     for role in ROLES:
@@ -279,7 +279,7 @@ def test_who_may_and_who_may_not(served: Served) -> None:
     assert asked == refused + served_ > 3000
 
 
-def test_what_takes_no_permission_takes_the_right_kind_of_token(served: Served) -> None:
+def test_token_endpoints_take_their_own_kind_of_token(served: Served) -> None:
     client = served.client()
     pair = served.tokens("user-user")
     for path in ("token/refresh", "token/revoke"):

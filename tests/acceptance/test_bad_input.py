@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.db.engine import make_engine
+from tests.support.postgres import Postgres
 from tests.support.project import Project
 from tests.support.source import Answer, Source
 
@@ -479,13 +480,9 @@ def answers() -> dict[str, Answer]:
 
 
 @pytest.fixture(scope="module")
-def loaded(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def loaded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The database after all cases ran once."""
-    admin = make_engine(server.replace("/catlog?", "/postgres?"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("CREATE DATABASE bad_input TEMPLATE catlog"))
-    url = server.replace("/catlog?", "/bad_input?")
-    with Source() as source:
+    with postgres.clone() as url, Source() as source:
         source.answers = answers()
         project = given_a_project(tmp_path_factory.mktemp("bad"), url, source.url)
         project.scrapy("apply")
@@ -496,9 +493,6 @@ def loaded(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[En
         project.scrapy("work", "--drain")
         yield engine
         engine.dispose()
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("DROP DATABASE bad_input WITH (FORCE)"))
-    admin.dispose()
 
 
 def given_a_project(folder: Path, url: str, base_url: str) -> Project:

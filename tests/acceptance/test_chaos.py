@@ -27,6 +27,8 @@ from tests.support.looking import rows, until
 from tests.support.proxy import Proxy
 from tests.support.source import Answer, Source
 
+pytestmark = pytest.mark.slow
+
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEED", "1").split(",")]
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "120"))
 # Two hundred instances: so many batches of so many parts.
@@ -40,10 +42,10 @@ MAKERS = 4
 
 # What an attempt that was not done may say, by its outcome: that is what was done to it.
 TRUE_REASONS = {
-    "lost": r"its process was killed by SIGKILL|its node \S+ went down|its worker on \S+ vanished"
-    r"|the database could not be asked for 4 s|its lease was over"
-    r"|its process lost its lease, or could not reach the database",
-    "released": r"released: its (worker|node) stopped|it did not start: .+"
+    "lost": r"the process was killed by SIGKILL|its node \S+ went down|its worker on \S+ vanished"
+    r"|the database could not be asked for 4 s|the lease expired"
+    r"|the process lost its lease, or could not reach the database",
+    "released": r"released: (its worker|the node) stopped|the process did not start: .+"
     r"|refused by node \S+: project 'default': its process ended at once \(9\)"
     r"|refused by node \S+: project 'default' is being imported",
     "cancelled": r"lost 3 times in a row: .+",
@@ -261,7 +263,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
         yield database
 
 
-@pytest.mark.timeout(SECONDS + 400)
+@pytest.mark.timeout(SECONDS + 1800)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_chaos(seed: int, tmp_path: Path, database: Database) -> None:
     engine = make_engine(database.url)
@@ -304,7 +306,7 @@ def test_chaos(seed: int, tmp_path: Path, database: Database) -> None:
             return made == [(BATCHES,)] and fleet.is_over()
 
         begun = time.monotonic()
-        until(is_over, 180, fleet.report)
+        until(is_over, 900, fleet.report)
         counts = ", ".join(f"{count} {sort}" for sort, count in sorted(chaos.counts.items()))
         said = f"seed {seed}: {counts}; {Counter(fleet.outcomes())}; states {fleet.states()}"
         print(f"\n{said}; over {time.monotonic() - begun:.0f} s after the last")  # noqa: T201
@@ -316,7 +318,7 @@ def test_chaos(seed: int, tmp_path: Path, database: Database) -> None:
         failed_catalogs_were_lost(fleet)
         wanted = {thing for batch in batches() for thing in things(PARTS, batch, PAGES)}
         chaos.scheduler.terminate()
-        chaos.scheduler.wait(30)
+        chaos.scheduler.wait(300)
         fleet.is_sound(wanted)
         assert rows(engine, "SELECT count(*) FROM things") == [(len(wanted),)]
 

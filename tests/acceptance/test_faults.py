@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.db.engine import make_engine
+from tests.support.forked import Command
 from tests.support.looking import rows, until
 from tests.support.project import Project
 from tests.support.source import Answer, Source
@@ -99,7 +100,7 @@ def states(engine: Engine) -> set[str]:
     return {state for (state,) in rows(engine, "SELECT state FROM catlog.catalog")}
 
 
-def kill(process: "subprocess.Popen[str]") -> None:
+def kill(process: Command) -> None:
     process.kill()
     process.communicate()
 
@@ -108,7 +109,7 @@ def test_a_worker_killed_twenty_times_at_random(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     parts = [f"p{number}" for number in range(200)]
-    project = given_a_project(tmp_path, database_url, source, parts=parts)
+    project = given_a_project(tmp_path, database_url, source, parts=parts, CATLOG_LEASE="3")
     rows(engine, "UPDATE catlog.schedule SET next_due_at = now() RETURNING id")
     project.scrapy("schedule", "--once")
     chance = random.Random(7)
@@ -159,12 +160,12 @@ def test_two_schedulers_and_four_workers_on_fifty_due_catalogs(
         return rows(engine, "SELECT count(*) FROM catlog.catalog WHERE state = 'loaded'") == [(50,)]
 
     try:
-        until(all_loaded, 120)
+        until(all_loaded)
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
         for process in processes:
-            process.communicate(timeout=30)
+            process.communicate()
     assert rows(engine, "SELECT count(*) FROM catlog.catalog") == [(50,)]
     assert rows(engine, "SELECT DISTINCT attempt, outcome FROM catlog.instance_attempt") == [
         (1, "done")
@@ -178,7 +179,7 @@ def test_a_database_that_is_away_for_ten_seconds_in_mid_crawl(
     home = tmp_path / "home"
     with EmbeddedServer(home) as url:
         folder = tmp_path / "project"
-        environment = {"CATLOG_HOME": str(home), "CATLOG_LEASE": "30"}
+        environment = {"CATLOG_HOME": str(home), "CATLOG_LEASE": "120"}
         project = Project(folder, None, **environment)
         project = given_a_project(
             folder,
@@ -201,7 +202,7 @@ def test_a_database_that_is_away_for_ten_seconds_in_mid_crawl(
         time.sleep(10)
         server = EmbeddedServer(home)
         server.acquire()
-        out, err = load.communicate(timeout=120)
+        out, err = load.communicate()
         engine.dispose()
         assert load.returncode == 0, out + err
         counted = "SELECT count(*), count(DISTINCT (part, number)) FROM things"
@@ -216,7 +217,7 @@ def test_a_crawl_that_blocks_its_process_is_timed_out_and_the_others_go_on(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(
-        tmp_path, database_url, source, parts=["blocks", "b", "c"], more='timeout = "3s"'
+        tmp_path, database_url, source, parts=["blocks", "b", "c"], more='timeout = "8s"'
     )
     marker = tmp_path / "blocked"
     blocking = SPIDER.replace(
@@ -253,7 +254,7 @@ def test_a_terminated_worker_releases_what_it_holds(
     worker = project.start("work")
     until(lambda: source.requests)
     worker.send_signal(signal.SIGTERM)
-    out, err = worker.communicate(timeout=30)
+    out, err = worker.communicate()
     assert worker.returncode == 0, out + err
     assert rows(engine, "SELECT DISTINCT outcome FROM catlog.instance_attempt") == [("released",)]
     assert rows(engine, "SELECT errors FROM catlog.catalog") == [(0,)]
@@ -273,7 +274,7 @@ def test_cancel_reaches_a_running_crawl(
     until(lambda: source.requests)
     ((catalog,),) = rows(engine, "SELECT id::text FROM catlog.catalog")
     project.scrapy("cancel", catalog)
-    out, err = load.communicate(timeout=30)
+    out, err = load.communicate()
     assert load.returncode == 1
     assert "cancelled" in out + err
     assert rows(engine, "SELECT outcome FROM catlog.instance_attempt") == [("cancelled",)]
@@ -356,7 +357,7 @@ def test_an_unreachable_database_is_said_in_a_line(tmp_path: Path) -> None:
     assert "No connection to" in project.scrapy("status", code=2)
 
 
-def test_outside_of_a_catlog_project_each_command_says_so(tmp_path: Path) -> None:
+def test_commands_outside_of_a_catlog_project_say_so(tmp_path: Path) -> None:
     project = Project(tmp_path, None)
     (tmp_path / "scrapy.cfg").unlink()
     assert "no Scrapy project here" in project.scrapy("load", "a/b", code=2)

@@ -287,7 +287,7 @@ def test_provider_files_with_mistakes_are_mended_first(project: Project, source:
     assert "cannot be imported" in project.scrapy("genoperation", "trees", url, code=2)
 
 
-def test_what_apply_would_refuse_is_not_made(project: Project, source: Source) -> None:
+def test_genoperation_refuses_what_apply_would_refuse(project: Project, source: Source) -> None:
     provider = given_a_provider(project, source)
     scheme = b'scheme = [{ name = "paper", operations = ["paper"] }]\r\n'
     provider.write_bytes(scheme + provider.read_bytes().partition(b"\r\n\r\n")[0])
@@ -301,7 +301,7 @@ def test_what_apply_would_refuse_is_not_made(project: Project, source: Source) -
     assert files(project) == before
 
 
-def test_what_cannot_be_written_leaves_nothing(project: Project, source: Source) -> None:
+def test_failed_genoperation_leaves_no_files(project: Project, source: Source) -> None:
     provider = given_a_provider(project, source)
     project.write("tests/pages", "no folder")
     before = files(project)

@@ -5,8 +5,6 @@ Real processes of catlog's own project, against the local source, which misbehav
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote_plus
@@ -17,6 +15,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.demo.learning import CLIENT, CLIENT_KEY
 from catlog_scrapy.demo.server import DemoServer
+from tests.support.forked import Command
 from tests.support.looking import rows
 
 ROOT = Path(__file__).parents[2]
@@ -46,17 +45,9 @@ class Platform:
     def scrapy(self, *arguments: str, code: int = 0, **environment: str) -> str:
         """`scrapy ARGUMENTS...` with a log of everything; its output, on one line."""
         command, *rest = arguments
-        ended = subprocess.run(
-            [sys.executable, "-m", "scrapy", command, "-s", "LOG_LEVEL=DEBUG", *rest],
-            cwd=ROOT,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        said = ended.stdout + ended.stderr
+        words = (command, "-s", "LOG_LEVEL=DEBUG", *rest)
+        ended = Command(words, ROOT, self.environment | environment)
+        said = "".join(ended.communicate())
         self.said += said
         assert ended.returncode == code, said
         return " ".join(said.split())  # long lines are broken

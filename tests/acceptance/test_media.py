@@ -190,7 +190,7 @@ def test_a_server_that_hangs_is_not_waited_for_long(
     assert said["media/failed/server silent"] == 2
 
 
-def test_what_robots_may_not_read_is_not_read(
+def test_images_forbidden_by_robots_txt_are_not_requested(
     engine: Engine, given_fuel: Callable[..., Project], demo: DemoServer
 ) -> None:
     demo.misbehave("/robots.txt", body=b"User-agent: *\nDisallow: /fuel/images/4\n")
@@ -214,7 +214,7 @@ def test_a_store_that_takes_nothing_fails_the_load(
 
 
 @pytest.mark.parametrize("store", ["nowhere://media", "s3://bucket"])
-def test_a_store_that_there_is_not_fails_the_load_and_says_so(
+def test_missing_media_store_fails_the_load_with_the_reason(
     engine: Engine, given_fuel: Callable[..., Project], store: str
 ) -> None:
     project = given_fuel(IMAGES_STORE=store)

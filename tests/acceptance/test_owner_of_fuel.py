@@ -122,7 +122,7 @@ def served(worlds: Worlds) -> Iterator[Served]:
             for scheme in ("references", "prices", "stations")
         ]
         for each in loads:
-            said, _ = each.communicate(timeout=120)
+            said, _ = each.communicate(timeout=540)
             assert each.returncode == 0, said
         with worlds.serving_at(url) as served:
             yield served

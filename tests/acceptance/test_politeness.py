@@ -1,6 +1,7 @@
 """What a source asks of its visitors is done: its own log says so."""
 
 import itertools
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.demo.server import DemoServer, Visit
-from tests.support.looking import rows
+from tests.support.looking import rows, until
 from tests.support.project import Project
 
 # Twenty pages, of which eight are asked for at once.
@@ -82,7 +83,7 @@ def most_at_once(visits: list[Visit]) -> int:
     return max(itertools.accumulate(change for _, change in sorted(moments)))
 
 
-def test_what_robots_txt_forbids_is_not_asked_for(
+def test_urls_forbidden_by_robots_txt_are_not_requested(
     engine: Engine, project: Project, demo: DemoServer
 ) -> None:
     demo.misbehave("/robots.txt", body=b"User-agent: *\nDisallow: /fuel/fuel-prices?1\n")
@@ -96,7 +97,7 @@ def test_what_robots_txt_forbids_is_not_asked_for(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_source_that_asks_for_time_is_left_alone_until_then(
+def test_retry_after_is_waited_for(
     engine: Engine, project: Project, demo: DemoServer, status: int
 ) -> None:
     demo.misbehave("/fuel/fuel-prices", delay=0.05)
@@ -106,14 +107,14 @@ def test_a_source_that_asks_for_time_is_left_alone_until_then(
     visits = pages(demo)
     [refused] = [visit for visit in visits if visit.status == status]
     # What was on its way when it was said may still come.
-    after = [visit for visit in visits if visit.began > (refused.ended or 0) + 0.2]
+    after = [visit for visit in visits if visit.began > (refused.ended or 0) + 1.0]
     assert len(visits) == 21
     assert refused.path in [visit.path for visit in after]
     assert min(visit.began for visit in after) - (refused.ended or 0) > 1.9
     assert rows(engine, "SELECT outcome FROM catlog.instance_attempt") == [("done",)]
 
 
-def test_a_source_that_asks_for_too_much_time_is_asked_again_then(
+def test_long_retry_after_reschedules_the_instance(
     engine: Engine, project: Project, demo: DemoServer
 ) -> None:
     declaration = project.folder / "shop/providers/maker.toml"
@@ -124,11 +125,9 @@ def test_a_source_that_asks_for_too_much_time_is_asked_again_then(
     waits = """SELECT i.available_at - a.finished_at > interval '59 min', a.outcome, a.error
                FROM catlog.instance_attempt a JOIN catlog.catalog_scheme_operation_instance i
                    ON i.id = a.instance_id WHERE a.outcome IS NOT NULL"""
-    end = time.monotonic() + 60
-    while not (found := rows(engine, waits)) and time.monotonic() < end:
-        time.sleep(0.05)
+    found = until(lambda: rows(engine, waits))
     load.terminate()
-    load.communicate(timeout=30)
+    load.communicate()
     [(is_later, outcome, error)] = found
     assert (is_later, outcome) == (True, "incomplete")
     assert "429" in error
@@ -146,7 +145,7 @@ def test_no_more_crawls_visit_a_provider_at_once_than_it_allows(
     for worker in workers:
         worker.terminate()
     for worker in workers:
-        worker.communicate(timeout=30)
+        worker.communicate()
     assert len(pages(demo)) == 120
     assert most_at_once(pages(demo)) == 2
     nodes = "SELECT count(DISTINCT outcome), min(outcome) FROM catlog.instance_attempt"
@@ -159,12 +158,15 @@ def test_a_source_that_becomes_slow_is_asked_less_often(project: Project, demo: 
         file.write("AUTOTHROTTLE_ENABLED = True\nAUTOTHROTTLE_START_DELAY = 0\n")
         file.write("RANDOMIZE_DOWNLOAD_DELAY = False\n")
     project.scrapy(*ALONE)
-    quick = [visit.began for visit in pages(demo)]
+    quick = middle_gap(demo)
     demo.visits.clear()
     demo.misbehave("/fuel/fuel-prices", delay=0.3)
     project.scrapy(*ALONE)
-    slow = sorted(visit.began for visit in pages(demo))
-    assert max(quick) - min(quick) < 2
     # One at a time, by default, as soon as the first one has told how slow it is.
-    gaps = [later - earlier for earlier, later in itertools.pairwise(slow)]
-    assert sorted(gaps)[len(gaps) // 2] > 0.25
+    assert quick < 0.25 < middle_gap(demo)
+
+
+def middle_gap(demo: DemoServer) -> float:
+    """The median of the seconds between visits."""
+    began = sorted(visit.began for visit in pages(demo))
+    return statistics.median(later - earlier for earlier, later in itertools.pairwise(began))

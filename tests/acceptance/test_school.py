@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.demo import school
 from catlog_scrapy.demo.server import DemoServer
 from tests.support.looking import rows, until
+from tests.support.postgres import Postgres
 from tests.support.project import Project
 
 PROVIDERS = Path(school.__file__).parents[1] / "providers"
@@ -25,14 +26,10 @@ def source() -> Iterator[DemoServer]:
 
 
 @pytest.fixture
-def fresh(server: str) -> Iterator[str]:
+def fresh(postgres: Postgres) -> Iterator[str]:
     """The URL of a second database."""
-    admin = make_engine(server.replace("/catlog?", "/postgres?"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("CREATE DATABASE fresh_school TEMPLATE catlog"))
-        yield server.replace("/catlog?", "/fresh_school?")
-        connection.execute(text("DROP DATABASE fresh_school WITH (FORCE)"))
-    admin.dispose()
+    with postgres.clone() as url:
+        yield url
 
 
 @pytest.fixture
@@ -231,7 +228,7 @@ def test_a_token_that_expires_in_mid_load(
         (("/school/pupils", {"body": b"<h1>We have moved</h1>"}), "JSONDecodeError"),
     ],
 )
-def test_what_cannot_be_read_fails_with_the_reason(
+def test_unreadable_school_source_fails_with_the_reason(
     engine: Engine,
     project: Project,
     source: DemoServer,
@@ -259,7 +256,7 @@ def test_what_cannot_be_read_fails_with_the_reason(
     ],
     ids=str,
 )
-def test_what_passes_is_overcome(
+def test_transient_source_fault_is_overcome(
     engine: Engine, project: Project, source: DemoServer, how: dict[str, Any]
 ) -> None:
     source.misbehave("/school/pupils?page=3", times=1, **how)
@@ -267,7 +264,9 @@ def test_what_passes_is_overcome(
     assert pupils(engine) == pupils_after(0)
 
 
-def test_everything_may_be_read_again(engine: Engine, project: Project, source: DemoServer) -> None:
+def test_empty_cursor_reads_from_the_beginning(
+    engine: Engine, project: Project, source: DemoServer
+) -> None:
     project.scrapy("load", "school/pupils")
     rows(
         engine,

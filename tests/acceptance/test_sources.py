@@ -21,6 +21,8 @@ from catlog_scrapy.store.queue import catalogs
 from tests.support.looking import rows
 from tests.support.project import Project
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(school.__file__).parents[1]
 # How often a worker is killed in the midst of each source.
 KILLS = int(os.environ.get("SOURCE_KILLS", "10"))

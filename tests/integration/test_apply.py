@@ -200,7 +200,7 @@ def shop(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Ite
     return Shop(tmp_path, engine)
 
 
-def test_what_is_declared_comes_into_the_database_once(shop: Shop) -> None:
+def test_declarations_are_stored_once(shop: Shop) -> None:
     shop.declare(SCHEME.format(version=1), SCHEDULE.format(cron="0 * * * *"))
     lines = [
         "+ provider acme",
@@ -360,7 +360,7 @@ def test_versions_only_rise(shop: Shop) -> None:
     ]
 
 
-def test_what_vanishes_is_retired_and_may_come_back(shop: Shop) -> None:
+def test_vanished_declarations_are_retired_and_may_come_back(shop: Shop) -> None:
     both = (SCHEME.format(version=1), SCHEDULE.format(cron="0 * * * *"))
     shop.declare(*both)
     shop.apply()
@@ -513,7 +513,7 @@ def test_the_history_shows_every_state(shop: Shop) -> None:
     ]
 
 
-def test_a_foreign_kind_shows_all_of_its_data(shop: Shop) -> None:
+def test_foreign_kind_shows_all_its_data(shop: Shop) -> None:
     shop.declare(
         '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\nkind = "things"\n'
         'key = "id"\nfields = { n = "bigint" }\n'
@@ -547,7 +547,7 @@ def test_a_kind_has_a_table_of_its_own(shop: Shop) -> None:
         "CREATE MATERIALIZED VIEW public.report AS SELECT 1 AS x",
     ],
 )
-def test_what_is_not_ours_is_not_touched(shop: Shop, made: str) -> None:
+def test_foreign_tables_and_views_are_not_touched(shop: Shop, made: str) -> None:
     shop.given_view("report", "SELECT id FROM goods")
     sql(shop.engine, made)
     assert "exists and is no view of catlog; rename it" in shop.refused()
@@ -716,7 +716,7 @@ def test_fields_only_widen(shop: Shop) -> None:
     assert 'the field "n" of "goods" changed from text to bigint' in shop.refused()
 
 
-def test_two_applies_at_once_make_one(shop: Shop) -> None:
+def test_concurrent_applies_store_declarations_once(shop: Shop) -> None:
     shop.given_view("report", "SELECT id FROM goods")
     done = at_once(*[shop.apply] * 4)
     assert sorted(map(len, done)) == [0, 0, 0, 5]
@@ -755,7 +755,7 @@ def test_a_reader_in_the_way_is_waited_for_and_then_left_alone(shop: Shop) -> No
     assert shop.apply()[-1] == "~ view report"
 
 
-def test_a_lost_view_is_made_again(shop: Shop) -> None:
+def test_dropped_view_is_recreated(shop: Shop) -> None:
     shop.apply()
     sql(shop.engine, "DROP VIEW public.goods")
     assert shop.apply() == ["+ view goods"]

@@ -114,7 +114,7 @@ def test_an_attempt_is_judged_by_the_limits_it_began_with(engine: Engine) -> Non
     assert attempts.complete(engine, found.attempt, Report(rejected=1)) == "done"
 
 
-def test_what_scrapy_counts_is_kept_whatever_it_is(engine: Engine) -> None:
+def test_any_scrapy_stats_are_stored(engine: Engine) -> None:
     found = given_a_claim(engine)
     stats = {"start": the_catalog(engine, found.catalog)["created_at"], 5: {1}, "nul": "\0"}
     report = Report(stats=stats, reason="bad\0\ud800", log="/var/log/x")
@@ -183,7 +183,7 @@ def test_a_failed_instance_waits_longer_each_time(engine: Engine) -> None:
         found = claim_of(engine, found.catalog)
 
 
-def test_what_was_lost_costs_no_error_and_runs_again(engine: Engine) -> None:
+def test_lost_attempt_costs_no_error_and_is_repeated(engine: Engine) -> None:
     found = given_a_claim(engine)
     lose(engine, found)
     attempt = the_attempt(engine, found.attempt)
@@ -214,7 +214,7 @@ def test_a_failure_in_between_is_no_row(engine: Engine) -> None:
     assert state_of(engine, found.catalog) == "loading"
 
 
-def test_what_was_released_costs_nothing(engine: Engine) -> None:
+def test_released_attempt_costs_no_error(engine: Engine) -> None:
     found = given_a_claim(engine)
     for number in range(1, 8):
         assert attempts.release(engine, found.attempt) == "released"
@@ -264,7 +264,7 @@ def test_a_late_renewal_before_the_reap_is_honoured(engine: Engine) -> None:
     assert deliver(engine, found, {"a": 1}) == "done"
 
 
-def test_so_is_a_late_end(engine: Engine) -> None:
+def test_late_end_before_the_reap_is_honoured(engine: Engine) -> None:
     found = given_a_claim(engine)
     expire_lease(engine, found)
     assert deliver(engine, found, {"a": 1}) == "done"
@@ -322,7 +322,7 @@ def test_a_worker_that_stopped_for_fear_of_its_lease_was_lost(engine: Engine) ->
     assert claim_of(engine, found.catalog).attempt.number == 2
 
 
-def test_what_ends_after_its_catalog_was_cancelled_is_cancelled(engine: Engine) -> None:
+def test_attempt_that_ends_after_a_cancel_is_cancelled(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each=PARTS))
     catalog = given_a_catalog(engine)
     north, south, west = claim_all(engine, catalog)
@@ -347,7 +347,7 @@ def test_a_name_that_is_no_attempt_is_said_to_be_none(engine: Engine) -> None:
     assert AttemptName.parse(str(found.attempt)) == found.attempt
 
 
-def test_nothing_of_it_is_claimed_twice(engine: Engine) -> None:
+def test_claimed_or_done_instance_is_not_claimed_again(engine: Engine) -> None:
     found = given_a_claim(engine)
     assert claim(engine, "other") == []
     deliver(engine, found)

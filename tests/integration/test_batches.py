@@ -22,6 +22,7 @@ from tests.support.factories import (
     one,
     sql,
 )
+from tests.support.looking import WAITING_BACKENDS
 
 COUNT = "SELECT count(*) FROM catlog.catalog_operation_instance_result"
 TEN = [(f"key {number}", number) for number in range(10)]
@@ -37,7 +38,7 @@ def batch(claimed: Claim, first: int = 0) -> bytes:
     return lines(claimed.attempt, "goods", TEN, first)
 
 
-def test_a_batch_is_stored_as_it_is(engine: Engine, claimed: Claim) -> None:
+def test_batch_is_stored_unchanged(engine: Engine, claimed: Claim) -> None:
     copy_batch(engine, batch(claimed))
     found = sql(engine, "SELECT * FROM catlog.catalog_operation_instance_result ORDER BY seq")
     assert [row["key"] for row in found] == [key for key, _ in TEN]
@@ -72,7 +73,7 @@ def test_a_batch_that_cannot_be_read_leaves_the_connection_usable(
 
 def cut_the_copy(engine: Engine) -> None:
     """End the backend that stores a batch, as soon as it waits for the table."""
-    query = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted"
+    query = f"SELECT pg_terminate_backend(pid) FROM ({WAITING_BACKENDS}) AS waiting"
     while not sql(engine, query):
         time.sleep(0.01)
 
@@ -127,7 +128,7 @@ def test_settling_waits_until_a_backend_that_still_works_is_gone(
     assert one(engine, COUNT) == 0
 
 
-def test_another_backend_of_the_same_number_is_left_alone(engine: Engine, claimed: Claim) -> None:
+def test_settling_leaves_a_newer_backend_with_the_same_pid(engine: Engine, claimed: Claim) -> None:
     with engine.connect() as bystander:
         pid, _ = results._backend(bystander)
         settle_batch(engine, (pid, "2026-01-01"), claimed.attempt, 0, 10)

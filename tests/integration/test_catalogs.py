@@ -30,7 +30,7 @@ from tests.support.factories import (
 PARTS = ["north", "south"]
 
 
-def test_what_is_unknown_is_refused_with_what_is_known(engine: Engine) -> None:
+def test_unknown_scheme_is_refused_with_the_known_ones(engine: Engine) -> None:
     given_a_scheme(engine)
     with pytest.raises(NotFound, match="there are: acme/goods"):
         catalogs.create(engine, "acme", "wares")
@@ -98,7 +98,7 @@ def test_a_retry_of_a_cancelled_catalog_fences_off_what_still_runs(engine: Engin
     assert deliver(engine, newer, {"a": "new"}) == "done"
 
 
-def test_a_retry_of_what_never_started_starts_it(engine: Engine) -> None:
+def test_retry_of_an_unstarted_catalog_starts_it(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_waiting_catalog(engine)
     catalogs.cancel(engine, catalog)
@@ -108,7 +108,7 @@ def test_a_retry_of_what_never_started_starts_it(engine: Engine) -> None:
     assert states_of(engine, catalog) == ["new"]
 
 
-def test_a_retry_of_what_had_nothing_to_load_looks_again(engine: Engine) -> None:
+def test_retry_of_an_empty_catalog_expands_its_parts_again(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("links"), name="links")
     given_a_scheme(engine, an_operation(for_each="links"))
     catalog = given_a_catalog(engine)
@@ -140,7 +140,7 @@ def test_only_what_failed_or_was_cancelled_can_be_retried(engine: Engine) -> Non
         catalogs.retry(engine, load(engine, {"a": 1})["id"])
 
 
-def test_what_was_purged_cannot_be_retried(engine: Engine) -> None:
+def test_purged_catalog_cannot_be_retried(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_catalog(engine)
     catalogs.cancel(engine, catalog)
@@ -159,7 +159,7 @@ def test_only_what_is_open_can_be_cancelled(engine: Engine) -> None:
         catalogs.cancel(engine, catalog)
 
 
-def test_what_waits_to_be_published_can_still_be_cancelled(engine: Engine) -> None:
+def test_catalog_that_waits_for_publishing_can_be_cancelled(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_loaded_catalog(engine, {"a": 1})
     catalogs.cancel(engine, catalog)
@@ -202,7 +202,7 @@ def test_an_argument_that_cannot_be_filled_in_fails_its_catalog_alone(
     assert "day" in failed["error"]
 
 
-def test_so_does_a_start_that_the_database_refuses(engine: Engine) -> None:
+def test_start_refused_by_the_database_fails_its_catalog_alone(engine: Engine) -> None:
     """Whatever it is about the one catalog, the rest start; a lock is no reason to give up."""
     given_a_scheme(engine)
     bad = given_a_waiting_catalog(engine, arguments={"day": "bad"})
@@ -227,7 +227,7 @@ def test_so_does_a_start_that_the_database_refuses(engine: Engine) -> None:
     assert (failed["state"], failed["error"]) == ("failed", "it could not start: no such day")
 
 
-def test_so_does_a_record_that_lacks_a_field(engine: Engine) -> None:
+def test_record_without_the_argument_field_fails_its_catalog(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("links"), name="links")
     load(engine, {"a": 1}, scheme="links")
     given_a_scheme(engine, an_operation(for_each="links", arguments={"url": "{url}"}))
@@ -279,7 +279,7 @@ def test_a_parent_fails_when_its_last_child_has_ended_and_one_failed(engine: Eng
     assert (failed["state"], failed["error"]) == ("failed", "a sub-catalog did not load")
 
 
-def test_a_retry_of_a_parent_retries_what_failed_of_it(engine: Engine) -> None:
+def test_retry_of_a_parent_retries_its_failed_children(engine: Engine) -> None:
     parent, goods, prices = given_a_family(engine, "goods", "prices")
     attempts.fail(engine, claim_of(engine, goods).attempt, "it broke")
     finish(engine, prices)
@@ -343,7 +343,7 @@ def test_a_parent_with_a_purged_child_cannot_be_retried(engine: Engine) -> None:
     assert state_of(engine, parent) == "cancelled"
 
 
-def test_a_parent_with_a_retired_child_makes_none_of_them(engine: Engine) -> None:
+def test_parent_with_a_retired_scheme_makes_no_children(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("goods"), name="goods")
     given_a_scheme(engine, name="all", includes=["goods", "gone"])
     parent = given_a_catalog(engine, scheme="all")

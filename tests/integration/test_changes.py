@@ -16,6 +16,7 @@ from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.store.sql import Transaction, run
 from tests.support.access import a_client, given_a_user, given_access, log_in, with_token
 from tests.support.factories import at_once, one, sql
+from tests.support.looking import WAIT_LIMIT_S
 
 ALICE = Caller("user:alice", "admin", frozenset({"*:*"}), "192.0.2.1")
 BOB = Caller("user:bob", "admin", frozenset({"*:*"}), "192.0.2.2")
@@ -95,7 +96,7 @@ def test_a_change_leaves_a_trace_and_its_answer(engine: Engine) -> None:
     assert sql(engine, "SELECT 1 FROM catlog.idempotent_request") == []
 
 
-def test_the_same_request_again_is_answered_the_same_and_does_nothing(engine: Engine) -> None:
+def test_repeated_idempotency_key_returns_the_stored_response(engine: Engine) -> None:
     work = a_provider(headers={"Location": "/a"})
     bodies = {"one": None, "two": b"\x00\xff", "three": {"many": [1, {"a": None}]}}
     for key, body in bodies.items():
@@ -108,7 +109,7 @@ def test_the_same_request_again_is_answered_the_same_and_does_nothing(engine: En
     assert done(engine) == (3, 3)
 
 
-def test_an_answer_without_a_body_comes_again_without_one(engine: Engine) -> None:
+def test_stored_response_without_a_body_is_repeated_without_a_body(engine: Engine) -> None:
     for _ in range(2):
         answer = make(engine, a_request("one"), a_provider(body=None, status=204))
         assert (answer.status_code, answer.body) == (204, b"")
@@ -153,7 +154,7 @@ def test_a_key_is_1_to_255_printable_ascii_characters(engine: Engine) -> None:
     assert done(engine) == (4, 4)
 
 
-def test_what_fails_leaves_nothing_and_may_be_tried_again(engine: Engine) -> None:
+def test_failed_change_leaves_nothing_and_may_be_retried(engine: Engine) -> None:
     def failing(transaction: Transaction) -> Changed:
         a_provider()(transaction)
         raise Problem(409, "not now.")
@@ -172,7 +173,7 @@ def test_an_answer_of_500_is_not_remembered(engine: Engine) -> None:
     assert make(engine, a_request("one")).headers["Idempotent-Replayed"] == "true"
 
 
-def test_of_many_at_once_one_is_done_and_all_get_its_answer(engine: Engine) -> None:
+def test_concurrent_requests_with_one_key_change_once_and_get_one_response(engine: Engine) -> None:
     answers = at_once(*[lambda: make(engine, a_request("one"))] * 8)
     assert {answer.status_code for answer in answers} == {201}
     replayed = [answer.headers.get("Idempotent-Replayed") for answer in answers]
@@ -188,11 +189,11 @@ def test_the_second_waits_for_the_first_and_does_the_work_where_that_failed(
     def slow(transaction: Transaction) -> Changed:
         a_provider()(transaction)
         working.set()
-        assert go_on.wait(30)
+        assert go_on.wait(WAIT_LIMIT_S)
         raise Problem(503, "the first one fails.")
 
     def second() -> Any:
-        assert working.wait(30)
+        assert working.wait(WAIT_LIMIT_S)
         threading.Timer(0.3, go_on.set).start()
         return make(engine, a_request("one"))
 
@@ -220,7 +221,7 @@ def test_an_answer_is_forgotten_after_a_day(engine: Engine) -> None:
     assert done(engine) == (3, 3)
 
 
-def test_who_may_not_is_not_told_the_former_answer(engine: Engine) -> None:
+def test_stored_response_is_not_shown_without_permission(engine: Engine) -> None:
     given_a_user(engine)
     client = a_client(given_access(engine))
     headers = {**with_token(log_in(client).json()["access"]), "Idempotency-Key": "one"}

@@ -71,7 +71,7 @@ def test_priority_comes_first_then_age(engine: Engine) -> None:
     assert claim(engine, "node") == []
 
 
-def test_one_claim_keeps_the_order_too(engine: Engine) -> None:
+def test_claim_of_many_instances_keeps_the_order(engine: Engine) -> None:
     given_many(engine)
     given_a_catalog(engine)
     urgent = given_a_catalog(engine, priority=1)
@@ -92,7 +92,7 @@ def test_a_provider_runs_no_more_than_it_allows(engine: Engine) -> None:
     assert catalog == first[0].catalog
 
 
-def test_what_was_cancelled_keeps_its_slot_until_its_crawl_has_ended(engine: Engine) -> None:
+def test_cancelled_instance_keeps_its_slot_until_its_crawl_has_ended(engine: Engine) -> None:
     given_many(engine, max_running=1)
     running = claim_of(engine, given_a_catalog(engine))
     catalogs.cancel(engine, running.catalog)
@@ -221,7 +221,7 @@ def test_an_instance_that_waits_is_not_claimed_before_its_time(engine: Engine) -
     assert again.attempt == (found.attempt.instance, 2)
 
 
-def test_each_executor_claims_its_own(engine: Engine) -> None:
+def test_executor_claims_its_own_operations_alone(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("ours"), an_operation("theirs", executor="external"))
     given_a_catalog(engine)
     assert [c.operation for c in claim(engine, "node", limit=9)] == ["ours"]

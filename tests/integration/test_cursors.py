@@ -79,7 +79,7 @@ def test_nothing_new_is_an_answer_but_not_from_the_beginning(engine: Engine) -> 
     assert attempts.complete(engine, claimed.attempt, Report(resumed=True)) == "incomplete"
 
 
-def test_what_was_given_up_is_for_the_next_load_to_read(engine: Engine) -> None:
+def test_tolerated_failed_requests_keep_the_cursor(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL | {"tolerate": {"failed_requests": 1}})
     read(engine, {"a": 1}, to="one")
     catalog, claimed, _ = begun(engine)
@@ -118,7 +118,7 @@ def test_a_catalog_that_cannot_be_published_leaves_the_cursor(engine: Engine) ->
 
 
 @pytest.mark.parametrize("first_published", [0, 1])
-def test_of_two_loads_from_one_cursor_the_first_published_counts(
+def test_first_published_of_two_loads_from_one_cursor_moves_the_cursor(
     engine: Engine, first_published: int
 ) -> None:
     """What the other one has read beyond it, the next load reads."""
@@ -156,7 +156,7 @@ def test_a_load_that_is_tried_again_later_than_a_newer_one_is_newer(engine: Engi
     assert current(engine) == {"x": 20, "y": 30}
 
 
-def test_what_a_narrowed_load_has_read_meanwhile_is_read_once_more(engine: Engine) -> None:
+def test_records_read_by_a_partial_load_are_read_again(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"x": 1}, to="one")
     catalog, claimed, _ = begun(engine)
@@ -173,7 +173,7 @@ def test_what_a_narrowed_load_has_read_meanwhile_is_read_once_more(engine: Engin
 @pytest.mark.parametrize(
     "given", [{"origin": "backfill"}, {"arguments": {"id": "a"}}, {"operation": "goods"}], ids=str
 )
-def test_a_backfill_and_a_narrowed_load_neither_use_nor_move_it(
+def test_backfill_and_partial_load_neither_use_nor_move_the_cursor(
     engine: Engine, given: dict[str, object]
 ) -> None:
     given_a_scheme(engine, INCREMENTAL)
@@ -182,7 +182,7 @@ def test_a_backfill_and_a_narrowed_load_neither_use_nor_move_it(
     assert begun(engine)[2] == "one"
 
 
-def test_a_new_version_of_a_scheme_reads_everything_again(engine: Engine) -> None:
+def test_new_scheme_version_reads_from_the_beginning(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="one")
     given_a_scheme(engine, INCREMENTAL, version=2)
@@ -220,7 +220,7 @@ def test_a_load_of_a_former_version_moves_nothing(engine: Engine) -> None:
     assert begun(engine)[2] == "two"
 
 
-def test_each_part_has_a_cursor_of_its_own(engine: Engine) -> None:
+def test_each_part_has_its_own_cursor(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL | {"for_each": ["x", "y"]})
     catalog = given_a_catalog(engine)
     for claimed in claim_all(engine, catalog):
@@ -245,7 +245,7 @@ def test_an_overlap_that_is_declared_later_needs_an_instant(engine: Engine) -> N
         begun(engine)
 
 
-def test_what_the_source_says_is_gone_is_removed(engine: Engine) -> None:
+def test_records_that_the_source_reports_deleted_are_removed(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1, "b": 1, "c": 1}, to="one")
     catalog, claimed, _ = begun(engine)
@@ -273,7 +273,7 @@ def test_an_older_load_neither_removes_nor_revives(engine: Engine) -> None:
     assert current(engine) == {"a": 1}
 
 
-def test_what_is_gone_before_it_was_known_stays_gone(engine: Engine) -> None:
+def test_deletion_of_an_unknown_record_creates_no_record(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="one")
     older = given_a_catalog(engine, arguments={"id": "x"})
@@ -286,7 +286,7 @@ def test_what_is_gone_before_it_was_known_stays_gone(engine: Engine) -> None:
     assert current(engine) == {"a": 1, "x": "again"}
 
 
-def test_how_much_a_source_may_say_is_gone_can_be_limited(engine: Engine) -> None:
+def test_share_of_reported_deletions_can_be_limited(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL | {"tolerate": {"removed": 1}})
     read(engine, {"a": 1, "b": 1}, to="one")
     catalog, claimed, _ = begun(engine)
@@ -296,7 +296,7 @@ def test_how_much_a_source_may_say_is_gone_can_be_limited(engine: Engine) -> Non
     assert begun(engine)[2] == "one"
 
 
-def test_what_was_read_lately_is_fresh(engine: Engine) -> None:
+def test_recently_read_record_is_fresh(engine: Engine) -> None:
     refresh = {"every": 3600.0, "by": "value"}
     given_a_scheme(engine, an_operation(refresh=refresh))
     claimed = claim_of(engine, given_a_catalog(engine))
@@ -313,14 +313,14 @@ def test_what_was_read_lately_is_fresh(engine: Engine) -> None:
     assert one(engine, "SELECT count(*) FROM catlog.record_version") == 1
 
 
-def test_what_shares_the_field_is_never_fresh(engine: Engine) -> None:
+def test_records_that_share_a_refresh_value_are_never_fresh(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(refresh={"every": 3600.0, "by": "value"}))
     load(engine, {"a": "shared", "b": "shared", "c": "own"})
     claimed = claim_of(engine, given_a_catalog(engine))
     assert fresh_records(engine, claimed) == {"own": ["c"]}
 
 
-def test_what_another_version_has_read_is_not_fresh(engine: Engine) -> None:
+def test_record_read_by_another_scheme_version_is_not_fresh(engine: Engine) -> None:
     operation = an_operation(refresh={"every": 3600.0, "by": "value"})
     given_a_scheme(engine, operation)
     load(engine, {"a": "link"})

@@ -78,7 +78,7 @@ def test_an_operation_is_loaded_by_its_id(client: TestClient, engine: Engine) ->
     assert client.post(path, json={"arguments": {"colour": "red"}, "priority": 5}).is_success
 
 
-def test_one_of_several_operations_is_a_narrowed_load(client: TestClient, engine: Engine) -> None:
+def test_load_of_one_of_several_operations_is_partial(client: TestClient, engine: Engine) -> None:
     given_a_scheme(engine, an_operation("goods"), an_operation("prices"), version=2)
     retired = client.post(f"/schedule_catalog_scheme_operation/{operation_id(engine, 'prices')}")
     assert retired.status_code == 201
@@ -107,7 +107,7 @@ def test_a_catalog_is_made_cancelled_and_retried(client: TestClient, engine: Eng
     ]
 
 
-def test_what_cannot_be_loaded_is_refused(client: TestClient, engine: Engine) -> None:
+def test_invalid_load_is_refused(client: TestClient, engine: Engine) -> None:
     wanted = {"provider": "acme", "scheme": "goods"}
     for body, field in (
         ({"provider": "acme"}, "body.scheme"),
@@ -178,7 +178,7 @@ def test_the_next_due_times(client: TestClient) -> None:
     assert errors_of(client.get(f"/schedules/{made}/due_times?count=0")) == ["query.count"]
 
 
-def test_what_is_no_schedule_is_refused(client: TestClient, engine: Engine) -> None:
+def test_invalid_schedule_is_refused(client: TestClient, engine: Engine) -> None:
     for change, field in (
         ({"cron": "every day"}, "body.cron"),
         ({"cron": "0 0 30 2 *"}, "body.cron"),

@@ -9,120 +9,39 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import psycopg2
 import pytest
 
-from catlog_scrapy.db.embedded import LOG_LIMIT, EmbeddedServer
+from catlog_scrapy.db.embedded import MAX_LOG_BYTES, EmbeddedServer
 from catlog_scrapy.exceptions import EmbeddedServerError
-
-PROJECT = Path(__file__).parents[2]
-PREAMBLE = """
-import signal
-import sys
-from pathlib import Path
-import psycopg2
-from catlog_scrapy.embedded import EmbeddedServer
-# Whoever started the tests in the background had Ctrl-C ignored, and that is inherited.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-home = Path(sys.argv[1])
-"""
-USER = "with EmbeddedServer(home):\n    print('ready', flush=True)\n    sys.stdin.read()"
-BUSY_USER = """
-for _ in range(10):
-    with EmbeddedServer(home) as url:
-        connection = psycopg2.connect(url.replace('+psycopg2', ''))
-        connection.cursor().execute('SELECT 1')
-        connection.close()
-"""
+from tests.support.embedded import (
+    BUSY_USER,
+    a_user,
+    ask,
+    end_servers,
+    gone,
+    kill,
+    postmaster,
+    start_user,
+    starts,
+    wait_for,
+)
+from tests.support.looking import WAIT_LIMIT_S
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """A home of the test's own; whatever server a failed test leaves there is ended."""
     yield tmp_path / "home"
-    for pid_file in tmp_path.rglob("postmaster.pid"):
-        with suppress(psutil.NoSuchProcess):
-            left = psutil.Process(int(pid_file.read_text().split()[0]))
-            if left.name() == "postgres":
-                left.send_signal(signal.SIGQUIT)
-                gone(left)
+    end_servers(tmp_path)
     shutil.rmtree(EmbeddedServer(tmp_path / "home").socket, ignore_errors=True)
-
-
-def start_user(home: Path, script: str = USER) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PREAMBLE + script, home],
-        cwd=PROJECT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-@contextmanager
-def a_user(home: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that uses the server until the block ends, or somebody kills it."""
-    with start_user(home) as user:
-        try:
-            assert user.stdout and user.stdin
-            assert user.stdout.readline() == "ready\n"
-            yield user
-            with suppress(BrokenPipeError):
-                user.stdin.close()
-            user.wait(30)
-        finally:
-            user.kill()
-
-
-def postmaster(home: Path) -> psutil.Process:
-    return psutil.Process(int((home / "postgres" / "postmaster.pid").read_text().split()[0]))
-
-
-def gone(process: psutil.Process) -> bool:
-    """Whether it ends within seconds. It may stay a zombie for long: init decides when to reap."""
-    deadline = time.monotonic() + 10
-    with suppress(psutil.NoSuchProcess):
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
-    return True
-
-
-def kill(process: psutil.Process) -> None:
-    process.kill()
-    assert gone(process)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def ask(url: str, query: str) -> object:
-    """The first value that `query` gives, None if it gives no rows."""
-    with closing(psycopg2.connect(url.replace("+psycopg2", ""))) as connection:
-        connection.autocommit = True
-        cursor = connection.cursor()
-        cursor.execute(query)
-        row = cursor.fetchone() if cursor.description else None
-        return row and row[0]
-
-
-def starts(home: Path) -> int:
-    return (home / "postgres.log").read_text().count("ready to accept connections")
 
 
 def test_starts_in_an_empty_home_and_ends_with_its_only_user(
@@ -156,7 +75,7 @@ def test_the_server_inherits_no_lock(home: Path) -> None:
     assert "postmaster.pid" not in files and not [name for name in files if "lock" in name]
 
 
-def test_another_process_shares_the_server_and_the_last_one_stops_it(home: Path) -> None:
+def test_second_process_shares_the_server_and_the_last_process_stops_it(home: Path) -> None:
     with a_user(home):
         server = postmaster(home)
         with a_user(home), EmbeddedServer(home) as url:
@@ -193,7 +112,7 @@ def test_interrupting_the_user_that_started_it_leaves_the_server_to_the_others(h
     with a_user(home) as starter, EmbeddedServer(home) as url:
         server = postmaster(home)
         os.killpg(starter.pid, signal.SIGINT)
-        starter.wait(10)
+        starter.wait(WAIT_LIMIT_S)
         assert ask(url, "SELECT 1") == 1
         assert postmaster(home) == server
 
@@ -266,7 +185,7 @@ def test_processes_that_come_at_once_to_an_empty_home_start_one_server(home: Pat
     users = [start_user(home) for _ in range(4)]
     for user in users:
         with user:
-            assert user.communicate(timeout=30) == ("ready\n", "")
+            assert user.communicate(timeout=WAIT_LIMIT_S) == ("ready\n", "")
     assert starts(home) >= 1
     assert not list(home.glob("postgres.new-*"))
     assert not (home / "postgres" / "postmaster.pid").exists()
@@ -281,7 +200,7 @@ def test_users_that_wait_for_one_another_share_one_server(home: Path) -> None:
     for user in users:
         with user:
             assert server.is_running()
-            assert user.communicate(timeout=30) == ("", "")
+            assert user.communicate(timeout=WAIT_LIMIT_S) == ("", "")
     assert gone(server)
     assert starts(home) == 1
 
@@ -290,7 +209,7 @@ def test_users_that_come_and_go_at_once_never_fail(home: Path) -> None:
     users = [start_user(home, BUSY_USER) for _ in range(4)]
     for user in users:
         with user:
-            assert user.communicate(timeout=60) == ("", "")
+            assert user.communicate(timeout=WAIT_LIMIT_S) == ("", "")
             assert user.returncode == 0
     assert not (home / "postgres" / "postmaster.pid").exists()
 
@@ -377,6 +296,6 @@ def test_a_long_log_makes_room_at_the_next_start(home: Path) -> None:
     with EmbeddedServer(home):
         pass
     with (home / "postgres.log").open("a") as log:
-        log.write("x" * LOG_LIMIT)
+        log.write("x" * MAX_LOG_BYTES)
     with EmbeddedServer(home):
-        assert (home / "postgres.log").stat().st_size < LOG_LIMIT
+        assert (home / "postgres.log").stat().st_size < MAX_LOG_BYTES

@@ -36,7 +36,7 @@ from tests.support.factories import (
     state_of,
     the_catalog,
 )
-from tests.support.looking import until
+from tests.support.looking import WAIT_LIMIT_S, WAITING_BACKENDS, until
 from tests.support.project import Project
 from tests.support.proxy import Proxy
 
@@ -54,7 +54,7 @@ def robot(engine: Engine) -> Iterator[Client]:
 @pytest.fixture
 def hasty(engine: Engine) -> Iterator[Client]:
     """At a server whose leases are short."""
-    with serving(application(engine, CATLOG_LEASE=0.6)) as port:
+    with serving(application(engine, CATLOG_LEASE=2.0)) as port:
         yield Client(port, a_key(engine))
 
 
@@ -117,7 +117,7 @@ def test_with_a_server_alone_a_catalog_becomes_loaded(engine: Engine, robot: Cli
     assert {row["actor"] for row in verbs} == {"key:robot"}
 
 
-def test_who_is_late_is_fenced_off(engine: Engine, hasty: Client) -> None:
+def test_executor_with_an_expired_lease_is_fenced_off(engine: Engine, hasty: Client) -> None:
     catalog = given_goods(engine)
     late = hasty.claim_one()
     assert hasty.send(late, 1, *goods(666)).status == 200
@@ -139,7 +139,7 @@ def test_who_is_late_is_fenced_off(engine: Engine, hasty: Client) -> None:
 def test_a_heartbeat_keeps_the_attempt(engine: Engine, hasty: Client) -> None:
     given_goods(engine)
     attempt = hasty.claim_one()
-    end = time.monotonic() + 1.2
+    end = time.monotonic() + 4.0
     while time.monotonic() < end:
         assert hasty.ask(f"{attempt}/heartbeat").body["reply"] == "go"
         time.sleep(0.1)
@@ -283,7 +283,7 @@ def test_a_broken_line_is_named(engine: Engine, robot: Client) -> None:
     assert one(engine, STORED) == 0
 
 
-def test_what_cannot_be_stored_is_rejected_with_its_record(engine: Engine, robot: Client) -> None:
+def test_record_that_cannot_be_stored_is_rejected(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     deep = "[" * 500 + "]" * 500
@@ -336,7 +336,7 @@ def test_a_batch_that_is_too_large_is_not_read(engine: Engine, robot: Client) ->
     assert robot.send_raw(attempt, just.ljust(16 * MIB)).status == 200
 
 
-def test_another_form_is_refused(engine: Engine, robot: Client) -> None:
+def test_unsupported_media_type_of_results_is_refused(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     for media in ("text/csv", "", "application/json; charset=latin-1"):
@@ -379,13 +379,13 @@ def test_a_claim_waits_until_something_comes(engine: Engine, robot: Client) -> N
     given_a_scheme(engine, an_operation(executor="external"))
     started = time.monotonic()
     assert robot.claim(wait=0.3) == []
-    assert 0.3 <= time.monotonic() - started < 5
+    assert time.monotonic() - started >= 0.3
     claims: list[Any] = []
     waiting = threading.Thread(target=lambda: claims.extend(robot.claim(wait=30)))
     waiting.start()
     time.sleep(0.3)
     given_a_waiting_catalog(engine)
-    waiting.join(10)
+    waiting.join(WAIT_LIMIT_S)
     assert len(claims) == 1
 
 
@@ -405,7 +405,7 @@ def test_nothing_is_claimed_for_who_has_gone(engine: Engine, robot: Client) -> N
     assert one(engine, "SELECT count(*) FROM catlog.instance_attempt") == 1
 
 
-def test_a_claim_whose_answer_was_lost_is_had_again_by_its_key(
+def test_claim_repeated_with_its_idempotency_key_returns_the_claim(
     engine: Engine, robot: Client
 ) -> None:
     given_goods(engine, for_each=["a", "b"])
@@ -511,7 +511,7 @@ def test_a_database_that_goes_away_in_mid_batch_stores_it_once(
 
 
 def cut_in_mid_copy(engine: Engine, proxy: Proxy) -> Answer:
-    until(lambda: sql(engine, "SELECT 1 FROM pg_locks WHERE NOT granted"))
+    until(lambda: sql(engine, WAITING_BACKENDS))
     proxy.cut()
     return Answer(0, None)
 
@@ -534,7 +534,7 @@ def test_workers_that_vanish_stammer_and_come_late_do_no_harm(engine: Engine) ->
         for worker in workers:
             worker.start()
         for worker in workers:
-            worker.join(60)
+            worker.join(540)
         is_loaded(engine, catalog)
     assert [worker.error for worker in workers] == [None] * 5
     # Both were there: attempts that vanished, and batches that came twice.
@@ -617,9 +617,8 @@ def test_a_load_says_whom_it_waits_for(
     project.write("shop/providers/acme.toml", DECLARED)
     project.scrapy("apply")
     load = project.start("load", "acme/goods")
-    assert load.stdout
-    said = next(line for line in load.stdout if "waits for" in line)
-    assert "acme/goods/goods: waits for an executor outside of catlog" in said
+    waits = "acme/goods/goods: waits for an executor outside of catlog"
+    until(lambda: waits in load.written()[0])
     [claimed] = robot.claim(wait=20)
     assert claimed["kinds"][0]["fields"] == [
         {"name": "id", "type": "bigint"},
@@ -640,9 +639,9 @@ def test_a_load_says_whom_it_waits_for(
     attempt = robot.claim_one()
     robot.send(attempt, 1, records[0])
     assert robot.complete(attempt, 1).body["outcome"] == "done"
-    rest, _ = load.communicate(timeout=60)
+    out, _ = load.communicate()
     assert load.returncode == 0
-    assert "waits for" not in rest
+    assert out.count("waits for") == 1
     assert sql(engine, "SELECT id, price::text, data -> 'more' AS more FROM goods") == [
         {"id": 1, "price": "1.10", "more": True}
     ]
@@ -687,8 +686,8 @@ def test_a_server_that_stops_lets_nobody_wait(engine: Engine) -> None:
             time.sleep(1)
             assert not waiting.done()
         began = time.monotonic()
-        assert waiting.result(10) == []
-    assert time.monotonic() - began < 5
+        assert waiting.result(WAIT_LIMIT_S) == []
+    assert time.monotonic() - began < 25
 
 
 def test_a_key_that_is_revoked_while_it_waits_gets_nothing(engine: Engine) -> None:
@@ -699,12 +698,12 @@ def test_a_key_that_is_revoked_while_it_waits_gets_nothing(engine: Engine) -> No
         time.sleep(0.5)
         revoke_key(engine, "robot")
         catalog = given_a_waiting_catalog(engine)
-        assert waiting.result(10).status == 401
+        assert waiting.result(WAIT_LIMIT_S).status == 401
         until(lambda: instances_of(engine, catalog) != [])
         assert [i["state"] for i in instances_of(engine, catalog)] == ["new"]
 
 
-def test_nobody_has_all_the_threads(engine: Engine) -> None:
+def test_one_client_cannot_occupy_all_threads(engine: Engine) -> None:
     """Whose questions are slow waits for them; others do not."""
     app = application(engine)
 
@@ -716,7 +715,7 @@ def test_nobody_has_all_the_threads(engine: Engine) -> None:
 
         def seconds(path: str, key: str) -> float:
             began = time.monotonic()
-            connection = HTTPConnection("127.0.0.1", port, timeout=60)
+            connection = HTTPConnection("127.0.0.1", port, timeout=WAIT_LIMIT_S)
             connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
             assert connection.getresponse().status in (200, 401)
             connection.close()
@@ -724,5 +723,6 @@ def test_nobody_has_all_the_threads(engine: Engine) -> None:
 
         greedy = [elsewhere.submit(seconds, "/slow", "greedy") for _ in range(64)]
         time.sleep(0.5)
-        assert seconds("/api/v1/providers", "other") < 1
+        seconds("/api/v1/providers", "other")
+        assert not all(each.done() for each in greedy)
         assert max(each.result() for each in greedy) > 3

@@ -25,13 +25,16 @@ from tests.support.factories import (
     sql,
     the_attempt,
 )
+from tests.support.looking import WAIT_LIMIT_S
 from tests.support.proxy import Proxy
 
-LEASE = 1.5
+LEASE = 3.0
+# Less than TCP would wait, and more than any machine needs.
+AT_ONCE_S = 20.0
 FOR_EVER = {"timeout": 3600.0, "start_timeout": 3600.0, "stall_timeout": 3600.0}
 
 
-def until(condition: Callable[[], Any], seconds: float = 10) -> float:
+def until(condition: Callable[[], Any], seconds: float = WAIT_LIMIT_S) -> float:
     """Wait for *condition*; how long it took. Fail if it does not come."""
     began = time.monotonic()
     while not condition():
@@ -65,7 +68,7 @@ def beating(engine: Engine, *attempts: Attempt, lease: float = LEASE) -> Iterato
         yield replaced
     finally:
         beat.end()
-        beat.join(10)
+        beat.join(WAIT_LIMIT_S)
 
 
 @pytest.fixture
@@ -110,15 +113,15 @@ def test_a_network_that_swallows_packets_ends_the_lease_on_time(
         proxy.freeze()
         took = until(lambda: attempt.stop_code)
     assert attempt.stop_code == "lost"
-    assert attempt.stop_reason == "the database could not be asked for 1.5 s"
-    assert LEASE / 3 < took < LEASE + 1
+    assert attempt.stop_reason == "the database could not be asked for 3 s"
+    assert LEASE / 3 < took < LEASE + AT_ONCE_S
 
 
 def test_a_network_that_is_back_in_time_costs_nothing(
     engine: Engine, distant: Engine, proxy: Proxy
 ) -> None:
     [attempt] = given_attempts(engine)
-    with beating(distant, attempt, lease=3):
+    with beating(distant, attempt, lease=6):
         time.sleep(1)
         for fault in (proxy.freeze, proxy.cut):
             fault()
@@ -139,7 +142,7 @@ def test_a_question_that_is_never_answered_does_not_keep_the_next_from_being_ask
     def ask(*arguments: Any, **named: Any) -> Any:
         questions.append(1)
         if len(questions) == 2:
-            silent.wait(30)
+            silent.wait(WAIT_LIMIT_S)
         return asked(*arguments, **named)
 
     monkeypatch.setattr(heartbeat.leases, "heartbeat", ask)
@@ -149,7 +152,7 @@ def test_a_question_that_is_never_answered_does_not_keep_the_next_from_being_ask
         silent.set()
 
 
-def test_without_answers_the_time_limits_hold_all_the_same(
+def test_time_limits_hold_while_the_database_is_silent(
     engine: Engine, distant: Engine, proxy: Proxy
 ) -> None:
     late, stalled = given_attempts(engine, "a", "b", stall_timeout=1.0)
@@ -157,7 +160,7 @@ def test_without_answers_the_time_limits_hold_all_the_same(
     late.storing = 1
     proxy.freeze()
     with beating(distant, late, stalled, lease=60):
-        assert until(lambda: late.stop_code and stalled.stop_code) < 2.5
+        assert until(lambda: late.stop_code and stalled.stop_code) < AT_ONCE_S
     assert (late.stop_code, late.stop_reason) == (
         "timed_out",
         "it ran past its time limit of 3600 s",
@@ -178,7 +181,7 @@ def test_a_process_in_which_a_crawl_hangs_goes_even_if_the_database_does_not_ans
     with beating(distant, distant_attempt) as replaced:
         time.sleep(LEASE)
         proxy.freeze()
-        assert until(replaced.is_set) < LEASE + 0.5 + 1 + 1
+        assert until(replaced.is_set) < LEASE + AT_ONCE_S
     assert distant_attempt.stop_code == "lost"
     assert the_attempt(engine, attempt.claim.attempt)["outcome"] is None
 

@@ -48,7 +48,7 @@ def test_a_job_has_its_id_alone(engine: Engine) -> None:
         given_a_job(engine, job="mine")
 
 
-def test_of_two_jobs_of_one_id_at_once_there_is_one(engine: Engine) -> None:
+def test_concurrent_jobs_with_one_id_are_made_once(engine: Engine) -> None:
     given_a_scheme(engine)
 
     def try_it() -> bool:
@@ -61,7 +61,7 @@ def test_of_two_jobs_of_one_id_at_once_there_is_one(engine: Engine) -> None:
     assert sorted(at_once(*[try_it] * 4)) == [False, False, False, True]
 
 
-def test_what_names_an_operation(engine: Engine) -> None:
+def test_operation_is_found_by_spider_scheme_or_path(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_scheme(engine, an_operation("second", spider="goods", kinds=["second"]), name="more")
     # Of several that run a spider, the one of that name.

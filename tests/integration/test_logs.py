@@ -26,7 +26,7 @@ def names(logs: list[Path]) -> list[str]:
     return [log.stem for log in logs]
 
 
-def test_what_is_too_old_goes_whatever_room_there_is(tmp_path: Path) -> None:
+def test_old_logs_are_deleted_even_below_the_size_limit(tmp_path: Path) -> None:
     for days in (1, 5, 3):
         given_a_log(tmp_path, f"{days}", age=days * DAY)
     assert names(old_logs(tmp_path, 2 * DAY, 10_000)) == ["5", "3"]

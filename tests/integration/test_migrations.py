@@ -1,42 +1,37 @@
 """The schema's versions: equal to the models, made once, refused where unknown."""
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import CheckConstraint, Engine, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import CheckConstraint, Engine
 
 from catlog_scrapy.db.engine import SCHEMA, make_engine
-from catlog_scrapy.db.migrations import head, require_head, revision, upgrade
+from catlog_scrapy.db.migrations import FOLDER, head, require_head, revision_of, revisions, upgrade
 from catlog_scrapy.exceptions import SchemaMismatch
 from catlog_scrapy.models.base import Base
 from tests.support.factories import at_once, sql
-
-_numbers = itertools.count(1)
+from tests.support.postgres import Postgres
 
 
 @pytest.fixture
-def empty(server: str) -> Iterator[Engine]:
+def empty(postgres: Postgres) -> Iterator[Engine]:
     """An engine on a database that nothing was ever done to."""
-    name = f"empty_{next(_numbers)}"
-    admin = make_engine(server.replace("/catlog?", "/postgres?"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
-        engine = make_engine(server.replace("/catlog?", f"/{name}?"))
+    with postgres.clone("template0") as url:
+        engine = make_engine(url)
         yield engine
         engine.dispose()
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
 
 
-def revision_of(engine: Engine) -> str | None:
+def present_revision(engine: Engine) -> str | None:
     with engine.connect() as connection:
-        return revision(connection)
+        return revision_of(connection)
 
 
-def test_the_models_are_what_the_migrations_make(engine: Engine) -> None:
+def test_migrated_tables_match_models(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection,
@@ -51,7 +46,15 @@ def test_the_models_are_what_the_migrations_make(engine: Engine) -> None:
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_so_are_the_checks(engine: Engine) -> None:
+def test_revisions_read_from_file_names_match_alembic() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    config.set_main_option("path_separator", "os")
+    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert revisions() == known[::-1]
+
+
+def test_check_constraints_match_models(engine: Engine) -> None:
     """Alembic does not compare them: each is there, with all the words that the model allows."""
     found = sql(
         engine,
@@ -73,7 +76,7 @@ def words(condition: str) -> set[str]:
 
 
 def test_upgrading_twice_is_upgrading_once(empty: Engine) -> None:
-    assert revision_of(empty) is None
+    assert present_revision(empty) is None
     with pytest.raises(SchemaMismatch, match="run scrapy migrate"):
         require_head(empty)
     assert upgrade(empty) == (None, head())
@@ -89,12 +92,12 @@ def test_two_upgrades_at_once_make_one_schema(empty: Engine) -> None:
     require_head(empty)
 
 
-def test_a_newer_database_is_refused_and_left_as_it_is(engine: Engine) -> None:
+def test_newer_database_is_refused_and_left_unchanged(engine: Engine) -> None:
     sql(engine, "UPDATE catlog.alembic_version SET version_num = 'later'")
     for refused in (upgrade, require_head):
         with pytest.raises(SchemaMismatch, match="later, which this catlog does not know"):
             refused(engine)
-    assert revision_of(engine) == "later"
+    assert present_revision(engine) == "later"
 
 
 def test_readers_see_no_table_of_ours(engine: Engine) -> None:

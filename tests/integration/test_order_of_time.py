@@ -77,7 +77,7 @@ def test_an_unchanged_value_is_confirmed_by_a_newer_partial_catalog(engine: Engi
     assert current(engine) == {"a": 1, "b": 2}
 
 
-def test_what_a_newer_catalog_removed_is_not_revived_by_a_late_one(engine: Engine) -> None:
+def test_stale_catalog_does_not_restore_records_removed_by_newer_catalog(engine: Engine) -> None:
     given_goods(engine)
     load(engine, {"a": 1, "b": 1}, as_of=1)
     load(engine, {"b": 1}, as_of=3)
@@ -127,7 +127,7 @@ def test_a_key_may_move_from_one_part_to_another(engine: Engine) -> None:
     assert len(history(engine)) == 3
 
 
-def test_what_a_part_had_that_no_longer_exists_is_removed(engine: Engine) -> None:
+def test_records_of_a_vanished_part_are_removed(engine: Engine) -> None:
     given_goods(engine, for_each=["north", "south"])
     load(engine, parts={"north": {"a": 1}, "south": {"b": 1}}, as_of=1)
     given_goods(engine, version=2, for_each=["south"])
@@ -223,7 +223,7 @@ def test_publishing_twice_changes_nothing(engine: Engine) -> None:
     assert published(the_catalog(engine, catalog)) == {"received": 3, "duplicates": 1}
 
 
-def test_a_row_that_comes_after_the_end_of_its_attempt_is_not_published(engine: Engine) -> None:
+def test_row_stored_after_its_attempt_ended_is_not_published(engine: Engine) -> None:
     """A doubled worker of the same attempt is as fenced as one of an older."""
     given_goods(engine)
     catalog = given_a_catalog(engine)

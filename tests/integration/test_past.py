@@ -250,7 +250,7 @@ def test_a_database_of_before_gets_its_twins(engine: Engine) -> None:
     assert now_in(engine, "a_reader") == [['{"n": 1}']]
 
 
-def test_what_reads_a_kind_changes_with_it_and_keeps_its_readers(engine: Engine) -> None:
+def test_views_on_a_kind_change_with_the_kind_and_keep_their_readers(engine: Engine) -> None:
     given_goods_and_makers(engine)
     own = {"report": "SELECT * FROM goods", "total": "SELECT count(*) AS n FROM report"}
     own["changes"] = "SELECT change, count(*) AS n FROM goods_history GROUP BY change"
@@ -305,7 +305,7 @@ def test_a_reader_of_the_past_in_the_way_is_waited_for(
     assert now_in(engine, "report") == [[]]
 
 
-def test_what_is_not_ours_in_the_schema_of_twins_is_not_touched(engine: Engine) -> None:
+def test_foreign_objects_in_the_as_of_schema_are_not_touched(engine: Engine) -> None:
     given_goods_and_makers(engine)
     sql(engine, "CREATE TABLE as_of.goods (x int)")
     with pytest.raises(DeclarationError, match=r'as_of."goods" exists and is no view of catlog'):

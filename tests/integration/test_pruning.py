@@ -74,7 +74,7 @@ def test_each_operation_keeps_its_own_rows_for_its_own_time(engine: Engine) -> N
     assert current(engine, "goods") == current(engine, "prices") == {"a": 1, "b": 2}
 
 
-def test_what_is_to_be_kept_for_ever_can_be_retried_for_ever(engine: Engine) -> None:
+def test_catalog_that_is_kept_for_ever_can_always_be_retried(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("goods"), max_errors=1)
     catalog = given_a_failed_catalog(engine)
     days_pass(engine, 1000)
@@ -177,7 +177,7 @@ def test_a_batch_that_lands_after_the_end_goes_with_the_next_prune(engine: Engin
     assert the_catalog(engine, catalog)["purged_at"] is None
 
 
-def test_what_runs_on_under_a_cancelled_catalog_is_left_until_it_has_ended(engine: Engine) -> None:
+def test_running_attempt_of_a_cancelled_catalog_is_not_pruned(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_catalog(engine)
     running = claim_of(engine, catalog)

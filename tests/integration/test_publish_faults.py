@@ -31,11 +31,13 @@ from tests.support.factories import (
     state_of,
     the_catalog,
 )
+from tests.support.looking import THIS_DATABASE, WAITING_BACKENDS
 
 MANY = 50_000
 PUBLISHES = """
     SELECT pid FROM pg_stat_activity
-    WHERE query LIKE '%WITH arrived%' AND state = 'active' AND pid <> pg_backend_pid()"""
+    WHERE query LIKE '%WITH arrived%' AND state = 'active' AND pid <> pg_backend_pid()
+      AND datname = current_database()"""
 
 
 def given_a_large_catalog(engine: Engine, value: int = 1) -> UUID:
@@ -86,7 +88,7 @@ def wait_for(engine: Engine, query: str) -> int:
 
 def waits_for_the_catalog(engine: Engine) -> int:
     """The backend of a publisher that has come to its last step."""
-    return wait_for(engine, "SELECT pid FROM pg_locks WHERE NOT granted")
+    return wait_for(engine, WAITING_BACKENDS)
 
 
 def test_a_publish_whose_connection_is_cut_is_repeated_exactly(engine: Engine) -> None:
@@ -139,9 +141,8 @@ def test_a_publisher_that_is_killed_leaves_nothing_and_nobody_waits_for_it(
         process.join()
     assert process.exitcode == -signal.SIGKILL
     # The server notices when it next writes to the connection.
-    wait_for(
-        engine, "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory')"
-    )
+    locked = f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND database = {THIS_DATABASE}"
+    wait_for(engine, f"SELECT 1 WHERE NOT EXISTS ({locked})")
     assert values(engine) == {0: 1}
     assert state_of(engine, catalog) == "publishing"
     assert publishing.publish_next(engine) == catalog
@@ -165,7 +166,7 @@ def test_a_publish_that_fails_is_tried_again_without_a_crawl(engine: Engine) -> 
     assert current(engine) == {"a": 1}
 
 
-def test_what_cannot_be_published_holds_nobody_back(engine: Engine) -> None:
+def test_unpublishable_catalog_does_not_block_others(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_scheme(engine, an_operation("prices"), name="prices")
     sql(engine, "DROP TABLE catlog.record_goods")
@@ -176,7 +177,7 @@ def test_what_cannot_be_published_holds_nobody_back(engine: Engine) -> None:
     assert publishing.publish_next(engine) == prices
 
 
-def test_of_several_operations_all_are_published_or_none(engine: Engine) -> None:
+def test_publish_of_several_operations_is_atomic(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("goods"), an_operation("prices"))
     sql(engine, "DROP TABLE catlog.record_prices")
     given_a_loaded_catalog(engine, {"a": 1})
@@ -248,7 +249,7 @@ def test_one_long_transaction_sees_one_picture(engine: Engine) -> None:
     assert current(engine) == {"a": 2, "b": 1, "c": 1}
 
 
-def test_what_lost_rows_since_it_was_done_is_refused(engine: Engine) -> None:
+def test_catalog_whose_rows_were_lost_is_not_published(engine: Engine) -> None:
     """Or a whole catalog would remove what it had."""
     given_a_scheme(engine)
     load(engine, {"a": 1, "b": 1, "c": 1})
@@ -265,7 +266,7 @@ def test_what_lost_rows_since_it_was_done_is_refused(engine: Engine) -> None:
     assert current(engine) == {"a": 1, "b": 1, "c": 1}
 
 
-def test_what_still_loads_is_not_published(engine: Engine) -> None:
+def test_loading_catalog_is_not_published(engine: Engine) -> None:
     given_a_scheme(engine)
     assert not publishing.publish(engine, given_a_catalog(engine))
     assert publishing.publish_next(engine) is None

@@ -33,6 +33,7 @@ from tests.support.factories import (
     states_of,
     the_attempt,
 )
+from tests.support.looking import WAITING_BACKENDS
 
 PARTS = ["east", "north", "south", "west"]
 
@@ -218,7 +219,7 @@ def test_an_attempt_of_a_sibling_ends_while_a_large_catalog_is_published(engine:
     assert state_of(engine, parent) == "loaded"
 
 
-def test_what_is_cancelled_while_it_is_published_is_not_published(engine: Engine) -> None:
+def test_catalog_cancelled_during_its_publish_is_not_published(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_loaded_catalog(engine, {"a": 1})
 
@@ -237,5 +238,5 @@ def test_what_is_cancelled_while_it_is_published_is_not_published(engine: Engine
 
 
 def wait_for_a_waiting_lock(engine: Engine) -> None:
-    while not sql(engine, "SELECT 1 FROM pg_locks WHERE NOT granted"):
+    while not sql(engine, WAITING_BACKENDS):
         time.sleep(0.01)

@@ -65,7 +65,7 @@ def test_a_dry_run_counts_and_changes_nothing(engine: Engine) -> None:
     assert reset(engine, "acme", "goods", dry_run=False) == would
 
 
-def test_one_operation_leaves_its_neighbours_alone(engine: Engine) -> None:
+def test_reset_of_one_operation_leaves_its_neighbours(engine: Engine) -> None:
     given_two_operations(engine)
     load_both(engine, goods={"a": 1}, makers={"m": 1})
     assert reset(engine, "acme", "goods", "makers", dry_run=False) == ResetCounts(
@@ -78,7 +78,7 @@ def test_one_operation_leaves_its_neighbours_alone(engine: Engine) -> None:
     ) == [{"operation_name": "goods", "none": False}]
 
 
-def test_another_scheme_and_another_provider_stay(engine: Engine) -> None:
+def test_reset_leaves_other_schemes_and_providers(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_scheme(engine, an_operation("makers"), name="makers")
     given_a_scheme(engine, provider="other")
@@ -160,7 +160,7 @@ def test_a_publisher_is_in_the_way(engine: Engine) -> None:
     reset(engine, "acme", "goods", dry_run=False)
 
 
-def test_what_is_not_there_is_named(engine: Engine) -> None:
+def test_reset_of_an_unknown_scheme_names_it(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_scheme(engine, name="all", includes=["goods"])
     with pytest.raises(NotFound, match="no scheme acme/nothing"):

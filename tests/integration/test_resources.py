@@ -137,7 +137,7 @@ def test_pages_by_limit_and_offset(client: TestClient) -> None:
 ORDERS = ("", "id", "-id", "price", "-price", "made,-price", "-name", "-made,name,price")
 
 
-def test_cursors_walk_through_all_of_it_and_back(client: TestClient) -> None:
+def test_cursors_walk_through_the_whole_listing_and_back(client: TestClient) -> None:
     """Whatever is null: as the whole has it in one page."""
     for order, limit in itertools.product(ORDERS, (1, 2, 5)):
         check_cursors(client, order, limit)
@@ -232,7 +232,7 @@ def test_a_cursor_whose_place_is_no_value_is_refused(client: TestClient) -> None
     assert client.get(f"/goods?cursor={quote(cursor)}&order=price").status_code == 422
 
 
-def test_streams_have_all_of_it(client: TestClient) -> None:
+def test_streams_have_the_whole_listing(client: TestClient) -> None:
     whole = client.get("/goods?order=-id").json()["results"]
     lines = client.get("/goods?order=-id&format=ndjson")
     assert [orjson.loads(line) for line in lines.text.splitlines()] == whole
@@ -439,7 +439,7 @@ def test_results_are_seen_once_their_catalog_is_loaded(client: TestClient, engin
     assert client.get("/catalog_results").json()["count"] == before + 1
 
 
-def test_all_listings_answer(client: TestClient) -> None:
+def test_every_listing_responds(client: TestClient) -> None:
     """With and without the prefix, with and without a slash at the end."""
     for path in ("providers", "catalogs", "catalog_schemes", "catalog_scheme_operations"):
         said = client.get(f"/{path}?limit=1").json()
@@ -454,9 +454,7 @@ def test_all_listings_answer(client: TestClient) -> None:
     assert dt.datetime.fromisoformat(client.get("/catalogs").json()["results"][0]["created_at"])
 
 
-def test_a_page_asked_for_again_is_the_same_until_something_changes(
-    client: TestClient, engine: Engine
-) -> None:
+def test_page_stays_the_same_until_a_record_changes(client: TestClient, engine: Engine) -> None:
     urls = ("/goods", "/goods?price__lt=10", "/goods?cursor=", "/goods?id=77", "/goods?offset=9")
     first = [client.get(url) for url in urls]
     again = [client.get(url) for url in urls]
@@ -489,7 +487,7 @@ def test_the_key_of_a_resource_may_be_another_one_than_its_records(client: TestC
     assert (state["id"], state["change"]) == (1, None)
 
 
-def test_what_was_kept_is_served(client: TestClient, engine: Engine, tmp_path: Path) -> None:
+def test_stored_media_files_are_served(client: TestClient, engine: Engine, tmp_path: Path) -> None:
     kept = tmp_path / "media" / "full"
     kept.mkdir(parents=True)
     (kept / "a.png").write_bytes(b"picture")

@@ -82,7 +82,7 @@ def test_schedulers_at_once_make_one_catalog_for_each_due_time(engine: Engine) -
     assert make_due(engine) == []
 
 
-def test_what_is_due_is_made_and_what_is_not_is_not(engine: Engine) -> None:
+def test_due_schedules_alone_make_catalogs(engine: Engine) -> None:
     given_a_scheme(engine)
     due = given_a_schedule(engine, due="date_trunc('minute', now())")
     given_a_schedule(engine, name="later", due="now() + interval '1 minute'")
@@ -131,7 +131,7 @@ def test_a_schedule_of_which_nothing_can_be_made_stops_no_other(
     assert len(all_catalogs(engine)) == 2
 
 
-def test_of_what_was_missed_the_latest_is_made_and_the_others_leave_a_trace(
+def test_catch_up_latest_makes_one_catalog_and_records_skipped_ones(
     engine: Engine,
 ) -> None:
     given_a_scheme(engine)
@@ -203,7 +203,7 @@ def test_the_due_time_is_rendered_in_the_schedules_time_zone(engine: Engine) -> 
     assert the_catalog(engine, made[0])["as_of"] == the_catalog(engine, made[0])["due_at"]
 
 
-def test_so_it_is_for_what_a_scheduled_catalog_includes(engine: Engine) -> None:
+def test_scheduled_parent_passes_its_due_time_to_children(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(arguments=OF_THE_DAY))
     given_a_scheme(engine, name="all", includes=["goods"])
     given_a_schedule(engine, scheme="all", timezone="Europe/Moscow", cron="30 1 2 7 *")
@@ -242,7 +242,7 @@ def test_an_argument_narrows_the_parts(engine: Engine) -> None:
     assert state_of(engine, given_a_catalog(engine, arguments={"value": "1900"})) == "failed"
 
 
-def test_an_operation_runs_for_each_word_and_narrows_to_one(engine: Engine) -> None:
+def test_for_each_operation_can_load_a_single_part(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each=["north", "south"], arguments={"in": "{part}"}))
     both = instances_of(engine, given_a_catalog(engine))
     assert [each["arguments"] for each in both] == [{"in": "north"}, {"in": "south"}]
@@ -278,7 +278,7 @@ def test_an_argument_that_stands_alone_needs_no_part(engine: Engine) -> None:
     assert len(instances_of(engine, given_a_catalog(engine, arguments={"sku": "1"}))) == 1
 
 
-def test_what_stands_alone_is_shown_before_it_runs(engine: Engine) -> None:
+def test_standalone_arguments_are_shown_before_the_run(engine: Engine) -> None:
     operation = an_operation(
         for_each=["north"], arguments={"in": "{part}"}, standalone_arguments=["url"]
     )
@@ -290,7 +290,7 @@ def test_what_stands_alone_is_shown_before_it_runs(engine: Engine) -> None:
 # What waits for something
 
 
-def test_a_catalog_waits_while_one_that_it_comes_after_is_open(engine: Engine) -> None:
+def test_catalog_waits_while_its_predecessor_scheme_is_loading(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("links"), name="links")
     given_a_scheme(engine, after="links")
     links = given_a_catalog(engine, scheme="links")
@@ -302,7 +302,7 @@ def test_a_catalog_waits_while_one_that_it_comes_after_is_open(engine: Engine) -
     assert states_of(engine, waiting) == ["new"]
 
 
-def test_it_waits_for_what_is_due_at_the_same_time_but_not_made_yet(engine: Engine) -> None:
+def test_catalog_waits_for_a_predecessor_that_is_due_but_not_made(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("links"), name="links")
     given_a_scheme(engine, after="links")
     schedule = given_a_schedule(engine)

@@ -52,7 +52,7 @@ def test_a_later_catalog_is_found_behind_an_empty_queue(engine: Engine) -> None:
     assert parts(claim(engine, "here")) == [WORDS[0]]
 
 
-def test_what_goes_back_to_its_old_place_is_found_by_the_next_look(engine: Engine) -> None:
+def test_released_instance_is_found_by_the_next_full_scan(engine: Engine) -> None:
     given_a_queue(engine)
     [first] = claim(engine, "here")
     claim(engine, "here")  # looks: the queue begins at the second
@@ -62,7 +62,7 @@ def test_what_goes_back_to_its_old_place_is_found_by_the_next_look(engine: Engin
     assert parts(claim(engine, "here")) == [WORDS[0]]
 
 
-def test_looks_end_when_claims_are_quick_again(
+def test_claim_hints_end_when_claims_are_quick(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_a_queue(engine)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, exc, text
 
-from catlog_scrapy.api.maintenance import Tending
+from catlog_scrapy.api.maintenance import MaintenanceThread
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.db.watchdog import WatchedCursor
 from catlog_scrapy.store.publishing.publish import publish_next
@@ -26,10 +26,11 @@ from tests.support.factories import (
     sql,
     state_of,
 )
+from tests.support.looking import WAIT_LIMIT_S
 from tests.support.proxy import Proxy
 
 
-def test_who_waits_for_a_silent_database_goes_on(database_url: str) -> None:
+def test_statement_on_a_silent_database_ends(database_url: str) -> None:
     with Proxy(database_url) as proxy:
         engine = make_engine(proxy.url, statement_timeout=1.0, connect_timeout=0.5)
         with engine.connect() as connection:
@@ -38,19 +39,19 @@ def test_who_waits_for_a_silent_database_goes_on(database_url: str) -> None:
             began = time.monotonic()
             with pytest.raises(exc.OperationalError):
                 connection.execute(text("SELECT 2"))
-            assert 1.4 < time.monotonic() - began < 5
+            assert 1.4 < time.monotonic() - began < 25
         began = time.monotonic()
         with pytest.raises(exc.OperationalError), engine.connect():
             pass
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 25
         proxy.thaw()
         with engine.connect() as connection:
             assert connection.scalar(text("SELECT 3")) == 3
         engine.dispose()
 
 
-def test_what_goes_on_is_not_silent(database_url: str) -> None:
-    engine = make_engine(database_url, statement_timeout=0.5, connect_timeout=0.3)
+def test_slow_copy_that_sends_rows_is_not_silent(database_url: str) -> None:
+    engine = make_engine(database_url, statement_timeout=1.5, connect_timeout=1.0)
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         driver = connection.connection.driver_connection
@@ -58,7 +59,7 @@ def test_what_goes_on_is_not_silent(database_url: str) -> None:
         to = io.BytesIO()
         with driver.cursor() as cursor:
             assert isinstance(cursor, WatchedCursor)
-            rows = "SELECT repeat('x', 20000), pg_sleep(0.3) FROM generate_series(1, 8)"
+            rows = "SELECT repeat('x', 20000), pg_sleep(0.4) FROM generate_series(1, 8)"
             cursor.copy_expert(f"COPY ({rows}) TO STDOUT", to)
         assert to.getvalue().count(b"\n") == 8
     engine.dispose()
@@ -98,7 +99,9 @@ def test_a_publish_takes_its_time_and_the_next_statement_does_not(
         assert driver.seconds == pytest.approx(0.7)
 
 
-def test_so_does_the_end_of_an_attempt(engine: Engine, hurried: Engine) -> None:
+def test_end_of_an_attempt_may_take_longer_than_the_statement_timeout(
+    engine: Engine, hurried: Engine
+) -> None:
     given_a_scheme(engine, an_operation(executor="external"))
     catalog = given_a_catalog(engine)
     [claimed] = claim(engine, "key:robot/1", catalogs=[catalog], lease=60.0, executor="external")
@@ -110,7 +113,7 @@ def test_so_does_the_end_of_an_attempt(engine: Engine, hurried: Engine) -> None:
             time.sleep(1.5)
 
     def complete() -> str:
-        assert held.wait(10)
+        assert held.wait(WAIT_LIMIT_S)
         with transaction(hurried) as tx:
             return external.end(tx, claimed.attempt, "key:robot", "complete").outcome
 
@@ -122,7 +125,7 @@ def test_a_server_tends_with_the_patience_that_it_takes(engine: Engine, hurried:
     given_a_scheme(engine)
     catalog = given_a_waiting_catalog(engine)
     sleeping_on(engine, "catalog_scheme_operation_instance")
-    tending = Tending(hurried, lease=60, poll=60)
-    tending.start()
-    tending.end()
+    maintenance = MaintenanceThread(hurried, lease=60, poll=60)
+    maintenance.start()
+    maintenance.stop()
     assert state_of(engine, catalog) == "loading"

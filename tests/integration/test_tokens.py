@@ -188,7 +188,7 @@ def test_no_forged_token_is_exchanged_or_revokes(engine: Engine, client: Any) ->
     assert refreshed(client, pair["refresh"]).status_code == 200
 
 
-def test_what_a_token_says_of_its_role_counts_for_nothing(engine: Engine, client: Any) -> None:
+def test_role_claim_of_a_token_is_ignored(engine: Engine, client: Any) -> None:
     given_a_user(engine, "bob", "user")
     token = log_in(client, "bob").json()["access"]
     key = signing_key(engine)
@@ -219,7 +219,7 @@ def test_a_user_who_is_changed_is_changed_from_the_next_request_on(
     assert client.get("/catalogs", headers=token).status_code == 401
 
 
-def test_another_password_ends_all_refresh_tokens(engine: Engine, client: Any) -> None:
+def test_new_password_ends_all_refresh_tokens(engine: Engine, client: Any) -> None:
     pairs = [log_in(client).json() for _ in range(2)]
     users.set_password(engine, "alice", Passwords(CountingHasher()).hash("battery staple"))
     assert [refreshed(client, pair["refresh"]).status_code for pair in pairs] == [401, 401]
@@ -238,7 +238,9 @@ def test_a_refresh_token_gives_the_next_pair(engine: Engine, client: Any) -> Non
     assert one(engine, "SELECT count(DISTINCT family) FROM catlog.refresh_token") == 1
 
 
-def test_a_client_that_lost_its_answer_may_ask_again(engine: Engine, client: Any) -> None:
+def test_client_that_lost_a_refresh_response_may_repeat_the_request(
+    engine: Engine, client: Any
+) -> None:
     first = log_in(client).json()["refresh"]
     lost, second = (refreshed(client, first).json()["refresh"] for _ in range(2))
     assert lost != second
@@ -301,7 +303,7 @@ def test_nobody_logs_in_with_a_password_that_changes_meanwhile(
     assert one(engine, "SELECT password_hash FROM catlog.api_user") == renewed
 
 
-def test_who_logs_out_is_out_and_may_say_so_twice(engine: Engine, client: Any) -> None:
+def test_log_out_ends_tokens_and_may_be_repeated(engine: Engine, client: Any) -> None:
     first = log_in(client).json()["refresh"]
     second = refreshed(client, first).json()["refresh"]
     for token in (first, second):
@@ -345,7 +347,7 @@ def test_the_server_may_start_before_its_database(engine: Engine) -> None:
     assert len(statements) == 3, statements
 
 
-def test_what_cannot_be_a_log_in_is_told_so_and_never_hashed(engine: Engine) -> None:
+def test_malformed_log_in_is_refused_without_hashing(engine: Engine) -> None:
     access = given_access(engine)
     client = a_client(access)
     hasher = access.passwords.hasher
@@ -366,7 +368,7 @@ def test_what_cannot_be_a_log_in_is_told_so_and_never_hashed(engine: Engine) -> 
     assert sql(engine, "SELECT 1 FROM catlog.login_failure") == []
 
 
-def test_nobody_learns_which_names_there_are(engine: Engine) -> None:
+def test_log_in_does_not_reveal_user_names(engine: Engine) -> None:
     given_a_user(engine)
     given_a_user(engine, "carol")
     users.disable_user(engine, "carol")
@@ -414,7 +416,7 @@ def test_the_more_guesses_the_longer_the_wait(engine: Engine) -> None:
     assert prune(engine).access == 3
 
 
-def test_addresses_of_one_network_are_one(engine: Engine) -> None:
+def test_addresses_of_one_network_share_a_limit(engine: Engine) -> None:
     for number in range(FREE_FAILURES):
         assert begin_login(engine, f"user{number}", f"2001:db8::{number}:1") == 0
     assert begin_login(engine, "alice", "2001:db8::ffff") > 0
@@ -430,7 +432,7 @@ def test_addresses_of_one_network_are_one(engine: Engine) -> None:
     }
 
 
-def test_who_has_an_account_clears_no_guesses_at_others(engine: Engine) -> None:
+def test_own_log_in_does_not_clear_failures_of_other_accounts(engine: Engine) -> None:
     for _ in range(FREE_FAILURES - 1):
         assert begin_login(engine, "victim", "192.0.2.1") == 0
         assert begin_login(engine, "mine", "192.0.2.1") == 0

@@ -7,7 +7,12 @@ import pytest
 from argon2 import PasswordHasher
 from sqlalchemy import Engine
 
-from catlog_scrapy.api.auth.passwords import AT_ONCE, WAITING, Busy, Passwords
+from catlog_scrapy.api.auth.passwords import (
+    MAX_CONCURRENT_HASHES,
+    MAX_WAITING_LOGINS,
+    Passwords,
+    TooManyLogins,
+)
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.access import users
 from catlog_scrapy.store.access.audit import record_audit
@@ -16,7 +21,7 @@ from tests.support.access import COST, PASSWORD, CountingHasher, command, given_
 from tests.support.factories import one, sql
 
 
-def test_what_is_no_name_is_refused(engine: Engine) -> None:
+def test_invalid_user_name_is_refused(engine: Engine) -> None:
     nul_and_others = ("a\0b", "a\n", "\ud800", "a/b", "<b>", "a:b")
     for name in ("", "a b", "a" * 151, "a" * 10**6, *nul_and_others):
         with pytest.raises(NotPossible, match="a name has"):
@@ -55,7 +60,7 @@ def test_a_role_is_one_of_four(engine: Engine) -> None:
         users.add_user(engine, "bob", "", "hash")
 
 
-def test_nobody_is_changed_who_is_not_there(engine: Engine) -> None:
+def test_change_of_an_unknown_user_is_refused(engine: Engine) -> None:
     for change in (users.disable_user, users.enable_user, users.remove_user):
         with pytest.raises(NotFound, match="no user bob"):
             change(engine, "bob")
@@ -92,23 +97,23 @@ def test_a_password_matches_its_own_hash_alone() -> None:
 def test_a_hash_follows_the_parameters_of_today() -> None:
     former = PasswordHasher(**COST).hash(PASSWORD)
     passwords = Passwords(PasswordHasher(**{**COST, "time_cost": 2}))
-    renewed = passwords.renewed(PASSWORD, former)
+    renewed = passwords.rehash_if_outdated(PASSWORD, former)
     assert "t=2" in renewed
-    assert passwords.renewed(PASSWORD, renewed) == renewed
+    assert passwords.rehash_if_outdated(PASSWORD, renewed) == renewed
 
 
 def test_only_so_many_hash_at_once_and_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("catlog_scrapy.api.auth.passwords.PATIENCE", 0.01)
     passwords = Passwords(PasswordHasher(**COST))
-    turns = [passwords.turn() for _ in range(AT_ONCE)]
+    turns = [passwords.slot() for _ in range(MAX_CONCURRENT_HASHES)]
     for turn in turns:
         turn.__enter__()
-    with pytest.raises(Busy), passwords.turn():
+    with pytest.raises(TooManyLogins), passwords.slot():
         pass
     for turn in turns:
         turn.__exit__(None, None, None)
-    for _ in range(3 * (AT_ONCE + WAITING)):
-        with passwords.turn():
+    for _ in range(3 * (MAX_CONCURRENT_HASHES + MAX_WAITING_LOGINS)):
+        with passwords.slot():
             pass
 
 

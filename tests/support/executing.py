@@ -22,7 +22,7 @@ from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
-from tests.support.looking import free_port
+from tests.support.looking import WAIT_LIMIT_S, free_port
 
 NO_RESOURCES = Resources((), DEFAULT_ROLES)
 NO_SPIDERS = Capabilities("shop", {}, {})
@@ -84,7 +84,7 @@ class Client:
     ) -> Answer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         said = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=WAIT_LIMIT_S)
         try:
             connection.request(
                 "POST", f"/api/v1/attempts/{path}", data, {**said, **(headers or {})}
@@ -117,7 +117,7 @@ class Client:
 
     def raw(self, request: bytes) -> bytes:
         """What comes back for these bytes, up to the end of the connection."""
-        with socket.create_connection(("127.0.0.1", self.port), 30) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), WAIT_LIMIT_S) as connection:
             connection.sendall(request)
             said = b""
             while chunk := connection.recv(65536):

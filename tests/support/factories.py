@@ -16,6 +16,7 @@ from catlog_scrapy.store.queue import attempts, catalogs, results, starting
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.report import Report
+from tests.support.looking import WAIT_LIMIT_S
 
 T = TypeVar("T")
 Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -52,7 +53,7 @@ def at_once(*works: Callable[[], T]) -> list[T]:
     barrier = Barrier(len(works))
 
     def begin(work: Callable[[], T]) -> T:
-        barrier.wait(30)
+        barrier.wait(WAIT_LIMIT_S)
         return work()
 
     with ThreadPoolExecutor(len(works)) as pool:

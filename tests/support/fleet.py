@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.store.queue import catalogs, starting
-from tests.support.looking import free_port, rows, until
+from tests.support.looking import WAIT_LIMIT_S, free_port, rows, until
 from tests.support.project import Project
 from tests.support.proxy import Proxy
 from tests.support.source import Answer, Source
@@ -228,7 +228,7 @@ class NodeProcess:
         self.signal(signal.SIGKILL)
         self.wait()
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = WAIT_LIMIT_S) -> int:
         """Its exit code, once it has ended."""
         assert self.process is not None
         return self.process.wait(seconds)
@@ -278,7 +278,7 @@ class Fleet:
         self.provider, self.operation = provider, operation
         self.source = source
         self.mark = uuid.uuid4().hex
-        self.environment = {"CATLOG_LEASE": "4", "CATLOG_GRACE": "1", MARK: self.mark}
+        self.environment = {"CATLOG_LEASE": "600", "CATLOG_GRACE": "1", MARK: self.mark}
         self.environment |= environment
         self.project = self.make_project(folder / "shop", database_url)
         self.nodes: list[NodeProcess] = []
@@ -353,7 +353,7 @@ class Fleet:
             )
 
         for node in nodes:
-            until(lambda node=node: told(node), 60, node.said)
+            until(lambda node=node: told(node), what=node.said)
 
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
         """`scrapy ARGUMENTS...` beside the nodes, running; its output goes nowhere."""
@@ -430,9 +430,9 @@ class Fleet:
 
     # What must hold after whatever has happened.
 
-    def ends(self, seconds: float = 60) -> None:
+    def ends(self) -> None:
         """Wait until no catalog is open."""
-        until(self.is_over, seconds, self.report)
+        until(self.is_over, what=self.report)
 
     def marked(self) -> list[psutil.Process]:
         """Every process of this fleet, its nodes and what they started."""
@@ -462,17 +462,17 @@ class Fleet:
         """No instance is held, no attempt is open, none was done twice, and no process is left."""
         held = """SELECT id FROM catlog.catalog_scheme_operation_instance
                   WHERE node IS NOT NULL OR state = 'running'"""
-        until(lambda: not rows(self.engine, held), 10, self.report)
+        until(lambda: not rows(self.engine, held), what=self.report)
         open_ = "SELECT instance_id FROM catlog.instance_attempt WHERE outcome IS NULL"
         assert rows(self.engine, open_) == [], self.report()
         twice = """SELECT instance_id FROM catlog.instance_attempt WHERE outcome = 'done'
                    GROUP BY instance_id HAVING count(*) > 1"""
         assert rows(self.engine, twice) == []
         # One whose network was cut may hang for so long after its lease.
-        until(lambda: not self.orphans(), 25, lambda: [str(p) for p in self.orphans()])
+        until(lambda: not self.orphans(), what=lambda: [str(p) for p in self.orphans()])
         for node in self.nodes:
             for parent in node.parents():
-                until(lambda parent=parent: not parent.children(), 10, "a zombie is left")
+                until(lambda parent=parent: not parent.children(), what="a zombie is left")
         too_many = rows(
             self.engine,
             """SELECT p.name, a.started_at, p.max_running, count(*)
@@ -502,8 +502,7 @@ class Fleet:
         full = {node.name: self.slots for node in nodes}
         until(
             lambda: dict(rows(self.engine, count, catalog=catalog)) == full,
-            45,
-            lambda: (rows(self.engine, count, catalog=catalog), self.report()),
+            what=lambda: (rows(self.engine, count, catalog=catalog), self.report()),
         )
         hold.touch()
         self.ends()

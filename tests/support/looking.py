@@ -8,6 +8,14 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+# No test says how fast a machine has to be: what has not happened by then never will.
+WAIT_LIMIT_S = 300.0
+# Backends of this database that wait for a lock: the server has databases of other tests too.
+WAITING_BACKENDS = """SELECT l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE NOT l.granted AND a.datname = current_database()"""
+
+THIS_DATABASE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+
 
 def rows(engine: Engine, sql: str, **values: Any) -> list[Any]:
     """All rows of *sql*."""
@@ -15,7 +23,7 @@ def rows(engine: Engine, sql: str, **values: Any) -> list[Any]:
         return [tuple(found) for found in connection.execute(text(sql), values)]
 
 
-def until(condition: Callable[[], Any], seconds: float = 60, what: object = "") -> Any:
+def until(condition: Callable[[], Any], seconds: float = WAIT_LIMIT_S, what: object = "") -> Any:
     """What *condition* comes to; fail if it stays false, and say *what* is instead."""
     end = time.monotonic() + seconds
     while not (found := condition()):

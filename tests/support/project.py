@@ -1,10 +1,10 @@
 """A Scrapy project of somebody else, made for a test and run as real processes."""
 
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
+
+from tests.support.forked import Command
 
 
 class Project:
@@ -15,7 +15,6 @@ class Project:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CATLOG")},
             **({"CATLOG_DATABASE_URL": database_url} if database_url else {}),
-            "CATLOG_LEASE": "3",
             "CATLOG_POLL": "0.1",
             "PYTHONPATH": str(folder),
             **environment,
@@ -40,23 +39,15 @@ class Project:
         file.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
         return file
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str) -> Command:
         """`scrapy ARGUMENTS...`, running."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "scrapy", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Command(arguments, self.folder, self.environment)
 
     def scrapy(self, *arguments: str, code: int | None = 0) -> str:
         """`scrapy ARGUMENTS...`, ended; its output. *code* is the exit code it must have."""
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=240)
+        command = self.start(*arguments)
+        out, err = command.communicate()
         if code is not None:
-            assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+            assert command.returncode == code, f"exit {command.returncode}\n{out}\n{err}"
         assert "Traceback" not in err or code is None, err
         return out + err

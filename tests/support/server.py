@@ -4,7 +4,7 @@ The rows are those of the saved pages, so they are true to their record types.
 """
 
 import contextlib
-import itertools
+import dataclasses
 import json
 import logging
 import shutil
@@ -39,9 +39,12 @@ from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.queue.schedules import changes as timetable
 from tests.support.access import COST
 from tests.support.executing import serving
+from tests.support.looking import WAIT_LIMIT_S
+from tests.support.postgres import Postgres
 
 PACKAGE = Path(catlog_scrapy.__file__).parent
 PAGES = Path(__file__).parents[1] / "pages"
+WORLD = "world"
 ROLES = ("admin", "internal", "service", "user")
 PASSWORD = "correct horse battery staple"
 # What is loaded: the spiders whose saved items are the rows, by provider and scheme.
@@ -250,7 +253,7 @@ class Served:
         """A client that sends *credentials*, if any, with each request, while the server runs."""
         headers = {"Authorization": f"Bearer {credentials}"} if credentials else {}
         client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=60, trust_env=False, **options
+            base_url=self.url, headers=headers, timeout=WAIT_LIMIT_S, trust_env=False, **options
         )
         return self.closing.enter_context(client)
 
@@ -267,24 +270,15 @@ class Served:
 class Worlds:
     """Databases that are clones of one that was filled."""
 
-    server: str
+    postgres: Postgres
     folder: Path
-    template: str
     world: World
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @contextmanager
     def database(self) -> Iterator[str]:
         """The URL of a fresh clone."""
-        name = f"{self.template}_{next(self.numbers)}"
-        admin = make_engine(self.server.replace("/catlog?", "/postgres?"))
-        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {self.template}"))
-            try:
-                yield self.server.replace("/catlog?", f"/{name}?")
-            finally:
-                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        admin.dispose()
+        with self.postgres.clone(WORLD) as url:
+            yield url
 
     @contextmanager
     def serving(self, **settings: Any) -> Iterator[Served]:
@@ -307,17 +301,17 @@ class Worlds:
             engine.dispose()
 
 
-def make_worlds(server: str, folder: Path) -> Worlds:
-    """Fill a template on the PostgreSQL at the URL *server*."""
-    settings = settings_of(folder)
-    admin = make_engine(server.replace("/catlog?", "/postgres?"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("CREATE DATABASE world TEMPLATE catlog"))
-    admin.dispose()
-    engine = make_engine(server.replace("/catlog?", "/world?"))
-    world = fill(engine, settings)
-    engine.dispose()
-    return Worlds(server, folder, "world", world)
+def make_worlds(postgres: Postgres, folder: Path) -> Worlds:
+    """Fill a template, unless another process of the run has."""
+
+    def fill_at(url: str) -> dict[str, Any]:
+        engine = make_engine(url)
+        world = fill(engine, settings_of(folder))
+        engine.dispose()
+        return dataclasses.asdict(world)
+
+    settings_of(folder)
+    return Worlds(postgres, folder, World(**postgres.make_template(WORLD, fill_at)))
 
 
 def checksum(engine: Engine, but: Iterable[str] = ()) -> str:

@@ -10,7 +10,7 @@ MIDDLE = 0.5
 @pytest.mark.parametrize(
     ("failures", "seconds"), [(1, 10), (2, 20), (3, 40), (6, 320), (7, 600), (100_000, 600)]
 )
-def test_it_doubles_with_every_failure_up_to_the_cap(failures: int, seconds: float) -> None:
+def test_backoff_doubles_with_every_failure_up_to_the_cap(failures: int, seconds: float) -> None:
     assert Backoff(base=10, cap=600).delay(failures, MIDDLE) == pytest.approx(seconds)
 
 

@@ -24,7 +24,9 @@ LIST_INDENT = 16
 
 
 def test_entry_points_list_every_command_module() -> None:
-    modules = {file.stem for file in FOLDER.glob("*.py")} - {"__init__", "base"}
+    modules = {
+        file.stem for file in FOLDER.glob("*.py") if "\nclass Command(" in file.read_text("utf-8")
+    }
     assert set(POINTS) == modules
 
 

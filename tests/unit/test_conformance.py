@@ -197,7 +197,7 @@ def test_a_spider_has_the_settings_of_its_project(given: Any) -> None:
     assert dict(os.environ) == before
 
 
-def test_what_is_no_item_is_not_in_the_golden_result(given: Any) -> None:
+def test_golden_result_has_items_only(given: Any) -> None:
     def parse(self: Spider, response: Any) -> Any:
         yield Unchanged("elm")
         yield Removed("fir")

@@ -14,12 +14,12 @@ from catlog_scrapy.scheduling.cursor import CursorError, apply_overlap, validate
         ("2026-01-31T00:00:30.250+00:00", 0.5, "2026-01-31T00:00:29.750000+00:00"),
     ],
 )
-def test_where_a_load_goes_on(value: str, overlap: float | None, begins: str) -> None:
+def test_next_load_resumes_at_the_cursor(value: str, overlap: float | None, begins: str) -> None:
     assert apply_overlap(value, overlap) == begins
 
 
 @pytest.mark.parametrize("value", ["", "a\nb", "\0", "x" * 1001, 7, None])
-def test_what_is_no_cursor(value: object) -> None:
+def test_invalid_cursor_is_refused(value: object) -> None:
     with pytest.raises(CursorError, match="is no cursor"):
         validate_cursor(value, None)
 

@@ -203,7 +203,7 @@ MISTAKES = {
     "no duration": (an_operation('keep = "0d"'), 'keep: "0d" is not a valid duration; use'),
     "a share of 1": (
         an_operation("tolerate = { removed = 1.0 }"),
-        "tolerate.removed: 1.0 is not a valid tolerance; use a count such as 10, or a share below 1",
+        "tolerate.removed: 1.0 is not a valid tolerance; use a count such as 10, or a share",
     ),
     "less than nothing": (
         an_operation("tolerate.dropped = -1"),
@@ -511,7 +511,7 @@ def test_mistake_names_location_and_remedy(tmp_path: Path, sort: str) -> None:
     assert all("\n" not in mistake and ";" in mistake for mistake in mistakes)
 
 
-def test_all_mistakes_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_declaration_are_reported_together(tmp_path: Path) -> None:
     first = HEAD + "x = 1\ny = 2\n"
     second = 'operations = ["a", "b"]'
     found = checked(tmp_path, first, a_scheme(second).replace("acme", "other"))
@@ -753,7 +753,7 @@ def test_semicolons_in_strings_and_comments_do_not_end_a_select(tmp_path: Path) 
     assert read_views(tmp_path) == ({"a": select}, [])
 
 
-def test_unreadable_files_are_reported_and_hidden_files_ignored(tmp_path: Path) -> None:
+def test_unreadable_provider_file_is_reported_or_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.toml").mkdir()
     (tmp_path / ".#b.toml").symlink_to("nowhere")
     (tmp_path / "c.sql").mkdir()

@@ -57,7 +57,7 @@ def test_attempts_have_ids_of_their_own_and_only_submissions_a_verdict() -> None
     assert offsets == {"+01:00", "+03:00"}
 
 
-def test_another_process_says_the_same() -> None:
+def test_demo_attempts_are_the_same_in_every_process() -> None:
     program = (
         "import datetime, hashlib\n"
         "from catlog_scrapy.demo import learning\n"
@@ -82,7 +82,7 @@ def test_a_change_adds_late_attempts_and_touches_no_other() -> None:
     assert [one for one in latter if one in former] == former
 
 
-def test_a_span_has_what_lies_in_it(server: DemoServer) -> None:
+def test_span_has_the_attempts_of_its_time(server: DemoServer) -> None:
     """A day of Moscow begins at 21:00 of the day before, by UTC."""
     status, found = ask(server)
     assert status == 200
@@ -108,5 +108,7 @@ def test_a_span_has_what_lies_in_it(server: DemoServer) -> None:
         ({"end": "2027-01-06T00:00:00+03:00"}, 400),
     ],
 )
-def test_what_is_refused(server: DemoServer, query: dict[str, str], status: int) -> None:
+def test_learning_source_refuses_invalid_requests(
+    server: DemoServer, query: dict[str, str], status: int
+) -> None:
     assert ask(server, **query)[0] == status

@@ -137,7 +137,7 @@ def test_a_product_of_hallmark_has_a_page() -> None:
         (ornament_shop, "jahrgang/2021"),
     ],
 )
-def test_what_a_shop_does_not_have(shop: Any, path: str) -> None:
+def test_demo_shop_has_no_page_for_unknown_paths(shop: Any, path: str) -> None:
     assert body(shop.SOURCE, path) is None
 
 
@@ -170,7 +170,7 @@ def test_a_change_of_a_shop(shop: Any, step: int) -> None:
         assert changed or len(kept) < 19, year
 
 
-def test_what_has_gone_has_no_page_any_more(shop: Any) -> None:
+def test_removed_product_has_no_page(shop: Any) -> None:
     def oldest(world: World) -> ShopProduct:
         *_, last = shop.GOODS.products(1975, world.step)
         return last
@@ -180,7 +180,7 @@ def test_what_has_gone_has_no_page_any_more(shop: Any) -> None:
     assert body(shop.SOURCE, oldest(World(step=1)).path, World(step=1))
 
 
-def test_another_process_says_the_same() -> None:
+def test_demo_shops_are_the_same_in_every_process() -> None:
     """The hashes of strings differ from process to process; nothing may depend on them."""
     program = (
         "import hashlib\n"

@@ -10,7 +10,7 @@ from catlog_scrapy.demo.pictures import SIZE, picture
 from catlog_scrapy.demo.server import DemoServer
 
 
-def test_a_picture_is_one() -> None:
+def test_demo_picture_is_a_valid_image() -> None:
     reply = picture("images/fuel-1.png")
     assert reply.content_type == "image/png"
     image = Image.open(BytesIO(reply.body))

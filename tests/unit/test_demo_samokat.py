@@ -21,7 +21,7 @@ def documents(server: DemoServer, showcase: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("showcase", samokat.SHOWCASES)
-def test_a_showcase_is_whole_and_always_the_same(showcase: str) -> None:
+def test_showcase_is_complete_and_stable(showcase: str) -> None:
     with DemoServer() as one, DemoServer() as other:
         assert documents(one, showcase) == documents(other, showcase)
         shown = [product for found in documents(one, showcase) for product in found["products"]]

@@ -39,7 +39,7 @@ def pages(path: str, world: World, **query: Any) -> list[Any]:
         query = dict(parse_qsl(page["next"].partition("?")[2]))
 
 
-def test_its_size() -> None:
+def test_demo_school_has_its_declared_size() -> None:
     sizes = {kind: len(records) for kind, records in school.state(0).items()}
     assert sizes == {
         "persons": 2000,
@@ -52,7 +52,7 @@ def test_its_size() -> None:
 
 
 @pytest.mark.parametrize("step", [0, 1, 7])
-def test_every_record_speaks_of_others_that_are_there(step: int) -> None:
+def test_demo_school_has_no_dangling_references(step: int) -> None:
     now = school.state(step)
     for kind, field, other in (
         ("pupils", "person", "persons"),
@@ -69,7 +69,7 @@ def test_every_record_speaks_of_others_that_are_there(step: int) -> None:
     }
 
 
-def test_it_has_what_real_schools_have() -> None:
+def test_demo_school_has_foreign_scripts_and_odd_values() -> None:
     text = orjson.dumps([list(records.values()) for records in school.state(0).values()]).decode()
     for part in ("Ђорђе", "سارة", "לוי", "👏", '"4,5"', "+01:00", "+02:00", "+03:00", "O’Neill"):
         assert part in text, part
@@ -152,5 +152,7 @@ def test_a_login_is_good_until_the_world_changes() -> None:
         ("", {}, 404),
     ],
 )
-def test_what_it_answers_to_odd_questions(path: str, query: dict[str, Any], status: int) -> None:
+def test_demo_school_answers_invalid_requests_with_errors(
+    path: str, query: dict[str, Any], status: int
+) -> None:
     assert get(path, World(), **query)[0] == status

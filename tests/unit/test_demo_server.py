@@ -28,7 +28,7 @@ def server() -> Iterator[DemoServer]:
 
 
 def connect(server: DemoServer) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    return http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
 
 
 def get(server: DemoServer, path: str) -> tuple[int, bytes]:
@@ -47,7 +47,7 @@ def document(server: DemoServer, path: str) -> Any:
         return json.load(response)
 
 
-def test_two_servers_say_the_same() -> None:
+def test_two_demo_servers_serve_the_same_pages() -> None:
     with DemoServer(fuel_delay=0) as one, DemoServer(fuel_delay=0) as other:
         paths = ["/fuel/fuel-stations", "/fuel/fuel-prices", "/hallmark/", *SHOP_PATHS[-9:]]
         first = [get(one, path) for path in paths]
@@ -71,7 +71,7 @@ def test_two_servers_say_the_same() -> None:
         "/fuel/",
     ],
 )
-def test_what_is_not_there_is_not_found(server: DemoServer, path: str) -> None:
+def test_unknown_path_is_not_found(server: DemoServer, path: str) -> None:
     assert get(server, path) == (404, b"Not Found")
 
 
@@ -107,12 +107,12 @@ def test_the_fuel_network_has_its_owners_numbers(server: DemoServer) -> None:
 
 
 def test_the_stations_take_their_time() -> None:
-    with DemoServer(fuel_delay=0.3) as server:
+    with DemoServer(fuel_delay=1.0) as server:
         started = time.monotonic()
         document(server, "/fuel/fuel-prices")
-        assert time.monotonic() - started < 0.3
+        assert time.monotonic() - started < 1.0
         document(server, "/fuel/fuel-stations")
-        assert time.monotonic() - started >= 0.3
+        assert time.monotonic() - started >= 1.0
     assert DemoServer().world.fuel_delay == 4.0
 
 
@@ -179,7 +179,7 @@ def test_a_stop_does_not_wait_for_a_slow_page() -> None:
         while not server.requests:
             time.sleep(0.01)
         started = time.monotonic()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     connection.close()
 
 

@@ -38,12 +38,12 @@ def test_moscow_changes_no_clock() -> None:
 # Berlin: at 02:00 on 29 March 2026 it becomes 03:00, at 03:00 on 25 October again 02:00.
 
 
-def test_what_falls_into_the_skipped_hour_is_due_at_its_end() -> None:
+def test_due_time_in_the_skipped_hour_is_due_at_its_end() -> None:
     found = due("30 2 * * *", "Europe/Berlin", "2026-03-27 12:00", 3)
     assert found == ["03-28 01:30", "03-29 01:00", "03-30 00:30"]
 
 
-def test_what_falls_into_the_repeated_hour_is_due_once() -> None:
+def test_due_time_in_the_repeated_hour_is_due_once() -> None:
     found = due("30 2 * * *", "Europe/Berlin", "2026-10-23 12:00", 3)
     assert found == ["10-24 00:30", "10-25 00:30", "10-26 01:30"]
 
@@ -82,6 +82,6 @@ def test_going_on_from_any_moment_finds_the_same_due_times(cron: str, start: str
         ("0 0 31 2 *", "UTC", "Bad day-of-month"),
     ],
 )
-def test_what_cannot_be_read_says_what_to_write(cron: str, timezone: str, message: str) -> None:
+def test_invalid_cron_says_what_to_write(cron: str, timezone: str, message: str) -> None:
     with pytest.raises(CronError, match=message):
         next_due(cron, timezone, utc("2026-05-01"))

@@ -60,7 +60,7 @@ def test_a_name_that_is_refused(name: str, said: str) -> None:
         ("https://ель.example/ёлка", "xn_e1am5c_example", "https://xn--e1am5c.example", None),
     ],
 )
-def test_whose_page_it_is(
+def test_provider_is_found_by_the_url_of_a_page(
     settings: Settings, url: str, provider: str, base_url: str, path: str | None
 ) -> None:
     target = find_target(settings, url, None)

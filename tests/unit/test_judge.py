@@ -36,7 +36,7 @@ def test_a_complete_load_is_done() -> None:
         ({"stored": 101}, "incomplete", "100 results accepted, but 101 stored"),
     ],
 )
-def test_what_is_not_complete_says_why(said: dict[str, Any], outcome: str, reason: str) -> None:
+def test_incomplete_attempt_says_why(said: dict[str, Any], outcome: str, reason: str) -> None:
     found, why = judge(**said)
     assert found == outcome
     assert why is not None
@@ -85,7 +85,7 @@ def test_nothing_of_nothing_is_within_any_share() -> None:
     ("count", "total", "tolerated", "too_many"),
     [(1, 1, 1.0, False), (1, 1, 1, False), (2, 2, 1, True), (2, 2, 1.0, False), (0, 0, 0, False)],
 )
-def test_one_is_a_count_and_one_point_zero_is_all(
+def test_tolerance_1_is_a_count_and_1_0_a_share(
     count: int, total: int, tolerated: float, too_many: bool
 ) -> None:
     assert exceeds(count, total, tolerated) is too_many

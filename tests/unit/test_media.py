@@ -62,5 +62,5 @@ def test_a_file_is_there_whole_or_not_at_all(
         ("https://cdn.example/", "/srv/media", "https://cdn.example/"),
     ],
 )
-def test_what_links_begin_with(url: str | None, store: str, prefix: str) -> None:
+def test_media_link_prefix(url: str | None, store: str, prefix: str) -> None:
     assert link_prefix(url, store) == prefix

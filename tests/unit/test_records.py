@@ -157,7 +157,7 @@ def test_a_row_is_key_and_json() -> None:
         ("colour", "red", "extra_forbidden"),
     ],
 )
-def test_what_does_not_validate(field: str, value: Any, kind: str) -> None:
+def test_invalid_record_is_refused(field: str, value: Any, kind: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Thing.model_validate({"id": 1, field: value})
     assert reason(refused) == (field, kind)
@@ -229,7 +229,7 @@ def test_bounds_reach_into_lists_and_dicts() -> None:
         ({"extra": object()}, "not to be written as JSON: Unable to serialize"),
     ],
 )
-def test_what_cannot_be_stored(values: dict[str, Any], message: str) -> None:
+def test_unstorable_record_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(NotStorable, match=message):
         Thing(id=1, **values).row()
 

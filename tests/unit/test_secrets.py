@@ -48,7 +48,7 @@ def test_a_secret_comes_from_the_environment(known: dict[str, str]) -> None:
         ("abc", "the secret in CATLOG_SECRET_MY_SHOP_API_KEY is too short .* needs 4 char"),
     ],
 )
-def test_what_cannot_be_a_secret_is_refused(
+def test_invalid_secret_is_refused(
     monkeypatch: pytest.MonkeyPatch, value: str, message: str
 ) -> None:
     monkeypatch.setenv("CATLOG_SECRET_MY_SHOP_API_KEY", value)
@@ -87,17 +87,19 @@ def test_every_spelling_is_masked(known: dict[str, str], spelled: str) -> None:
     assert find_secret_in(known, f"before {spelled} after") == "api_key"
 
 
-def test_what_the_store_writes_in_words_is_masked(known: dict[str, str]) -> None:
+def test_stored_texts_are_masked(known: dict[str, str]) -> None:
     assert clean(f"HTTP 401 for http://x/?key={quote(KEY)}") == "HTTP 401 for http://x/?key=***"
 
 
-def test_what_is_no_secret_is_left_alone(known: dict[str, str]) -> None:
+def test_text_without_a_secret_is_unchanged(known: dict[str, str]) -> None:
     text = KEY[:-1] + " and 100 % of the rest"
     assert redact(text) == text
     assert find_secret_in(known, text) is None
 
 
-def test_of_two_that_begin_alike_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_with_a_common_prefix_are_masked_completely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CATLOG_SECRET_A_ONE", "abcd")
     monkeypatch.setenv("CATLOG_SECRET_A_TWO", "abcdefgh")
     read_secrets("a", ["one"])

@@ -53,7 +53,7 @@ def test_fuel_prices() -> None:
 
 @pytest.mark.parametrize("spider", [FuelStations(), FuelPrices()], ids=lambda one: one.name)
 @pytest.mark.parametrize("body", ['{"error": "try later"}', '["АИ-95"]', "<html>", "null"])
-def test_another_document_fails_the_load(spider: Any, body: str) -> None:
+def test_unexpected_document_fails_the_load(spider: Any, body: str) -> None:
     response = TextResponse(FUEL, body=body.encode(), encoding="utf-8")
     with pytest.raises(ValueError, match=r"the source has changed|Expecting value"):
         list(spider.parse(response))

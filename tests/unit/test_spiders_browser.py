@@ -37,7 +37,7 @@ def test_a_part_of_a_showcase_fails_the_load() -> None:
         list(SkLoadNew().parse(read(saved()[:1])))
 
 
-def test_what_went_wrong_in_the_browser_fails_the_load() -> None:
+def test_browser_error_fails_the_load() -> None:
     with pytest.raises(ConnectionError, match="HTTP 500"):
         list(SkLoadNew().parse(read([], ConnectionError("HTTP 500 for it"))))
 

@@ -62,7 +62,7 @@ def test_learning_attempts() -> None:
         ),
     ],
 )
-def test_what_is_asked_for(arguments: dict[str, str], start: str, end: str) -> None:
+def test_learning_spider_requests_its_day(arguments: dict[str, str], start: str, end: str) -> None:
     [url] = first_requests(a_spider(**arguments))
     asked = urlsplit(url)
     assert f"{asked.scheme}://{asked.netloc}{asked.path}" == f"{API}/attempts"
@@ -126,7 +126,7 @@ def test_a_submission_that_nobody_judged_is_found() -> None:
 
 
 @pytest.mark.parametrize("body", ['{"error": "unknown client"}', "<html>", "null"])
-def test_another_document_fails_the_load(body: str) -> None:
+def test_unexpected_learning_document_fails_the_load(body: str) -> None:
     response = TextResponse(API, body=body.encode(), encoding="utf-8")
     with pytest.raises(ValueError, match=r"the source has changed|Expecting value"):
         list(a_spider().parse(response))

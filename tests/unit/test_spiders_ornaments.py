@@ -154,7 +154,7 @@ def test_a_view_of_all_is_read_instead_of_the_pages() -> None:
 
 
 @pytest.mark.parametrize("shop", [HookedProducts, OrnamentShopProducts])
-def test_what_is_fresh_is_not_read_again(shop: type[ProductPages]) -> None:
+def test_fresh_product_is_not_requested(shop: type[ProductPages]) -> None:
     spider, response = year_of(shop, "1973")
     links = [request.cb_kwargs["link"] for request in spider.parse(response)]
     key = [spider.vendor, "A", "name", links[0]]
@@ -338,5 +338,5 @@ def test_a_price(text: str, currency: str, price: str | None) -> None:
         ("ab 4,95 €", "EUR"),
     ],
 )
-def test_no_price_is_left_as_it_is(text: str, currency: str) -> None:
+def test_text_without_a_price_is_unchanged(text: str, currency: str) -> None:
     assert plain_price(text, currency) == text

@@ -115,7 +115,7 @@ def test_nothing_new_is_an_answer() -> None:
         ),
     ],
 )
-def test_it_logs_in_and_asks(arguments: dict[str, str], url: str) -> None:
+def test_school_spider_logs_in_and_requests_its_kind(arguments: dict[str, str], url: str) -> None:
     spider = a_spider("pupils", **arguments)
     assert first_requests(spider) == [f"{URL}/login"]
     (request,) = spider.logged_in(

@@ -1,49 +1,57 @@
-"""The schema's versions. Alembic does it; here it is called, under a lock."""
+"""Revisions of catlog's schema, which Alembic applies under a lock."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
-
-from catlog_scrapy.db.engine import SCHEMA
 from catlog_scrapy.exceptions import SchemaMismatch
 
+if TYPE_CHECKING:  # importing Alembic and SQLAlchemy takes a second, and most commands only check
+    from sqlalchemy import Connection, Engine
+
+FOLDER = Path(__file__).parent
 # Any number that nobody else uses for an advisory lock in this database.
 MIGRATION_LOCK = 4_226_001
 
 
-def configuration() -> Config:
-    """Alembic's configuration, without a file."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
-    config.set_main_option("path_separator", "os")
-    return config
+@cache
+def revisions() -> list[str]:
+    """Return all revisions, oldest first: the names of their files begin with them."""
+    files = (FOLDER / "versions").glob("[0-9]*.py")
+    return sorted(file.name.partition("_")[0] for file in files)
 
 
 def head() -> str:
-    """The newest revision that this catlog knows."""
-    return ScriptDirectory.from_config(configuration()).get_current_head() or ""
+    """Return the newest revision that this catlog knows."""
+    return revisions()[-1]
 
 
-def revision(connection: Connection) -> str | None:
-    """The revision the database is at; None where there is no catlog schema."""
-    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
-    return context.get_current_revision()
+def revision(scalar: Callable[[str], Any]) -> str | None:
+    """Return the revision of the database that *scalar* asks; None where catlog has no schema."""
+    if scalar("SELECT to_regclass('catlog.alembic_version')") is None:
+        return None
+    found: str | None = scalar("SELECT version_num FROM catlog.alembic_version")
+    return found
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return the revision of SQLAlchemy's *connection*."""
+    return revision(lambda sql: connection.exec_driver_sql(sql).scalar())
 
 
 def require_head(engine: Engine) -> None:
     """Raise SchemaMismatch unless the database is at this catlog's revision."""
     with engine.connect() as connection:
-        found = revision(connection)
+        found = revision_of(connection)
     if found == head():
         return
     if found is None:
-        raise SchemaMismatch("the database has no catlog schema; run scrapy migrate.")
+        raise SchemaMismatch("the database has no catlog schema; run scrapy migrate")
     _refuse_newer(found)
-    raise SchemaMismatch(f"the database is at revision {found}; run scrapy migrate.")
+    raise SchemaMismatch(f"the database is at revision {found}; run scrapy migrate")
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:
@@ -51,25 +59,33 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
 
     Returns the revisions before and after. Raises SchemaMismatch for a newer database.
     """
+    from sqlalchemy import text
+
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-        before = revision(connection)
+        before = revision_of(connection)
         if before != head():
             if before is not None:
                 _refuse_newer(before)
-            config = configuration()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            _run_alembic(connection)
     return before, head()
 
 
+def _run_alembic(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()  # without a file
+    config.set_main_option("script_location", str(FOLDER))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
 def _refuse_newer(found: str) -> None:
-    known = {
-        script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()
-    }
-    if found not in known:
+    if found not in revisions():
         raise SchemaMismatch(
             f"the database is at revision {found}, which this catlog does not know;"
-            " install the catlog that made it, or a newer one."
+            " install the catlog that made it, or a newer one"
         )

@@ -1,14 +1,18 @@
 """What people ask: what runs, what was loaded, what went wrong."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Engine
-
 from catlog_scrapy.exceptions import NotFound
-from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.sql import Database, row, rows
+from catlog_scrapy.store.sql import Database, Readable, row, rows
+
+if TYPE_CHECKING:  # scrapy status does without SQLAlchemy; see db/driver.py
+    from sqlalchemy import Engine
+
+    from catlog_scrapy.store.queue.attempts import AttemptName
 
 
 def attempt_error(engine: Engine, name: AttemptName) -> str | None:
@@ -84,7 +88,7 @@ CATALOGS = """
 
 
 def latest_catalogs(
-    engine: Engine, *, failed: bool = False, limit: int = 30
+    engine: Readable, *, failed: bool = False, limit: int = 30
 ) -> list[Mapping[str, Any]]:
     """The newest catalogs, newest first; *failed* leaves those that failed."""
     with engine.connect() as connection:
@@ -97,7 +101,7 @@ def latest_catalogs(
         )
 
 
-def find_catalog(engine: Engine, prefix: str) -> Mapping[str, Any]:
+def find_catalog(engine: Readable, prefix: str) -> Mapping[str, Any]:
     """The catalog whose id begins with *prefix*, or whose job it is.
 
     Raises NotFound for none or several.
@@ -117,7 +121,7 @@ def find_catalog(engine: Engine, prefix: str) -> Mapping[str, Any]:
 
 
 def attempts_of(
-    engine: Engine, catalog_id: UUID, *, failed: bool = False
+    engine: Readable, catalog_id: UUID, *, failed: bool = False
 ) -> list[Mapping[str, Any]]:
     """The instances of a catalog with their attempts, in the order of the queue."""
     with engine.connect() as connection:
@@ -138,7 +142,7 @@ def attempts_of(
         )
 
 
-def rejected_of(engine: Engine, catalog_id: UUID, *, limit: int = 10) -> list[Mapping[str, Any]]:
+def rejected_of(engine: Readable, catalog_id: UUID, *, limit: int = 10) -> list[Mapping[str, Any]]:
     """The first rejected items of a catalog, with reasons and URL."""
     with engine.connect() as connection:
         return rows(

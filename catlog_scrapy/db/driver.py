@@ -1,0 +1,119 @@
+"""Connections by psycopg2 alone, for commands that only read.
+
+Importing SQLAlchemy takes more CPU than such a command itself, so this module does without it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+from uuid import UUID
+
+import psycopg2
+from psycopg2 import extensions
+
+from catlog_scrapy.db.migrations import head, revision
+from catlog_scrapy.exceptions import DatabaseUnavailable
+
+# A dead peer must not hold a worker for the two hours that TCP allows by default, and no statement
+# of ours but a publish may run long. `tcp_user_timeout` is in milliseconds, the others in seconds.
+CONNECT_ARGUMENTS = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "application_name": "catlog",
+}
+SERVER_OPTIONS = (
+    "-c timezone=UTC -c search_path=public -c jit=off"
+    " -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
+)
+LEAST_SERVER_VERSION = 140_000  # as libpq counts versions
+CONNECT_TIMEOUT_S = 10
+STATEMENT_TIMEOUT_S = 60.0
+
+# URLs that libpq and SQLAlchemy read alike; they differ in lists of hosts and unescaped characters.
+PLAIN_URL = re.compile(
+    r"postgres(?:ql)?(?:\+psycopg2)?(://(?:[\w.%-]+(?::[\w.%-]*)?@)?[\w.-]*(?::\d+)?/[\w.%-]+"
+    r"(?:\?[\w.%/=&-]*)?)",
+    re.ASCII,
+)
+# As SQLAlchemy's text() finds parameters: not the colons of a cast, nor those of a time.
+PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
+UUID_TYPE = extensions.new_type((2950,), "UUID", lambda value, _: UUID(value) if value else None)
+
+
+def connect_options(statement_timeout: float) -> str:
+    """Return libpq's `options` with a *statement_timeout*, in seconds."""
+    return f"{SERVER_OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}"
+
+
+class DriverConnection:
+    """Read-only connection, which `store.sql.rows` takes in place of SQLAlchemy's."""
+
+    def __init__(self, connection: extensions.connection) -> None:
+        self.driver_connection = connection
+        connection.set_session(readonly=True)
+        extensions.register_type(UUID_TYPE, connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.driver_connection.close()
+
+    @contextmanager
+    def connect(self) -> Iterator[Self]:
+        """Return this connection, as an engine returns one of its pool."""
+        yield self
+
+    def rows(self, sql: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return all rows of *sql*, by column name."""
+        with self._executed(PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%")), values) as cursor:
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, found, strict=True)) for found in cursor]
+
+    def scalar(self, sql: str) -> Any:
+        """Return the first value of *sql*, if there is one."""
+        with self._executed(sql, None) as cursor:
+            found = cursor.fetchone()
+        return found[0] if found else None
+
+    @contextmanager
+    def _executed(self, sql: str, values: Mapping[str, Any] | None) -> Iterator[extensions.cursor]:
+        try:
+            with self.driver_connection.cursor() as cursor:
+                cursor.execute(sql, values)
+                yield cursor
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            raise DatabaseUnavailable(f"the database failed: {first_line(error)}") from error
+
+
+def connect(url: str) -> DriverConnection | None:
+    """Connect to a database that is at this catlog's revision.
+
+    Returns None where that takes more, or fails: SQLAlchemy's way does it, or explains why not.
+    """
+    found = PLAIN_URL.fullmatch(url)
+    if found is None:
+        return None
+    try:
+        connection = psycopg2.connect(
+            f"postgresql{found[1]}",
+            connect_timeout=CONNECT_TIMEOUT_S,
+            options=connect_options(STATEMENT_TIMEOUT_S),
+            **CONNECT_ARGUMENTS,
+        )
+    except psycopg2.Error:
+        return None
+    made = DriverConnection(connection)
+    if connection.server_version < LEAST_SERVER_VERSION or revision(made.scalar) != head():
+        connection.close()
+        return None
+    connection.rollback()
+    return made
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,55 @@
+"""Locks on files, which the kernel releases however a process ends."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the exclusive lock of a file; wait for it."""
+    lock = open_lock(path)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        close_lock(lock)
+
+
+def open_lock(path: Path) -> int:
+    """Open a file to lock it; read only, so that root's file serves other users too.
+
+    Programs that this process starts do not inherit the descriptor.
+    """
+    return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def close_lock(lock: int) -> None:
+    """Release a lock and close its file."""
+    fcntl.flock(lock, fcntl.LOCK_UN)  # closing alone leaves it with children forked meanwhile
+    os.close(lock)
+
+
+def share(lock: int) -> None:
+    """Share the lock with others; wait while it is held exclusively."""
+    fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def wait_until_free(lock: int) -> None:
+    """Wait until nobody else holds the lock, and release it at once."""
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def try_exclusive(lock: int) -> bool:
+    """Take the lock exclusively unless others hold it; return whether it was taken."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,100 @@
+"""`scrapy up --wait` and `scrapy serve --wait`: ready when they return, and stopped by --stop."""
+
+import json
+import os
+import signal
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.embedded import end_servers, gone
+from tests.support.looking import free_port
+from tests.support.project import Project
+
+CONFIGURATION = """
+[settings]
+default = shop.settings
+
+[scrapyd]
+application = catlog_scrapy.fleet.app.application
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """A project on the embedded server; what a failed test leaves in the background is ended."""
+    project = Project(tmp_path, None)
+    project.write("scrapy.cfg", CONFIGURATION)
+    project.write("shop/providers/__init__.py", "")
+    yield project
+    for name in ("up", "serve"):
+        project.scrapy(name, "--stop", code=None)
+    end_servers(tmp_path)
+
+
+def answer(url: str) -> object:
+    with urllib.request.urlopen(url, timeout=60) as response:
+        return json.load(response)
+
+
+def background(project: Project, name: str) -> psutil.Process:
+    return psutil.Process(int((project.folder / ".catlog" / f"{name}.pid").read_text()))
+
+
+def test_up_returns_when_node_and_api_answer_and_stops_all_of_it(project: Project) -> None:
+    port = free_port()
+    out = project.scrapy("up", "--wait", "--port", str(port), "--api-port", "0")
+    node, api = (word.rstrip(",") for word in out.split() if word.startswith("http://"))
+    assert node == f"http://127.0.0.1:{port}"
+    assert answer(f"{node}/daemonstatus.json")["status"] == "ok"  # type: ignore[index]
+    assert answer(f"{api}/readyz") == {"status": "ok"}
+    up = background(project, "up")
+    assert f"process {up.pid}, log {project.folder}/.catlog/up.log; scrapy up --stop" in out
+    assert os.getsid(up.pid) == up.pid
+    processes = [up, *up.children(recursive=True)]
+    assert len(processes) >= 3
+    again = project.scrapy("up", "--wait", code=2)
+    assert f"scrapy up already runs in the background, as process {up.pid}; stop it" in again
+    assert "scrapy up has stopped" in project.scrapy("up", "--stop")
+    assert all(gone(process) for process in processes)
+    assert not (project.folder / ".catlog" / "postgres" / "postmaster.pid").exists()
+    assert "does not run in the background" in project.scrapy("up", "--stop")
+
+
+def test_up_that_cannot_start_shows_why(project: Project) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        out = project.scrapy("up", "--wait", "--api-port", "0", "--port", port, code=2)
+    assert "scrapy up: it did not start; the end of its log, " in out
+    assert "choose another http_port" in out
+    assert "the node ended with exit status 1" in out
+    assert not (project.folder / ".catlog" / "postgres" / "postmaster.pid").exists()
+
+
+def test_serve_returns_when_it_answers_and_a_killed_one_is_started_again(project: Project) -> None:
+    for _ in range(2):
+        out = project.scrapy("serve", "--wait", "--port", "0")
+        [api] = (word for word in out.split() if word.startswith("http://"))
+        assert answer(f"{api}/readyz") == {"status": "ok"}
+        server = background(project, "serve")
+        server.kill()
+        assert gone(server)
+    assert "does not run in the background" in project.scrapy("serve", "--stop")
+
+
+def test_interrupted_wait_leaves_nothing_in_the_background(project: Project) -> None:
+    waiting = project.start("serve", "--wait", "--port", "0")
+    pid_file = project.folder / ".catlog" / "serve.pid"
+    while waiting.poll() is None and not (pid_file.exists() and pid_file.read_text()):
+        pass
+    server = psutil.Process(int(pid_file.read_text()))
+    waiting.send_signal(signal.SIGINT)
+    waiting.communicate(timeout=120)
+    assert waiting.returncode in (0, 130)
+    assert waiting.returncode == 0 or gone(server)

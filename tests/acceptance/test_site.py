@@ -1,0 +1,38 @@
+"""Build the documentation's site, and check the links that its generator does not see."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
+REMOTE_ASSET = re.compile(
+    r"""<(?:script|img|iframe|source)[^>]+src=["']?(?:https?:)?//"""
+    r"""|<link[^>]+href=["']?(?:https?:)?//|@import|url\(["']?(?:https?:)?//"""
+)
+
+
+def test_site_builds_without_warnings_and_remote_assets(tmp_path: Path) -> None:
+    """Build the site with warnings as errors: a broken link fails."""
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
+    built = subprocess.run(
+        [*command, "-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "site")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    pages = [*(tmp_path / "site").rglob("*.html"), *(tmp_path / "site").rglob("*.css")]
+    assert len(pages) > 20
+    assert [page.name for page in pages if REMOTE_ASSET.search(page.read_text("utf-8"))] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_of_root_pages_exist(page: str) -> None:
+    """Check the links that the site's generator does not see."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [target for target, _ in LINK.findall(text) if "://" not in target]
+    assert [target for target in targets if not (ROOT / target).exists()] == []

@@ -1,0 +1,126 @@
+"""Reading without SQLAlchemy: the same rows, and SQLAlchemy's way wherever there is more to do."""
+
+import datetime as dt
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg2
+import pytest
+from sqlalchemy import Engine, text
+
+from catlog_scrapy.db.driver import PLAIN_URL, connect
+from catlog_scrapy.exceptions import DatabaseUnavailable
+from catlog_scrapy.store.sql import rows
+from tests.support.project import Project
+
+ID = uuid4()
+QUERIES = {
+    "types": (
+        "SELECT CAST(:id AS uuid) AS id, CAST(:at AS timestamptz) AS at, true AS yes, 1.5 AS n,"
+        """ '{"a": [1, null]}'::jsonb AS data, ARRAY['x', 'ö'] AS texts, null AS nothing""",
+        {"id": str(ID), "at": dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC)},
+    ),
+    "parameters": (
+        "SELECT :one AS one, CAST(:one AS text) AS cast, '12:30'::time AS at,"
+        " '50%' LIKE '5%' AS likes, ':' || :two AS two",
+        {"one": 1, "two": "it's"},
+    ),
+    "no rows": ("SELECT 1 AS one WHERE :flag", {"flag": False}),
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_driver_and_sqlalchemy_read_the_same_rows(engine: Engine, name: str) -> None:
+    sql, values = QUERIES[name]
+    with engine.connect() as connection:
+        expected = rows(connection, sql, **values)
+    database = connect(engine.url.render_as_string(hide_password=False))
+    assert database is not None
+    with database, database.connect() as connection:
+        found = rows(connection, sql, **values)
+    assert found == expected
+    assert [type(value) for row in found for value in row.values()] == [
+        type(value) for row in expected for value in row.values()
+    ]
+
+
+def test_driver_connection_reads_only(engine: Engine) -> None:
+    database = connect(engine.url.render_as_string(hide_password=False))
+    assert database is not None
+    with database, pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
+        database.rows("DELETE FROM catlog.provider RETURNING id", {})
+
+
+def test_lost_driver_connection_is_reported_as_unavailable(engine: Engine) -> None:
+    database = connect(engine.url.render_as_string(hide_password=False))
+    assert database is not None
+    with database:
+        pid = database.scalar("SELECT pg_backend_pid()")
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        with pytest.raises(DatabaseUnavailable, match="the database failed: "):
+            database.rows("SELECT 1 AS one", {})
+
+
+@pytest.mark.parametrize(
+    ("url", "is_plain"),
+    [
+        ("postgresql://user:p%40ss@host:5432/database", True),
+        ("postgres://host/database?sslmode=require", True),
+        ("postgresql+psycopg2://catlog@/catlog?host=/tmp/a%20b&port=5432", True),
+        ("postgresql://user:p@ss@host/database", False),
+        ("postgresql://a:1,b:2/database", False),
+        ("postgresql://host/database?host=a:1", False),
+        ("postgresql://host", False),
+        ("sqlite:///file", False),
+        ("nonsense", False),
+    ],
+)
+def test_unusual_urls_are_left_to_sqlalchemy(url: str, is_plain: bool) -> None:
+    assert (PLAIN_URL.fullmatch(url) is not None) == is_plain
+
+
+def test_other_revision_is_left_to_sqlalchemy(engine: Engine) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE catlog.alembic_version SET version_num = '0000'"))
+    assert connect(url) is None
+
+
+def test_status_and_sql_import_neither_sqlalchemy_nor_alembic(
+    database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, database_url)
+    project.write(
+        "probe.py",
+        """
+        import sys
+        from scrapy.cmdline import execute
+        try:
+            execute(["scrapy", *sys.argv[1:]])
+        finally:
+            heavy = {"sqlalchemy", "alembic", "fastapi"} & set(sys.modules)
+            print("imported:", *sorted(heavy))
+        """,
+    )
+    for arguments in (["status"], ["status", "--json"], ["sql", "select 1"]):
+        done = subprocess.run(
+            [sys.executable, "probe.py", *arguments],
+            cwd=tmp_path,
+            env=project.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.rstrip().endswith("imported:"), done.stdout
+
+
+def test_uuid_columns_are_read_as_uuids(engine: Engine) -> None:
+    database = connect(engine.url.render_as_string(hide_password=False))
+    assert database is not None
+    with database:
+        assert database.scalar(f"SELECT '{ID}'::uuid") == UUID(str(ID))
+        assert database.scalar("SELECT null::uuid") is None
