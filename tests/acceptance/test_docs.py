@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.source import Answer, Source
 
-pytestmark = pytest.mark.slow
+TIMEOUT_S = 1800
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TIMEOUT_S)]
 
 ROOT = Path(__file__).parents[2]
 EDIT = ROOT / "tests" / "support" / "edit.py"
@@ -149,7 +150,7 @@ def shell(folder: Path, commands: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=TIMEOUT_S,
         check=False,
     )
     assert ended.returncode == 0, f"{commands}\n{ended.stdout}\n{ended.stderr}"
