@@ -105,7 +105,7 @@ def test_outdated_password_hash_is_renewed() -> None:
 def test_concurrent_and_waiting_password_hashes_are_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.PATIENCE", 0.01)
+    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.HASH_WAIT_S", 0.01)
     passwords = Passwords(PasswordHasher(**COST))
     turns = [passwords.slot() for _ in range(MAX_CONCURRENT_HASHES)]
     for turn in turns:
