@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, DateTime, case, cast, null
+from sqlalchemy import Connection
 
 from catlog_scrapy.models import (
     CatalogScheme,
@@ -275,23 +275,24 @@ def _write_operation(
 def _write_schedule(
     connection: Connection, provider_id: UUID, schedule: ScheduleDefinition
 ) -> None:
-    """Store a schedule; a schedule of the API with the same name now belongs to the file.
+    """Write a schedule; its due time changes only with its cron line, time zone or `enabled`.
 
-    The next due time changes only with the cron expression, the time zone or `enabled`.
+    A schedule of the same name that was created through the API belongs to the file from now on.
     """
     identity = {"provider_id": provider_id, "scheme_name": schedule.scheme, "name": schedule.name}
     found = row(
         connection,
-        """SELECT cron, timezone, enabled FROM catlog.schedule
+        """SELECT cron, timezone, enabled, paused_at, next_due_at FROM catlog.schedule
            WHERE provider_id = :provider_id AND scheme_name = :scheme_name AND name = :name
            FOR NO KEY UPDATE""",
         **identity,
     )
-    moved = found is None or any(
-        found[name] != getattr(schedule, name) for name in ("cron", "timezone", "enabled")
-    )
     due: dt.datetime | None = None
-    if moved and schedule.enabled:
+    if found and all(
+        found[name] == getattr(schedule, name) for name in ("cron", "timezone", "enabled")
+    ):
+        due = found["next_due_at"]
+    elif schedule.enabled and not (found and found["paused_at"]):
         now = scalar(connection, "SELECT clock_timestamp()")
         due = next_due(schedule.cron, schedule.timezone, now)
     upsert(
@@ -308,11 +309,4 @@ def _write_schedule(
             "next_due_at": due,
         },
         conflict=list(identity),
-        update={
-            "next_due_at": case(
-                (StoredSchedule.paused_at.is_not(None), null()),
-                # Without the cast PostgreSQL takes a CASE of two NULLs for text.
-                else_=cast(due, DateTime(timezone=True)) if moved else StoredSchedule.next_due_at,
-            )
-        },
     )

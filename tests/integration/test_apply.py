@@ -736,7 +736,7 @@ def test_catalog_created_during_apply_freezes_its_version(shop: Shop) -> None:
                 f" VALUES ('{provider}', '{scheme}', 'load')"
             )
         )
-        with pytest.raises(NotPossible, match="others hold what has to change"):
+        with pytest.raises(NotPossible, match="other sessions lock what has to change"):
             shop.apply()
     assert "its set of operations changed" in shop.refused()
 

@@ -63,7 +63,7 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
     except PublishRefused as refused:
         with engine.begin() as connection:
             catalog = lock_catalog(connection, catalog_id)
-            if catalog["state"] == "publishing":
+            if catalog.state == "publishing":
                 stop_catalog(connection, catalog, "failed", str(refused))
         return True
     except (exc.DBAPIError, *FAULTS) as error:
@@ -103,7 +103,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     # The row lock comes last: sibling attempts need the parent's lock to end, and a large publish
     # takes minutes. Until here the advisory lock keeps other publishers out.
     catalog = lock_catalog(connection, catalog_id)
-    if catalog["state"] != "publishing":
+    if catalog.state != "publishing":
         raise _CatalogStopped
     run(
         connection,
@@ -114,7 +114,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     )
     if changed_kinds:
         record_publication(connection, load.provider, changed_kinds, catalog_id, load.now)
-    update_parent_state(connection, catalog["parent_id"])
+    update_parent_state(connection, catalog.parent_id)
     return True
 
 

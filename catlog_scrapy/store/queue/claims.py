@@ -3,7 +3,6 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,10 +11,8 @@ from sqlalchemy import Connection, Engine
 from catlog_scrapy.db.migrations import head
 from catlog_scrapy.exceptions import NotFound, SchemaMismatch
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.queue.claim_hints import EVER, KNOWN, ClaimHints, claim_hints_of
+from catlog_scrapy.store.queue.claim_hints import HINTS_TABLE, LONG_AGO, ClaimHints, claim_hints_of
 from catlog_scrapy.store.sql import Database, load_sql, row, rows, run, scalar
-
-known_revision = cache(head)
 
 # An instance `i` of an operation `o` that a claim may take.
 ELIGIBLE = """
@@ -104,7 +101,7 @@ def claim(
     }
     hints = claim_hints_of(engine)
     with engine.begin() as connection:
-        if scalar(connection, "SELECT version_num FROM catlog.alembic_version") != known_revision():
+        if scalar(connection, "SELECT version_num FROM catlog.alembic_version") != head():
             raise SchemaMismatch(
                 "the database has moved to another revision; restart with its catlog."
             )
@@ -136,7 +133,7 @@ def _lock_provider(
     found = row(
         connection,
         f"""SELECT p.id, p.max_running FROM catlog.provider p
-            LEFT JOIN {KNOWN} ON known.id = p.id
+            LEFT JOIN {HINTS_TABLE} ON known.id = p.id
             CROSS JOIN LATERAL (
                 SELECT i.priority FROM catlog.catalog_scheme_operation_instance i
                 JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
@@ -145,11 +142,11 @@ def _lock_provider(
             CROSS JOIN LATERAL (
                 SELECT count(*) AS running FROM catlog.catalog_scheme_operation_instance r
                 WHERE r.provider_id = p.id AND r.node IS NOT NULL
-                  AND r.available_at >= coalesce(known.held, :ever)) AS now
+                  AND r.available_at >= coalesce(known.running_since, :long_ago)) AS now
             WHERE p.max_running IS NULL OR p.max_running > now.running
             ORDER BY first.priority DESC, now.running, random() LIMIT 1
             FOR NO KEY UPDATE OF p SKIP LOCKED""",
-        ever=EVER,
+        long_ago=LONG_AGO,
         **hints.known(),
         **eligible,
     )

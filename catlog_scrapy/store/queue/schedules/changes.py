@@ -1,4 +1,4 @@
-"""Schedules that are kept here, not in a provider file; and all of them paused and looked ahead."""
+"""Changes of schedules: those made through the API are created and changed, all are paused."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -27,20 +27,21 @@ def create(
     arguments: Mapping[str, str],
     catch_up: str,
 ) -> UUID:
-    """A new schedule of a scheme.
+    """Create a schedule of a scheme and return its id.
 
-    It takes the place of a disabled one of its name, as one that left its provider file. Raises
-    NotFound, CronError, or NotPossible for a known name and for arguments that a load cannot have.
+    A disabled schedule of the same name is replaced, for example one that was removed from its
+    provider file. Raises NotFound, CronError, or NotPossible for a name in use and for invalid
+    arguments.
     """
     with database.begin() as connection:
         found = find_scheme(connection, provider, scheme)
-        check_arguments(connection, found["provider_id"], arguments)
+        check_arguments(connection, found.provider_id, arguments)
         now = scalar(connection, "SELECT clock_timestamp()")
         made = upsert(
             connection,
             StoredSchedule,
             {
-                "provider_id": found["provider_id"],
+                "provider_id": found.provider_id,
                 "scheme_name": scheme,
                 "name": name,
                 "cron": cron,
@@ -56,21 +57,21 @@ def create(
             where=(StoredSchedule.origin == "api") & ~StoredSchedule.enabled,
         )
     if not made:
-        raise NotPossible(f"{provider}/{scheme} has a schedule {name!r} already.")
+        raise NotPossible(f"{provider}/{scheme} already has a schedule {name!r}.")
     return UUID(str(made["id"]))
 
 
 def change(database: Database, schedule_id: UUID, changes: Mapping[str, Any]) -> None:
-    """Change `cron`, `timezone`, `arguments`, `catch_up` or `enabled` of a schedule kept here.
+    """Change `cron`, `timezone`, `arguments`, `catch_up` or `enabled` of a schedule.
 
-    Raises NotFound, CronError, or NotPossible for one that a provider file declares, and for
-    arguments that a load cannot have.
+    Raises NotFound, CronError, or NotPossible for a schedule in a provider file and for invalid
+    arguments.
     """
     with database.begin() as connection:
         schedule = lock(connection, schedule_id)
         if schedule["origin"] == "file":
             raise NotPossible(
-                f"the schedule {schedule['name']!r} is declared in a provider file: change it there"
+                f"the schedule {schedule['name']!r} is declared in a provider file; change it there"
                 " and run scrapy apply, or pause it here."
             )
         now = {**schedule, **changes}
@@ -96,7 +97,7 @@ def change(database: Database, schedule_id: UUID, changes: Mapping[str, Any]) ->
 
 
 def pause(database: Database, schedule_id: UUID) -> None:
-    """Let nothing of a schedule be due until it is resumed. Raises NotFound."""
+    """Pause a schedule: it is not due until it is resumed. Raises NotFound."""
     with database.begin() as connection:
         lock(connection, schedule_id)
         run(
@@ -108,7 +109,7 @@ def pause(database: Database, schedule_id: UUID) -> None:
 
 
 def resume(database: Database, schedule_id: UUID) -> None:
-    """Let a paused schedule go on with its next due time. Raises NotFound."""
+    """Resume a paused schedule at its next due time. Raises NotFound."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id)
         if schedule["paused_at"] is None:
@@ -125,14 +126,14 @@ def resume(database: Database, schedule_id: UUID) -> None:
 
 
 def preview(database: Database, schedule_id: UUID, limit: int) -> list[dt.datetime]:
-    """The next *limit* times at which a schedule is due, or would be if it were not paused."""
+    """Return the next *limit* due times of a schedule, as if it were not paused."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id, "FOR KEY SHARE")
     return list(islice(due_times(schedule["cron"], schedule["timezone"], schedule["now"]), limit))
 
 
 def provider_and_scheme(database: Database, schedule_id: UUID) -> tuple[str, str]:
-    """Whose a schedule is: provider and scheme. Raises NotFound."""
+    """Return the names of a schedule's provider and scheme. Raises NotFound."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id, "FOR KEY SHARE")
     return schedule["provider"], schedule["scheme_name"]
@@ -141,7 +142,7 @@ def provider_and_scheme(database: Database, schedule_id: UUID) -> tuple[str, str
 def lock(
     connection: Any, schedule_id: UUID, clause: str = "FOR NO KEY UPDATE"
 ) -> Mapping[str, Any]:
-    """Lock a schedule and return it, with the provider's name and the time. Raises NotFound."""
+    """Lock a schedule and return it with its provider's name and the time. Raises NotFound."""
     found = row(
         connection,
         f"""SELECT d.*, p.name AS provider, clock_timestamp() AS now FROM catlog.schedule d
