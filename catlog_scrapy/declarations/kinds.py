@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition
-from catlog_scrapy.store.views.typed import HISTORY_SUFFIX, MAX_KIND_BYTES
+from catlog_scrapy.store.views.naming import HISTORY_SUFFIX, MAX_KIND_BYTES
 
 # Columns that the views add; `data` only for a kind without a record type.
 VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")

@@ -1,9 +1,8 @@
 """Job storage: running and ended attempts of the whole fleet, as scrapyd's jobs."""
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from scrapyd.config import Config
 from scrapyd.interfaces import IJobStorage
@@ -31,6 +30,7 @@ class Job:
     state: str
 
 
+<<<<<<< HEAD
 def job_of(row: Mapping[str, Any]) -> Job:
     """Build a job from a row of `store.queue.jobs`."""
     return Job(
@@ -46,6 +46,23 @@ def job_of(row: Mapping[str, Any]) -> Job:
         outcome=row["outcome"],
         error=row["error"],
         state=row["state"],
+=======
+def job_of(found: jobs.JobRun) -> Job:
+    """A row of `store.jobs` as scrapyd wants it."""
+    return Job(
+        project=found.project or "",
+        spider=found.spider,
+        job=found.job,
+        pid=found.pid,
+        node=found.node,
+        node_url=found.node_url,
+        log=found.log,
+        start_time=_local(found.started_at),
+        end_time=_local(found.finished_at) if found.finished_at else None,
+        outcome=found.outcome,
+        error=found.error,
+        state=found.state,
+>>>>>>> main
     )
 
 

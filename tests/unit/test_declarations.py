@@ -318,24 +318,37 @@ MISTAKES = {
     "a brace": (an_operation('arguments.year = "{due_at"'), "write {{ and }} for plain braces"),
     "no directive": (
         an_operation('arguments.year = "{due_at:%Q}"'),
+<<<<<<< HEAD
         '("%Q" is no directive of strftime); use for example {due_at:%Y-%m-%d}',
+=======
+        'cannot be filled in ("%Q" is not a directive of strftime); write such as'
+        " {due_at:%Y-%m-%d}",
+>>>>>>> main
     ),
     "a format without directives": (
         an_operation('arguments.year = "{due_at:YYYY}"'),
-        '("YYYY" has no % in it)',
+        '("YYYY" contains no % directive)',
     ),
     "an attribute": (
         an_operation('arguments.year = "{due_at.fold:c}"'),
+<<<<<<< HEAD
         "(due_at takes nothing but a format); use for example {due_at:%Y-%m-%d}",
+=======
+        "(due_at takes only a format); write such as {due_at:%Y-%m-%d}",
+>>>>>>> main
     ),
-    "a conversion": (an_operation('arguments.year = "{due_at!r}"'), "takes nothing but a format"),
+    "a conversion": (an_operation('arguments.year = "{due_at!r}"'), "takes only a format"),
     "a placeholder in a placeholder": (
         an_operation('arguments.year = "{due_at:%Y{due_at.fold:c}}"'),
-        "(there is a placeholder within a placeholder)",
+        "(a placeholder contains a placeholder)",
     ),
     "a width of its own": (
         an_operation('for_each = ["a"]', 'arguments.year = "{part:>300000000}"'),
+<<<<<<< HEAD
         '(">300000000" is too wide); use for example {part}',
+=======
+        '(the width in ">300000000" is too large); write such as {part}',
+>>>>>>> main
     ),
     "a format of a field": (
         a_scheme(
@@ -407,11 +420,11 @@ MISTAKES = {
     ),
     "an unknown type": (
         an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'fields.n = "int"'),
-        "n has the type 'int'; use one of text, bigint",
+        "'int' is not a valid type of n; use one of text, bigint",
     ),
     "a kind that is no SQL name": (
         an_operation('executor = "external"', 'kind = "X y"', 'key = "id"'),
-        "'X y' is no plain SQL name",
+        "'X y' is not a valid SQL name",
     ),
     "a column of the view": (
         a_scheme('operations = ["clash"]'),
@@ -475,12 +488,12 @@ MISTAKES = {
     "after nothing": (a_scheme('after = "nothing"'), 'after: unknown scheme "nothing"; use one of'),
     "a cron line": (
         a_schedule('cron = "61 * * * *"'),
-        'a.toml:9: schedule "every day" cron: bad cron line',
+        "a.toml:9: schedule \"every day\" cron: '61 * * * *' is not a valid cron line",
     ),
     "a day that never comes": (a_schedule('cron = "0 0 30 2 *"'), 'schedule "every day" cron:'),
     "a time zone": (
         a_schedule('cron = "0 3 * * *"', 'timezone = "Mars"'),
-        "a.toml:10: schedule \"every day\" timezone: unknown time zone 'Mars'; write one such as",
+        "a.toml:10: schedule \"every day\" timezone: 'Mars' is not a known time zone; use an",
     ),
     "a schedule of nothing": (
         a_schedule('cron = "0 3 * * *"').replace('scheme = "daily"', 'scheme = "dayly"'),
@@ -534,7 +547,13 @@ def test_secrets_are_spider_arguments_and_have_no_declared_value(tmp_path: Path)
         + '\nscheme = "daily"\ncron = "0 6 * * *"\narguments = { year = "1974" }\n',
         *("year", "yaer"),
     )
+<<<<<<< HEAD
     message = "is a secret: it comes from the environment, as CATLOG_SECRET_ACME_YEAR; remove it"
+=======
+    told = (
+        "is a secret and must come from the environment variable CATLOG_SECRET_ACME_YEAR; remove it"
+    )
+>>>>>>> main
     assert checked(tmp_path, text).mistakes == [
         f"providers/a.toml:9: {OPERATION} arguments.year: {message}",
         'providers/a.toml:3: provider secrets: no spider of the provider has an argument "yaer";'

@@ -1,4 +1,4 @@
-"""Exits of spider processes."""
+"""Outcomes that a supervisor derives from the exit of a spider's process."""
 
 import signal
 
@@ -23,12 +23,8 @@ from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJE
             "released",
             "could not load the project",
         ),
-        (
-            ProcessExit(not_started="fork failed"),
-            "released",
-            "the process did not start: fork failed",
-        ),
+        (ProcessExit(not_started="fork failed"), "released", "did not start: fork failed"),
     ],
 )
-def test_an_end_says_what_happened(end: ProcessExit, outcome: str, says: str) -> None:
+def test_process_exit_gives_outcome_and_message(end: ProcessExit, outcome: str, says: str) -> None:
     assert (end.outcome, says in str(end)) == (outcome, True)
