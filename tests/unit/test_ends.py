@@ -23,11 +23,7 @@ from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJE
             "released",
             "could not load the project",
         ),
-        (
-            ProcessExit(not_started="fork failed"),
-            "released",
-            "the process did not start: fork failed",
-        ),
+        (ProcessExit(not_started="fork failed"), "released", "did not start: fork failed"),
     ],
 )
 def test_process_exit_gives_outcome_and_message(end: ProcessExit, outcome: str, says: str) -> None:
