@@ -63,7 +63,7 @@ def a_key(engine: Engine, name: str = "robot", **given: Any) -> str:
 
 
 def given_goods(engine: Engine, **columns: Any) -> Any:
-    """A waiting catalog of the one external operation."""
+    """Insert a waiting catalog of the external operation."""
     given_a_scheme(engine, an_operation(executor="external", **columns))
     return given_a_waiting_catalog(engine)
 
@@ -414,7 +414,7 @@ def test_claim_repeated_with_its_idempotency_key_returns_the_claim(
     assert robot.ask("claim", wanted, {"Idempotency-Key": "1"}) == first
     assert [each["part"] for each in first.body["attempts"]] == ["a"]
     assert [each["part"] for each in robot.claim()] == ["b"]
-    # Nothing to claim is no answer that is kept.
+    # An empty reply is not stored under the idempotency key.
     again = {"Idempotency-Key": "2"}
     assert robot.ask("claim", {**wanted, "wait": 0}, again).body == {"attempts": []}
     robot.ask(f"{first.body['attempts'][0]['attempt']}/release")
@@ -676,7 +676,7 @@ def test_the_example_loads_a_catalog_as_printed(engine: Engine, robot: Client) -
 
 
 def test_a_server_that_stops_lets_nobody_wait(engine: Engine) -> None:
-    """Who waits for something to claim is told that there is nothing, and asks another server."""
+    """A client that waits for a claim gets an empty reply, and can ask another server."""
     given_a_scheme(engine, an_operation(executor="external"))
     key = a_key(engine)
     with ThreadPoolExecutor(1) as elsewhere:
@@ -704,7 +704,7 @@ def test_a_key_that_is_revoked_while_it_waits_gets_nothing(engine: Engine) -> No
 
 
 def test_one_client_cannot_occupy_all_threads(engine: Engine) -> None:
-    """Whose questions are slow waits for them; others do not."""
+    """A client with slow requests waits for them; other clients do not."""
     app = application(engine)
 
     @app.get("/slow")

@@ -35,7 +35,7 @@ def test_a_job_waits_runs_and_is_over(engine: Engine) -> None:
 
 
 def test_a_setting_narrows_a_load(engine: Engine) -> None:
-    """It may leave out what would then be taken for gone."""
+    """A setting may leave records out, which a full load would remove."""
     given_a_scheme(engine)
     given_a_job(engine, settings={"DEPTH_LIMIT": "1"})
     assert one(engine, "SELECT is_full FROM catlog.catalog") is False
