@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import socket
 import subprocess
 import sys
@@ -650,13 +649,7 @@ def test_a_load_says_whom_it_waits_for(
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "executor.py"
 
 
-def test_the_page_prints_the_example() -> None:
-    page = EXAMPLE.parents[1].joinpath("executors.md").read_text(encoding="utf-8")
-    [printed] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert printed == EXAMPLE.read_text(encoding="utf-8")
-
-
-def test_the_example_loads_a_catalog_as_printed(engine: Engine, robot: Client) -> None:
+def test_documented_example_executor_loads_a_catalog(engine: Engine, robot: Client) -> None:
     given_a_scheme(engine, an_operation(executor="external", arguments={"pages": "3"}))
     environment = {
         **os.environ,

@@ -69,7 +69,7 @@ def test_operation_is_found_by_spider_scheme_or_path(engine: Engine) -> None:
     assert jobs.operation_of(engine, "shop", "acme/more").name == "second"
     assert jobs.operation_of(engine, "shop", "acme/more/second").scheme == "more"
     sql(engine, "UPDATE catlog.provider SET project = 'other'")
-    with pytest.raises(NotFound, match="no operation of project 'shop'"):
+    with pytest.raises(NotFound, match="not an operation of project 'shop'"):
         jobs.operation_of(engine, "shop", "goods")
 
 
