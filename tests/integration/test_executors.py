@@ -588,10 +588,12 @@ class Worker(threading.Thread):
             )
             self.stammered += len(works) - 1
             answers = at_once(*works)
-            assert len({answer.status for answer in answers}) == 1, answers
-            if answers[0].status == 409:
+            accepted = [answer for answer in answers if answer.status == 200]
+            assert all(answer.body["accepted"] == 10 for answer in accepted), answers
+            # On a slow machine the lease may expire between two copies of a batch.
+            if len(accepted) < len(answers):
+                assert {answer.status for answer in answers} <= {200, 409}, answers
                 return
-            assert answers[0].body["accepted"] == 10, answers
         self.client.complete(attempt, 3)
 
 
