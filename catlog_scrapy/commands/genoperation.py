@@ -46,17 +46,6 @@ class Command(genspider.Command, CatlogCommand):
             "-p",
             "--provider",
             metavar="PROVIDER",
-<<<<<<< HEAD
-            help="provider of the page (default: found by base_url, or named after the host)",
-        )
-        parser.add_argument(
-            "--kind",
-            choices=tuple(SUFFIXES),
-            help="type of the page (default: by its Content-Type)",
-        )
-        parser.add_argument(
-            "--page", metavar="FILE", help="use this saved page instead of fetching the URL"
-=======
             help="provider of the page (default: the provider with that base_url, else the host)",
         )
         parser.add_argument(
@@ -64,7 +53,6 @@ class Command(genspider.Command, CatlogCommand):
         )
         parser.add_argument(
             "--page", metavar="FILE", help="read the page from this file instead of fetching it"
->>>>>>> main
         )
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
@@ -87,13 +75,8 @@ class Command(genspider.Command, CatlogCommand):
         kind = opts.kind or kind_of(page)
         if kind is None and opts.template is None:
             raise NotPossible(
-<<<<<<< HEAD
-                f"{page.url} is neither HTML nor JSON; use --kind to name its type, or -t to name a"
-                " template."
-=======
                 f"{page.url} is neither HTML nor JSON; name its type with --kind, or a template"
                 " with -t"
->>>>>>> main
             )
         template = self._find_template(opts.template or str(kind)).read_text(encoding="utf-8")
         generator = Generator(name, target, layout, kind)
@@ -111,11 +94,7 @@ class Command(genspider.Command, CatlogCommand):
         return _edit_file(settings["EDITOR"], generator.spider_file) if opts.edit else 0
 
     def _page(self, url: str, file: str | None) -> Response:
-<<<<<<< HEAD
-        """Return the page from *file*, or fetch it. Raises NotPossible."""
-=======
         """Read the page from *file*, or fetch it. Raises NotPossible."""
->>>>>>> main
         if file is None:
             return fetch(self.project_settings, url)
         try:
@@ -127,11 +106,7 @@ class Command(genspider.Command, CatlogCommand):
         return responsetypes.from_args(filename=file, body=body)(url, body=body)
 
     def _folders(self) -> list[Path]:
-<<<<<<< HEAD
-        """Return the template folders of the project, of catlog and of Scrapy."""
-=======
         """Return the folders of templates: the project's, catlog's, Scrapy's."""
->>>>>>> main
         own = self.project_settings["TEMPLATES_DIR"]
         roots = [*([Path(own)] if own else []), TEMPLATES, Path(scrapy.__path__[0], "templates")]
         return [root / "spiders" for root in roots]
@@ -141,13 +116,7 @@ class Command(genspider.Command, CatlogCommand):
         for file in (Path(name), *(folder / name for folder in self._folders())):
             if file.is_file():
                 return file
-<<<<<<< HEAD
-        raise NotFound(
-            f'unknown template "{template}"; scrapy {self.name} --list shows all templates'
-        )
-=======
-        raise NotFound(f'there is no template "{template}"; scrapy {self.name} --list shows them')
->>>>>>> main
+        raise NotFound(f'unknown template "{template}"; scrapy {self.name} --list shows all')
 
     def _list_templates(self) -> None:
         found = {file.stem for folder in self._folders() for file in folder.glob("*.tmpl")}

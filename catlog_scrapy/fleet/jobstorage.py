@@ -30,25 +30,8 @@ class Job:
     state: str
 
 
-<<<<<<< HEAD
-def job_of(row: Mapping[str, Any]) -> Job:
-    """Build a job from a row of `store.queue.jobs`."""
-    return Job(
-        project=row["project"] or "",
-        spider=row["spider"],
-        job=row["job"],
-        pid=row["pid"],
-        node=row["node"],
-        node_url=row["node_url"],
-        log=row["log"],
-        start_time=_local(row["started_at"]),
-        end_time=_local(row["finished_at"]) if row["finished_at"] else None,
-        outcome=row["outcome"],
-        error=row["error"],
-        state=row["state"],
-=======
 def job_of(found: jobs.JobRun) -> Job:
-    """A row of `store.jobs` as scrapyd wants it."""
+    """Build scrapyd's job from an attempt of the queue."""
     return Job(
         project=found.project or "",
         spider=found.spider,
@@ -62,7 +45,6 @@ def job_of(found: jobs.JobRun) -> Job:
         outcome=found.outcome,
         error=found.error,
         state=found.state,
->>>>>>> main
     )
 
 

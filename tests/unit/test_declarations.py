@@ -318,12 +318,7 @@ MISTAKES = {
     "a brace": (an_operation('arguments.year = "{due_at"'), "write {{ and }} for plain braces"),
     "no directive": (
         an_operation('arguments.year = "{due_at:%Q}"'),
-<<<<<<< HEAD
-        '("%Q" is no directive of strftime); use for example {due_at:%Y-%m-%d}',
-=======
-        'cannot be filled in ("%Q" is not a directive of strftime); write such as'
-        " {due_at:%Y-%m-%d}",
->>>>>>> main
+        '("%Q" is not a directive of strftime); use for example {due_at:%Y-%m-%d}',
     ),
     "a format without directives": (
         an_operation('arguments.year = "{due_at:YYYY}"'),
@@ -331,11 +326,7 @@ MISTAKES = {
     ),
     "an attribute": (
         an_operation('arguments.year = "{due_at.fold:c}"'),
-<<<<<<< HEAD
-        "(due_at takes nothing but a format); use for example {due_at:%Y-%m-%d}",
-=======
-        "(due_at takes only a format); write such as {due_at:%Y-%m-%d}",
->>>>>>> main
+        "(due_at takes only a format); use for example {due_at:%Y-%m-%d}",
     ),
     "a conversion": (an_operation('arguments.year = "{due_at!r}"'), "takes only a format"),
     "a placeholder in a placeholder": (
@@ -344,11 +335,7 @@ MISTAKES = {
     ),
     "a width of its own": (
         an_operation('for_each = ["a"]', 'arguments.year = "{part:>300000000}"'),
-<<<<<<< HEAD
-        '(">300000000" is too wide); use for example {part}',
-=======
-        '(the width in ">300000000" is too large); write such as {part}',
->>>>>>> main
+        '(the width in ">300000000" is too large); use for example {part}',
     ),
     "a format of a field": (
         a_scheme(
@@ -547,13 +534,9 @@ def test_secrets_are_spider_arguments_and_have_no_declared_value(tmp_path: Path)
         + '\nscheme = "daily"\ncron = "0 6 * * *"\narguments = { year = "1974" }\n',
         *("year", "yaer"),
     )
-<<<<<<< HEAD
-    message = "is a secret: it comes from the environment, as CATLOG_SECRET_ACME_YEAR; remove it"
-=======
-    told = (
+    message = (
         "is a secret and must come from the environment variable CATLOG_SECRET_ACME_YEAR; remove it"
     )
->>>>>>> main
     assert checked(tmp_path, text).mistakes == [
         f"providers/a.toml:9: {OPERATION} arguments.year: {message}",
         'providers/a.toml:3: provider secrets: no spider of the provider has an argument "yaer";'
