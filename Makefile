@@ -1,6 +1,8 @@
 # Every target works on a fresh machine: it makes .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests start hundreds of processes: none should compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-slow lint bench docs clean
 help:  ## what there is

@@ -16,7 +16,8 @@ import pytest
 from catlog_scrapy.db.embedded import EmbeddedServer
 from tests.support.source import Answer, Source
 
-pytestmark = pytest.mark.slow
+PAGE_TIMEOUT_S = 1800
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PAGE_TIMEOUT_S)]
 
 ROOT = Path(__file__).parents[2]
 EDIT = ROOT / "tests" / "support" / "edit.py"
@@ -27,7 +28,6 @@ OWN_SERVER = re.compile(r"postgresql://catlog:secret@db\.example\.com:5432/(\w+)
 # Values that differ in each run.
 TIME = re.compile(r"\d{4}-\d\d-\d\d( [\d:.+]+)?")
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGE_TIMEOUT_S = 280
 
 QUOTES = """
 import scrapy

@@ -163,8 +163,8 @@ class Shop:
             self.engine,
             f"""INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of,
                     created_at, updated_at, removed_at, catalog_id)
-                VALUES (:provider, :kind, :key, :any, CAST(:data AS jsonb), now(), '2026-01-01Z', '2026-01-02Z',
-                {"'2026-01-03Z'" if removed else "NULL"}, :any)""",
+                VALUES (:provider, :kind, :key, :any, CAST(:data AS jsonb), now(), '2026-01-01Z',
+                '2026-01-02Z', {"'2026-01-03Z'" if removed else "NULL"}, :any)""",
             **values,
             data=orjson.dumps(data).decode(),
         )
