@@ -55,7 +55,7 @@ def robot(engine: Engine) -> Iterator[Client]:
 def hasty(engine: Engine) -> Iterator[Client]:
     """At a server whose leases are short."""
     with serving(application(engine, CATLOG_LEASE=2.0)) as port:
-        yield Client(port, a_key(engine))
+        yield Client(port, a_key(engine, "hasty"))
 
 
 def a_key(engine: Engine, name: str = "robot", **given: Any) -> str:
@@ -117,12 +117,13 @@ def test_with_a_server_alone_a_catalog_becomes_loaded(engine: Engine, robot: Cli
     assert {row["actor"] for row in verbs} == {"key:robot"}
 
 
-def test_executor_with_an_expired_lease_is_fenced_off(engine: Engine, hasty: Client) -> None:
+def test_executor_with_an_expired_lease_is_fenced_off(
+    engine: Engine, hasty: Client, robot: Client
+) -> None:
     catalog = given_goods(engine)
     late = hasty.claim_one()
     assert hasty.send(late, 1, *goods(666)).status == 200
-    other = Client(hasty.port, a_key(engine, "other"))
-    attempt = other.claim_one()
+    attempt = robot.claim_one()
     assert attempt == late[:-1] + "2"
     assert hasty.ask(f"{late}/heartbeat").body == {"reply": "lost", "expires_at": None}
     refused(hasty.send(late, 2, *goods(667)), "lost")
@@ -130,8 +131,8 @@ def test_executor_with_an_expired_lease_is_fenced_off(engine: Engine, hasty: Cli
     refused(hasty.complete(late, 1), "lost")
     refused(hasty.ask(f"{late}/fail", {"error": "mine"}), "lost")
     refused(hasty.ask(f"{late}/release"), "lost")
-    assert other.send(attempt, 1, *goods(1)).status == 200
-    assert other.complete(attempt, 1).body["outcome"] == "done"
+    assert robot.send(attempt, 1, *goods(1)).status == 200
+    assert robot.complete(attempt, 1).body["outcome"] == "done"
     is_loaded(engine, catalog)
     assert current(engine) == {"1": 1}
 
