@@ -20,6 +20,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the folder of the server in the process that starts the workers."""
     if not hasattr(config, "workerinput"):
         config.stash[home_key] = make_home()
+        if os.geteuid() == 0:
+            # Another run would close the parent folder of temporary folders to PostgreSQL's user.
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.mkdtemp(prefix="pytest-"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -19,6 +19,7 @@ from catlog_scrapy.declarations.spiders import (
 )
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.lock_timeouts import apply_lock, run_with_lock_timeout
+from catlog_scrapy.store.publishing.record_tables import create_partitions
 from catlog_scrapy.store.schemes import (
     lock_declarations,
     retire_provider,
@@ -26,7 +27,7 @@ from catlog_scrapy.store.schemes import (
     write_provider,
 )
 from catlog_scrapy.store.views.applying import apply_views, dry_run_views
-from catlog_scrapy.store.views.typed import ViewPlan, check_views, create_partitions, plan_views
+from catlog_scrapy.store.views.plan import ViewPlan, check_views, plan_views
 
 __all__ = [
     "Change",
@@ -59,7 +60,7 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
         )
         if not check_only:
             apply_views(engine, plan)
-    return changes + [Change(sign, f"view {name}") for sign, name in plan.done()]
+    return changes + [Change(sign, f"view {name}") for sign, name in plan.changes()]
 
 
 def _rows(

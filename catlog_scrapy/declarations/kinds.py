@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition
-from catlog_scrapy.store.views.typed import HISTORY_SUFFIX, MAX_KIND_BYTES
+from catlog_scrapy.store.views.naming import HISTORY_SUFFIX, MAX_KIND_BYTES
 
 # Columns that the views add; `data` only to a kind without a record type.
 VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")

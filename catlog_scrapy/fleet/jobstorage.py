@@ -1,9 +1,8 @@
 """What runs and what has ended, as scrapyd wants to see it: the fleet's, not this node's."""
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from scrapyd.config import Config
 from scrapyd.interfaces import IJobStorage
@@ -31,21 +30,21 @@ class Job:
     state: str
 
 
-def job_of(found: Mapping[str, Any]) -> Job:
+def job_of(found: jobs.JobRun) -> Job:
     """A row of `store.jobs` as scrapyd wants it."""
     return Job(
-        project=found["project"] or "",
-        spider=found["spider"],
-        job=found["job"],
-        pid=found["pid"],
-        node=found["node"],
-        node_url=found["node_url"],
-        log=found["log"],
-        start_time=_local(found["started_at"]),
-        end_time=_local(found["finished_at"]) if found["finished_at"] else None,
-        outcome=found["outcome"],
-        error=found["error"],
-        state=found["state"],
+        project=found.project or "",
+        spider=found.spider,
+        job=found.job,
+        pid=found.pid,
+        node=found.node,
+        node_url=found.node_url,
+        log=found.log,
+        start_time=_local(found.started_at),
+        end_time=_local(found.finished_at) if found.finished_at else None,
+        outcome=found.outcome,
+        error=found.error,
+        state=found.state,
     )
 
 

@@ -86,11 +86,11 @@ class SpiderQueue:
         """What waits, in the order of the queue."""
         return [
             {
-                **job["arguments"],
-                "name": job["spider"],
-                "_job": job["job"],
-                **({"_version": job["version"]} if job["version"] else {}),
-                "settings": job["settings"],
+                **job.arguments,
+                "name": job.spider,
+                "_job": job.job,
+                **({"_version": job.version} if job.version else {}),
+                "settings": job.settings,
             }
             for job in jobs.pending(self.node.engine, self.project)
         ]

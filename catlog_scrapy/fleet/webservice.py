@@ -135,12 +135,12 @@ class ListJobs(Service):
         return {
             "pending": [
                 {
-                    "id": job["job"],
-                    "project": project or job["project"],
-                    "spider": job["spider"],
-                    "version": job["version"],
-                    "settings": job["settings"],
-                    "args": job["arguments"],
+                    "id": job.job,
+                    "project": project or job.project,
+                    "spider": job.spider,
+                    "version": job.version,
+                    "settings": job.settings,
+                    "args": job.arguments,
                 }
                 for job in jobs.pending(engine, wanted)
             ],

@@ -41,10 +41,10 @@ class Jobs(ThreadedResource, website.Jobs):
         return "\n".join(
             self.prepare_row(
                 {
-                    "Project": website.escape(job["project"] or ""),
-                    "Spider": website.escape(job["spider"]),
-                    "Job": website.escape(job["job"]),
-                    "Cancel": self.cancel_button(job["project"] or "", job["job"]),
+                    "Project": website.escape(job.project or ""),
+                    "Spider": website.escape(job.spider),
+                    "Job": website.escape(job.job),
+                    "Cancel": self.cancel_button(job.project or "", job.job),
                 }
             )
             for job in jobs.pending(self.root.node.engine)

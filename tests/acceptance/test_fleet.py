@@ -228,7 +228,7 @@ def test_a_restart_forgets_nothing(start: Callable[..., Node]) -> None:
 
 def test_invalid_job_is_refused_with_a_sentence(start: Callable[..., Node]) -> None:
     node = start()
-    with pytest.raises(ErrorResponse, match="'rocks' is no operation of project 'shop'"):
+    with pytest.raises(ErrorResponse, match="'rocks' is not an operation of project 'shop'"):
         node.client.schedule("shop", "rocks")
     with pytest.raises(ErrorResponse, match="project 'shed' not found"):
         node.client.schedule("shed", "pages")
@@ -237,7 +237,7 @@ def test_invalid_job_is_refused_with_a_sentence(start: Callable[..., Node]) -> N
     with pytest.raises(ErrorResponse, match="not of the form NAME=VALUE"):
         node.client.schedule("shop", "pages", [("setting", "LOG_LEVEL")])
     node.client.schedule("shop", "pages", [("jobid", "twice")])
-    with pytest.raises(ErrorResponse, match="there is a job 'twice' already"):
+    with pytest.raises(ErrorResponse, match="a job 'twice' exists already"):
         node.client.schedule("shop", "pages", [("jobid", "twice")])
 
 

@@ -543,7 +543,7 @@ def test_second_node_of_one_name_refuses_to_start(given_a_fleet: GivenAFleet) ->
     until(lambda: fleet.running(first) == 4, what=fleet.report)
     second = fleet.node("same", port=first.port, ready=False)
     assert second.wait() != 0
-    assert f"another node is called '{first.name}'; give this one another" in second.said()
+    assert f"another node has the name '{first.name}'; use another" in second.said()
     assert "Traceback" not in second.said()
     assert fleet.running(first) == 4
     assert fleet.errors() == []

@@ -550,7 +550,7 @@ def test_a_kind_has_a_table_of_its_own(shop: Shop) -> None:
 def test_foreign_tables_and_views_are_not_touched(shop: Shop, made: str) -> None:
     shop.given_view("report", "SELECT id FROM goods")
     sql(shop.engine, made)
-    assert "exists and is no view of catlog; rename it" in shop.refused()
+    assert "exists and was not created by catlog; rename it" in shop.refused()
 
 
 def test_a_former_kind_keeps_its_names(shop: Shop) -> None:
@@ -594,7 +594,7 @@ def test_own_views_read_kinds_and_each_other(shop: Shop) -> None:
     assert shop.apply() == ["~ view z_last"]
     assert one(shop.engine, "SELECT id FROM public.a_first") == "b%"
     (shop.folder / "views" / "z_last.sql").unlink()
-    assert 'the view "z_last" is to go, but views/a_first.sql reads it' in shop.refused()
+    assert 'the view "z_last" is to be dropped, but views/a_first.sql reads it' in shop.refused()
     (shop.folder / "views" / "a_first.sql").unlink()
     assert shop.apply() == ["- view a_first", "- view z_last"]
 
@@ -693,7 +693,7 @@ def test_a_reader_that_is_not_ours_is_refused(shop: Shop, reader: str) -> None:
     shop.given_fields("price: str | None = None")
     shop.declare(SCHEME.format(version=2))
     message = shop.refused()
-    assert 'the view "goods" cannot stay as it is, but' in message
+    assert 'the view "goods" has to be replaced, but' in message
     assert "mine" in message and "drop what reads it" in message
 
 
@@ -736,7 +736,7 @@ def test_a_catalog_made_meanwhile_freezes_its_version(shop: Shop) -> None:
                 f" VALUES ('{provider}', '{scheme}', 'load')"
             )
         )
-        with pytest.raises(NotPossible, match="others hold what has to change"):
+        with pytest.raises(NotPossible, match="other sessions lock what has to change"):
             shop.apply()
     assert "its set of operations changed" in shop.refused()
 

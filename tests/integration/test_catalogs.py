@@ -191,7 +191,7 @@ def test_an_argument_that_cannot_be_filled_in_fails_its_catalog_alone(
 ) -> None:
     """As one that is there from before; a new one is refused."""
     given_a_scheme(engine)
-    with pytest.raises(NotPossible, match=r"the argument day = .* cannot be filled in"):
+    with pytest.raises(NotPossible, match=r"the argument day = .* cannot be rendered"):
         catalogs.create(engine, "acme", "goods", arguments={"day": argument})
     bad = given_a_waiting_catalog(engine, arguments={"day": argument})
     good = catalogs.create(engine, "acme", "goods")

@@ -472,7 +472,7 @@ def test_an_incremental_operation_goes_on_from_its_cursor(engine: Engine, robot:
     given_a_waiting_catalog(engine)
     assert robot.claim(wait=20) == []
     query = "SELECT error FROM catlog.instance_attempt WHERE outcome = 'failed'"
-    assert "no ISO 8601 instant" in until(lambda: sql(engine, query))[0]["error"]
+    assert "not an ISO 8601 datetime" in until(lambda: sql(engine, query))[0]["error"]
 
 
 def test_a_snapshot_has_no_cursor(engine: Engine, robot: Client) -> None:
@@ -618,7 +618,7 @@ def test_a_load_says_whom_it_waits_for(
     project.write("shop/providers/acme.toml", DECLARED)
     project.scrapy("apply")
     load = project.start("load", "acme/goods")
-    waits = "acme/goods/goods: waits for an executor outside of catlog"
+    waits = "acme/goods/goods: waits for an external executor"
     until(lambda: waits in load.written()[0])
     [claimed] = robot.claim(wait=20)
     assert claimed["kinds"][0]["fields"] == [

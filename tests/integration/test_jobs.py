@@ -23,14 +23,14 @@ def test_a_job_waits_runs_and_is_over(engine: Engine) -> None:
     job = given_a_job(engine, job="mine", arguments={"year": "2026"})
     assert jobs.state(engine, "shop", job) == ("pending", "loading")
     [waiting] = jobs.pending(engine, "shop")
-    assert (waiting["job"], waiting["arguments"]) == ("mine", {"year": "2026"})
+    assert (waiting.job, waiting.arguments) == ("mine", {"year": "2026"})
     [held] = claim(engine, "node")
     assert jobs.count_pending(engine) == 0
-    assert [found["job"] for found in jobs.running(engine)] == ["mine"]
+    assert [found.job for found in jobs.running(engine)] == ["mine"]
     attempts.complete(engine, held.attempt, attempts.Report())
     assert jobs.state(engine, None, job) == ("running", "publishing")
     [ended] = jobs.ended(engine)
-    assert (ended["job"], ended["outcome"]) == ("mine", "done")
+    assert (ended.job, ended.outcome) == ("mine", "done")
     assert find_catalog(engine, "mine")["job"] == "mine"
 
 
@@ -44,7 +44,7 @@ def test_a_setting_narrows_a_load(engine: Engine) -> None:
 def test_a_job_has_its_id_alone(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_job(engine, job="mine")
-    with pytest.raises(NotPossible, match="there is a job 'mine' already"):
+    with pytest.raises(NotPossible, match="a job 'mine' exists already"):
         given_a_job(engine, job="mine")
 
 

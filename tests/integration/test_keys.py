@@ -182,9 +182,9 @@ def test_the_command_says_what_is_wrong(
 ) -> None:
     for arguments, said in (
         ("add robot", "needs --role"),
-        ("add ro/bot --role service", "a name has"),
-        ("add robot --role service --scope catalogs", "no RESOURCE:ACTION"),
-        ("add robot --role service --scope a:b:c", "no RESOURCE:ACTION"),
+        ("add ro/bot --role service", "is not a valid name"),
+        ("add robot --role service --scope catalogs", "is not a RESOURCE:ACTION"),
+        ("add robot --role service --scope a:b:c", "is not a RESOURCE:ACTION"),
         ("add robot --role service --scope catalogs:*", "does not have"),
         ("add robot --role service --scope *:*", "does not have"),
         ("add robot --role user --scope catalogs:read", "does not have"),

@@ -111,8 +111,8 @@ def test_a_due_time_that_has_its_catalog_makes_no_other(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"arguments": '{"token": "x1x"}'}, "not made: the argument 'token'"),
-        ({"timezone": "Nowhere/City"}, "not made: .*Nowhere/City"),
+        ({"arguments": '{"token": "x1x"}'}, "not created: the argument 'token'"),
+        ({"timezone": "Nowhere/City"}, "not created: .*Nowhere/City"),
     ],
 )
 def test_a_schedule_of_which_nothing_can_be_made_stops_no_other(
@@ -180,7 +180,7 @@ def test_while_the_former_catalog_is_open_a_due_time_is_skipped(engine: Engine, 
     skipped = all_catalogs(engine)[0]
     assert (skipped["state"], skipped["error"]) == (
         "skipped",
-        "skipped: the former catalog was still open",
+        "skipped: the previous catalog was still open",
     )
 
 

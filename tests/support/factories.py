@@ -162,16 +162,16 @@ def given_a_waiting_catalog(
     with engine.begin() as connection:
         found = connection.execute(
             text(
-                """SELECT s.* FROM catlog.catalog_scheme s
+                """SELECT s.id, s.provider_id, s.name, s.includes FROM catlog.catalog_scheme s
                    JOIN catlog.provider p ON p.id = s.provider_id
                    WHERE p.name = :provider AND s.name = :scheme
                      AND coalesce(s.version = :version, s.retired_at IS NULL)"""
             ),
             {"provider": provider, "scheme": scheme, "version": version},
         )
-        catalog = catalogs.insert(
+        catalog = catalogs.insert_catalog(
             connection,
-            found.mappings().one(),
+            catalogs.SchemeVersion(*found.one()),
             arguments=arguments or {},
             origin=given.pop("origin", "load"),
             **given,

@@ -282,24 +282,25 @@ MISTAKES = {
     "a brace": (an_operation('arguments.year = "{due_at"'), "write {{ and }} for plain braces"),
     "no directive": (
         an_operation('arguments.year = "{due_at:%Q}"'),
-        'cannot be filled in ("%Q" is no directive of strftime); write such as {due_at:%Y-%m-%d}',
+        'cannot be filled in ("%Q" is not a directive of strftime); write such as'
+        " {due_at:%Y-%m-%d}",
     ),
     "a format without directives": (
         an_operation('arguments.year = "{due_at:YYYY}"'),
-        '("YYYY" has no % in it)',
+        '("YYYY" contains no % directive)',
     ),
     "an attribute": (
         an_operation('arguments.year = "{due_at.fold:c}"'),
-        "(due_at takes nothing but a format); write such as {due_at:%Y-%m-%d}",
+        "(due_at takes only a format); write such as {due_at:%Y-%m-%d}",
     ),
-    "a conversion": (an_operation('arguments.year = "{due_at!r}"'), "takes nothing but a format"),
+    "a conversion": (an_operation('arguments.year = "{due_at!r}"'), "takes only a format"),
     "a placeholder in a placeholder": (
         an_operation('arguments.year = "{due_at:%Y{due_at.fold:c}}"'),
-        "(there is a placeholder within a placeholder)",
+        "(a placeholder contains a placeholder)",
     ),
     "a width of its own": (
         an_operation('for_each = ["a"]', 'arguments.year = "{part:>300000000}"'),
-        '(">300000000" is too wide); write such as {part}',
+        '(the width in ">300000000" is too large); write such as {part}',
     ),
     "a format of a field": (
         a_scheme(
@@ -371,11 +372,11 @@ MISTAKES = {
     ),
     "an unknown type": (
         an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'fields.n = "int"'),
-        "n has the type 'int'; use one of text, bigint",
+        "'int' is not a valid type of n; use one of text, bigint",
     ),
     "a kind that is no SQL name": (
         an_operation('executor = "external"', 'kind = "X y"', 'key = "id"'),
-        "'X y' is no plain SQL name",
+        "'X y' is not a valid SQL name",
     ),
     "a column of the view": (
         a_scheme('operations = ["clash"]'),
@@ -430,12 +431,12 @@ MISTAKES = {
     "after nothing": (a_scheme('after = "nothing"'), 'after: unknown scheme "nothing"; use one of'),
     "a cron line": (
         a_schedule('cron = "61 * * * *"'),
-        'a.toml:9: schedule "every day" cron: bad cron line',
+        "a.toml:9: schedule \"every day\" cron: '61 * * * *' is not a valid cron line",
     ),
     "a day that never comes": (a_schedule('cron = "0 0 30 2 *"'), 'schedule "every day" cron:'),
     "a time zone": (
         a_schedule('cron = "0 3 * * *"', 'timezone = "Mars"'),
-        "a.toml:10: schedule \"every day\" timezone: unknown time zone 'Mars'; write one such as",
+        "a.toml:10: schedule \"every day\" timezone: 'Mars' is not a known time zone; use an",
     ),
     "a schedule of nothing": (
         a_schedule('cron = "0 3 * * *"').replace('scheme = "daily"', 'scheme = "dayly"'),
@@ -489,7 +490,9 @@ def test_a_secret_is_an_argument_of_a_spider_and_comes_from_nowhere_else(tmp_pat
         + '\nscheme = "daily"\ncron = "0 6 * * *"\narguments = { year = "1974" }\n',
         *("year", "yaer"),
     )
-    told = "is a secret: it comes from the environment, as CATLOG_SECRET_ACME_YEAR; remove it"
+    told = (
+        "is a secret and must come from the environment variable CATLOG_SECRET_ACME_YEAR; remove it"
+    )
     assert checked(tmp_path, text).mistakes == [
         f"providers/a.toml:9: {OPERATION} arguments.year: {told}",
         'providers/a.toml:3: provider secrets: no spider of the provider has an argument "yaer";'

@@ -1,4 +1,4 @@
-"""What the second witness makes of how a process ended."""
+"""Outcomes that a supervisor derives from the exit of a spider's process."""
 
 import signal
 
@@ -26,5 +26,5 @@ from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJE
         (ProcessExit(refused="no new process"), "released", "it did not start: no new process"),
     ],
 )
-def test_an_end_says_what_happened(end: ProcessExit, outcome: str, says: str) -> None:
+def test_process_exit_gives_outcome_and_message(end: ProcessExit, outcome: str, says: str) -> None:
     assert (end.outcome, says in str(end)) == (outcome, True)
