@@ -33,7 +33,7 @@ from catlog_scrapy.testing.saved_pages import label
 class Command(genspider.Command, CatlogCommand):
     """Generate an operation: declaration, spider, saved page, test.
 
-    The test fails, and says what to do next. All options of Scrapy's genspider work.
+    The test fails and says what to do next. All options of Scrapy's genspider work.
     """
 
     def syntax(self) -> str:
@@ -100,7 +100,9 @@ class Command(genspider.Command, CatlogCommand):
         try:
             body = Path(file).read_bytes()
         except OSError as error:
-            raise NotPossible(f"{file} cannot be read: {error.strerror}") from error
+            raise NotPossible(
+                f"{file} cannot be read ({error.strerror}); name a readable file."
+            ) from error
         return responsetypes.from_args(filename=file, body=body)(url, body=body)
 
     def _folders(self) -> list[Path]:

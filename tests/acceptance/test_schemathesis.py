@@ -32,7 +32,7 @@ SOME = [] if EXAMPLES >= 20 else ["--exclude-operation-id-regex", ALIKE]
 
 @pytest.fixture(scope="module")
 def served(worlds: Worlds) -> Iterator[Served]:
-    with worlds.serving() as served:
+    with worlds.serving(CATLOG_API_TIMEOUT=120.0) as served:
         yield served
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import socket
 import subprocess
 import sys
@@ -651,10 +650,10 @@ def test_a_load_says_whom_it_waits_for(
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "executor.py"
 
 
-def test_the_page_prints_the_example() -> None:
-    page = EXAMPLE.parents[1].joinpath("executors.md").read_text(encoding="utf-8")
-    [printed] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert printed == EXAMPLE.read_text(encoding="utf-8")
+def test_executor_page_links_and_runs_the_example() -> None:
+    page = EXAMPLE.parents[1].joinpath("howto", "executor.md").read_text(encoding="utf-8")
+    assert f"(../examples/{EXAMPLE.name})" in page
+    assert f"python docs/examples/{EXAMPLE.name} &" in page
 
 
 def test_the_example_loads_a_catalog_as_printed(engine: Engine, robot: Client) -> None:
