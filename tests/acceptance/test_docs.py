@@ -17,7 +17,12 @@ from catlog_scrapy.db.embedded import EmbeddedServer
 from tests.support.source import Answer, Source
 
 PAGE_TIMEOUT_S = 1800
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PAGE_TIMEOUT_S)]
+# Pages print fixed ports, so that no two may run at once.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2 * PAGE_TIMEOUT_S),
+    pytest.mark.xdist_group("ports"),
+]
 
 ROOT = Path(__file__).parents[2]
 EDIT = ROOT / "tests" / "support" / "edit.py"
