@@ -526,7 +526,7 @@ def test_workers_that_vanish_stammer_and_come_late_do_no_harm(engine: Engine) ->
         max_errors=1000,
     )
     catalog, key = given_a_waiting_catalog(engine), a_key(engine)
-    with serving(application(engine, CATLOG_LEASE=1.5)) as port:
+    with serving(application(engine, CATLOG_LEASE=3.0)) as port:
         workers = [
             Worker(Client(port, key, worker=f"w{seed}"), seed, lambda: state_of(engine, catalog))
             for seed in range(5)
@@ -579,7 +579,7 @@ class Worker(threading.Thread):
                 self.deaths += 1
                 if self.chance.random() < 0.5:
                     return  # for good
-                time.sleep(2.5)  # or so it seemed
+                time.sleep(4.5)  # or so it seemed
             first = (number - 1) * 10
             records = [
                 {"id": f"{part}-{index}", "value": index} for index in range(first, first + 10)
