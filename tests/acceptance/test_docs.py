@@ -19,7 +19,12 @@ from tests.support.source import Answer, Source
 
 SHELL_TIMEOUT_S = 1200
 PAGE_TIMEOUT_S = 3 * SHELL_TIMEOUT_S
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(PAGE_TIMEOUT_S)]
+# Pages print fixed ports, so that no two may run at once.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2 * PAGE_TIMEOUT_S),
+    pytest.mark.xdist_group("ports"),
+]
 
 ROOT = Path(__file__).parents[2]
 EDIT = ROOT / "tests" / "support" / "edit.py"
