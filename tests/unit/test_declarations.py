@@ -318,8 +318,7 @@ MISTAKES = {
     "a brace": (an_operation('arguments.year = "{due_at"'), "write {{ and }} for plain braces"),
     "no directive": (
         an_operation('arguments.year = "{due_at:%Q}"'),
-        '("%Q" is not a directive of strftime); use for example'
-        " {due_at:%Y-%m-%d}",
+        '("%Q" is not a directive of strftime); use for example {due_at:%Y-%m-%d}',
     ),
     "a format without directives": (
         an_operation('arguments.year = "{due_at:YYYY}"'),
