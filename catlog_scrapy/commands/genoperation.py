@@ -116,7 +116,7 @@ class Command(genspider.Command, CatlogCommand):
         for file in (Path(name), *(folder / name for folder in self._folders())):
             if file.is_file():
                 return file
-        raise NotFound(f'there is no template "{template}"; scrapy {self.name} --list shows them')
+        raise NotFound(f'unknown template "{template}"; scrapy {self.name} --list shows all')
 
     def _list_templates(self) -> None:
         found = {file.stem for folder in self._folders() for file in folder.glob("*.tmpl")}

@@ -31,7 +31,7 @@ class Job:
 
 
 def job_of(found: jobs.JobRun) -> Job:
-    """Build a job from a row of `store.queue.jobs`."""
+    """Build scrapyd's job from an attempt of the queue."""
     return Job(
         project=found.project or "",
         spider=found.spider,

@@ -234,7 +234,7 @@ def test_nothing_is_overwritten_but_by_force(project: Project, source: Source) -
         ("/empty", "/empty is empty"),
         (
             "/csv",
-            "/csv is neither HTML nor JSON; use --kind to name its type, or -t to name a template",
+            "/csv is neither HTML nor JSON; name its type with --kind, or a template with -t",
         ),
         ("/numbers", "/numbers has no array of objects"),
         ("/broken", "/broken is not valid JSON"),

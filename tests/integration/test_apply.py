@@ -12,12 +12,13 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 from scrapy.settings import Settings
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
 from catlog_scrapy.store import lock_timeouts
+from catlog_scrapy.store.schemes import stored_providers
 from tests.support.factories import at_once, given_a_waiting_catalog, one, sql
 
 _packages = itertools.count(1)
@@ -228,6 +229,20 @@ def test_declarations_are_stored_once(shop: Shop) -> None:
         }
     ]
     assert one(shop.engine, "SELECT for_each IS NULL FROM catlog.catalog_scheme_operation")
+
+
+def test_stored_providers_are_read_in_five_statements(shop: Shop) -> None:
+    links = '[[scheme]]\nname = "links"\noperations = ["links"]\n'
+    shop.declare(SCHEME.format(version=1), links, SCHEDULE.format(cron="0 * * * *"))
+    shop.apply()
+    statements: list[str] = []
+    with shop.engine.connect() as connection:
+        event.listen(
+            connection, "before_cursor_execute", lambda *given: statements.append(given[2])
+        )
+        [provider] = stored_providers(connection)
+    assert [scheme.name for scheme in provider.schemes] == ["goods", "links"]
+    assert len(statements) == 5
 
 
 def test_order_of_names_is_not_a_change(shop: Shop) -> None:

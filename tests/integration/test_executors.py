@@ -54,7 +54,7 @@ def robot(engine: Engine) -> Iterator[Client]:
 def hasty(engine: Engine) -> Iterator[Client]:
     """At a server whose leases are short."""
     with serving(application(engine, CATLOG_LEASE=2.0)) as port:
-        yield Client(port, a_key(engine))
+        yield Client(port, a_key(engine, "hasty"))
 
 
 def a_key(engine: Engine, name: str = "robot", **given: Any) -> str:
@@ -116,12 +116,13 @@ def test_with_a_server_alone_a_catalog_becomes_loaded(engine: Engine, robot: Cli
     assert {row["actor"] for row in verbs} == {"key:robot"}
 
 
-def test_executor_with_an_expired_lease_is_fenced_off(engine: Engine, hasty: Client) -> None:
+def test_executor_with_an_expired_lease_is_fenced_off(
+    engine: Engine, hasty: Client, robot: Client
+) -> None:
     catalog = given_goods(engine)
     late = hasty.claim_one()
     assert hasty.send(late, 1, *goods(666)).status == 200
-    other = Client(hasty.port, a_key(engine, "other"))
-    attempt = other.claim_one()
+    attempt = robot.claim_one()
     assert attempt == late[:-1] + "2"
     assert hasty.ask(f"{late}/heartbeat").body == {"reply": "lost", "expires_at": None}
     refused(hasty.send(late, 2, *goods(667)), "lost")
@@ -129,8 +130,8 @@ def test_executor_with_an_expired_lease_is_fenced_off(engine: Engine, hasty: Cli
     refused(hasty.complete(late, 1), "lost")
     refused(hasty.ask(f"{late}/fail", {"error": "mine"}), "lost")
     refused(hasty.ask(f"{late}/release"), "lost")
-    assert other.send(attempt, 1, *goods(1)).status == 200
-    assert other.complete(attempt, 1).body["outcome"] == "done"
+    assert robot.send(attempt, 1, *goods(1)).status == 200
+    assert robot.complete(attempt, 1).body["outcome"] == "done"
     is_loaded(engine, catalog)
     assert current(engine) == {"1": 1}
 
@@ -525,7 +526,7 @@ def test_workers_that_vanish_stammer_and_come_late_do_no_harm(engine: Engine) ->
         max_errors=1000,
     )
     catalog, key = given_a_waiting_catalog(engine), a_key(engine)
-    with serving(application(engine, CATLOG_LEASE=1.5)) as port:
+    with serving(application(engine, CATLOG_LEASE=3.0)) as port:
         workers = [
             Worker(Client(port, key, worker=f"w{seed}"), seed, lambda: state_of(engine, catalog))
             for seed in range(5)
@@ -578,7 +579,7 @@ class Worker(threading.Thread):
                 self.deaths += 1
                 if self.chance.random() < 0.5:
                     return  # for good
-                time.sleep(2.5)  # or so it seemed
+                time.sleep(4.5)  # or so it seemed
             first = (number - 1) * 10
             records = [
                 {"id": f"{part}-{index}", "value": index} for index in range(first, first + 10)
@@ -649,6 +650,12 @@ def test_a_load_says_whom_it_waits_for(
 
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "executor.py"
+
+
+def test_executor_page_links_and_runs_the_example() -> None:
+    page = EXAMPLE.parents[1].joinpath("howto", "executor.md").read_text(encoding="utf-8")
+    assert f"(../examples/{EXAMPLE.name})" in page
+    assert f"python docs/examples/{EXAMPLE.name} &" in page
 
 
 def test_documented_example_executor_loads_a_catalog(engine: Engine, robot: Client) -> None:
