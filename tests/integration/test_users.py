@@ -185,8 +185,8 @@ def test_user_command_reports_wrong_arguments_and_changes_nothing(
         ("add a/b --role user", fine, "is not a valid name"),
         ("password bob", fine, "no user bob"),
         ("password bob --role user", fine, "and only there"),
-        ("enable", b"", "and a NAME"),
-        ("forget bob", b"", "and a NAME"),
+        ("enable", b"", "with a NAME"),
+        ("forget bob", b"", "with a NAME"),
         ("", b"", "write list"),
     ):
         type_in(monkeypatch, typed)
