@@ -334,7 +334,7 @@ def test_mistake_of_a_user_is_one_line_and_exit_code_2(
     for arguments, words in (
         (("load", "maker/nothing"), "no scheme maker/nothing; there are: maker/things"),
         (("load", "maker/things/other"), "has no operation 'other'; it has things"),
-        (("load", "maker/things", "-a", "colour=red"), "knows the argument 'colour'"),
+        (("load", "maker/things", "-a", "colour=red"), "has an argument 'colour'"),
         (("load", "maker/things", "--colour"), "unknown option --colour"),
         (("load",), "write one PROVIDER/SCHEME"),
         (("status", "ffffffff"), "no catalog with the id"),

@@ -255,7 +255,7 @@ def test_a_reset_says_what_goes_and_the_next_load_starts_from_nothing(
     count = sum(map(len, before.values()))
     said = platform.scrapy("reset", "learning/attempts", code=1)
     assert f"would delete: {count} records of learning_attempts with 0 former versions" in said
-    assert "nothing is deleted yet; to do it: scrapy reset learning/attempts --yes" in said
+    assert "nothing is deleted yet; scrapy reset learning/attempts --yes deletes it" in said
     assert current(engine) == before
     assert f"deleted: {count} records" in platform.scrapy("reset", "learning/attempts", "--yes")
     assert current(engine) == {}

@@ -93,9 +93,9 @@ def test_worker_leaves_operations_of_other_projects(
     queued = "INSERT INTO catlog.catalog (provider_id, scheme_id, origin) SELECT provider_id, id,"
     rows(engine, f"{queued} 'test' FROM catlog.catalog_scheme WHERE name = 'pears' RETURNING id")
     said = one.scrapy("work", "--drain")
-    assert "left for another worker: there is no project 'south' here, only 'north'" in said
+    assert "left for another worker: the project here is 'north', not 'south'" in said
     assert rows(engine, "SELECT outcome, error FROM catlog.instance_attempt") == [
-        ("released", "refused: there is no project 'south' here, only 'north'")
+        ("released", "refused: the project here is 'north', not 'south'")
     ]
     two.scrapy("work", "--drain")
     assert rows(engine, "SELECT state FROM catlog.catalog") == [("loaded",)]
@@ -109,4 +109,4 @@ def test_record_type_that_was_not_applied_is_not_loaded(
     spider = tmp_path / "shop/spiders/things.py"
     spider.write_text(spider.read_text().replace("number: int", 'number: int\n    more: str = ""'))
     said = project.scrapy("load", "north/apples", code=2)
-    assert "the record types of the spider 'apples' are not those that were applied" in said
+    assert "the record types of the spider 'apples' differ from the applied ones" in said

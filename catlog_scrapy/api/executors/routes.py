@@ -27,6 +27,7 @@ from catlog_scrapy.scheduling.cursor import CursorError
 from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.queue import executors as external
 from catlog_scrapy.store.queue.attempts import AttemptName, fail, release
+from catlog_scrapy.store.queue.batches import kinds_of, store_batch
 from catlog_scrapy.store.sql import Database, Transaction, transaction
 
 ACTION = "attempts:execute"
@@ -124,7 +125,7 @@ def executors(engine: Engine, access: Access, settings: BaseSettings) -> APIRout
         media = media_type(request)
         name = AttemptName.parse(attempt)
         # Before anything is read: what is nobody's, or somebody else's, takes no memory.
-        await run_in_threadpool(external.kinds_of, engine, name, caller.name)
+        await run_in_threadpool(kinds_of, engine, name, caller.name)
         body = await read_body(request, most=most, seconds=lease)
 
         def work() -> messages.BatchReply:
@@ -300,14 +301,14 @@ def _told(
 def _store(
     engine: Engine, caller: Caller, name: AttemptName, number: int, *, body: bytes, media: str
 ) -> messages.BatchReply:
-    kinds = external.kinds_of(engine, name, caller.name)
+    kinds = kinds_of(engine, name, caller.name)
     parsed = parse_batch(body, media, kinds)
     # The same records in another form are another batch.
     digest = hashlib.sha256(media.encode())
     digest.update(body)
 
     with transaction(engine) as tx:
-        stored = external.store_batch(
+        stored = store_batch(
             tx,
             name,
             caller.name,

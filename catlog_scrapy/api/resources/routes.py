@@ -25,9 +25,10 @@ from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.reading.listings import LISTINGS
 from catlog_scrapy.store.reading.pages import OrderTerm, PageSource, describe
+from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import row
 from catlog_scrapy.store.views import lineage
-from catlog_scrapy.store.views.typed import INDEX_COLUMNS, all_kinds, as_of_view, indexed_view
+from catlog_scrapy.store.views.typed import INDEX_COLUMNS, as_of_view, indexed_view
 
 PROBLEMS = problem_responses(401, 403, 422)
 IF_NONE_MATCH = {
