@@ -20,7 +20,7 @@ from catlog_scrapy.declarations.model import ScheduleName
 from catlog_scrapy.declarations.template_checks import template_mistake
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.scheduling.argument_templates import DUE_AT
-from catlog_scrapy.scheduling.due import CronError
+from catlog_scrapy.scheduling.due import CronError, TimeZoneError
 from catlog_scrapy.store.queue import catalogs
 from catlog_scrapy.store.queue.instances import DUE_AT_PLACEHOLDER
 from catlog_scrapy.store.queue.schedules import changes as timetable
@@ -343,5 +343,5 @@ def _cron_errors() -> Iterator[None]:
     try:
         yield
     except CronError as error:
-        name = "timezone" if "time zone" in str(error) else "cron"
+        name = "timezone" if isinstance(error, TimeZoneError) else "cron"
         raise Problem(422, str(error), errors=[(f"body.{name}", str(error))]) from error
