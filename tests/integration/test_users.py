@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 from catlog_scrapy.api.auth.passwords import (
     MAX_CONCURRENT_HASHES,
     MAX_WAITING_LOGINS,
-    TooManyLogins,
     Passwords,
+    TooManyLogins,
 )
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.access import users
@@ -103,7 +103,7 @@ def test_a_hash_follows_the_parameters_of_today() -> None:
 
 
 def test_only_so_many_hash_at_once_and_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.PATIENCE", 0.01)
+    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.HASH_WAIT_S", 0.01)
     passwords = Passwords(PasswordHasher(**COST))
     turns = [passwords.slot() for _ in range(MAX_CONCURRENT_HASHES)]
     for turn in turns:
