@@ -1,4 +1,4 @@
-"""How fast catlog is, each time as a ratio against a peer measured in the same run.
+"""Benchmarks: ratios of catlog against a peer that is measured in the same run.
 
 `python -m benchmarks [NAME ...] [--small]`; see `__main__`.
 """

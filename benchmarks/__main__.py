@@ -1,6 +1,6 @@
-"""`python -m benchmarks [NAME ...] [--small]`: run them, and end each with its line.
+"""`python -m benchmarks [NAME ...] [--small]`: run benchmarks and print a result line for each.
 
-The line is `bench NAME RATIO TARGET ok|short`. To fall short is a finding, not an error.
+The line is `bench NAME RATIO TARGET ok|short`. `short` is a finding, not an error.
 """
 
 import argparse
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from benchmarks import (
     bulk,
     claims,
+    commands,
     deep,
     drain,
     idle,
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Result]] = {
     "start": start.run,
     "nodes": nodes.run,
     "idle": idle.run,
+    "commands": commands.run,
     "pages": pages.run,
     "bulk": bulk.run,
     "increments": increments.run,
@@ -56,12 +58,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument(
-        "--small", action="store_true", help="tiny sizes: shows that they work, not how fast"
+        "--small", action="store_true", help="use tiny sizes, to test the benchmarks themselves"
     )
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
-        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+        parser.error(f"{unknown[0]!r} is not a benchmark; use {', '.join(BENCHMARKS)}")
     with open_server() as server:
         for name in options.names or BENCHMARKS:
             note(f"{name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}")

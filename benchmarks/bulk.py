@@ -1,4 +1,4 @@
-"""Whether the memory of a worker grows with the shops that it reads."""
+"""Benchmark bulk: memory of a worker that reads whole shops."""
 
 from benchmarks.common import Result, Server, note
 from benchmarks.own import scrapy
@@ -8,9 +8,10 @@ SHOPS = ("hallmark_ornaments_com", "hookedonhallmark_com")
 
 
 def run(server: Server, small: bool) -> Result:
-    """MiB that the peak of a process with all 17 000 products of two shops is above that of a year.
+    """Compare peak memory (MiB) of a load of all years of a shop with a load of one year.
 
-    Both by `scrapy load` in catlog's own project; of the shops, the worse counts.
+    Two shops with 17 000 products, by `scrapy load` in catlog's own project. The larger difference
+    counts.
     """
     years = range(1973, 1975) if small else range(1973, 2021)
     grown = []

@@ -1,4 +1,4 @@
-"""Whether the queue gets slower by what it has done."""
+"""Benchmark claims: speed of claims beside many finished instances."""
 
 import statistics
 import time
@@ -12,11 +12,11 @@ INSTANCE = "catlog.catalog_scheme_operation_instance"
 
 
 def run(server: Server, small: bool) -> Result:
-    """Claims a second beside 1 000 000 finished instances and an open snapshot, against none.
+    """Compare claims per second beside 1 000 000 finished instances with an empty table.
 
-    The worst case: the snapshot was opened before those instances were claimed and finished, so
-    none of what they left in the indexes may be cleaned away. Each claim takes one instance, which
-    is then completed, so that `max_running` (2) never stands in the way; only claims are timed.
+    The worst case: a snapshot was opened before the instances were claimed and finished, so VACUUM
+    cannot remove their dead index entries. Each claim takes one instance, which is then completed,
+    so that `max_running` (2) is never reached. Only claims are timed.
     """
     finished, count, rounds = (2_000, 10, 2) if small else (1_000_000, 200, 5)
     with server.database() as empty, server.database() as full:
@@ -35,7 +35,7 @@ def run(server: Server, small: bool) -> Result:
 
 
 def queue(engine: Engine, count: int) -> None:
-    """One more catalog with *count* new instances; provider and scheme as needed."""
+    """Insert a catalog with *count* new instances, and its provider and scheme if missing."""
     run_sql(
         engine,
         """INSERT INTO catlog.provider (name, max_running) VALUES ('shop', 2)
@@ -56,9 +56,9 @@ def queue(engine: Engine, count: int) -> None:
 
 
 def finish(engine: Engine, count: int, reader: Connection) -> None:
-    """Queue *count* instances, open the *reader*'s snapshot, then run and finish them.
+    """Insert *count* instances, open the *reader*'s snapshot, then run and finish the instances.
 
-    By as few statements as can be: what is left in the table and its indexes is the same.
+    Few statements leave the same dead rows in the table and its indexes as many.
     """
     queue(engine, count)
     run_sql(engine, f"VACUUM ANALYZE {INSTANCE}")
@@ -74,7 +74,7 @@ def finish(engine: Engine, count: int, reader: Connection) -> None:
 
 
 def claim_all(engine: Engine, count: int) -> float:
-    """Claims a second over *count* new instances, one at a time."""
+    """Return claims per second over *count* new instances, claimed one at a time."""
     queue(engine, count)
     taken = 0.0
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a result's line, a server of their own, a Scrapy project to run."""
+"""Shared code of the benchmarks: result lines, a PostgreSQL server, crawls of a project."""
 
 import json
 import os
@@ -27,7 +27,7 @@ PROVIDER, SCHEME = "shop", "products"
 
 @dataclass(frozen=True)
 class Result:
-    """What a benchmark found. `target` is `<=` or `>=` and a number."""
+    """Result of a benchmark. `target` is `<=` or `>=` and a number."""
 
     name: str
     ratio: float
@@ -35,7 +35,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether the ratio reaches the target."""
+        """True if the ratio reaches the target."""
         reach = float(self.target[2:])
         return self.ratio <= reach if self.target.startswith("<=") else self.ratio >= reach
 
@@ -44,12 +44,12 @@ class Result:
 
 
 def note(what: str) -> None:
-    """Print a line of what was measured; `#` keeps it apart from the results."""
+    """Print a comment line about a measurement."""
     print(f"# {what}", flush=True)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long *work* takes."""
+    """Return the seconds that *work* takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -58,7 +58,7 @@ def seconds(work: Callable[[], object]) -> float:
 def alternate(
     repetitions: int, ours: Callable[[], float], peer: Callable[[], float]
 ) -> tuple[float, float]:
-    """The medians of *ours* and *peer*, measured in turn, so that both meet the same machine."""
+    """Return the medians of *ours* and *peer*, measured in turn under the same load."""
     mine, theirs = [], []
     for _ in range(repetitions):
         theirs.append(peer())
@@ -68,7 +68,7 @@ def alternate(
 
 
 class Server:
-    """A PostgreSQL in a temporary folder; each measurement takes a fresh database of it."""
+    """PostgreSQL server in a temporary folder, with a new database for each measurement."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
@@ -77,12 +77,12 @@ class Server:
 
     @contextmanager
     def database(self) -> Iterator[Engine]:
-        """A new database at the head revision, dropped in the end."""
+        """Create a database at the head revision, and drop it at the end."""
         self.made += 1
         name = f"bench_{self.made}"
         admin = make_engine(self.url.replace("/catlog?", "/postgres?"))
         with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            # What others left to do in the background would be done in our time.
+            # A checkpoint left over by a former measurement would run during this measurement.
             connection.execute(text("SET statement_timeout = 0"))
             connection.execute(text("CHECKPOINT"))
             connection.execute(text(f"CREATE DATABASE {name} TEMPLATE catlog"))
@@ -95,7 +95,7 @@ class Server:
 
 @contextmanager
 def open_server() -> Iterator[Server]:
-    """A server with a migrated template database."""
+    """Start a server with a migrated template database."""
     with (
         tempfile.TemporaryDirectory(prefix="catlog-bench-") as folder,
         EmbeddedServer(Path(folder) / "home") as url,
@@ -108,10 +108,10 @@ def open_server() -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Crawled:
-    """What the project's stopwatch saw of one crawl, in a process of its own.
+    """Measurements of one crawl, by the project's stopwatch in the crawl's process.
 
-    `seconds` is from `spider_opened` until the engine has stopped, `opened_at` the former as Unix
-    time, `peak` the process's largest resident memory in MiB.
+    `seconds` is the time from `spider_opened` to `engine_stopped`, `opened_at` the former as Unix
+    time, `peak` the largest resident memory of the process in MiB.
     """
 
     seconds: float
@@ -120,7 +120,7 @@ class Crawled:
 
 
 def scrapy(server: Server, engine: Engine, *words: str) -> None:
-    """Run `scrapy` *words* in the benchmarks' project. Raises CalledProcessError."""
+    """Run `scrapy` *words* in the benchmarks' project. Raises RuntimeError."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "SCRAPY_SETTINGS_MODULE": SETTINGS,
@@ -141,9 +141,9 @@ def scrapy(server: Server, engine: Engine, *words: str) -> None:
 
 
 def crawl(server: Server, engine: Engine, spider: str, items: int, *words: str) -> Crawled:
-    """`scrapy crawl` *spider*, which yields *items*; both sides of a comparison log alike.
+    """Run `scrapy crawl` *spider*, which yields *items*, with the same log level for both sides.
 
-    *words* are further ones of the command line.
+    *words* are further arguments of the command.
     """
     seen = server.folder / "stopwatch.json"
     settings = {"STOPWATCH": seen, "ITEMS": items, "LOG_LEVEL": "INFO"}
@@ -153,7 +153,7 @@ def crawl(server: Server, engine: Engine, spider: str, items: int, *words: str) 
 
 
 def declare(server: Server, engine: Engine, spider: str) -> None:
-    """Make *spider* the only operation of the scheme `shop/products`, in an empty database."""
+    """Declare *spider* as the only operation of the scheme `shop/products`."""
     folder = server.folder / "providers"
     folder.mkdir(exist_ok=True)
     (folder / "shop.toml").write_text(
@@ -168,7 +168,7 @@ def declare(server: Server, engine: Engine, spider: str) -> None:
 
 
 def run_sql(engine: Engine, *statements: str) -> None:
-    """Run *statements* one after the other, each committed, however long they take."""
+    """Run *statements* one after the other, each committed, without a timeout."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SET statement_timeout = 0"))
         for statement in statements:

@@ -1,4 +1,4 @@
-"""Whether a page costs more the deeper it lies."""
+"""Benchmark deep: time of a deep page against the first page."""
 
 import statistics
 from http.client import HTTPConnection
@@ -6,18 +6,17 @@ from http.client import HTTPConnection
 from benchmarks.common import Result, Server, note, seconds
 from benchmarks.serving import PATH, Serving, serve
 
-# A page, and the longer ones that lead to the deep one.
+# Rows of a measured page, and of the longer pages that lead to the deep page.
 ROWS, LONG = 100, 1000
 DEPTH = 10_000
 ROUNDS = 300
 
 
 def run(server: Server, small: bool) -> Result:
-    """Time of page 10 000 of 1 000 000 products by cursor, against page 1 by cursor.
+    """Compare the time of page 10 000 of 1 000 000 products with page 1, both by cursor.
 
-    Both in turn over one kept connection. Page 10 000 is the last one; it is there to be asked for
-    because its cursor is taken from the pages of 1000 rows before it. Noted besides: the same in an
-    order that no index has.
+    The pages are requested in turn over one connection. The cursor of page 10 000 comes from pages
+    of 1000 rows before it. Also printed: the same in an order without an index.
     """
     count, rounds, by_price = (2_000, 3, 1) if small else (ROWS * DEPTH, ROUNDS, 5)
     with server.database() as engine, serve(server, engine, count) as serving:
@@ -36,7 +35,7 @@ def run(server: Server, small: bool) -> Result:
 def by_cursor(
     serving: Serving, connection: HTTPConnection, count: int, rounds: int, order: str = ""
 ) -> tuple[float, float]:
-    """The median seconds of the first page and of the one that ends with the row *count*."""
+    """Return the median seconds of the first page and of the page that ends at row *count*."""
     walked = f"{PATH}?limit={LONG}&cursor={order}"
     for _ in range(count // LONG - 1):
         walked = serving.follow(connection, walked)

@@ -1,4 +1,4 @@
-"""What an operation costs that has hardly anything to do."""
+"""Benchmark drain: cost of operations that yield one item."""
 
 import statistics
 
@@ -19,11 +19,11 @@ from catlog_scrapy.store.queue import catalogs
 
 
 def run(server: Server, small: bool) -> Result:
-    """Time of 200 one-item operations by `scrapy work --drain`, against 200 `scrapy crawl`.
+    """Compare the time of 200 one-item operations by `scrapy work --drain` with 200 `scrapy crawl`.
 
-    Both make, run and publish as many catalogs of the same operation; the worker does it in one
-    process, as does a new interpreter for each crawl. Of the crawls, only some are run: the time
-    of 200 is 200 times their median.
+    Both create, run and publish as many catalogs of the same operation. The worker uses one
+    process, each crawl a new interpreter. Only some crawls run: the time of 200 crawls is 200
+    times the median.
     """
     count, sample = (5, 2) if small else (200, 20)
     with server.database() as engine:
@@ -41,7 +41,7 @@ def run(server: Server, small: bool) -> Result:
 
 
 def unloaded(engine: Engine) -> int:
-    """How many catalogs did not come to what they were made for."""
+    """Return the number of catalogs that are not loaded."""
     with engine.connect() as connection:
         query = "SELECT count(*) FROM catlog.catalog WHERE state <> 'loaded'"
         return int(connection.execute(text(query)).scalar_one())

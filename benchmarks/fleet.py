@@ -1,4 +1,4 @@
-"""Nodes to measure: catlog's and scrapyd's own, each a `scrapyd` process on loopback."""
+"""Nodes to measure: a catlog node and a stock scrapyd, each a process on loopback."""
 
 import json
 import os
@@ -24,23 +24,23 @@ from catlog_scrapy.declarations import apply
 PROJECT = "bench"
 SPIDERS = ("one", "visit")
 SETTINGS, STOCK_SETTINGS = "benchmarks.project.fleet", "benchmarks.project.stock"
-# Seconds until a node must have started, or ended; and until an answer must be there.
-PATIENCE = 60.0
+# Timeout of a node's start, of its end, and of a response.
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Node:
-    """A scrapyd that listens on *port*, in *folder*."""
+    """scrapyd process that listens on *port*, with files in *folder*."""
 
     process: "subprocess.Popen[bytes]"
     port: int
     folder: Path
 
     def ask(self, method: str, service: str, **fields: str) -> dict[str, Any]:
-        """What scrapyd's *service* answers. Raises RuntimeError where it is not `ok`."""
+        """Call a *service* of scrapyd. Raises RuntimeError for a status other than `ok`."""
         words = urlencode(fields)
         form = {"Content-Type": "application/x-www-form-urlencoded"}
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)) as connection:
             if method == "POST":
                 connection.request(method, f"/{service}.json", words, form)
             else:
@@ -51,25 +51,25 @@ class Node:
         return answer
 
     def schedule(self, spider: str, **arguments: str) -> str:
-        """Queue a job; its id."""
+        """Schedule a job and return its id."""
         return str(
             self.ask("POST", "schedule", project=PROJECT, spider=spider, **arguments)["jobid"]
         )
 
     def is_idle(self) -> bool:
-        """Whether nothing waits or runs."""
+        """Return whether no job waits or runs."""
         now = self.ask("GET", "daemonstatus")
         return not now["pending"] and not now["running"]
 
     @property
     def log(self) -> str:
-        """The last of what the node itself has said."""
+        """The end of the node's log."""
         return (self.folder / "node.log").read_text()[-2000:]
 
 
 @contextmanager
 def catlog_node(server: Server, engine: Engine, **options: object) -> Iterator[Node]:
-    """A node of catlog with the *options* of scrapyd, whose project is declared and imported."""
+    """Start a catlog node with *options* of scrapyd, with its project declared and imported."""
     declare(server, engine)
     with _node(
         server,
@@ -85,7 +85,7 @@ def catlog_node(server: Server, engine: Engine, **options: object) -> Iterator[N
 
 @contextmanager
 def stock_node(server: Server, **options: object) -> Iterator[Node]:
-    """scrapyd as it comes, with its *options*; it keeps all logs."""
+    """Start a stock scrapyd with *options*, which keeps all logs."""
     with _node(server, STOCK_SETTINGS, {"jobs_to_keep": 100_000, **options}, {}) as node:
         yield node
 
@@ -119,22 +119,22 @@ def _node(
         )
     node = Node(process, port, folder)
     try:
-        wait_until(lambda: _is_ready(node), PATIENCE, "a node that is ready")
+        wait_until(lambda: _is_ready(node), TIMEOUT_S, "a node that is ready")
         yield node
     except BaseException as error:
-        error.add_note(f"The node said: {node.log}")
+        error.add_note(f"End of the node's log: {node.log}")
         raise
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
 def _is_ready(node: Node) -> bool:
-    """Whether it answers, and has imported its project once."""
+    """Return whether the node answers and has imported its project."""
     if node.process.poll() is not None:
         raise RuntimeError(f"the node ended with {node.process.returncode}")
     try:
@@ -144,25 +144,25 @@ def _is_ready(node: Node) -> bool:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """Return a free port of loopback."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
 def wait_until(
-    is_so: Callable[[], bool], patience: float, what: str, *, every: float = 0.05
+    condition: Callable[[], bool], timeout_s: float, what: str, *, every: float = 0.05
 ) -> None:
-    """Return as soon as *is_so*. Raises TimeoutError after *patience* seconds."""
-    end = time.monotonic() + patience
-    while not is_so():
+    """Return as soon as *condition* is true. Raises TimeoutError after *timeout_s*."""
+    end = time.monotonic() + timeout_s
+    while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"no {what} within {patience:g} s")
+            raise TimeoutError(f"no {what} within {timeout_s:g} s")
         time.sleep(every)
 
 
 def declare(server: Server, engine: Engine) -> None:
-    """Make each of SPIDERS an operation, in a scheme of its own, in an empty database."""
+    """Declare each of SPIDERS as the operation of its own scheme."""
     folder = server.folder / "fleet"
     (folder / "providers").mkdir(parents=True, exist_ok=True)
     schemes = (
@@ -181,7 +181,7 @@ def declare(server: Server, engine: Engine) -> None:
 
 
 def count_loaded(engine: Engine) -> int:
-    """How many catalogs are loaded. Raises RuntimeError where one has failed."""
+    """Return the number of loaded catalogs. Raises RuntimeError for failed catalogs."""
     with engine.connect() as connection:
         query = "SELECT state, count(*) FROM catlog.catalog GROUP BY state"
         states = {str(state): int(count) for state, count in connection.execute(text(query))}

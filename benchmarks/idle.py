@@ -1,4 +1,4 @@
-"""What a node costs that has nothing to do."""
+"""Benchmark idle: CPU of a node without jobs."""
 
 import time
 
@@ -9,10 +9,10 @@ from benchmarks.fleet import Node, catlog_node
 
 
 def run(server: Server, small: bool) -> Result:
-    """CPU seconds of an idle node and its warm parents in a second.
+    """Measure CPU seconds per second of an idle node and its zygotes.
 
-    There is no peer: it is the share of one core. The server's own work for the node's questions
-    is not in it.
+    The ratio is the share of one core, without a peer. It leaves out PostgreSQL's work for the
+    node's queries.
     """
     settle, watch = (1, 2) if small else (10, 30)
     with server.database() as engine, catlog_node(server, engine) as node:
@@ -25,7 +25,7 @@ def run(server: Server, small: bool) -> Result:
 
 
 def cpu(node: Node) -> list[float]:
-    """The CPU seconds of each of a node's processes so far."""
+    """Return the CPU seconds of each process of a node."""
     main = psutil.Process(node.process.pid)
     times = [process.cpu_times() for process in [main, *main.children(recursive=True)]]
     return [spent.user + spent.system for spent in times]

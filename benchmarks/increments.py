@@ -1,4 +1,4 @@
-"""What an incremental load asks of its source."""
+"""Benchmark increments: requests of an incremental load."""
 
 from collections.abc import Iterable
 
@@ -10,20 +10,20 @@ from catlog_scrapy.demo.server import DemoServer
 
 
 def run(server: Server, small: bool) -> Result:
-    """Requests of the load of a day in which 1 % changed, against those of the full load.
+    """Compare the requests of a load after 1 % of the data changed with those of the full load.
 
-    Of all kinds of the school's data, as the server counts them, with log-ins and robots.txt.
+    All kinds of the school's data, counted by its server, log-ins and robots.txt included.
     """
     schemes = ["organisations", "classes"] if small else ["everything"]
     with server.database() as engine, DemoServer() as school:
         scrapy(server, engine, school, "apply")
         load(server, engine, school, schemes)
-        whole = len(school.visits)
+        full = len(school.visits)
         school.change()
         load(server, engine, school, schemes)
-        day = len(school.visits) - whole
-        note(f"{whole} requests for all of it, {day} for a day")
-    return Result("increments", day / whole, "<=0.1")
+        day = len(school.visits) - full
+        note(f"{full} requests for the full load, {day} for the increment")
+    return Result("increments", day / full, "<=0.1")
 
 
 def load(server: Server, engine: Engine, school: DemoServer, schemes: Iterable[str]) -> None:

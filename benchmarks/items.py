@@ -1,13 +1,13 @@
-"""What check and store cost a spider that yields items one by one."""
+"""Benchmark items: cost of validation and storage for single items."""
 
 from benchmarks.common import Result, Server, alternate, crawl, declare
 
 
 def run(server: Server, small: bool) -> Result:
-    """Time of 100 000 items from a callback, against the same spider without check and store.
+    """Compare the time of 100 000 items from a callback with the spider without catlog's pipelines.
 
     The same class in the same project and kind of process, once as an operation and once not:
-    Scrapy's own work for an item is in both times. The clock stops when all is stored.
+    Scrapy's own work for an item is in both times. The clock stops when all items are stored.
     """
     count = 500 if small else 100_000
 

@@ -1,4 +1,4 @@
-"""How many small jobs a node gets done."""
+"""Benchmark jobs: throughput of small jobs on a node."""
 
 import statistics
 import time
@@ -9,18 +9,18 @@ from benchmarks.common import Result, Server, note
 from benchmarks.fleet import Node, catlog_node, count_loaded, stock_node, wait_until
 
 SLOTS = 4
-# Seconds that a measurement may take.
-PATIENCE = 600.0
+# Timeout of a measurement.
+TIMEOUT_S = 600.0
 
 
 def run(server: Server, small: bool) -> Result:
-    """One-item jobs a minute on a catlog node, against a scrapyd node.
+    """Compare one-item jobs per minute on a catlog node with a scrapyd node.
 
-    Both get the same spider by schedule.json and run four at once; scrapyd looks for jobs ten times
-    a second. Timed is from the first POST until all have ended: in catlog, until each is `loaded`,
-    its item checked, stored and published. scrapyd's items go nowhere, and it gets fewer jobs,
-    which is no disadvantage: neither gets slower with their number. The ratio is the median of the
-    rounds' ratios, as what else the machine does changes from one to the next.
+    Both run the same spider by schedule.json in four slots; scrapyd polls ten times a second. The
+    time runs from the first POST to the end of all jobs; a job of catlog ends when its catalog is
+    `loaded`. scrapyd's items are not stored. It gets fewer jobs, which changes nothing: the time
+    of a job does not depend on their number. The ratio is the median of the rounds' ratios, since
+    the load of the machine changes between rounds.
     """
     count, fewer, rounds = (4, 2, 1) if small else (160, 20, 5)
     ratios = []
@@ -40,25 +40,25 @@ def run(server: Server, small: bool) -> Result:
 
 
 def run_catlog(node: Node, engine: Engine, count: int) -> float:
-    """Seconds until *count* more jobs are loaded."""
-    all_of_them = count_loaded(engine) + count
+    """Return the seconds until *count* further jobs are loaded."""
+    target = count_loaded(engine) + count
     started = time.perf_counter()
     for _ in range(count):
         node.schedule("one")
-    wait_until(lambda: count_loaded(engine) == all_of_them, PATIENCE, "end of catlog's jobs")
+    wait_until(lambda: count_loaded(engine) == target, TIMEOUT_S, "end of catlog's jobs")
     return time.perf_counter() - started
 
 
 def run_stock(node: Node, count: int) -> float:
-    """Seconds until *count* more jobs have run."""
+    """Return the seconds until *count* further jobs have run."""
     started = time.perf_counter()
     for _ in range(count):
         node.schedule("one")
-    wait_until(node.is_idle, PATIENCE, "end of scrapyd's jobs")
+    wait_until(node.is_idle, TIMEOUT_S, "end of scrapyd's jobs")
     return time.perf_counter() - started
 
 
 def scraped(node: Node) -> int:
-    """How many jobs of a scrapyd node have yielded one item, by their logs."""
+    """Count the jobs of a scrapyd node that yielded one item, by their logs."""
     logs = (node.folder / "logs").rglob("*.log")
     return sum("'item_scraped_count': 1," in log.read_text() for log in logs)

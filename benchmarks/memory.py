@@ -1,13 +1,14 @@
-"""Whether a crawl's memory grows with its items."""
+"""Benchmark memory: growth of a crawl's memory with its items."""
 
 from benchmarks.common import Result, Server, crawl, declare, note
 
 
 def run(server: Server, small: bool) -> Result:
-    """MiB that the peak of a process with 1 000 000 items is above that with 10 000.
+    """Compare peak memory (MiB) of a crawl with 1 000 000 items and with 10 000 items.
 
-    Once with items from a callback and once from `start()`, where Scrapy itself waits for nothing;
-    the worse counts. The products are made on the way, so that all memory is the crawl's.
+    Items come once from a callback and once from `start()`, where Scrapy has no backpressure. The
+    larger difference counts. Products are generated during the crawl, so that all memory is the
+    crawl's.
     """
     few, many = (100, 1_000) if small else (10_000, 1_000_000)
     grown = []
@@ -19,7 +20,7 @@ def run(server: Server, small: bool) -> Result:
 
 
 def peak(server: Server, spider: str, items: int) -> float:
-    """The peak of a process that runs *spider*, in MiB."""
+    """Return the peak memory of a process that runs *spider*, in MiB."""
     with server.database() as engine:
         declare(server, engine, spider)
         return crawl(server, engine, spider, items).peak

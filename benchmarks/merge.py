@@ -1,4 +1,4 @@
-"""How fast records become the current picture, all the way."""
+"""Benchmark merge: records from the spider to the current view."""
 
 import os
 from pathlib import Path
@@ -12,10 +12,10 @@ from catlog_scrapy.items.ornaments import Product
 
 
 def run(server: Server, small: bool) -> Result:
-    """Rows a second of 1 000 000 records, stored and published, against dlt's `merge`.
+    """Compare rows per second of 1 000 000 records, stored and published, with dlt's `merge`.
 
-    dlt is what one would use otherwise: it too takes dicts, infers and checks, stages them and
-    merges them by primary key into PostgreSQL. Same rows, same server, its own defaults.
+    dlt is the usual alternative: it takes dicts, infers and checks a schema, stages the rows and
+    merges them by primary key into PostgreSQL. Same rows, same server, dlt's defaults.
     """
     count = 2_000 if small else 1_000_000
 
@@ -34,19 +34,19 @@ def run(server: Server, small: bool) -> Result:
 
 
 def loaded_at(engine: Engine) -> float:
-    """When the catalog was loaded, as Unix time: server and crawl share a clock."""
+    """Return the end of the load as Unix time; server and crawl share a clock."""
     with engine.connect() as connection:
         query = "SELECT extract(epoch FROM finished_at) FROM catlog.catalog WHERE state = 'loaded'"
         return float(connection.execute(text(query)).scalar_one())
 
 
 def merge_with_dlt(engine: Engine, folder: Path, count: int) -> float:
-    """Seconds that dlt needs for the first *count* products."""
+    """Return the seconds that dlt needs for the first *count* products."""
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
     import dlt
 
-    # dlt wants a password, which the server does not, and a host where libpq takes a folder too.
+    # dlt requires a password, which the server ignores, and a host, where libpq accepts a folder.
     credentials = {
         "database": engine.url.database,
         "username": engine.url.username,

@@ -1,4 +1,4 @@
-"""What the queue gives to several nodes at once."""
+"""Benchmark nodes: claims of several nodes at once."""
 
 import asyncio
 import multiprocessing
@@ -20,12 +20,12 @@ from catlog_scrapy.store.queue import attempts, claims
 
 NODES = 4
 PROVIDERS = 8
-# Seconds that a measurement may take.
-PATIENCE = 300.0
+# Timeout of a measurement.
+TIMEOUT_S = 300.0
 
 
 class Taken(NamedTuple):
-    """What a process did between two moments of the machine's clock, with its seconds of taking."""
+    """Work of a process between two times of the machine's clock, with its seconds of claiming."""
 
     began: float
     ended: float
@@ -34,30 +34,29 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Speed:
-    """Jobs a second of all processes: taken, the finishing not counted; and taken and finished."""
+    """Jobs per second of all processes: claimed only, and claimed and finished."""
 
     taken: float
     finished: float
 
     def __str__(self) -> str:
-        return f"{self.taken:.0f} taken a second, {self.finished:.0f} taken and finished"
+        return f"{self.taken:.0f} claimed per second, {self.finished:.0f} claimed and finished"
 
 
 def run(server: Server, small: bool) -> Result:
-    """Claims a second by four nodes at once, against procrastinate's fetches.
+    """Compare claims per second of four nodes at once with procrastinate's fetches.
 
-    Each process has its own connection and goes on as soon as it can: take, finish, take the next,
-    until it has had a quarter of the jobs. Only taking is counted. Both take as their nodes and
-    workers do: procrastinate's fetch one job, a node as many as it has free slots, here eight, of
-    one provider. A node whose slots become free one at a time claims one; what that and finishing
-    come to is noted. A job of ours is what schedule.json makes, a catalog with one instance, of
-    eight providers in turn; procrastinate's are in as many queues. Both sides leave finished jobs
-    where they are. The ratio is the median of the rounds' ratios.
+    Each process has its own connection, and claims and finishes a quarter of the jobs as fast as
+    it can. Only the claims are timed. A worker of procrastinate fetches one job. A node claims as
+    many instances as it has free slots, here eight, of one provider. Also printed: claims of one
+    instance, and claims with finishing. A job of catlog is a catalog with one instance, as
+    schedule.json creates it, of eight providers in turn; procrastinate's jobs are in as many
+    queues. Both sides keep finished jobs. The ratio is the median of the rounds' ratios.
     """
     each, rounds = (8, 1) if small else (248, 5)
     ratios, singles = [], []
     spawn = multiprocessing.get_context("spawn")
-    # Of a process that dies, this pool tells; multiprocessing's own would start another one.
+    # This pool reports a dead process; multiprocessing.Pool would silently replace it.
     with ProcessPoolExecutor(NODES, spawn, begin, (spawn.Barrier(NODES),)) as pool:
         for _ in range(rounds):
             theirs = measure(server, pool, queue_theirs, their_node, each)
@@ -77,12 +76,12 @@ def measure(
     node: Callable[[str, str, int], Taken],
     each: int,
 ) -> Speed:
-    """What all processes of the *pool* together do with *each* times NODES new jobs."""
+    """Return the speed of all processes of the *pool* with *each* times NODES new jobs."""
     with server.database() as engine:
         queue(engine, NODES * each)
         url = engine.url.render_as_string(hide_password=False)
         work = [pool.submit(node, url, f"node-{number}", each) for number in range(NODES)]
-        done = [one.result(PATIENCE) for one in work]
+        done = [one.result(TIMEOUT_S) for one in work]
     seconds = max(one.ended for one in done) - min(one.began for one in done)
     taking = sum(one.taking for one in done) / NODES
     return Speed(taken=NODES * each / taking, finished=NODES * each / seconds)
@@ -92,19 +91,19 @@ _ready: "multiprocessing.synchronize.Barrier | None" = None
 
 
 def begin(ready: "multiprocessing.synchronize.Barrier") -> None:
-    """In each process, first: *ready* lets none of them begin before all can."""
+    """Store the barrier at which all processes start together."""
     global _ready  # noqa: PLW0603
     _ready = ready
 
 
 def wait_for_others() -> None:
-    """Return when all processes have come to this."""
+    """Wait until all processes are ready."""
     if _ready:
         _ready.wait(60)
 
 
 def queue_ours(engine: Engine, count: int) -> None:
-    """Queue *count* started catalogs with an instance each, of PROVIDERS in turn."""
+    """Insert *count* started catalogs with one instance each, of PROVIDERS in turn."""
     run_sql(
         engine,
         f"""INSERT INTO catlog.provider (name)
@@ -129,7 +128,7 @@ def queue_ours(engine: Engine, count: int) -> None:
 
 
 def our_node(url: str, name: str, count: int, slots: int = 8) -> Taken:
-    """Claim and complete *count* instances, as many at a time as there are *slots*."""
+    """Claim and complete *count* instances, *slots* at a time."""
     engine = make_engine(url)
     with engine.connect():
         wait_for_others()
@@ -149,12 +148,12 @@ def our_node(url: str, name: str, count: int, slots: int = 8) -> Taken:
 
 
 def our_single_slot(url: str, name: str, count: int) -> Taken:
-    """The same, one at a time."""
+    """Claim and complete *count* instances, one at a time."""
     return our_node(url, name, count, slots=1)
 
 
 def queue_theirs(engine: Engine, count: int) -> None:
-    """Queue *count* jobs of procrastinate, of as many queues as there are providers."""
+    """Defer *count* jobs of procrastinate, in PROVIDERS queues in turn."""
     connector = SyncPsycopgConnector(conninfo=conninfo(engine.url.render_as_string(False)))
     app = App(connector=connector)
     with app.open():
@@ -166,7 +165,7 @@ def queue_theirs(engine: Engine, count: int) -> None:
 
 
 def their_node(url: str, _name: str, count: int) -> Taken:
-    """Fetch and finish *count* jobs, by what procrastinate's own worker calls."""
+    """Fetch and finish *count* jobs by the calls of procrastinate's worker."""
     return asyncio.run(_their_node(url, count))
 
 
@@ -189,5 +188,5 @@ async def _their_node(url: str, count: int) -> Taken:
 
 
 def conninfo(url: str) -> str:
-    """*url* as libpq wants it."""
+    """Return *url* in libpq's form."""
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""Commands in catlog's own project, on the local sources."""
+"""Commands in catlog's own project, on the demo sources."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from catlog_scrapy.demo.server import SOURCES, DemoServer
 
 
 def scrapy(server: Server, engine: Engine, sources: DemoServer, *words: str) -> float:
-    """`scrapy` *words* in catlog's own project; its peak in MiB. Raises RuntimeError."""
+    """Run `scrapy` *words* in catlog's own project; return the peak in MiB. Raises RuntimeError."""
     environment = os.environ | {
         "CATLOG_DATABASE_URL": engine.url.render_as_string(hide_password=False),
         "CATLOG_HOME": str(server.folder / "home-of-the-sources"),

@@ -1,14 +1,14 @@
-"""What catlog costs a crawl of many pages, where every product has one of its own."""
+"""Benchmark pages: cost of catlog for a crawl with a page for each product."""
 
 from benchmarks.common import Result, Server, alternate, crawl, declare
 from catlog_scrapy.demo.server import DemoServer
 
 
 def run(server: Server, small: bool) -> Result:
-    """Pages a second of an ornament shop's first 15 years, against the same spider by itself.
+    """Compare pages per second of 15 years of an ornament shop with the spider without catlog.
 
     The same class in the same project and kind of process, once as an operation and once not; both
-    keep the images. The shop is served by this process. The clock stops when all is stored.
+    store the images. This process serves the shop. The clock stops when all items are stored.
     """
     years = 1 if small else 15
     with DemoServer() as shop:

@@ -1,4 +1,4 @@
-"""What publishing costs when nothing has changed."""
+"""Benchmark republish: publishing without changes."""
 
 import statistics
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from catlog_scrapy.store.queue import attempts, catalogs, claims, results, start
 
 
 def run(server: Server, small: bool) -> Result:
-    """Time to publish 1 000 000 records of which none changed, against their first publish.
+    """Compare the time to publish 1 000 000 unchanged records with their first publish.
 
-    The same rows, loaded again as a second catalog of the same scheme. Only the publishing is
-    timed: it is the one step that holds the provider's lock.
+    The same rows are loaded again as a second catalog of the same scheme. Only the publish is
+    timed: it is the step that holds the provider's lock.
     """
     count = 2_000 if small else 1_000_000
     checked = [Product.model_validate(one).row() for one in products(count)]
@@ -31,7 +31,7 @@ def run(server: Server, small: bool) -> Result:
 
 
 def publish(engine: Engine, checked: list[tuple[str, bytes]]) -> float:
-    """Load the rows as a new catalog; the seconds that publishing it takes."""
+    """Load the rows as a new catalog; return the seconds of its publish."""
     catalog = catalogs.create(engine, PROVIDER, SCHEME)
     starting.start_waiting(engine)
     [claim] = claims.claim(engine, "bench")
@@ -43,7 +43,7 @@ def publish(engine: Engine, checked: list[tuple[str, bytes]]) -> float:
 
 
 def lines(name: attempts.AttemptName, first: int, checked: Iterable[tuple[str, bytes]]) -> bytes:
-    """The rows in COPY's text format, numbered from *first*. The keys hold nothing to escape."""
+    """Return the rows in COPY's text format, numbered from *first*; keys need no escapes."""
     head = f"{name.instance}\t{name.number}\t"
     return b"".join(
         f"{head}{number}\tproducts\t{key}\t".encode() + data + b"\n"

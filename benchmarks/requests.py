@@ -1,4 +1,4 @@
-"""How many pages a second the server answers."""
+"""Benchmark requests: pages per second over HTTP."""
 
 import multiprocessing
 import socket
@@ -14,18 +14,19 @@ from benchmarks.common import Result, Server, note
 from benchmarks.serving import PATH, Serving, serve
 from catlog_scrapy.db.driver import SERVER_OPTIONS
 from catlog_scrapy.store.reading.pages import OrderTerm, PageQuery, PageSource, describe, read_page
-from catlog_scrapy.store.views.typed import all_kinds, indexed_view
+from catlog_scrapy.store.schemes import all_kinds
+from catlog_scrapy.store.views.typed import indexed_view
 
 CLIENTS = 8
 
 
 def run(server: Server, small: bool) -> Result:
-    """Pages of 100 products a second over HTTP, against their SQL through psycopg2 in a loop.
+    """Compare pages of 100 products per second over HTTP with their SQL in a psycopg2 loop.
 
-    The clients are eight kept connections of another process; each asks again as soon as it has
-    its answer, and with a key, which the server looks up each time. The loop is one connection of
-    one process, in autocommit, and its statement is the very one by which the server reads the
-    page, without what that asks besides: whose the key is, whether anything has changed.
+    The clients are eight open connections of another process; each sends the next request, with an
+    API key, as soon as it has the response. The loop is one connection in autocommit mode. It runs
+    the statement by which the server reads the page, without the server's other queries: the
+    lookup of the key and the change stamp.
     """
     count, rounds, seconds = (200, 1, 0.2) if small else (100_000, 5, 5.0)
     mine, theirs = [], []
@@ -44,7 +45,7 @@ def run(server: Server, small: bool) -> Result:
 
 
 def request(serving: Serving) -> bytes:
-    """The request of a page, as it is sent."""
+    """Return the bytes of a page request."""
     lines = [
         f"GET {PATH}?limit=100 HTTP/1.1",
         "Host: 127.0.0.1",
@@ -54,7 +55,7 @@ def request(serving: Serving) -> bytes:
 
 
 def clients(port: int, asked: bytes, seconds: float) -> float:
-    """Answers a second that CLIENTS get together."""
+    """Return the responses per second of CLIENTS clients."""
     end = time.perf_counter() + seconds
     with ThreadPoolExecutor(CLIENTS) as threads:
         began = time.perf_counter()
@@ -63,9 +64,9 @@ def clients(port: int, asked: bytes, seconds: float) -> float:
 
 
 def client(port: int, asked: bytes, end: float) -> int:
-    """How often one client is answered until *end*. Raises RuntimeError for another answer.
+    """Return the number of responses to one client until *end*. Raises RuntimeError for errors.
 
-    Less than http.client does, so that its share of the machine is small.
+    A bare socket takes less of the CPU than http.client.
     """
     answered = 0
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
@@ -86,7 +87,7 @@ def client(port: int, asked: bytes, end: float) -> int:
 
 
 def statement(engine: Engine) -> tuple[str, dict[str, Any]]:
-    """The statement by which the server reads the page, and its values."""
+    """Return the statement by which the server reads the page, and its parameters."""
     sent: list[tuple[str, dict[str, Any]]] = []
 
     def keep(_: Any, __: Any, sql: str, values: dict[str, Any], *___: Any) -> None:
@@ -105,7 +106,7 @@ def statement(engine: Engine) -> tuple[str, dict[str, Any]]:
 
 
 def loop(url: str, sql: str, values: dict[str, Any], seconds: float) -> float:
-    """How often a second psycopg2 executes *sql* and fetches its rows."""
+    """Return how many times per second psycopg2 executes *sql* and fetches its rows."""
     answered = 0
     connection = psycopg2.connect(
         make_url(url).set(drivername="postgresql").render_as_string(hide_password=False),

@@ -1,4 +1,4 @@
-"""The rows that all benchmarks load: what an ornament shop sells, as a spider would scrape it."""
+"""Rows of the benchmarks: products of an ornament shop, as a spider would scrape them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ YEARS = range(1973, 2021)
 
 
 def product(number: int) -> dict[str, Any]:
-    """The product with this number: always the same one, and no other has its key."""
+    """Return the product with this number: always the same product, with a unique key."""
     year = YEARS[number % len(YEARS)]
     thing = THINGS[number % len(THINGS)]
     vendor = VENDORS[number % len(VENDORS)]
@@ -38,12 +38,12 @@ def product(number: int) -> dict[str, Any]:
 
 
 def products(count: int) -> Iterator[dict[str, Any]]:
-    """The first *count* products, one by one."""
+    """Generate the first *count* products."""
     return map(product, range(count))
 
 
 def pages(count: int) -> list[list[dict[str, Any]]]:
-    """The first *count* products in pages of 10 000, all in memory."""
+    """Return the first *count* products in pages of 10 000, all in memory."""
     return [
         [product(number) for number in range(first, min(first + BATCH, count))]
         for first in range(0, count, BATCH)

@@ -1,4 +1,4 @@
-"""A server to measure: `scrapy serve` on loopback, with products to read."""
+"""HTTP server to measure: `scrapy serve` on loopback, with products to read."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import Engine, text
 
 from benchmarks.common import ROOT, SETTINGS, Server, declare, run_sql
-from benchmarks.fleet import PATIENCE, free_port, wait_until
+from benchmarks.fleet import TIMEOUT_S, free_port, wait_until
 from benchmarks.views import insert
 from catlog_scrapy.store.access.keys import add_key
 
@@ -25,7 +25,7 @@ RESOURCES = '[resources.products]\nview = "products"\nkey = ["vendor", "sku", "n
 
 @dataclass(frozen=True)
 class Serving:
-    """A server that listens on *port*, and a *key* that may read from it."""
+    """Server process that listens on *port*, with an API *key* that may read."""
 
     process: "subprocess.Popen[bytes]"
     port: int
@@ -33,15 +33,15 @@ class Serving:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request needs."""
+        """Headers of every request."""
         return {"Authorization": f"Bearer {self.key}"}
 
     def connect(self) -> HTTPConnection:
-        """A connection that stays open from request to request."""
-        return HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        """Open a connection for many requests."""
+        return HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
 
     def ask(self, connection: HTTPConnection, path: str) -> bytes:
-        """The body of the answer. Raises RuntimeError where it is an error."""
+        """Send a request and return the response's body. Raises RuntimeError for an error."""
         connection.request("GET", path, headers=self.headers)
         response = connection.getresponse()
         body = response.read()
@@ -50,26 +50,26 @@ class Serving:
         return body
 
     def follow(self, connection: HTTPConnection, path: str) -> str:
-        """The path of the page that is behind the one of *path*."""
+        """Return the path of the page after the page of *path*."""
         following = orjson.loads(self.ask(connection, path))["next"]
         return str(following).partition(f":{self.port}")[2]
 
     def memory(self, of: str) -> float:
-        """MiB of the process's memory: `VmRSS` now, `VmHWM` at most since `forget_peak`."""
+        """Return memory of the process in MiB: `VmRSS` now, or `VmHWM`, its peak."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         found = re.search(rf"{of}:\s+(\d+) kB", status)
         if found is None:
             raise RuntimeError(f"no {of} of {self.process.pid}")
         return int(found[1]) / 1024
 
-    def forget_peak(self) -> None:
-        """Let the kernel take the peak of the memory anew."""
+    def reset_peak(self) -> None:
+        """Reset the peak (`VmHWM`) to the present memory."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
 
 @contextmanager
 def serve(server: Server, engine: Engine, count: int) -> Iterator[Serving]:
-    """A server with *count* products to read, all published."""
+    """Start a server with *count* published products."""
     declare(server, engine, "in_batches")
     with engine.connect() as connection:
         provider = connection.execute(text("SELECT id FROM catlog.provider")).scalar_one()
@@ -103,15 +103,15 @@ def serve(server: Server, engine: Engine, count: int) -> Iterator[Serving]:
         )
     serving = Serving(process, port, add_key(engine, "bench", "admin"))
     try:
-        wait_until(lambda: _is_ready(serving), PATIENCE, "server that is ready")
+        wait_until(lambda: _is_ready(serving), TIMEOUT_S, "server that is ready")
         yield serving
     except BaseException as error:
-        error.add_note(f"The server said: {log.read_text()[-2000:]}")
+        error.add_note(f"End of the server's log: {log.read_text()[-2000:]}")
         raise
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

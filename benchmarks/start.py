@@ -1,4 +1,4 @@
-"""How long a job waits before it does something."""
+"""Benchmark start: time from a job's POST to its first request."""
 
 import statistics
 import threading
@@ -10,14 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from benchmarks.common import Result, Server, note
 from benchmarks.fleet import Node, catlog_node, stock_node, wait_until
 
-# Seconds that a job may take to its first request.
-PATIENCE = 60.0
+# Timeout of a job's first request.
+TIMEOUT_S = 60.0
 
 
 def run(server: Server, small: bool) -> Result:
-    """Seconds from the POST of a job until its first request is at its source, against scrapyd.
+    """Compare the seconds from a job's POST to its first request at the source with scrapyd.
 
-    Both nodes are idle before, and have run the spider; scrapyd looks for jobs ten times a second.
+    Both nodes are idle before and have run the spider once; scrapyd polls ten times a second.
     """
     rounds = 2 if small else 20
     mine, theirs = [], []
@@ -40,7 +40,7 @@ def run(server: Server, small: bool) -> Result:
 
 
 class Source(ThreadingHTTPServer):
-    """Answers anything, and knows when it was asked for each path."""
+    """HTTP server that answers every path, and stores the time of each path's first request."""
 
     daemon_threads = True
 
@@ -50,25 +50,25 @@ class Source(ThreadingHTTPServer):
         self.has_been_asked = threading.Condition()
 
     def reached_by(self, node: Node) -> float:
-        """Seconds until a job of *node* asks for a page; returns when its node is idle again."""
+        """Return the seconds until a job of *node* requests a page; wait until *node* is idle."""
         with self.has_been_asked:
             path = f"/{len(self.asked)}"
         started = time.perf_counter()
         node.schedule("visit", url=f"http://127.0.0.1:{self.server_port}{path}")
         with self.has_been_asked:
-            if not self.has_been_asked.wait_for(lambda: path in self.asked, PATIENCE):
-                raise TimeoutError(f"no request within {PATIENCE:g} s")
-        wait_until(node.is_idle, PATIENCE, "end of a job", every=0.2)
+            if not self.has_been_asked.wait_for(lambda: path in self.asked, TIMEOUT_S):
+                raise TimeoutError(f"no request within {TIMEOUT_S:g} s")
+        wait_until(node.is_idle, TIMEOUT_S, "end of a job", every=0.2)
         return self.asked[path] - started
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Notes the time first."""
+    """Request handler that stores the time before it answers."""
 
     server: Source
 
     def do_GET(self) -> None:
-        """Any page."""
+        """Answer with an empty page."""
         now = time.perf_counter()
         with self.server.has_been_asked:
             self.server.asked.setdefault(self.path, now)
@@ -79,12 +79,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Discard the log line."""
 
 
 @contextmanager
 def open_source() -> Iterator[Source]:
-    """A source on loopback."""
+    """Start a source on loopback."""
     with Source() as source:
         thread = threading.Thread(target=source.serve_forever, args=(0.1,))
         thread.start()

@@ -1,4 +1,4 @@
-"""How close check and store come to the speed of COPY."""
+"""Benchmark store: validation and storage of batches against a bare COPY."""
 
 import io
 from typing import Any
@@ -13,11 +13,11 @@ TABLE = "catlog.catalog_operation_instance_result"
 
 
 def run(server: Server, small: bool) -> Result:
-    """Rows a second of 1 000 000 records in batches, against a bare COPY of the same rows.
+    """Compare rows per second of 1 000 000 records in batches with a bare COPY of the same rows.
 
-    The peer copies the very rows that catlog stored, ready as text, into a table with the same
-    columns and primary key: one client, one transaction for each 10 000 rows. It neither builds
-    nor checks anything, so this is what the database itself allows.
+    The peer copies the rows that catlog stored, prepared as text, into a table with the same
+    columns and primary key: one client, one transaction per 10 000 rows. It neither builds nor
+    validates rows, so its speed is the database's limit.
     """
     count = 2_000 if small else 1_000_000
     with server.database() as source:
@@ -40,7 +40,7 @@ def run(server: Server, small: bool) -> Result:
 
 
 def stored_batches(engine: Engine) -> list[bytes]:
-    """What the table of results holds, as COPY's text, in batches."""
+    """Return the stored results in COPY's text format, in batches."""
     whole = io.BytesIO()
     connection = engine.raw_connection()
     copy_expert(connection, COPY.replace("FROM STDIN", "TO STDOUT"), whole)
@@ -57,7 +57,7 @@ def copy_expert(connection: PoolProxiedConnection, statement: str, file: io.Byte
 
 
 def copy_all(engine: Engine, batches: list[bytes]) -> None:
-    """Copy all *batches*, each in a transaction of its own."""
+    """Copy all *batches*, each in its own transaction."""
     connection = engine.raw_connection()
     for batch in batches:
         copy_expert(connection, COPY.replace(TABLE, "catlog.bare"), io.BytesIO(batch))

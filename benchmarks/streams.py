@@ -1,4 +1,4 @@
-"""What a whole resource costs over HTTP, in time and in memory."""
+"""Benchmarks streams and stream_memory: a whole resource over HTTP."""
 
 import statistics
 
@@ -12,23 +12,22 @@ CHUNK = 2**16
 
 
 class Sink:
-    """A file that forgets what is written to it, and counts."""
+    """File that counts and discards what is written to it."""
 
     def __init__(self) -> None:
         self.bytes = 0
 
     def write(self, part: bytes) -> int:
-        """Take *part*."""
+        """Count the bytes of *part*."""
         self.bytes += len(part)
         return len(part)
 
 
 def run(server: Server, small: bool) -> Result:
-    """Rows a second of 1 000 000 products as a stream, against COPY of the same to psycopg2.
+    """Compare rows per second of a stream of 1 000 000 products with COPY to psycopg2.
 
-    The peer is `COPY (SELECT * FROM products) TO STDOUT` as PostgreSQL's own text, into a sink; the
-    stream is read by a client in this process, which forgets it as well, and the slower one of CSV
-    and NDJSON counts.
+    The peer is `COPY (SELECT * FROM products) TO STDOUT` in PostgreSQL's text format, into a sink.
+    A client in this process reads and discards the stream. The slower of CSV and NDJSON counts.
     """
     count, rounds = (2_000, 1) if small else (1_000_000, 3)
     with server.database() as engine, serve(server, engine, count) as serving:
@@ -43,9 +42,10 @@ def run(server: Server, small: bool) -> Result:
 
 
 def memory(server: Server, small: bool) -> Result:
-    """MiB that a stream of 1 000 000 products adds to the server's memory, at its peak.
+    """Measure the MiB that a stream of 1 000 000 products adds to the server's memory.
 
-    To what the server has after some pages and a short stream. The worse of CSV and NDJSON.
+    The baseline is the server's memory after some pages and a short stream. The larger of CSV and
+    NDJSON counts.
     """
     count = 2_000 if small else 1_000_000
     added = []
@@ -58,7 +58,7 @@ def memory(server: Server, small: bool) -> Result:
             stream(serving, form, "&release_year=1980")
         for form in FORMATS:
             before = serving.memory("VmRSS")
-            serving.forget_peak()
+            serving.reset_peak()
             stream(serving, form)
             added.append(serving.memory("VmHWM") - before)
             note(f"{form}: {before:.0f} MiB before, {added[-1]:.1f} MiB more at its peak")
@@ -66,19 +66,22 @@ def memory(server: Server, small: bool) -> Result:
 
 
 def copy(engine: Engine) -> int:
-    """The bytes of all products as COPY writes them."""
+    """Return the number of bytes of all products as COPY writes them."""
     sink = Sink()
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
         if driver is None:
-            raise RuntimeError("a connection in use has no driver's.")
+            raise RuntimeError("the connection has no driver connection; this is a bug.")
         with driver.cursor() as cursor:
             cursor.copy_expert("COPY (SELECT * FROM public.products) TO STDOUT", sink)
     return sink.bytes
 
 
 def stream(serving: Serving, form: str, filters: str = "") -> int:
-    """The bytes of all products as the server streams them. Raises RuntimeError for an error."""
+    """Return the number of bytes of all products as the server streams them.
+
+    Raises RuntimeError for an error.
+    """
     connection = serving.connect()
     connection.request("GET", f"{PATH}?format={form}{filters}", headers=serving.headers)
     response = connection.getresponse()

@@ -1,4 +1,4 @@
-"""What it costs to read through the views."""
+"""Benchmark views: queries through a typed view against a plain table."""
 
 import statistics
 
@@ -6,7 +6,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks.common import Result, Server, declare, note, run_sql, seconds
 
-# What the owner of the ornament shop's data asks, as written.
+# Queries of the owner of the ornament shops' data.
 QUERIES = (
     "select vendor, count(distinct(sku)) from products group by vendor",
     "select release_year, count(distinct(sku)) from products"
@@ -17,13 +17,13 @@ OTHERS = tuple(f"other_{number}" for number in range(4))
 
 
 def run(server: Server, small: bool) -> Result:
-    """Time of the owner's three queries through the view, against a plain typed table.
+    """Compare the time of three queries through the view with a plain typed table.
 
     The view reads 1 000 000 products beside 4 000 000 records of other kinds. The table holds the
-    same rows in columns of the same types, and has an index on `created_at`, as records have. The
-    ratio is that of the worst query. Noted besides: the same table with a primary key of all that
-    identifies a product. It answers the first query from that index alone, which no view over
-    jsonb can.
+    same rows in columns of the same types, with an index on `created_at`, as records have. The
+    ratio is that of the slowest query. Also printed: the table with a primary key of all key
+    fields. An index-only scan of this key answers the first query, which a view over jsonb cannot
+    do.
     """
     count, rounds = (2_000, 1) if small else (1_000_000, 5)
     with server.database() as engine:
@@ -42,7 +42,7 @@ def run(server: Server, small: bool) -> Result:
 
 
 def fill(engine: Engine, count: int) -> None:
-    """Make the records, and the table from what the view shows of them."""
+    """Insert the records, and create the tables from the view."""
     with engine.connect() as connection:
         provider = connection.execute(text("SELECT id FROM catlog.provider")).scalar_one()
     run_sql(
@@ -69,9 +69,9 @@ def fill(engine: Engine, count: int) -> None:
 
 
 def insert(provider: str, kind: str, count: int) -> str:
-    """The statement that makes *count* products of `rows.product` as records of *kind*.
+    """Return the statement that inserts *count* products of `rows.product` as records of *kind*.
 
-    They are made in an order that is not their key's, at moments a millisecond apart.
+    Their order is not that of their keys; their times are a millisecond apart.
     """
     return f"""
         INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of, created_at,
@@ -97,7 +97,7 @@ def insert(provider: str, kind: str, count: int) -> str:
 
 
 def compare(engine: Engine, query: str, tables: tuple[str, ...], rounds: int) -> list[float]:
-    """The median seconds of *query* on each of *tables*, asked in turn."""
+    """Return the median seconds of *query* on each of *tables*, measured in turn."""
     times = [
         [ask(engine, query.replace("from products", f"from {table}")) for table in tables]
         for _ in range(rounds)
@@ -106,7 +106,7 @@ def compare(engine: Engine, query: str, tables: tuple[str, ...], rounds: int) ->
 
 
 def ask(engine: Engine, query: str) -> float:
-    """Seconds until the whole answer is here. A short query is asked often, for a mean."""
+    """Return the seconds until all rows are read; for a short query, the mean of many runs."""
     with engine.connect() as connection:
         once = seconds(lambda: connection.execute(text(query)).all())
         times = max(1, min(200, int(0.2 / once)))

@@ -1,1 +1,1 @@
-"""A Scrapy project like a user's, with spiders that need no network."""
+"""Scrapy project like a user's, with spiders that need no network."""

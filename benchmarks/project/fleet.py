@@ -1,4 +1,4 @@
-"""The settings of the same project on a node of the fleet: the ADDONS line is the difference."""
+"""Settings of the project on a catlog node; only ADDONS differs from `stock`."""
 
 from benchmarks.project.stock import BOT_NAME, LOG_LEVEL, SPIDER_MODULES, TELNETCONSOLE_ENABLED
 

@@ -1,4 +1,4 @@
-"""Spiders for nodes, catlog's and scrapyd's own: they import nothing of catlog."""
+"""Spiders for catlog nodes and stock scrapyd; they import nothing of catlog."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from benchmarks.rows import product
 
 
 class One(Spider):
-    """Yields one product, without a network."""
+    """Spider that yields one product without a network."""
 
     name = "one"
     url = "data:text/plain,nothing"
@@ -23,6 +23,6 @@ class One(Spider):
 
 
 class Visit(One):
-    """The same from `url`, its argument."""
+    """Spider that yields one product after a request of its argument `url`."""
 
     name = "visit"

@@ -1,4 +1,4 @@
-"""The ADDONS line makes it a catlog project."""
+"""Settings of the project; ADDONS makes it a catlog project."""
 
 BOT_NAME = "benchmarks"
 SPIDER_MODULES = ["benchmarks.project.spiders"]

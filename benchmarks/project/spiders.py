@@ -1,4 +1,4 @@
-"""Spiders that yield as many products as the setting ITEMS says, each in another way."""
+"""Spiders that yield as many products as the setting ITEMS says, in different ways."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
@@ -13,12 +13,12 @@ from catlog_scrapy.items.ornaments import Product
 from catlog_scrapy.records import Batch
 from catlog_scrapy.spiders.hooked_products import HookedProducts
 
-# A response without a network.
+# A request that needs no network.
 NOTHING = "data:text/plain,nothing"
 
 
 class Shop(Spider):
-    """What they share. `items` is how many to yield."""
+    """Base of the spiders. `items` is the number of products to yield."""
 
     record = Product
     items = 0
@@ -31,14 +31,14 @@ class Shop(Spider):
         return spider
 
     def prepare(self) -> None:
-        """Before the clock runs."""
+        """Prepare the items before the clock starts."""
 
     async def start(self) -> AsyncIterator[Any]:
         yield Request(NOTHING)
 
 
 class OneByOne(Shop):
-    """Yields ready dicts from a callback, one by one."""
+    """Spider that yields prepared dicts from a callback."""
 
     name = "one_by_one"
 
@@ -50,13 +50,13 @@ class OneByOne(Shop):
 
 
 class Unwatched(OneByOne):
-    """The same, but no operation: it just runs, without check and store."""
+    """OneByOne without an operation: no validation, no storage."""
 
     name = "unwatched"
 
 
 class InBatches(Shop):
-    """Yields ready pages of 10 000."""
+    """Spider that yields prepared pages of 10 000 products."""
 
     name = "in_batches"
 
@@ -68,7 +68,7 @@ class InBatches(Shop):
 
 
 class FromCallback(Shop):
-    """Yields from a callback what it makes on the way: nothing of it stays in memory."""
+    """Spider that generates products in a callback, so that none stays in memory."""
 
     name = "from_callback"
 
@@ -77,7 +77,7 @@ class FromCallback(Shop):
 
 
 class FromStart(Shop):
-    """The same from `start()`."""
+    """Spider that generates products in `start()`."""
 
     name = "from_start"
 
@@ -87,7 +87,7 @@ class FromStart(Shop):
 
 
 class ShopPages(HookedProducts):
-    """Reads the first years of an ornament shop, ITEMS of them, with a page for each product."""
+    """Spider that reads the first ITEMS years of an ornament shop, with a page per product."""
 
     name = "shop_pages"
 
@@ -97,21 +97,21 @@ class ShopPages(HookedProducts):
 
 
 class KeptImages(ImagesPipeline):
-    """Scrapy's own, for one image an item."""
+    """Scrapy's image pipeline, for one image per item."""
 
     def get_media_requests(self, item: Any, info: Any) -> list[Request]:
         return [Request(item["image_url"])]
 
 
 class UnwatchedPages(ShopPages):
-    """The same, but no operation: Scrapy keeps the images, and the products go nowhere."""
+    """ShopPages without an operation: images are stored, products are not."""
 
     name = "unwatched_pages"
     custom_settings = {"ITEM_PIPELINES": {KeptImages: 1}}
 
 
 class Single(Shop):
-    """Yields one product."""
+    """Spider that yields one product."""
 
     name = "single"
 

@@ -1,4 +1,4 @@
-"""The settings of the project that scrapyd's own node runs: nothing of catlog is in it."""
+"""Settings of the project on a stock scrapyd, without catlog."""
 
 BOT_NAME = "fleet"
 SPIDER_MODULES = ["benchmarks.project.fleet_spiders"]

@@ -1,4 +1,4 @@
-"""Measures a crawl from within its process."""
+"""Stopwatch: measures a crawl from within its process."""
 
 import json
 import re
@@ -11,10 +11,10 @@ from scrapy.exceptions import NotConfigured
 
 
 class Stopwatch:
-    """Writes how long the crawl took, and how much memory, to the file of the setting STOPWATCH.
+    """Extension that writes time and memory of the crawl to the file of the setting STOPWATCH.
 
-    `engine_stopped` is sent when all that waits for `spider_closed` has ended: catlog has stored
-    the last row then, and has said that the attempt is done.
+    `engine_stopped` is sent after all handlers of `spider_closed`: catlog has stored the last row
+    and completed the attempt.
     """
 
     def __init__(self, path: str) -> None:
@@ -32,12 +32,12 @@ class Stopwatch:
         return watch
 
     def spider_opened(self) -> None:
-        """Start."""
+        """Start the clock."""
         self.opened_at = time.time()
         self.started = time.perf_counter()
 
     def engine_stopped(self) -> None:
-        """Stop, and write it down."""
+        """Stop the clock and write the file."""
         seen = {
             "seconds": time.perf_counter() - self.started,
             "opened_at": self.opened_at,
@@ -47,7 +47,7 @@ class Stopwatch:
 
 
 def peak_memory() -> float:
-    """The largest resident memory that this process has had, in MiB."""
+    """Return the largest resident memory of this process so far, in MiB."""
     status = Path("/proc/self/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(found[1]) / 1024 if found else 0.0

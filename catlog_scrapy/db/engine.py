@@ -1,4 +1,4 @@
-"""The engine, the declarative base and the column types that all tables share."""
+"""SQLAlchemy engines for catlog's database."""
 
 import math
 
@@ -22,12 +22,12 @@ from catlog_scrapy.exceptions import ConfigurationError
 SCHEMA = "catlog"
 
 
-# What says that the database is away or overrun, not that a statement is wrong.
+# Errors of an unreachable or overloaded database, not of a statement.
 UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in a line, without SQLAlchemy's wrapping."""
+    """Return the first line of an error's message, without SQLAlchemy's wrapping."""
     text_ = str(getattr(error, "orig", None) or error).strip()
     return text_.splitlines()[0] if text_ else type(error).__name__
 
@@ -48,13 +48,13 @@ def make_engine(
         parsed = make_url(url)
     except exc.ArgumentError as error:
         raise ConfigurationError(
-            "CATLOG_DATABASE_URL is no database URL; write it as"
+            "CATLOG_DATABASE_URL is not a valid database URL; use"
             " postgresql://user:password@host:5432/database."
         ) from error
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise ConfigurationError(
-            f"CATLOG_DATABASE_URL names {parsed.get_backend_name()}, but catlog needs PostgreSQL:"
-            " write postgresql://user:password@host:5432/database."
+            f"CATLOG_DATABASE_URL names {parsed.get_backend_name()}, but catlog needs PostgreSQL;"
+            " use postgresql://user:password@host:5432/database."
         )
     watched = (
         {"connection_factory": WatchedConnection, "cursor_factory": WatchedCursor}
@@ -72,7 +72,8 @@ def make_engine(
         pool_timeout=connect_timeout or 30,
         pool_size=10,
         max_overflow=20,
-        # At each use; who is impatient uses them so often that this costs a tenth of the time.
+        # A ping at each checkout costs a server a tenth of its time: watched connections are
+        # checked only after a pause.
         pool_pre_ping=not connect_timeout,
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,

@@ -1,7 +1,7 @@
-"""Connections to a database that says nothing any more are cut, so that who waits can go on.
+"""Connection watchdog: closes connections to a database that no longer answers.
 
-PostgreSQL ends its statements itself, and TCP tells of a peer that is gone; of one that is there
-and silent (frozen, or behind a network that swallows packets) nobody does.
+PostgreSQL ends slow statements itself, and TCP reports a peer that has gone. Neither notices a peer
+that is silent: frozen, or behind a network that drops packets.
 """
 
 import math
@@ -15,21 +15,20 @@ from typing import Any
 
 from psycopg2.extensions import connection, cursor
 
-# Seconds between two looks.
 POLL_INTERVAL_S = 0.25
-# Seconds that a connection is trusted for after its last use.
+# A connection that was used within this time is not checked again.
 MAX_UNCHECKED_IDLE_S = 1.0
-# Seconds by which the watch is slower than the database itself, which says what took too long.
+# The watchdog waits longer than the database itself, whose error says which statement was too slow.
 SLACK_S = 3.0
 Progress = Callable[[], object]
 
 
 class ConnectionWatchdog:
-    """Cuts the connections whose time is over, from a thread of its own."""
+    """Thread that shuts down the sockets of connections whose time is over."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # By descriptor: until when, for how long at a time, what shows progress, the last of it.
+        # By descriptor: deadline, seconds that progress adds to it, progress, last progress.
         self._until: dict[int, tuple[float, float, Progress | None, object]] = {}
         self._thread: threading.Thread | None = None
 
@@ -37,9 +36,9 @@ class ConnectionWatchdog:
     def within(
         self, descriptor: int, seconds: float, progress: Progress | None = None
     ) -> Iterator[None]:
-        """Cut the connection unless the block ends in time, or *progress* says something new.
+        """Close the connection unless the block ends in time, or *progress* returns a new value.
 
-        In another such block for the same connection, that one counts.
+        Of nested blocks for a connection, the outer one counts.
         """
         if descriptor in self._until:
             yield
@@ -50,7 +49,7 @@ class ConnectionWatchdog:
         try:
             yield
         finally:
-            with self._lock:  # so that it is this connection that is cut, and no later one
+            with self._lock:  # a later connection may get the same descriptor
                 del self._until[descriptor]
 
     def _start(self) -> None:
@@ -72,14 +71,14 @@ class ConnectionWatchdog:
                     if progress and (seen := progress()) != last:
                         self._until[descriptor] = (now + seconds, seconds, progress, seen)
                     else:
-                        _cut(descriptor)
+                        _shut_down(descriptor)
 
 
-def _cut(descriptor: int) -> None:
+def _shut_down(descriptor: int) -> None:
     with socket.socket(fileno=os.dup(descriptor)) as other:
         try:
             other.shutdown(socket.SHUT_RDWR)
-        except OSError:  # it is closed already
+        except OSError:  # already closed
             return
 
 
@@ -87,21 +86,23 @@ _watchdog = ConnectionWatchdog()
 
 
 class WatchedCursor(cursor):  # type: ignore[misc]
-    """Waits for an answer for as long as its connection's `seconds`."""
+    """Cursor whose statements are watched for as long as its connection's `seconds`."""
 
     connection: "WatchedConnection"
 
     def execute(self, query: Any, vars: Any = None) -> None:
+        """Execute a statement under the watchdog."""
         with self.connection.within():
             super().execute(query, vars)
 
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        """Copy a file under the watchdog, which counts a moving file position as an answer."""
         with self.connection.within(progress=file.tell):
             super().copy_expert(sql, file, size)
 
 
 class WatchedConnection(connection):  # type: ignore[misc]
-    """Cut when nothing has come for `seconds`."""
+    """Connection that the watchdog closes after `seconds` without an answer."""
 
     seconds: float = 60.0
 
@@ -109,31 +110,33 @@ class WatchedConnection(connection):  # type: ignore[misc]
     def within(
         self, seconds: float | None = None, progress: Progress | None = None
     ) -> Iterator[None]:
-        """Cut the connection unless the block ends within *seconds*, or its own."""
+        """Close the connection unless the block ends within *seconds*; the default is its own."""
         with _watchdog.within(self.fileno(), seconds or self.seconds, progress):
             yield
 
     def commit(self) -> None:
+        """Commit under the watchdog."""
         with self.within():
             super().commit()
 
     def rollback(self) -> None:
+        """Roll back under the watchdog."""
         with self.within():
             super().rollback()
 
 
 def extend_timeout(driver: Any, seconds: float) -> None:
-    """Let statements of *driver* take *seconds*, until it is given back to its pool."""
+    """Let the statements of a connection take *seconds*, until it returns to its pool."""
     if isinstance(driver, WatchedConnection):
         driver.seconds = max(driver.seconds, seconds + SLACK_S)
 
 
 def watch_connections(engine: Any, statement: float, ping: float) -> None:
-    """Let connections of *engine* be cut after *statement* seconds of silence.
+    """Watch the connections of *engine*: close them after *statement* seconds without an answer.
 
-    One that nobody has used for a while is looked after when it is taken from the pool: within
-    *ping* seconds. One that was used just now is hardly dead; if it is, its statement fails, and
-    all are replaced.
+    A connection that was idle for a while is checked at its checkout from the pool, within *ping*
+    seconds. A connection that was just used is hardly dead; if it is, its statement fails, and the
+    pool replaces all connections.
     """
     from sqlalchemy import event, exc
 

@@ -1,4 +1,4 @@
-"""The mapped tables, one aggregate a file. They hold no queries: those are in `store`."""
+"""Mapped tables, one aggregate in a file. The queries are in `store`."""
 
 from catlog_scrapy.models.access import (
     ApiKey,

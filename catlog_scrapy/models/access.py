@@ -1,4 +1,4 @@
-"""Who may use the server, and what they did through it. Of secrets only hashes are kept."""
+"""Users, keys and tokens of the server, and the audit. Only hashes of secrets are stored."""
 
 import datetime as dt
 import uuid
@@ -13,7 +13,7 @@ ROLES = ("admin", "internal", "service", "user")
 
 
 class ApiUser(Base):
-    """A person with a password, of which `password_hash` is argon2's encoded hash."""
+    """A person with a password; `password_hash` is the encoded hash of argon2."""
 
     __tablename__ = "api_user"
     __table_args__ = (one_of("role", ROLES),)
@@ -27,9 +27,10 @@ class ApiUser(Base):
 
 
 class RefreshToken(Base):
-    """A refresh token of a user, by its `jti`; used once, it is replaced by one of its `family`.
+    """A refresh token of a user; `id` is its `jti`.
 
-    A replaced one that comes again revokes the whole family: one of two holders has stolen it.
+    A token is used once: then another token of its `family` replaces it. A replaced token that is
+    used again revokes the family, because one of two holders has stolen it.
     """
 
     __tablename__ = "refresh_token"
@@ -46,10 +47,9 @@ class RefreshToken(Base):
 
 
 class ApiKey(Base):
-    """A service's key: `hash` is SHA-256 of it, in hexadecimal; `prefix` is its beginning, to know
-    it by.
+    """A key of a service: `hash` is its SHA-256 in hexadecimal, `prefix` its beginning for people.
 
-    `scopes` lists the permissions of its role that it has, `resource:action`; null is all of them.
+    `scopes` lists its permissions as `resource:action`; NULL is all permissions of its role.
     """
 
     __tablename__ = "api_key"
@@ -68,7 +68,7 @@ class ApiKey(Base):
 
 
 class SigningKey(Base):
-    """The key that signs tokens, one row, made with the schema: all servers share it."""
+    """The key that signs the tokens of all servers: one row, inserted with the schema."""
 
     __tablename__ = "signing_key"
     __table_args__ = (CheckConstraint("id = 1", name="only"),)
@@ -79,7 +79,7 @@ class SigningKey(Base):
 
 
 class LoginFailure(Base):
-    """Failed log-ins in a row of a `subject`: `user:NAME` or `address:IP`."""
+    """Consecutive failed log-ins of a `subject`: `user:NAME` or `address:IP`."""
 
     __tablename__ = "login_failure"
 
@@ -90,9 +90,10 @@ class LoginFailure(Base):
 
 
 class Audit(Base):
-    """A change made through the server: who (`user:NAME`, `key:NAME`), what, when, from where.
+    """A change that was made through the server by `actor`, `user:NAME` or `key:NAME`.
 
-    `action` is the permission it took, `target` what was changed, `detail` how.
+    `action` is the permission that the change needs, `target` the changed object, `detail` the
+    change itself.
     """
 
     __tablename__ = "audit"
@@ -108,7 +109,7 @@ class Audit(Base):
 
 
 class IdempotentRequest(Base):
-    """The answer to a change that came with an Idempotency-Key, for when it comes again.
+    """The reply to a request with an Idempotency-Key, for repetitions of the request.
 
     `request` is a hash of method, path and body: another request with the same key is refused.
     """

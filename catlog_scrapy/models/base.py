@@ -31,7 +31,7 @@ CreatedAt = Annotated[
 ]
 
 
-Json = Annotated[Any, mapped_column(JSONB)]
+Json = Annotated[Any, mapped_column(JSONB(none_as_null=True))]
 
 
 Seconds = Annotated[float, mapped_column(Double)]
@@ -40,12 +40,12 @@ Seconds = Annotated[float, mapped_column(Double)]
 Big = Annotated[int, mapped_column(BigInteger)]
 
 
-# Bytewise: equal means equal, and comparing is cheap whatever the database's collation is.
+# Collation C compares bytes: fast, and equal only if identical, whatever the database's collation.
 Key = Annotated[str, mapped_column(Text(collation="C"))]
 
 
 class Base(DeclarativeBase):
-    """All tables live in the schema `catlog`; `public` is left to the readers' views."""
+    """Base of all tables, in the schema `catlog`; `public` has only the views of readers."""
 
     metadata = MetaData(
         schema=SCHEMA,

@@ -1,4 +1,4 @@
-"""What is to be loaded, runs, was loaded or failed: the queue."""
+"""The queue: catalogs, instances, attempts."""
 
 import datetime as dt
 import uuid
@@ -30,18 +30,18 @@ OUTCOMES = ("done", "failed", "incomplete", "lost", "timed_out", "cancelled", "r
 
 
 def one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
-    """The check that *column* holds one of *words*."""
+    """Return the constraint that *column* has one of *words*."""
     listed = ", ".join(f"'{word}'" for word in words)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
 class Catalog(Base):
-    """One load of a scheme. `is_full` says that nothing narrowed it: only then may it remove records.
+    """A run of a scheme. Only a load that `is_full` may remove records.
 
-    `as_of` is the time its data speaks for. `operation` names the only operation of a narrowed
-    load. `published` counts what publishing did, by kind of change. `job` is the id that a client
-    of scrapyd gave it, `settings` are Scrapy's for this load alone, `project_version` is the only
-    version of the project that may run it.
+    `as_of` is the time for which its data is valid. `operation` names the only operation of a
+    partial load. `published` counts the published changes by kind. `job` is the id that a client of
+    scrapyd's API chose, `settings` are Scrapy settings for this load alone, `project_version` is
+    the only version of the project that may run the load.
     """
 
     __tablename__ = "catalog"
@@ -91,19 +91,19 @@ class Catalog(Base):
 
 
 class CatalogSchemeOperationInstance(Base):
-    """One operation of one catalog, for one part: a place in the queue.
+    """A task of a catalog: an operation, for one of its parts.
 
-    `attempt` is the number of its latest try. `node` names who holds it, from the claim until the
-    slot is given back; it outlives a cancellation, for the crawl still runs until its next
-    heartbeat. `lost` counts attempts lost in a row. `position` is its age in the queue.
-    `available_at` is when it may be claimed and, while it is held, when it was.
+    `attempt` is the number of the latest attempt. `node` is set from the claim until the slot is
+    freed: after a cancellation the crawl still runs until its next heartbeat. `lost` counts
+    consecutive lost attempts. `position` is the age in the queue. `available_at` is the time from
+    which the instance can be claimed or, while it runs, the time of the claim.
     """
 
     __tablename__ = "catalog_scheme_operation_instance"
     __table_args__ = (
         UniqueConstraint("catalog_id", "operation_id", "part", name="instance_part_key"),
         one_of("state", INSTANCE_STATES),
-        # The claim reads the head of this one, whatever has finished.
+        # The claim reads only the head of this index, however many instances have finished.
         Index(
             "instance_queue_idx",
             "provider_id",
@@ -111,7 +111,7 @@ class CatalogSchemeOperationInstance(Base):
             "position",
             postgresql_where=text("state = 'new'"),
         ),
-        # Not on lease_expires_at: a heartbeat must stay a heap-only update.
+        # Without lease_expires_at: a heartbeat must stay a heap-only (HOT) update.
         Index(
             "instance_held_idx",
             "provider_id",
@@ -140,11 +140,12 @@ class CatalogSchemeOperationInstance(Base):
 
 
 class InstanceAttempt(Base):
-    """One try at an instance; `outcome` is null while it runs.
+    """An attempt at an instance; `outcome` is NULL while it runs.
 
-    `limits` are the tolerances and times it ran under, `stats` are Scrapy's. `log` is a file on
-    `node`. `begun_at` is when the process `pid`, where it has one of its own, took it up.
-    `accepted`, `rejected` and `dropped` count items. `read_from` and `read_to` are cursors.
+    `limits` are the tolerances and time limits of the attempt, `stats` are Scrapy's statistics.
+    `log` is a file on `node`. `begun_at` is the time when the process `pid`, if it has one of its
+    own, began. `accepted`, `rejected` and `dropped` count items. `read_from` and `read_to` are
+    cursors.
     """
 
     __tablename__ = "instance_attempt"

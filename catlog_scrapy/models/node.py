@@ -1,4 +1,4 @@
-"""The machines that run spiders, as they last said of themselves."""
+"""Nodes that run spiders, as they last reported themselves."""
 
 import datetime as dt
 
@@ -11,10 +11,10 @@ NODE_STATES = ("up", "draining", "stopped")
 
 
 class Node(Base):
-    """A scrapyd that takes from the queue. Nothing but people depends on what it says here.
+    """A scrapyd that claims from the queue. The row is for people only.
 
-    `url` is its web page. `poll` is how many seconds it means to let pass between two polls.
-    `projects` maps a project to what this node has of it: `version`, and `error` if it cannot run.
+    `url` is its web page. `poll` is its poll interval in seconds. `projects` maps the name of a
+    project to its `version` on this node, and to an `error` if the project cannot run.
     """
 
     __tablename__ = "node"

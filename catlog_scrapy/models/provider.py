@@ -1,4 +1,4 @@
-"""Who provides data."""
+"""Providers of data."""
 
 from sqlalchemy import CheckConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -7,10 +7,10 @@ from catlog_scrapy.models.base import Base, Json, UuidKey
 
 
 class Provider(Base):
-    """A source of catalogs. `max_running` bounds its running instances; None is no bound.
+    """A source of catalogs. `max_running` limits its running instances; NULL is unlimited.
 
-    `secrets` are the names of what its spiders are given from the environment, never the values.
-    `project` names the Scrapy project that declares it, and has its spiders.
+    `secrets` are the names of the secrets that its spiders get from the environment, never the
+    values. `project` names the Scrapy project that declares it and has its spiders.
     """
 
     __tablename__ = "provider"

@@ -1,4 +1,4 @@
-"""The current picture and its history: what the views in `public` show."""
+"""Records and their history, which the views in `public` show."""
 
 import datetime as dt
 import uuid
@@ -9,12 +9,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 from catlog_scrapy.models.base import Base, Instant, Json, Key, UuidKey
 from catlog_scrapy.models.catalog import one_of
 
-# Beyond this a B-tree entry could outgrow its page.
+# A larger key could make a B-tree entry outgrow its page.
 MAX_KEY_BYTES = 1000
 
 
 class Scope(Base):
-    """Who is responsible for a set of records, across scheme versions and parts.
+    """The operation that answers for a set of records, across scheme versions and parts.
 
     `high_water_mark` is the `as_of` of the newest full snapshot that was published.
     """
@@ -30,9 +30,9 @@ class Scope(Base):
 
 
 class StoredCursor(Base):
-    """How far an operation has read a source, for each of its parts: where its next load goes on.
+    """The position in a source from which an operation's next load of a part resumes.
 
-    `operation_id` is of one scheme version: another version reads everything again.
+    `operation_id` belongs to one scheme version: another version reads everything again.
     """
 
     __tablename__ = "cursor"
@@ -49,10 +49,10 @@ class StoredCursor(Base):
 
 
 class Publication(Base):
-    """The last publish that changed a provider's records of a kind: what readers' copies are of.
+    """The last publication that changed a provider's records of a kind: readers' change stamp.
 
-    Without a catalog it was a reset that deleted them. The one row of no provider and no kind says
-    when a view was last made.
+    Without a catalog, it was a reset that deleted the records. The row with the zero UUID as
+    provider has the time when a view was last made.
     """
 
     __tablename__ = "publication"
@@ -64,11 +64,12 @@ class Publication(Base):
 
 
 class StoredRecord(Base):
-    """The newest known state of one thing. Its key is natural: an index a million rows can spare.
+    """The current state of a thing. The natural key saves a second index over all rows.
 
-    `updated_at` is when this state became current; `removed_at` when it ceased to be. `as_of` is
-    the load that wrote it, or the newest partial load that saw it. `read_at` is the newest load
-    that read it, where its operation has a `refresh`.
+    `updated_at` is the time when this state became current, `removed_at` the time when the thing
+    was removed. `as_of` is that of the load that wrote the state, or of the newest partial load
+    that saw the key. `read_at` is that of the newest load that read the record, if its operation
+    has a `refresh`.
     """
 
     __tablename__ = "record"
@@ -92,9 +93,9 @@ class StoredRecord(Base):
 
 
 class RecordVersion(Base):
-    """A former state of a record: what it was from `valid_from` until `valid_to`.
+    """A former state of a record, valid from `valid_from` until `valid_to`.
 
-    `change` says what ended it, `changed` or `removed`; `catalog_id` is the catalog that did.
+    `change` says how it ended, `changed` or `removed`, and `catalog_id` by which catalog.
     """
 
     __tablename__ = "record_version"

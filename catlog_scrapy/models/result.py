@@ -1,4 +1,4 @@
-"""What an attempt brought, as it came. Nobody but publishing and `status` reads it."""
+"""Results of attempts, as they arrived. Only publishing and `scrapy status` read them."""
 
 import uuid
 
@@ -9,11 +9,11 @@ from catlog_scrapy.models.base import Base, Big, CreatedAt, Json, Key, UuidKey
 
 
 class CatalogOperationInstanceResult(Base):
-    """One record of one attempt, `seq` from 0: its data, or a link to where they lie.
+    """A record of an attempt, numbered by `seq` from 0: its data, or a link to them.
 
-    Neither: the spider saw the key and took it for unchanged; the data JSON's null: it is gone, as
-    the source says. No foreign key: COPY would pay for
-    it row by row, and rows of an attempt that lost may arrive after it was purged.
+    Without data and link the record is unchanged; with data of JSON null the source has removed it.
+    A foreign key is missing on purpose: COPY would check each row, and rows of a lost attempt may
+    arrive after the attempt was purged.
     """
 
     __tablename__ = "catalog_operation_instance_result"
@@ -28,9 +28,9 @@ class CatalogOperationInstanceResult(Base):
 
 
 class ResultBatch(Base):
-    """A batch that an external executor sent, `number` from 1: sent again, it changes nothing.
+    """A batch of an external executor, numbered from 1; sending it again changes nothing.
 
-    `hash` is SHA-256 of its body. `accepted` and `rejected` count its items.
+    `hash` is the SHA-256 of its body. `accepted` and `rejected` count its items.
     """
 
     __tablename__ = "result_batch"
@@ -45,7 +45,7 @@ class ResultBatch(Base):
 
 
 class RejectedResult(Base):
-    """An item that did not pass the check, with the reasons. `data` is ASCII, cut at 64 KiB."""
+    """An item that failed validation, with the reasons. `data` is ASCII, cut at 64 KiB."""
 
     __tablename__ = "rejected_result"
     __table_args__ = (CheckConstraint("octet_length(data) <= 65536", name="data"),)

@@ -1,4 +1,4 @@
-"""When a scheme's catalogs are due."""
+"""Schedules of schemes."""
 
 import uuid
 
@@ -9,12 +9,11 @@ from catlog_scrapy.models.base import Base, Instant, Json, UuidKey
 
 
 class StoredSchedule(Base):
-    """A named cron line for a scheme. Provider, scheme and name are its identity for ever:
+    """A named cron line for a scheme. Provider, scheme and name are its identity.
 
-    its due times stay one series whatever is edited, so no due time makes two catalogs.
-
-    `origin` says where it is kept: in a provider `file`, which `apply` brings here, or here alone,
-    by the `api`. While `paused_at` is set, nothing of it is due.
+    All its due times are one series, whatever is edited, so that no due time makes two catalogs.
+    `origin` is `file` for a schedule that `apply` reads from a provider file, `api` for a schedule
+    that exists only in the database. While `paused_at` is set, the schedule is never due.
     """
 
     __tablename__ = "schedule"

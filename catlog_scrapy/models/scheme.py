@@ -1,4 +1,4 @@
-"""What a catalog consists of. Frozen once a catalog uses it, but for limits and times."""
+"""Schemes, operations and kinds: frozen once a catalog uses them, except limits and times."""
 
 import datetime as dt
 import uuid
@@ -10,7 +10,7 @@ from catlog_scrapy.models.base import Base, Instant, Json, Seconds, UuidKey
 
 
 class CatalogScheme(Base):
-    """One version of a scheme. `includes` names schemes of the same provider."""
+    """A version of a scheme. `includes` names schemes of the same provider."""
 
     __tablename__ = "catalog_scheme"
     __table_args__ = (
@@ -39,11 +39,12 @@ class CatalogScheme(Base):
 class CatalogSchemeOperation(Base):
     """A spider, or an external executor, as part of a scheme.
 
-    `for_each` is null, a kind's name, or a list of words; `standalone_arguments` lists the arguments that need no
-    part. `tolerate` maps `rejected`, `failed_requests`, `blocked_by_robots`, `dropped` and `removed` to a count (an
-    integer) or a share (below 1). `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`,
-    `backoff_cap`, `keep` and `overlap` are seconds; a null `keep` keeps for ever. `refresh` is null
-    or `{"every": seconds, "by": field}`.
+    `for_each` is NULL, the name of a kind, or a list of words. `standalone_arguments` lists the
+    arguments that replace the parts. `tolerate` maps `rejected`, `failed_requests`,
+    `blocked_by_robots`, `dropped` and `removed` to a count (an integer) or a share (below 1).
+    `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap`
+    are seconds; with a `keep` of NULL nothing is pruned. `refresh` is NULL or
+    `{"every": seconds, "by": field}`.
     """
 
     __tablename__ = "catalog_scheme_operation"
@@ -76,11 +77,11 @@ class CatalogSchemeOperation(Base):
 
 
 class StoredKind(Base):
-    """A sort of record, as one operation of one scheme version writes it.
+    """A type of record, as an operation of a scheme version writes it.
 
-    `name` is also its view's name in `public`. `key` lists the fields that identify a record, in
-    order; `fields` lists `{"name", "type"}` in order, the type as PostgreSQL names it. A
-    `foreign_type` was declared for a spider without a record type: its items may hold more.
+    `name` is also the name of its view in `public`. `key` lists the fields that identify a record,
+    in order; `fields` lists `{"name", "type"}` in order, with PostgreSQL's name of the type. A
+    `foreign_type` is declared for a spider without a record type: its items may have more fields.
     """
 
     __tablename__ = "kind"

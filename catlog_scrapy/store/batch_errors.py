@@ -1,4 +1,4 @@
-"""Of many things to do, one that cannot be done stops none of the others."""
+"""Batches in which the failure of one thing does not stop the others."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -14,21 +14,21 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-# What is wrong with the thing itself, so that to try it again is in vain: of SQLSTATE the classes
-# of data, of constraints, and of limits.
+# Errors of the thing itself, which fail again at each try.
 FAULTS = (CatlogError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+# SQLSTATE classes of such errors: data, constraints, limits.
 PERMANENT_SQLSTATES = ("22", "23", "54")
-# Connections that fail, and a server that stops or starts.
+# SQLSTATE classes of failing connections, and of a server that stops or starts.
 UNAVAILABLE_SQLSTATES = ("08", "57P")
 
 
 def run_each(
     things: Iterable[T], do: Callable[[T], R], give_up: Callable[[T, str], object]
 ) -> list[R]:
-    """*do* for each thing; what was done.
+    """Call *do* with each thing, and return the results.
 
-    One that cannot be done is given up, with the reason; one that cannot be done now (a lock, a
-    time limit) is left for the next time. Raises what says that the database is away.
+    A permanent failure goes to *give_up* with the reason. After a transient failure (a lock, a
+    timeout) the thing is left for the next run. Raises DBAPIError if the database is unavailable.
     """
     done = []
     for thing in things:

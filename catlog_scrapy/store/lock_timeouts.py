@@ -1,4 +1,4 @@
-"""How long to wait, and to let wait: to change what others read is to stand in their way."""
+"""Lock and statement timeouts, above all for DDL that blocks readers."""
 
 import math
 import time
@@ -13,10 +13,10 @@ from catlog_scrapy.db.watchdog import extend_timeout
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store.sql import run
 
-# Any number that nobody else uses for an advisory lock in this database.
+# Any number that no other advisory lock in this database has.
 APPLY_LOCK = 4_226_003
 MAX_TRIES = 5
-# Seconds. Whoever comes to read while we wait for a lock has to wait as well.
+# Readers queue behind a waiting ACCESS EXCLUSIVE lock, so they wait as long as this.
 LOCK_TIMEOUT_S = 2
 RETRY_PAUSE_S = 0.3
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def set_statement_timeout(connection: Connection, seconds: float = math.inf) -> None:
-    """Let each statement of the transaction take *seconds*, whatever others of its engine may."""
+    """Set the timeout of the transaction's statements, in place of the engine's."""
     milliseconds = 0 if math.isinf(seconds) else round(seconds * 1000)
     run(connection, f"SET LOCAL statement_timeout = {milliseconds}")
     extend_timeout(connection.connection.driver_connection, seconds)
@@ -32,9 +32,9 @@ def set_statement_timeout(connection: Connection, seconds: float = math.inf) -> 
 
 @contextmanager
 def apply_lock(engine: Engine) -> Iterator[None]:
-    """Hold off every other apply for the block. Raises NotPossible where one goes on for long.
+    """Keep every other apply out of the block. Raises NotPossible if one runs for long.
 
-    The lock is the session's, not a transaction's: what it guards takes several of those.
+    The lock belongs to the session: the block takes several transactions.
     """
     with engine.connect() as bare:
         connection = bare.execution_options(isolation_level="AUTOCOMMIT")
@@ -43,7 +43,9 @@ def apply_lock(engine: Engine) -> Iterator[None]:
         except exc.OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):
                 raise
-            raise NotPossible("another scrapy apply is at work; wait for its end.") from error
+            raise NotPossible(
+                "another scrapy apply is running; wait until it has ended."
+            ) from error
         try:
             yield
         finally:
@@ -51,9 +53,9 @@ def apply_lock(engine: Engine) -> Iterator[None]:
 
 
 def run_with_lock_timeout(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Do *work* in a transaction that waits for locks only briefly, a few times over.
+    """Run *work* in a transaction with a short lock timeout, and retry it a few times.
 
-    Raises NotPossible where the locks are not to be had.
+    Raises NotPossible if other sessions still hold the locks then.
     """
     attempt = 1
     while True:
@@ -66,9 +68,9 @@ def run_with_lock_timeout(engine: Engine, work: Callable[[Connection], T]) -> T:
                 raise
             if attempt == MAX_TRIES:
                 raise NotPossible(
-                    "others hold what has to change (a long query on a view?):"
-                    f" {str(error.orig).splitlines()[0]}; nothing half done was kept, apply again."
+                    "other sessions lock what has to change (a long query on a view?):"
+                    f" {str(error.orig).splitlines()[0]}; nothing was changed, run apply again."
                 ) from error
-        # Time for those who queued up behind us.
+        # Let the readers through that queued behind the lock.
         time.sleep(RETRY_PAUSE_S * attempt)
         attempt += 1

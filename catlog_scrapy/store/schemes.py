@@ -1,13 +1,21 @@
-"""Providers, schemes, operations, kinds and schedules, as declared and as stored."""
+"""Reads and writes of definitions: providers, schemes, operations, kinds, schedules."""
 
 import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Connection
 
+from catlog_scrapy.models import (
+    CatalogScheme,
+    CatalogSchemeOperation,
+    Provider,
+    StoredKind,
+    StoredSchedule,
+)
 from catlog_scrapy.scheduling.due import next_due
 from catlog_scrapy.store.definitions import (
     KindDefinition,
@@ -16,14 +24,14 @@ from catlog_scrapy.store.definitions import (
     ScheduleDefinition,
     SchemeDefinition,
 )
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.sql import row, rows, run, scalar, upsert
 
 
 def lock_declarations(connection: Connection) -> None:
-    """Keep schedules as they are, and unused versions unused, to the end of the transaction.
+    """Lock all schedules and unused scheme versions until the transaction ends.
 
-    Otherwise a catalog could be made of a version between its comparing and its changing.
-    Schedules first, as the scheduler has it: it locks one, then makes a catalog.
+    Otherwise a catalog could use a version after the comparison and before the change. Schedules
+    come first, in the scheduler's lock order: it locks a schedule, then creates a catalog.
     """
     run(connection, "SELECT 1 FROM catlog.schedule ORDER BY id FOR NO KEY UPDATE")
     run(
@@ -35,7 +43,14 @@ def lock_declarations(connection: Connection) -> None:
 
 
 def stored_providers(connection: Connection) -> list[ProviderDefinition]:
-    """Everything that is stored, retired versions included, oldest versions first."""
+    """Return all stored providers, retired scheme versions included, oldest versions first."""
+    schemes = _stored_schemes(connection)
+    schedules = _grouped(
+        connection,
+        """SELECT provider_id AS parent, scheme_name AS scheme, name, cron, timezone, arguments,
+               catch_up, enabled
+           FROM catlog.schedule WHERE origin = 'file' ORDER BY 2, 3""",
+    )
     return [
         ProviderDefinition(
             name=provider["name"],
@@ -44,72 +59,88 @@ def stored_providers(connection: Connection) -> list[ProviderDefinition]:
             max_running=provider["max_running"],
             secrets=tuple(provider["secrets"]),
             project=provider["project"],
-            schemes=_schemes(connection, provider["id"]),
-            schedules=tuple(
-                ScheduleDefinition(**schedule)
-                for schedule in rows(
-                    connection,
-                    """SELECT scheme_name AS scheme, name, cron, timezone, arguments, catch_up,
-                           enabled
-                       FROM catlog.schedule
-                       WHERE provider_id = :provider AND origin = 'file' ORDER BY 1, 2""",
-                    provider=provider["id"],
-                )
-            ),
+            schemes=tuple(schemes[provider["id"]]),
+            schedules=tuple(ScheduleDefinition(**found) for found in schedules[provider["id"]]),
         )
         for provider in rows(connection, "SELECT * FROM catlog.provider ORDER BY name")
     ]
 
 
-def _schemes(connection: Connection, provider_id: UUID) -> tuple[SchemeDefinition, ...]:
-    found = rows(
+def _stored_schemes(connection: Connection) -> dict[UUID, list[SchemeDefinition]]:
+    operations = _stored_operations(connection)
+    schemes: dict[UUID, list[SchemeDefinition]] = defaultdict(list)
+    for found in rows(
         connection,
-        """SELECT s.id, s.name, s.version, s.max_errors, s.includes, s.after,
+        """SELECT s.id, s.provider_id, s.name, s.version, s.max_errors, s.includes, s.after,
                EXISTS (SELECT 1 FROM catlog.catalog c WHERE c.scheme_id = s.id) AS used,
                s.retired_at IS NOT NULL AS retired
-           FROM catlog.catalog_scheme s WHERE provider_id = :provider ORDER BY name, version""",
-        provider=provider_id,
-    )
-    return tuple(
-        SchemeDefinition(
-            operations=_operations(connection, scheme["id"]),
-            **{
-                **{name: value for name, value in scheme.items() if name != "id"},
-                "includes": tuple(scheme["includes"]),
-            },
-        )
-        for scheme in found
-    )
+           FROM catlog.catalog_scheme s ORDER BY name, version""",
+    ):
+        scheme = dict(found)
+        id_, provider_id = scheme.pop("id"), scheme.pop("provider_id")
+        scheme["includes"] = tuple(scheme["includes"])
+        schemes[provider_id].append(SchemeDefinition(operations=tuple(operations[id_]), **scheme))
+    return schemes
 
 
-def _operations(connection: Connection, scheme_id: UUID) -> tuple[OperationDefinition, ...]:
-    found = rows(
+def _stored_operations(connection: Connection) -> dict[UUID, list[OperationDefinition]]:
+    kinds = _grouped(
         connection,
-        """SELECT id, name, spider, executor, arguments, for_each, standalone_arguments, mode, isolate,
-               tolerate, min_results, timeout, start_timeout, stall_timeout, backoff_base,
-               backoff_cap, keep, overlap, refresh
-           FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme
+        """SELECT operation_id AS parent, name, key, fields, foreign_type FROM catlog.kind
            ORDER BY name COLLATE "C" """,
-        scheme=scheme_id,
     )
-    return tuple(
-        OperationDefinition(
-            kinds=tuple(
-                _kind(kind)
-                for kind in rows(
-                    connection,
-                    """SELECT * FROM catlog.kind WHERE operation_id = :id
-                       ORDER BY name COLLATE "C" """,
-                    id=operation["id"],
-                )
-            ),
-            **{name: value for name, value in operation.items() if name != "id"},
+    operations: dict[UUID, list[OperationDefinition]] = defaultdict(list)
+    for found in rows(
+        connection,
+        """SELECT id, scheme_id, name, spider, executor, arguments, for_each,
+               standalone_arguments, mode,
+               isolate, tolerate, min_results, timeout,
+               start_timeout, stall_timeout, backoff_base, backoff_cap, keep, overlap, refresh
+           FROM catlog.catalog_scheme_operation ORDER BY name COLLATE "C" """,
+    ):
+        operation = dict(found)
+        id_, scheme_id = operation.pop("id"), operation.pop("scheme_id")
+        operations[scheme_id].append(
+            OperationDefinition(kinds=tuple(map(_kind, kinds[id_])), **operation)
         )
-        for operation in found
-    )
+    return operations
 
 
-def _kind(found: Any) -> KindDefinition:
+def _grouped(connection: Connection, sql: str) -> dict[UUID, list[dict[str, Any]]]:
+    """Return the rows of *sql* by their column `parent`, without this column."""
+    groups: dict[UUID, list[dict[str, Any]]] = defaultdict(list)
+    for found in rows(connection, sql):
+        columns = dict(found)
+        groups[columns.pop("parent")].append(columns)
+    return groups
+
+
+def all_kinds(
+    connection: Connection, providers: Iterable[ProviderDefinition] = ()
+) -> dict[str, KindDefinition]:
+    """Return all kinds by name: those stored, and those that *providers* declare.
+
+    Of several stored definitions the newest counts; a definition in a scheme that is not retired
+    comes before all others.
+    """
+    kinds = {
+        found["name"]: _kind(found)
+        for found in rows(
+            connection,
+            """SELECT DISTINCT ON (k.name) k.* FROM catlog.kind k
+               JOIN catlog.catalog_scheme_operation o ON o.id = k.operation_id
+               JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+               ORDER BY k.name, s.retired_at DESC NULLS FIRST, s.version DESC""",
+        )
+    }
+    for provider in providers:
+        for scheme in provider.schemes:
+            for operation in scheme.operations:
+                kinds.update({kind.name: kind for kind in operation.kinds})
+    return kinds
+
+
+def _kind(found: Mapping[str, Any]) -> KindDefinition:
     return KindDefinition(
         name=found["name"],
         key=tuple(found["key"]),
@@ -119,44 +150,40 @@ def _kind(found: Any) -> KindDefinition:
 
 
 def write_provider(connection: Connection, provider: ProviderDefinition) -> None:
-    """Bring the stored provider, its schemes and schedules to what is declared.
+    """Store the declared provider with its schemes and schedules.
 
-    A schedule that left the file is disabled, and the server's to change.
+    A schedule that is no longer declared is disabled; the server may then change it.
     """
-    found = row(
+    provider_id: UUID = upsert(
         connection,
-        """INSERT INTO catlog.provider (name, title, base_url, max_running, secrets, project)
-           VALUES (:name, :title, :base_url, :max_running, CAST(:secrets AS jsonb), :project)
-           ON CONFLICT (name) DO UPDATE SET title = excluded.title,
-               base_url = excluded.base_url, max_running = excluded.max_running,
-               secrets = excluded.secrets, project = excluded.project
-           RETURNING id""",
-        name=provider.name,
-        title=provider.title,
-        base_url=provider.base_url,
-        max_running=provider.max_running,
-        secrets=_json(provider.secrets),
-        project=provider.project,
-    )
-    if found is None:
-        return
-    _retire(connection, found["id"], provider.schemes)
+        Provider,
+        {
+            "name": provider.name,
+            "title": provider.title,
+            "base_url": provider.base_url,
+            "max_running": provider.max_running,
+            "secrets": provider.secrets,
+            "project": provider.project,
+        },
+        conflict=["name"],
+    )["id"]
+    _retire(connection, provider_id, provider.schemes)
     for scheme in provider.schemes:
-        _write_scheme(connection, found["id"], scheme)
+        _write_scheme(connection, provider_id, scheme)
     run(
         connection,
         """UPDATE catlog.schedule SET enabled = false, origin = 'api'
            WHERE provider_id = :provider AND origin = 'file'
              AND NOT (scheme_name || '/' || name = ANY(CAST(:kept AS text[])))""",
-        provider=found["id"],
+        provider=provider_id,
         kept=[f"{schedule.scheme}/{schedule.name}" for schedule in provider.schedules],
     )
     for schedule in provider.schedules:
-        _write_schedule(connection, found["id"], schedule)
+        _write_schedule(connection, provider_id, schedule)
 
 
 def retire_provider(connection: Connection, name: str) -> None:
-    """Retire a provider whose file is gone: its schemes and schedules, not its data."""
+    """Retire the schemes and disable the schedules of a provider whose file was removed."""
     found = row(connection, "SELECT * FROM catlog.provider WHERE name = :name", name=name)
     if found:
         _retire(connection, found["id"], ())
@@ -179,42 +206,38 @@ def _retire(connection: Connection, provider_id: UUID, kept: tuple[SchemeDefinit
 
 
 def _write_scheme(connection: Connection, provider_id: UUID, scheme: SchemeDefinition) -> None:
-    found = row(
+    scheme_id: UUID = upsert(
         connection,
-        """INSERT INTO catlog.catalog_scheme
-               (provider_id, name, version, max_errors, includes, after)
-           VALUES (:provider, :name, :version, :max_errors, CAST(:includes AS jsonb), :after)
-           ON CONFLICT (provider_id, name, version) DO UPDATE SET
-               max_errors = excluded.max_errors, includes = excluded.includes,
-               after = excluded.after, retired_at = NULL
-           RETURNING id""",
-        provider=provider_id,
-        name=scheme.name,
-        version=scheme.version,
-        max_errors=scheme.max_errors,
-        includes=_json(scheme.includes),
-        after=scheme.after,
-    )
-    if found is None:
-        return
-    # An operation that is not declared belongs to an unused version: comparing saw to that.
+        CatalogScheme,
+        {
+            "provider_id": provider_id,
+            "name": scheme.name,
+            "version": scheme.version,
+            "max_errors": scheme.max_errors,
+            "includes": scheme.includes,
+            "after": scheme.after,
+            "retired_at": None,
+        },
+        conflict=["provider_id", "name", "version"],
+    )["id"]
+    # An operation that is no longer declared belongs to an unused version, as `compare` ensures.
     run(
         connection,
         """DELETE FROM catlog.kind WHERE operation_id IN (
                SELECT id FROM catlog.catalog_scheme_operation
                WHERE scheme_id = :scheme AND NOT name = ANY(CAST(:kept AS text[])))""",
-        scheme=found["id"],
+        scheme=scheme_id,
         kept=[operation.name for operation in scheme.operations],
     )
     run(
         connection,
         """DELETE FROM catlog.catalog_scheme_operation
            WHERE scheme_id = :scheme AND NOT name = ANY(CAST(:kept AS text[]))""",
-        scheme=found["id"],
+        scheme=scheme_id,
         kept=[operation.name for operation in scheme.operations],
     )
     for operation in scheme.operations:
-        _write_operation(connection, found["id"], operation)
+        _write_operation(connection, scheme_id, operation)
 
 
 def _write_operation(
@@ -222,93 +245,69 @@ def _write_operation(
 ) -> None:
     values = asdict(operation)
     del values["kinds"]
-    for name in ("arguments", "for_each", "standalone_arguments", "tolerate", "refresh"):
-        values[name] = _json(values[name]) if values[name] is not None else None
-    found = row(
+    operation_id: UUID = upsert(
         connection,
-        """INSERT INTO catlog.catalog_scheme_operation (scheme_id, name, spider, executor,
-               arguments, for_each, standalone_arguments, mode, isolate, tolerate, min_results, timeout,
-               start_timeout, stall_timeout, backoff_base, backoff_cap, keep, overlap,
-               refresh)
-           VALUES (:scheme, :name, :spider, :executor, CAST(:arguments AS jsonb),
-               CAST(:for_each AS jsonb), CAST(:standalone_arguments AS jsonb), :mode, :isolate,
-               CAST(:tolerate AS jsonb), :min_results, :timeout, :start_timeout, :stall_timeout,
-               :backoff_base, :backoff_cap, :keep, :overlap, CAST(:refresh AS jsonb))
-           ON CONFLICT (scheme_id, name) DO UPDATE SET spider = excluded.spider,
-               executor = excluded.executor, arguments = excluded.arguments,
-               for_each = excluded.for_each, standalone_arguments = excluded.standalone_arguments, mode = excluded.mode,
-               isolate = excluded.isolate,
-               tolerate = excluded.tolerate, min_results = excluded.min_results,
-               timeout = excluded.timeout, start_timeout = excluded.start_timeout,
-               stall_timeout = excluded.stall_timeout, backoff_base = excluded.backoff_base,
-               backoff_cap = excluded.backoff_cap, keep = excluded.keep,
-               overlap = excluded.overlap, refresh = excluded.refresh
-           RETURNING id""",
-        scheme=scheme_id,
-        **values,
-    )
-    if found is None:
-        return
+        CatalogSchemeOperation,
+        {"scheme_id": scheme_id, **values},
+        conflict=["scheme_id", "name"],
+    )["id"]
     run(
         connection,
         """DELETE FROM catlog.kind
            WHERE operation_id = :operation AND NOT name = ANY(CAST(:kept AS text[]))""",
-        operation=found["id"],
+        operation=operation_id,
         kept=[kind.name for kind in operation.kinds],
     )
     for kind in operation.kinds:
-        run(
+        upsert(
             connection,
-            """INSERT INTO catlog.kind (operation_id, name, key, fields, foreign_type)
-               VALUES (:operation, :name, CAST(:key AS jsonb), CAST(:fields AS jsonb), :foreign)
-               ON CONFLICT (operation_id, name) DO UPDATE SET key = excluded.key,
-                   fields = excluded.fields, foreign_type = excluded.foreign_type""",
-            operation=found["id"],
-            name=kind.name,
-            key=_json(kind.key),
-            fields=_json([{"name": name, "type": type_} for name, type_ in kind.fields]),
-            foreign=kind.foreign,
+            StoredKind,
+            {
+                "operation_id": operation_id,
+                "name": kind.name,
+                "key": kind.key,
+                "fields": [{"name": name, "type": type_} for name, type_ in kind.fields],
+                "foreign_type": kind.foreign,
+            },
+            conflict=["operation_id", "name"],
         )
 
 
 def _write_schedule(
     connection: Connection, provider_id: UUID, schedule: ScheduleDefinition
 ) -> None:
-    """Its next due time moves only when its cron line, time zone or `enabled` did.
+    """Write a schedule; its due time changes only with its cron line, time zone or `enabled`.
 
-    One of the same name that was kept here alone is the file's from now on.
+    A schedule of the same name that was created through the API belongs to the file from now on.
     """
-    values = {**asdict(schedule), "provider": provider_id, "arguments": _json(schedule.arguments)}
+    identity = {"provider_id": provider_id, "scheme_name": schedule.scheme, "name": schedule.name}
     found = row(
         connection,
-        """SELECT cron, timezone, enabled, clock_timestamp() AS now FROM catlog.schedule
-           WHERE provider_id = :provider AND scheme_name = :scheme AND name = :name
+        """SELECT cron, timezone, enabled, paused_at, next_due_at FROM catlog.schedule
+           WHERE provider_id = :provider_id AND scheme_name = :scheme_name AND name = :name
            FOR NO KEY UPDATE""",
-        **values,
-    )
-    now = found or row(connection, "SELECT clock_timestamp() AS now")
-    moved = found is None or any(
-        found[name] != getattr(schedule, name) for name in ("cron", "timezone", "enabled")
+        **identity,
     )
     due: dt.datetime | None = None
-    if moved and schedule.enabled and now:
-        due = next_due(schedule.cron, schedule.timezone, now["now"])
-    run(
+    if found and all(
+        found[name] == getattr(schedule, name) for name in ("cron", "timezone", "enabled")
+    ):
+        due = found["next_due_at"]
+    elif schedule.enabled and not (found and found["paused_at"]):
+        now = scalar(connection, "SELECT clock_timestamp()")
+        due = next_due(schedule.cron, schedule.timezone, now)
+    upsert(
         connection,
-        """INSERT INTO catlog.schedule (provider_id, scheme_name, name, cron, timezone,
-               arguments, catch_up, enabled, next_due_at)
-           VALUES (:provider, :scheme, :name, :cron, :timezone, CAST(:arguments AS jsonb),
-               :catch_up, :enabled, :due)
-           ON CONFLICT (provider_id, scheme_name, name) DO UPDATE SET cron = excluded.cron,
-               timezone = excluded.timezone, arguments = excluded.arguments,
-               catch_up = excluded.catch_up, enabled = excluded.enabled, origin = 'file',
-               next_due_at = CASE WHEN schedule.paused_at IS NOT NULL THEN NULL
-                   WHEN :moved THEN excluded.next_due_at ELSE schedule.next_due_at END""",
-        due=due,
-        moved=moved,
-        **values,
+        StoredSchedule,
+        {
+            **identity,
+            "cron": schedule.cron,
+            "timezone": schedule.timezone,
+            "arguments": schedule.arguments,
+            "catch_up": schedule.catch_up,
+            "enabled": schedule.enabled,
+            "origin": "file",
+            "next_due_at": due,
+        },
+        conflict=list(identity),
     )
-
-
-def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()

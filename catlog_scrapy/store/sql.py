@@ -1,52 +1,67 @@
-"""Locks and rows that several verbs share."""
+"""Statements, rows and transactions that all store functions share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from catlog_scrapy.db.driver import DriverConnection
 from catlog_scrapy.redaction import redact
 
 if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/driver.py
-    from sqlalchemy import Connection, Engine, TextClause
+    from sqlalchemy import Connection, Engine, Table, TextClause
+
+    from catlog_scrapy.models.base import Base
+
+
+class RowMissing(LookupError):
+    """A row that must exist is missing: a bug, or a database that was changed by hand.
+
+    Raised by `one` and `scalar`.
+    """
 
 
 class Transaction:
-    """Several verbs in one transaction: for them it stands for the engine. See `transaction`."""
+    """Transaction that takes the place of an engine, so that store functions can share it.
+
+    Made by `transaction`.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """A part of the transaction that is kept whole, or not at all."""
+        """Run the block in a savepoint: either all of its changes are kept, or none."""
         with self.connection.begin_nested():
             yield self.connection
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """The connection, to read what the transaction sees."""
+        """Give the connection, to read what the transaction sees."""
         yield self.connection
 
 
-# What a verb may be given that others may have to share a transaction with.
+# The argument of a store function whose transaction others may share.
 Database: TypeAlias = "Engine | Transaction"
-# What a verb may be given that only reads.
+# The argument of a store function that only reads.
 Readable: TypeAlias = "Engine | Transaction | DriverConnection"
 
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Transaction]:
-    """One transaction for all verbs that are given what this yields."""
+    """Open one transaction for all store functions that are called with the result."""
     with engine.begin() as connection:
         yield Transaction(connection)
 
 
 def clean(text_: str) -> str:
-    """*text_* as it may be stored: no secret, and U+0000 and lone surrogates written out."""
+    """Return *text_* without secrets, and with escapes for what PostgreSQL cannot store.
+
+    PostgreSQL can store neither U+0000 nor lone surrogates.
+    """
     return redact(text_).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
@@ -58,13 +73,22 @@ def statement(sql: str) -> TextClause:
     return text(sql)
 
 
+@cache
+def load_sql(module: str, name: str) -> str:
+    """Return the statement in the file `NAME.sql` next to *module*, which is a `__name__`."""
+    from importlib import resources
+
+    folder = resources.files(module.rpartition(".")[0])
+    return folder.joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
 def run(connection: Connection, sql: str, **values: Any) -> int:
-    """Execute *sql*; the number of rows it touched."""
+    """Execute *sql* and return the number of rows that it touched."""
     return connection.execute(statement(sql), values).rowcount
 
 
 def execute(connection: Connection, sql: str) -> None:
-    """Execute *sql* past the driver's parameters: a percent sign or a colon in it is none."""
+    """Execute *sql* as it is: neither percent signs nor colons start a parameter."""
     connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
@@ -78,6 +102,45 @@ def rows(
 
 
 def row(connection: Connection, sql: str, **values: Any) -> Mapping[str, Any] | None:
-    """The first row of *sql*, if there is one."""
+    """Return the first row of *sql*, or None without rows."""
     found = connection.execute(statement(sql), values).first()
     return found._asdict() if found else None
+
+
+def one(connection: Connection, sql: str, **values: Any) -> Mapping[str, Any]:
+    """Return the first row of *sql*, which must exist. Raises RowMissing."""
+    found = row(connection, sql, **values)
+    if found is None:
+        raise RowMissing(f"no row for {values}: {' '.join(sql.split())}")
+    return found
+
+
+def scalar(connection: Connection, sql: str, **values: Any) -> Any:
+    """Return the first column of the first row of *sql*, which must exist. Raises RowMissing."""
+    return next(iter(one(connection, sql, **values).values()))
+
+
+def upsert(
+    connection: Connection,
+    model: type[Base],
+    values: Mapping[str, Any],
+    *,
+    conflict: Sequence[str],
+    where: Any = None,
+) -> Mapping[str, Any]:
+    """Insert a row of *model*, or update the row with the same values in the *conflict* columns.
+
+    The update sets all other *values*. A row for which *where* is false stays as it is. Returns the
+    written row, otherwise {}.
+    """
+    from sqlalchemy.dialects.postgresql import insert
+
+    table = cast("Table", model.__table__)
+    written = insert(table).values(**values)
+    changed = {name: written.excluded[name] for name in values if name not in conflict}
+    found = connection.execute(
+        written.on_conflict_do_update(index_elements=conflict, set_=changed, where=where).returning(
+            table
+        )
+    ).first()
+    return found._asdict() if found else {}

@@ -23,19 +23,19 @@ def test_a_job_waits_runs_and_is_over(engine: Engine) -> None:
     job = given_a_job(engine, job="mine", arguments={"year": "2026"})
     assert jobs.state(engine, "shop", job) == ("pending", "loading")
     [waiting] = jobs.pending(engine, "shop")
-    assert (waiting["job"], waiting["arguments"]) == ("mine", {"year": "2026"})
+    assert (waiting.job, waiting.arguments) == ("mine", {"year": "2026"})
     [held] = claim(engine, "node")
     assert jobs.count_pending(engine) == 0
-    assert [found["job"] for found in jobs.running(engine)] == ["mine"]
+    assert [found.job for found in jobs.running(engine)] == ["mine"]
     attempts.complete(engine, held.attempt, attempts.Report())
     assert jobs.state(engine, None, job) == ("running", "publishing")
     [ended] = jobs.ended(engine)
-    assert (ended["job"], ended["outcome"]) == ("mine", "done")
+    assert (ended.job, ended.outcome) == ("mine", "done")
     assert find_catalog(engine, "mine")["job"] == "mine"
 
 
 def test_a_setting_narrows_a_load(engine: Engine) -> None:
-    """It may leave out what would then be taken for gone."""
+    """A setting may leave records out, which a full load would remove."""
     given_a_scheme(engine)
     given_a_job(engine, settings={"DEPTH_LIMIT": "1"})
     assert one(engine, "SELECT is_full FROM catlog.catalog") is False
@@ -44,7 +44,7 @@ def test_a_setting_narrows_a_load(engine: Engine) -> None:
 def test_a_job_has_its_id_alone(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_job(engine, job="mine")
-    with pytest.raises(NotPossible, match="there is a job 'mine' already"):
+    with pytest.raises(NotPossible, match="a job 'mine' exists already"):
         given_a_job(engine, job="mine")
 
 
@@ -69,7 +69,7 @@ def test_operation_is_found_by_spider_scheme_or_path(engine: Engine) -> None:
     assert jobs.operation_of(engine, "shop", "acme/more").name == "second"
     assert jobs.operation_of(engine, "shop", "acme/more/second").scheme == "more"
     sql(engine, "UPDATE catlog.provider SET project = 'other'")
-    with pytest.raises(NotFound, match="no operation of project 'shop'"):
+    with pytest.raises(NotFound, match="not an operation of project 'shop'"):
         jobs.operation_of(engine, "shop", "goods")
 
 

@@ -1,4 +1,4 @@
-"""What was is shown as it was: the views in `as_of`, stamps of publishes, states of a record."""
+"""Time travel: as-of views, change stamps, lineage of views, and states of a record."""
 
 import datetime as dt
 import itertools
@@ -22,8 +22,8 @@ from catlog_scrapy.store.maintenance.reset import reset
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.views import change_stamps, lineage, time_travel
 from catlog_scrapy.store.views.applying import apply_views, dry_run_views
+from catlog_scrapy.store.views.plan import ViewPlan, check_views, plan_views
 from catlog_scrapy.store.views.time_travel import record_states
-from catlog_scrapy.store.views.typed import ViewPlan, check_views, plan_views
 from tests.integration.test_order_of_time_model import (
     Load,
     given_four_versions,
@@ -44,9 +44,9 @@ from tests.support.factories import (
 )
 
 _numbers = itertools.count(1)
-ALL_MAY_GO = {"removed": 1.0}
-# Over two kinds, of a view, beside a common table expression that is named as a kind is.
-OWN = {
+UNLIMITED_REMOVALS = {"removed": 1.0}
+# Over two kinds; over a view; with a common table expression that has the name of a kind; constant.
+PROJECT_VIEWS = {
     "pairs": "SELECT g.value AS good, m.value AS maker FROM goods g JOIN public.makers m"
     " ON g.value ->> 0 = m.value ->> 0",
     "a_total": "SELECT count(*) AS n, max(good ->> 1) AS most FROM pairs",
@@ -56,25 +56,27 @@ OWN = {
 }
 
 
-def given_views(engine: Engine, own: Mapping[str, str] = {}, project: str = "shop") -> list[str]:
-    """What `apply` does about views; the lines it prints."""
+def given_views(
+    engine: Engine, project_views: Mapping[str, str] = {}, project: str = "shop"
+) -> list[str]:
+    """Apply views as `scrapy apply` does; return the lines that it prints."""
 
     def planned(connection: Connection) -> ViewPlan:
-        refused = check_views(connection, [], own, project)
+        refused = check_views(connection, [], project_views, project)
         if refused:
             raise DeclarationError("\n".join(refused))
-        plan = plan_views(connection, [], own, project)
+        plan = plan_views(connection, [], project_views, project)
         dry_run_views(connection, plan)
         return plan
 
     plan = lock_timeouts.run_with_lock_timeout(engine, planned)
     apply_views(engine, plan)
-    return [f"{sign} {name}" for sign, name in plan.done()]
+    return [f"{sign} {name}" for sign, name in plan.changes()]
 
 
 def given_goods_and_makers(engine: Engine) -> None:
-    """Two operations whose records have a value; makers are foreign."""
-    both = (an_operation(name, tolerate=ALL_MAY_GO) for name in ("goods", "makers"))
+    """Two operations whose records have a value; makers have a declared kind, no record type."""
+    both = (an_operation(name, tolerate=UNLIMITED_REMOVALS) for name in ("goods", "makers"))
     given_a_scheme(engine, *both)
     sql(
         engine,
@@ -110,7 +112,7 @@ def stamps(engine: Engine) -> dict[str, Any]:
 
 
 def with_removals(published: list[tuple[int, Load]]) -> list[tuple[int, Load]]:
-    """An incremental load says of some keys that they are gone."""
+    """Let incremental loads report some keys as deleted by the source."""
     return [
         (
             day,
@@ -129,17 +131,17 @@ def with_removals(published: list[tuple[int, Load]]) -> list[tuple[int, Load]]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(histories.map(with_removals), st.booleans())
-def test_the_past_is_what_was_shown(
+def test_as_of_views_show_what_current_views_showed_then(
     engine: Engine, published: list[tuple[int, Load]], again: bool
 ) -> None:
     provider = f"acme_{next(_numbers)}"
     given_four_versions(engine, provider)
     sql(engine, """UPDATE catlog.kind SET fields = '[{"name": "value", "type": "jsonb"}]'""")
-    own = {
+    project_views = {
         "twos": "SELECT a.value, count(*) AS n FROM goods a JOIN goods b USING (value) GROUP BY 1",
         "most": "SELECT max(n) AS n FROM twos",
     }
-    given_views(engine, own)
+    given_views(engine, project_views)
     views = ("goods", "twos", "most")
     pictures = [(clock(engine), now_in(engine, *views))]
     for as_of, given_load in published:
@@ -161,7 +163,7 @@ def test_the_past_is_what_was_shown(
         known = time_travel.change_times(connection, ["goods"], before=None, limit=10_000)
     for (earlier, former), (later, latter) in itertools.pairwise(pictures):
         if former != latter:
-            assert any(earlier < moment <= later for moment in known)
+            assert any(earlier < time <= later for time in known)
 
 
 def stamps_of(engine: Engine, provider: str) -> dict[Any, dt.datetime]:
@@ -174,10 +176,15 @@ def stamps_of(engine: Engine, provider: str) -> dict[Any, dt.datetime]:
     return {each["catalog_id"]: each["published_at"] for each in found}
 
 
-def test_views_over_views_and_kinds_show_their_past(engine: Engine) -> None:
+def test_as_of_views_over_views_and_kinds_show_their_past(engine: Engine) -> None:
     given_goods_and_makers(engine)
-    assert given_views(engine, OWN)[-4:] == ["+ a_total", "+ hidden", "+ pairs", "+ plain"]
-    views = ("goods", "makers", *OWN)
+    assert given_views(engine, PROJECT_VIEWS)[-4:] == [
+        "+ a_total",
+        "+ hidden",
+        "+ pairs",
+        "+ plain",
+    ]
+    views = ("goods", "makers", *PROJECT_VIEWS)
     pictures = [(clock(engine), now_in(engine, *views))]
     for goods, makers in (
         ({"a": ["x", 1], "b": ["y", 1]}, {"x": ["x"]}),
@@ -196,7 +203,7 @@ def test_views_over_views_and_kinds_show_their_past(engine: Engine) -> None:
         assert [read(connection, f"as_of.{view}") for view in views] == pictures[-1][1]
 
 
-def test_a_setting_that_is_no_time_is_refused_and_none_is_now(engine: Engine) -> None:
+def test_as_of_setting_defaults_to_now_and_must_be_a_time(engine: Engine) -> None:
     given_goods_and_makers(engine)
     given_views(engine)
     load(engine, by_operation={"goods": {"a": 1}, "makers": {}})
@@ -210,51 +217,50 @@ def test_a_setting_that_is_no_time_is_refused_and_none_is_now(engine: Engine) ->
             read(connection, "as_of.goods")
 
 
-def test_twins_are_made_once_and_come_and_go_with_their_views(engine: Engine) -> None:
+def test_as_of_views_are_created_and_dropped_with_their_views(engine: Engine) -> None:
     given_goods_and_makers(engine)
-    given_views(engine, OWN)
-    assert given_views(engine, OWN) == []
-    assert twins(engine) == {"goods", "makers", *OWN}
-    less = {name: OWN[name] for name in ("hidden", "plain")}
+    given_views(engine, PROJECT_VIEWS)
+    assert given_views(engine, PROJECT_VIEWS) == []
+    assert as_of_views(engine) == {"goods", "makers", *PROJECT_VIEWS}
+    less = {name: PROJECT_VIEWS[name] for name in ("hidden", "plain")}
     assert given_views(engine, less) == ["- a_total", "- pairs"]
-    assert twins(engine) == {"goods", "makers", *less}
+    assert as_of_views(engine) == {"goods", "makers", *less}
     sql(engine, "DROP VIEW public.plain; CREATE TABLE public.plain (n int)")
-    assert given_views(engine, {"hidden": OWN["hidden"]}) == ["- plain"]
-    assert twins(engine) == {"goods", "makers", "hidden"}
+    assert given_views(engine, {"hidden": PROJECT_VIEWS["hidden"]}) == ["- plain"]
+    assert as_of_views(engine) == {"goods", "makers", "hidden"}
     sql(engine, "DROP VIEW as_of.goods CASCADE")
-    assert given_views(engine, {"hidden": OWN["hidden"]}) == ["~ goods", "~ hidden"]
-    assert twins(engine) == {"goods", "makers", "hidden"}
+    assert given_views(engine, {"hidden": PROJECT_VIEWS["hidden"]}) == ["~ goods", "~ hidden"]
+    assert as_of_views(engine) == {"goods", "makers", "hidden"}
 
 
-def twins(engine: Engine) -> set[str]:
+def as_of_views(engine: Engine) -> set[str]:
     found = sql(engine, "SELECT relname FROM pg_class WHERE relnamespace = 'as_of'::regnamespace")
     return {each["relname"] for each in found}
 
 
-def test_a_database_of_before_gets_its_twins(engine: Engine) -> None:
-    """And another project's views, which this one's may read."""
+def test_apply_creates_missing_as_of_views_of_all_projects(engine: Engine) -> None:
     given_goods_and_makers(engine)
-    given_views(engine, {"z_theirs": "SELECT value FROM goods"}, "other")
-    ours = {**OWN, "a_reader": "SELECT count(*) AS n FROM z_theirs"}
-    given_views(engine, ours)
+    given_views(engine, {"z_of_other": "SELECT value FROM goods"}, "other")
+    project_views = {**PROJECT_VIEWS, "a_reader": "SELECT count(*) AS n FROM z_of_other"}
+    given_views(engine, project_views)
     sql(engine, "DROP SCHEMA as_of CASCADE; CREATE SCHEMA as_of")
     before = clock(engine)
     load(engine, by_operation={"goods": {"a": 1}, "makers": {}})
-    assert given_views(engine, ours) == [
+    assert given_views(engine, project_views) == [
         *("~ goods", "~ makers"),
-        *("~ a_reader", "~ a_total", "~ hidden", "~ pairs", "~ plain", "~ z_theirs"),
+        *("~ a_reader", "~ a_total", "~ hidden", "~ pairs", "~ plain", "~ z_of_other"),
     ]
-    assert given_views(engine, ours) == []
-    assert given_views(engine, {"z_theirs": "SELECT value FROM goods"}, "other") == []
+    assert given_views(engine, project_views) == []
+    assert given_views(engine, {"z_of_other": "SELECT value FROM goods"}, "other") == []
     assert then_in(engine, before, "a_reader") == [['{"n": 0}']]
     assert now_in(engine, "a_reader") == [['{"n": 1}']]
 
 
 def test_views_on_a_kind_change_with_the_kind_and_keep_their_readers(engine: Engine) -> None:
     given_goods_and_makers(engine)
-    own = {"report": "SELECT * FROM goods", "total": "SELECT count(*) AS n FROM report"}
-    own["changes"] = "SELECT change, count(*) AS n FROM goods_history GROUP BY change"
-    given_views(engine, own)
+    project_views = {"report": "SELECT * FROM goods", "total": "SELECT count(*) AS n FROM report"}
+    project_views["changes"] = "SELECT change, count(*) AS n FROM goods_history GROUP BY change"
+    given_views(engine, project_views)
     sql(engine, "CREATE ROLE analyst_of_the_past")
     try:
         sql(engine, "GRANT SELECT ON as_of.report TO analyst_of_the_past WITH GRANT OPTION")
@@ -264,8 +270,8 @@ def test_views_on_a_kind_change_with_the_kind_and_keep_their_readers(engine: Eng
             """UPDATE catlog.kind SET fields = '[{"name": "more", "type": "text"},
                    {"name": "value", "type": "text"}]' WHERE name = 'goods'""",
         )
-        assert given_views(engine, own)[:2] == ["~ goods", "~ goods_history"]
-        assert given_views(engine, own) == []
+        assert given_views(engine, project_views)[:2] == ["~ goods", "~ goods_history"]
+        assert given_views(engine, project_views) == []
         has = "SELECT has_table_privilege('analyst_of_the_past', :view, :privilege)"
         option = "SELECT WITH GRANT OPTION"
         assert one(engine, has, view="as_of.report", privilege=option)
@@ -276,19 +282,19 @@ def test_views_on_a_kind_change_with_the_kind_and_keep_their_readers(engine: Eng
         sql(engine, "DROP OWNED BY analyst_of_the_past")
         sql(engine, "DROP ROLE analyst_of_the_past")
     columns = sql(engine, "SELECT * FROM as_of.report LIMIT 0") == []
-    assert columns and twins(engine) == {"goods", "makers", *own}
+    assert columns and as_of_views(engine) == {"goods", "makers", *project_views}
 
 
-def test_a_reader_of_a_twin_that_is_not_ours_is_told(engine: Engine) -> None:
+def test_apply_refuses_to_replace_an_as_of_view_that_a_foreign_view_reads(engine: Engine) -> None:
     given_goods_and_makers(engine)
     given_views(engine)
     sql(engine, "CREATE VIEW public.mine AS SELECT value FROM as_of.goods")
     sql(engine, """UPDATE catlog.kind SET fields = '[{"name": "other", "type": "text"}]'""")
-    with pytest.raises(DeclarationError, match="cannot stay as it is, but mine reads it"):
+    with pytest.raises(DeclarationError, match="has to be replaced, but mine reads it"):
         given_views(engine)
 
 
-def test_a_reader_of_the_past_in_the_way_is_waited_for(
+def test_apply_gives_up_while_a_query_locks_an_as_of_view(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock_timeouts, "LOCK_TIMEOUT_S", 0.1)
@@ -308,11 +314,13 @@ def test_a_reader_of_the_past_in_the_way_is_waited_for(
 def test_foreign_objects_in_the_as_of_schema_are_not_touched(engine: Engine) -> None:
     given_goods_and_makers(engine)
     sql(engine, "CREATE TABLE as_of.goods (x int)")
-    with pytest.raises(DeclarationError, match=r'as_of."goods" exists and is no view of catlog'):
+    with pytest.raises(
+        DeclarationError, match=r'as_of."goods" exists and was not created by catlog'
+    ):
         given_views(engine)
 
 
-def test_a_view_that_can_have_no_past_says_so_and_stops_nothing(engine: Engine) -> None:
+def test_a_view_without_a_readable_as_of_view_raises_when_read_as_of(engine: Engine) -> None:
     given_goods_and_makers(engine)
     given_views(engine)
     sql(
@@ -320,9 +328,9 @@ def test_a_view_that_can_have_no_past_says_so_and_stops_nothing(engine: Engine) 
         """CREATE FUNCTION public.said(g public.goods) RETURNS text LANGUAGE sql
            RETURN (g).value ->> 0""",
     )
-    own = {"sayings": "SELECT said(g), 1 AS n FROM goods g", "b": "SELECT n FROM sayings"}
-    assert given_views(engine, own) == ["+ b", "+ sayings"]
-    assert given_views(engine, own) == []
+    project_views = {"sayings": "SELECT said(g), 1 AS n FROM goods g", "b": "SELECT n FROM sayings"}
+    assert given_views(engine, project_views) == ["+ b", "+ sayings"]
+    assert given_views(engine, project_views) == []
     with engine.connect() as connection:
         assert not lineage.view_sources(connection, "sayings").has_as_of_view
         assert lineage.view_sources(connection, "goods").has_as_of_view
@@ -332,15 +340,15 @@ def test_a_view_that_can_have_no_past_says_so_and_stops_nothing(engine: Engine) 
                 connection.execute(text(f"SELECT * FROM as_of.{view}"))
 
 
-def test_a_stamp_moves_when_readers_see_something_else(engine: Engine) -> None:
+def test_publications_change_when_readers_see_other_rows(engine: Engine) -> None:
     given_a_scheme(
         engine,
-        an_operation("goods", tolerate=ALL_MAY_GO),
-        an_operation("makers", tolerate=ALL_MAY_GO, mode="incremental"),
+        an_operation("goods", tolerate=UNLIMITED_REMOVALS),
+        an_operation("makers", tolerate=UNLIMITED_REMOVALS, mode="incremental"),
     )
     seen: list[Any] = []
 
-    def moved(work: Callable[[], Any]) -> set[str]:
+    def changed_kinds(work: Callable[[], Any]) -> set[str]:
         before = stamps(engine)
         seen.append(hashed(engine))
         work()
@@ -353,15 +361,17 @@ def test_a_stamp_moves_when_readers_see_something_else(engine: Engine) -> None:
             engine, by_operation={"goods": goods, "makers": makers or {}}, as_of=day
         )
 
-    assert moved(loaded(1, {"a": 1, "b": 1}, {"m": 1})) == {"goods", "makers"}
-    assert moved(loaded(2, {"a": 1, "b": 1}, {"m": 1})) == set()
-    assert moved(loaded(3, {"a": 1, "b": 1}, {"m": UNCHANGED, "n": GONE})) == set()
-    assert moved(loaded(4, {"a": 1, "b": 1}, {"m": 2})) == {"makers"}
-    assert moved(loaded(5, {"a": 1})) == {"goods"}
-    assert moved(loaded(6, {"a": 1, "b": 1}, {"m": GONE})) == {"goods", "makers"}
-    assert moved(loaded(5.5, {"c": 1}, {"m": 7})) == set()
-    assert moved(lambda: reset(engine, "acme", "goods", "goods", dry_run=True)) == set()
-    assert moved(lambda: reset(engine, "acme", "goods", "goods", dry_run=False)) == {"goods"}
+    assert changed_kinds(loaded(1, {"a": 1, "b": 1}, {"m": 1})) == {"goods", "makers"}
+    assert changed_kinds(loaded(2, {"a": 1, "b": 1}, {"m": 1})) == set()
+    assert changed_kinds(loaded(3, {"a": 1, "b": 1}, {"m": UNCHANGED, "n": GONE})) == set()
+    assert changed_kinds(loaded(4, {"a": 1, "b": 1}, {"m": 2})) == {"makers"}
+    assert changed_kinds(loaded(5, {"a": 1})) == {"goods"}
+    assert changed_kinds(loaded(6, {"a": 1, "b": 1}, {"m": GONE})) == {"goods", "makers"}
+    assert changed_kinds(loaded(5.5, {"c": 1}, {"m": 7})) == set()
+    assert changed_kinds(lambda: reset(engine, "acme", "goods", "goods", dry_run=True)) == set()
+    assert changed_kinds(lambda: reset(engine, "acme", "goods", "goods", dry_run=False)) == {
+        "goods"
+    }
 
 
 def hashed(engine: Engine) -> str:
@@ -369,7 +379,7 @@ def hashed(engine: Engine) -> str:
         return change_stamps.change_stamp(connection, ["goods", "makers"])
 
 
-def test_a_publish_that_is_refused_or_cancelled_leaves_no_stamp(engine: Engine) -> None:
+def test_a_refused_or_failed_publish_records_no_publication(engine: Engine) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1, "b": 1, "c": 1}, as_of=1)
     before = stamps(engine)
@@ -382,11 +392,11 @@ def test_a_publish_that_is_refused_or_cancelled_leaves_no_stamp(engine: Engine) 
     assert one(engine, "SELECT count(*) FROM catlog.record_version") == 0
 
 
-def test_the_sources_of_a_view_are_known(engine: Engine) -> None:
+def test_view_sources_name_kinds_relations_and_volatility(engine: Engine) -> None:
     given_goods_and_makers(engine)
     sql(engine, "CREATE TABLE public.mine (n int)")
-    own = {
-        **OWN,
+    project_views = {
+        **PROJECT_VIEWS,
         "old": "SELECT value FROM makers_history",
         "mixed": "SELECT a.n, m.n AS m, state FROM a_total a, mine m, catlog.catalog",
         "today": "SELECT value FROM goods WHERE created_at > current_date",
@@ -394,29 +404,31 @@ def test_the_sources_of_a_view_are_known(engine: Engine) -> None:
         "quoted": "SELECT 'now() CURRENT_DATE' AS told, random() IS NULL AS r, n FROM plain",
         "of_today": "SELECT count(*) AS n FROM today",
     }
-    given_views(engine, own)
+    given_views(engine, project_views)
     with engine.connect() as connection:
 
-        def told(view: str) -> tuple[Any, ...]:
+        def sources(view: str) -> tuple[Any, ...]:
             found = lineage.view_sources(connection, view)
             assert found.has_as_of_view
             return found.kinds, found.others, found.is_volatile
 
-        assert told("goods") == (("goods",), (), False)
-        assert told("a_total") == (("goods", "makers"), (), False)
-        assert told("hidden") == (("goods",), (), False)
-        assert told("old") == (("makers",), (), False)
-        assert told("plain") == ((), (), False)
-        assert told("mixed") == (("goods", "makers"), ("catlog.catalog", "public.mine"), False)
-        assert told("today") == told("of_today") == told("recent") == (("goods",), (), True)
-        assert told("quoted") == ((), (), True)
+        assert sources("goods") == (("goods",), (), False)
+        assert sources("a_total") == (("goods", "makers"), (), False)
+        assert sources("hidden") == (("goods",), (), False)
+        assert sources("old") == (("makers",), (), False)
+        assert sources("plain") == ((), (), False)
+        assert sources("mixed") == (("goods", "makers"), ("catlog.catalog", "public.mine"), False)
+        assert (
+            sources("today") == sources("of_today") == sources("recent") == (("goods",), (), True)
+        )
+        assert sources("quoted") == ((), (), True)
         for view, kinds in (("hidden", ("goods",)), ("goods_history", None), ("old", None)):
             assert lineage.view_sources(connection, view).cacheable_kinds == kinds
         nothing = lineage.view_sources(connection, "nobody")
         assert nothing == lineage.ViewSources((), (), False, has_as_of_view=False)
 
 
-def test_the_views_of_this_project_have_a_past(engine: Engine) -> None:
+def test_project_views_of_catlog_have_as_of_views(engine: Engine) -> None:
     folder = Path(catlog_scrapy.__file__).parent
     apply(
         engine,
@@ -436,7 +448,7 @@ def test_the_views_of_this_project_have_a_past(engine: Engine) -> None:
         assert lineage.view_sources(connection, "learning_statistics").has_as_of_view
 
 
-def test_the_moments_of_change_are_paged(engine: Engine) -> None:
+def test_change_times_are_paged(engine: Engine) -> None:
     given_goods_and_makers(engine)
     times = []
     for goods in ({"a": 1}, {"a": 2}, {"a": 2}, {}, {"a": 2}, {"a": 3}):
@@ -446,15 +458,15 @@ def test_the_moments_of_change_are_paged(engine: Engine) -> None:
     assert len(expected) == 5
     with engine.connect() as connection:
 
-        def moments(**given: Any) -> list[dt.datetime]:
+        def times_of_change(**given: Any) -> list[dt.datetime]:
             return time_travel.change_times(
                 connection, ["goods"], **{"before": None, "limit": 100, **given}
             )
 
-        assert moments() == expected
-        assert moments(limit=2) == expected[:2]
-        assert moments(before=expected[1], limit=2) == expected[2:4]
-        assert moments(before=expected[-1]) == []
+        assert times_of_change() == expected
+        assert times_of_change(limit=2) == expected[:2]
+        assert times_of_change(before=expected[1], limit=2) == expected[2:4]
+        assert times_of_change(before=expected[-1]) == []
         assert (
             time_travel.change_times(connection, ["makers"], before=None, limit=9) == expected[-1:]
         )
@@ -469,10 +481,10 @@ def test_the_moments_of_change_are_paged(engine: Engine) -> None:
         (["price"], {"price": "numeric"}, {"7.50": {"price": "7.50"}}),
     ],
 )
-def test_the_states_of_one_record(
+def test_record_states_by_stored_key_and_by_key_fields(
     engine: Engine, key: list[str], types: dict[str, str], states: dict[str, dict[str, Any]]
 ) -> None:
-    given_a_scheme(engine, an_operation(tolerate=ALL_MAY_GO))
+    given_a_scheme(engine, an_operation(tolerate=UNLIMITED_REMOVALS))
     fields = [{"name": name, "type": type_} for name, type_ in types.items()]
     set_kind(engine, key, [*fields, {"name": "value", "type": "jsonb"}])
     [(stored, identity)] = states.items()

@@ -155,7 +155,7 @@ def test_a_publisher_is_in_the_way(engine: Engine) -> None:
             text("SELECT pg_advisory_xact_lock(:key, hashtext(id::text)) FROM catlog.provider"),
             {"key": PUBLISH_LOCK},
         )
-        with pytest.raises(NotPossible, match="is published just now; try again"):
+        with pytest.raises(NotPossible, match="is being published; try again"):
             reset(engine, "acme", "goods", dry_run=False)
     reset(engine, "acme", "goods", dry_run=False)
 

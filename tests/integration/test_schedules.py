@@ -42,7 +42,7 @@ def given_a_schedule(
     due: str = "now()",
     **columns: Any,
 ) -> UUID:
-    """A schedule that is due at the instant that the SQL expression *due* says."""
+    """Insert a schedule that is due at the time of the SQL expression *due*."""
     values = {"scheme_name": scheme, "name": name, "cron": cron, **columns}
     schedule: UUID = one(
         engine,
@@ -111,8 +111,8 @@ def test_a_due_time_that_has_its_catalog_makes_no_other(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"arguments": '{"token": "x1x"}'}, "not made: the argument 'token'"),
-        ({"timezone": "Nowhere/City"}, "not made: .*Nowhere/City"),
+        ({"arguments": '{"token": "x1x"}'}, "not created: the argument 'token'"),
+        ({"timezone": "Nowhere/City"}, "not created: .*Nowhere/City"),
     ],
 )
 def test_a_schedule_of_which_nothing_can_be_made_stops_no_other(
@@ -180,7 +180,7 @@ def test_while_the_former_catalog_is_open_a_due_time_is_skipped(engine: Engine, 
     skipped = all_catalogs(engine)[0]
     assert (skipped["state"], skipped["error"]) == (
         "skipped",
-        "skipped: the former catalog was still open",
+        "skipped: the previous catalog was still open",
     )
 
 
@@ -218,7 +218,7 @@ def test_scheduled_parent_passes_its_due_time_to_children(engine: Engine) -> Non
     assert the_catalog(engine, child)["as_of"] == at
 
 
-# What runs for each of something
+# Parts: an operation for each record or word
 
 
 def test_an_operation_runs_for_each_record_with_its_fields(engine: Engine) -> None:
@@ -287,7 +287,7 @@ def test_standalone_arguments_are_shown_before_the_run(engine: Engine) -> None:
     assert (instance["part"], instance["arguments"]) == ("", {"url": "http://a.example"})
 
 
-# What waits for something
+# Predecessors in `after`
 
 
 def test_catalog_waits_while_its_predecessor_scheme_is_loading(engine: Engine) -> None:

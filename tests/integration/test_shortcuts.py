@@ -58,7 +58,7 @@ def test_released_instance_is_found_by_the_next_full_scan(engine: Engine) -> Non
     claim(engine, "here")  # looks: the queue begins at the second
     attempts.release(engine, first.attempt)
     assert parts(claim(engine, "here")) == [WORDS[2]]
-    claim_hints_of(engine).look_at = 0.0
+    claim_hints_of(engine).next_scan_at = 0.0
     assert parts(claim(engine, "here")) == [WORDS[0]]
 
 
@@ -70,10 +70,10 @@ def test_claim_hints_end_when_claims_are_quick(
     claim(engine, "here")
     assert claim_hints_of(engine).heads
     monkeypatch.setattr(claim_hints, "SLOW_SEARCH_S", 60.0)
-    claim_hints_of(engine).look_at = 0.0
+    claim_hints_of(engine).next_scan_at = 0.0
     claim(engine, "here")
     assert claim_hints_of(engine).heads == {}
-    assert claim_hints_of(engine).look_at is None
+    assert claim_hints_of(engine).next_scan_at is None
 
 
 def test_never_more_run_than_allowed(engine: Engine) -> None:
@@ -89,4 +89,4 @@ def test_never_more_run_than_allowed(engine: Engine) -> None:
         )
         assert running == len(held) <= 3
         attempts.release(engine, held.pop().attempt)
-        claim_hints_of(engine).look_at = 0.0
+        claim_hints_of(engine).next_scan_at = 0.0

@@ -21,6 +21,7 @@ from catlog_scrapy.scheduling.cursor import CursorError
 from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.queue import executors as external
 from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.queue.batches import kinds_of, store_batch
 from catlog_scrapy.store.sql import Transaction, transaction
 
 MAX_BATCH_NUMBER = 2**31 - 1
@@ -114,7 +115,7 @@ async def send_results(
     media_type = request_media_type(request)
     name = AttemptName.parse(attempt)
     # Checked before the body is read, so that requests for foreign attempts take no memory.
-    await run_in_threadpool(external.kinds_of, state.engine, name, caller.name)
+    await run_in_threadpool(kinds_of, state.engine, name, caller.name)
     max_bytes = state.settings.getint("CATLOG_API_BATCH")
     body = await read_body(request, max_bytes=max_bytes, timeout_s=state.lease_s)
 
@@ -200,13 +201,13 @@ def _store_batch(
     body: bytes,
     media_type: str,
 ) -> messages.BatchReply:
-    kinds = external.kinds_of(state.engine, name, caller.name)
+    kinds = kinds_of(state.engine, name, caller.name)
     parsed = parse_batch(body, media_type, kinds)
     # The media type is part of the digest: the same records in another format are another batch.
     digest = hashlib.sha256(media_type.encode())
     digest.update(body)
     with transaction(state.engine) as tx:
-        is_new = external.store_batch(
+        is_new = store_batch(
             tx,
             name,
             caller.name,

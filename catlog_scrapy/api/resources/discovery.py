@@ -13,9 +13,10 @@ from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.reading.listings import LISTINGS
 from catlog_scrapy.store.reading.pages import OrderTerm, PageSource, describe
+from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import row
 from catlog_scrapy.store.views import lineage
-from catlog_scrapy.store.views.typed import INDEX_COLUMNS, all_kinds, as_of_view, indexed_view
+from catlog_scrapy.store.views.typed import INDEX_COLUMNS, as_of_view, indexed_view
 
 # Column names that need no escaping in quoted SQL names and in comma-separated parameters.
 COLUMN_NAME = re.compile(r"\w([\w -]*\w)?")

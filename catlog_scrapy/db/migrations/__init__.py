@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # importing Alembic and SQLAlchemy takes a second, and most c
     from sqlalchemy import Connection, Engine
 
 FOLDER = Path(__file__).parent
-# Any number that nobody else uses for an advisory lock in this database.
+# Any number that no other advisory lock in this database has.
 MIGRATION_LOCK = 4_226_001
 
 

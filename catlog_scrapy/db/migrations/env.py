@@ -1,4 +1,4 @@
-"""Alembic's environment: the connection is handed in, the schema is catlog's own."""
+"""Alembic environment for the connection in the attributes, in catlog's own schema."""
 
 from alembic import context
 from sqlalchemy import text

@@ -1,1 +1,1 @@
-"""Users, keys, tokens, audit, idempotency."""
+"""Users, API keys, refresh tokens, log-in limits, audit log, idempotency keys."""

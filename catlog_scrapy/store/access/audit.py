@@ -1,4 +1,4 @@
-"""Who changed what, when, from where."""
+"""Audit log: actor, action, target, time and address of each change."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,6 @@ import orjson
 from catlog_scrapy.store.sql import Database, clean, run
 
 COMMAND_LINE = "command line"
-# Letters that are kept of what was changed.
 MAX_TARGET_CHARS = 1000
 
 
@@ -22,7 +21,7 @@ def record_audit(
     address: str = "",
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Leave a row that says so; *detail* is JSON, of which nothing is secret."""
+    """Insert a row into the audit log; *detail* is stored as JSON and must hold no secret."""
     with database.begin() as connection:
         run(
             connection,
@@ -38,13 +37,13 @@ def record_audit(
 
 
 def _storable(value: Any) -> Any:
-    """The same with all text as it may be stored, and whole numbers as JSON has them everywhere."""
+    """Return *value* with cleaned text, and with integers of more than 64 bits as text."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, Mapping):
-        return {clean(str(name)): _storable(of) for name, of in value.items()}
+        return {clean(str(name)): _storable(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_storable(each) for each in value]
+        return [_storable(item) for item in value]
     if isinstance(value, int) and abs(value) >= 2**63:
         return str(value)
     return value

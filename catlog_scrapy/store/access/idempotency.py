@@ -1,25 +1,25 @@
-"""Answers to changes, for when the same request comes again."""
+"""Idempotency keys: stored responses, replayed when a client repeats a request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+from sqlalchemy import func
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.sql import Transaction, row, run
+from catlog_scrapy.models.access import IdempotentRequest
+from catlog_scrapy.store.sql import Transaction, row, run, upsert
 
-# Seconds that an answer is kept.
 KEEP_RESPONSES_S = 86400.0
 
 
 class IdempotencyKeyReused(NotPossible):
-    """The key has been used for another request. Raised by `find_response`."""
+    """The idempotency key belongs to another request. Raised by `find_response`."""
 
 
 @dataclass(frozen=True)
 class StoredResponse:
-    """What a change was answered with; *body* is JSON, None where there was none."""
+    """Response to a change; `body` is JSON, or None if the response has no body."""
 
     status: int
     body: Any
@@ -29,9 +29,9 @@ class StoredResponse:
 def find_response(
     transaction: Transaction, actor: str, key: str, request: str
 ) -> StoredResponse | None:
-    """What *actor* was told when the *request* came first with this *key*; None if it is the first.
+    """Return the response to the first *request* of *actor* with *key*, or None for a new key.
 
-    Another one with the same key is waited for, to the end of its transaction. Raises
+    Waits for the transaction of a concurrent request with the same key. Raises
     IdempotencyKeyReused.
     """
     with transaction.begin() as connection:
@@ -40,7 +40,7 @@ def find_response(
             "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))",
             name=f"idempotent {actor} {key}",
         )
-        # A statement of its own: one sees what was committed when it began, before it waited.
+        # A second statement, since a statement sees only rows committed before its start.
         found = row(
             connection,
             """SELECT request, status, body, headers FROM catlog.idempotent_request
@@ -54,28 +54,27 @@ def find_response(
         return None
     if found["request"] != request:
         raise IdempotencyKeyReused(
-            "this key came with another request; take a new key for a new request."
+            "this idempotency key belongs to another request; use a new key for a new request."
         )
     return StoredResponse(found["status"], found["body"], found["headers"])
 
 
 def store_response(
-    transaction: Transaction, actor: str, key: str, request: str, answer: StoredResponse
+    transaction: Transaction, actor: str, key: str, request: str, response: StoredResponse
 ) -> None:
-    """Keep it for a day."""
+    """Store the response for KEEP_RESPONSES_S."""
     with transaction.begin() as connection:
-        run(
+        upsert(
             connection,
-            """INSERT INTO catlog.idempotent_request (actor, key, request, status, body, headers)
-               VALUES (:actor, :key, :request, :status, CAST(:body AS jsonb),
-                       CAST(:headers AS jsonb))
-               ON CONFLICT (actor, key) DO UPDATE SET
-                   request = excluded.request, status = excluded.status, body = excluded.body,
-                   headers = excluded.headers, created_at = excluded.created_at""",
-            actor=actor,
-            key=key,
-            request=request,
-            status=answer.status,
-            body=None if answer.body is None else orjson.dumps(answer.body).decode(),
-            headers=orjson.dumps(dict(answer.headers)).decode(),
+            IdempotentRequest,
+            {
+                "actor": actor,
+                "key": key,
+                "request": request,
+                "status": response.status,
+                "body": response.body,
+                "headers": dict(response.headers),
+                "created_at": func.clock_timestamp(),
+            },
+            conflict=["actor", "key"],
         )

@@ -1,4 +1,4 @@
-"""API keys, for services. The key itself is nowhere but with its holder."""
+"""API keys for services. Only a hash of the key is stored."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.access.users import check_name, check_role
 from catlog_scrapy.store.sql import Database, row, rows, run
 
-# What tells a key from other credentials, and where it was found by those who look for leaks.
+# Tells keys from other credentials, and lets secret scanners recognise a leaked key.
 KEY_PREFIX = "catlog_"
 KEY_PATTERN = re.compile(KEY_PREFIX + r"[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 MAX_KEY_LIFETIME_S = 3653 * 86400.0
@@ -27,15 +27,15 @@ def add_key(
     scopes: Sequence[str] | None = None,
     seconds: float | None = None,
 ) -> str:
-    """A new key, which is shown this once.
+    """Add a key and return its text, which is not stored.
 
-    *scopes* are the permissions of the role that it has, all by default; *seconds*, how long it
-    counts. Raises NotPossible.
+    *scopes* are the permissions of the role that the key has, by default all of them. The key
+    expires after *seconds*, by default never. Raises NotPossible.
     """
     check_name(name)
     check_role(role)
     if seconds is not None and not 0 < seconds <= MAX_KEY_LIFETIME_S:
-        raise NotPossible("a key expires within ten years, or never.")
+        raise NotPossible("a key expires within ten years or never; use a shorter time.")
     prefix = KEY_PREFIX + token_hex(4)
     key = f"{prefix}_{token_urlsafe(32)}"
     with database.begin() as connection:
@@ -53,24 +53,24 @@ def add_key(
             seconds=seconds,
         )
     if not made:
-        raise NotPossible(f"there is, or was, a key {name}; take another name.")
+        raise NotPossible(f"there is, or was, a key {name}; use another name.")
     return key
 
 
 def use_key(engine: Engine, key: str) -> Mapping[str, Any] | None:
-    """Name, role and scopes of a key that counts; notes, to the minute, that it was used."""
+    """Return id, name, role and scopes of a valid key, and store the time of use to the minute."""
     if not KEY_PATTERN.fullmatch(key):
         return None
     with engine.connect() as connection:
         found = row(
             connection,
             """SELECT id, name, role, scopes, coalesce(
-                   last_used_at < clock_timestamp() - interval '1 minute', true) AS to_note
+                   last_used_at < clock_timestamp() - interval '1 minute', true) AS is_stale
                FROM catlog.api_key WHERE hash = :hash AND revoked_at IS NULL
                  AND coalesce(expires_at > clock_timestamp(), true)""",
             hash=_hash(key),
         )
-        if found and found["to_note"]:
+        if found and found["is_stale"]:
             run(
                 connection,
                 """UPDATE catlog.api_key SET last_used_at = clock_timestamp()
@@ -83,7 +83,7 @@ def use_key(engine: Engine, key: str) -> Mapping[str, Any] | None:
 
 
 def keys(engine: Engine) -> list[Mapping[str, Any]]:
-    """All keys by name: name, prefix, role, scopes, last_used_at, expires_at, state."""
+    """Return all keys by name: name, prefix, role, scopes, last_used_at, expires_at, state."""
     with engine.connect() as connection:
         return rows(
             connection,
@@ -96,7 +96,7 @@ def keys(engine: Engine) -> list[Mapping[str, Any]]:
 
 
 def revoke_key(database: Database, name: str) -> None:
-    """It does not count any more. Raises NotFound."""
+    """Revoke a key. Raises NotFound."""
     with database.begin() as connection:
         if not run(
             connection,
@@ -108,5 +108,6 @@ def revoke_key(database: Database, name: str) -> None:
 
 
 def _hash(key: str) -> str:
-    # No salt and no argon2: nobody guesses 256 random bits, and each request looks it up.
+    # A plain hash, without salt or argon2: 256 random bits cannot be guessed, and every request
+    # looks up the hash.
     return sha256(key.encode()).hexdigest()

@@ -1,13 +1,13 @@
-"""How often somebody may try passwords: after five failures in a row, ever less."""
+"""Log-in limits: after a few failures in a row a user or address has to wait."""
 
 from ipaddress import IPv6Address, ip_address
 
 from sqlalchemy import Connection
 
-from catlog_scrapy.store.sql import Database, row, run
+from catlog_scrapy.store.sql import Database, one, run
 
-# Failures in a row that cost nothing; then seconds to wait, doubled by each further one, at most so
-# many. All are forgotten after an hour without one.
+# After so many failures in a row, the next attempt has to wait. Each further failure doubles the
+# wait, up to the maximum. An hour without a failure resets the count.
 FREE_FAILURES = 5
 FIRST_WAIT_S = 5.0
 MAX_WAIT_S = 900.0
@@ -15,21 +15,20 @@ FORGET_FAILURES_AFTER_S = 3600.0
 
 
 class _LoginBlocked(Exception):
-    """Rolls back what was counted so far; `seconds` to wait."""
+    """The user or the address is blocked for `seconds`; rolls back the counts."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
 
 def begin_login(database: Database, user: str, address: str) -> float:
-    """Count a log-in as failed before its password is looked at; 0, or the seconds until it may be.
+    """Count a failed log-in before the password is checked; return the seconds to wait, or 0.
 
-    Counted first, so that a thousand at once are no thousand free guesses; `record_login` takes it
-    back.
+    Counting first limits concurrent guesses too; `record_login` takes the failure back.
     """
     try:
         with database.begin() as connection:
-            # Always in this order: two that share both would wait for each other.
+            # Always in this order: two log-ins that share both rows would otherwise deadlock.
             _count(connection, _network(address))
             _count(connection, f"user:{user}")
     except _LoginBlocked as blocked:
@@ -38,9 +37,10 @@ def begin_login(database: Database, user: str, address: str) -> float:
 
 
 def record_login(database: Database, user: str, address: str) -> None:
-    """It was the right password: forget the user's failures, and this one of the address.
+    """Delete the user's failures, and take this failure of the address back.
 
-    Not all of the address: who has an account would clear their guesses at others with it.
+    The address keeps its other failures; otherwise the owner of one account could guess the
+    passwords of other accounts without limit.
     """
     with database.begin() as connection:
         run(
@@ -63,7 +63,7 @@ def _count(connection: Connection, subject: str) -> None:
            VALUES (:subject, 0, clock_timestamp()) ON CONFLICT (subject) DO NOTHING""",
         subject=subject,
     )
-    found = row(
+    found = one(
         connection,
         """SELECT CASE WHEN last_at < clock_timestamp() - make_interval(secs => :forgotten) THEN 0
                        ELSE failures END AS failures,
@@ -72,9 +72,9 @@ def _count(connection: Connection, subject: str) -> None:
         subject=subject,
         forgotten=FORGET_FAILURES_AFTER_S,
     )
-    if found and (found["wait"] or 0) > 0:
+    if (found["wait"] or 0) > 0:
         raise _LoginBlocked(found["wait"])
-    failures = (found["failures"] if found else 0) + 1
+    failures = found["failures"] + 1
     run(
         connection,
         """UPDATE catlog.login_failure SET failures = :failures, last_at = clock_timestamp(),
@@ -87,14 +87,14 @@ def _count(connection: Connection, subject: str) -> None:
 
 
 def wait_after_failures(failures: int) -> float | None:
-    """The seconds that nobody may try after so many failures in a row; None before they matter."""
+    """Return the seconds to wait after *failures* in a row, or None for too few failures."""
     if failures < FREE_FAILURES:
         return None
     return float(min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - FREE_FAILURES, 30)))
 
 
 def _network(address: str) -> str:
-    """Whom an address belongs to: of IPv6, everybody has 2^64 of them."""
+    """Return the network of an address: for IPv6 its /64, which belongs to one customer."""
     try:
         ip = ip_address(address)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Refresh tokens: each is used once and replaced by the next of its family.
+"""Refresh tokens: each token is used once and replaced by the next token of its family.
 
-Whatever is done to a user's tokens first locks the user's row: a family that is revoked while one
-of its tokens is replaced would have a survivor.
+Every change of a user's tokens first locks the user's row. Otherwise a token that is issued while
+its family is revoked would stay valid.
 """
 
 import datetime as dt
@@ -12,16 +12,16 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.store.sql import Database, row, run
+from catlog_scrapy.store.sql import Database, one, row, run, scalar
 
-# Seconds in which a replaced token may come again: its client did not get the answer, or has asked
-# twice at once.
+# A replaced token stays usable for a moment: the client may have lost the response, or may have
+# sent two requests at once.
 REUSE_GRACE_S = 10.0
 
 
 @dataclass(frozen=True)
 class IssuedToken:
-    """A refresh token as it was stored, and whose it is. `made_at` is the database's clock."""
+    """A stored refresh token and its user. `made_at` is a time of the database's clock."""
 
     id: UUID
     family: UUID
@@ -34,7 +34,7 @@ class IssuedToken:
 
 @dataclass(frozen=True)
 class TokenReused:
-    """Who held a replaced token that came again too late: the whole family is revoked."""
+    """A replaced token was used again too late, so its family is revoked (RFC 9700, 4.14.2)."""
 
     user: str
     role: str
@@ -42,20 +42,18 @@ class TokenReused:
 
 
 def signing_key(engine: Engine) -> bytes:
-    """What all servers on this database sign tokens with."""
+    """Return the key with which all servers on this database sign tokens."""
     with engine.connect() as connection:
-        found = row(connection, "SELECT value FROM catlog.signing_key")
-    if found is None:
-        raise RuntimeError("catlog.signing_key has lost its row; the migrations make it.")
-    return bytes(found["value"])
+        return bytes(scalar(connection, "SELECT value FROM catlog.signing_key"))
 
 
 def issue_first_token(
     database: Database, user_id: UUID, *, verified: str, renewed: str, seconds: float
 ) -> IssuedToken | None:
-    """The first token of a new family, counting for *seconds*; *renewed* is kept as the hash.
+    """Issue the first token of a new family, valid for *seconds*.
 
-    None where the user has meanwhile been disabled or has another password than *verified*.
+    *renewed* is stored as the password hash. Returns None if the user was disabled or the password
+    hash is no longer *verified*.
     """
     with database.begin() as connection:
         user = row(
@@ -72,7 +70,10 @@ def issue_first_token(
 def replace_token(
     database: Database, id_: UUID, user_id: UUID, seconds: float
 ) -> IssuedToken | TokenReused | None:
-    """What replaces a token; None for one that does not count, TokenReused for a replaced one."""
+    """Replace a token.
+
+    Returns None for an invalid token, TokenReused for a token that was replaced too long ago.
+    """
     with database.begin() as connection:
         user = _lock(connection, user_id)
         token = row(
@@ -101,9 +102,9 @@ def replace_token(
 
 
 def revoke_family(database: Database, id_: UUID, user_id: UUID) -> Mapping[str, Any] | None:
-    """Revoke all tokens of a token's family: the user's name and role, and the family.
+    """Revoke all tokens of a token's family; return the user's name and role, and the family.
 
-    None where nothing of it counted any more.
+    Returns None if the family had no valid token.
     """
     with database.begin() as connection:
         user = _lock(connection, user_id)
@@ -138,7 +139,7 @@ def _revoke(connection: Connection, family: UUID) -> int:
 def _insert(
     connection: Connection, user: Mapping[str, Any], family: UUID | None, seconds: float
 ) -> IssuedToken:
-    made = row(
+    token = one(
         connection,
         """INSERT INTO catlog.refresh_token (family, user_id, created_at, expires_at)
            SELECT coalesce(:family, gen_random_uuid()), :user, now,
@@ -149,4 +150,4 @@ def _insert(
         user=user["id"],
         seconds=seconds,
     )
-    return IssuedToken(user=user["name"], role=user["role"], **(made or {}))
+    return IssuedToken(user=user["name"], role=user["role"], **token)

@@ -1,4 +1,4 @@
-"""People who may use the server."""
+"""Users of the server."""
 
 import re
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ NAME_PATTERN = re.compile(r"[\w.@+-]{1,150}")
 
 
 def add_user(database: Database, name: str, role: str, password_hash: str) -> UUID:
-    """A new user; their id.
+    """Add a user and return the id.
 
-    Raises NotPossible for a name that is taken, or is none, or of which the audit tells: attempts
-    and answers that a removed user left are known by their name.
+    Raises NotPossible for an invalid or used name. The names of removed users stay reserved: the
+    audit log, attempts and stored responses refer to users by name.
     """
     check_name(name)
     check_role(role)
@@ -32,8 +32,7 @@ def add_user(database: Database, name: str, role: str, password_hash: str) -> UU
             name=name,
         ):
             raise NotPossible(
-                f"there was a user {name}, and what they did is known by that name; take another"
-                " name."
+                f"there was a user {name}, whose name the audit log still uses; use another name."
             )
         made = row(
             connection,
@@ -44,13 +43,13 @@ def add_user(database: Database, name: str, role: str, password_hash: str) -> UU
             password_hash=password_hash,
         )
     if made is None:
-        raise NotPossible(f"there is a user {name} already; take another name.")
+        raise NotPossible(f"there is a user {name} already; use another name.")
     id_: UUID = made["id"]
     return id_
 
 
 def users(engine: Engine) -> list[Mapping[str, Any]]:
-    """All users by name: name, role, enabled, created_at."""
+    """Return all users by name: name, role, enabled, created_at."""
     with engine.connect() as connection:
         return rows(
             connection, "SELECT name, role, enabled, created_at FROM catlog.api_user ORDER BY name"
@@ -58,7 +57,7 @@ def users(engine: Engine) -> list[Mapping[str, Any]]:
 
 
 def find_user(engine: Engine, name: str) -> Mapping[str, Any] | None:
-    """A user with id, name, role, password_hash and whether they are enabled."""
+    """Return a user's id, name, role, password_hash and enabled, or None."""
     with engine.connect() as connection:
         return row(
             connection,
@@ -69,7 +68,7 @@ def find_user(engine: Engine, name: str) -> Mapping[str, Any] | None:
 
 
 def enabled_user(engine: Engine, id_: UUID) -> Mapping[str, Any] | None:
-    """Name and role of a user, unless they are disabled."""
+    """Return the name and role of an enabled user, or None."""
     with engine.connect() as connection:
         return row(
             connection, "SELECT name, role FROM catlog.api_user WHERE id = :id AND enabled", id=id_
@@ -77,33 +76,33 @@ def enabled_user(engine: Engine, id_: UUID) -> Mapping[str, Any] | None:
 
 
 def set_password(database: Database, name: str, password_hash: str) -> None:
-    """Another password; who logged in with the former has to log in again. Raises NotFound."""
+    """Set a password and revoke the user's tokens. Raises NotFound."""
     with database.begin() as connection:
         id_ = _change(connection, name, "password_hash = :value", password_hash)
         _log_out(connection, id_)
 
 
 def set_role(database: Database, name: str, role: str) -> None:
-    """Another role; it counts from the next request on. Raises NotFound, NotPossible."""
+    """Set a role, which applies from the next request on. Raises NotFound, NotPossible."""
     check_role(role)
     with database.begin() as connection:
         _change(connection, name, "role = :value", role)
 
 
 def disable_user(database: Database, name: str) -> None:
-    """No request of theirs counts any more. Raises NotFound."""
+    """Disable a user and revoke the user's tokens. Raises NotFound."""
     with database.begin() as connection:
         _log_out(connection, _change(connection, name, "enabled = :value", False))
 
 
 def enable_user(database: Database, name: str) -> None:
-    """They may log in again. Raises NotFound."""
+    """Enable a user. Raises NotFound."""
     with database.begin() as connection:
         _change(connection, name, "enabled = :value", True)
 
 
 def remove_user(database: Database, name: str) -> None:
-    """Forget a user and their tokens; what they did stays, under their name. Raises NotFound."""
+    """Delete a user and the user's tokens; the audit log keeps the name. Raises NotFound."""
     with database.begin() as connection:
         if not run(connection, "DELETE FROM catlog.api_user WHERE name = :name", name=name):
             raise _unknown(name)
@@ -136,12 +135,14 @@ def _unknown(name: str) -> NotFound:
 
 
 def check_name(name: str) -> None:
-    """Raises NotPossible for what is no name of a user or a key."""
+    """Check the name of a user or key. Raises NotPossible."""
     if not NAME_PATTERN.fullmatch(name):
-        raise NotPossible("a name has 1 to 150 letters, digits and @ . + - _ only.")
+        raise NotPossible(
+            f"{name[:200]!r} is not a valid name; use 1 to 150 letters, digits and @ . + - _ only."
+        )
 
 
 def check_role(role: str) -> None:
-    """Raises NotPossible for what is no role."""
+    """Check the name of a role. Raises NotPossible."""
     if role not in ROLES:
-        raise NotPossible(f"no such role; write one of {', '.join(ROLES)}.")
+        raise NotPossible(f"{role!r} is not a valid role; use one of {', '.join(ROLES)}.")

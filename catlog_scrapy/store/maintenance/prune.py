@@ -1,4 +1,4 @@
-"""What is no longer needed goes; what is current stays."""
+"""Pruning: deletion of old results, versions, and traces of access."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from sqlalchemy import Connection, Engine
 from catlog_scrapy.store.access.idempotency import KEEP_RESPONSES_S
 from catlog_scrapy.store.access.logins import FORGET_FAILURES_AFTER_S
 from catlog_scrapy.store.queue.results import purge_batch_log, purge_unfinished_attempts
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.sql import rows, run, scalar
 
 
 @dataclass
 class PruneCounts:
-    """How many rows were, or would be, deleted."""
+    """Numbers of rows that were, or would be, deleted."""
 
     results: int = 0
     rejected: int = 0
@@ -21,7 +21,8 @@ class PruneCounts:
     access: int = 0
 
 
-# Of the ended catalogs some can still be retried: nobody does while their rows go.
+# The ended catalogs that could still be retried. The lock prevents a retry while their rows are
+# deleted.
 RETRIABLE = """
     SELECT c.id FROM catlog.catalog c
     WHERE c.state IN ('failed', 'cancelled') AND c.purged_at IS NULL AND EXISTS (
@@ -31,7 +32,8 @@ RETRIABLE = """
           AND c.finished_at < clock_timestamp() - make_interval(secs => o.keep))
     FOR NO KEY UPDATE OF c SKIP LOCKED"""
 
-# Waits for nobody: the retriable ones are locked already, and a loaded one needs no mark.
+# SKIP LOCKED, so that pruning never waits: retriable catalogs are locked already, and a loaded
+# catalog works without purged_at.
 EXPIRED_ROWS = """
     WITH gone AS (
         DELETE FROM catlog.{table} r
@@ -48,7 +50,7 @@ EXPIRED_ROWS = """
         WHERE id IN (SELECT id FROM catlog.catalog
                      WHERE purged_at IS NULL AND id IN (SELECT catalog_id FROM gone)
                      FOR NO KEY UPDATE SKIP LOCKED))
-    SELECT count(*) AS rows FROM gone"""
+    SELECT count(*) FROM gone"""
 
 EXPIRED_VERSIONS = """
     DELETE FROM catlog.record_version v
@@ -62,11 +64,11 @@ EXPIRED_VERSIONS = """
 
 
 def prune(engine: Engine, *, dry_run: bool = False) -> PruneCounts:
-    """Delete results, rejects and versions older than their operation's `keep`.
+    """Delete results, rejected items and versions that are older than their operation's `keep`.
 
-    And what attempts left behind that lost, and tokens, answers and failed log-ins that count no
-    more. With *dry_run* it only counts. A catalog of which results or rejects went, be it of one
-    operation, cannot be retried.
+    Also deletes results of attempts that are not done, expired tokens, stored replies, and old
+    login failures. With *dry_run* the rows are only counted. A catalog that has lost results or
+    rejected items cannot be retried.
     """
     pruned = PruneCounts()
     with engine.connect() as connection, connection.begin() as transaction:
@@ -83,7 +85,7 @@ def prune(engine: Engine, *, dry_run: bool = False) -> PruneCounts:
 
 
 def _forget(connection: Connection) -> int:
-    """Answers that nobody is given again, tokens that count no more, failures long past."""
+    """Delete expired replies of idempotent requests, expired tokens, and old login failures."""
     return (
         run(
             connection,
@@ -102,5 +104,4 @@ def _forget(connection: Connection) -> int:
 
 
 def _expire(connection: Connection, table: str, retriable: list[str]) -> int:
-    gone = row(connection, EXPIRED_ROWS.format(table=table), retriable=retriable)
-    return gone["rows"] if gone else 0
+    return int(scalar(connection, EXPIRED_ROWS.format(table=table), retriable=retriable))

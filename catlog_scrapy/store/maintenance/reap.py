@@ -1,18 +1,19 @@
-"""Expired leases."""
+"""Reaping: ends of attempts whose lease has expired."""
 
 from uuid import UUID
 
 from sqlalchemy import Engine
 
-from catlog_scrapy.store.queue.attempts import LockedInstance, close_lost
+from catlog_scrapy.store.queue.attempts import LOCKED_COLUMNS, LockedInstance, close_lost
 from catlog_scrapy.store.queue.catalog_states import try_lock_catalog
 from catlog_scrapy.store.sql import row, rows
 
 
 def reap(engine: Engine, *, lease: float = 60.0) -> int:
-    """End the attempts whose lease expired; how many.
+    """End the attempts whose lease has expired, and return their number.
 
-    Not within one *lease* (seconds) after the server's own start: their workers could not renew.
+    Nothing ends within one *lease* (seconds) after the server's own start: the workers could not
+    renew their leases while the server was down.
     """
     with engine.connect() as connection:
         expired = rows(
@@ -33,8 +34,7 @@ def _reap_one(engine: Engine, instance_id: UUID, catalog_id: UUID) -> bool:
             return False
         found = row(
             connection,
-            """SELECT i.*, a.deadline_at < clock_timestamp() AS late, a.limits, a.outcome
-               FROM catlog.catalog_scheme_operation_instance i
+            f"""SELECT {LOCKED_COLUMNS} FROM catlog.catalog_scheme_operation_instance i
                JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
                WHERE i.id = :id AND i.node IS NOT NULL AND i.lease_expires_at < clock_timestamp()
                FOR NO KEY UPDATE OF i SKIP LOCKED""",
@@ -42,5 +42,5 @@ def _reap_one(engine: Engine, instance_id: UUID, catalog_id: UUID) -> bool:
         )
         if found is None:
             return False
-        close_lost(connection, LockedInstance(catalog, found))
+        close_lost(connection, LockedInstance(catalog, **found))
         return True

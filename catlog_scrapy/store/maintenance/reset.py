@@ -1,4 +1,4 @@
-"""What a scheme, or one of its operations, has loaded goes: the next load starts from nothing."""
+"""Reset of a scheme or an operation: the next load starts from nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.sql import rows, run, scalar
 
 
 @dataclass
 class ResetCounts:
-    """What was, or would be, deleted. `kinds` are those of the records; the rest counts rows.
+    """Kinds and numbers of rows that were, or would be, deleted.
 
-    `scopes` hold the high-water marks. `catalogs` stay as history; those of a
-    schedule leave their due times to others.
+    `scopes` hold the high-water marks. `catalogs` counts the catalogs that are marked as purged;
+    they stay as history, and their due times become free.
     """
 
     kinds: tuple[str, ...] = ()
@@ -30,11 +30,11 @@ class ResetCounts:
     catalogs: int = 0
 
 
-# A row of `catalog_scheme_operation` w and its scheme v are asked for.
+# The operation `w` of the scheme `v` is to be reset.
 ASKED = "(v.name = :scheme AND (CAST(:operation AS text) IS NULL OR w.name = :operation))"
 
-# Those that it writes now; and those that it alone ever wrote. Another kind has moved on to another
-# operation, with its records.
+# The kinds that the reset operations write now, and those that no other operation ever wrote. Any
+# other kind has moved to another operation, with its records.
 KINDS = f"""
     SELECT k.name FROM catlog.kind k
     JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
@@ -44,7 +44,7 @@ KINDS = f"""
     HAVING bool_or({ASKED} AND v.retired_at IS NULL) OR bool_and({ASKED})
     ORDER BY k.name"""
 
-# A former writer of these kinds speaks for them as well, unless it has others to speak for.
+# The scopes of former operations are deleted as well, if they wrote only these kinds.
 SCOPES = f"""
     DELETE FROM catlog.scope s WHERE s.provider_id = :provider AND EXISTS (
         SELECT 1 FROM catlog.kind k
@@ -65,11 +65,11 @@ ROWS = f"""
 def reset(
     engine: Engine, provider: str, scheme: str, operation: str | None = None, *, dry_run: bool
 ) -> ResetCounts:
-    """Delete the records of a scheme, or of one operation, with their versions and marks.
+    """Delete the records of all versions of a scheme, or of one of its operations.
 
-    And the results and rejected items of its catalogs, which stay as history and cannot be retried.
-    All versions of the scheme are meant. With *dry_run* it only counts. Raises NotFound, or
-    NotPossible while a catalog of it is open or one of the provider is published.
+    Also deletes their versions, high-water marks, results and rejected items. The catalogs stay as
+    history and cannot be retried. With *dry_run* the rows are only counted. Raises NotFound, or
+    NotPossible while a catalog of the scheme is open or a catalog of the provider is published.
     """
     with engine.connect() as connection, connection.begin() as transaction:
         run(connection, "SET LOCAL statement_timeout = 0")
@@ -83,8 +83,8 @@ def reset(
 def _lock(
     connection: Connection, provider: str, scheme: str, operation: str | None
 ) -> dict[str, Any]:
-    """Keep publishers out, and new catalogs of the scheme; the values of all statements."""
-    # Nobody makes a catalog meanwhile: it might go on from where those of before have come to.
+    """Lock out publishers and new catalogs; return the parameters of all statements."""
+    # A new catalog would resume from the cursors that are deleted here.
     schemes = rows(
         connection,
         """SELECT s.* FROM catlog.catalog_scheme s
@@ -102,14 +102,13 @@ def _lock(
         "scheme": scheme,
         "operation": operation,
     }
-    locked = row(
+    if not scalar(
         connection,
-        "SELECT pg_try_advisory_xact_lock(:key, hashtext(CAST(:provider AS text))) AS ours",
+        "SELECT pg_try_advisory_xact_lock(:key, hashtext(CAST(:provider AS text)))",
         key=PUBLISH_LOCK,
         provider=str(values["provider"]),
-    )
-    if locked is None or not locked["ours"]:
-        raise NotPossible(f"a catalog of {provider} is published just now; try again in a moment.")
+    ):
+        raise NotPossible(f"a catalog of {provider} is being published; try again in a moment.")
     catalogs = rows(
         connection,
         """SELECT id, state FROM catlog.catalog WHERE scheme_id = ANY(:schemes)
@@ -153,14 +152,14 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
     done.versions = run(
         connection, f"DELETE FROM catlog.record_version {of_kinds}", kinds=kinds, **values
     )
-    # Not without a stamp: what readers have may be of a time before there were any.
-    now = row(connection, "SELECT clock_timestamp() AS now")
-    if now and done.records:
-        record_publication(connection, values["provider"], kinds, None, now["now"])
+    # Readers may hold copies of the deleted records.
+    if done.records:
+        now = scalar(connection, "SELECT clock_timestamp()")
+        record_publication(connection, values["provider"], kinds, None, now)
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
     done.scopes = run(connection, SCOPES, kinds=kinds, **values)
-    # A due time makes one catalog: these had theirs, and what they loaded is gone.
+    # Free the due times, so that a backfill can create new catalogs for them.
     done.catalogs = run(
         connection,
         """UPDATE catlog.catalog SET purged_at = clock_timestamp(), schedule_id = NULL

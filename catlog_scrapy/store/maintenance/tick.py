@@ -1,4 +1,4 @@
-"""What every scheduler and worker does besides: reap, start what waits, publish."""
+"""Maintenance tick of every scheduler and worker: reap, start, publish."""
 
 import logging
 
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def tick(engine: Engine, lease: float) -> int:
-    """Reap expired leases, start waiting catalogs, publish loaded ones; how much there was to do.
+    """Reap expired leases, start waiting catalogs, publish complete ones; return their number.
 
-    A publish that fails is noted on its catalog and tried again later.
+    The error of a failed publish is stored with its catalog, and the publish is retried later.
     """
     done = reap(engine, lease=lease) + start_waiting(engine)
     try:

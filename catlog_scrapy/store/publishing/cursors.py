@@ -1,7 +1,7 @@
-"""Cursors that a publish reads and moves."""
+"""Cursors at publish time: the range that attempts have read, and moving to its end."""
 
+import datetime as dt
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -12,15 +12,15 @@ from catlog_scrapy.store.sql import rows, run
 
 @dataclass(frozen=True)
 class CursorRange:
-    """What the done attempts of an incremental operation have read, for its publishing.
+    """Range of the source that the done attempts of an incremental operation have read.
 
-    `as_of` is when the first of them began: nothing of it is older. `superseded` are the parts
-    that did not go on from the present cursor, since another load has published meanwhile: what
-    they have read, that one has read too, or the next one will. `is_full` says that all parts were
-    read from the beginning to a cursor.
+    `as_of` is the start of the first attempt: no result is older. `superseded` are the parts that
+    did not start from the present cursor because another load was published meanwhile; that load,
+    or the next one, has what they read. `is_full` says that every part was read from the
+    beginning to a cursor.
     """
 
-    as_of: Any
+    as_of: dt.datetime
     superseded: list[str]
     is_full: bool
 
@@ -28,7 +28,7 @@ class CursorRange:
 def read_cursor_range(
     connection: Connection, catalog_id: UUID, operation_id: UUID, scope_id: UUID
 ) -> CursorRange | None:
-    """What an operation's attempts have read; None where they had no cursor to move."""
+    """Return the range that an operation's attempts have read; None if no cursor moves."""
     parts = rows(
         connection,
         f"""SELECT i.part, a.started_at,
@@ -64,9 +64,9 @@ def move_cursors(
     catalog_id: UUID,
     operation_id: UUID,
     scope_id: UUID,
-    reading: CursorRange,
+    cursor_range: CursorRange,
 ) -> None:
-    """Publish how far the done attempts of an operation have read, but for superseded parts."""
+    """Store the end of the range as the cursor of every part that is not superseded."""
     run(
         connection,
         """INSERT INTO catlog.cursor (scope_id, part, operation_id, value, catalog_id)
@@ -80,5 +80,5 @@ def move_cursors(
         scope=scope_id,
         catalog=catalog_id,
         operation=operation_id,
-        superseded=reading.superseded,
+        superseded=cursor_range.superseded,
     )

@@ -1,4 +1,4 @@
-"""Publications: when a publish last changed a provider's records of a kind."""
+"""Publications: time of the last publish that changed a provider's records of a kind."""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ def record_publication(
     catalog_id: UUID | None,
     now: dt.datetime,
 ) -> None:
-    """Tell readers that their copies of the provider's records of *kinds* are outdated."""
+    """Tell caches that their copies of the provider's records of *kinds* are outdated."""
     run(
         connection,
         """INSERT INTO catlog.publication (provider_id, kind, catalog_id, published_at)

@@ -1,7 +1,11 @@
-"""How an attempt ends: complete, fail, release, lost. Whoever is fenced off changes nothing."""
+"""Ends of attempts: complete, fail, release, lost.
+
+A worker whose attempt has ended otherwise changes nothing: attempts are fenced by their number.
+"""
 
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
@@ -10,19 +14,19 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.scheduling.backoff import Backoff
-from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog
+from catlog_scrapy.store.queue.catalog_states import LockedCatalog, lock_catalog, stop_catalog
 from catlog_scrapy.store.queue.report import Report
-from catlog_scrapy.store.sql import Database, clean, row, rows, run
+from catlog_scrapy.store.sql import Database, clean, row, rows, run, scalar
 from catlog_scrapy.wording import counted
 
-# An instance whose worker vanished so often takes its workers with it.
+# An instance that is lost so often makes its workers crash.
 MAX_LOST_IN_A_ROW = 3
-# Seconds that an instance is put off for at most, whatever its source asks for.
+# A day: the longest delay that a source can ask for with Retry-After.
 MAX_RETRY_DELAY_S = 86400.0
 
 
 class AttemptName(NamedTuple):
-    """One try at one instance: `<uuid>.<number>`."""
+    """Name of an attempt at an instance: `<uuid>.<number>`."""
 
     instance: UUID
     number: int
@@ -32,42 +36,60 @@ class AttemptName(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `str` wrote. Raises NotFound."""
+        """Parse the text that `str` makes of a name. Raises NotFound."""
         instance, _, number = text.rpartition(".")
         try:
             return cls(UUID(instance), int(number))
         except ValueError as error:
-            raise NotFound(f"{text!r} names no attempt; write INSTANCE.NUMBER.") from error
+            raise NotFound(f"{text!r} is not a valid attempt; use INSTANCE.NUMBER.") from error
 
 
-class LockedInstance(NamedTuple):
-    """A locked catalog and a locked instance of it, joined with the attempt in question."""
+@dataclass(frozen=True)
+class LockedInstance:
+    """An instance whose row and whose catalog are locked, with one of its attempts.
 
-    catalog: Mapping[str, Any]
-    instance: Mapping[str, Any]
+    `attempt` is the number of its latest attempt, `outcome` that of the attempt in question, which
+    ran under `limits`. `is_late` says that the attempt is past its deadline.
+    """
+
+    catalog: LockedCatalog
+    id: UUID
+    attempt: int
+    state: str
+    node: str | None
+    failures: int
+    lost: int
+    outcome: str | None
+    limits: dict[str, Any]
+    is_late: bool
+
+
+# The columns of a LockedInstance but its catalog, of an instance `i` and its attempt `a`.
+LOCKED_COLUMNS = """i.id, i.attempt, i.state, i.node, i.failures, i.lost, a.outcome, a.limits,
+    a.deadline_at < clock_timestamp() AS is_late"""
 
 
 def complete(engine: Database, name: AttemptName, report: Report) -> str:
-    """End an attempt whose spider has closed; its outcome, `done` only if all of it is stored.
+    """End an attempt whose spider has closed, and return the outcome.
 
-    The last instance done makes its catalog `publishing`. Safe to repeat: an attempt that has
-    ended answers with its outcome and nothing changes.
+    The outcome is `done` only if the load is complete and all results are stored. The last
+    instance done sets its catalog to `publishing`. Safe to repeat: of an attempt that has ended,
+    the outcome is returned and nothing changes.
     """
     with engine.begin() as connection:
-        # Counted before the catalog is locked: a million rows take a moment, and nobody else
-        # writes rows of this attempt.
-        counted = row(
+        # Before the catalog is locked, because a million rows take a moment to count. Only this
+        # worker writes rows of the attempt.
+        stored = scalar(
             connection,
-            """SELECT count(*) AS stored FROM catlog.catalog_operation_instance_result
+            """SELECT count(*) FROM catlog.catalog_operation_instance_result
                WHERE instance_id = :instance AND attempt = :number""",
             instance=name.instance,
             number=name.number,
         )
         locked = lock_attempt(connection, name)
-        if locked.instance["outcome"]:
-            return str(locked.instance["outcome"])
-        stored = counted["stored"] if counted else 0
-        outcome, error = report.judge(locked.instance["limits"], stored)
+        if locked.outcome:
+            return locked.outcome
+        outcome, error = report.judge(locked.limits, stored)
         return _close(connection, locked, outcome, error, report)
 
 
@@ -79,15 +101,15 @@ def fail(
     outcome: str = "failed",
     report: Report | None = None,
 ) -> str:
-    """End an attempt that cannot be completed, for the reason *error*; its outcome.
+    """End an attempt that cannot be completed, for the reason *error*, and return the outcome.
 
-    *outcome* is `failed`, `timed_out`, `lost` or `cancelled`; the last is taken for `lost` where
-    the catalog goes on: its worker only believed that it had to stop. Safe to repeat.
+    *outcome* is `failed`, `timed_out`, `lost` or `cancelled`. `cancelled` becomes `lost` if the
+    catalog is still open: the worker stopped for nothing. Safe to repeat.
     """
     with engine.begin() as connection:
         locked = lock_attempt(connection, name)
-        if locked.instance["outcome"]:
-            return str(locked.instance["outcome"])
+        if locked.outcome:
+            return locked.outcome
         return _close(connection, locked, outcome, error, report or Report())
 
 
@@ -98,12 +120,18 @@ def release(
     *,
     error: str = "released: its worker stopped",
 ) -> str:
-    """Give an attempt back unfinished; it costs the catalog no error. *error* says why."""
+    """Give an attempt back unfinished, for the reason *error*, and return the outcome.
+
+    The catalog's errors are not counted up.
+    """
     return fail(engine, name, error, outcome="released", report=report)
 
 
 def end_orphaned_attempts(engine: Engine, node: str) -> int:
-    """End what a former process of *node* left running; how many. It must be gone for good."""
+    """End the attempts that a former process of *node* left running, and return their number.
+
+    The process must have ended.
+    """
     with engine.connect() as connection:
         left = rows(
             connection,
@@ -118,16 +146,16 @@ def end_orphaned_attempts(engine: Engine, node: str) -> int:
 
 
 def close_lost(connection: Connection, locked: LockedInstance) -> None:
-    """End a locked attempt whose lease expired."""
-    if locked.instance["late"]:
+    """End a locked attempt whose lease has expired."""
+    if locked.is_late:
         _close(connection, locked, "timed_out", "it ran past its time limit", Report())
     else:
-        node = locked.instance["node"]
-        _close(connection, locked, "lost", f"its worker on {node} vanished", Report())
+        error = f"its worker on {locked.node} vanished"
+        _close(connection, locked, "lost", error, Report())
 
 
 def lock_attempt(connection: Connection, name: AttemptName) -> LockedInstance:
-    """Lock the instance of an attempt, its catalog first. Raises NotFound."""
+    """Lock the instance of an attempt, after its catalog. Raises NotFound."""
     found = row(
         connection,
         "SELECT catalog_id FROM catlog.catalog_scheme_operation_instance WHERE id = :id",
@@ -138,25 +166,26 @@ def lock_attempt(connection: Connection, name: AttemptName) -> LockedInstance:
     catalog = lock_catalog(connection, found["catalog_id"])
     instance = row(
         connection,
-        """SELECT i.*, a.outcome, a.limits, a.attempt AS asked
-           FROM catlog.catalog_scheme_operation_instance i
-           JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = :number
-           WHERE i.id = :id FOR NO KEY UPDATE OF i""",
+        f"""SELECT {LOCKED_COLUMNS} FROM catlog.catalog_scheme_operation_instance i
+            JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = :number
+            WHERE i.id = :id FOR NO KEY UPDATE OF i""",
         id=name.instance,
         number=name.number,
     )
     if instance is None:
         raise NotFound(f"no attempt {name}.")
-    return LockedInstance(catalog, instance)
+    return LockedInstance(catalog, **instance)
 
 
 def _close(
     connection: Connection, locked: LockedInstance, outcome: str, error: str | None, report: Report
 ) -> str:
-    """Write down how the attempt ended, and move its instance and catalog on; the outcome."""
-    catalog, instance = locked
-    if instance["state"] == "cancelled":
-        outcome, error = "cancelled", catalog["error"]
+    """Write the outcome of the attempt, then the states of its instance and catalog.
+
+    Returns the outcome, which may be another than *outcome*.
+    """
+    if locked.state == "cancelled":
+        outcome, error = "cancelled", locked.catalog.error
     elif outcome == "cancelled":
         outcome = "lost"
     run(
@@ -166,8 +195,8 @@ def _close(
                stats = CAST(:stats AS jsonb), accepted = :accepted, rejected = :rejected,
                dropped = :dropped, read_to = :cursor
            WHERE instance_id = :id AND attempt = :attempt""",
-        id=instance["id"],
-        attempt=instance["attempt"],
+        id=locked.id,
+        attempt=locked.attempt,
         outcome=outcome,
         error=clean(error) if error else None,
         log=report.log,
@@ -175,31 +204,34 @@ def _close(
         accepted=report.accepted,
         rejected=report.rejected,
         dropped=report.dropped,
-        # What was given up, though tolerated, is for the next load to read.
+        # The next load reads again the requests that failed, though they were tolerated.
         cursor=None if report.failed_requests or report.blocked_by_robots else report.cursor,
     )
     match outcome:
         case "done":
-            _move(connection, instance, "done", lost=0)
-            _publish_if_last(connection, catalog)
+            _move(connection, locked, "done", lost=0)
+            _publish_if_last(connection, locked.catalog)
         case "released":
-            _move(connection, instance, "new")
+            _move(connection, locked, "new")
         case "cancelled":
-            _move(connection, instance, "cancelled")
-        case "lost" if instance["lost"] + 1 < MAX_LOST_IN_A_ROW:
-            _move(connection, instance, "new", lost=instance["lost"] + 1)
-            # To the end of the queue: what takes its workers with it must not be every next one's
-            # first, nor be lost three times over to one machine that keeps dying.
+            _move(connection, locked, "cancelled")
+        case "lost" if locked.lost + 1 < MAX_LOST_IN_A_ROW:
+            _move(connection, locked, "new", lost=locked.lost + 1)
+            # To the end of the queue: an instance that crashes its workers must not be the first
+            # claim of each new one, nor be lost three times to one machine that keeps crashing.
             run(
                 connection,
                 """UPDATE catlog.catalog_scheme_operation_instance SET position = DEFAULT
                    WHERE id = :id""",
-                id=instance["id"],
+                id=locked.id,
             )
         case "lost":
-            _move(connection, instance, "failed", lost=MAX_LOST_IN_A_ROW)
+            _move(connection, locked, "failed", lost=MAX_LOST_IN_A_ROW)
             stop_catalog(
-                connection, catalog, "failed", f"lost {MAX_LOST_IN_A_ROW} times in a row: {error}"
+                connection,
+                locked.catalog,
+                "failed",
+                f"lost {MAX_LOST_IN_A_ROW} times in a row: {error}",
             )
         case _:
             _count_failure(connection, locked, error or outcome, report.retry_after)
@@ -209,68 +241,69 @@ def _close(
 def _count_failure(
     connection: Connection, locked: LockedInstance, error: str, least: float
 ) -> None:
-    """Let the instance wait, *least* seconds if that is no day, or its catalog fail."""
-    catalog, instance = locked
-    limits = instance["limits"]
-    errors = catalog["errors"] + 1
-    failures = instance["failures"] + 1
+    """Reschedule the instance after its backoff, or fail the catalog at max_errors.
+
+    The delay is at least *least* seconds, but not more than a day for that reason.
+    """
+    errors = locked.catalog.errors + 1
+    failures = locked.failures + 1
     run(
         connection,
         "UPDATE catlog.catalog SET errors = :errors WHERE id = :id",
-        id=catalog["id"],
+        id=locked.catalog.id,
         errors=errors,
     )
-    if errors >= limits["max_errors"]:
-        _move(connection, instance, "failed", failures=failures, lost=0)
+    if errors >= locked.limits["max_errors"]:
+        _move(connection, locked, "failed", failures=failures, lost=0)
         stop_catalog(
             connection,
-            catalog,
+            locked.catalog,
             "failed",
             f"{counted(errors, 'attempt')} failed; last error: {error}",
         )
         return
-    backoff = Backoff(limits["backoff_base"], limits["backoff_cap"])
+    backoff = Backoff(locked.limits["backoff_base"], locked.limits["backoff_cap"])
     wait = max(min(least, MAX_RETRY_DELAY_S), backoff.delay(failures, random.random()))
-    _move(connection, instance, "new", failures=failures, lost=0, wait=wait)
+    _move(connection, locked, "new", failures=failures, lost=0, wait=wait)
 
 
 def _move(
     connection: Connection,
-    instance: Mapping[str, Any],
+    locked: LockedInstance,
     state: str,
     *,
     failures: int | None = None,
     lost: int | None = None,
     wait: float = 0.0,
 ) -> None:
-    """Give the slot back, in the given state; the instance is available in *wait* seconds."""
+    """Free the slot and set the instance's state; it can be claimed in *wait* seconds."""
     run(
         connection,
         """UPDATE catlog.catalog_scheme_operation_instance
            SET state = :state, node = NULL, lease_expires_at = NULL, failures = :failures,
                lost = :lost, available_at = clock_timestamp() + make_interval(secs => :wait)
            WHERE id = :id""",
-        id=instance["id"],
+        id=locked.id,
         state=state,
-        failures=instance["failures"] if failures is None else failures,
-        lost=instance["lost"] if lost is None else lost,
+        failures=locked.failures if failures is None else failures,
+        lost=locked.lost if lost is None else lost,
         wait=wait,
     )
 
 
-def _publish_if_last(connection: Connection, catalog: Mapping[str, Any]) -> None:
+def _publish_if_last(connection: Connection, catalog: LockedCatalog) -> None:
     run(
         connection,
         """UPDATE catlog.catalog SET state = 'publishing', publish_at = clock_timestamp()
            WHERE id = :id AND state = 'loading' AND NOT EXISTS (
                SELECT 1 FROM catlog.catalog_scheme_operation_instance
                WHERE catalog_id = :id AND state <> 'done')""",
-        id=catalog["id"],
+        id=catalog.id,
     )
 
 
 def _json(stats: Mapping[str, Any]) -> str:
-    """Scrapy's statistics as JSON; what is no number, truth or nothing is written as text."""
+    """Return Scrapy's statistics as JSON, with other values than numbers and booleans as text."""
     plain = {
         clean(str(name)): value
         if value is None or isinstance(value, bool | int | float)

@@ -1,8 +1,8 @@
-"""The life of a catalog: create, start, cancel, retry."""
+"""Life cycle of catalogs: create, cancel, retry."""
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
 import orjson
@@ -12,12 +12,23 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.queue.arguments import check_arguments, refuse_secrets
 from catlog_scrapy.store.queue.catalog_states import (
     OPEN_STATES,
+    LockedCatalog,
     lock_catalog,
+    lock_children,
     stop_catalog,
     update_parent_state,
 )
 from catlog_scrapy.store.queue.instances import DUE_AT_PLACEHOLDER
 from catlog_scrapy.store.sql import Database, row, rows, run
+
+
+class SchemeVersion(NamedTuple):
+    """The current version of a scheme."""
+
+    id: UUID
+    provider_id: UUID
+    name: str
+    includes: list[str]
 
 
 def create(
@@ -30,29 +41,29 @@ def create(
     origin: str = "load",
     priority: int = 0,
 ) -> UUID:
-    """A new catalog of the scheme's present version; it waits to be started.
+    """Create a catalog of the scheme's current version, in the state `waiting`, and return its id.
 
-    *operation* or *arguments* narrow it: it then removes no record. Raises NotFound, and
-    NotPossible for arguments that a load cannot have.
+    With an *operation* or *arguments* the load is partial: it does not remove records. Raises
+    NotFound, and NotPossible for invalid arguments.
     """
     with engine.begin() as connection:
         found = find_scheme(connection, provider, scheme)
-        check_arguments(connection, found["provider_id"], arguments or {})
+        check_arguments(connection, found.provider_id, arguments or {})
         if operation and not row(
             connection,
             """SELECT 1 FROM catlog.catalog_scheme_operation
                WHERE scheme_id = :scheme AND name = :name""",
-            scheme=found["id"],
+            scheme=found.id,
             name=operation,
         ):
             names = rows(
                 connection,
                 "SELECT name FROM catlog.catalog_scheme_operation WHERE scheme_id = :scheme",
-                scheme=found["id"],
+                scheme=found.id,
             )
             known = ", ".join(name["name"] for name in names) or "none"
             raise NotFound(f"{provider}/{scheme} has no operation {operation!r}; it has {known}.")
-        made = insert(
+        made = insert_catalog(
             connection,
             found,
             arguments=arguments or {},
@@ -61,22 +72,22 @@ def create(
             priority=priority,
         )
     if made is None:
-        raise NotPossible(f"{provider}/{scheme} has a catalog for this due time already.")
+        raise NotPossible(f"{provider}/{scheme} already has a catalog for this due time.")
     return made
 
 
-def find_scheme(connection: Connection, provider: str, scheme: str) -> Mapping[str, Any]:
-    """The present version of a scheme. Raises NotFound, naming those there are."""
+def find_scheme(connection: Connection, provider: str, scheme: str) -> SchemeVersion:
+    """Return the current version of a scheme. Raises NotFound, with the names that exist."""
     found = row(
         connection,
-        """SELECT s.* FROM catlog.catalog_scheme s
+        """SELECT s.id, s.provider_id, s.name, s.includes FROM catlog.catalog_scheme s
            JOIN catlog.provider p ON p.id = s.provider_id
            WHERE p.name = :provider AND s.name = :scheme AND s.retired_at IS NULL""",
         provider=provider,
         scheme=scheme,
     )
     if found:
-        return found
+        return SchemeVersion(**found)
     names = rows(
         connection,
         """SELECT p.name || '/' || s.name AS name FROM catlog.catalog_scheme s
@@ -89,9 +100,9 @@ def find_scheme(connection: Connection, provider: str, scheme: str) -> Mapping[s
     )
 
 
-def insert(
+def insert_catalog(
     connection: Connection,
-    scheme: Mapping[str, Any],
+    scheme: SchemeVersion,
     *,
     arguments: Mapping[str, str],
     operation: str | None = None,
@@ -106,13 +117,13 @@ def insert(
     settings: Mapping[str, str] | None = None,
     project_version: str | None = None,
 ) -> UUID | None:
-    """Add a catalog; None where its schedule already has one for this due time.
+    """Insert a catalog; return None if its schedule already has a catalog for this due time.
 
-    An operation or an argument narrows it, and so may a setting: who knows what it leaves out.
-    Raises NotPossible where an argument is a secret of the provider.
+    A load with an operation, an argument or a setting counts as partial: a setting may leave
+    records out as well. Raises NotPossible if an argument is a secret of the provider.
     """
-    refuse_secrets(connection, scheme["provider_id"], arguments)
-    speaks_for_due = due_at is not None and uses_due_at(connection, scheme["id"], arguments)
+    refuse_secrets(connection, scheme.provider_id, arguments)
+    speaks_for_due = due_at is not None and uses_due_at(connection, scheme.id, arguments)
     found = row(
         connection,
         """INSERT INTO catlog.catalog (provider_id, scheme_id, parent_id, schedule_id, due_at,
@@ -123,8 +134,8 @@ def insert(
                :job, CAST(:settings AS jsonb), :project_version,
                CASE WHEN :state = 'skipped' THEN clock_timestamp() END)
            ON CONFLICT (schedule_id, due_at) DO NOTHING RETURNING id""",
-        provider=scheme["provider_id"],
-        scheme=scheme["id"],
+        provider=scheme.provider_id,
+        scheme=scheme.id,
         parent=parent_id,
         schedule=schedule_id,
         due_at=due_at,
@@ -146,7 +157,7 @@ def insert(
 def uses_due_at(
     connection: Connection, scheme_id: UUID, arguments: Mapping[str, str] | None = None
 ) -> bool:
-    """Whether the arguments of a scheme's catalogs are filled in from the due time."""
+    """Return whether the arguments of a scheme's catalogs contain the due time."""
     if any(DUE_AT_PLACEHOLDER in str(value) for value in (arguments or {}).values()):
         return True
     return bool(
@@ -164,60 +175,52 @@ def cancel(engine: Database, catalog_id: UUID) -> None:
     """Stop an open catalog and its sub-catalogs. Raises NotFound, NotPossible."""
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
-        if catalog["state"] not in OPEN_STATES:
+        if catalog.state not in OPEN_STATES:
             raise NotPossible(
-                f"catalog {catalog_id} is {catalog['state']}; only an open one can be cancelled."
+                f"catalog {catalog_id} is {catalog.state}; only an open catalog can be cancelled."
             )
         _cancel(connection, catalog)
 
 
-def _cancel(connection: Connection, catalog: Mapping[str, Any]) -> None:
-    for child in _children(connection, catalog["id"]):
-        if child["state"] in OPEN_STATES:
+def _cancel(connection: Connection, catalog: LockedCatalog) -> None:
+    for child in lock_children(connection, catalog.id):
+        if child.state in OPEN_STATES:
             _cancel(connection, child)
     stop_catalog(connection, catalog, "cancelled", "cancelled by request")
 
 
-def _children(connection: Connection, catalog_id: UUID) -> list[Mapping[str, Any]]:
-    return rows(
-        connection,
-        "SELECT * FROM catlog.catalog WHERE parent_id = :id ORDER BY id FOR NO KEY UPDATE",
-        id=catalog_id,
-    )
-
-
 def retry(engine: Database, catalog_id: UUID) -> None:
-    """Load again what a failed or cancelled catalog lacks; what is done stays done.
+    """Load again what a failed or cancelled catalog lacks; done instances stay done.
 
-    Raises NotFound, or NotPossible where it has not failed, or where rows of it were purged.
+    Raises NotFound, or NotPossible if the catalog has not failed or if its rows were purged.
     """
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
-        if catalog["state"] not in ("failed", "cancelled"):
+        if catalog.state not in ("failed", "cancelled"):
             raise NotPossible(
-                f"catalog {catalog_id} is {catalog['state']}; only a failed or cancelled one"
-                " can be retried."
+                f"catalog {catalog_id} is {catalog.state}; only a failed or cancelled"
+                " catalog can be retried."
             )
         _retry(connection, catalog)
 
 
-def _retry(connection: Connection, catalog: Mapping[str, Any]) -> None:
-    if catalog["purged_at"]:
+def _retry(connection: Connection, catalog: LockedCatalog) -> None:
+    if catalog.purged_at:
         raise NotPossible(
-            f"catalog {catalog['id']} was purged on {catalog['purged_at']:%Y-%m-%d}: what was done"
-            " of it is gone. Make a new one with scrapy load."
+            f"catalog {catalog.id} was purged on {catalog.purged_at:%Y-%m-%d}: its results"
+            " are deleted. Make a new catalog with scrapy load."
         )
-    for child in _children(connection, catalog["id"]):
-        if child["state"] in ("failed", "cancelled"):
+    for child in lock_children(connection, catalog.id):
+        if child.state in ("failed", "cancelled"):
             _retry(connection, child)
-    # An attempt that a cancellation overtook is not to be taken for a running one.
+    # The attempts that were running when the catalog was cancelled must not count as running.
     run(
         connection,
         """UPDATE catlog.instance_attempt a
            SET outcome = 'cancelled', finished_at = clock_timestamp()
            FROM catlog.catalog_scheme_operation_instance i
            WHERE i.catalog_id = :id AND a.instance_id = i.id AND a.outcome IS NULL""",
-        id=catalog["id"],
+        id=catalog.id,
     )
     run(
         connection,
@@ -228,7 +231,7 @@ def _retry(connection: Connection, catalog: Mapping[str, Any]) -> None:
                  WHERE catalog_id = :id AND state IN ('failed', 'cancelled')
                  ORDER BY id FOR NO KEY UPDATE) AS again
            WHERE i.id = again.id""",
-        id=catalog["id"],
+        id=catalog.id,
     )
     run(
         connection,
@@ -242,6 +245,6 @@ def _retry(connection: Connection, catalog: Mapping[str, Any]) -> None:
                                 WHERE catalog_id = c.id AND state <> 'done') THEN 'loading'
                    ELSE 'publishing' END
            WHERE id = :id""",
-        id=catalog["id"],
+        id=catalog.id,
     )
-    update_parent_state(connection, catalog["parent_id"])
+    update_parent_state(connection, catalog.parent_id)

@@ -1,32 +1,37 @@
-"""Who may run what, and for how long: claim, heartbeat, watch, reap."""
+"""Claims of instances by workers."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.db.migrations import head
 from catlog_scrapy.exceptions import NotFound, SchemaMismatch
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.queue.claim_hints import EVER, KNOWN, claim_hints_of
-from catlog_scrapy.store.sql import Database, row, rows
+from catlog_scrapy.store.queue.claim_hints import HINTS_TABLE, LONG_AGO, ClaimHints, claim_hints_of
+from catlog_scrapy.store.sql import Database, load_sql, row, rows, run, scalar
 
-known_revision = cache(head)
+# An instance `i` of an operation `o` that a claim may take.
+ELIGIBLE = """
+    i.state = 'new' AND i.available_at <= now() AND o.executor = :executor
+    AND (CAST(:catalogs AS uuid[]) IS NULL OR i.catalog_id = ANY(CAST(:catalogs AS uuid[])))
+    AND o.id <> ALL(CAST(:refused AS uuid[])) AND i.catalog_id <> ALL(CAST(:refused AS uuid[]))"""
+TAKE_INSTANCES = load_sql(__name__, "take_instances")
+READ_CLAIMS = load_sql(__name__, "read_claims")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """An attempt that this worker holds, with all that running it needs.
+    """A running attempt with everything that its worker needs.
 
-    `kinds` are its record types: name, key and fields, and whether they are `foreign`, declared for
-    a spider that has none. `seconds` is how long it may run. `project` is the Scrapy project that
-    has the spider, None where nobody said; `project_version` the only version of it that may run
-    this. `settings` are Scrapy's for this attempt alone. `secrets` are the names of the provider's.
-    `age` is how many seconds ago it was claimed.
+    `kinds` are its record types: name, key, fields, and `foreign` for a type that is declared for
+    a spider that has none. `seconds` is the time limit. `project` is the Scrapy project that has
+    the spider, None if unknown; `project_version` is the only version that may run the attempt.
+    `settings` are Scrapy settings for this attempt alone. `secrets` are the names of the
+    provider's secrets. `age` is the time since the claim in seconds.
     """
 
     attempt: AttemptName
@@ -52,29 +57,23 @@ class Claim:
 
     @property
     def refusal_id(self) -> UUID:
-        """Whose instances nobody can run who cannot run this: the operation, or this catalog."""
+        """The id to stop claiming when this claim is refused: an operation or a catalog.
+
+        A refused project version concerns the catalog that asks for it, not the whole operation.
+        """
         return self.operation_id if self.project_version is None else self.catalog
 
     @property
     def title(self) -> str:
-        """What people call it: `provider/scheme/operation part`."""
+        """The name for people: `provider/scheme/operation part`."""
         return f"{self.provider}/{self.scheme}/{self.operation} {self.part}".rstrip()
 
 
-CLAIM_COLUMNS = """
-    i.id AS instance, i.attempt, i.catalog_id, i.operation_id, i.part, i.arguments,
-    c.settings, c.project_version,
-    p.name AS provider, p.project, p.base_url, p.secrets, s.name AS scheme,
-    o.name AS operation, o.spider, o.mode, o.isolate, o.timeout AS seconds,
-    (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'key', k.key,
-         'fields', k.fields, 'foreign', k.foreign_type) ORDER BY k.name), '[]')
-     FROM catlog.kind k
-     WHERE k.operation_id = o.id) AS kinds"""
-CLAIM_TABLES = """
-    JOIN catlog.catalog c ON c.id = i.catalog_id
-    JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
-    JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
-    JOIN catlog.provider p ON p.id = i.provider_id"""
+class LockedProvider(NamedTuple):
+    """A provider whose row is locked for a claim."""
+
+    id: UUID
+    max_running: int | None
 
 
 def claim(
@@ -88,183 +87,143 @@ def claim(
     logs: str | None = None,
     refused: Collection[UUID] = (),
 ) -> list[Claim]:
-    """Up to *limit* instances of one provider, by priority, then age; [] where none is free now.
+    """Claim up to *limit* instances of one provider, by priority, then age.
 
-    *lease* is in seconds. *catalogs* narrows it to these. *logs* is the folder where this worker
-    writes an attempt's log, as `<attempt>.log`. *refused* are operations and catalogs that this
-    worker cannot run: they are left for another. Raises SchemaMismatch when the database has moved
-    to another revision: this worker must not go on.
+    *lease* is in seconds. Only instances of *catalogs* are claimed, unless it is None, and none of
+    the operations and catalogs in *refused*. The log of an attempt is `<attempt>.log` in the folder
+    *logs*. Raises SchemaMismatch if the database has moved to another revision: the worker must
+    stop.
     """
-    values = {
+    eligible = {
         "catalogs": [str(catalog) for catalog in catalogs] if catalogs is not None else None,
         "executor": executor,
         "refused": [str(id_) for id_ in refused],
     }
     hints = claim_hints_of(engine)
     with engine.begin() as connection:
-        version = row(connection, "SELECT version_num FROM catlog.alembic_version")
-        if version is None or version["version_num"] != known_revision():
+        if scalar(connection, "SELECT version_num FROM catlog.alembic_version") != head():
             raise SchemaMismatch(
                 "the database has moved to another revision; restart with its catlog."
             )
-        hints.refresh(connection)
-        started = time.monotonic()
-        # Of equal priority the provider with the fewest running is first, not the one waiting
-        # longest: a backlog of one must not starve the others.
-        provider = row(
-            connection,
-            f"""SELECT p.id, p.max_running FROM catlog.provider p
-               LEFT JOIN {KNOWN} ON known.id = p.id
-               CROSS JOIN LATERAL (
-                   SELECT i.priority
-                   FROM catlog.catalog_scheme_operation_instance i
-                   JOIN catlog.catalog_scheme_operation o
-                       ON o.id = i.operation_id AND o.executor = :executor
-                   WHERE i.provider_id = p.id AND i.state = 'new' AND i.available_at <= now()
-                     AND i.position >= coalesce(known.head, 0)
-                     AND (CAST(:catalogs AS uuid[]) IS NULL
-                          OR i.catalog_id = ANY(CAST(:catalogs AS uuid[])))
-                     AND o.id <> ALL(CAST(:refused AS uuid[]))
-                     AND i.catalog_id <> ALL(CAST(:refused AS uuid[]))
-                   ORDER BY i.priority DESC, i.position LIMIT 1) AS first
-               CROSS JOIN LATERAL (
-                   SELECT count(*) AS running FROM catlog.catalog_scheme_operation_instance r
-                   WHERE r.provider_id = p.id AND r.node IS NOT NULL
-                     AND r.available_at >= coalesce(known.held, :ever)) AS now
-               WHERE p.max_running IS NULL OR p.max_running > now.running
-               ORDER BY first.priority DESC, now.running, random() LIMIT 1
-               FOR NO KEY UPDATE OF p SKIP LOCKED""",
-            ever=EVER,
-            **hints.known(),
-            **values,
-        )
-        hints.took(time.monotonic() - started)
+        provider = _lock_provider(connection, hints, eligible)
         if provider is None:
             return []
-        # A new statement sees what ran when the provider's row became ours; the one that locked
-        # it does not, and would let more run than max_running.
-        running = hints.running(connection, provider["id"])
-        most = provider["max_running"]
-        candidates = rows(
-            connection,
-            """SELECT i.id, c.id AS catalog_id, c.as_of IS NULL AS first
-               FROM catlog.catalog_scheme_operation_instance i
-               JOIN catlog.catalog_scheme_operation o
-                   ON o.id = i.operation_id AND o.executor = :executor
-               JOIN catlog.catalog c ON c.id = i.catalog_id
-               WHERE i.provider_id = :provider AND i.state = 'new' AND i.available_at <= now()
-                 AND i.position >= :head
-                 AND (CAST(:catalogs AS uuid[]) IS NULL
-                      OR i.catalog_id = ANY(CAST(:catalogs AS uuid[])))
-                 AND o.id <> ALL(CAST(:refused AS uuid[]))
-                 AND i.catalog_id <> ALL(CAST(:refused AS uuid[]))
-               ORDER BY i.priority DESC, i.position LIMIT :limit""",
-            provider=provider["id"],
-            head=hints.head(provider["id"]),
-            limit=limit if most is None else max(0, min(limit, most - running)),
-            **values,
-        )
-        if not candidates:
+        # Only a new statement sees everything that ran when the provider's row was locked. The
+        # locking statement does not: it would let more run than max_running.
+        running = hints.running(connection, provider.id)
+        if provider.max_running is not None:
+            limit = max(0, min(limit, provider.max_running - running))
+        ids = _select_instances(connection, hints, eligible, provider.id, limit)
+        if not ids:
             return []
-        first = sorted({c["catalog_id"] for c in candidates if c["first"]})
-        if first:
-            rows(
-                connection,
-                """UPDATE catlog.catalog c SET as_of = clock_timestamp()
-                   FROM (SELECT id FROM catlog.catalog
-                         WHERE id = ANY(CAST(:ids AS uuid[])) AND as_of IS NULL
-                         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS first
-                   WHERE c.id = first.id RETURNING c.id""",
-                ids=[str(catalog) for catalog in first],
-            )
-        # The state is looked at behind the lock, so that nobody thinks of searching by it.
-        taken = rows(
+        taken = rows(connection, TAKE_INSTANCES, ids=ids, node=node, logs=logs, lease=lease)
+        return _read_claims(connection, [AttemptName(**name) for name in taken])
+
+
+def _lock_provider(
+    connection: Connection, hints: ClaimHints, eligible: Mapping[str, Any]
+) -> LockedProvider | None:
+    """Lock the provider that is next to run, among those with an eligible instance.
+
+    The highest priority comes first. Of equal priorities, the provider with the fewest running
+    instances comes first, not the one that waits longest: its backlog would starve the others.
+    """
+    hints.refresh(connection)
+    started = time.monotonic()
+    found = row(
+        connection,
+        f"""SELECT p.id, p.max_running FROM catlog.provider p
+            LEFT JOIN {HINTS_TABLE} ON known.id = p.id
+            CROSS JOIN LATERAL (
+                SELECT i.priority FROM catlog.catalog_scheme_operation_instance i
+                JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+                WHERE i.provider_id = p.id AND i.position >= coalesce(known.head, 0) AND {ELIGIBLE}
+                ORDER BY i.priority DESC, i.position LIMIT 1) AS first
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS running FROM catlog.catalog_scheme_operation_instance r
+                WHERE r.provider_id = p.id AND r.node IS NOT NULL
+                  AND r.available_at >= coalesce(known.running_since, :long_ago)) AS now
+            WHERE p.max_running IS NULL OR p.max_running > now.running
+            ORDER BY first.priority DESC, now.running, random() LIMIT 1
+            FOR NO KEY UPDATE OF p SKIP LOCKED""",
+        long_ago=LONG_AGO,
+        **hints.known(),
+        **eligible,
+    )
+    hints.took(time.monotonic() - started)
+    return LockedProvider(**found) if found else None
+
+
+def _select_instances(
+    connection: Connection,
+    hints: ClaimHints,
+    eligible: Mapping[str, Any],
+    provider_id: UUID,
+    limit: int,
+) -> list[str]:
+    """Return the ids of the provider's next eligible instances.
+
+    Catalogs that are claimed for the first time get their `as_of` now.
+    """
+    found = rows(
+        connection,
+        f"""SELECT i.id, c.id AS catalog_id, c.as_of IS NULL AS is_first
+            FROM catlog.catalog_scheme_operation_instance i
+            JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+            JOIN catlog.catalog c ON c.id = i.catalog_id
+            WHERE i.provider_id = :provider AND i.position >= :head AND {ELIGIBLE}
+            ORDER BY i.priority DESC, i.position LIMIT :limit""",
+        provider=provider_id,
+        head=hints.head(provider_id),
+        limit=limit,
+        **eligible,
+    )
+    first = {str(instance["catalog_id"]) for instance in found if instance["is_first"]}
+    if first:
+        run(
             connection,
-            f"""WITH free AS (
-                    SELECT i.id, i.state FROM catlog.catalog_scheme_operation_instance i
-                    JOIN catlog.catalog c ON c.id = i.catalog_id
-                    WHERE i.id = ANY(CAST(:ids AS uuid[]))
-                      AND c.state = 'loading' AND c.as_of IS NOT NULL
-                    ORDER BY i.id FOR NO KEY UPDATE OF i SKIP LOCKED),
-                i AS (
-                    UPDATE catlog.catalog_scheme_operation_instance i
-                    SET state = 'running', attempt = attempt + 1, node = :node,
-                        available_at = clock_timestamp(),
-                        lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
-                    FROM free WHERE i.id = free.id AND free.state = 'new' RETURNING i.*),
-                claimed AS (SELECT {CLAIM_COLUMNS}, i.priority, i.position FROM i {CLAIM_TABLES}),
-                begun AS (
-                    INSERT INTO catlog.instance_attempt
-                        (instance_id, attempt, node, log, deadline_at, limits)
-                    SELECT i.id, i.attempt, :node,
-                        CAST(:logs AS text) || '/' || i.id || '.' || i.attempt || '.log',
-                        clock_timestamp() + make_interval(secs => o.timeout),
-                        jsonb_build_object('tolerate', o.tolerate, 'min_results', o.min_results,
-                            'timeout', o.timeout, 'start_timeout', o.start_timeout,
-                            'stall_timeout', o.stall_timeout,
-                            'backoff_base', o.backoff_base, 'backoff_cap', o.backoff_cap,
-                            'max_errors', s.max_errors, 'overlap', o.overlap,
-                            'refresh', o.refresh)
-                    FROM i {CLAIM_TABLES}
-                    RETURNING instance_id, limits)
-                SELECT claimed.*, begun.limits FROM claimed
-                JOIN begun ON begun.instance_id = claimed.instance
-                ORDER BY claimed.priority DESC, claimed.position""",
-            ids=[str(candidate["id"]) for candidate in candidates],
-            node=node,
-            logs=logs,
-            lease=lease,
+            """UPDATE catlog.catalog c SET as_of = clock_timestamp()
+               FROM (SELECT id FROM catlog.catalog
+                     WHERE id = ANY(CAST(:ids AS uuid[])) AND as_of IS NULL
+                     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS first
+               WHERE c.id = first.id""",
+            ids=sorted(first),
         )
-        return [_claim(found) for found in taken]
+    return [str(instance["id"]) for instance in found]
+
+
+def _read_claims(connection: Connection, attempts: Sequence[AttemptName]) -> list[Claim]:
+    """Return the claims of those *attempts* that still run."""
+    found = rows(
+        connection,
+        READ_CLAIMS,
+        instances=[str(name.instance) for name in attempts],
+        numbers=[name.number for name in attempts],
+    )
+    return [_claim(dict(values)) for values in found]
+
+
+def _claim(values: dict[str, Any]) -> Claim:
+    name = AttemptName(values.pop("instance"), values.pop("number"))
+    return Claim(attempt=name, **values)
 
 
 def begin(engine: Engine, name: AttemptName, pid: int) -> Claim:
-    """Take up a claimed attempt in the process *pid*, and only there; its claim. Raises NotFound.
+    """Begin a claimed attempt in the process *pid*, and return its claim. Raises NotFound.
 
-    An attempt that a process has taken up is not there for another one: it starts from nothing.
+    An attempt begins once: a second process would start the crawl from nothing.
     """
     with engine.begin() as connection:
-        found = row(
+        begun = run(
             connection,
-            f"""WITH a AS (
-                    UPDATE catlog.instance_attempt SET begun_at = clock_timestamp(), pid = :pid
-                    WHERE instance_id = :instance AND attempt = :number AND outcome IS NULL
-                      AND begun_at IS NULL RETURNING *)
-                SELECT {CLAIM_COLUMNS}, a.limits,
-                    extract(epoch FROM clock_timestamp() - a.started_at)::float AS age
-                FROM a
-                JOIN catlog.catalog_scheme_operation_instance i
-                    ON i.id = a.instance_id AND i.attempt = a.attempt AND i.state = 'running'
-                {CLAIM_TABLES}""",
+            """UPDATE catlog.instance_attempt SET begun_at = clock_timestamp(), pid = :pid
+               WHERE instance_id = :instance AND attempt = :number AND outcome IS NULL
+                 AND begun_at IS NULL""",
             instance=name.instance,
             number=name.number,
             pid=pid,
         )
-    if found is None:
+        claims = _read_claims(connection, [name]) if begun else []
+    if not claims:
         raise NotFound(f"attempt {name} is not running; it was lost, or it never was.")
-    return _claim(found)
-
-
-def _claim(found: Any) -> Claim:
-    return Claim(
-        attempt=AttemptName(found["instance"], found["attempt"]),
-        catalog=found["catalog_id"],
-        operation_id=found["operation_id"],
-        project=found["project"],
-        project_version=found["project_version"],
-        settings=found["settings"],
-        provider=found["provider"],
-        scheme=found["scheme"],
-        operation=found["operation"],
-        part=found["part"],
-        spider=found["spider"],
-        mode=found["mode"],
-        isolate=found["isolate"],
-        arguments=found["arguments"],
-        base_url=found["base_url"],
-        limits=found["limits"],
-        kinds=found["kinds"],
-        seconds=found["seconds"],
-        secrets=found["secrets"],
-        age=found.get("age", 0.0),
-    )
+    return claims[0]

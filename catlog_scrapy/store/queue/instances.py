@@ -1,4 +1,4 @@
-"""What a catalog consists of: its instances, or its sub-catalogs. Fixed when it starts."""
+"""Instances of a catalog, made when the catalog starts."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import Connection
 
 from catlog_scrapy.scheduling.argument_templates import DUE_AT, render
+from catlog_scrapy.store.queue.catalog_states import LockedCatalog
 from catlog_scrapy.store.sql import row, rows, run
 
 DUE_AT_PLACEHOLDER = "{" + DUE_AT
@@ -16,41 +17,44 @@ SOME_TIME = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 class CannotLoad(Exception):
-    """A catalog has nothing to load, or not what its arguments need. It fails with this text."""
+    """A catalog cannot start; the message becomes its error.
+
+    Raised by `insert_instances`, `require_renderable` and the start of a catalog.
+    """
 
 
-def insert_instances(connection: Connection, catalog: Mapping[str, Any]) -> None:
-    """Make one instance for each operation and part. Raises CannotLoad, having made none."""
+def insert_instances(connection: Connection, catalog: LockedCatalog) -> None:
+    """Insert an instance for each operation and part, or raise CannotLoad and insert nothing."""
     operations = rows(
         connection,
         """SELECT * FROM catlog.catalog_scheme_operation
            WHERE scheme_id = :scheme AND (CAST(:only AS text) IS NULL OR name = :only)
            ORDER BY name""",
-        scheme=catalog["scheme_id"],
-        only=catalog["operation"],
+        scheme=catalog.scheme_id,
+        only=catalog.operation,
     )
     if not operations:
         raise CannotLoad("nothing to load: the scheme has no operation")
     due_at = _local_due_at(connection, catalog)
-    given = _fill_given(catalog["arguments"], due_at)
+    given = _render_given(catalog.arguments, due_at)
     instances = [
         {
-            "catalog": catalog["id"],
+            "catalog": catalog.id,
             "operation": operation["id"],
-            "provider": catalog["provider_id"],
+            "provider": catalog.provider_id,
             "part": part,
             "arguments": orjson.dumps(
                 {
-                    **_fill(
+                    **_render(
                         operation["arguments"],
                         {**fields, "due_at": due_at},
                         leave_out=_is_standalone(catalog, operation),
                     ),
-                    **catalog["arguments"],
+                    **catalog.arguments,
                     **given,
                 }
             ).decode(),
-            "priority": catalog["priority"],
+            "priority": catalog.priority,
         }
         for operation in operations
         for part, fields in _parts(connection, catalog, operation)
@@ -59,37 +63,37 @@ def insert_instances(connection: Connection, catalog: Mapping[str, Any]) -> None
 
 
 def require_renderable(arguments: Mapping[str, str]) -> None:
-    """Raise CannotLoad for an argument of a load that no due time can fill in."""
-    _fill_given(arguments, SOME_TIME)
+    """Raise CannotLoad for an argument that cannot be rendered with a due time."""
+    _render_given(arguments, SOME_TIME)
 
 
-def _fill_given(arguments: Mapping[str, str], due_at: dt.datetime) -> dict[str, str]:
-    """Those of *arguments* that name the due time, filled in; in others a brace is a brace."""
+def _render_given(arguments: Mapping[str, str], due_at: dt.datetime) -> dict[str, str]:
+    """Render the *arguments* that contain the due time; in the others a brace is plain text."""
     templates = {name: value for name, value in arguments.items() if DUE_AT_PLACEHOLDER in value}
-    return _fill(templates, {DUE_AT: due_at})
+    return _render(templates, {DUE_AT: due_at})
 
 
-def _is_standalone(catalog: Mapping[str, Any], operation: Mapping[str, Any]) -> bool:
-    """Whether the catalog's arguments say all that the operation needs, so that it has no parts."""
-    return not set(operation["standalone_arguments"]).isdisjoint(catalog["arguments"])
+def _is_standalone(catalog: LockedCatalog, operation: Mapping[str, Any]) -> bool:
+    """Return whether the catalog has a standalone argument, so that the operation has no parts."""
+    return not set(operation["standalone_arguments"]).isdisjoint(catalog.arguments)
 
 
-def _fill(
+def _render(
     templates: Mapping[str, str], values: Mapping[str, Any], *, leave_out: bool = False
 ) -> dict[str, str]:
-    """*templates* filled in; with *leave_out*, without those that name more than *values* has."""
-    filled = {}
+    """Render *templates*; with *leave_out*, omit those with a placeholder missing in *values*."""
+    rendered = {}
     for name, template in templates.items():
         try:
-            filled[name] = render(str(template), values)
+            rendered[name] = render(str(template), values)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
             if leave_out and isinstance(error, KeyError):
                 continue
             raise CannotLoad(
-                f"the argument {name} = {template!r} cannot be filled in:"
+                f"the argument {name} = {template!r} cannot be rendered:"
                 f" {type(error).__name__} {error}"
             ) from error
-    return filled
+    return rendered
 
 
 def _insert(connection: Connection, instances: Sequence[Mapping[str, Any]]) -> None:
@@ -107,10 +111,11 @@ def _insert(connection: Connection, instances: Sequence[Mapping[str, Any]]) -> N
     )
 
 
-def _local_due_at(connection: Connection, catalog: Mapping[str, Any]) -> dt.datetime:
-    """The due time in its schedule's time zone; a catalog made by hand is due when made.
+def _local_due_at(connection: Connection, catalog: LockedCatalog) -> dt.datetime:
+    """Return the due time in the time zone of the schedule.
 
-    A sub-catalog's schedule is that of the catalog that includes it.
+    A catalog without a schedule is due at its creation. A sub-catalog has the schedule of the
+    catalog that includes it.
     """
     schedule = row(
         connection,
@@ -120,19 +125,19 @@ def _local_due_at(connection: Connection, catalog: Mapping[str, Any]) -> dt.date
                SELECT c.parent_id, c.schedule_id
                FROM catlog.catalog c JOIN up ON c.id = up.parent_id)
            SELECT s.timezone FROM up JOIN catlog.schedule s ON s.id = up.schedule_id""",
-        id=catalog["id"],
+        id=catalog.id,
     )
-    instant: dt.datetime = catalog["due_at"] or catalog["created_at"]
+    instant: dt.datetime = catalog.due_at or catalog.created_at
     return instant.astimezone(ZoneInfo(schedule["timezone"] if schedule else "UTC"))
 
 
 def _parts(
-    connection: Connection, catalog: Mapping[str, Any], operation: Mapping[str, Any]
+    connection: Connection, catalog: LockedCatalog, operation: Mapping[str, Any]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The parts of an operation with their fields, which include the part itself as `part`.
+    """Return the parts of an operation with their fields, among them `part` itself.
 
-    An argument that names a field narrows them; one that is standalone stands for them all. Raises
-    CannotLoad where there are none.
+    An argument with the name of a field selects parts; a standalone argument replaces all parts.
+    Raises CannotLoad if no part is left.
     """
     for_each = operation["for_each"]
     if for_each is None or _is_standalone(catalog, operation):
@@ -143,28 +148,26 @@ def _parts(
             """SELECT key, data FROM catlog.record
                WHERE provider_id = :provider AND kind = :kind AND removed_at IS NULL
                ORDER BY key""",
-            provider=catalog["provider_id"],
+            provider=catalog.provider_id,
             kind=for_each,
         )
-        parts = [(one["key"], {**one["data"], "part": one["key"]}) for one in found]
+        parts = [(record["key"], {**record["data"], "part": record["key"]}) for record in found]
     else:
         parts = [(word, {"part": word}) for word in for_each]
-    asked = [
+    selected = [
         (part, fields)
         for part, fields in parts
-        if all(
-            str(fields.get(name, value)) == value for name, value in catalog["arguments"].items()
-        )
+        if all(str(fields.get(name, value)) == value for name, value in catalog.arguments.items())
     ]
-    if not asked and parts:
-        narrowed = ", ".join(f"{name}={value}" for name, value in catalog["arguments"].items())
+    if not selected and parts:
+        asked_for = ", ".join(f"{name}={value}" for name, value in catalog.arguments.items())
         raise CannotLoad(
             f"nothing to load: {operation['name']} runs for each of {len(parts)} {for_each!r},"
-            f" and none has {narrowed}"
+            f" and none has {asked_for}"
         )
-    if not asked:
+    if not selected:
         raise CannotLoad(
             f"nothing to load: {operation['name']} runs for each of {for_each!r}, and there are"
             " none; load those first"
         )
-    return asked
+    return selected

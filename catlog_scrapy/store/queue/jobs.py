@@ -1,8 +1,9 @@
-"""The queue as scrapyd's API shows it: a job is a catalog of one operation, or an instance of one.
+"""The queue as jobs of scrapyd's API: a job is a catalog of one operation, or an instance of it.
 
-All ids of one catalog are the same: the client's own, or the catalog's.
+All instances of a catalog have the same job id: the client's own, or else the catalog's.
 """
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,10 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.queue import catalogs
 from catlog_scrapy.store.queue.arguments import check_arguments
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.sql import row, rows, run, scalar
 
 JOB = "coalesce(c.job, replace(c.id::text, '-', ''))"
-# Of providers that were declared before projects were told apart, nobody knows whose they are.
+# A provider without a project belongs to every project.
 OF_PROJECT = "(CAST(:project AS text) IS NULL OR coalesce(p.project, :project) = :project)"
 TABLES = """
     JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
@@ -27,7 +28,7 @@ TABLES = """
 
 @dataclass(frozen=True)
 class JobOperation:
-    """What scrapyd calls a spider: the operation of a scheme that runs it."""
+    """Operation of a scheme, which scrapyd's API calls a spider."""
 
     provider: str
     scheme: str
@@ -35,10 +36,45 @@ class JobOperation:
     is_only_operation: bool
 
 
-def operation_of(engine: Engine, project: str, spider: str) -> JobOperation:
-    """The operation that *spider* names: by its spider, or as `provider/scheme[/operation]`.
+@dataclass(frozen=True)
+class PendingJob:
+    """A job that waits: an instance, or a catalog that has not started.
 
-    Raises NotFound, or NotPossible where several operations run it.
+    `version` is the only version of the project that may run the job, None for any.
+    """
+
+    job: str
+    project: str | None
+    spider: str
+    arguments: dict[str, str]
+    settings: dict[str, str]
+    version: str | None
+    priority: int
+    position: int | None
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """A running or ended attempt of a job; `state` is that of its catalog."""
+
+    job: str
+    project: str | None
+    spider: str
+    node: str
+    node_url: str | None
+    pid: int | None
+    log: str | None
+    started_at: dt.datetime
+    finished_at: dt.datetime | None
+    outcome: str | None
+    error: str | None
+    state: str
+
+
+def operation_of(engine: Engine, project: str, spider: str) -> JobOperation:
+    """Find the operation of *spider*, a spider's name or `provider/scheme[/operation]`.
+
+    Raises NotFound, or NotPossible if several operations run the spider.
     """
     with engine.connect() as connection:
         found = rows(
@@ -58,19 +94,19 @@ def operation_of(engine: Engine, project: str, spider: str) -> JobOperation:
         )
     if not found:
         raise NotFound(
-            f"spider {spider!r} is no operation of project {project!r}: declare it in a provider"
-            " file, and run scrapy apply"
+            f"{spider!r} is not an operation of project {project!r}; declare it in a provider"
+            " file and run scrapy apply"
         )
     if len(found) > 1:
         found = [operation for operation in found if operation["name"] == spider] or found
     if len(found) > 1:
         names = ", ".join(f"{o['provider']}/{o['scheme']}/{o['name']}" for o in found)
-        raise NotPossible(f"several operations run {spider!r}: name one of {names} as the spider")
+        raise NotPossible(f"several operations run {spider!r}; use {names} as the spider")
     return JobOperation(**found[0])
 
 
 def has_project(engine: Engine, project: str) -> bool:
-    """Whether any provider belongs to *project*."""
+    """Return whether a provider belongs to *project*."""
     with engine.connect() as connection:
         return bool(row(connection, "SELECT 1 FROM catlog.provider WHERE project = :p", p=project))
 
@@ -85,19 +121,19 @@ def schedule(
     priority: int = 0,
     version: str | None = None,
 ) -> str:
-    """A new catalog of *operation*, started; its job id.
+    """Create a catalog of *operation* and return its job id.
 
-    Raises NotPossible where *job* is the id of another one.
+    Raises NotPossible if another catalog has the id *job*.
     """
     with engine.begin() as connection:
         if job:
-            # Of two that come at once with one id, the second waits and then sees the first.
+            # The second of two concurrent requests with one id waits, then sees the first's job.
             run(connection, "SELECT pg_advisory_xact_lock(hashtextextended(:job, 0))", job=job)
             if _catalog_of(connection, None, job):
-                raise NotPossible(f"there is a job {job!r} already; give this one another id")
+                raise NotPossible(f"a job {job!r} exists already; use another id")
         scheme = catalogs.find_scheme(connection, operation.provider, operation.scheme)
-        check_arguments(connection, scheme["provider_id"], arguments)
-        made = catalogs.insert(
+        check_arguments(connection, scheme.provider_id, arguments)
+        made = catalogs.insert_catalog(
             connection,
             scheme,
             arguments=arguments,
@@ -109,14 +145,14 @@ def schedule(
             project_version=version,
         )
         if made is None:
-            raise NotPossible("there is a catalog for this due time already")
+            raise NotPossible("a catalog for this due time exists already")
     return job or made.hex
 
 
 def cancel(engine: Engine, project: str | None, job: str) -> str | None:
-    """Cancel the catalog of *job*; its state before, `pending` or `running`, None if it was over.
+    """Cancel the catalog of *job* and return its former state: `pending`, `running`, None if ended.
 
-    A catalog that only waits to be published still runs, in scrapyd's words.
+    In scrapyd's words, a catalog that waits to be published is still running.
     """
     with engine.connect() as connection:
         found = _catalog_of(connection, project, job)
@@ -127,12 +163,12 @@ def cancel(engine: Engine, project: str | None, job: str) -> str | None:
 
 
 def state(engine: Engine, project: str | None, job: str) -> tuple[str | None, str | None]:
-    """What scrapyd would say of *job*, and its catalog's state; None for an unknown one."""
+    """Return the state of *job* in scrapyd's words, and its catalog's; None if unknown."""
     with engine.connect() as connection:
         found = _catalog_of(connection, project, job)
     if found is None:
         return None, None
-    if found["is_held"]:  # a cancelled one still runs until its process has stopped
+    if found["is_held"]:  # after a cancellation, until its process has stopped
         return "running", found["state"]
     return "pending" if found["state"] in OPEN_STATES else "finished", found["state"]
 
@@ -169,19 +205,19 @@ PENDING = f"""
     WHERE c.state = 'waiting' AND {OF_PROJECT}"""
 
 
-def pending(engine: Engine, project: str | None = None) -> list[Mapping[str, Any]]:
-    """What waits to be run, in the order of the queue: job, project, spider, version and so on."""
+def pending(engine: Engine, project: str | None = None) -> list[PendingJob]:
+    """Return the waiting jobs, in the order of the queue."""
     with engine.connect() as connection:
-        return rows(
+        found = rows(
             connection, f"{PENDING} ORDER BY priority DESC, position NULLS LAST", project=project
         )
+    return [PendingJob(**job) for job in found]
 
 
 def count_pending(engine: Engine, project: str | None = None) -> int:
-    """How many there are of them."""
+    """Count the waiting jobs."""
     with engine.connect() as connection:
-        found = row(connection, f"SELECT count(*) AS n FROM ({PENDING}) AS p", project=project)
-    return int(found["n"]) if found else 0
+        return int(scalar(connection, f"SELECT count(*) FROM ({PENDING}) AS p", project=project))
 
 
 RUNNING_OR_ENDED = f"""
@@ -192,24 +228,23 @@ RUNNING_OR_ENDED = f"""
     LEFT JOIN catlog.node n ON n.name = a.node"""
 
 
-def running(engine: Engine, project: str | None = None) -> list[Mapping[str, Any]]:
-    """What any worker or node runs now, oldest first."""
+def running(engine: Engine, project: str | None = None) -> list[JobRun]:
+    """Return the jobs that workers and nodes run now, oldest first."""
     with engine.connect() as connection:
-        return rows(
+        found = rows(
             connection,
             f"""{RUNNING_OR_ENDED}
                 WHERE i.node IS NOT NULL AND a.attempt = i.attempt AND {OF_PROJECT}
                 ORDER BY a.started_at""",
             project=project,
         )
+    return [JobRun(**job) for job in found]
 
 
-def ended(
-    engine: Engine, project: str | None = None, *, limit: int = 100
-) -> list[Mapping[str, Any]]:
-    """The attempts that ended last, newest first: `outcome` and `error` say how."""
+def ended(engine: Engine, project: str | None = None, *, limit: int = 100) -> list[JobRun]:
+    """Return the last ended attempts, newest first, with `outcome` and `error`."""
     with engine.connect() as connection:
-        return rows(
+        found = rows(
             connection,
             f"""{RUNNING_OR_ENDED}
                 WHERE a.finished_at IS NOT NULL AND {OF_PROJECT}
@@ -217,3 +252,4 @@ def ended(
             project=project,
             limit=limit,
         )
+    return [JobRun(**job) for job in found]

@@ -13,9 +13,9 @@ def heartbeat(
 ) -> dict[AttemptName, str]:
     """Renew the leases of *attempts* for *lease* seconds, in one statement.
 
-    Answers each with `go`, `cancel` (its catalog stopped), `timed_out` (past its deadline) or
-    `lost` (it is another worker's now). A row that is locked is being changed: it is told `go`
-    and renewed the next time.
+    The reply to each attempt is `go`, `cancel` (its catalog stopped), `timed_out` (past its
+    deadline) or `lost` (another worker has the instance). An attempt whose row is locked gets `go`,
+    and its lease is renewed by the next heartbeat.
     """
     with engine.begin() as connection:
         found = rows(
@@ -53,10 +53,10 @@ def heartbeat(
 
 
 def supervise(engine: Engine, attempts: Sequence[AttemptName]) -> dict[AttemptName, str]:
-    """What the database says of *attempts* that run in processes of their own; nothing is renewed.
+    """Read what *attempts* in processes of their own have to do, without renewing leases.
 
-    As `heartbeat` answers, and besides: `ended` (it has its outcome, and may have something left to
-    close), `unbegun` (no process has taken it up within its operation's start_timeout).
+    The replies are those of `heartbeat`, and `ended` (the attempt has its outcome, its process may
+    still be closing) or `unbegun` (no process began the attempt within start_timeout).
     """
     with engine.connect() as connection:
         found = rows(

@@ -5,23 +5,23 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func
 from sqlalchemy.exc import SQLAlchemyError
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.sql import clean, row, rows, run
+from catlog_scrapy.store.sql import clean, rows, run, scalar, upsert
 
-# A server that no longer hears from a node gives its name back after a minute, not after the two
-# hours that TCP allows. Unix sockets ignore these.
+# A server that no longer hears from a node frees its name after a minute, not after the two hours
+# that TCP allows. Unix sockets ignore these settings.
 PEER_IS_GONE = """
     SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
     SET tcp_user_timeout = 30000; SET idle_in_transaction_session_timeout = 0"""
 
 
 class NodeNameLock:
-    """A node's hold on its name: a lock of the session, which the server releases with it.
+    """Session lock on a node's name, which the server releases when the session ends.
 
-    Whoever holds it is the only node of that name, so what a former one left is there to be ended.
+    Only one node holds a name, so attempts that a former process of it left running can be ended.
     """
 
     def __init__(self, engine: Engine, name: str) -> None:
@@ -30,7 +30,7 @@ class NodeNameLock:
         self._connection: Connection | None = None
 
     def acquire(self) -> None:
-        """Take the lock, unless it is held already. Raises NotPossible where another node holds it."""
+        """Take the lock, or check that it is held. Raises NotPossible if another node holds it."""
         if self._connection is not None:
             try:
                 run(self._connection, "SELECT 1")
@@ -40,14 +40,13 @@ class NodeNameLock:
         connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             run(connection, PEER_IS_GONE)
-            found = row(
+            if not scalar(
                 connection,
-                "SELECT pg_try_advisory_lock(hashtextextended('catlog node ' || :name, 0)) AS held",
+                "SELECT pg_try_advisory_lock(hashtextextended('catlog node ' || :name, 0))",
                 name=self.name,
-            )
-            if not found or not found["held"]:
+            ):
                 raise NotPossible(
-                    f"another node is called {self.name!r}; give this one another CATLOG_NODE"
+                    f"another node has the name {self.name!r}; use another CATLOG_NODE"
                     " or http_port."
                 )
         except BaseException:
@@ -57,33 +56,40 @@ class NodeNameLock:
         self._connection = connection
 
     def release(self) -> None:
-        """Give the name back."""
+        """Release the name."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(SQLAlchemyError):
-                connection.invalidate()  # the lock goes with the session
+                connection.invalidate()  # ends the session, and the lock with it
                 connection.close()
 
 
 def register(
     engine: Engine, name: str, *, url: str, pid: int, version: str, slots: int, poll: float
 ) -> None:
-    """Write down that a node has started."""
+    """Record that a node has started."""
+    from catlog_scrapy.models import Node  # slow to import, and `scrapy nodes` only reads
+
     with engine.begin() as connection:
-        run(
+        upsert(
             connection,
-            """INSERT INTO catlog.node (name, url, pid, version, slots, poll)
-               VALUES (:name, :url, :pid, :version, :slots, :poll)
-               ON CONFLICT (name) DO UPDATE SET url = excluded.url, pid = excluded.pid,
-                   version = excluded.version, slots = excluded.slots, poll = excluded.poll,
-                   running = 0, projects = '{}', state = 'up', error = NULL, error_at = NULL,
-                   started_at = clock_timestamp(), polled_at = clock_timestamp()""",
-            name=name,
-            url=url,
-            pid=pid,
-            version=version,
-            slots=slots,
-            poll=poll,
+            Node,
+            {
+                "name": name,
+                "url": url,
+                "pid": pid,
+                "version": version,
+                "slots": slots,
+                "poll": poll,
+                "running": 0,
+                "projects": {},
+                "state": "up",
+                "error": None,
+                "error_at": None,
+                "started_at": func.clock_timestamp(),
+                "polled_at": func.clock_timestamp(),
+            },
+            conflict=["name"],
         )
 
 
@@ -96,7 +102,7 @@ def record_poll(
     state: str = "up",
     error: str | None = None,
 ) -> None:
-    """Write down that a node polled, what it runs, and its latest *error*; None keeps the error."""
+    """Record that a node has polled, its running attempts, and its *error*; None keeps the last."""
     with engine.begin() as connection:
         run(
             connection,
@@ -114,10 +120,10 @@ def record_poll(
 
 
 def list_nodes(engine: Engine) -> list[Mapping[str, Any]]:
-    """All nodes, by name; `silence` is the seconds since the last poll.
+    """Return all nodes, by name; `silence` is the seconds since the last poll.
 
-    The state of one that should be up, but has missed five polls, and ten seconds at least, is
-    `silent`. One that stopped is forgotten after a day, a silent one after a week.
+    A node that has missed five polls, and at least ten seconds, has the state `silent`. A stopped
+    node is listed for a day, a silent node for a week.
     """
     with engine.connect() as connection:
         return rows(

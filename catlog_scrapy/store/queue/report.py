@@ -9,12 +9,13 @@ from catlog_scrapy.wording import counted
 
 @dataclass
 class Report:
-    """What a worker says of its crawl, and what the promise "done means complete" is judged by.
+    """Report of a worker on its crawl: the evidence for "done means complete".
 
-    `accepted`, `rejected` and `dropped` count items, `failed_requests`, `blocked_by_robots` and `responses`
-    requests. `errors` are the first exceptions raised, `reasons` the first of what was given up,
-    ignored or rejected, all in words; `raised` counts all exceptions. `cursor` is how far it read;
-    it `resumed` from another one. `retry_after` how many seconds the source wants to be left alone.
+    `accepted`, `rejected` and `dropped` count items; `failed_requests`, `blocked_by_robots` and
+    `responses` count requests. `raised` counts exceptions, `errors` has the text of the first ones.
+    `reasons` has the first message for each counter of failures. `cursor` is how far the crawl has
+    read; `resumed` says that it started from an earlier cursor. `retry_after` is the delay in
+    seconds that the source asked for.
     """
 
     reason: str = "finished"
@@ -34,19 +35,20 @@ class Report:
     retry_after: float = 0.0
 
     def judge(self, limits: Mapping[str, Any], stored: int) -> tuple[str, str | None]:
-        """The outcome and, where it is not `done`, the reason, under an attempt's *limits*.
+        """Return the outcome under an attempt's *limits* and, unless it is `done`, the reason.
 
-        *stored* is how many rows of the attempt the database holds.
+        *stored* is the number of the attempt's rows in the database.
         """
         shortfall = self._shortfall(limits.get("tolerate", {}))
         least = limits.get("min_results", 1)
         if self.raised:
             more = f" (and {self.raised - 1} more)" if self.raised > 1 else ""
-            first = self.errors[0] if self.errors else "an exception that nobody put in words"
+            first = self.errors[0] if self.errors else "an exception without a message"
             return "failed", f"{first}{more}"
         if self.reason != "finished":
             return "failed", f"the spider closed with {self.reason!r}, not 'finished'"
-        # Of a source with nothing new, the cursor is the answer; from the beginning there is more.
+        # A source with nothing new yields only a cursor, which counts as a result. A crawl from the
+        # beginning must bring more than that.
         answers = self.accepted + (self.cursor is not None and self.resumed)
         if shortfall is None and answers < least:
             shortfall = (
@@ -58,7 +60,7 @@ class Report:
         return ("incomplete", shortfall) if shortfall else ("done", None)
 
     def _shortfall(self, tolerate: Mapping[str, float]) -> str | None:
-        """What exceeds what the operation tolerates; nothing is, unless it says so."""
+        """Describe the first counter that exceeds the operation's tolerance; the default is 0."""
         for name, noun, fate, count, others in (
             ("failed_requests", "request", "failed", self.failed_requests, self.responses),
             (
@@ -71,7 +73,7 @@ class Report:
             ("rejected", "item", "rejected", self.rejected, self.accepted),
             ("dropped", "item", "dropped", self.dropped, self.accepted),
         ):
-            # The project's own DropItem is intent, unless the operation limits it.
+            # A DropItem of the project's own pipelines is intended, unless the operation limits it.
             tolerated = tolerate.get(name, 1.0 if name == "dropped" else 0)
             if exceeds(count, count + others, tolerated):
                 first = self.reasons.get(name)
@@ -82,5 +84,5 @@ class Report:
 
 
 def exceeds(count: int, total: int, tolerated: float) -> bool:
-    """Whether *count* of *total* is more than *tolerated*: an integer count, or a float share."""
+    """Return whether *count* of *total* exceeds *tolerated*: an int is a count, a float a share."""
     return count > (tolerated * total if isinstance(tolerated, float) else tolerated)

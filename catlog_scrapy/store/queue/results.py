@@ -1,4 +1,4 @@
-"""The rows of an attempt: written by COPY, a batch a transaction, and never twice."""
+"""Results of attempts: written by COPY, one batch in a transaction, and never twice."""
 
 import io
 import re
@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Engine, exc, text
 
 from catlog_scrapy.records.validation import Row
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.sql import Database, clean, row, run
+from catlog_scrapy.store.sql import Database, clean, one, row, run, scalar
 
-# Bytes of a rejected item that are kept, and how many rejected items an attempt keeps.
+# An attempt keeps so many rejected items, each up to this size.
 MAX_REJECTED_ITEM_BYTES = 65536
 MAX_REJECTED_ITEMS = 1000
 
@@ -25,12 +25,12 @@ NEEDS_ESCAPE = re.compile(r"[\\\t\n\r]").search
 
 
 def line_prefix(name: AttemptName) -> str:
-    """What all lines of an attempt begin with, for `write_lines`."""
+    """Return the beginning of all lines of an attempt, for `write_lines`."""
     return f"{name.instance}\t{name.number}\t"
 
 
 def write_lines(batch: bytearray, prefix: str, number: int, rows: Iterable[Row]) -> int:
-    """Append *rows* to *batch* in COPY's text format, numbered from *number*; the next number."""
+    """Append *rows* in COPY's text format, numbered from *number*; return the next number."""
     for kind, key, data in rows:
         plain = key.translate(ESCAPES) if NEEDS_ESCAPE(key) else key
         batch += f"{prefix}{number}\t{kind}\t{plain}\t".encode()
@@ -54,8 +54,8 @@ class BatchUncertain(Exception):
 def copy_batch(engine: Engine, lines: bytes) -> None:
     """Store *lines*, in COPY's text format, as one transaction.
 
-    Raises BatchUncertain when nobody can know whether they are stored, and OperationalError when
-    they are not, because no connection could be made.
+    Raises BatchUncertain if the connection broke, so that the lines may be stored or not, and
+    OperationalError if no connection could be made, so that they are not stored.
     """
     with engine.connect() as connection:
         backend = _backend(connection)
@@ -73,7 +73,7 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
             connection.invalidate()
             raise BatchUncertain(backend) from error
         except engine.dialect.loaded_dbapi.DatabaseError as error:
-            # libpq has no class for every way in which a connection ends.
+            # psycopg2 raises plain DatabaseError for some of the ways in which a connection ends.
             if driver is None or driver.closed:
                 connection.invalidate()
                 raise BatchUncertain(backend) from error
@@ -82,9 +82,9 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
 
 
 def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
-    """Store *lines*, in COPY's text format, as a part of the connection's transaction.
+    """Store *lines*, in COPY's text format, in the connection's transaction.
 
-    Raises OperationalError when the connection breaks: nothing of the transaction is stored then.
+    Raises OperationalError if the connection breaks; then the transaction is rolled back.
     """
     driver = connection.connection.driver_connection
     errors = connection.dialect.loaded_dbapi
@@ -103,22 +103,20 @@ def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
 
 
 def _backend(connection: Connection) -> tuple[int, Any]:
-    found = row(
+    found = one(
         connection,
         "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
     )
-    if found is None:
-        raise exc.OperationalError("pg_stat_activity", None, Exception("no row for this backend"))
     return found["pid"], found["backend_start"]
 
 
 def settle_batch(
     engine: Engine, backend: tuple[int, Any], name: AttemptName, first: int, count: int
 ) -> bool:
-    """End that *backend*, wait until it is gone, and say whether the batch is stored.
+    """End the *backend*, wait until it has gone, and return whether the batch is stored.
 
     The batch has *count* rows, numbered from *first*. Raises OperationalError while the database
-    is away: ask again.
+    is unavailable: call again.
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         values = {"pid": backend[0], "start": backend[1]}
@@ -129,9 +127,9 @@ def settle_batch(
             **values,
         ):
             pass
-        found = row(
+        stored = scalar(
             connection,
-            """SELECT count(*) AS stored FROM catlog.catalog_operation_instance_result
+            """SELECT count(*) FROM catlog.catalog_operation_instance_result
                WHERE instance_id = :instance AND attempt = :number
                  AND seq >= :first AND seq < :first + :count""",
             instance=name.instance,
@@ -139,13 +137,16 @@ def settle_batch(
             first=first,
             count=count,
         )
-    return found is not None and found["stored"] == count
+    return bool(stored == count)
 
 
 def store_rejected(
     engine: Database, name: AttemptName, rejected: Sequence[tuple[str | None, str, list[str]]]
 ) -> None:
-    """Keep rejected items as (URL, data, reasons). The caller keeps to MAX_REJECTED_ITEMS an attempt."""
+    """Store rejected items: (URL, data, reasons).
+
+    The caller bounds them to MAX_REJECTED_ITEMS per attempt.
+    """
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -166,7 +167,7 @@ def store_rejected(
 
 
 def purge_batch_log(connection: Connection) -> int:
-    """Delete what is known of the batches of attempts that have ended; how many."""
+    """Delete the batch numbers of attempts that have ended, and return their count."""
     return run(
         connection,
         """DELETE FROM catlog.result_batch b WHERE NOT EXISTS (
@@ -177,9 +178,10 @@ def purge_batch_log(connection: Connection) -> int:
 
 
 def purge_unfinished_attempts(connection: Connection, catalog_id: UUID | None = None) -> int:
-    """Delete what attempts left that are not the done ones of an ended catalog; how many rows.
+    """Delete the results of all attempts but the done ones of an ended catalog.
 
-    Called when it ends, and again by prune, for all: a late COPY may land after that.
+    Without *catalog_id*, of all ended catalogs: prune does that, because a late COPY may arrive
+    after the catalog's end. Returns the number of rows.
     """
     return run(
         connection,

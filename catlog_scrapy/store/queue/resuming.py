@@ -1,4 +1,4 @@
-"""What an attempt need not read again: from where it goes on, and what is fresh."""
+"""Resuming: the cursor of an incremental attempt, and the records that are fresh."""
 
 from collections import Counter
 from typing import Any
@@ -10,14 +10,15 @@ from catlog_scrapy.scheduling.cursor import apply_overlap
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.sql import Database, row, rows, run
 
-# A narrowed load, and one for the past, neither goes on from a cursor nor moves it.
+# Partial loads and backfills neither resume from a cursor nor move it.
 MOVES_CURSOR = "c.is_full AND c.origin <> 'backfill'"
 
 
 def resume_cursor(engine: Database, claim: Claim) -> str:
-    """The cursor that an incremental attempt goes on from, less its overlap; "" for the beginning.
+    """Return the cursor from which an incremental attempt resumes; "" is the beginning.
 
-    The cursor itself is written down with the attempt. Raises CursorError.
+    The operation's overlap is subtracted. The attempt stores the cursor itself as `read_from`.
+    Raises CursorError.
     """
     with engine.begin() as connection:
         found = row(
@@ -47,9 +48,10 @@ def resume_cursor(engine: Database, claim: Claim) -> str:
 
 
 def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:
-    """The keys of the records that were read so lately that they need not be read again.
+    """Return the keys of the records that are too fresh to be read again.
 
-    By the field that the operation's `refresh` names, as text; the values of a key in its order.
+    The dictionary is keyed by the field that the operation's `refresh` names, as text. A key of
+    several fields is a list of their values.
     """
     refresh = claim.limits["refresh"]
     with engine.connect() as connection:
@@ -59,7 +61,7 @@ def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:
                JOIN catlog.provider p ON p.id = r.provider_id AND p.name = :provider
                WHERE r.kind = ANY(:kinds) AND r.removed_at IS NULL
                  AND r.read_at > clock_timestamp() - make_interval(secs => :every)
-                 -- What another version has read may lack a field.
+                 -- Records that another version has read may lack a field.
                  AND r.read_at >= (
                      SELECT min(made.created_at) FROM catlog.catalog made
                      JOIN catlog.catalog own ON own.scheme_id = made.scheme_id
@@ -70,7 +72,7 @@ def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:
             by=refresh["by"],
             every=refresh["every"],
         )
-    # One that several records share leads to none of them.
+    # A value that several records share does not identify a record.
     times = Counter(record["by"] for record in found)
     alone = all(len(kind["key"]) == 1 for kind in claim.kinds)
     return {

@@ -6,19 +6,24 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store.batch_errors import run_each
-from catlog_scrapy.store.queue.catalog_states import OPEN_STATES, lock_catalog, stop_catalog
-from catlog_scrapy.store.queue.catalogs import find_scheme, insert
+from catlog_scrapy.store.queue.catalog_states import (
+    OPEN_STATES,
+    LockedCatalog,
+    lock_catalog,
+    stop_catalog,
+)
+from catlog_scrapy.store.queue.catalogs import SchemeVersion, find_scheme, insert_catalog
 from catlog_scrapy.store.queue.instances import CannotLoad, insert_instances
-from catlog_scrapy.store.sql import Database, row, rows, run
+from catlog_scrapy.store.sql import Database, row, rows, run, scalar
 
 
 def start_waiting(engine: Engine) -> int:
-    """Start every waiting catalog that nothing holds back; how many.
+    """Start the waiting catalogs whose predecessors have ended, and return their number.
 
-    What holds it back is a catalog that it comes after and that is due no later: one that is open,
-    or one that is still to be made.
+    The predecessors are the catalogs of the scheme in `after` that are due no later: those that are
+    open, and those that are still to be made.
     """
     with engine.connect() as connection:
         ready = rows(
@@ -50,15 +55,15 @@ def start_waiting(engine: Engine) -> int:
 def _fail_to_start(engine: Engine, catalog_id: UUID, why: str) -> None:
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
-        if catalog["state"] == "waiting":
+        if catalog.state == "waiting":
             stop_catalog(connection, catalog, "failed", f"it could not start: {why}")
 
 
 def start(engine: Database, catalog_id: UUID) -> bool:
-    """Make a waiting catalog's instances, or its sub-catalogs; False where another one does."""
+    """Insert a waiting catalog's instances or sub-catalogs; return False if it has started."""
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
-        if catalog["state"] != "waiting":
+        if catalog.state != "waiting":
             return False
         _start(connection, catalog)
     return True
@@ -71,11 +76,11 @@ def plan(
     operation: str | None,
     arguments: Mapping[str, str],
 ) -> list[Mapping[str, Any]]:
-    """What `create` and `start` would make, without making it: operation, part and arguments."""
+    """Return the instances that `create` and `start` would make: operation, part, arguments."""
     catalog_id = None
     with engine.connect() as connection, connection.begin() as transaction:
         found = find_scheme(connection, provider, scheme)
-        catalog_id = insert(
+        catalog_id = insert_catalog(
             connection, found, arguments=arguments, operation=operation, origin="load"
         )
         if catalog_id is None:
@@ -90,18 +95,18 @@ def plan(
             id=catalog_id,
         )
         catalog = lock_catalog(connection, catalog_id)
-        if catalog["error"]:
-            raise NotPossible(catalog["error"])
+        if catalog.error:
+            raise NotPossible(catalog.error)
         included: list[Mapping[str, Any]] = [
             {"operation": f"scheme {name}", "part": "", "arguments": dict(arguments)}
-            for name in found["includes"]
+            for name in found.includes
         ]
         transaction.rollback()
     return instances or included
 
 
 def fail_without_retry(engine: Engine, catalog_id: UUID) -> None:
-    """Fail an open catalog after its first failed attempt, instead of trying again."""
+    """Fail an open catalog after its first failed attempt, instead of retrying it."""
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
         last = row(
@@ -112,53 +117,51 @@ def fail_without_retry(engine: Engine, catalog_id: UUID) -> None:
                ORDER BY a.finished_at DESC LIMIT 1""",
             id=catalog_id,
         )
-        if last and catalog["state"] in OPEN_STATES:
+        if last and catalog.state in OPEN_STATES:
             stop_catalog(connection, catalog, "failed", last["error"])
 
 
-def _start(connection: Connection, catalog: Mapping[str, Any]) -> None:
+def _start(connection: Connection, catalog: LockedCatalog) -> None:
     run(
         connection,
         """UPDATE catlog.catalog SET state = 'loading', started_at = clock_timestamp()
            WHERE id = :id""",
-        id=catalog["id"],
+        id=catalog.id,
     )
-    scheme = row(
+    includes = scalar(
         connection,
-        "SELECT * FROM catlog.catalog_scheme WHERE id = :id",
-        id=catalog["scheme_id"],
+        "SELECT includes FROM catlog.catalog_scheme WHERE id = :id",
+        id=catalog.scheme_id,
     )
-    if scheme is None:
-        raise NotFound(f"catalog {catalog['id']} has no scheme.")
     try:
-        if scheme["includes"]:
-            _include(connection, catalog, scheme["includes"])
+        if includes:
+            _include(connection, catalog, includes)
         else:
             insert_instances(connection, catalog)
     except CannotLoad as reason:
         stop_catalog(connection, catalog, "failed", str(reason))
 
 
-def _include(connection: Connection, catalog: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Make a sub-catalog of each of the schemes. Raises CannotLoad, having made none."""
+def _include(connection: Connection, catalog: LockedCatalog, names: Sequence[str]) -> None:
+    """Insert a sub-catalog of each scheme, or raise CannotLoad and insert nothing."""
     found = rows(
         connection,
-        """SELECT * FROM catlog.catalog_scheme
+        """SELECT id, provider_id, name, includes FROM catlog.catalog_scheme
            WHERE provider_id = :provider AND name = ANY(:names) AND retired_at IS NULL""",
-        provider=catalog["provider_id"],
+        provider=catalog.provider_id,
         names=list(names),
     )
-    present = {scheme["name"]: scheme for scheme in found}
+    present = {scheme["name"]: SchemeVersion(**scheme) for scheme in found}
     gone = [name for name in names if name not in present]
     if gone:
         raise CannotLoad(f"the included scheme {gone[0]} is retired")
     for name in names:
-        insert(
+        insert_catalog(
             connection,
             present[name],
-            arguments=catalog["arguments"],
+            arguments=catalog.arguments,
             origin="include",
-            priority=catalog["priority"],
-            due_at=catalog["due_at"],
-            parent_id=catalog["id"],
+            priority=catalog.priority,
+            due_at=catalog.due_at,
+            parent_id=catalog.id,
         )

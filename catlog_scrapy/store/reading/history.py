@@ -1,4 +1,4 @@
-"""The states that one row of a resource had, newest first."""
+"""History of one row of a resource: its states, newest first."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,10 @@ from catlog_scrapy.store.views import time_travel
 
 
 class RowState(NamedTuple):
-    """What a row was, as JSON, and when; `change` says what ended that, `changed` or `removed`."""
+    """State of a row as JSON, with its time range.
+
+    `change` says what ended the state: `changed`, `removed`, or None for the present state.
+    """
 
     line: str
     valid_from: dt.datetime
@@ -28,14 +31,14 @@ def record_history(
     before: dt.datetime | None,
     limit: int,
 ) -> tuple[list[RowState], dt.datetime | None]:
-    """The last *limit* states of a record that began before *before*, seen by *fields* alone.
+    """Return the last *limit* states of a record that began before *before*.
 
-    And when the earliest began, where there may be others before: two in which nothing that is seen
-    differs are one.
+    States that do not differ in *fields* are merged. The second value is the start of the earliest
+    state if there may be earlier states.
     """
     found = time_travel.record_states(connection, kind, key, fields, before=before, limit=limit)
     states: list[RowState] = []
-    for state in (RowState(**each) for each in found):
+    for state in (RowState(**columns) for columns in found):
         last = states[-1] if states else None
         if last and (last.line, last.valid_from) == (state.line, state.valid_to):
             states[-1] = last._replace(valid_from=state.valid_from)
@@ -46,32 +49,32 @@ def record_history(
 
 def row_history(
     connection: Connection,
-    then: PageSource,
-    question: PageQuery,
+    as_of_source: PageSource,
+    query: PageQuery,
     kinds: Sequence[str],
     *,
     before: dt.datetime | None,
     limit: int,
 ) -> tuple[list[RowState], dt.datetime | None]:
-    """The states of a view's row at the last *limit* moments when anything it reads changed.
+    """Return the states of a view's row at the last *limit* times when *kinds* changed.
 
-    And the earliest of those moments, where there may be others before: a state that began there
-    may have begun still earlier. *then* shows the view as of a time.
+    *as_of_source* shows the view as of an instant. The second value is the earliest of these times
+    if there may be earlier times; a state that starts there may have started even earlier.
     """
-    moments = time_travel.change_times(connection, kinds, before=before, limit=limit)
+    times = time_travel.change_times(connection, kinds, before=before, limit=limit)
     states: list[RowState] = []
     ended, absent = before, False
-    for moment in moments:
-        time_travel.set_as_of(connection, moment)
-        page = read_page(connection, then, question)
+    for time in times:
+        time_travel.set_as_of(connection, time)
+        page = read_page(connection, as_of_source, query)
         line = page.lines[0] if page.lines else None
         if line is None:
             absent = True
         elif states and not absent and states[-1].line == line:
-            states[-1] = states[-1]._replace(valid_from=moment)
+            states[-1] = states[-1]._replace(valid_from=time)
         else:
             change = "removed" if absent else "changed"
-            states.append(RowState(line, moment, ended, change if ended else None))
+            states.append(RowState(line, time, ended, change if ended else None))
             absent = False
-        ended = moment
-    return states, moments[-1] if len(moments) == limit else None
+        ended = time
+    return states, times[-1] if len(times) == limit else None

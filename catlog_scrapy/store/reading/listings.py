@@ -1,4 +1,4 @@
-"""What the tables say of loads, for readers over HTTP: each listing is a SELECT."""
+"""Listings for readers over HTTP: one SELECT for each table of loads."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,10 @@ from catlog_scrapy.store.reading.pages import OrderTerm
 
 @dataclass(frozen=True)
 class Listing:
-    """A SELECT; `key` names the columns that identify a row, `order` is unique. `about` is a line.
+    """A SELECT under a path, with a description in one line.
 
-    Newest first, where rows have an age.
+    `key` names the columns that identify a row; `order` is unique, and newest first for rows with
+    a creation time.
     """
 
     path: str
@@ -26,7 +27,7 @@ def _newest(column: str) -> tuple[OrderTerm, ...]:
 LISTINGS = (
     Listing(
         "providers",
-        "Who provides data.",
+        "Data providers.",
         """SELECT p.id, p.name, p.title, p.base_url, p.max_running, p.project
            FROM catlog.provider p""",
         ("id",),
@@ -34,7 +35,7 @@ LISTINGS = (
     ),
     Listing(
         "catalog_schemes",
-        "What a catalog of a provider consists of, by version; a retired one makes no more.",
+        "Catalog schemes by version. No catalogs are made of a retired version.",
         """SELECT s.id, p.name AS provider, s.name, s.version, s.max_errors, s.includes, s.after,
                s.retired_at
            FROM catlog.catalog_scheme s JOIN catlog.provider p ON p.id = s.provider_id""",
@@ -43,7 +44,7 @@ LISTINGS = (
     ),
     Listing(
         "catalog_scheme_operations",
-        "The operations of schemes: a spider each, or an external executor.",
+        "Operations of schemes. A spider or an external executor runs an operation.",
         """SELECT o.id, o.scheme_id, p.name AS provider, s.name AS scheme, s.version, o.name,
                o.spider, o.executor, o.arguments, o.for_each, o.mode, o.tolerate, o.min_results,
                o.timeout, o.keep, s.retired_at
@@ -55,7 +56,7 @@ LISTINGS = (
     ),
     Listing(
         "catalogs",
-        "The loads: what was to be loaded, what became of it, what it changed.",
+        "Catalogs: loads of a scheme, with their state and the changes that they published.",
         """SELECT c.id, p.name AS provider, s.name AS scheme, s.version, c.parent_id,
                d.name AS schedule, c.due_at, c.as_of, c.arguments, c.operation, c.is_full, c.origin,
                c.job, c.priority, c.state, c.errors, c.error, c.published, c.deadline_at,
@@ -69,7 +70,7 @@ LISTINGS = (
     ),
     Listing(
         "catalog_scheme_operation_instances",
-        "The operations of each catalog, one for each part, with their latest attempt.",
+        "Operation instances of each catalog, by part, with their latest attempt.",
         """SELECT i.id, i.catalog_id, i.operation_id, p.name AS provider, s.name AS scheme,
                o.name AS operation, i.part, i.arguments, i.priority, i.state, i.attempt,
                i.failures, i.available_at, i.lease_expires_at, i.node,
@@ -85,7 +86,7 @@ LISTINGS = (
     ),
     Listing(
         "catalog_results",
-        "What loaded catalogs brought, row by row, as it came; nothing of a load in part.",
+        "Results of loaded catalogs, row by row, as received.",
         """SELECT r.instance_id, r.attempt, r.seq, i.catalog_id, p.name AS provider,
                o.name AS operation, i.part, r.kind, r.key, r.data, r.link
            FROM catlog.catalog_operation_instance_result r
@@ -101,7 +102,7 @@ LISTINGS = (
     ),
     Listing(
         "schedules",
-        "When catalogs are due.",
+        "Schedules of catalogs.",
         """SELECT d.id, p.name AS provider, d.scheme_name AS scheme, d.name, d.cron, d.timezone,
                d.arguments, d.catch_up, d.enabled, d.paused_at, d.origin, d.next_due_at
            FROM catlog.schedule d JOIN catlog.provider p ON p.id = d.provider_id""",
@@ -110,7 +111,7 @@ LISTINGS = (
     ),
     Listing(
         "audit",
-        "What was changed through this server, by whom, when and from where.",
+        "Audit log of changes through this server: actor, action, target, time and address.",
         "SELECT id, at, actor, role, action, target, address, detail FROM catlog.audit",
         ("id",),
         (OrderTerm("id", descending=True),),

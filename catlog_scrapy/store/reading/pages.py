@@ -1,6 +1,6 @@
-"""Rows for readers: pages, single rows and whole tables, as JSON that PostgreSQL itself writes.
+"""Pages of rows, single rows and whole tables, as JSON text that PostgreSQL writes.
 
-A page is one snapshot: rows, count and stamp of one moment, old or new, never mixed.
+Rows, count and change stamp of a page come from one snapshot.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,14 +11,14 @@ from typing import Any, BinaryIO, NamedTuple
 from psycopg2.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
-from catlog_scrapy.store.sql import row, rows, run, statement
+from catlog_scrapy.store.sql import rows, run, scalar, statement
 from catlog_scrapy.store.views.change_stamps import CHANGE_STAMP
 
-# Seconds that the database may take to hand over a whole resource.
+# Statement timeout of the COPY of a whole resource.
 COPY_TIMEOUT_S = 3600
-# Neither has a meaning in JSON text: with them COPY writes a line of it as it is.
+# JSON text never contains these control characters, so COPY writes each line unchanged.
 RAW_COPY_FORMAT = "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"
-# Types whose JSON has no line break between values.
+# Types whose JSON text has no line breaks between values.
 ON_ONE_LINE = frozenset(
     {
         "bigint",
@@ -43,7 +43,7 @@ OPERATORS = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
 
 
 class OrderTerm(NamedTuple):
-    """One column of an order; `nulls` are `FIRST`, `LAST`, or where PostgreSQL puts them."""
+    """Column of an order. `nulls` is `FIRST`, `LAST`, or "" for PostgreSQL's default."""
 
     column: str
     descending: bool = False
@@ -51,13 +51,13 @@ class OrderTerm(NamedTuple):
 
     @property
     def reversed(self) -> "OrderTerm":
-        """The same in the order that is read from its end."""
+        """The column in the reversed order."""
         other = {"LAST": "FIRST", "FIRST": "LAST"}.get(self.nulls, "")
         return OrderTerm(self.column, not self.descending, other)
 
     @property
     def nulls_last(self) -> bool:
-        """Whether a NULL comes behind all values."""
+        """True if NULL sorts after all values."""
         return self.nulls == "LAST" or (not self.nulls and not self.descending)
 
     def __str__(self) -> str:
@@ -67,11 +67,11 @@ class OrderTerm(NamedTuple):
 
 @dataclass(frozen=True)
 class PageSource:
-    """A relation that rows are read from: a SELECT, or a name in double quotes.
+    """Relation to read rows from: a SELECT, or a name in double quotes.
 
-    `columns` maps names to SQL types; those that begin with an underscore are for order alone.
-    `order` is the order that rows are in unless asked otherwise: its columns are unique together,
-    and whatever order is asked for ends with them. They may be NULL where the source `has_nulls`.
+    `columns` maps names to SQL types; columns that begin with an underscore serve ordering only.
+    `order` is the default order: its columns are unique together, and every requested order ends
+    with them. `has_nulls` says that these columns may be NULL.
     """
 
     sql: str
@@ -82,13 +82,13 @@ class PageSource:
 
 @dataclass(frozen=True)
 class PageQuery:
-    """What is asked of a source: names and values that were checked against its columns.
+    """Query of a page: names and values that were checked against the source's columns.
 
-    `key` is the stored key of a record, for a source with the columns of the records' index.
-    `equal` maps columns to the values that they may have, `bounds` lists (column, operator of
-    OPERATORS, value), or (column, NULL, whether it has to be). `search` is a text that one of
-    `searched` holds. `after` are the texts of the order's columns in the row that the page begins
-    behind; `backwards`, that it ends before.
+    `key` is the stored key of a record, for a source with INDEX_COLUMNS. `equal` maps columns to
+    the allowed values. `bounds` lists (column, operator of OPERATORS, value) or (column,
+    NULL_OPERATOR, required or not). `search` is a text that at least one of the `searched` columns
+    contains. `after` holds the order's columns, as text, of the row before the page; with
+    `backwards`, of the row behind the page.
     """
 
     fields: tuple[str, ...]
@@ -106,9 +106,9 @@ class PageQuery:
 
 @dataclass(frozen=True)
 class Page:
-    """Rows as JSON, in order; the positions of the first and last; whether there are more.
+    """Rows as JSON in order, with the positions of the first and last row.
 
-    `stamp` is that of the kinds it was read with; a page without rows has none.
+    `has_more` says that further rows follow. `stamp` is the change stamp, None without rows.
     """
 
     lines: list[str]
@@ -120,16 +120,18 @@ class Page:
 
 @contextmanager
 def snapshot(engine: Engine) -> Iterator[Connection]:
-    """A connection on which all statements see one moment, and none changes anything."""
-    reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    with reading.connect() as connection:
+    """Open a read-only connection whose statements all see one snapshot."""
+    read_only = engine.execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True
+    )
+    with read_only.connect() as connection:
         yield connection
 
 
 def describe(connection: Connection, sql: str) -> dict[str, str]:
-    """The columns of a SELECT, or of a relation, with their SQL types."""
-    answer = connection.execute(text(f"SELECT * FROM {_relation(sql)} AS t LIMIT 0"))
-    described: Any = answer.cursor.description if answer.cursor else ()
+    """Return the columns of a SELECT or of a relation with their SQL types."""
+    result = connection.execute(text(f"SELECT * FROM {_relation(sql)} AS t LIMIT 0"))
+    described: Any = result.cursor.description if result.cursor else ()
     types = {
         found["oid"]: found["name"]
         for found in rows(
@@ -143,35 +145,35 @@ def describe(connection: Connection, sql: str) -> dict[str, str]:
 
 
 def read_page(
-    connection: Connection, source: PageSource, question: PageQuery, kinds: Sequence[str] = ()
+    connection: Connection, source: PageSource, query: PageQuery, kinds: Sequence[str] = ()
 ) -> Page:
-    """The rows that *question* asks for; one more is looked for, to know whether there are more.
+    """Read a page, and the change stamp of *kinds* in the same snapshot.
 
-    With the stamp of *kinds* at the same moment.
+    The statement asks for one row more than the limit, which tells whether rows follow.
     """
-    order = _whole_order(source, question)
-    if question.backwards:
+    order = _complete_order(source, query)
+    if query.backwards:
         order = tuple(term.reversed for term in order)
-    conditions, values = _conditions(source, question)
-    if question.after is not None:
-        condition, positions = _behind(source, order, question.after)
+    conditions, values = _conditions(source, query)
+    if query.after is not None:
+        condition, position = _after_condition(source, order, query.after)
         conditions.append(condition)
-        values |= positions
-    marks = ", ".join(f't."{term.column}"::text AS _{n}' for n, term in enumerate(order))
+        values |= position
+    positions = ", ".join(f't."{term.column}"::text AS _{n}' for n, term in enumerate(order))
     stamp = "NULL"
     if kinds:
         stamp = f"({CHANGE_STAMP})"
         values["kinds"] = list(kinds)
-    asked = statement(
-        f"""SELECT {_json(question.fields)} AS line, {stamp} AS stamp, {marks}
+    page = statement(
+        f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {positions}
             FROM {_relation(source.sql)} AS t {_where(conditions)}
-            ORDER BY {_ordered(order)} LIMIT :limit OFFSET :offset"""
+            ORDER BY {_order_by(order)} LIMIT :limit OFFSET :offset"""
     )
-    values |= {"limit": question.limit + 1, "offset": question.offset}
-    found = list(connection.execute(asked, values))
-    has_more = len(found) > question.limit
-    found = found[: question.limit]
-    if question.backwards:
+    values |= {"limit": query.limit + 1, "offset": query.offset}
+    found = list(connection.execute(page, values))
+    has_more = len(found) > query.limit
+    found = found[: query.limit]
+    if query.backwards:
         found.reverse()
     return Page(
         [line[0] for line in found],
@@ -182,33 +184,34 @@ def read_page(
     )
 
 
-def count(connection: Connection, source: PageSource, question: PageQuery) -> int:
-    """How many rows there are of those that *question* asks for, on all pages."""
-    conditions, values = _conditions(source, question)
-    found = row(
-        connection,
-        f"SELECT count(*) AS n FROM {_relation(source.sql)} AS t {_where(conditions)}",
-        **values,
+def count(connection: Connection, source: PageSource, query: PageQuery) -> int:
+    """Return the number of rows of *query* on all pages."""
+    conditions, values = _conditions(source, query)
+    return int(
+        scalar(
+            connection,
+            f"SELECT count(*) FROM {_relation(source.sql)} AS t {_where(conditions)}",
+            **values,
+        )
     )
-    return int(found["n"]) if found else 0
 
 
 def copy_rows(
-    connection: Connection, source: PageSource, question: PageQuery, *, csv: bool, to: BinaryIO
+    connection: Connection, source: PageSource, query: PageQuery, *, csv: bool, to: BinaryIO
 ) -> None:
-    """Write all rows that *question* asks for *to* a file: a line of JSON each, or CSV."""
-    conditions, values = _conditions(source, question)
-    fields = ", ".join(f't."{name}"' for name in question.fields)
-    columns = fields if csv else f"{_on_one_line(source, question)} AS line"
+    """Write all rows of *query* to the file *to*, as lines of JSON or as CSV."""
+    conditions, values = _conditions(source, query)
+    fields = ", ".join(f't."{name}"' for name in query.fields)
+    columns = fields if csv else f"{_on_one_line(source, query)} AS line"
     written = text(
         f"""SELECT {columns} FROM {_relation(source.sql)} AS t
-            {_where(conditions)} ORDER BY {_ordered(_whole_order(source, question))}"""
+            {_where(conditions)} ORDER BY {_order_by(_complete_order(source, query))}"""
     ).bindparams(**values)
     compiled = written.compile(connection.engine)
     run(connection, f"SET LOCAL statement_timeout = '{COPY_TIMEOUT_S}s'")
     driver = connection.connection.driver_connection
     if driver is None:
-        raise RuntimeError("a connection in use has no driver's.")
+        raise RuntimeError("the connection has no driver connection; this is a bug.")
     with driver.cursor() as cursor:
         select = cursor.mogrify(str(compiled), compiled.params).decode()
         form = "FORMAT csv, HEADER" if csv else RAW_COPY_FORMAT
@@ -220,19 +223,19 @@ def _relation(sql: str) -> str:
 
 
 def _json(fields: Sequence[str]) -> str:
-    """The expression of a row as JSON text, with *fields* in order."""
+    """Return the SQL expression of a row as JSON text, with *fields* in order."""
     listed = ", ".join(f't."{name}"' for name in fields)
     return f"(SELECT row_to_json(line)::text FROM (SELECT {listed}) AS line)"
 
 
-def _on_one_line(source: PageSource, question: PageQuery) -> str:
-    """The expression of a row as JSON text without line breaks.
+def _on_one_line(source: PageSource, query: PageQuery) -> str:
+    """Return the SQL expression of a row as JSON text without line breaks.
 
-    A column of the type json, or of one that holds it, may have some between values; within a text
-    JSON has them escaped.
+    Values of type json, or of types that contain json, may have line breaks between their parts.
+    Within strings JSON escapes line breaks.
     """
-    json = _json(question.fields)
-    if ON_ONE_LINE.issuperset(source.columns[name] for name in question.fields):
+    json = _json(query.fields)
+    if ON_ONE_LINE.issuperset(source.columns[name] for name in query.fields):
         return json
     return f"replace(replace({json}, E'\\n', ' '), E'\\r', ' ')"
 
@@ -241,50 +244,50 @@ def _where(conditions: Sequence[str]) -> str:
     return "WHERE " + " AND ".join(conditions) if conditions else ""
 
 
-def _whole_order(source: PageSource, question: PageQuery) -> tuple[OrderTerm, ...]:
-    named = {term.column for term in question.order}
-    return (*question.order, *(term for term in source.order if term.column not in named))
+def _complete_order(source: PageSource, query: PageQuery) -> tuple[OrderTerm, ...]:
+    named = {term.column for term in query.order}
+    return (*query.order, *(term for term in source.order if term.column not in named))
 
 
-def _ordered(order: Sequence[OrderTerm]) -> str:
+def _order_by(order: Sequence[OrderTerm]) -> str:
     return ", ".join(map(str, order))
 
 
-def _conditions(source: PageSource, question: PageQuery) -> tuple[list[str], dict[str, Any]]:
+def _conditions(source: PageSource, query: PageQuery) -> tuple[list[str], dict[str, Any]]:
     conditions: list[str] = []
     values: dict[str, Any] = {}
-    if question.key is not None:
-        # The index begins with the provider.
+    if query.key is not None:
+        # The first column of the index is the provider.
         conditions.append(
             "t._key = :key AND t._provider = ANY(ARRAY(SELECT p.id FROM catlog.provider p))"
         )
-        values["key"] = question.key
-    for n, (column, allowed) in enumerate(question.equal.items()):
+        values["key"] = query.key
+    for n, (column, allowed) in enumerate(query.equal.items()):
         conditions.append(f't."{column}" = ANY(CAST(:equal_{n} AS {source.columns[column]}[]))')
         values[f"equal_{n}"] = list(allowed)
-    for n, (column, operator, value) in enumerate(question.bounds):
+    for n, (column, operator, value) in enumerate(query.bounds):
         if operator == NULL_OPERATOR:
             conditions.append(f't."{column}" IS {"" if value else "NOT "}NULL')
             continue
         type_ = source.columns[column]
         conditions.append(f't."{column}" {OPERATORS[operator]} CAST(:bound_{n} AS {type_})')
         values[f"bound_{n}"] = value
-    if question.search:
-        held = " OR ".join(f't."{column}" ILIKE :search' for column in question.searched)
+    if query.search:
+        held = " OR ".join(f't."{column}" ILIKE :search' for column in query.searched)
         conditions.append(f"({held})" if held else "false")
-        escaped = question.search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        escaped = query.search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         values["search"] = f"%{escaped}%"
     return conditions, values
 
 
-def _behind(
+def _after_condition(
     source: PageSource, order: Sequence[OrderTerm], position: Sequence[str | None]
 ) -> tuple[str, dict[str, Any]]:
-    """The condition that a row comes behind *position* in *order*."""
+    """Return the SQL condition that a row comes after *position* in *order*."""
     values: dict[str, Any] = {f"after_{n}": value for n, value in enumerate(position)}
     casts = [f"CAST(:after_{n} AS {source.columns[term.column]})" for n, term in enumerate(order)]
     columns = [f't."{term.column}"' for term in order]
-    # As an index has it. A NULL would be lost, so only where none can come.
+    # An index supports the comparison of rows. It loses NULLs, so the columns must have none.
     of_source = [term.column for term in order] == [term.column for term in source.order]
     if of_source and len({term.descending for term in order}) == 1 and not source.has_nulls:
         operator = "<" if order[0].descending else ">"

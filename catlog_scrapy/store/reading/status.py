@@ -1,4 +1,4 @@
-"""What people ask: what runs, what was loaded, what went wrong."""
+"""Status queries: open work, catalogs, attempts, rejected items, operations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from catlog_scrapy.exceptions import NotFound
-from catlog_scrapy.store.sql import Database, Readable, row, rows
+from catlog_scrapy.store.sql import Database, Readable, row, rows, scalar
 
 if TYPE_CHECKING:  # scrapy status does without SQLAlchemy; see db/driver.py
     from sqlalchemy import Engine
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # scrapy status does without SQLAlchemy; see db/driver.py
 
 
 def attempt_error(engine: Engine, name: AttemptName) -> str | None:
-    """Why an attempt failed, as the database has it."""
+    """Return the stored error of an attempt."""
     with engine.connect() as connection:
         found = row(
             connection,
@@ -29,7 +29,7 @@ def attempt_error(engine: Engine, name: AttemptName) -> str | None:
 
 
 def attempt_outcome(engine: Engine, name: AttemptName) -> tuple[int, str | None]:
-    """How many results an attempt brought, and how it ended; None while it has not."""
+    """Return an attempt's number of accepted results and its outcome, None until its end."""
     with engine.connect() as connection:
         found = row(
             connection,
@@ -42,11 +42,12 @@ def attempt_outcome(engine: Engine, name: AttemptName) -> tuple[int, str | None]
 
 
 def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
-    """Whether a worker that leaves the *refused* to others has something to do or to wait for."""
+    """Return whether work is open for a worker that cannot run *refused* operations or catalogs."""
     with engine.connect() as connection:
-        found = row(
-            connection,
-            """SELECT EXISTS (SELECT 1 FROM catlog.catalog
+        return bool(
+            scalar(
+                connection,
+                """SELECT EXISTS (SELECT 1 FROM catlog.catalog
                               WHERE state IN ('waiting', 'publishing'))
                    OR EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance i
                               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
@@ -54,13 +55,13 @@ def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
                                 AND o.id <> ALL(CAST(:refused AS uuid[]))
                                 AND i.catalog_id <> ALL(CAST(:refused AS uuid[])))
                    AS work""",
-            refused=[str(id_) for id_ in refused],
+                refused=[str(id_) for id_ in refused],
+            )
         )
-    return bool(found and found["work"])
 
 
 def catalog_tree(engine: Engine, catalog_id: UUID) -> list[UUID]:
-    """A catalog and all its sub-catalogs."""
+    """Return the ids of a catalog and of all its sub-catalogs."""
     with engine.connect() as connection:
         found = rows(
             connection,
@@ -90,7 +91,7 @@ CATALOGS = """
 def latest_catalogs(
     engine: Readable, *, failed: bool = False, limit: int = 30
 ) -> list[Mapping[str, Any]]:
-    """The newest catalogs, newest first; *failed* leaves those that failed."""
+    """Return the latest catalogs, newest first; *failed* selects failed catalogs."""
     with engine.connect() as connection:
         return rows(
             connection,
@@ -102,9 +103,9 @@ def latest_catalogs(
 
 
 def find_catalog(engine: Readable, prefix: str) -> Mapping[str, Any]:
-    """The catalog whose id begins with *prefix*, or whose job it is.
+    """Return the catalog whose id begins with *prefix*, or whose job is *prefix*.
 
-    Raises NotFound for none or several.
+    Raises NotFound for an unknown or ambiguous prefix.
     """
     with engine.connect() as connection:
         found = rows(
@@ -123,7 +124,7 @@ def find_catalog(engine: Readable, prefix: str) -> Mapping[str, Any]:
 def attempts_of(
     engine: Readable, catalog_id: UUID, *, failed: bool = False
 ) -> list[Mapping[str, Any]]:
-    """The instances of a catalog with their attempts, in the order of the queue."""
+    """Return the instances of a catalog with their attempts, by operation, part and number."""
     with engine.connect() as connection:
         return rows(
             connection,
@@ -143,7 +144,7 @@ def attempts_of(
 
 
 def rejected_of(engine: Readable, catalog_id: UUID, *, limit: int = 10) -> list[Mapping[str, Any]]:
-    """The first rejected items of a catalog, with reasons and URL."""
+    """Return the first rejected items of a catalog, with their errors and URL."""
     with engine.connect() as connection:
         return rows(
             connection,
@@ -159,7 +160,7 @@ def rejected_of(engine: Readable, catalog_id: UUID, *, limit: int = 10) -> list[
 
 
 def operations_of_spider(engine: Engine, spider: str) -> list[Mapping[str, Any]]:
-    """The present operations that run *spider*: provider, scheme and name."""
+    """Return provider, scheme and name of the current operations that run *spider*."""
     with engine.connect() as connection:
         return rows(
             connection,
@@ -174,7 +175,7 @@ def operations_of_spider(engine: Engine, spider: str) -> list[Mapping[str, Any]]
 
 
 def scheme_operations(database: Database, provider: str, scheme: str) -> list[Mapping[str, Any]]:
-    """The operations of a scheme's present version: name, spider and what it runs for."""
+    """Return the operations of a scheme's current version: name, spider, executor, `for_each`."""
     with database.connect() as connection:
         return rows(
             connection,
@@ -193,9 +194,9 @@ def scheme_operations(database: Database, provider: str, scheme: str) -> list[Ma
 
 
 def operation_place(database: Database, operation_id: UUID) -> Mapping[str, Any]:
-    """Whose an operation is: provider, scheme, name, retired_at, and whether it `is_alone` there.
+    """Return an operation's provider, scheme, name and `retired_at`. Raises NotFound.
 
-    Raises NotFound.
+    `is_alone` says that the scheme has no other operation.
     """
     with database.connect() as connection:
         found = row(
@@ -214,7 +215,7 @@ def operation_place(database: Database, operation_id: UUID) -> Mapping[str, Any]
 
 
 def catalog_state(database: Database, catalog_id: UUID) -> str:
-    """The state of a catalog. Raises NotFound."""
+    """Return the state of a catalog. Raises NotFound."""
     with database.connect() as connection:
         found = row(connection, "SELECT state FROM catlog.catalog WHERE id = :id", id=catalog_id)
     if found is None:

@@ -1,4 +1,4 @@
-"""The twins in `as_of`: a view as it was at the instant that `catlog.as_of` names."""
+"""As-of views, in the schema `as_of`: a view at the instant of the setting `catlog.as_of`."""
 
 import re
 from collections.abc import Collection
@@ -6,15 +6,18 @@ from collections.abc import Collection
 from psycopg2.errors import InvalidTableDefinition
 from sqlalchemy import Connection, exc
 
-from catlog_scrapy.store.sql import execute, row, rows
-from catlog_scrapy.store.views.typed import AS_OF_SCHEMA, UNREADABLE_SUFFIX
+from catlog_scrapy.store.sql import execute, rows, scalar
+from catlog_scrapy.store.views.naming import AS_OF_SCHEMA, UNREADABLE_SUFFIX
 
 
 class AsOfViewMissing(Exception):
-    """A view reads another whose twin is not made yet. Raised and caught within `store`."""
+    """A view reads another view whose as-of view does not exist yet.
+
+    Raised by `create_as_of_view`, caught by `store.views.applying`.
+    """
 
 
-# What a SELECT can be refused with. Locks and lost connections are no fault of it.
+# Errors of a SELECT that PostgreSQL refuses; lock timeouts and lost connections are others.
 SELECT_ERRORS = (
     exc.ProgrammingError,
     exc.DataError,
@@ -26,93 +29,104 @@ SELECT_ERRORS = (
 
 
 def changes_columns(error: Exception) -> bool:
-    """Whether a view cannot be replaced, only dropped and made anew."""
+    """Return whether a view cannot be replaced because its columns change."""
     return isinstance(getattr(error, "orig", None), InvalidTableDefinition)
 
 
 def create_as_of_view(
-    connection: Connection, name: str, select: str | None, mark: str, twins: Collection[str]
+    connection: Connection,
+    name: str,
+    select: str | None,
+    comment: str,
+    with_as_of_view: Collection[str],
 ) -> None:
-    """Make the twin of the view *name*, of *select* or, without one, of what the view itself reads.
+    """Create the as-of view of *name* from *select*, or from the view's own definition.
 
-    *twins* are the names of all views that have or get one. A view of which none can be made gets
-    one that says so when it is read: it may be read by others. Raises what is SELECT_ERRORS.
+    *with_as_of_view* are the names of all views that have or get an as-of view. If PostgreSQL
+    refuses the derived SELECT, the as-of view raises an error when it is read; it must exist, since
+    other as-of views may read it. Raises SELECT_ERRORS.
     """
     if select is not None:
-        _create(connection, name, select, mark)
+        _create(connection, name, select, comment)
         return
     try:
         with connection.begin_nested():
-            _make_own(connection, name, mark, twins)
+            _create_from_view(connection, name, comment, with_as_of_view)
     except SELECT_ERRORS as error:
         if isinstance(error, AsOfViewMissing) or changes_columns(error):
             raise
-        _create(connection, name, _refusing(connection, name), mark + UNREADABLE_SUFFIX)
+        unreadable = _unreadable_select(connection, name)
+        _create(connection, name, unreadable, comment + UNREADABLE_SUFFIX)
 
 
-def _make_own(connection: Connection, name: str, mark: str, twins: Collection[str]) -> None:
-    """The same SELECT, with the names in it looked up among the twins first.
+def _create_from_view(
+    connection: Connection, name: str, comment: str, with_as_of_view: Collection[str]
+) -> None:
+    """Create the as-of view from the view's SELECT, with names looked up in `as_of` first.
 
-    PostgreSQL prints a name unqualified unless something else in the SELECT is called the same.
+    PostgreSQL prints a name unqualified unless another name in the SELECT hides it.
     """
-    found = row(
-        connection,
-        "SELECT pg_get_viewdef(CAST(:view AS regclass)) AS sql",
-        view=f'public."{name}"',
+    select = scalar(
+        connection, "SELECT pg_get_viewdef(CAST(:view AS regclass))", view=f'public."{name}"'
     )
-    select = found["sql"] if found else ""
-    _create(connection, name, select, mark)
-    left = _read_as_now(connection, name, twins)
-    if not left:
+    _create(connection, name, select, comment)
+    qualified = _current_views_read(connection, name, with_as_of_view)
+    if not qualified:
         return
-    missing = [view for view, has_twin in left.items() if not has_twin]
+    missing = [view for view, has_as_of_view in qualified.items() if not has_as_of_view]
     if missing:
         raise AsOfViewMissing(missing)
-    _create(connection, name, _qualified(select, left), mark)
-    if _read_as_now(connection, name, twins):
-        raise exc.NotSupportedError(None, None, Exception("it reads what is now"))
+    _create(connection, name, _with_as_of_names(select, qualified), comment)
+    if _current_views_read(connection, name, with_as_of_view):
+        raise exc.NotSupportedError(None, None, Exception("the as-of view reads current records"))
 
 
-def _create(connection: Connection, name: str, select: str, mark: str) -> None:
+def _create(connection: Connection, name: str, select: str, comment: str) -> None:
     execute(connection, f"SET LOCAL search_path = {AS_OF_SCHEMA}, public")
     execute(connection, f'CREATE OR REPLACE VIEW {AS_OF_SCHEMA}."{name}" AS\n{select}')
     execute(connection, "SET LOCAL search_path = public")
-    execute(connection, f"COMMENT ON VIEW {AS_OF_SCHEMA}.\"{name}\" IS '{mark}'")
+    execute(connection, f"COMMENT ON VIEW {AS_OF_SCHEMA}.\"{name}\" IS '{comment}'")
 
 
-def _read_as_now(connection: Connection, name: str, twins: Collection[str]) -> dict[str, bool]:
-    """The views in `public` that a twin reads although they have twins, or will; which have."""
+def _current_views_read(
+    connection: Connection, name: str, with_as_of_view: Collection[str]
+) -> dict[str, bool]:
+    """Return the `public` views that an as-of view reads instead of their as-of views.
+
+    The value says whether the as-of view exists.
+    """
     found = rows(
         connection,
         """SELECT DISTINCT c.relname AS name,
-               to_regclass(format('%I.%I', CAST(:past AS text), c.relname)) IS NOT NULL AS has_twin
+               to_regclass(format('%I.%I', CAST(:as_of AS text), c.relname)) IS NOT NULL
+                   AS has_as_of_view
            FROM pg_rewrite r
            JOIN pg_depend d ON d.objid = r.oid AND d.classid = 'pg_rewrite'::regclass
                AND d.refclassid = 'pg_class'::regclass
            JOIN pg_class c ON c.oid = d.refobjid AND c.relnamespace = 'public'::regnamespace
            WHERE r.ev_class = CAST(:view AS regclass)
-             AND c.relname = ANY(CAST(:twins AS text[]))""",
-        past=AS_OF_SCHEMA,
+             AND c.relname = ANY(CAST(:names AS text[]))""",
+        as_of=AS_OF_SCHEMA,
         view=f'{AS_OF_SCHEMA}."{name}"',
-        twins=list(twins),
+        names=list(with_as_of_view),
     )
-    return {view["name"]: view["has_twin"] for view in found}
+    return {view["name"]: view["has_as_of_view"] for view in found}
 
 
-# What is quoted; or a name in `public`, quoted or not.
+# A string; a name in `public`, quoted or not; another quoted name.
 PUBLIC_NAME = re.compile(r"""('(?:[^']|'')*')|\bpublic\.("(?:[^"]|"")+"|\w+)|("(?:[^"]|"")*")""")
 
 
-def _qualified(select: str, names: Collection[str]) -> str:
-    def twin(found: re.Match[str]) -> str:
+def _with_as_of_names(select: str, names: Collection[str]) -> str:
+    def replace(found: re.Match[str]) -> str:
         name = found[2]
         return f"{AS_OF_SCHEMA}.{name}" if name and name.strip('"') in names else found[0]
 
-    return PUBLIC_NAME.sub(twin, select)
+    return PUBLIC_NAME.sub(replace, select)
 
 
-def _refusing(connection: Connection, name: str) -> str:
-    """A SELECT with the columns of a view; who reads it is told that it has no past."""
+def _unreadable_select(connection: Connection, name: str) -> str:
+    """Return a SELECT with the columns of a view that raises an error when it is read."""
     columns = rows(
         connection,
         """SELECT quote_ident(attname) AS name, format_type(atttypid, atttypmod) AS type

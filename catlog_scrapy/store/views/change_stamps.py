@@ -1,26 +1,26 @@
-"""Change stamps of views, for caches."""
+"""Change stamps: cache validators that change when readers would see other rows."""
 
 from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from catlog_scrapy.store.sql import row, run
-from catlog_scrapy.store.views.lineage import ALL_VIEWS
+from catlog_scrapy.store.sql import run, scalar
+
+# Stands for the kind in the publication that records changes of views.
+ALL_VIEWS = ""
 
 
 def change_stamp(connection: Connection, kinds: Sequence[str]) -> str:
-    """A short hash of the last publishes that changed any provider's records of *kinds*.
+    """Return a hash of the last publishes of *kinds*, then the time of the last view change.
 
-    And behind it when any view was made anew. It is another one as soon as readers see anything
-    else.
+    Every publish that readers can see, and every change of a view, changes the stamp.
     """
-    found = row(connection, CHANGE_STAMP, kinds=list(kinds))
-    return str(found["stamp"]) if found else ""
+    return str(scalar(connection, CHANGE_STAMP, kinds=list(kinds)))
 
 
 def views_stamp(stamp: str) -> str:
-    """When any view was last made anew, as a stamp has it."""
+    """Return the part of *stamp* that says when a view last changed."""
     return stamp.partition(" ")[2]
 
 
@@ -34,12 +34,12 @@ CHANGE_STAMP = f"""
 
 
 def record_view_change(connection: Connection) -> None:
-    """Tell readers that a view is another one now, or gone."""
+    """Tell caches that a view was replaced or dropped."""
     run(
         connection,
         """INSERT INTO catlog.publication (provider_id, kind, published_at)
-           VALUES (:nobody, :views, clock_timestamp())
+           VALUES (:no_provider, :views, clock_timestamp())
            ON CONFLICT (provider_id, kind) DO UPDATE SET published_at = excluded.published_at""",
-        nobody=UUID(int=0),
+        no_provider=UUID(int=0),
         views=ALL_VIEWS,
     )

@@ -530,7 +530,8 @@ def _create_catalog() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "state IN ('waiting', 'loading', 'publishing', 'loaded', 'failed', 'cancelled', 'skipped')",
+            "state IN ('waiting', 'loading', 'publishing', 'loaded', 'failed', 'cancelled',"
+            " 'skipped')",
             name=op.f("catalog_state_check"),
         ),
         sa.ForeignKeyConstraint(
@@ -780,7 +781,8 @@ def _create_instance_attempt() -> None:
         sa.Column("read_from", sa.Text(), nullable=True),
         sa.Column("read_to", sa.Text(), nullable=True),
         sa.CheckConstraint(
-            "outcome IN ('done', 'failed', 'incomplete', 'lost', 'timed_out', 'cancelled', 'released')",
+            "outcome IN ('done', 'failed', 'incomplete', 'lost', 'timed_out', 'cancelled',"
+            " 'released')",
             name=op.f("instance_attempt_outcome_check"),
         ),
         sa.ForeignKeyConstraint(

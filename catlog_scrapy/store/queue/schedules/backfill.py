@@ -11,18 +11,23 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.scheduling.due import due_times
-from catlog_scrapy.store.queue.catalogs import find_scheme, insert, uses_due_at
+from catlog_scrapy.store.queue.catalogs import (
+    SchemeVersion,
+    find_scheme,
+    insert_catalog,
+    uses_due_at,
+)
 from catlog_scrapy.store.sql import row, rows
 
 
 def backfill(
     engine: Engine, provider: str, scheme: str, first: dt.date, last: dt.date
 ) -> tuple[list[UUID], int]:
-    """Catalogs for the due times of the days *first* to *last*, in each schedule's time zone.
+    """Create catalogs for the due times of the days *first* to *last*, in each schedule's zone.
 
-    Returns the ids made, and how many due times already had a catalog; a skipped one is made
-    good. Raises NotFound, or NotPossible where the scheme has no schedule, or where its arguments
-    do not use {due_at}: what a source says today is no data of the past.
+    Returns the new ids, and the number of due times that already had a catalog. A skipped catalog
+    becomes a waiting one. Raises NotFound, or NotPossible if the scheme has no schedule, or if its
+    arguments do not use {due_at}: today's answer of a source is not data of the past.
     """
     made: list[UUID] = []
     present = 0
@@ -33,13 +38,13 @@ def backfill(
             """SELECT *, clock_timestamp() AS now FROM catlog.schedule
                WHERE provider_id = :provider AND scheme_name = :scheme AND enabled
                ORDER BY name FOR NO KEY UPDATE""",
-            provider=found["provider_id"],
+            provider=found.provider_id,
             scheme=scheme,
         )
         if not schedules:
             raise NotPossible(f"{provider}/{scheme} has no schedule; its due times are unknown.")
         for schedule in schedules:
-            if not uses_due_at(connection, found["id"], schedule["arguments"]):
+            if not uses_due_at(connection, found.id, schedule["arguments"]):
                 raise NotPossible(
                     f"{provider}/{scheme} does not use {{due_at}} in its arguments, so its source"
                     " would answer with today's data; use scrapy load."
@@ -56,7 +61,7 @@ def backfill(
 
 
 def _due_on(schedule: Mapping[str, Any], first: dt.date, last: dt.date) -> list[dt.datetime]:
-    """The past due times whose local date lies between *first* and *last*."""
+    """Return the past due times with a local date from *first* to *last*."""
     zone = ZoneInfo(schedule["timezone"])
     start = dt.datetime.combine(first, dt.time.min, zone).astimezone(dt.UTC)
     end = dt.datetime.combine(last + dt.timedelta(days=1), dt.time.min, zone).astimezone(dt.UTC)
@@ -73,10 +78,10 @@ def _due_on(schedule: Mapping[str, Any], first: dt.date, last: dt.date) -> list[
 def _backfill_one(
     connection: Connection,
     schedule: Mapping[str, Any],
-    scheme: Mapping[str, Any],
+    scheme: SchemeVersion,
     due_at: dt.datetime,
 ) -> UUID | None:
-    made = insert(
+    made = insert_catalog(
         connection,
         scheme,
         arguments=schedule["arguments"],
@@ -94,7 +99,7 @@ def _backfill_one(
            WHERE schedule_id = :schedule AND due_at = :due_at AND state = 'skipped'
            RETURNING id""",
         schedule=schedule["id"],
-        scheme=scheme["id"],
+        scheme=scheme.id,
         due_at=due_at,
         arguments=orjson.dumps(schedule["arguments"]).decode(),
         is_full=not schedule["arguments"],

@@ -1,4 +1,4 @@
-"""Schedules that are kept here, not in a provider file; and all of them paused and looked ahead."""
+"""Changes of schedules: create, change, pause, resume, preview."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -9,10 +9,11 @@ from uuid import UUID
 import orjson
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.models import StoredSchedule
 from catlog_scrapy.scheduling.due import due_times, next_due
 from catlog_scrapy.store.queue.arguments import check_arguments
 from catlog_scrapy.store.queue.catalogs import find_scheme
-from catlog_scrapy.store.sql import Database, row, run
+from catlog_scrapy.store.sql import Database, row, run, scalar, upsert
 
 
 def create(
@@ -26,52 +27,51 @@ def create(
     arguments: Mapping[str, str],
     catch_up: str,
 ) -> UUID:
-    """A new schedule of a scheme.
+    """Create a schedule of a scheme and return its id.
 
-    It takes the place of a disabled one of its name, as one that left its provider file. Raises
-    NotFound, CronError, or NotPossible for a known name and for arguments that a load cannot have.
+    A disabled schedule of the same name is replaced, for example one that was removed from its
+    provider file. Raises NotFound, CronError, or NotPossible for a name in use and for invalid
+    arguments.
     """
     with database.begin() as connection:
         found = find_scheme(connection, provider, scheme)
-        check_arguments(connection, found["provider_id"], arguments)
-        now = row(connection, "SELECT clock_timestamp() AS now")
-        made = row(
+        check_arguments(connection, found.provider_id, arguments)
+        now = scalar(connection, "SELECT clock_timestamp()")
+        made = upsert(
             connection,
-            """INSERT INTO catlog.schedule (provider_id, scheme_name, name, cron, timezone,
-                   arguments, catch_up, origin, next_due_at)
-               VALUES (:provider, :scheme, :name, :cron, :timezone, CAST(:arguments AS jsonb),
-                   :catch_up, 'api', :due)
-               ON CONFLICT (provider_id, scheme_name, name) DO UPDATE SET
-                   cron = excluded.cron, timezone = excluded.timezone,
-                   arguments = excluded.arguments, catch_up = excluded.catch_up, origin = 'api',
-                   enabled = true, paused_at = NULL, next_due_at = excluded.next_due_at
-                   WHERE schedule.origin = 'api' AND NOT schedule.enabled
-               RETURNING id""",
-            provider=found["provider_id"],
-            scheme=scheme,
-            name=name,
-            cron=cron,
-            timezone=timezone,
-            arguments=orjson.dumps(dict(arguments)).decode(),
-            catch_up=catch_up,
-            due=next_due(cron, timezone, now["now"]) if now else None,
+            StoredSchedule,
+            {
+                "provider_id": found.provider_id,
+                "scheme_name": scheme,
+                "name": name,
+                "cron": cron,
+                "timezone": timezone,
+                "arguments": dict(arguments),
+                "catch_up": catch_up,
+                "enabled": True,
+                "origin": "api",
+                "paused_at": None,
+                "next_due_at": next_due(cron, timezone, now),
+            },
+            conflict=["provider_id", "scheme_name", "name"],
+            where=(StoredSchedule.origin == "api") & ~StoredSchedule.enabled,
         )
-    if made is None:
-        raise NotPossible(f"{provider}/{scheme} has a schedule {name!r} already.")
+    if not made:
+        raise NotPossible(f"{provider}/{scheme} already has a schedule {name!r}.")
     return UUID(str(made["id"]))
 
 
 def change(database: Database, schedule_id: UUID, changes: Mapping[str, Any]) -> None:
-    """Change `cron`, `timezone`, `arguments`, `catch_up` or `enabled` of a schedule kept here.
+    """Change `cron`, `timezone`, `arguments`, `catch_up` or `enabled` of a schedule.
 
-    Raises NotFound, CronError, or NotPossible for one that a provider file declares, and for
-    arguments that a load cannot have.
+    Raises NotFound, CronError, or NotPossible for a schedule in a provider file and for invalid
+    arguments.
     """
     with database.begin() as connection:
         schedule = lock(connection, schedule_id)
         if schedule["origin"] == "file":
             raise NotPossible(
-                f"the schedule {schedule['name']!r} is declared in a provider file: change it there"
+                f"the schedule {schedule['name']!r} is declared in a provider file; change it there"
                 " and run scrapy apply, or pause it here."
             )
         now = {**schedule, **changes}
@@ -97,7 +97,7 @@ def change(database: Database, schedule_id: UUID, changes: Mapping[str, Any]) ->
 
 
 def pause(database: Database, schedule_id: UUID) -> None:
-    """Let nothing of a schedule be due until it is resumed. Raises NotFound."""
+    """Pause a schedule: it is not due until it is resumed. Raises NotFound."""
     with database.begin() as connection:
         lock(connection, schedule_id)
         run(
@@ -109,7 +109,7 @@ def pause(database: Database, schedule_id: UUID) -> None:
 
 
 def resume(database: Database, schedule_id: UUID) -> None:
-    """Let a paused schedule go on with its next due time. Raises NotFound."""
+    """Resume a paused schedule at its next due time. Raises NotFound."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id)
         if schedule["paused_at"] is None:
@@ -126,14 +126,14 @@ def resume(database: Database, schedule_id: UUID) -> None:
 
 
 def preview(database: Database, schedule_id: UUID, limit: int) -> list[dt.datetime]:
-    """The next *limit* times at which a schedule is due, or would be if it were not paused."""
+    """Return the next *limit* due times of a schedule, as if it were not paused."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id, "FOR KEY SHARE")
     return list(islice(due_times(schedule["cron"], schedule["timezone"], schedule["now"]), limit))
 
 
 def provider_and_scheme(database: Database, schedule_id: UUID) -> tuple[str, str]:
-    """Whose a schedule is: provider and scheme. Raises NotFound."""
+    """Return the names of a schedule's provider and scheme. Raises NotFound."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id, "FOR KEY SHARE")
     return schedule["provider"], schedule["scheme_name"]
@@ -142,7 +142,7 @@ def provider_and_scheme(database: Database, schedule_id: UUID) -> tuple[str, str
 def lock(
     connection: Any, schedule_id: UUID, clause: str = "FOR NO KEY UPDATE"
 ) -> Mapping[str, Any]:
-    """Lock a schedule and return it, with the provider's name and the time. Raises NotFound."""
+    """Lock a schedule and return it with its provider's name and the time. Raises NotFound."""
     found = row(
         connection,
         f"""SELECT d.*, p.name AS provider, clock_timestamp() AS now FROM catlog.schedule d

@@ -1,4 +1,4 @@
-"""What is due becomes a catalog, once for each schedule and due time."""
+"""Due schedules: one catalog for each schedule and due time."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -9,18 +9,21 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.scheduling.due import CronError, due_times, next_due
 from catlog_scrapy.store.batch_errors import run_each
-from catlog_scrapy.store.queue.catalogs import insert
+from catlog_scrapy.store.queue.catalogs import SchemeVersion, insert_catalog
 from catlog_scrapy.store.sql import clean, row, rows, run
 
-# With `catch_up = "none"`, how late a scheduler may look and still make the catalog: more than the
-# longest pause between two runs of `scrapy schedule --once` by cron that makes sense.
+# With `catch_up = "none"`, the delay after which a due time is missed. It must be longer than the
+# interval at which cron runs `scrapy schedule --once`.
 MISFIRE_GRACE = dt.timedelta(minutes=10)
-# A schedule that was off for years leaves a trace of so many of its due times, the newest.
+# After years without a scheduler, only the newest missed due times get a skipped catalog.
 MAX_SKIPPED_CATALOGS = 1000
 
 
 def make_due(engine: Engine) -> list[UUID]:
-    """Make the catalogs that are due now; their ids. Skipped due times leave a skipped catalog."""
+    """Create the catalogs that are due now and return their ids.
+
+    A due time that is passed over gets a catalog in the state `skipped`.
+    """
     with engine.connect() as connection:
         due = rows(
             connection,
@@ -35,16 +38,16 @@ def make_due(engine: Engine) -> list[UUID]:
 
 
 def _pass_over(engine: Engine, schedule_id: UUID, why: str) -> None:
-    """Let a schedule of which nothing can be made go on with its next due time."""
+    """Skip the due time of a schedule whose catalog cannot be created."""
     with engine.begin() as connection:
         schedule = _lock_due(connection, schedule_id)
-        scheme = schedule and _scheme_of(connection, schedule)
         if schedule is None:
             return
+        scheme = _scheme_of(connection, schedule)
         if scheme is not None:
-            # Its arguments may be what is wrong; a catalog would show them.
+            # Without its arguments, which may be the reason that the catalog cannot be inserted.
             bare = {**schedule, "arguments": {}}
-            _skip(connection, bare, scheme, schedule["next_due_at"], clean(f"not made: {why}"))
+            _skip(connection, bare, scheme, schedule["next_due_at"], clean(f"not created: {why}"))
         _move_on(connection, schedule)
 
 
@@ -58,18 +61,19 @@ def _lock_due(connection: Connection, schedule_id: UUID) -> Mapping[str, Any] | 
     )
 
 
-def _scheme_of(connection: Connection, schedule: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return row(
+def _scheme_of(connection: Connection, schedule: Mapping[str, Any]) -> SchemeVersion | None:
+    found = row(
         connection,
-        """SELECT * FROM catlog.catalog_scheme
+        """SELECT id, provider_id, name, includes FROM catlog.catalog_scheme
            WHERE provider_id = :provider_id AND name = :scheme_name AND retired_at IS NULL""",
         provider_id=schedule["provider_id"],
         scheme_name=schedule["scheme_name"],
     )
+    return SchemeVersion(**found) if found else None
 
 
 def _move_on(connection: Connection, schedule: Mapping[str, Any]) -> None:
-    """To the next due time; to none, where its cron line or time zone cannot be read any more."""
+    """Set the next due time, or NULL if the cron line or time zone is invalid by now."""
     try:
         following = next_due(schedule["cron"], schedule["timezone"], schedule["now"])
     except CronError:
@@ -92,14 +96,20 @@ def _make(engine: Engine, schedule_id: UUID) -> list[UUID]:
         made: list[UUID] = []
         if scheme is not None:
             for due_at in missed[-MAX_SKIPPED_CATALOGS:]:
-                _skip(connection, schedule, scheme, due_at, "missed: a later one was due as well")
+                _skip(
+                    connection,
+                    schedule,
+                    scheme,
+                    due_at,
+                    "missed: a later time was due as well",
+                )
             made = _make_or_skip(connection, schedule, scheme, latest)
         _move_on(connection, schedule)
         return made
 
 
 def _due_until(schedule: Mapping[str, Any], until: dt.datetime) -> list[dt.datetime]:
-    """The due times from `next_due_at` up to *until*; the first one is always among them."""
+    """Return the due times from `next_due_at`, which is always included, up to *until*."""
     first: dt.datetime = schedule["next_due_at"]
     times = [first]
     for time in due_times(schedule["cron"], schedule["timezone"], first):
@@ -112,11 +122,11 @@ def _due_until(schedule: Mapping[str, Any], until: dt.datetime) -> list[dt.datet
 def _make_or_skip(
     connection: Connection,
     schedule: Mapping[str, Any],
-    scheme: Mapping[str, Any],
+    scheme: SchemeVersion,
     due_at: dt.datetime,
 ) -> list[UUID]:
     if schedule["catch_up"] == "none" and schedule["now"] - due_at > MISFIRE_GRACE:
-        _skip(connection, schedule, scheme, due_at, "missed: no scheduler ran when it was due")
+        _skip(connection, schedule, scheme, due_at, "missed: no scheduler ran at the due time")
         return []
     if row(
         connection,
@@ -124,9 +134,9 @@ def _make_or_skip(
                AND state IN ('waiting', 'loading', 'publishing') LIMIT 1""",
         id=schedule["id"],
     ):
-        _skip(connection, schedule, scheme, due_at, "skipped: the former catalog was still open")
+        _skip(connection, schedule, scheme, due_at, "skipped: the previous catalog was still open")
         return []
-    made = insert(
+    made = insert_catalog(
         connection,
         scheme,
         arguments=schedule["arguments"],
@@ -140,11 +150,11 @@ def _make_or_skip(
 def _skip(
     connection: Connection,
     schedule: Mapping[str, Any],
-    scheme: Mapping[str, Any],
+    scheme: SchemeVersion,
     due_at: dt.datetime,
     error: str,
 ) -> None:
-    insert(
+    insert_catalog(
         connection,
         scheme,
         arguments=schedule["arguments"],
