@@ -3,7 +3,7 @@
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from catlog_scrapy.api.problems import DATABASE_RETRY_S, Problem, problem_responses
 from catlog_scrapy.api.state import State
@@ -16,10 +16,12 @@ router = APIRouter(tags=["health"])
 class Health(BaseModel):
     """State of the server."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"] = Field("ok", description="Always `ok`.")
 
 
-@router.get("/healthz", summary="Check that the server runs")
+@router.get(
+    "/healthz", response_description="The server runs.", summary="Check that the server runs"
+)
 async def healthz() -> Health:
     """Return `ok` without a look at the database."""
     # Asynchronous, because all threads may be waiting for the database.
@@ -28,6 +30,7 @@ async def healthz() -> Health:
 
 @router.get(
     "/readyz",
+    response_description="The server can answer requests.",
     summary="Check that the server can answer requests",
     responses=problem_responses(503),
 )

@@ -96,7 +96,8 @@ def test_an_answer_is_given_however_long_it_takes(port: int) -> None:
             client.sendall(HEALTH + b"\r\n")
             response = b""
             while not response.endswith(b'"well"'):
-                assert (chunk := client.recv(65536))
+                chunk = client.recv(65536)
+                assert chunk
                 response += chunk
             assert response.startswith(b"HTTP/1.1 200 OK")
         client.sendall(HEALTH)

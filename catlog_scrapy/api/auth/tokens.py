@@ -71,7 +71,12 @@ class TokenPair(BaseModel):
     )
 
 
-@router.post("/token", summary="Log in", responses=problem_responses(401, 422, 429))
+@router.post(
+    "/token",
+    response_description="A pair of tokens.",
+    summary="Log in",
+    responses=problem_responses(401, 422, 429),
+)
 def log_in(
     credentials: Credentials, request: Request, response: Response, access: ServerAccess
 ) -> TokenPair:
@@ -84,7 +89,10 @@ def log_in(
 
 
 @router.post(
-    "/token/refresh", summary="Exchange a refresh token", responses=problem_responses(401, 422)
+    "/token/refresh",
+    response_description="The next pair of tokens.",
+    summary="Exchange a refresh token",
+    responses=problem_responses(401, 422),
 )
 def refresh(
     body: RefreshRequest, request: Request, response: Response, access: ServerAccess

@@ -105,7 +105,7 @@ class ClaimedAttempt(BaseModel):
 class ClaimReply(BaseModel):
     """Claimed attempts; empty if there is no work."""
 
-    attempts: list[ClaimedAttempt]
+    attempts: list[ClaimedAttempt] = Field(description="Claimed attempts of one provider.")
 
 
 class HeartbeatReply(BaseModel):

@@ -71,7 +71,7 @@ class NewCatalog(LoadOptions):
 class CatalogState(BaseModel):
     """Id and state of a catalog; `GET /catalogs/{id}` returns the whole catalog."""
 
-    id: UUID
+    id: UUID = Field(description="Id of the catalog.")
     state: str = Field(
         description="State of the catalog, such as `waiting` or `cancelled`.", examples=["waiting"]
     )

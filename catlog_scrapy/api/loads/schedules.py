@@ -88,13 +88,13 @@ class NewSchedule(StrictModel):
 class ScheduleState(BaseModel):
     """Id of a schedule; `GET /schedules/{id}` returns the whole schedule."""
 
-    id: UUID
+    id: UUID = Field(description="Id of the schedule.")
 
 
 class DueTimes(BaseModel):
     """Next due times of a schedule, as if it were not paused."""
 
-    due_times: list[dt.datetime]
+    due_times: list[dt.datetime] = Field(description="Due times in order, with UTC offset.")
 
 
 @router.post(
