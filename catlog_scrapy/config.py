@@ -259,8 +259,10 @@ PATTERNS = (
     ),
 )
 
-# Variables that clients of the API and compose files of the documentation use, and catlog ignores.
-FOREIGN_VARIABLES = frozenset({"CATLOG_API", "CATLOG_KEY", "CATLOG_PASSWORD"})
+# Variables that are not settings: of clients of the API, of compose.yaml, of the browser's process.
+OTHER_VARIABLES = frozenset(
+    {"CATLOG_API", "CATLOG_KEY", "CATLOG_PASSWORD", "CATLOG_BROWSER", "CATLOG_BROWSER_PYTHON"}
+)
 
 SETTING_PREFIXES = tuple(pattern.prefix for pattern in PATTERNS if not pattern.is_secret)
 DEFAULTS = {setting.name: setting.default for setting in SETTINGS}
@@ -327,4 +329,4 @@ def project_package(settings: BaseSettings, root: Path) -> Path:
 
 def _is_known(name: str) -> bool:
     prefixes = tuple(pattern.prefix for pattern in PATTERNS)
-    return name in DEFAULTS or name in FOREIGN_VARIABLES or name.startswith(prefixes)
+    return name in DEFAULTS or name in OTHER_VARIABLES or name.startswith(prefixes)

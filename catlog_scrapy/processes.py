@@ -1,4 +1,4 @@
-"""What only the kernel does, or tells, of processes; Linux alone does all of it."""
+"""Kernel functions for child processes; complete on Linux, partly available elsewhere."""
 
 import ctypes
 import os
@@ -14,9 +14,10 @@ LIBC = ctypes.CDLL(None)
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when its *parent* ends, however that ends.
+    """Have the kernel send signal *number* to this process when its *parent* ends.
 
-    Only Linux can; elsewhere children outlive a parent that is killed, until their lease ends.
+    The request needs Linux. On other systems the children of a killed parent run until their
+    leases expire.
     """
     if sys.platform == "linux":
         LIBC.prctl(PR_SET_PDEATHSIG, number)
@@ -25,45 +26,42 @@ def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
 
 
 def become_subreaper() -> None:
-    """Make what descends from this process its child, when its own parent has ended.
-
-    So a spider keeps what it has started, and the warm parent can end what a spider left behind.
-    """
+    """Make this process the parent of orphaned descendants, which it can then end."""
     if sys.platform == "linux":
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def open_descriptors() -> set[str]:
-    """The open open_descriptors and what they are; none where the system does not tell."""
+    """Return the open file descriptors and their targets; empty without `/proc`."""
     found = set()
     with suppress(OSError):
         for entry in Path("/proc/self/fd").iterdir():
-            with suppress(OSError):  # the one that reads this folder
+            with suppress(OSError):  # the descriptor that reads this folder is closed by now
                 found.add(f"{entry.name} {entry.readlink()}")
     return found
 
 
 def child_processes() -> set[int]:
-    """The processes whose parent this is; none where the system does not tell."""
+    """Return the ids of this thread's child processes; empty without `/proc`."""
     with suppress(OSError):
-        return set(map(int, Path("/proc/thread-self/child_processes").read_text().split()))
+        return set(map(int, Path("/proc/thread-self/children").read_text().split()))
     return set()
 
 
 def kill(pid: int) -> None:
-    """End a process, if it is still there."""
+    """Kill a process, if it still exists."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 
 
 def kill_group(pid: int) -> None:
-    """End all processes of a group, if there are any left."""
+    """Kill all processes of a group that still exist."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory; 0 where it does not say."""
+    """Return how many processes the kernel's OOM killer has ended; 0 without `/proc`."""
     try:
         with Path("/proc/vmstat").open() as counters:
             found = next((line for line in counters if line.startswith("oom_kill ")), "oom_kill 0")

@@ -1,7 +1,8 @@
-"""What nobody may read: the secrets of providers, handed to their spiders and to nobody else.
+"""Secrets of providers: reading them for spiders, and masking them in logs and stored text.
 
-They come from the environment when a crawl is made. They are no settings: those are copied, logged
-and shown. From then on, whatever this process logs or stores has `***` in their place.
+Secrets come from environment variables when a crawl starts. They are not settings, because Scrapy
+copies, logs and shows settings. After a secret has been read, this process writes `***` instead of
+its value into logs and the database.
 """
 
 import html
@@ -18,29 +19,31 @@ from catlog_scrapy.exceptions import ConfigurationError
 
 PREFIX = "CATLOG_SECRET_"
 MASK = "***"
-# A shorter one would stand in half of all words: masking it would mask them, too.
+# Masking a shorter secret would mask parts of ordinary words.
 MIN_SECRET_CHARS = 4
 
 
 def secret_variable(provider: str, name: str) -> str:
-    """The environment variable that holds a provider's secret."""
+    """Return the name of the environment variable for a provider's secret."""
     return f"{PREFIX}{provider}_{name}".upper().replace("-", "_")
 
 
 def secret_hint(provider: str, name: str) -> str:
-    """What to tell those who try to give a secret another way."""
-    return f"is a secret: it comes from the environment, as {secret_variable(provider, name)}"
+    """Return the error text for a secret that was given by other means than the environment."""
+    return (
+        f"is a secret and must come from the environment variable {secret_variable(provider, name)}"
+    )
 
 
 def read_secrets(provider: str, names: Iterable[str]) -> dict[str, str]:
-    """The values of a provider's secrets by name; this process writes none of them any more.
+    """Return the values of a provider's secrets by name, and mask them from now on.
 
-    Raises ConfigurationError for one that is missing or too short.
+    Raises ConfigurationError for a secret that is missing or too short.
     """
     values = {}
     for name in names:
         variable = secret_variable(provider, name)
-        # What was read from a file ends in a line end, which is none of the secret.
+        # A value that was read from a file ends with a line end, which is not part of the secret.
         value = os.environ.get(variable, "").strip()
         if not value:
             raise ConfigurationError(
@@ -49,7 +52,7 @@ def read_secrets(provider: str, names: Iterable[str]) -> dict[str, str]:
             )
         if len(value) < MIN_SECRET_CHARS:
             raise ConfigurationError(
-                f"the secret in {variable} is too short to be kept out of logs; it needs"
+                f"the secret in {variable} is too short to be masked in logs; use at least"
                 f" {MIN_SECRET_CHARS} characters."
             )
         values[name] = value
@@ -58,19 +61,19 @@ def read_secrets(provider: str, names: Iterable[str]) -> dict[str, str]:
 
 
 def redact(text: str) -> str:
-    """*text* with `***` for every secret that this process knows, however it is spelled there."""
+    """Return *text* with every secret of this process, in any encoding, replaced by `***`."""
     return _known.pattern.sub(MASK, text) if _known.pattern else text
 
 
 def find_secret_in(secrets: Mapping[str, str], text: str) -> str | None:
-    """The name of one of these *secrets* that *text* holds, however it is spelled there."""
+    """Return the name of a secret whose value *text* contains in any encoding, else None."""
     return next(
         (name for name, value in secrets.items() if _secret_pattern(value).search(text)), None
     )
 
 
 class _KnownSecrets:
-    """Knows the secrets of this process."""
+    """Secrets of this process, and the pattern that finds them."""
 
     def __init__(self) -> None:
         self.pattern: re.Pattern[str] | None = None
@@ -78,6 +81,7 @@ class _KnownSecrets:
         self._lock = threading.Lock()
 
     def add(self, values: Iterable[str]) -> None:
+        """Mask these values too."""
         with self._lock:
             fresh = set(values) - self._values
             if not fresh:
@@ -85,7 +89,7 @@ class _KnownSecrets:
             if not self._values:
                 logging.setLogRecordFactory(_RedactingRecordFactory(logging.getLogRecordFactory()))
             self._values |= fresh
-            # One may begin as another does: the longest first.
+            # A secret may be the beginning of a longer one, which has to match first.
             longest_first = sorted(self._values, key=len, reverse=True)
             self.pattern = re.compile("|".join(_secret_pattern(v).pattern for v in longest_first))
 
@@ -95,9 +99,9 @@ _known = _KnownSecrets()
 
 @lru_cache(maxsize=64)
 def _secret_pattern(value: str) -> re.Pattern[str]:
-    """Finds *value* as it is, in a URL, in JSON, in HTML, and as Python writes it.
+    """Compile a pattern for *value* as plain text and as encoded in URLs, JSON, HTML and Python.
 
-    Letter by letter, for nobody agrees on which of them have to be quoted.
+    Each character has its own alternatives, because encoders quote different characters.
     """
     return re.compile("".join(map(_letter_pattern, value)))
 
@@ -115,7 +119,7 @@ def _letter_pattern(letter: str) -> str:
         forms.add("+")
     if letter in "'\"/":
         forms.add(f"\\{letter}")
-    # What is quoted may be a part of something that is quoted again.
+    # A quoted value may be quoted again: % becomes %25.
     quoted = "".join(f"%(?:25)*(?i:{byte:02x})" for byte in encoded)
     longest_first = sorted(forms, key=len, reverse=True)
     escaped = (re.escape(form).replace(r"\\", r"\\+") for form in longest_first)
@@ -123,7 +127,7 @@ def _letter_pattern(letter: str) -> str:
 
 
 class _RedactingRecordFactory:
-    """Makes log records that hold no secret, whatever handler or formatter they meet."""
+    """Log record factory that masks secrets, independently of handlers and formatters."""
 
     def __init__(self, former: Any) -> None:
         self.former = former
@@ -139,7 +143,7 @@ class _RedactingRecordFactory:
 
 
 class _RedactedMessage:
-    """What is logged, put in words only when somebody writes it: most of it nobody does."""
+    """Log message that is formatted on demand, as most messages are never written."""
 
     def __init__(self, message: object, arguments: Any) -> None:
         self.message = message

@@ -1,1 +1,1 @@
-"""One browser for all crawls of a process that need one. Nothing here is imported before that."""
+"""Browser shared by the crawls of a process; imported only by crawls that need a browser."""

@@ -1,7 +1,7 @@
-"""`executable.sh` runs this as the browser: it becomes the browser, and dies with who started it.
+"""Program that `executable.sh` runs as the browser: it becomes the browser.
 
-A browser that nobody speaks to any more ends by itself, but not where it hangs. What it has started
-ends with it.
+The kernel ends the browser with its parent, Playwright's driver. A browser without its driver ends
+by itself, unless it hangs. The browser's child processes end with the browser.
 """
 
 import os
@@ -11,5 +11,5 @@ from catlog_scrapy.processes import die_with_parent
 
 if __name__ == "__main__":
     die_with_parent(os.getppid())
-    browser = os.environ["CATLOG_BROWSER"]
+    browser = os.environ["BROWSER_EXECUTABLE"]
     os.execv(browser, [browser, *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""scrapy-playwright's download handler, bounded in time as Scrapy's own is."""
+"""Download handler of scrapy-playwright, with Scrapy's time limits."""
 
 import asyncio
 import logging
@@ -15,12 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 class BrowserHandler(ScrapyPlaywrightDownloadHandler):
-    """Opens requests with `meta["playwright"]` in the process's browser, the rest without."""
+    """Handler that opens requests with `meta["playwright"]` in the process's browser."""
 
     async def download_request(self, request: Request) -> Response:
-        """Raises DownloadTimeoutError after the request's `download_timeout` (seconds).
+        """Download within the request's `download_timeout` (seconds).
 
-        What Playwright raises becomes a DownloadFailedError: Scrapy tries again.
+        Raises DownloadTimeoutError, and DownloadFailedError for Playwright's errors; Scrapy retries
+        both.
         """
         seconds = request.meta.get("download_timeout")
         try:
@@ -31,12 +32,12 @@ class BrowserHandler(ScrapyPlaywrightDownloadHandler):
                 f"Getting {request.url} took longer than {seconds} seconds."
             ) from error
         except Error as error:
-            # The rest of it is Playwright's own log.
+            # The other lines of the message are Playwright's log.
             raise DownloadFailedError(error.message.partition("\n")[0]) from error
         return response
 
     async def close(self) -> None:
-        """Close the crawl's pages; a browser that hangs keeps no crawl from its end."""
+        """Close the crawl's pages, without waiting long for a hung browser."""
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await super().close()

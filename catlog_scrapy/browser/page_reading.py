@@ -1,30 +1,26 @@
-"""A page while it is read: what it asks for, what comes of it, and what goes wrong."""
+"""Reading of one page: clicks, waiting, and the documents that the page requested."""
 
 import asyncio
-import json
-import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import scrapy
-from playwright.async_api import Error, Page, Request, Response, Route
+from playwright.async_api import Page
 from playwright.async_api import TimeoutError as PageTimeout
 
-# What may make a page ask for more, and what it can do without.
-LOADING_TYPES = {"document", "script", "xhr", "fetch"}
-BLOCKED_TYPES = {"image", "media", "font"}
-# A page that asked for data so few seconds ago has not come to its end.
+from catlog_scrapy.browser.page_traffic import PageTraffic
+
+# A page that requested data less than this time ago is still loading.
 SETTLE_S = 1.0
 
 
 @dataclass(frozen=True)
 class ReadingPlan:
-    """What to do on a page, and what to take from it: see BrowserResponses, whose names these are.
+    """Clicks to do on a page and data to take from it; see BrowserResponses for the fields.
 
-    `may_ask` says of a URL whether robots.txt allows it.
+    `may_ask` returns whether robots.txt allows a URL.
     """
 
     clicks: Sequence[tuple[str, str]]
@@ -35,64 +31,50 @@ class ReadingPlan:
     may_ask: Callable[[str], Awaitable[bool]]
 
     def wants(self, url: str) -> bool:
-        """Whether what *url* answers is data."""
+        """Return whether the response of *url* is data."""
         return self.wanted in url and not (self.unwanted and self.unwanted in url)
 
 
 class PageReading:
-    """Reads the page of one request; what comes of it is then in that request's `meta`.
+    """Reading of the page of one request, with its results in the request's `meta`.
 
-    `documents` are those that the plan wants, in the order in which they were asked for; `fault`,
-    an exception or None, is why they are not all. A page that is no page, such as a 404, is left to
-    Scrapy: it has neither.
+    `documents` are the documents that the plan wants, in the order of their requests. `fault` is
+    the exception that explains missing documents, or None. Scrapy handles an error page such as a
+    404; the reading then leaves both empty.
     """
 
     def __init__(self, plan: ReadingPlan) -> None:
         self.plan = plan
 
     async def begin(self, page: Page, request: scrapy.Request) -> None:
-        """Before *page* is opened; where a browser has died, once more with another page."""
+        """Prepare *page* before it opens; again with another page if the browser has died."""
         self.meta = request.meta
         self.meta |= {"documents": [], "fault": None}
-        self.status = 0
-        self.fault: Exception | None = None
-        # What else went wrong: it may explain why there is no more.
-        self.troubles: list[str] = []
-        self.wanted: list[Request] = []
-        self.documents: dict[Request, Any] = {}
-        self.pending: set[Request] = set()
-        self.changes = 0
-        self.last_wanted = -math.inf
-        # Nobody would follow what another page asks for.
+        self.traffic = PageTraffic(self.plan.wants, self.plan.may_ask)
+        # A window would load pages that this reading does not follow.
         await page.add_init_script("window.open = () => null")
         page.on("popup", lambda popup: popup.close())
-        page.on("request", self._on_request)
-        page.on("request", self._check_redirect)
-        page.on("response", self._on_response)
-        page.on("requestfinished", self._on_finished)
-        page.on("requestfailed", self._on_failed)
-        await page.route("**", self._route)
+        await self.traffic.follow(page)
 
     async def read(self, page: Page) -> None:
-        """Once *page* is open: click, wait, and take what came."""
-        if self.status >= 400:
+        """Click, wait and take the documents of an open page."""
+        traffic = self.traffic
+        if traffic.status >= 400:
             return
         seen = 0
         for prefix, text in self.plan.clicks:
-            seen = len(self.wanted)
+            seen = len(traffic.wanted)
             if not await self._click(page, prefix, text):
                 break
         else:
             await self._wait_until_quiet(seen)
-            if len(self.wanted) == seen:
-                self._fail_missing(
-                    f"{page.url} asked for nothing with {self.plan.wanted!r} in its URL"
-                )
-        self.meta["fault"] = self.fault
-        self.meta["documents"] = [self.documents.get(request) for request in self.wanted]
+            if len(traffic.wanted) == seen:
+                self._fail_missing(f"{page.url} requested no URL with {self.plan.wanted!r} in it")
+        self.meta["fault"] = traffic.fault
+        self.meta["documents"] = [traffic.documents.get(request) for request in traffic.wanted]
 
     async def _click(self, page: Page, prefix: str, text: str) -> bool:
-        """Click the first element with that text that shows; whether there was one."""
+        """Click the first visible element with that class and text; return whether it exists."""
         words = r"\s+".join(map(re.escape, text.split()))
         element = (
             page.locator(f'[class^="{prefix}"], [class*=" {prefix}"]')
@@ -109,90 +91,27 @@ class PageReading:
         return True
 
     async def _wait_until_quiet(self, seen: int) -> None:
-        """Wait until all is answered, something wanted among it, and no more is asked for."""
+        """Wait until more than *seen* documents have come and no request is pending or new."""
+        traffic = self.traffic
         try:
             async with asyncio.timeout(self.plan.within):
-                while not self.fault:
-                    changes = self.changes
+                while not traffic.fault:
+                    changes = traffic.changes
                     await asyncio.sleep(self.plan.quiet)
-                    is_quiet = not self.pending and changes == self.changes
-                    if is_quiet and len(self.wanted) > seen:
+                    is_quiet = not traffic.pending and changes == traffic.changes
+                    if is_quiet and len(traffic.wanted) > seen:
                         return
         except TimeoutError:
-            for request in self.pending:
-                self._fail(f"{request.url} had no answer within {self.plan.within:g} s")
-            if time.monotonic() - self.last_wanted < max(SETTLE_S, 2 * self.plan.quiet):
-                self._fail(f"the page still asked for more after {self.plan.within:g} s")
+            for request in traffic.pending:
+                traffic.fail(f"{request.url} had no answer within {self.plan.within:g} s")
+            if time.monotonic() - traffic.wanted_at < max(SETTLE_S, 2 * self.plan.quiet):
+                traffic.fail(f"the page still requested data after {self.plan.within:g} s")
 
-    def _fail_missing(self, what: str) -> None:
-        """*what* is missing; because of something that went wrong before, or for no such reason."""
-        late = [f"{request.url} had no answer by then" for request in self.pending]
-        if reasons := self.troubles + late:
-            self._fail(f"{what} after {self.plan.within:g} s; {reasons[0]}")
-        elif self.fault is None:
-            self.fault = ValueError(f"{what}: the markup has changed.")
-
-    def _fail(self, why: str) -> None:
-        self.fault = self.fault or ConnectionError(why)
-
-    def _on_request(self, request: Request) -> None:
-        self.changes += 1
-        if self.plan.wants(request.url):
-            self.wanted.append(request)
-            self.last_wanted = time.monotonic()
-        if request.resource_type in LOADING_TYPES or request in self.wanted:
-            self.pending.add(request)
-
-    async def _check_redirect(self, request: Request) -> None:
-        """No route sees where an answer leads: what must not be asked for has been, once."""
-        if request.redirected_from and not await self.plan.may_ask(request.url):
-            self._record_trouble(request, f"Forbidden by robots.txt: {request.url}")
-            self._fail(f"{request.redirected_from.url} leads to what robots.txt forbids")
-
-    def _on_response(self, response: Response) -> None:
-        request = response.request
-        if request.is_navigation_request() and request.frame.parent_frame is None:
-            self.status = response.status
-
-    async def _on_finished(self, request: Request) -> None:
-        """Take the answer at once: the page may go elsewhere, and all it has got with it."""
-        try:
-            response = await request.response()
-            assert response is not None
-            if response.status >= 400:
-                self._record_trouble(request, f"HTTP {response.status} for {request.url}")
-            elif request in self.wanted and request.redirected_to is None:
-                self.documents[request] = json.loads(await response.body())
-            elif request in self.wanted:
-                self.wanted.remove(request)
-        except Error as error:
-            self._record_trouble(request, f"{error.message} for {request.url}")
-        except ValueError as error:
-            self._record_trouble(request, f"{request.url} is no JSON: {error}")
-        finally:
-            self._done(request)
-
-    def _on_failed(self, request: Request) -> None:
-        """No answer, or half of one."""
-        if request.resource_type not in BLOCKED_TYPES:
-            self._record_trouble(request, f"{request.failure} for {request.url}")
-        self._done(request)
-
-    def _record_trouble(self, request: Request, why: str) -> None:
-        self.troubles.append(why)
-        if request in self.wanted:
-            self._fail(why)
-
-    def _done(self, request: Request) -> None:
-        self.changes += 1
-        self.pending.discard(request)
-
-    async def _route(self, route: Route, request: Request) -> None:
-        """Send what may and need be sent."""
-        if request.resource_type in BLOCKED_TYPES:
-            await route.abort()
-        elif await self.plan.may_ask(request.url):
-            await route.fallback()
-        else:
-            self._record_trouble(request, f"forbidden by robots.txt: {request.url}")
-            await route.abort()
+    def _fail_missing(self, missing: str) -> None:
+        """Fail with an earlier trouble as the cause, or else with a changed markup."""
+        traffic = self.traffic
+        late = [f"{request.url} had no answer by then" for request in traffic.pending]
+        if causes := traffic.troubles + late:
+            traffic.fail(f"{missing} after {self.plan.within:g} s; {causes[0]}")
+        elif traffic.fault is None:
+            traffic.fault = ValueError(f"{missing}: the markup has changed.")

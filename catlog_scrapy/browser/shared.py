@@ -1,9 +1,9 @@
-"""The browser of this process: started by the first crawl that needs one, shared by all.
+"""Browser of this process: the first crawl that needs a browser starts it, and all share it.
 
-Playwright's driver is a child of this process, the browser a child of the driver. When this process
-ends, however it does, the driver's input ends, and it closes the browser; when the driver ends,
-the browser is killed. Its files are in a folder of the temporary one, which is locked while it is
-used; what a killed process left there, the next browser's start removes.
+Playwright's driver is a child of this process, and the browser is a child of the driver. When this
+process ends in any way, the driver's input ends, and the driver closes the browser. When the driver
+ends, the kernel kills the browser. The browser's files are in a locked folder below the temporary
+folder; the next start removes the folders of killed processes.
 """
 
 import asyncio
@@ -29,67 +29,67 @@ logger = logging.getLogger(__name__)
 
 BROWSER_EXECUTABLE = Path(__file__).with_name("executable.sh")
 FOLDER_PREFIX = "catlog-browser-"
-# A socket's path may have 103 bytes; what the browser puts behind the folder has 44.
+# A socket's path has at most 103 bytes, and the browser adds 44 bytes to its folder.
 MAX_FOLDER_BYTES = 59
-# What systems call it.
+# Names of Chromium on different systems.
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-# Seconds that a browser which nobody uses waits for the next crawl.
+# Time that an unused browser waits for the next crawl.
 IDLE_TIMEOUT_S = 20.0
-# Seconds within which it opens what it is asked to, or is taken for hung; and closes.
+# Limits for opening and closing contexts and the browser; beyond them a browser counts as hung.
 OPEN_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 5.0
 
 
 def find_browser(own: str) -> str:
-    """The executable: Playwright's *own*, if it was installed, or else the system's.
+    """Return the path of Playwright's *own* browser if installed, else of the system's.
 
-    Raises ConfigurationError where there is none.
+    Raises ConfigurationError without a browser.
     """
     found = (
         own if Path(own).exists() else next(filter(None, map(shutil.which, BROWSER_NAMES)), None)
     )
     if found is None:
         raise ConfigurationError(
-            "there is no browser on this machine; get one by `playwright install chromium`"
-            " or `apt-get install chromium`"
+            "this machine has no Chromium; install it with `playwright install chromium` or"
+            " `apt-get install chromium`"
         )
     return found
 
 
 class BrowserFolder:
-    """A folder for a browser's files, locked for as long as this process lives."""
+    """Folder of a browser's files, locked during the life of this process."""
 
     def __init__(self) -> None:
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
             self._lock = (self.path / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-            # Somebody who swept may have been faster with the lock.
+            # Another process may have removed the folder before it was locked.
             if self.path.exists():
                 return
             self._lock.close()
 
     def environment(self) -> dict[str, str]:
-        """What makes it the browser's temporary folder, unless its sockets' paths grow too long."""
+        """Return TMPDIR for the browser, unless the paths of sockets would be too long."""
         return {"TMPDIR": str(self.path)} if len(str(self.path)) <= MAX_FOLDER_BYTES else {}
 
     def remove(self) -> None:
-        """Be rid of it."""
+        """Remove the folder and its lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
     @staticmethod
     def sweep() -> None:
-        """Remove those whose process is gone."""
+        """Remove the folders of processes that have ended."""
         for path in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-            # Somebody else's, in use, or just being made or removed.
+            # An OSError means a folder of another user, in use, or being made or removed.
             with suppress(OSError), (path / "lock").open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)
 
 
 class SharedBrowser:
-    """A running browser and its driver; it ends a while after its last user has left."""
+    """Running browser and its driver, which end IDLE_TIMEOUT_S after the last crawl has left."""
 
     current: "SharedBrowser | None" = None
     _starting = asyncio.Lock()
@@ -106,7 +106,7 @@ class SharedBrowser:
 
     @classmethod
     async def get(cls, options: dict[str, Any]) -> "SharedBrowser":
-        """The one that runs, with one user more; or a new one, launched with *options*."""
+        """Return the running browser for one more user, or launch a browser with *options*."""
         async with cls._starting:
             shared = cls.current
             if shared is None or not shared.browser.is_connected():
@@ -129,9 +129,9 @@ class SharedBrowser:
                 folder.path / "profile",
                 **{
                     "artifacts_dir": folder.path / "artifacts",
-                    # Chromium refuses to sandbox what root runs.
+                    # Chromium refuses to run as root with a sandbox.
                     "chromium_sandbox": os.geteuid() != 0,
-                    # A crawl may go on after the terminal's first Ctrl-C.
+                    # A crawl continues after the first Ctrl-C in a terminal.
                     "handle_sigint": False,
                     "timeout": OPEN_TIMEOUT_S * 1000,
                     **options,
@@ -139,8 +139,8 @@ class SharedBrowser:
                     "env": {
                         **(options.get("env") or os.environ),
                         **folder.environment(),
-                        "CATLOG_BROWSER_PYTHON": sys.executable,
-                        "CATLOG_BROWSER": str(executable),
+                        "BROWSER_PYTHON": sys.executable,
+                        "BROWSER_EXECUTABLE": str(executable),
                     },
                 },
             )
@@ -165,20 +165,20 @@ class SharedBrowser:
             )
 
     def leave(self) -> None:
-        """One user less."""
+        """Leave the browser as one of its users."""
         self.users -= 1
         if not self.users:
             self._lingers = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self.end)
 
     def end(self) -> "asyncio.Future[None]":
-        """Close it, if that has not begun; who needs one from now on gets another."""
+        """Close the browser; crawls that need a browser from now on get a new one."""
         if SharedBrowser.current is self:
             SharedBrowser.current = None
         self._ending = self._ending or asyncio.ensure_future(self._end())
         return self._ending
 
     async def _end(self) -> None:
-        # One that hangs is killed by its driver, later, when there is nobody left to wait.
+        # A hung browser is killed by its driver later, when nobody waits for it.
         with suppress(TimeoutError, Error):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self.browser.close()
@@ -190,7 +190,7 @@ class SharedBrowser:
 
 
 class CrawlBrowser:
-    """The shared browser as one crawl has it: closing it closes what this crawl has opened."""
+    """Shared browser in the view of one crawl; closing it closes this crawl's contexts only."""
 
     def __init__(self, shared: SharedBrowser) -> None:
         self.shared = shared
@@ -198,24 +198,24 @@ class CrawlBrowser:
         self.contexts: list[BrowserContext] = []
 
     async def new_context(self, **options: Any) -> BrowserContext:
-        """A context of its own: no cookie and no cache is shared. Raises TimeoutError."""
+        """Open a context with its own cookies and cache. Raises TimeoutError."""
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 context = await self.shared.browser.new_context(**options)
         except TimeoutError:
-            # It hangs: nobody is to get it again.
+            # The browser hangs, so no other crawl may get it.
             self.shared.end()
             raise
         self.contexts.append(context)
         return context
 
     def on(self, event: Any, listener: Callable[..., Any]) -> None:
-        """Call *listener* at *event* for as long as the crawl runs."""
+        """Call *listener* at each *event* until the crawl closes."""
         self.listeners.append((event, listener))
         self.shared.browser.on(event, listener)
 
     async def close(self) -> None:
-        """Leave it to the others."""
+        """Close this crawl's contexts and leave the browser to other crawls."""
         for event, listener in self.listeners:
             self.shared.browser.remove_listener(event, listener)
         try:
@@ -227,21 +227,23 @@ class CrawlBrowser:
 
 
 class SharedBrowserProvider:
-    """The setting PLAYWRIGHT_BROWSER_PROVIDER: where scrapy-playwright gets its browser from."""
+    """Provider of the browser to scrapy-playwright, by the setting PLAYWRIGHT_BROWSER_PROVIDER."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
     async def start(self) -> None:
-        """Nothing yet: a crawl may fail before it opens a page."""
+        """Do nothing yet, as a crawl may fail before it opens a page."""
 
     async def launch_browser(self) -> CrawlBrowser:
-        """The process's browser. Raises ConfigurationError, or what Playwright raises."""
+        """Return the process's browser. Raises ConfigurationError or Playwright's errors."""
         return CrawlBrowser(await SharedBrowser.get(self.config.launch_options))
 
     async def launch_persistent_context(self, context_kwargs: dict[str, Any]) -> BrowserContext:
-        """What one crawl keeps another would see."""
-        raise NotSupported("user_data_dir: the browser is shared by all crawls of a process")
+        """Refuse, as all crawls would share the cookies of a persistent context."""
+        raise NotSupported(
+            "user_data_dir is not supported: all crawls of a process share a browser"
+        )
 
     async def close(self) -> None:
-        """Nothing: see CrawlBrowser.close."""
+        """Do nothing; see CrawlBrowser.close."""

@@ -15,7 +15,9 @@ class Command(CatlogCommand):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         parser.add_argument(
-            "--check", action="store_true", help="only print; exit 1 if there is something to do"
+            "--check",
+            action="store_true",
+            help="only print; exit with 1 if there are changes",
         )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> int:

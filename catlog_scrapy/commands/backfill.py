@@ -6,6 +6,7 @@ import datetime as dt
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.console import counted
 from catlog_scrapy.store.queue.schedules.backfill import backfill
 
 
@@ -35,10 +36,10 @@ class Command(CatlogCommand):
         except ValueError:
             raise UsageError("write --from YYYY-MM-DD --to YYYY-MM-DD") from None
         if last < first:
-            raise UsageError("--to lies before --from")
+            raise UsageError(f"--to {last} lies before --from {first}")
         with self.database() as engine:
             made, present = backfill(engine, provider, scheme, first, last)
         self.console.print(
-            f"{len(made)} catalogs queued, {present} due times had one already;"
-            " scrapy work --drain loads them"
+            f"{counted(len(made), 'catalog')} queued; {counted(present, 'due time')} had a"
+            " catalog already; scrapy work --drain loads what is queued"
         )

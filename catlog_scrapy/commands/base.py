@@ -18,6 +18,7 @@ from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 
 from catlog_scrapy.commands import summary
+from catlog_scrapy.console import make_console
 from catlog_scrapy.exceptions import CatlogError, DatabaseUnavailable
 from catlog_scrapy.project import prepare, project_database, readable_database
 
@@ -89,8 +90,6 @@ class CatlogCommand(ScrapyCommand):
     @property
     def console(self) -> Console:
         """Return a console on standard output, which is plain where there is no terminal."""
-        from catlog_scrapy.console import make_console
-
         return make_console()
 
     @contextmanager

@@ -36,7 +36,7 @@ class Command(crawl.Command, CatlogCommand):
             crawl.Command.process_options(self, args, opts)
 
     def prepare(self) -> None:
-        """In a project without catlog this is Scrapy's own command, and nothing else."""
+        """Prepare the project, unless it is without catlog: there the command is Scrapy's own."""
         if addon.is_enabled(self.project_settings):
             super().prepare()
 
@@ -51,7 +51,7 @@ class Command(crawl.Command, CatlogCommand):
                 return
             spiders = load_spiders(self.project_settings).list()
             if args[0] not in spiders:
-                raise NotFound(f"no spider {args[0]!r}; {suggest(args[0], spiders)}")
+                raise NotFound(f"there is no spider {args[0]!r}; {suggest(args[0], spiders)}")
             operations = operations_of_spider(engine, args[0])
             if operations:
                 self.exitcode = self._load(engine, operations, opts.spargs)
@@ -59,12 +59,12 @@ class Command(crawl.Command, CatlogCommand):
         self._just_run(args, opts)
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Not used: `run` decides first whether this is an operation at all."""
+        """Do nothing: `run` decides between Scrapy's command and a load."""
 
     def _load(self, engine: Engine, operations: list[Any], arguments: dict[str, str]) -> int:
         if len(operations) > 1:
             names = ", ".join(f"{o['provider']}/{o['scheme']}/{o['name']}" for o in operations)
-            raise NotPossible(f"several operations run this spider; scrapy load one of {names}.")
+            raise NotPossible(f"several operations run this spider; scrapy load one of {names}")
         found = operations[0]
         alone = len(scheme_operations(engine, found["provider"], found["scheme"])) == 1
         catalog_id = catalogs.create(
@@ -80,7 +80,7 @@ class Command(crawl.Command, CatlogCommand):
         )
 
     def _just_run(self, args: list[str], opts: argparse.Namespace) -> None:
-        """As Scrapy does, with the process that its command line would have made."""
+        """Run the spider as Scrapy does, with the process that Scrapy's command line makes."""
         settings = self.project_settings
         asyncio_process = settings["TWISTED_REACTOR"] == ASYNCIO_REACTOR and not settings.getbool(
             "FORCE_CRAWLER_PROCESS"

@@ -33,7 +33,7 @@ from catlog_scrapy.testing.saved_pages import label
 class Command(genspider.Command, CatlogCommand):
     """Generate an operation: declaration, spider, saved page, test.
 
-    The test fails, and says what to do next. All options of Scrapy's genspider work.
+    The test fails and says what to do next. All options of Scrapy's genspider work.
     """
 
     def syntax(self) -> str:
@@ -46,13 +46,13 @@ class Command(genspider.Command, CatlogCommand):
             "-p",
             "--provider",
             metavar="PROVIDER",
-            help="whose page it is (default: who has that base_url, else the host)",
+            help="provider of the page (default: the provider with that base_url, else the host)",
         )
         parser.add_argument(
-            "--kind", choices=tuple(SUFFIXES), help="what the page is (default: as it says itself)"
+            "--kind", choices=tuple(SUFFIXES), help="type of the page (default: its Content-Type)"
         )
         parser.add_argument(
-            "--page", metavar="FILE", help="take this saved page instead of fetching it"
+            "--page", metavar="FILE", help="read the page from this file instead of fetching it"
         )
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
@@ -75,8 +75,8 @@ class Command(genspider.Command, CatlogCommand):
         kind = opts.kind or kind_of(page)
         if kind is None and opts.template is None:
             raise NotPossible(
-                f"{page.url} is neither HTML nor JSON; say which with --kind, or name a template"
-                " with -t."
+                f"{page.url} is neither HTML nor JSON; name its type with --kind, or a template"
+                " with -t"
             )
         template = self._find_template(opts.template or str(kind)).read_text(encoding="utf-8")
         generator = Generator(name, target, layout, kind)
@@ -94,17 +94,19 @@ class Command(genspider.Command, CatlogCommand):
         return _edit_file(settings["EDITOR"], generator.spider_file) if opts.edit else 0
 
     def _page(self, url: str, file: str | None) -> Response:
-        """The page, from *file* where there is one. Raises NotPossible."""
+        """Read the page from *file*, or fetch it. Raises NotPossible."""
         if file is None:
             return fetch(self.project_settings, url)
         try:
             body = Path(file).read_bytes()
         except OSError as error:
-            raise NotPossible(f"{file} cannot be read: {error.strerror}") from error
+            raise NotPossible(
+                f"{file} cannot be read ({error.strerror}); name a readable file."
+            ) from error
         return responsetypes.from_args(filename=file, body=body)(url, body=body)
 
     def _folders(self) -> list[Path]:
-        """Where templates are looked for: the project's, catlog's, Scrapy's."""
+        """Return the folders of templates: the project's, catlog's, Scrapy's."""
         own = self.project_settings["TEMPLATES_DIR"]
         roots = [*([Path(own)] if own else []), TEMPLATES, Path(scrapy.__path__[0], "templates")]
         return [root / "spiders" for root in roots]
@@ -114,7 +116,7 @@ class Command(genspider.Command, CatlogCommand):
         for file in (Path(name), *(folder / name for folder in self._folders())):
             if file.is_file():
                 return file
-        raise NotFound(f'no template "{template}"; scrapy {self.name} --list shows them')
+        raise NotFound(f'unknown template "{template}"; scrapy {self.name} --list shows all')
 
     def _list_templates(self) -> None:
         found = {file.stem for folder in self._folders() for file in folder.glob("*.tmpl")}

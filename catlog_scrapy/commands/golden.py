@@ -9,6 +9,7 @@ from scrapy.exceptions import UsageError
 from scrapy.utils.conf import closest_scrapy_cfg
 
 from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.console import counted
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.source import suggest
 from catlog_scrapy.exceptions import NotFound, NotPossible
@@ -26,7 +27,7 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--force", action="store_true", help="overwrite other results")
+        parser.add_argument("--force", action="store_true", help="overwrite items that differ")
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if len(args) != 1:
@@ -34,11 +35,11 @@ class Command(CatlogCommand):
         name = args[0]
         loader = load_spiders(self.project_settings)
         if name not in loader.list():
-            raise NotFound(f"no spider {name!r}; {suggest(name, loader.list())}")
+            raise NotFound(f"there is no spider {name!r}; {suggest(name, loader.list())}")
         folder = Path(closest_scrapy_cfg()).parent / "tests" / "pages" / name
         pages = saved_pages(folder)
         if not pages:
-            raise NotFound(f"{label(folder)} has no page; scrapy genoperation saves one.")
+            raise NotFound(f"{label(folder)} has no saved page; scrapy genoperation saves one")
         for page in pages:
             golden = page.golden() if page.golden_path.exists() else []
             try:
@@ -46,14 +47,14 @@ class Command(CatlogCommand):
             except (ValueError, ValidationError) as error:
                 raise NotPossible(f"{label(page.path)}: {error}") from error
             if not items or items == golden:
-                self._say(f"= {label(page.path)}: {len(items)} items, as before")
+                self._say(f"= {label(page.path)}: {counted(len(items), 'item')}, as before")
                 continue
             if golden and not opts.force:
                 raise NotPossible(
-                    f"{label(page.golden_path)} says otherwise; --force overwrites it."
+                    f"{label(page.golden_path)} holds other items; --force overwrites it"
                 )
             page.write_golden(items)
-            self._say(f"+ {label(page.golden_path)}: {len(items)} items, the first of them")
+            self._say(f"+ {label(page.golden_path)}: {counted(len(items), 'item')}, first")
             self._say(json.dumps(items[0], ensure_ascii=False))
 
     def _say(self, line: str) -> None:

@@ -31,14 +31,18 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--role", choices=ROLES, help="what it may do")
+        parser.add_argument("--role", choices=ROLES, help="role of the key")
         parser.add_argument(
             "--scope",
             action="append",
             metavar="RESOURCE:ACTION",
-            help="of what its role may do, only this; again for more",
+            help="restrict the key to this permission of its role; may be repeated",
         )
-        parser.add_argument("--expires", metavar="DURATION", help='in how long, such as "90d"')
+        parser.add_argument(
+            "--expires",
+            metavar="DURATION",
+            help='validity of the key, such as "90d"',
+        )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         verb, *names = args or [""]
@@ -73,15 +77,17 @@ class Command(CatlogCommand):
                 detail={"role": opts.role, "scopes": opts.scope, "expires": opts.expires},
             )
         self.console.print(key, markup=False, soft_wrap=True)
-        print("keep it now: it is not shown again", file=sys.stderr)  # noqa: T201
+        print("save the key now: it is not shown again", file=sys.stderr)  # noqa: T201
 
     def _check_scopes(self, role: str, scopes: Sequence[str]) -> None:
         permissions = read_resources(self.project_settings).roles[role]
         for scope in scopes:
             if not PERMISSION.fullmatch(scope):
-                raise UsageError(f'"{scope}" is no RESOURCE:ACTION, such as catalogs:read')
+                raise UsageError(f'"{scope}" is not a RESOURCE:ACTION; use catalogs:read, say')
             if not covers(permissions, scope):
-                raise UsageError(f"the role {role} does not have {scope}, so no key of it can")
+                raise UsageError(
+                    f"the role {role} does not have {scope}; use another role or scope"
+                )
 
     def _revoke(self, engine: Engine, name: str) -> None:
         with transaction(engine) as tx:

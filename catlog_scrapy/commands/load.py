@@ -33,10 +33,10 @@ class Command(CatlogCommand):
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="spider argument, or a field to narrow the parts by; may be repeated",
+            help="spider argument, or a field that selects parts; may be repeated",
         )
         parser.add_argument(
-            "--dry-run", action="store_true", help="print what would run, and run nothing"
+            "--dry-run", action="store_true", help="print what would run, without running it"
         )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ class Command(CatlogCommand):
         provider, _, rest = args[0].partition("/")
         scheme, _, operation = rest.partition("/")
         if not provider or not scheme:
-            raise UsageError(f"{args[0]!r} is no PROVIDER/SCHEME[/OPERATION]")
+            raise UsageError(f"{args[0]!r} is not a PROVIDER/SCHEME[/OPERATION]")
         try:
             arguments = arglist_to_dict(opts.arguments)
         except ValueError:

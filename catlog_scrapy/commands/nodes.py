@@ -18,7 +18,7 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--json", action="store_true", help="for programs")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         with self.database() as engine:
@@ -28,7 +28,7 @@ class Command(CatlogCommand):
             self.console.print(text.decode(), markup=False, soft_wrap=True)
             return
         if not found:
-            self.console.print("no node yet; start scrapyd here, or on another machine")
+            self.console.print("there is no node yet; start scrapyd on this or another machine")
             return
         table = Table("node", "state", "running", "catlog", "projects", "polled", "page", box=None)
         for node in found:

@@ -3,6 +3,7 @@
 import argparse
 
 from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.console import counted
 from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.worker.attempt_logs import logs_to_delete
 
@@ -15,7 +16,9 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--dry-run", action="store_true", help="only count")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="only count what would be deleted"
+        )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         with self.database() as engine:
@@ -24,9 +27,13 @@ class Command(CatlogCommand):
         if not opts.dry_run:
             for log in logs:
                 log.unlink(missing_ok=True)
-        verb = "would go" if opts.dry_run else "deleted"
-        self.console.print(
-            f"{verb}: {pruned.results} results, {pruned.unfinished} results of attempts that lost,"
-            f" {pruned.rejected} rejected items, {pruned.versions} versions, {len(logs)} logs,"
-            f" {pruned.access} tokens and answers to requests that no longer count"
+        counts = (
+            counted(pruned.results, "result"),
+            counted(pruned.unfinished, "result") + " of attempts that were not completed",
+            counted(pruned.rejected, "rejected item"),
+            counted(pruned.versions, "version"),
+            counted(len(logs), "log"),
+            f"{pruned.access} expired tokens and saved responses",
         )
+        verb = "would delete" if opts.dry_run else "deleted"
+        self.console.print(f"{verb}: {', '.join(counts)}")

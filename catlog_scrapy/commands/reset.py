@@ -5,6 +5,7 @@ import argparse
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.console import counted
 from catlog_scrapy.store.maintenance.reset import reset
 
 
@@ -19,7 +20,9 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--yes", action="store_true", help="do it, instead of saying what")
+        parser.add_argument(
+            "--yes", action="store_true", help="delete, instead of printing what would be deleted"
+        )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> int:
         provider, _, rest = (args or [""])[0].partition("/")
@@ -29,18 +32,18 @@ class Command(CatlogCommand):
         with self.database() as engine:
             done = reset(engine, provider, scheme, operation or None, dry_run=not opts.yes)
         self.console.print(
-            f"{'deleted' if opts.yes else 'would delete'}: {done.records} records of"
-            f" {', '.join(done.kinds)} with {done.versions} former versions,"
-            f" {done.results} results, {done.rejected} rejected items,"
-            f" {done.scopes} high-water marks",
+            f"{'deleted' if opts.yes else 'would delete'}: {counted(done.records, 'record')} of"
+            f" {', '.join(done.kinds)} with {counted(done.versions, 'former version')},"
+            f" {counted(done.results, 'result')}, {counted(done.rejected, 'rejected item')},"
+            f" {counted(done.scopes, 'high-water mark')}",
             markup=False,
         )
         self.console.print(
-            f"{done.catalogs} catalogs stay as history; they cannot be retried, and their due times"
+            f"{counted(done.catalogs, 'catalog')} kept as history, without retry; their due times"
             " can be backfilled again",
             markup=False,
         )
         if not opts.yes:
-            self.console.print(f"nothing is deleted yet; to do it: scrapy reset {args[0]} --yes")
+            self.console.print(f"nothing is deleted yet; scrapy reset {args[0]} --yes deletes it")
             return 1
         return 0

@@ -20,7 +20,7 @@ class Command(CatlogCommand):
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if len(args) != 1:
-            raise UsageError("write one catalog's id, or its first letters")
+            raise UsageError("write one catalog id, or its first characters")
         with self.database() as engine:
             catalog = find_catalog(engine, args[0])
             catalogs.retry(engine, catalog["id"])

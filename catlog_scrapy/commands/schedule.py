@@ -14,7 +14,7 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--once", action="store_true", help="do what is due now, then end")
+        parser.add_argument("--once", action="store_true", help="do what is due now, and end")
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         stopping = stop_signals()
@@ -22,5 +22,5 @@ class Command(CatlogCommand):
             if opts.once:
                 schedule_once(engine, self.project_settings, self.console)
                 return
-            self.console.print("scheduling; Ctrl-C ends it")
+            self.console.print("the scheduler runs; Ctrl-C ends it")
             run_scheduler(engine, self.project_settings, self.console, stopping)

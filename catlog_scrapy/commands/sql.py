@@ -11,6 +11,7 @@ import psycopg2
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.console import counted
 from catlog_scrapy.db.driver import DriverConnection
 from catlog_scrapy.exceptions import NotPossible
 
@@ -34,14 +35,14 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--csv", action="store_true", help="CSV instead of a table")
+        parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if len(args) != 1:
-            raise UsageError('write one query, in quotes, or a file: scrapy sql "select 1"')
+            raise UsageError('write one query in quotes, or a file: scrapy sql "select 1"')
         text = sys.stdin.read() if args[0] == "-" else args[0]
         if args[0].endswith(".sql") and not Path(args[0]).is_file():
-            raise NotPossible(f"there is no file {args[0]}.")
+            raise NotPossible(f"there is no file {args[0]}")
         if args[0].endswith(".sql") and Path(args[0]).is_file():
             text = Path(args[0]).read_text(encoding="utf-8")
         statements = [found[0].strip() for found in STATEMENT.finditer(text)]
@@ -52,7 +53,7 @@ class Command(CatlogCommand):
                 else connection.connection.driver_connection
             )
             if driver is None:
-                raise NotPossible("the connection is gone; run it again.")
+                raise NotPossible("the connection was lost; run the command again")
             driver.set_session(readonly=True)
             with driver.cursor() as cursor:
                 cursor.execute("SET statement_timeout = 0")
@@ -69,7 +70,7 @@ class Command(CatlogCommand):
         except psycopg2.Error as error:
             if cursor.connection.closed:
                 raise
-            raise NotPossible(f"PostgreSQL refused it: {str(error).strip()}") from error
+            raise NotPossible(f"PostgreSQL refused the query: {str(error).strip()}") from error
         if cursor.description is None:
             return
         from rich.table import Table
@@ -78,11 +79,11 @@ class Command(CatlogCommand):
         for found in cursor:
             table.add_row(*(shown(value) for value in found))
         self.console.print(table, markup=False)
-        self.console.print(f"({cursor.rowcount} row{'s' if cursor.rowcount != 1 else ''})")
+        self.console.print(f"({counted(cursor.rowcount, 'row')})")
 
 
 def shown(value: Any) -> str:
-    """A value in a cell: jsonb as JSON, nothing for null."""
+    """Format a value for a cell: jsonb as JSON, null as nothing."""
     if isinstance(value, dict | list):
         return orjson.dumps(value, default=str).decode()
     return "" if value is None else str(value)

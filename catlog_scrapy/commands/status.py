@@ -10,6 +10,7 @@ import orjson
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.console import counted
 from catlog_scrapy.store.reading.status import (
     attempts_of,
     find_catalog,
@@ -32,12 +33,16 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--failed", action="store_true", help="only what failed")
-        parser.add_argument("--json", action="store_true", help="for programs")
+        parser.add_argument(
+            "--failed",
+            action="store_true",
+            help="only failed catalogs, or only failed attempts of the catalog",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if len(args) > 1:
-            raise UsageError("write one catalog's id, or its first letters, or none")
+            raise UsageError("write at most one catalog id, or its first characters")
         with self.readable_database() as database:
             if args:
                 self._catalog(database, args[0], opts)
@@ -98,7 +103,7 @@ class Command(CatlogCommand):
         outcome = attempt["outcome"] or "running"
         self._say(
             f"{title} attempt {attempt['attempt']}: {outcome} on {attempt['node']}"
-            f" at {moment(attempt['started_at'])}, {attempt['accepted']} results,"
+            f" at {moment(attempt['started_at'])}, {counted(attempt['accepted'], 'result')},"
             f" {attempt['rejected']} rejected, {attempt['dropped']} dropped"
         )
         if attempt["read_to"]:
@@ -120,5 +125,5 @@ class Command(CatlogCommand):
 
 
 def moment(instant: Any) -> str:
-    """An instant in local time, to the second; empty where there is none."""
+    """Format an instant in local time, to the second; None as nothing."""
     return instant.astimezone().isoformat(sep=" ", timespec="seconds") if instant else ""

@@ -38,7 +38,7 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--role", choices=ROLES, help="what they may do")
+        parser.add_argument("--role", choices=ROLES, help="role of the user")
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if args == ["list"]:
@@ -46,10 +46,10 @@ class Command(CatlogCommand):
                 self._list(engine)
             return
         if len(args) != 2 or args[0] not in VERBS:
-            raise UsageError(f"write list, or one of {', '.join(VERBS)} and a NAME")
+            raise UsageError(f"write list, or {', '.join(VERBS[:-1])} or {VERBS[-1]} with a NAME")
         verb, name = args
         if (verb in ("add", "role")) != (opts.role is not None):
-            raise UsageError("add and role need --role ROLE, the others do not take it")
+            raise UsageError("use --role ROLE with add and role, and only there")
         users.check_name(name)
         hashed = Passwords().hash(_password()) if verb in ("add", "password") else ""
         with self.database() as engine, transaction(engine) as tx:
@@ -92,13 +92,13 @@ class Command(CatlogCommand):
 
 
 def _password() -> str:
-    """One that was typed twice alike, or the first line of standard input. Raises NotPossible."""
+    """Ask for a password twice, or read it from standard input. Raises NotPossible."""
     if sys.stdin.isatty():
         password = getpass("password: ")
         if getpass("once more: ") != password:
-            raise NotPossible("that was not the same twice.")
+            raise NotPossible("the two passwords differ; type the same password twice")
         return password
     try:
         return sys.stdin.buffer.readline(MAX_PASSWORD_BYTES + 3).decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise NotPossible("the password on standard input is no UTF-8 text.") from error
+        raise NotPossible("the password on standard input is not valid UTF-8") from error

@@ -1,1 +1,1 @@
-"""One crawl while it runs: attempt, backpressure, outcome."""
+"""State of a running crawl: its attempt, backpressure, downloads and outcome."""

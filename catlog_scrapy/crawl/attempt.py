@@ -1,4 +1,4 @@
-"""A claimed attempt while its crawl runs: what pipelines, middlewares and extension share."""
+"""Claimed attempt during its crawl, shared by pipelines, middlewares and the extension."""
 
 import asyncio
 import math
@@ -19,10 +19,10 @@ from catlog_scrapy.store.queue.attempts import fail, release
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.queue.report import Report
 
-# How many exceptions an attempt remembers in words; all are counted.
+# Exceptions that a report quotes; the report counts all.
 MAX_REPORTED_ERRORS = 5
-
-# Why an attempt has to stop, where nobody says it better.
+MAX_ERROR_CHARS = 2000
+# Reasons of the stop codes, for a caller that gives none.
 STOP_REASONS = {
     "cancel": "its catalog stopped",
     "lost": "its lease had ended, and another worker may have it",
@@ -31,15 +31,15 @@ STOP_REASONS = {
 
 
 class Attempt:
-    """What one crawl works for, and what has become of it so far.
+    """Claim of one crawl and the crawl's state.
 
-    `stop_code` is why it has to stop (`cancel`, `lost`, `timed_out` or `release`), None while it
-    may go on, `stop_reason` the same in words; `stopped_at` is when it was told so. `outcome` is
-    how it ended, once the store has said so. `secrets` are those that its spider was given, by
-    name. All moments are of `time.monotonic()`.
+    `stop_code` is None while the crawl may continue, then `cancel`, `lost`, `timed_out` or
+    `release`; `stop_reason` is its text, `stopped_at` its time. `outcome` is the attempt's outcome
+    as stored. `secrets` are the values of the spider's secrets by name. All times are of
+    `time.monotonic()`.
 
-    `received` counts responses, for `progress` alone. `storing` counts what is on its way to the
-    database; both change in the event loop only.
+    `received` counts responses, for `progress` only. `storing` counts the running calls to the
+    database. Both change only in the event loop.
     """
 
     def __init__(self, engine: Engine, claim: Claim, records: tuple[type[Record], ...]) -> None:
@@ -65,14 +65,14 @@ class Attempt:
         self._on_stop: Callable[[], object] | None = None
 
     def record_error(self, where: str, error: BaseException) -> None:
-        """Note an exception of the crawl, once; *where* says raised it."""
+        """Add an exception to the report, once; *where* names the part that raised it."""
         if any(error is recorded for recorded in self._recorded):
             return
         self._recorded.append(error)
         self.report.raised += 1
         if len(self.report.errors) < MAX_REPORTED_ERRORS:
             text = redact(f"{where}: {type(error).__name__}: {error}")
-            self.report.errors.append(text[:2000])
+            self.report.errors.append(text[:MAX_ERROR_CHARS])
 
     def record_failed_request(self, tolerance: str, reason: str) -> None:
         """Count a failed request under *tolerance*: `failed_requests` or `blocked_by_robots`."""
@@ -80,19 +80,19 @@ class Attempt:
         self.report.reasons.setdefault(tolerance, redact(reason))
 
     def on_stop(self, close: Callable[[], None]) -> None:
-        """Have *close* called, in the event loop of this call, when the crawl has to stop."""
+        """Call *close* in the current event loop as soon as the crawl has to stop."""
         loop, context = asyncio.get_running_loop(), copy_context()
         self._on_stop = lambda: loop.call_soon_threadsafe(close, context=context)
         if self.stop_code:
             close()
 
     def progress(self) -> int:
-        """Grows with every response and item; from any thread."""
+        """Return a counter that grows with every response and item; callable from any thread."""
         report = self.report
         return self.received + report.accepted + report.rejected + report.dropped
 
     def stop(self, code: str, reason: str = "") -> None:
-        """Make the crawl stop, from any thread; the first *code* counts, with its *reason*."""
+        """Stop the crawl; callable from any thread. Only the first *code* and *reason* count."""
         with self._stopping:
             if self.stop_code is not None or self.outcome is not None:
                 return
@@ -102,10 +102,10 @@ class Attempt:
             self._on_stop()
 
     def end_stopped(self, note: str = "") -> str:
-        """Write down that it had to stop, and why, with a *note*; its outcome.
+        """End the attempt in the store as stopped, with a *note*, and return its outcome.
 
-        A worker cannot tell a catalog that stopped from a lease that somebody else has: the store
-        takes `cancelled` for `lost` where the catalog goes on. Raises what the store raises.
+        A worker cannot distinguish a stopped catalog from a lost lease. The store changes
+        `cancelled` to `lost` if the catalog is still loading.
         """
         name, error = self.claim.attempt, f"{self.stop_reason}{note}"
         if self.stop_code == "release":
@@ -118,15 +118,15 @@ _attempts: WeakKeyDictionary[Crawler, Attempt] = WeakKeyDictionary()
 
 
 def assign(crawler: Crawler, attempt: Attempt) -> None:
-    """Make *crawler* run *attempt*. Before its crawl starts."""
+    """Assign *attempt* to *crawler*, before its crawl starts."""
     _attempts[crawler] = attempt
 
 
 def attempt_of(crawler: Crawler) -> Attempt | None:
-    """The attempt that *crawler* runs; None for a crawler that runs on its own."""
+    """Return the attempt of *crawler*; None for a crawl outside of catlog's queue."""
     return _attempts.get(crawler)
 
 
 def running_attempt(crawler: Crawler) -> Attempt:
-    """The attempt of a crawler that has one, for components that only then exist."""
+    """Return the attempt of *crawler*, for components that exist only in a crawl with one."""
     return _attempts[crawler]

@@ -1,12 +1,13 @@
-"""Backpressure for items while their rows wait for the database."""
+"""Backpressure: items wait while the rows of earlier items are sent to the database."""
 
 import asyncio
 
 
 class Gate:
-    """Lets items into the pipelines while there is room; who has to wait goes in turn.
+    """Backpressure gate in front of the pipelines, first come, first served.
 
-    `is_open` says that there is room, and nobody who came earlier.
+    While the writer's buffers are full the gate is closed, and items wait in `wait`. `is_open` is
+    true if an item may pass at once: the gate is open, and no earlier item waits.
     """
 
     def __init__(self) -> None:
@@ -17,7 +18,7 @@ class Gate:
         self._waiting = 0
 
     async def wait(self) -> None:
-        """Return when there is room. Until the caller awaits again, nobody else passes."""
+        """Wait until the gate is open; no other item passes before the caller awaits again."""
         self._waiting += 1
         try:
             async with self._turn:
@@ -27,11 +28,11 @@ class Gate:
             self.is_open = self._room.is_set() and not self._waiting
 
     def open(self) -> None:
-        """There is room again."""
+        """Let waiting items pass."""
         self._room.set()
         self.is_open = not self._waiting
 
     def close(self) -> None:
-        """There is none."""
+        """Make the next items wait."""
         self._room.clear()
         self.is_open = False

@@ -1,4 +1,4 @@
-"""As many requests at once as the settings say."""
+"""Downloader that keeps CONCURRENT_REQUESTS_PER_DOMAIN."""
 
 from collections.abc import Coroutine
 from typing import Any
@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 
 
 class Downloader(downloader.Downloader):
-    """Scrapy's own, but for a fault of it.
+    """Scrapy's downloader, with a fix of its concurrency limit.
 
-    With the asyncio reactor Scrapy 2.19 counts a request as under way only once its task has begun,
-    and so begins all that wait, whatever CONCURRENT_REQUESTS_PER_DOMAIN says.
+    With the asyncio reactor, Scrapy 2.19 counts a request as active only when its task has begun.
+    So Scrapy starts all waiting requests at once, whatever CONCURRENT_REQUESTS_PER_DOMAIN is.
     """
 
     def _wait_for_download(

@@ -1,4 +1,4 @@
-"""The downloads of a crawl that has to stop: it waits for none of them."""
+"""Downloads of a crawl, which end at once when the crawl has to stop."""
 
 import asyncio
 from typing import Any
@@ -12,10 +12,11 @@ from catlog_scrapy.crawl.attempt import Attempt
 
 
 class Downloads:
-    """Stands around the downloader of one crawl, counts what comes, and gives up the rest.
+    """Wrapper of one crawl's downloader that counts responses and cancels pending requests.
 
-    Scrapy ends what it has begun to ask for before a spider closes. A source that stalls, or one
-    that is asked politely, slowly, would take the crawl for hung, and its process along.
+    Scrapy closes a spider only after all requests in the downloader have ended. With a source that
+    stalls, or a long DOWNLOAD_DELAY, a stopped crawl would look hung and be killed with its
+    process.
     """
 
     def __init__(self, crawler: Crawler, attempt: Attempt) -> None:
@@ -24,7 +25,7 @@ class Downloads:
         self.running: set[asyncio.Task[Any]] = set()
 
     def install(self) -> None:
-        """Once the spider has opened, before anything is asked for."""
+        """Wrap the downloader's methods, after the spider has opened and before any request."""
         downloader: Any = self.crawler.engine.downloader
         enqueue = downloader._enqueue_request
         download = downloader.handlers.download_request_async
@@ -53,7 +54,7 @@ class Downloads:
         downloader.handlers.download_request_async = downloaded
 
     def cancel(self) -> None:
-        """Let all that runs, and all that waits for its turn, come to nothing."""
+        """End all waiting and running requests with IgnoreRequest."""
         for slot in list(self.crawler.engine.downloader.slots.values()):
             while slot.queue:
                 slot.queue.popleft()[1].errback(self._stopped())
@@ -65,5 +66,5 @@ class Downloads:
             raise self._stopped()
 
     def _stopped(self) -> IgnoreRequest:
-        """No error of the source: nobody is to try again."""
+        """Make the error of a cancelled request, which Scrapy does not retry."""
         return IgnoreRequest(f"the crawl has to stop: {self.attempt.stop_reason}")

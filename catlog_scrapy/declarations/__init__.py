@@ -1,4 +1,4 @@
-"""Provider files: read, checked, compared with the database, applied."""
+"""Provider files: reading, checking, comparing with the database, applying."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -41,20 +41,20 @@ __all__ = [
 
 
 def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -> list[Change]:
-    """Bring the database to what the project declares; what changed, or would.
+    """Apply the project's declarations to the database and return the changes.
 
-    The rows change in one transaction; the views follow, each in its own. Run again, it goes on
-    where a former one was interrupted. Raises DeclarationError with a line for each mistake, and
-    then nothing was changed; NotPossible where others hold for long what has to change.
+    With *check_only*, nothing changes. All rows change in one transaction; each view changes in a
+    transaction of its own. A second run continues an interrupted one. Raises DeclarationError with
+    a line for each mistake before any change, and NotPossible if a lock is not available in time.
     """
     files, mistakes = read_providers(Path(settings["CATLOG_PROVIDERS"]))
-    views, wrong = read_views(Path(settings["CATLOG_VIEWS"]))
+    views, view_mistakes = read_views(Path(settings["CATLOG_VIEWS"]))
     checked = check(files, load_spiders(settings), views)
-    raise_mistakes(mistakes + wrong + checked.mistakes)
+    raise_mistakes(mistakes + view_mistakes + checked.mistakes)
     with apply_lock(engine):
         changes, plan = run_with_lock_timeout(
             engine,
-            lambda connection: _rows(
+            lambda connection: _apply_rows(
                 connection, checked, views, project_name(settings), check_only=check_only
             ),
         )
@@ -63,7 +63,7 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
     return changes + [Change(sign, f"view {name}") for sign, name in plan.changes()]
 
 
-def _rows(
+def _apply_rows(
     connection: Connection,
     checked: CheckedProviders,
     views: Mapping[str, str],
@@ -71,9 +71,9 @@ def _rows(
     *,
     check_only: bool,
 ) -> tuple[list[Change], ViewPlan]:
-    """Write the rows, and rehearse the views; with *check_only*, take it all back.
+    """Write the rows and try out the views; with *check_only*, roll back afterwards.
 
-    What other projects have declared stays theirs.
+    Providers of other projects stay as they are.
     """
     declared = [replace(provider, project=project) for provider in checked.providers]
     transaction = connection.get_transaction()
@@ -82,9 +82,9 @@ def _rows(
     changes, refused = compare(declared, stored, project, checked.format_mistake)
     raise_mistakes(refused + check_views(connection, declared, views, project))
     if changes:
-        for gone in stored:
-            if gone.name not in checked.files and gone.project in (None, project):
-                retire_provider(connection, gone.name)
+        for former in stored:
+            if former.name not in checked.files and former.project in (None, project):
+                retire_provider(connection, former.name)
         for provider in declared:
             write_provider(connection, provider)
     create_partitions(connection)

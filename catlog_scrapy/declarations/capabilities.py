@@ -1,4 +1,4 @@
-"""What a project can run, and why it cannot run something else."""
+"""Capabilities of a project: the spiders, record types and arguments that it can run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from catlog_scrapy.store.queue.claims import Claim
 
 @dataclass(frozen=True)
 class Capabilities:
-    """A project's name, its spiders with the record types that they say they yield, and with the
+    """A project's name, with the record types and the arguments of each spider.
 
-    arguments that they know. A record type is written as the database has it: name, key and fields.
-    Plain data, so that it can be sent from one process to another.
+    A record type is written as in the database: name, key and fields. All values are plain data,
+    so that one process can send them to another.
     """
 
     project: str
@@ -29,52 +29,52 @@ class Capabilities:
     def require_known(
         self, title: str, operations: Iterable[Mapping[str, Any]], arguments: Iterable[str]
     ) -> None:
-        """Raise NotFound for an argument that none of *operations* knows.
+        """Raise NotFound for an argument that no spider of *operations* takes.
 
-        They are rows of `scheme_operations`; *title* says whose they are.
+        *operations* are rows of `scheme_operations`; *title* names them in the error.
         """
         known: set[str] = set()
         for operation in operations:
             if operation["executor"] == "external":
-                return  # who knows what it knows
+                return  # the arguments of an external executor are not declared
             known |= set(self.arguments.get(operation["spider"], ()))
             if operation["for_each"]:
                 known |= {"part"} | {field["name"] for field in operation["fields"] or []}
         unknown = sorted(set(arguments) - known)
         if unknown:
             raise NotFound(
-                f"no spider of {title} knows the argument {unknown[0]!r};"
-                f" they know {', '.join(sorted(known)) or 'none'}."
+                f"no spider of {title} has an argument {unknown[0]!r};"
+                f" the arguments are: {', '.join(sorted(known)) or 'none'}."
             )
 
     def reason_unsupported(self, claim: Claim) -> str | None:
-        """Why this project cannot run what was claimed; None if it can."""
+        """Return the reason why this project cannot run *claim*, or None if it can."""
         if claim.project not in (None, self.project):
-            return f"there is no project {claim.project!r} here, only {self.project!r}"
+            return f"the project here is {self.project!r}, not {claim.project!r}"
         if claim.spider not in self.spiders:
             return (
                 f"the project {self.project!r} has no spider {claim.spider!r} here;"
-                " bring it to the version that was applied"
+                " deploy the project's applied version"
             )
         kinds = [kind for kind in claim.kinds if not kind["foreign"]]
-        if kinds and not _same(kinds, self.spiders[claim.spider]):
+        if kinds and not _are_equal(kinds, self.spiders[claim.spider]):
             return (
-                f"the record types of the spider {claim.spider!r} are not those that were applied;"
-                " run scrapy apply, or bring the project to the version that was applied"
+                f"the record types of the spider {claim.spider!r} differ from the applied ones;"
+                " run scrapy apply, or deploy the project's applied version"
             )
         return None
 
 
-def _same(kinds: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> bool:
-    def known(kind: Mapping[str, Any]) -> tuple[Any, ...]:
+def _are_equal(kinds: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> bool:
+    def comparable(kind: Mapping[str, Any]) -> tuple[Any, ...]:
         fields = sorted((field["name"], field["type"]) for field in kind["fields"])
         return kind["name"], list(kind["key"]), fields
 
-    return sorted(map(known, kinds)) == sorted(map(known, own))
+    return sorted(map(comparable, kinds)) == sorted(map(comparable, own))
 
 
 def read_capabilities(settings: BaseSettings, loader: SpiderLoaderProtocol) -> Capabilities:
-    """What the project of *settings* can run with the spiders of *loader*."""
+    """Read the capabilities of the project of *settings* from the spiders of *loader*."""
     return Capabilities(
         project_name(settings),
         arguments={name: sorted(spider_arguments(loader.load(name))) for name in loader.list()},

@@ -1,18 +1,23 @@
-"""DeclaredProvider against stored: what would change, and what must not."""
+"""Comparison of declared providers with stored ones: changes to make, and forbidden changes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from catlog_scrapy.declarations.kinds import MistakeFormatter, kind_writers
-from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition, SchemeDefinition
+from catlog_scrapy.declarations.kinds import MistakeFormatter, OperationPath, kind_writers
+from catlog_scrapy.store.definitions import (
+    KindDefinition,
+    ProviderDefinition,
+    ScheduleDefinition,
+    SchemeDefinition,
+)
 
-# Old values of the left type can always be read as one of the right.
+# Every stored value of the type on the left can be read as each type on the right.
 WIDER_TYPES = {"bigint": {"numeric", "double precision", "text"}}
 
 
 @dataclass(frozen=True)
 class Change:
-    """Something that apply does: `+` adds, `~` changes, `-` retires."""
+    """Change that `scrapy apply` makes: `+` adds, `~` alters, `-` retires."""
 
     sign: str
     what: str
@@ -27,9 +32,9 @@ def compare(
     project: str,
     format_mistake: MistakeFormatter,
 ) -> tuple[list[Change], list[str]]:
-    """What to do to bring *stored* to what *project* declared, and the lines of what is refused.
+    """Return the changes that bring *stored* to *declared*, and a line for each forbidden change.
 
-    *format_mistake* makes such a line, with its place in the file.
+    Providers of other projects than *project* stay as they are.
     """
     changes: list[Change] = []
     refused: list[str] = []
@@ -42,75 +47,55 @@ def compare(
         if former.project not in (None, project):
             refused.append(
                 f'the provider "{provider.name}" belongs to the project "{former.project}";'
-                " give yours another name, or this project that CATLOG_PROJECT"
+                f' rename the provider, or set CATLOG_PROJECT to "{former.project}"'
             )
-        changes += _provider(provider, former, refused, format_mistake)
-    for gone in known.values():
-        theirs = gone.project not in (None, project)
-        if not theirs and any(not scheme.retired for scheme in gone.schemes):
-            changes.append(Change("-", f"provider {gone.name}: its file is gone"))
-    refused += _kinds(declared, stored, format_mistake)
+        changes += _provider_changes(provider, former)
+        refused += _scheme_mistakes(provider, former, format_mistake)
+    for removed in known.values():
+        is_foreign = removed.project not in (None, project)
+        if not is_foreign and any(not scheme.retired for scheme in removed.schemes):
+            changes.append(Change("-", f"provider {removed.name}: no file declares it"))
+    refused += _kind_mistakes(declared, stored, format_mistake)
     return changes, refused
 
 
-def _provider(
-    provider: ProviderDefinition,
-    former: ProviderDefinition,
-    refused: list[str],
-    format_mistake: MistakeFormatter,
-) -> Iterator[Change]:
-    yield from _differences(
+def _provider_changes(provider: ProviderDefinition, former: ProviderDefinition) -> Iterator[Change]:
+    yield from _field_changes(
         f"provider {provider.name}",
         replace(provider, schemes=(), schedules=()),
         replace(former, schemes=(), schedules=()),
     )
     for scheme in provider.schemes:
-        versions = [version for version in former.schemes if version.name == scheme.name]
-        refused += [
-            format_mistake(provider.name, scheme.name, operation, what)
-            for operation, what in _refusals(scheme, versions)
-        ]
-        yield from _scheme(provider.name, scheme, versions)
+        yield from _scheme_changes(provider.name, scheme, _versions(former, scheme.name))
     names = {scheme.name for scheme in provider.schemes}
     for scheme in former.schemes:
         if scheme.name not in names and not scheme.retired:
             yield Change("-", f"scheme {provider.name}/{scheme.name} {scheme.version}")
-    schedules = {(schedule.scheme, schedule.name): schedule for schedule in former.schedules}
-    for schedule in provider.schedules:
-        title = f"schedule {provider.name}/{schedule.scheme} {schedule.name!r}"
-        known = schedules.pop((schedule.scheme, schedule.name), None)
+    yield from _schedule_changes(provider.name, provider.schedules, former.schedules)
+
+
+def _versions(provider: ProviderDefinition, scheme: str) -> list[SchemeDefinition]:
+    return [version for version in provider.schemes if version.name == scheme]
+
+
+def _schedule_changes(
+    provider: str, schedules: Iterable[ScheduleDefinition], former: Iterable[ScheduleDefinition]
+) -> Iterator[Change]:
+    remaining = {(schedule.scheme, schedule.name): schedule for schedule in former}
+    for schedule in schedules:
+        title = f"schedule {provider}/{schedule.scheme} {schedule.name!r}"
+        known = remaining.pop((schedule.scheme, schedule.name), None)
         if known is None:
             yield Change("+", f"{title}: {schedule.cron} {schedule.timezone}")
         else:
-            yield from _differences(title, schedule, known)
-    for schedule in schedules.values():
+            yield from _field_changes(title, schedule, known)
+    for schedule in remaining.values():
         if schedule.enabled:
-            title = f"schedule {provider.name}/{schedule.scheme} {schedule.name!r}"
+            title = f"schedule {provider}/{schedule.scheme} {schedule.name!r}"
             yield Change("-", f"{title}: disabled, its history stays")
 
 
-def _refusals(
-    scheme: SchemeDefinition, versions: Sequence[SchemeDefinition]
-) -> Iterator[tuple[str, str]]:
-    """What must not be done to a scheme: the operation, if it is one's, and the reason."""
-    newest = max((version.version for version in versions), default=0)
-    if scheme.version < newest:
-        yield (
-            "",
-            f"version {scheme.version} is older than version {newest}, which the database has;"
-            f" write version = {newest + 1}",
-        )
-    for former in versions:
-        if former.used and former.version == scheme.version:
-            for operation, what in _frozen_differences(scheme, former):
-                yield (
-                    operation,
-                    f"{what} changed, but version {scheme.version} is used by catalogs;"
-                    f" write version = {newest + 1}",
-                )
-
-
-def _scheme(
+def _scheme_changes(
     provider: str, scheme: SchemeDefinition, versions: Sequence[SchemeDefinition]
 ) -> Iterator[Change]:
     title = f"scheme {provider}/{scheme.name} {scheme.version}"
@@ -122,8 +107,8 @@ def _scheme(
                 yield Change("-", f"scheme {provider}/{scheme.name} {version.version}: retired")
         return
     if former.retired:
-        yield Change("+", f"{title}: back")
-    yield from _differences(
+        yield Change("+", f"{title}: active again")
+    yield from _field_changes(
         title,
         replace(scheme, operations=()),
         replace(former, operations=(), used=False, retired=False),
@@ -131,53 +116,78 @@ def _scheme(
     operations = {operation.name: operation for operation in former.operations}
     for operation in scheme.operations:
         known = operations.pop(operation.name, None)
-        where = f"operation {provider}/{scheme.name}/{operation.name}"
+        path = f"operation {provider}/{scheme.name}/{operation.name}"
         if known is None:
-            yield Change("+", where)
+            yield Change("+", path)
         else:
-            yield from _differences(where, operation, known)
+            yield from _field_changes(path, operation, known)
     for name in operations:
         yield Change("-", f"operation {provider}/{scheme.name}/{name}")
 
 
-def _frozen_differences(
-    scheme: SchemeDefinition, former: SchemeDefinition
-) -> Iterator[tuple[str, str]]:
-    if set(scheme.includes) != set(former.includes):
-        yield "", "includes"
-    names = [operation.name for operation in scheme.operations]
-    if names != [operation.name for operation in former.operations]:
-        yield "", "its set of operations"
-        return
-    for operation, known in zip(scheme.operations, former.operations, strict=True):
-        before = known.frozen()
-        for name, value in operation.frozen().items():
-            if value != before[name]:
-                yield operation.name, f"its {name}"
-
-
-def _differences(title: str, new: object, old: object) -> Iterator[Change]:
-    """One change for each field of two dataclasses that differs."""
+def _field_changes(title: str, new: object, old: object) -> Iterator[Change]:
+    """Yield a change for each field in which two dataclass instances differ."""
     for name, value in vars(new).items():
         before = getattr(old, name)
         if name == "kinds" and value != before:
             yield Change("~", f"{title}: record types")
         elif value != before:
-            yield Change("~", f"{title}: {name} {_shown(before)} -> {_shown(value)}")
+            yield Change("~", f"{title}: {name} {_format(before)} -> {_format(value)}")
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _kinds(
+def _scheme_mistakes(
+    provider: ProviderDefinition, former: ProviderDefinition, format_mistake: MistakeFormatter
+) -> Iterator[str]:
+    """Yield a line for each forbidden change of a scheme."""
+    for scheme in provider.schemes:
+        versions = _versions(former, scheme.name)
+        newest = max((version.version for version in versions), default=0)
+        path = OperationPath(provider.name, scheme.name)
+        if scheme.version < newest:
+            yield format_mistake(
+                path,
+                f"version {scheme.version} is older than version {newest} in the database;"
+                f" write version = {newest + 1}",
+            )
+        for known in versions:
+            if known.used and known.version == scheme.version:
+                for operation, field in _frozen_changes(scheme, known):
+                    yield format_mistake(
+                        path._replace(operation=operation),
+                        f"{field} changed, but catalogs use version {scheme.version};"
+                        f" write version = {newest + 1}",
+                    )
+
+
+def _frozen_changes(
+    scheme: SchemeDefinition, former: SchemeDefinition
+) -> Iterator[tuple[str, str]]:
+    """Yield the operation, if any, and the field of each change to a frozen field."""
+    if set(scheme.includes) != set(former.includes):
+        yield "", "includes"
+    names = [operation.name for operation in scheme.operations]
+    if names != [operation.name for operation in former.operations]:
+        yield "", "the set of operations"
+        return
+    for operation, known in zip(scheme.operations, former.operations, strict=True):
+        before = known.frozen()
+        for name, value in operation.frozen().items():
+            if value != before[name]:
+                yield operation.name, name
+
+
+def _kind_mistakes(
     declared: Iterable[ProviderDefinition],
     stored: Iterable[ProviderDefinition],
     format_mistake: MistakeFormatter,
 ) -> Iterator[str]:
-    """A kind's key stays, and its fields only widen: its view shows records of all versions.
+    """Yield a line for each kind whose key changes, or a field of which gets a narrower type.
 
-    What no catalog has used has left no record.
+    The view of a kind shows the records of all versions. An unused version has no records.
     """
     former: dict[str, list[KindDefinition]] = {}
     for provider in stored:
@@ -185,15 +195,15 @@ def _kinds(
         for kind, _ in kind_writers([replace(provider, schemes=used)]):
             former.setdefault(kind.name, []).append(kind)
     for kind, writer in kind_writers(declared):
-        whats = [what for known in former.get(kind.name, []) for what in _narrowed(kind, known)]
-        for what in dict.fromkeys(whats):
-            yield format_mistake(*writer, what)
+        messages = [m for known in former.get(kind.name, []) for m in _narrowings(kind, known)]
+        for message in dict.fromkeys(messages):
+            yield format_mistake(writer, message)
 
 
-def _narrowed(kind: KindDefinition, known: KindDefinition) -> Iterator[str]:
+def _narrowings(kind: KindDefinition, known: KindDefinition) -> Iterator[str]:
     if known.key != kind.key:
         yield (
-            f'the key of "{kind.name}" was {", ".join(known.key)} and is now'
+            f'the key of "{kind.name}" changed from {", ".join(known.key)} to'
             f" {', '.join(kind.key)}; give the record type another view"
         )
     types = dict(kind.fields)
@@ -201,6 +211,6 @@ def _narrowed(kind: KindDefinition, known: KindDefinition) -> Iterator[str]:
         now = types.get(name, was)
         if now not in {was, "text"} | WIDER_TYPES.get(was, set()):
             yield (
-                f'the field "{name}" of "{kind.name}" was {was} and is now {now}; give the'
+                f'the field "{name}" of "{kind.name}" changed from {was} to {now}; give the'
                 " field another name, or the record type another view"
             )

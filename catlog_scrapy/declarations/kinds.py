@@ -1,23 +1,35 @@
-"""The kinds of all providers taken together: their views share the schema `public`."""
+"""Kinds of all providers together: their views share the schema `public`."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition
 from catlog_scrapy.store.views.naming import HISTORY_SUFFIX, MAX_KIND_BYTES
 
-# Columns that the views add; `data` only to a kind without a record type.
+# Columns that the views add; `data` only for a kind without a record type.
 VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")
-# Their tables would be called as ours are.
-TAKEN = ("version",)
+# Names of catlog's own tables.
+RESERVED_KINDS = ("version",)
 
-# Makes the line of a mistake: provider, scheme, operation, what is wrong and the remedy.
-MistakeFormatter = Callable[[str, str, str, str], str]
-Writer = tuple[str, str, str]
+
+class OperationPath(NamedTuple):
+    """Names that lead to an operation; without `operation`, to a scheme."""
+
+    provider: str
+    scheme: str
+    operation: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, self))
+
+
+# Formats the line of a mistake, given its operation and message.
+MistakeFormatter = Callable[[OperationPath, str], str]
 
 
 def kind_definition(record: type[Record], *, foreign: bool = False) -> KindDefinition:
-    """What the database is to know of a record type."""
+    """Return the definition of a record type, as the database stores it."""
     return KindDefinition(
         name=record.kind,
         key=record.key_fields,
@@ -28,54 +40,54 @@ def kind_definition(record: type[Record], *, foreign: bool = False) -> KindDefin
 
 def kind_writers(
     providers: Iterable[ProviderDefinition],
-) -> Iterator[tuple[KindDefinition, Writer]]:
-    """Every kind with the provider, scheme and operation that writes it."""
+) -> Iterator[tuple[KindDefinition, OperationPath]]:
+    """Yield every kind with the operation that writes it."""
     for provider in providers:
         for scheme in provider.schemes:
             for operation in scheme.operations:
                 for kind in operation.kinds:
-                    yield kind, (provider.name, scheme.name, operation.name)
+                    yield kind, OperationPath(provider.name, scheme.name, operation.name)
 
 
 def check_kinds(
     providers: Iterable[ProviderDefinition], views: set[str], format_mistake: MistakeFormatter
 ) -> Iterator[str]:
-    """The lines of what is wrong; *views* are the names of the project's own."""
-    first: dict[str, tuple[KindDefinition, Writer]] = {}
+    """Yield a line for each mistake; *views* are the names of the project's own views."""
+    first: dict[str, tuple[KindDefinition, OperationPath]] = {}
     for kind, writer in kind_writers(providers):
         known, other = first.setdefault(kind.name, (kind, writer))
         if known != kind:
             yield format_mistake(
-                *writer,
-                f'defines the kind "{kind.name}" differently from {"/".join(other)}; share one'
-                " record type, or give one of them another view",
+                writer,
+                f'the kind "{kind.name}" differs from the kind of this name that {other} writes;'
+                " share one record type, or give one of them another view",
             )
     for name, (kind, writer) in first.items():
-        for what in _of_one(kind, views):
-            yield format_mistake(*writer, f'the kind "{name}" {what}')
-        if name + HISTORY_SUFFIX in first:
-            place = "/".join(first[name + HISTORY_SUFFIX][1])
+        for message in _kind_mistakes(kind, views):
+            yield format_mistake(writer, f'the kind "{name}" {message}')
+        history = name + HISTORY_SUFFIX
+        if history in first:
             yield format_mistake(
-                *writer,
-                f'the kind "{name}" has its history in the view "{name + HISTORY_SUFFIX}", which is'
-                f" a kind of {place}; rename one of them",
+                writer,
+                f'the history view "{history}" of the kind "{name}" has the name of a kind that'
+                f" {first[history][1]} writes; rename one of the kinds",
             )
 
 
-def _of_one(kind: KindDefinition, views: set[str]) -> Iterator[str]:
+def _kind_mistakes(kind: KindDefinition, views: set[str]) -> Iterator[str]:
     if len(kind.name) > MAX_KIND_BYTES:
         yield (
-            f"has a name of {len(kind.name)} letters, and {MAX_KIND_BYTES} is the limit;"
-            " shorten the view's name"
+            f"has a name of {len(kind.name)} bytes; use a view name of at most"
+            f" {MAX_KIND_BYTES} bytes"
         )
-    if kind.name in TAKEN:
-        yield "has a name that catlog needs itself; choose another view"
+    if kind.name in RESERVED_KINDS:
+        yield "has a name that catlog reserves; choose another view name"
     for column in (*VIEW_COLUMNS, *(("data",) if kind.foreign else ())):
         if column in dict(kind.fields):
             yield f'has a field "{column}", which is a column of its view; rename the field'
     for view in (kind.name, kind.name + HISTORY_SUFFIX):
         if view in views:
             yield (
-                f'makes the view "{view}", but there is a file {view}.sql among the views;'
-                " rename one of them"
+                f'makes the view "{view}", and so does the project\'s file {view}.sql;'
+                " rename one of the views"
             )

@@ -1,6 +1,6 @@
-"""What a provider file may say: its tables, their fields, and what each of them takes.
+"""Tables of a provider file: their fields and the valid values of each field.
 
-What a value must be is decided here; whether it fits the project's spiders is for `checking`.
+Whether the values fit the project's spiders is checked in `checking`.
 """
 
 import re
@@ -25,66 +25,77 @@ BASE_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 
 
 def _name(value: str) -> str:
-    """A part of PROVIDER/SCHEME/OPERATION, so without a slash."""
+    """Validate a part of a path PROVIDER/SCHEME/OPERATION: a name without a slash."""
     if not NAME.fullmatch(value):
-        raise ValueError(f'is "{value}"; use letters, digits, "_" and "-" only')
+        raise ValueError(f'"{value}" is not a valid name; use letters, digits, "_" and "-"')
     return value
 
 
 def _secret_name(value: str) -> str:
     if not SECRET_NAME.fullmatch(value) or value == "base_url":
-        raise ValueError(f'has "{value}"; write the names of spider arguments, such as ["api_key"]')
+        raise ValueError(
+            f'"{value}" is not a valid secret name; use spider arguments, such as ["api_key"]'
+        )
     return value
 
 
 def _schedule_name(value: str) -> str:
     if not SCHEDULE_NAME.fullmatch(value):
-        # Clients send such names too: what is no text cannot be said back.
-        said = value.encode("utf-8", "backslashreplace").decode()
-        raise ValueError(f'is "{said}"; use words of letters, digits, "_" and "-"')
+        # HTTP clients send names too, with surrogates that no UTF-8 reply can repeat.
+        printable = value.encode("utf-8", "backslashreplace").decode()
+        raise ValueError(
+            f'"{printable}" is not a valid schedule name; use words of letters, digits, "_" and "-"'
+        )
     return value
 
 
 def duration(value: Any) -> float:
-    """The seconds of a duration such as "10m"."""
+    """Return the seconds of a duration such as "10m"."""
     match = DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None or float(match[1]) == 0:
         raise ValueError(
-            f'is {format_value(value)}; write a duration such as "30s", "10m", "2h" or "90d"'
+            f"{format_value(value)} is not a valid duration; use a value such as"
+            ' "30s", "10m", "2h" or "90d"'
         )
     return float(match[1]) * SECONDS_PER_UNIT[match[2]]
 
 
 def _tolerance(value: Any) -> int | float:
-    """A count, or a share below 1."""
+    """Validate a count, or a share below 1."""
     is_count = type(value) is int and value >= 0
     is_share = type(value) is float and 0 <= value < 1
     if not (is_count or is_share):
         raise ValueError(
-            f"is {format_value(value)}; write a count such as 10, or a share below 1 such as 0.01"
+            f"{format_value(value)} is not a valid tolerance; use a count such as 10, or a share"
+            " below 1 such as 0.01"
         )
     return float(value) if is_share else int(value)
 
 
 def _for_each(value: Any) -> str | list[str]:
-    """A kind's name, or the words themselves."""
+    """Validate a kind's name, or a list of words."""
     if isinstance(value, str) and value:
         return value
     words = value if isinstance(value, list) else []
     if not words or not all(isinstance(word, str) and word for word in words):
         raise ValueError(
-            f'is {format_value(value)}; write a kind\'s name, or a list such as ["a", "b"]'
+            f"{format_value(value)} is not a valid for_each; use a kind's name, or a list such as"
+            ' ["a", "b"]'
         )
-    if len(set(words)) < len(words):
-        raise ValueError("has a word twice; remove one of them")
+    _require_unique(words)
     return list(words)
 
 
 def _sorted_unique(words: list[str]) -> list[str]:
-    """Sorted: their order means nothing, so it is no change."""
-    if len(set(words)) < len(words):
-        raise ValueError("has a word twice; remove one of them")
+    """Sort the words: their order has no meaning, so a new order is not a change."""
+    _require_unique(words)
     return sorted(words)
+
+
+def _require_unique(words: list[str]) -> None:
+    for word in words:
+        if words.count(word) > 1:
+            raise ValueError(f'"{word}" is listed twice; remove one of the two')
 
 
 def _as_list(value: Any) -> Any:
@@ -93,12 +104,15 @@ def _as_list(value: Any) -> Any:
 
 def _base_url(value: str) -> str:
     if not BASE_URL.fullmatch(value):
-        raise ValueError(f'is "{value}"; write a whole URL such as https://example.com/fuel')
+        raise ValueError(
+            f'"{value}" is not a valid base_url; use an absolute URL such as'
+            " https://example.com/fuel"
+        )
     return value
 
 
 def format_value(value: Any) -> str:
-    """*value* as TOML writes it, cut where it is long."""
+    """Format *value* as TOML, truncated to 60 characters."""
     text = {True: "true", False: "false"}.get(value, "") if isinstance(value, bool) else ""
     text = text or (f'"{value}"' if isinstance(value, str) else str(value))
     return text if len(text) <= 60 else text[:59] + "…"
@@ -115,13 +129,13 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Table(BaseModel):
-    """A table of a provider file. An unknown field is a mistake, and "5" is no number."""
+    """Table of a provider file. Unknown fields are refused, and "5" is not a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class ProviderTable(Table):
-    """`[provider]`."""
+    """`[provider]`: the data provider of the file."""
 
     name: Name
     title: str = ""
@@ -131,7 +145,7 @@ class ProviderTable(Table):
 
 
 class TolerateTable(Table):
-    """What may go wrong in an attempt that still counts as done: counts, or shares below 1."""
+    """`tolerate`: failures that a done attempt may have, as counts or as shares below 1."""
 
     rejected: Tolerance = None
     failed_requests: Tolerance = None
@@ -141,20 +155,20 @@ class TolerateTable(Table):
 
 
 class BackoffTable(Table):
-    """How long a failed instance waits: seconds, doubled by every failure up to `cap`."""
+    """`backoff`: seconds a failed instance waits, doubled by each failure up to `cap`."""
 
     base: Duration = 10.0
     cap: Duration = 600.0
 
     @model_validator(mode="after")
-    def _cap_is_no_less(self) -> "BackoffTable":
+    def _check_cap(self) -> "BackoffTable":
         if self.cap < self.base:
-            raise ValueError("has a cap below its base; write a longer cap")
+            raise ValueError("cap is shorter than base; use a cap of at least the base")
         return self
 
 
 class RefreshTable(Table):
-    """How long a record that was read need not be read again; `by` is the field to know it by."""
+    """`refresh`: time for which a read record stays fresh; the field `by` identifies the record."""
 
     every: Duration
     by: str
@@ -186,12 +200,12 @@ class OperationTable(Table):
 
     @property
     def spider_name(self) -> str:
-        """The spider that does it; by default the operation bears its name."""
+        """Return the operation's spider, by default the spider of the operation's name."""
         return self.spider or self.name
 
 
 class SchemeTable(Table):
-    """`[[scheme]]`: either operations, or `includes`."""
+    """`[[scheme]]`: a scheme with either operations or `includes`."""
 
     name: Name
     version: Positive = 1
@@ -203,7 +217,7 @@ class SchemeTable(Table):
 
 
 class ScheduleTable(Table):
-    """`[[schedule]]`."""
+    """`[[schedule]]`: due times of a scheme."""
 
     name: ScheduleName
     scheme: str
@@ -215,7 +229,7 @@ class ScheduleTable(Table):
 
 
 class ProviderFile(Table):
-    """A whole file."""
+    """All tables of a provider file."""
 
     provider: ProviderTable
     scheme: list[SchemeTable] = []

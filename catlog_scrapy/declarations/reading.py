@@ -1,10 +1,9 @@
-"""The folders of provider files and of views, read; every mistake is collected."""
+"""Reading of the folders of provider files and views. Every mistake is collected."""
 
 import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -34,25 +33,26 @@ TABLE_MODELS: dict[tuple[str, ...], type[Table]] = {
     ("scheme", "operation", "backoff"): BackoffTable,
     ("schedule",): ScheduleTable,
 }
-REMEDY_BY_ERROR = {
-    "string_type": "write text in quotes",
-    "int_type": "write a whole number",
-    "bool_type": "write true or false",
-    "list_type": "write a list such as [...]",
-    "dict_type": "write a table such as { name = ... }",
-    "model_type": "write a table such as { name = ... }",
-    "greater_than": "write a whole number above {gt}",
-    "greater_than_equal": "write a whole number from {ge} on",
-    "literal_error": "write {expected}",
-    "too_short": "write at least one",
+# The expected value and the remedy, by pydantic's type of the error.
+EXPECTED = {
+    "string_type": ("text", "write text in quotes"),
+    "int_type": ("a whole number", "write digits, without quotes"),
+    "bool_type": ("a boolean", "write true or false"),
+    "list_type": ("a list", "write a list such as [...]"),
+    "dict_type": ("a table", "write a table such as { name = ... }"),
+    "model_type": ("a table", "write a table such as { name = ... }"),
+    "greater_than": ("in range", "write a whole number above <gt>"),
+    "greater_than_equal": ("in range", "write a whole number of at least <ge>"),
+    "literal_error": ("a valid value", "write <expected>"),
+    "too_short": ("long enough", "write at least one name"),
 }
-# Former names of fields, each with the one that replaced it.
+# Former names of fields, each with the name that replaced it.
 RENAMED_FIELDS = {
     "alone": "standalone_arguments",
     "given_up": "failed_requests",
     "ignored": "blocked_by_robots",
 }
-# What a semicolon may stand in without ending a statement, and the semicolon itself.
+# SQL strings, identifiers and comments, which may contain a semicolon, and the semicolon itself.
 TOKENS = re.compile(
     r"""[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|;""",
     re.DOTALL,
@@ -63,13 +63,13 @@ SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)",
 
 @dataclass(frozen=True)
 class DeclaredProvider:
-    """One provider file: what it says, and where it says it."""
+    """Provider file: its text and its validated tables."""
 
     source: SourceFile
     file: ProviderFile
 
-    def place(self, scheme: str, operation: str = "") -> Location:
-        """Where the file speaks of a scheme, or of one of its operations."""
+    def location(self, scheme: str, operation: str = "") -> Location:
+        """Return the location of a scheme, or of one of its operations."""
         for index, table in enumerate(self.file.scheme):
             if table.name != scheme:
                 continue
@@ -83,14 +83,14 @@ class DeclaredProvider:
 
 
 def read_providers(folder: Path) -> tuple[list[DeclaredProvider], list[str]]:
-    """The provider files of *folder*, and a line for every mistake in them.
+    """Read the provider files of *folder*, and return a line for each mistake in them.
 
-    A file with mistakes is not among the files. Raises DeclarationError for a missing folder:
-    taken for an empty one, it would retire everything.
+    Files with mistakes are left out. Raises DeclarationError for a missing folder: read as an empty
+    folder, it would retire every provider.
     """
     if not folder.is_dir():
         raise DeclarationError(
-            f"there is no folder {folder}; make it, or set CATLOG_PROVIDERS to the right one."
+            f"the folder {folder} does not exist; create it, or correct CATLOG_PROVIDERS."
         )
     declared: list[DeclaredProvider] = []
     mistakes: list[str] = []
@@ -108,9 +108,9 @@ def read_providers(folder: Path) -> tuple[list[DeclaredProvider], list[str]]:
 
 
 def read_views(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """The SELECTs of the files of *folder* by the names of their views, and the mistakes in them.
+    """Read the SELECT of each view in *folder*, and return a line for each mistake in the files.
 
-    Without that folder there are none.
+    A missing folder means no views.
     """
     views: dict[str, str] = {}
     mistakes: list[str] = []
@@ -123,26 +123,28 @@ def read_views(folder: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _list_files(folder: Path, pattern: str) -> list[Path]:
-    """The files, without those that editors hide."""
+    """List the files, without the hidden files of editors."""
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def _text(path: Path) -> str:
-    """A file's text. Raises ValueError with what is wrong with it."""
+    """Read a file's text. Raises ValueError with the mistake."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8; save it as UTF-8") from None
+        raise ValueError("the file is not UTF-8; save it as UTF-8") from None
     except OSError as error:
-        raise ValueError(f"it cannot be read ({error.strerror}); mend that, or move it") from None
+        raise ValueError(
+            f"the file cannot be read ({error.strerror}); correct this, or move the file"
+        ) from None
 
 
 def _select(path: Path) -> str:
-    """The file's one statement, without what ends it. Raises ValueError saying where it is not."""
+    """Read the single SELECT of a file, without its semicolon. Raises ValueError otherwise."""
     if not VIEW_NAME.fullmatch(path.stem) or len(path.stem) > MAX_NAME_BYTES:
         raise ValueError(
-            f': "{path.stem}" is no plain SQL name; rename the file: lower-case letters, digits and'
-            f" underscores, {MAX_NAME_BYTES} at most"
+            f': "{path.stem}" is not a valid view name; rename the file: lower-case letters, digits'
+            f' and "_", at most {MAX_NAME_BYTES}'
         )
     try:
         text = _text(path)
@@ -150,18 +152,16 @@ def _select(path: Path) -> str:
         raise ValueError(f": {error}") from None
     end = next((match.start() for match in TOKENS.finditer(text) if match[0] == ";"), len(text))
     if BLANK_SQL.fullmatch(text[:end]):
-        raise ValueError(": it has no SELECT; write one, or remove the file")
+        raise ValueError(": the file has no statement; write a SELECT, or remove the file")
     rest = BLANK_SQL.match(text, end)
     if rest and rest.end() < len(text):
         line = text.count("\n", 0, rest.end()) + 1
-        raise ValueError(
-            f":{line}: it has more than one statement; a view is one SELECT: keep the first one"
-        )
+        raise ValueError(f":{line}: the file has a second statement; keep one SELECT")
     return text[:end].rstrip()
 
 
 def _read(path: Path) -> tuple[SourceFile, list[str]]:
-    """The file as TOML, or the line that says why it is none."""
+    """Parse the file as TOML, or return the line of its mistake."""
     source = SourceFile(label(path))
     try:
         text = _text(path)
@@ -172,30 +172,31 @@ def _read(path: Path) -> tuple[SourceFile, list[str]]:
     except tomllib.TOMLDecodeError as error:
         match = SYNTAX.fullmatch(str(error))
         reason = match[1] if match else str(error)
-        place = f"line {match[2]} column {match[3]}" if match and match[2] else "end of the file"
-        return source, [f"{source.name}: {place}: {reason}; correct the TOML there"]
+        position = f"line {match[2]} column {match[3]}" if match and match[2] else "end of the file"
+        return source, [f"{source.name}: {position}: {reason}; correct the TOML syntax"]
 
 
 def _explain(source: SourceFile, detail: ErrorDetails) -> str:
-    """A mistake that pydantic found, in the file's own words."""
-    place: Location = detail["loc"]
+    """Format a mistake that pydantic found, in terms of the TOML file."""
+    location: Location = detail["loc"]
+    field = str(location[-1])
     match detail["type"]:
+        case "extra_forbidden" if field in RENAMED_FIELDS:
+            new = RENAMED_FIELDS[field]
+            return source.mistake(location, f'"{field}" is now "{new}"; rename the field')
         case "extra_forbidden":
-            if place[-1] in RENAMED_FIELDS:
-                new = RENAMED_FIELDS[str(place[-1])]
-                return source.mistake(place, f'"{place[-1]}" is now "{new}"; rename it')
-            known = TABLE_MODELS[
-                tuple(step for step in place[:-1] if isinstance(step, str))
-            ].model_fields
-            what = f'unknown field "{place[-1]}"; {suggest(str(place[-1]), known)}'
-            return source.mistake(place, what)
-        case "missing" if place == ("provider",):
+            known = TABLE_MODELS[tuple(step for step in location[:-1] if isinstance(step, str))]
+            remedy = suggest(field, known.model_fields)
+            return source.mistake(location, f'unknown field "{field}"; {remedy}')
+        case "missing" if location == ("provider",):
             return source.mistake((), 'the table [provider] is missing; add it with name = "..."')
         case "missing":
-            return source.mistake(place[:-1], f'"{place[-1]}" is missing; add it')
+            return source.mistake(location[:-1], f'the field "{field}" is missing; add it')
         case "value_error":
-            return source.mistake(place, str(detail["ctx"]["error"]))
-        case kind:
-            context: dict[str, Any] = detail.get("ctx", {})
-            remedy = REMEDY_BY_ERROR.get(kind, detail["msg"]).format(**context)
-            return source.mistake(place, f"is {format_value(detail['input'])}; {remedy}")
+            return source.mistake(location, str(detail["ctx"]["error"]))
+        case error:
+            expected, remedy = EXPECTED.get(error, ("valid", detail["msg"]))
+            for name, value in detail.get("ctx", {}).items():
+                remedy = remedy.replace(f"<{name}>", str(value))
+            message = f"{format_value(detail['input'])} is not {expected}; {remedy}"
+            return source.mistake(location, message)

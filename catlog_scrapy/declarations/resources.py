@@ -1,4 +1,4 @@
-"""What clients read over HTTP and who may: `resources.toml`, a line for each resource."""
+"""`resources.toml`: the views that clients read over HTTP, and the roles that may read them."""
 
 import re
 import tomllib
@@ -18,8 +18,8 @@ from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.models.access import ROLES
 
 PATH = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
-# Paths of the server's own.
-TAKEN = frozenset(
+# Paths of the server itself.
+RESERVED_PATHS = frozenset(
     {
         "attempts",
         "audit",
@@ -39,21 +39,25 @@ TAKEN = frozenset(
 
 def _path(value: str) -> str:
     if not PATH.fullmatch(value):
-        raise ValueError(f'"{value}" is no path; use words of lower-case letters and digits')
-    if value in TAKEN:
-        raise ValueError(f'"{value}" is a path of the server itself; choose another')
+        raise ValueError(
+            f'"{value}" is not a valid path; use words of lower-case letters and digits'
+        )
+    if value in RESERVED_PATHS:
+        raise ValueError(f'the server itself uses the path "{value}"; choose another')
     return value
 
 
 def _role(value: str) -> str:
     if value not in ROLES:
-        raise ValueError(f'there is no role "{value}"; there are {", ".join(ROLES)}')
+        raise ValueError(f'"{value}" is not a valid role; use {", ".join(ROLES)}')
     return value
 
 
 def _permission(value: str) -> str:
     if not PERMISSION.fullmatch(value):
-        raise ValueError(f'"{value}" is no permission; write resource:action, such as "*:read"')
+        raise ValueError(
+            f'"{value}" is not a valid permission; use resource:action, such as "*:read"'
+        )
     return value
 
 
@@ -62,11 +66,11 @@ Permission = Annotated[str, AfterValidator(_permission)]
 
 
 class ResourceTable(Table):
-    """A view of `public` as a resource: its key names one row; who may read it, by role.
+    """Resource that publishes a view of `public`. The columns of `key` identify a row.
 
-    `fields` are the columns shown, in order, all by default; `search` those that `?search=` looks
-    into. `hidden` keeps columns from roles. `model` names a pydantic model of a row: its fields are
-    shown, and it describes them.
+    `fields` lists the published columns in order (default: all), `search` the columns that
+    `?search=` looks into, `read` the roles that may read. `hidden` hides columns from roles.
+    `model` names a pydantic model of a row: its fields are published, with its descriptions.
     """
 
     view: str
@@ -79,7 +83,7 @@ class ResourceTable(Table):
 
 
 class ResourcesFile(Table):
-    """The whole file. What `[roles]` says of a role replaces what it may by default."""
+    """All tables of the file. A role in `[roles]` loses its default permissions."""
 
     resources: dict[Annotated[str, AfterValidator(_path)], ResourceTable] = Field({})
     roles: dict[Role, list[Permission]] = {}
@@ -87,7 +91,7 @@ class ResourcesFile(Table):
 
 @dataclass(frozen=True)
 class Resource:
-    """A declared resource; `model` describes a row of it, where it has one."""
+    """Declared resource. `model` describes a row of the view."""
 
     path: str
     view: str
@@ -100,7 +104,7 @@ class Resource:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a file comes to: the resources, and the permissions of each role."""
+    """Resources of a file, and the permissions of each role."""
 
     resources: tuple[Resource, ...]
     roles: Mapping[str, frozenset[str]]
@@ -108,19 +112,21 @@ class Resources:
 
 
 def read_resources(settings: BaseSettings) -> Resources:
-    """The project's resources and roles; without the file there are the default roles alone.
+    """Read the project's resources and roles. Without a file, only the default roles exist.
 
     Raises DeclarationError with a line for each mistake.
     """
     path = Path(settings["CATLOG_RESOURCES"])
     tables: dict[str, Any] = {}
     if not path.is_file() and settings.getpriority("CATLOG_RESOURCES"):
-        raise DeclarationError(f"there is no file {path}; correct CATLOG_RESOURCES, or unset it.")
+        raise DeclarationError(
+            f"the file {path} does not exist; correct CATLOG_RESOURCES, or unset it."
+        )
     if path.is_file():
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise DeclarationError(f"{path.name}: {error}; correct the TOML there.") from error
+            raise DeclarationError(f"{path.name}: {error}; correct the TOML syntax.") from error
     try:
         file = ResourcesFile.model_validate(tables)
     except ValidationError as error:
@@ -142,13 +148,13 @@ def read_resources(settings: BaseSettings) -> Resources:
 
 
 def _require_known(name: str, file: ResourcesFile) -> None:
-    known = {"*", *TAKEN, *file.resources}
+    known = {"*", *RESERVED_PATHS, *file.resources}
     for role, permissions in file.roles.items():
         for permission in permissions:
             resource = permission.partition(":")[0]
             if resource not in known:
                 raise DeclarationError(
-                    f"{name}: roles.{role}: there is no resource {resource!r};"
+                    f"{name}: roles.{role}: unknown resource {resource!r};"
                     f" {suggest(resource, known)}."
                 )
 
@@ -164,7 +170,8 @@ def _resource(file: str, path: str, table: ResourceTable) -> Resource:
             ) from error
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise DeclarationError(
-                f"{file}: resources.{path}.model: {table.model} is no pydantic model."
+                f"{file}: resources.{path}.model: {table.model} is not a pydantic model; name a"
+                " subclass of pydantic.BaseModel."
             )
     hidden = {
         role: frozenset(column for column, roles in table.hidden.items() if role in roles)
@@ -173,8 +180,8 @@ def _resource(file: str, path: str, table: ResourceTable) -> Resource:
     for column in table.key:
         if column in table.hidden:
             raise DeclarationError(
-                f"{file}: resources.{path}.hidden: {column!r} is of its key, by which rows are"
-                " asked for; take another key, or show it."
+                f"{file}: resources.{path}.hidden: {column!r} is part of the key, which clients"
+                " need to request a row; choose another key, or do not hide the column."
             )
     fields = table.fields or (list(model.model_fields) if model else [])
     return Resource(

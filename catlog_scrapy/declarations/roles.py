@@ -1,11 +1,11 @@
-"""What each role may do: permissions, written `resource:action`, with `*` for any of either."""
+"""Permissions of each role, written `resource:action`, with `*` for any resource or action."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 
 PERMISSION = re.compile(r"(\*|[a-z0-9][a-z0-9_-]*):(\*|[a-z]+)")
 
-# Resources that are declared say themselves who may read them.
+# Declared resources name the roles that may read them, in addition to these.
 DEFAULT_ROLES: Mapping[str, frozenset[str]] = {
     "admin": frozenset({"*:*"}),
     "internal": frozenset({"*:read", "catalogs:*", "catalog_scheme_operations:*", "schedules:*"}),
@@ -24,7 +24,7 @@ DEFAULT_ROLES: Mapping[str, frozenset[str]] = {
 
 
 def covers(permissions: Collection[str], wanted: str) -> bool:
-    """Whether one of *permissions* is *wanted*, or more than it."""
+    """Return whether *permissions* include *wanted*, directly or by a wildcard."""
     resource, _, action = wanted.partition(":")
     return any(
         broader in permissions for broader in (wanted, f"{resource}:*", f"*:{action}", "*:*")
@@ -32,13 +32,13 @@ def covers(permissions: Collection[str], wanted: str) -> bool:
 
 
 def intersect(permissions: Iterable[str], scopes: Iterable[str]) -> frozenset[str]:
-    """What both allow: of a key's *scopes*, those parts that its role (still) has."""
+    """Return the permissions that both a role and a key's *scopes* grant."""
     scopes = list(scopes)
-    both = (_meet(permission, scope) for permission in permissions for scope in scopes)
+    both = (_intersect_pair(permission, scope) for permission in permissions for scope in scopes)
     return frozenset(permission for permission in both if permission)
 
 
-def _meet(one: str, other: str) -> str | None:
+def _intersect_pair(one: str, other: str) -> str | None:
     parts = []
     for mine, theirs in zip(one.split(":"), other.split(":"), strict=True):
         if mine != theirs and "*" not in (mine, theirs):

@@ -1,4 +1,4 @@
-"""A provider file as its author sees it: places by name, and the lines where they stand."""
+"""A provider file as text: locations in the TOML document and their line numbers."""
 
 import re
 from collections.abc import Iterable
@@ -16,37 +16,35 @@ FIELD = re.compile(rf"\s*({WORD}(?:\s*\.\s*{WORD})*)\s*=")
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file's name, text and tables. `lines` maps places to line numbers, from 1."""
+    """A file's name, text and parsed tables."""
 
     name: str
     text: str = ""
     tables: dict[str, Any] = field(default_factory=dict)
 
-    def mistake(self, place: Location, what: str) -> str:
-        """The line that tells of a mistake at *place*: file, place, what is wrong, remedy."""
-        number = self.line(place)
-        name = self.named(place)
-        return ": ".join(
-            part for part in (f"{self.name}:{number}" if number else self.name, name, what) if part
-        )
+    def mistake(self, location: Location, message: str) -> str:
+        """Format a mistake as one line: file and line, path of the location, message."""
+        number = self.line(location)
+        file = f"{self.name}:{number}" if number else self.name
+        return ": ".join(part for part in (file, self.path(location), message) if part)
 
-    def line(self, place: Location) -> int | None:
-        """The line of *place*, or of the suggest table around it; None where none was found."""
+    def line(self, location: Location) -> int | None:
+        """Return the line of *location*, or of the innermost table around it that has a line."""
         lines = _lines(self.text)
-        while place:
-            # The first of several tables stands for all of them.
-            number = lines.get(place) or lines.get((*place, 0))
+        while location:
+            # An array of tables has the line of its first table.
+            number = lines.get(location) or lines.get((*location, 0))
             if number:
                 return number
-            place = place[:-1]
+            location = location[:-1]
         return None
 
-    def named(self, place: Location) -> str:
-        """*place* in words, such as `scheme "prices" operation "fuel_prices" timeout`."""
+    def path(self, location: Location) -> str:
+        """Format *location*, for example as `scheme "prices" operation "fuel_prices" timeout`."""
         words: list[str] = []
         fields: list[str] = []
         here: Any = self.tables
-        for position, step in enumerate(place):
+        for position, step in enumerate(location):
             here = _step(here, step)
             if isinstance(step, str):
                 fields.append(step)
@@ -58,7 +56,7 @@ class SourceFile:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """What is to be written instead of *word*, as a remedy: the suggest known name, or all."""
+    """Return a remedy for the unknown *word*: the most similar known name, or all names."""
     names = sorted(known)
     close = get_close_matches(word, names, 1, cutoff=0.5)
     if close:
@@ -70,7 +68,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def label(path: Path) -> str:
-    """A file's name with its folder's: enough to find it, and the same on every machine."""
+    """Return a file's name with its folder's name: short, and equal on every machine."""
     return f"{path.parent.name}/{path.name}"
 
 
@@ -88,28 +86,28 @@ def _label(table: Any, index: int) -> str:
 
 
 def _lines(text: str) -> dict[Location, int]:
-    """Where each table and field stands. Inline tables are found by the field that holds them."""
+    """Return the line of each table and field. An inline table has the line of its field."""
     lines: dict[Location, int] = {}
     counts: dict[Location, int] = {}
-    here: Location = ()
+    table: Location = ()
     for number, line in enumerate(text.splitlines(), 1):
         if header := HEADER.match(line):
             *outer, last = _words(header[2])
-            here = ()
+            table = ()
             for word in outer:
-                here = (*here, word)
-                if here in counts:
-                    here = (*here, counts[here] - 1)
-            here = (*here, last)
+                table = (*table, word)
+                if table in counts:
+                    table = (*table, counts[table] - 1)
+            table = (*table, last)
             if header[1] == "[[":
-                counts[here] = counts.get(here, 0) + 1
-                here = (*here, counts[here] - 1)
-            lines.setdefault(here, number)
+                counts[table] = counts.get(table, 0) + 1
+                table = (*table, counts[table] - 1)
+            lines.setdefault(table, number)
         elif found := FIELD.match(line):
-            place = here
+            location = table
             for word in _words(found[1]):
-                place = (*place, word)
-                lines.setdefault(place, number)
+                location = (*location, word)
+                lines.setdefault(location, number)
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What the project's spiders say of themselves: arguments and record types."""
+"""Arguments and record types of the project's spiders."""
 
 import inspect
 import re
@@ -14,8 +14,8 @@ from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.records.lookup import make_record_type, record_types
 from catlog_scrapy.records.record import Record
 
-# Attributes with a meaning to Scrapy or catlog, which are no arguments.
-RESERVED = {
+# Attributes that Scrapy or catlog interprets: they are not arguments.
+RESERVED_ATTRIBUTES = {
     "allowed_domains",
     "crawler",
     "custom_settings",
@@ -37,31 +37,31 @@ RESERVED = {
     "sitemap_urls",
     "start_urls",
 }
-# Such an annotation as an object or, with postponed evaluation, as text.
+# Matches the annotation as an object or, with postponed evaluation, as text.
 CLASS_VAR = re.compile(r"(typing\.)?ClassVar\b")
 
 
 def project_name(settings: BaseSettings) -> str:
-    """What the project is called in the database, wherever its code lies."""
+    """Return the project's name in the database."""
     return str(settings.get("CATLOG_PROJECT") or settings["BOT_NAME"])
 
 
 def load_spiders(settings: BaseSettings) -> SpiderLoaderProtocol:
-    """The project's spiders. Raises DeclarationError where a module cannot be imported."""
+    """Return the project's spiders. Raises DeclarationError if a module cannot be imported."""
     try:
         return get_spider_loader(settings)
     except Exception as error:  # the boundary to the project's modules: they may raise anything
         raise DeclarationError(
             f"nothing was changed: the project's spiders cannot be imported:{_place(error)}"
             f" {type(error).__name__}: {str(error).rstrip('.')};"
-            " correct it, scrapy list shows it in full"
+            " correct the module; scrapy list shows the traceback"
         ) from error
 
 
 def _place(error: Exception) -> str:
-    """The first line of a module, other than Scrapy's and the importing itself, that led there."""
+    """Return the first line of the project's own code in the traceback of *error*."""
     if isinstance(error, SyntaxError):
-        return ""  # it tells its own place
+        return ""  # its text names file and line
     frames = [
         (frame.f_globals.get("__name__", ""), line)
         for frame, line in traceback.walk_tb(error.__traceback__)
@@ -74,12 +74,12 @@ def _place(error: Exception) -> str:
 
 
 def spider_arguments(spidercls: type[Spider]) -> set[str]:
-    """The arguments that a spider knows: parameters of its constructors, and public attributes.
+    """Return a spider's arguments: parameters of its constructors, and public attributes.
 
-    What is annotated as ClassVar belongs to the class and is none.
-    `base_url` is always one: a provider that has it hands it to every spider.
+    Attributes annotated as ClassVar are not arguments. `base_url` always is an argument: catlog
+    passes the provider's base_url to every spider.
     """
-    known, fixed = {"base_url"}, set(RESERVED)
+    known, fixed = {"base_url"}, set(RESERVED_ATTRIBUTES)
     # Mixins stand before Spider as well.
     for cls in spidercls.__mro__[: spidercls.__mro__.index(Spider)]:
         if cls.__module__.startswith("scrapy."):
@@ -93,7 +93,7 @@ def spider_arguments(spidercls: type[Spider]) -> set[str]:
                 and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             }
         annotations = inspect.get_annotations(cls)
-        fixed |= {name for name, said in annotations.items() if CLASS_VAR.match(str(said))}
+        fixed |= {name for name, type_ in annotations.items() if CLASS_VAR.match(str(type_))}
         attributes = {**annotations, **vars(cls)}
         known |= {
             name
@@ -108,7 +108,7 @@ def spider_arguments(spidercls: type[Spider]) -> set[str]:
 def operation_record_types(
     spidercls: type[Spider] | None, kinds: Sequence[Mapping[str, Any]]
 ) -> tuple[type[Record], ...]:
-    """The record types of an operation: its spider's own, or made from its declared *kinds*."""
+    """Return an operation's record types: its spider's own, or those made from its *kinds*."""
     own = record_types(spidercls) if spidercls else ()
     return own or tuple(
         make_record_type(
@@ -121,7 +121,7 @@ def operation_record_types(
 
 
 def base_url_of(settings: BaseSettings, provider: str, declared: str | None) -> str | None:
-    """A provider's base URL: CATLOG_BASE_URL_<PROVIDER> overrides the *declared* one."""
+    """Return a provider's base URL: CATLOG_BASE_URL_<PROVIDER>, or else the *declared* URL."""
     override: str | None = settings.get(
         "CATLOG_BASE_URL_" + provider.upper().replace("-", "_"), declared
     )

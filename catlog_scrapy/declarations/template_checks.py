@@ -1,4 +1,4 @@
-"""What an operation's arguments are filled in from, tried out before anything runs."""
+"""Checks of argument templates: each template is rendered with sample values before any load."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from catlog_scrapy.scheduling.argument_templates import (
     validate_template,
 )
 
-# What a record's field is at run time, by its SQL type: data come as JSON. Of jsonb it is unknown.
+# A sample value for each SQL type, as records hold it: data are JSON. A jsonb field may hold any
+# value, so it has no sample.
 SAMPLES: dict[str, Any] = {
     DUE_AT: dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
     "bigint": 1,
@@ -24,14 +25,16 @@ SAMPLES: dict[str, Any] = {
 
 
 def template_mistake(template: str, fields: Mapping[str, str]) -> str | None:
-    """What is wrong with *template*, and the remedy; None where it can be filled in.
+    """Return the mistake in *template* with its remedy, or None for a valid template.
 
-    *fields* maps the names at hand to their SQL types, `due_at` to itself.
+    *fields* maps the names of placeholders to their SQL types, and `due_at` to itself.
     """
     try:
         words = [root_field(name) for name in placeholder_names(template)]
     except ValueError as error:
-        return f'"{template}" cannot be filled in ({error}); write {{{{ and }}}} for plain braces'
+        return (
+            f'"{template}" is not a valid template ({error}); write {{{{ and }}}} for plain braces'
+        )
     for word in words:
         if word not in fields:
             return _unknown(word, fields)
@@ -50,10 +53,10 @@ def template_mistake(template: str, fields: Mapping[str, str]) -> str | None:
 
 def _mistake(template: str, error: Exception, word: str) -> str:
     instead = f"{DUE_AT}:%Y-%m-%d" if word == DUE_AT else word
-    return f'"{template}" cannot be filled in ({error}); write such as {{{instead}}}'
+    return f'"{template}" is not a valid template ({error}); use for example {{{instead}}}'
 
 
 def _unknown(word: str, fields: Mapping[str, str]) -> str:
     if word == "part":
-        return 'the placeholder "{part}" needs for_each; add it, or write the word itself'
+        return 'the placeholder "{part}" needs for_each; add for_each, or write a plain value'
     return f'unknown placeholder "{{{word}}}"; {suggest(word, fields)}'

@@ -1,1 +1,1 @@
-"""What became of the crawl goes to the store."""
+"""Scrapy extension that reports the outcome of a crawl to the store."""

@@ -1,4 +1,4 @@
-"""Follows a crawl by Scrapy's signals and ends its attempt: done, or failed and why."""
+"""Outcome of a crawl: records Scrapy's signals, and ends the attempt when the spider closes."""
 
 import asyncio
 import logging
@@ -6,30 +6,30 @@ from typing import Any
 
 from scrapy import signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import IgnoreRequest, NotConfigured
+from scrapy.exceptions import NotConfigured
 from twisted.python.failure import Failure
 
 from catlog_scrapy.crawl.attempt import Attempt, attempt_of
 from catlog_scrapy.crawl.downloads import Downloads
 from catlog_scrapy.crawl.outcome_watch import OutcomeWatch
 from catlog_scrapy.exceptions import AttemptLost
-from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist, run_in_thread
+from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist_in_thread
 from catlog_scrapy.pipelines.validate import Rejected
 from catlog_scrapy.store.queue.attempts import complete
 
 logger = logging.getLogger(__name__)
 
-# Where Scrapy says what a signal's handler raised.
+# Scrapy logs here what a signal handler raises.
 SIGNAL_LOGGER = logging.getLogger("scrapy.utils.signal")
-# Seconds to wait for an absent database with what a stopped crawl still has to say.
+# Time for a stopped crawl to store its outcome while the database is away.
 DATABASE_GRACE_S = 10.0
 
 
 class OutcomeExtension:
-    """Counts what a crawl does and, when the spider has closed, says so to the store.
+    """Extension that counts a crawl's events and ends its attempt when the spider has closed.
 
-    It is the first witness of an attempt: it knows how the spider closed. A crawl that never
-    opened is ended by whoever ran it.
+    The extension is the attempt's reporter, as it knows the spider's close reason. The supervisor
+    outside, worker or node, ends an attempt whose spider never opened.
     """
 
     def __init__(self, crawler: Crawler, attempt: Attempt) -> None:
@@ -37,26 +37,22 @@ class OutcomeExtension:
         self.attempt = attempt
         self.watch = OutcomeWatch(crawler, attempt)
         self.downloads = Downloads(crawler, attempt)
-        self.signal_errors = SignalErrors(crawler, attempt)
+        self.signal_errors = SignalErrorHandler(crawler, attempt)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "OutcomeExtension":
+        """Make the extension. Raises NotConfigured for a crawl without an attempt."""
         attempt = attempt_of(crawler)
         if attempt is None:
             raise NotConfigured
         extension = cls(crawler, attempt)
-        for name in (
-            "spider_opened",
-            "spider_error",
-            "item_error",
-            "item_dropped",
-        ):
+        for name in ("spider_opened", "spider_error", "item_error", "item_dropped"):
             crawler.signals.connect(getattr(extension, name), getattr(signals, name))
         crawler.signals.connect(extension.spider_closed, signals.spider_closed)
         return extension
 
     def spider_opened(self) -> None:
-        """From here on the attempt's end is this extension's to write."""
+        """Take over the attempt's end, and install the wrappers around Scrapy's methods."""
         self.attempt.is_open = True
         self.watch.install()
         self.downloads.install()
@@ -65,38 +61,33 @@ class OutcomeExtension:
 
     def _close_spider(self) -> None:
         logger.warning("the crawl has to stop: %s", self.attempt.stop_reason)
-        # What still waits for its turn is not asked for: with a delay that could take minutes.
         engine: Any = self.crawler.engine
-        for slot in engine.downloader.slots.values():
-            while slot.queue:
-                _, waiting = slot.queue.popleft()
-                waiting.errback(IgnoreRequest(self.attempt.stop_reason))
         reason = f"catlog_{self.attempt.stop_code}"
         task = asyncio.ensure_future(engine.close_spider_async(reason=reason))
-        # Closing twice, or a spider that has closed meanwhile, is no error.
+        # Closing raises if the spider has closed in the meantime; ignore that.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.downloads.cancel()
 
     def spider_error(self, failure: Failure, response: Any) -> None:
-        """A callback, an errback, `start()` or a spider middleware raised."""
+        """Record an exception of a callback, an errback, `start()` or a spider middleware."""
         url = getattr(response, "url", None) or getattr(
             getattr(response, "request", None), "url", "start()"
         )
         self.attempt.record_error(f"the spider, at {url}", failure.value or Exception(str(failure)))
 
     def item_error(self, failure: Failure) -> None:
-        """A pipeline raised."""
+        """Record an exception of a pipeline."""
         self.attempt.record_error("a pipeline", failure.value or Exception(str(failure)))
 
     async def item_dropped(self, response: Any, exception: Exception) -> None:
-        """The project's own DropItem, or our check's."""
+        """Store an item that validation rejected; count an item that the project dropped."""
         if isinstance(exception, Rejected):
             await self._writer().reject(getattr(response, "url", None), exception)
         else:
             self.attempt.report.dropped += 1
 
     async def spider_closed(self, reason: str) -> None:
-        """Send the last batch, whatever other components did on closing, and end the attempt."""
+        """Send the last batch and end the attempt, even if other components failed to close."""
         if not self.attempt.is_open:
             return
         try:
@@ -112,8 +103,8 @@ class OutcomeExtension:
             )
         report.stats = {name: value for name, value in stats.items() if name != "log_count"}
         try:
-            self.attempt.outcome = await run_in_thread(
-                self.attempt, lambda: persist(self.attempt, self._end, grace_s=DATABASE_GRACE_S)
+            self.attempt.outcome = await persist_in_thread(
+                self.attempt, self._end, grace_s=DATABASE_GRACE_S
             )
         except AttemptLost as lost:
             self.attempt.outcome, self.attempt.error = "lost", str(lost)
@@ -129,14 +120,14 @@ class OutcomeExtension:
     def _writer(self) -> ResultWriter:
         pipeline = self.crawler.get_item_pipeline(StorePipeline)
         if pipeline is None:
-            raise NotConfigured("the project removed catlog's StorePipeline")
+            raise NotConfigured("the project's settings remove catlog's StorePipeline; restore it")
         return pipeline.writer
 
 
-class SignalErrors(logging.Handler):
-    """Takes from the log what a signal's handler raised: Scrapy tells nobody else.
+class SignalErrorHandler(logging.Handler):
+    """Log handler that records the exceptions of signal handlers, which Scrapy only logs.
 
-    A handler of `spider_idle` that fails may have had more to ask for.
+    A failed handler of `spider_idle` may have had more requests to schedule.
     """
 
     def __init__(self, crawler: Crawler, attempt: Attempt) -> None:
@@ -145,6 +136,6 @@ class SignalErrors(logging.Handler):
         self.attempt = attempt
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note an error of this crawl's handlers."""
+        """Record an exception that a handler of this crawl has raised."""
         if getattr(record, "spider", None) is self.crawler.spider and record.exc_info:
             self.attempt.record_error(record.getMessage(), record.exc_info[1] or RuntimeError())

@@ -1,10 +1,10 @@
-"""The composition root of a node: scrapyd's `application` option.
+"""Composition root of a node: scrapyd's `application` option.
 
     [scrapyd]
     application = catlog_scrapy.fleet.app.application
 
-It puts catlog's parts where scrapyd's configuration names none of the user's own, and has scrapyd
-build the rest.
+It replaces scrapyd's default components by catlog's, keeps the components that the user's
+configuration names, and lets scrapyd build the application.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.fleet.node import NodeService
 from catlog_scrapy.readiness import notify_ready
 
-# What stands in for scrapyd's defaults; whatever else a user has written stays.
+# Replacements of scrapyd's defaults: option, default, replacement. Other values stay.
 COMPONENTS = {
     "poller": ("scrapyd.poller.QueuePoller", "catlog_scrapy.fleet.poller.Poller"),
     "launcher": ("scrapyd.launcher.Launcher", "catlog_scrapy.fleet.launcher.Launcher"),
@@ -53,21 +53,21 @@ SERVICES = {
 
 
 def application(config: Config) -> Componentized:
-    """The node, as twistd runs it. Raises ConfigError, which ends scrapyd with its text."""
+    """Build the node's application. Raises ConfigError, with whose text scrapyd exits."""
     for option, (default, ours) in COMPONENTS.items():
         if config.get(option, default) == default:
             config.cp.set(config.SECTION, option, ours)
-    for service, theirs in SERVICES.items():
-        default = f"{theirs.__module__}.{theirs.__name__}"
+    for service, replaced in SERVICES.items():
+        default = f"{replaced.__module__}.{replaced.__name__}"
         if config.cp.get("services", service, fallback="") == default:
-            ours = f"catlog_scrapy.fleet.webservice.{theirs.__name__}"
+            ours = f"catlog_scrapy.fleet.webservice.{replaced.__name__}"
             config.cp.set("services", service, ours)
     address = os.getenv("SCRAPYD_BIND_ADDRESS") or config.get("bind_address", "127.0.0.1")
     port = int(os.getenv("SCRAPYD_HTTP_PORT") or config.getint("http_port", 6800))
     _require_password(config, address)
     try:
-        node = NodeService(config, host=_public(address), port=port, slots=_slots(config))
-        node.hold_name()
+        node = NodeService(config, host=_public_host(address), port=port, slots=_slots(config))
+        node.lock_name()
         _require_port(address, port)
         node.start()
     except CatlogError as error:
@@ -93,11 +93,11 @@ class Ready(Service):
 
 
 class PidFile(Service):
-    """Keeps twistd.pid away while the node runs.
+    """Service that removes twistd.pid while the node runs.
 
-    twistd would refuse a second node in the same folder, and a first one whose former pid another
-    process has got meanwhile, as in a container that was killed. twistd expects to find it at the
-    end.
+    With the file, twistd would refuse a second node in the folder. It would also refuse to restart
+    a killed container in which another process has the former pid. When the service stops, twistd
+    expects the file, so it is written again.
     """
 
     def __init__(self) -> None:
@@ -105,6 +105,7 @@ class PidFile(Service):
         self.is_mine = False
 
     def startService(self) -> None:
+        """Remove the file."""
         super().startService()
         with suppress(OSError):
             self.is_mine = self.path.read_text() == str(os.getpid())
@@ -112,6 +113,7 @@ class PidFile(Service):
                 self.path.unlink()
 
     def stopService(self) -> None:
+        """Restore the file."""
         super().stopService()
         if self.is_mine:
             with suppress(OSError):
@@ -119,19 +121,19 @@ class PidFile(Service):
 
 
 def _require_password(config: Config, address: str) -> None:
-    """Whoever reaches a node can have it run spiders, and deploy code to it."""
+    """Raise ConfigError for a public address without password: clients may deploy code."""
     if not address or _is_loopback(address):
         return
     names = ("username", "password")
     if not all(os.getenv(f"SCRAPYD_{n.upper()}") or config.get(n, "") for n in names):
         raise ConfigError(
-            f"scrapyd: bind_address is {address}, not loopback: set username and password as well"
-            " (or SCRAPYD_USERNAME and SCRAPYD_PASSWORD), or bind to 127.0.0.1"
+            f"scrapyd: bind_address {address} needs a password; set username and password (or"
+            " SCRAPYD_USERNAME and SCRAPYD_PASSWORD), or bind to 127.0.0.1"
         )
 
 
 def _require_port(address: str, port: int) -> None:
-    """A node that cannot listen is none; twistd would find out too late, and at length."""
+    """Raise ConfigError if the port is taken. twistd would notice later, with a traceback."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -139,7 +141,7 @@ def _require_port(address: str, port: int) -> None:
             probe.bind((address, port))
         except OSError as error:
             raise ConfigError(
-                f"scrapyd: no listening on {address}:{port}: {error.strerror}; choose another"
+                f"scrapyd: cannot listen on {address}:{port}: {error.strerror}; choose another"
                 " http_port (or SCRAPYD_HTTP_PORT)"
             ) from error
 
@@ -151,13 +153,13 @@ def _is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def _public(address: str) -> str:
-    """The host in the node's URL."""
+def _public_host(address: str) -> str:
+    """Return the host of the node's URL."""
     return socket.gethostname() if address in ("0.0.0.0", "::", "") else address
 
 
 def _slots(config: Config) -> int:
-    """As scrapyd counts them."""
+    """Return the number of slots, as scrapyd computes it."""
     return int(
         config.getint("max_proc", 0)
         or multiprocessing.cpu_count() * config.getint("max_proc_per_cpu", 4)

@@ -1,4 +1,4 @@
-"""Work for a thread that is asked for more often than it can be done."""
+"""Coalescing of calls to a slow function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,39 +11,39 @@ log = Logger()
 
 
 class CoalescingRunner:
-    """Does *work* in a thread when it is called; called while that goes on, then once more.
+    """Runs *function* in a thread, coalescing calls made while it runs into one further run.
 
-    A call is answered by work that began after it. What the work comes to is handed to *then*, in
-    the reactor; *arguments* says, there too, what it is called with.
+    Every call is followed by a run that starts after the call. In the reactor's thread, *arguments*
+    supplies the arguments of each run, and *then* receives the result.
     """
 
     def __init__(
         self,
-        work: Callable[..., Any],
+        function: Callable[..., Any],
         *,
         arguments: Callable[[], tuple[Any, ...]] = tuple,
         then: Callable[[Any], None] = lambda _: None,
     ) -> None:
-        self.work = work
+        self.function = function
         self.arguments = arguments
         self.then = then
         self.is_busy = False
-        self._is_asked_again = False
+        self._is_called_again = False
 
     def __call__(self) -> None:
-        self._is_asked_again = self.is_busy
+        self._is_called_again = self.is_busy
         if self.is_busy:
             return
         self.is_busy = True
-        doing = deferToThread(self.work, *self.arguments())
-        doing.addCallback(self.then)
-        doing.addErrback(self._failed)
-        doing.addBoth(self._done)
+        running = deferToThread(self.function, *self.arguments())
+        running.addCallback(self.then)
+        running.addErrback(self._log_failure)
+        running.addBoth(self._finish)
 
-    def _failed(self, failure: Failure) -> None:
-        log.failure("{what} failed", failure, what=self.work.__qualname__)
+    def _log_failure(self, failure: Failure) -> None:
+        log.failure("{what} failed", failure, what=self.function.__qualname__)
 
-    def _done(self, _: object) -> None:
+    def _finish(self, _: object) -> None:
         self.is_busy = False
-        if self._is_asked_again:
+        if self._is_called_again:
             self()

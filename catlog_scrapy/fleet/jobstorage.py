@@ -1,4 +1,4 @@
-"""What runs and what has ended, as scrapyd wants to see it: the fleet's, not this node's."""
+"""Job storage: running and ended attempts of the whole fleet, as scrapyd's jobs."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from catlog_scrapy.store.queue import jobs
 
 @dataclass(frozen=True)
 class Job:
-    """An attempt. Its times are local and know no zone, as scrapyd's do."""
+    """An attempt as scrapyd's job. Its times are local and without time zone, as scrapyd's are."""
 
     project: str
     spider: str
@@ -31,7 +31,7 @@ class Job:
 
 
 def job_of(found: jobs.JobRun) -> Job:
-    """A row of `store.jobs` as scrapyd wants it."""
+    """Build scrapyd's job from an attempt of the queue."""
     return Job(
         project=found.project or "",
         spider=found.spider,
@@ -54,18 +54,18 @@ def _local(instant: dt.datetime) -> dt.datetime:
 
 @implementer(IJobStorage)
 class JobStorage:
-    """The attempts that ended last, newest first. Asks the database: for threads only."""
+    """The attempts that ended last, newest first. Queries the database: use it in threads."""
 
     def __init__(self, config: Config) -> None:
         self.node = node_of(config)
         self.limit = config.getint("finished_to_keep", 100)
 
     def add(self, job: object) -> None:
-        """Nothing: that an attempt has ended is in the database before anybody says so here."""
+        """Do nothing: the end of an attempt is in the database already."""
 
     def list(self) -> list[Job]:
-        """All of them."""
-        return [job_of(found) for found in jobs.ended(self.node.engine, limit=self.limit)]
+        """List the attempts."""
+        return [job_of(row) for row in jobs.ended(self.node.engine, limit=self.limit)]
 
     def __len__(self) -> int:
         return len(self.list())

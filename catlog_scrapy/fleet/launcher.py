@@ -1,8 +1,11 @@
-"""Runs what is claimed, each in a process of its own, and is the second witness of how it ended."""
+"""Launcher: runs each claim in a process of its own, and supervises how the process ends.
+
+The process reports the outcome of its attempt itself. The launcher is the supervisor: when a
+process has ended without a report, the launcher closes the attempt at once.
+"""
 
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,50 +23,61 @@ from catlog_scrapy.fleet.coalescing import CoalescingRunner
 from catlog_scrapy.fleet.jobstorage import Job, JobStorage, job_of
 from catlog_scrapy.fleet.node import NodeService, node_of
 from catlog_scrapy.fleet.poller import Message, Poller
-from catlog_scrapy.fleet.zygotes import ProcessExit, ZygoteProcess
+from catlog_scrapy.fleet.process_exit import ProcessExit
+from catlog_scrapy.fleet.zygotes import ZygoteProcess
 from catlog_scrapy.store.queue import jobs
 from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.wording import counted
 
 log = Logger()
 
-# Seconds between two looks at what the database says of what runs here, and between two at what
-# else there is to do.
-WATCH_INTERVAL_S = 1.0
+# Intervals of the checks of running attempts, and of the queue's maintenance.
+CHECK_INTERVAL_S = 1.0
 MAINTENANCE_INTERVAL_S = 5.0
-# Seconds from being told to stop until it is killed.
+# Time that a process gets to stop before it is killed.
 KILL_DELAY_S = 10.0
-# The same for those who know by themselves, hang, and can still say so; and who never began.
-# What has ended well may have something of its own to close.
+# The same by the database's reply. A process knows its own time limit and gets time to report. A
+# process whose attempt has ended may still close its spider. A process that never began is killed.
 KILL_DELAYS_S = {"timed_out": 25.0, "ended": 600.0, "unbegun": 0.0}
-# Seconds that a verdict waits for a database that is away; then the lease speaks.
-REPORT_RETRY_INTERVAL_S = 1.0
+# Interval of attempts to close an attempt while the database is unavailable.
+CLOSE_RETRY_INTERVAL_S = 1.0
+# Time that a zygote gets to exit when the node stops.
+ZYGOTE_EXIT_TIMEOUT_S = 2.0
+# Each web request, poll, check and closing takes a thread while it waits for the database.
+MAX_THREADS = 20
 
-# What ends an attempt whose process had to be killed for it.
-FORCED_OUTCOMES = {
-    "lost": ("lost", "its lease was over"),
-    "release": ("released", "released: its node stopped"),
-    "timed_out": ("timed_out", "it ran past its time limit and did not stop by itself"),
-    "unbegun": ("timed_out", "its process had not begun within start_timeout"),
+# Outcome and error of an attempt whose process was stopped, by the database's reply.
+STOPPED_OUTCOMES = {
+    "lost": ("lost", "the lease expired"),
+    "release": ("released", "released: the node stopped"),
+    "timed_out": ("timed_out", "the attempt exceeded its time limit and did not stop by itself"),
+    "unbegun": ("timed_out", "the process did not begin within start_timeout"),
 }
 
 
 @dataclass
 class RunningAttempt:
-    """An attempt that runs here; `reply` is why it has to end, since `stop_requested_at`.
+    """An attempt that runs on this node.
 
-    `ended` fires when its slot is free again, which may be a while after the process `is_over`.
+    `reply` is the database's reply for the attempt: a reply other than "go" is the reason to stop,
+    known since `stop_requested_at`. `freed` fires when the slot is free again, which may be later
+    than the end of the process.
     """
 
     attempt: AttemptName
     zygote: ZygoteProcess
-    ended: "defer.Deferred[None]" = field(default_factory=defer.Deferred)
+    freed: "defer.Deferred[None]" = field(default_factory=defer.Deferred)
     reply: str = "go"
     stop_requested_at: float = 0.0
-    is_over: bool = False
+    has_exited: bool = False
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process."""
+        self.zygote.signal(str(self.attempt), number)
 
 
 class Launcher(Service):
-    """Fills the node's slots and empties them, whatever becomes of the processes."""
+    """Runs claims in the node's slots. A slot becomes free however its process ends."""
 
     name = "launcher"
 
@@ -75,167 +89,182 @@ class Launcher(Service):
         self.app = app
         self.finished: JobStorage = app.getComponent(IJobStorage)
         self.max_proc = self.node.slots
-        self.running_here: dict[AttemptName, RunningAttempt] = {}
-        # Once more at the end of each attempt: something may just have become ready.
+        self.attempts: dict[AttemptName, RunningAttempt] = {}
+        # Also called after each attempt: its end may have made a catalog ready to publish.
         self.maintenance = CoalescingRunner(self.node.run_maintenance)
         self.loops = {
-            LoopingCall(self.check_leases): WATCH_INTERVAL_S,
-            LoopingCall(self._kill_overdue): WATCH_INTERVAL_S,
+            LoopingCall(self.check_leases): CHECK_INTERVAL_S,
+            LoopingCall(self._kill_overdue): CHECK_INTERVAL_S,
             LoopingCall(self.maintenance): MAINTENANCE_INTERVAL_S,
         }
-        # Each web request, poll, look and verdict takes one while it waits for the database.
-        self.reactor.suggestThreadPoolSize(20)
+        self.reactor.suggestThreadPoolSize(MAX_THREADS)
 
     @property
     def poller(self) -> Poller:
-        """Where what is claimed comes from."""
+        """Return the node's poller."""
         poller: Poller = self.app.getComponent(IPoller)
         return poller
 
     @property
     def processes(self) -> dict[int, Job]:
-        """What runs, on all nodes, by any number. For threads only."""
+        """Return the running jobs of all nodes under arbitrary keys. Queries the database."""
         return dict(enumerate(map(job_of, jobs.running(self.node.engine))))
 
     def startService(self) -> None:
+        """Offer all slots to the poller, and start the loops."""
         super().startService()
-        log.info("node {name}: {slots} slots", name=self.node.name, slots=self.max_proc)
+        slots = counted(self.max_proc, "slot")
+        log.info("node {name}: {slots}", name=self.node.name, slots=slots)
         for _ in range(self.max_proc):
-            self._request_claim()
+            self._offer_slot()
         for loop, seconds in self.loops.items():
             loop.start(seconds, now=False)
 
-    def _request_claim(self) -> None:
+    def _offer_slot(self) -> None:
         self.poller.next().addCallback(self._run)
 
     def _run(self, message: Message) -> None:
-        claimed, zygote = message["claim"], message["zygote"]
-        process = RunningAttempt(claimed.attempt, zygote)
-        self.running_here[claimed.attempt] = process
-        log.info("{title}: attempt {name}", title=claimed.title, name=claimed.attempt)
-        log_file = str(self.node.logs / f"{claimed.attempt}.log")
-        if self.node.is_draining:  # it was claimed a moment before
-            self._close(process, "released", "released: its node stopped", give_up_at=0.0)
+        claim, zygote = message["claim"], message["zygote"]
+        running = RunningAttempt(claim.attempt, zygote)
+        self.attempts[claim.attempt] = running
+        log.info("{title}: attempt {name}", title=claim.title, name=claim.attempt)
+        log_file = str(self.node.logs / f"{claim.attempt}.log")
+        if self.node.is_draining:  # the claim was made just before the node began to stop
+            self._close(running, *STOPPED_OUTCOMES["release"], give_up_at=0.0)
             return
-        zygote.run(str(claimed.attempt), log_file, lambda end: self._ended(process, end))
+        zygote.run(str(claim.attempt), log_file, lambda exit_: self._exited(running, exit_))
 
-    def _ended(self, process: RunningAttempt, end: ProcessExit) -> None:
-        """The second witness: what no first one has said is said here, at once."""
-        process.is_over = True
-        outcome, error = FORCED_OUTCOMES.get(process.reply, (end.outcome, str(end)))
-        if end.is_nodes_fault:
-            self.node.note_failed_start(str(end))
+    def _exited(self, running: RunningAttempt, exit_: ProcessExit) -> None:
+        running.has_exited = True
+        outcome, error = STOPPED_OUTCOMES.get(running.reply, (exit_.outcome, str(exit_)))
+        if exit_.is_nodes_fault:
+            self.node.note_failed_start(str(exit_))
         else:
             self.node.failed_starts = 0
-        self._close(process, outcome, error, give_up_at=time.monotonic() + self.node.lease)
+        self._close(running, outcome, error, give_up_at=time.monotonic() + self.node.lease)
 
-    def _close(self, process: RunningAttempt, outcome: str, error: str, give_up_at: float) -> None:
-        closing = deferToThread(self.node.close_attempt, process.attempt, outcome, error)
+    def _close(self, running: RunningAttempt, outcome: str, error: str, give_up_at: float) -> None:
+        """Close the attempt, unless its process did, and free the slot.
 
-        def closed(how: str) -> None:
-            log.info("attempt {name}: {how}", name=process.attempt, how=how)
-            self._free(process)
+        While the database is unavailable, it is tried again until *give_up_at*. Later, the expired
+        lease ends the attempt.
+        """
+        closing = deferToThread(self.node.close_attempt, running.attempt, outcome, error)
+
+        def closed(final: str) -> None:
+            log.info("attempt {name}: {outcome}", name=running.attempt, outcome=final)
+            self._free(running)
 
         def failed(failure: Failure) -> None:
             if failure.check(*UNAVAILABLE) and time.monotonic() < give_up_at:
                 self.reactor.callLater(
-                    REPORT_RETRY_INTERVAL_S, self._close, process, outcome, error, give_up_at
+                    CLOSE_RETRY_INTERVAL_S, self._close, running, outcome, error, give_up_at
                 )
                 return
             log.failure(
-                "attempt {name}: its end is left to its lease", failure, name=process.attempt
+                "attempt {name} cannot be closed; its lease will expire",
+                failure,
+                name=running.attempt,
             )
-            self._free(process)
+            self._free(running)
 
         closing.addCallbacks(closed, failed)
 
-    def _free(self, process: RunningAttempt) -> None:
-        del self.running_here[process.attempt]
-        self.node.running.pop(process.attempt, None)
-        process.ended.callback(None)
+    def _free(self, running: RunningAttempt) -> None:
+        del self.attempts[running.attempt]
+        self.node.running.pop(running.attempt, None)
+        running.freed.callback(None)
         self.maintenance()
-        self._request_claim()
+        self._offer_slot()
         self.poller.poll()
 
     def check_leases(self) -> "defer.Deferred[Any] | None":
-        """Stop what the database says is to stop."""
-        if not self.running_here:
+        """Stop the attempts that the database says to stop."""
+        if not self.attempts:
             return None
         asking = deferToThread(self.node.lease_replies)
-        asking.addCallback(self._handle_reply)
-        # Without a database the processes know by themselves when their lease is over.
-        asking.addErrback(lambda why: log.warn("no look at what runs: {why}", why=why.value))
+        asking.addCallback(self._handle_replies)
+        # Without a database, the processes themselves stop when their leases expire.
+        asking.addErrback(
+            lambda failure: log.warn("attempts are not checked: {error}", error=failure.value)
+        )
         return asking
 
-    def _handle_reply(self, replies: dict[AttemptName, str]) -> None:
+    def _handle_replies(self, replies: dict[AttemptName, str]) -> None:
         for name, reply in replies.items():
-            if reply != "go" and (process := self.running_here.get(name)):
-                self._stop(process, reply)
+            if reply != "go" and (running := self.attempts.get(name)):
+                self._stop(running, reply)
 
-    def _stop(self, process: RunningAttempt, reply: str) -> None:
-        if process.reply != "go":
+    def _stop(self, running: RunningAttempt, reply: str) -> None:
+        if running.reply != "go":
             return
-        process.reply, process.stop_requested_at = reply, time.monotonic()
-        # Past its time it stops by itself, and can say what it has done so far.
+        running.reply, running.stop_requested_at = reply, time.monotonic()
+        # At its time limit a process stops by itself, and reports what it has done so far.
         if reply in ("cancel", "lost", "release"):
-            process.zygote.signal(str(process.attempt), signal.SIGINT)
+            running.signal(signal.SIGINT)
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
-        for process in list(self.running_here.values()):
-            if process.reply == "go" or process.is_over:
+        for running in list(self.attempts.values()):
+            if running.reply == "go" or running.has_exited:
                 continue
-            late = now - process.stop_requested_at - KILL_DELAYS_S.get(process.reply, KILL_DELAY_S)
-            if late > KILL_DELAY_S:
-                process.zygote.kill()  # nor does the one who was to kill it reply
-            elif late > 0:
-                process.zygote.signal(str(process.attempt), signal.SIGKILL)
+            delay_s = KILL_DELAYS_S.get(running.reply, KILL_DELAY_S)
+            overdue_s = now - running.stop_requested_at - delay_s
+            if overdue_s > KILL_DELAY_S:
+                running.zygote.kill()  # the zygote, too, does not respond
+            elif overdue_s > 0:
+                running.signal(signal.SIGKILL)
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
-        """Drain: nothing new; what runs may go on for CATLOG_GRACE seconds and is then released."""
+        """Drain the node: claim nothing, and release what still runs after CATLOG_GRACE seconds."""
         super().stopService()
         self.node.is_draining = True
-        yield self._quiet(lambda: self.poller.polling.is_busy)
-        running = defer.DeferredList([process.ended for process in self.running_here.values()])
-        if self.running_here:
-            log.info("draining: {count} spiders run", count=len(self.running_here))
-            yield self._within(running, self.node.grace)
-            for process in self.running_here.values():
-                self._stop(process, "release")
-            yield self._within(running, KILL_DELAY_S)
-            for process in self.running_here.values():
-                process.zygote.signal(str(process.attempt), signal.SIGKILL)
-            yield self._within(running, KILL_DELAY_S)
+        yield self._wait_until_idle(self.poller.polling)
+        if self.attempts:
+            yield self._drain()
         for loop in self.loops:
             if loop.running:
                 loop.stop()
-        yield self._quiet(lambda: self.maintenance.is_busy or self.poller.polling.is_busy)
-        for zygote in self.node.projects.all_zygotes():
+        yield self._wait_until_idle(self.maintenance, self.poller.polling)
+        for zygote in self.node.projects.zygotes.all():
             zygote.close()
-            yield self._within(zygote.exited, 2.0)
+            yield self._wait(zygote.exited, ZYGOTE_EXIT_TIMEOUT_S)
             zygote.kill()
-            yield self._within(zygote.exited, KILL_DELAY_S)
-        yield self._within(deferToThread(self.node.close), KILL_DELAY_S)
-        self.reactor._exitSignal = None  # drained as asked: twistd would end by the signal itself
+            yield self._wait(zygote.exited, KILL_DELAY_S)
+        yield self._wait(deferToThread(self.node.close), KILL_DELAY_S)
+        # The node has stopped as asked: twistd would exit by the signal itself.
+        self.reactor._exitSignal = None
 
     @defer.inlineCallbacks
-    def _quiet(self, is_busy: Callable[[], bool]) -> Any:
-        """Wait until a thread is back from the database, but not for ever."""
+    def _drain(self) -> Any:
+        freed = defer.DeferredList([running.freed for running in self.attempts.values()])
+        log.info("draining: {spiders}", spiders=counted(len(self.attempts), "running spider"))
+        yield self._wait(freed, self.node.grace)
+        for running in self.attempts.values():
+            self._stop(running, "release")
+        yield self._wait(freed, KILL_DELAY_S)
+        for running in self.attempts.values():
+            running.signal(signal.SIGKILL)
+        yield self._wait(freed, KILL_DELAY_S)
+
+    @defer.inlineCallbacks
+    def _wait_until_idle(self, *runners: CoalescingRunner) -> Any:
+        """Wait for runs that use the database, for KILL_DELAY_S at most."""
         end = time.monotonic() + KILL_DELAY_S
-        while is_busy() and time.monotonic() < end:
+        while any(runner.is_busy for runner in runners) and time.monotonic() < end:
             yield deferLater(self.reactor, 0.02)
 
-    def _within(self, awaited: "defer.Deferred[Any]", seconds: float) -> "defer.Deferred[Any]":
-        """Fires when *awaited* does, or after *seconds*."""
+    def _wait(self, awaited: "defer.Deferred[Any]", timeout_s: float) -> "defer.Deferred[Any]":
+        """Return a deferred that fires when *awaited* does, or after *timeout_s*."""
         either: defer.Deferred[None] = defer.Deferred()
-        call = self.reactor.callLater(seconds, either.callback, None)
+        call = self.reactor.callLater(timeout_s, either.callback, None)
 
-        def done(result: Any) -> Any:
+        def fire(result: Any) -> Any:
             if call.active():
                 call.cancel()
                 either.callback(None)
             return result
 
-        awaited.addBoth(done)
+        awaited.addBoth(fire)
         return either

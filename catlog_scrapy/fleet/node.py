@@ -1,4 +1,4 @@
-"""What the parts of a node share: its database, its name, its projects."""
+"""Node service: the database, name and projects that the components of a node share."""
 
 import math
 import os
@@ -20,8 +20,9 @@ from catlog_scrapy.addon import CatlogAddon
 from catlog_scrapy.config import unknown_names
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import CatlogError, NotFound
+from catlog_scrapy.fleet.project_code import ProjectFailed
 from catlog_scrapy.fleet.projects import Projects
-from catlog_scrapy.fleet.zygotes import ProjectFailed, ZygoteProcess
+from catlog_scrapy.fleet.zygotes import ZygoteProcess
 from catlog_scrapy.project import project_database
 from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue import nodes
@@ -30,28 +31,30 @@ from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.jobs import has_project
 from catlog_scrapy.store.queue.leases import supervise
 from catlog_scrapy.store.reading.status import attempt_outcome
+from catlog_scrapy.wording import counted
 from catlog_scrapy.worker.attempt_logs import logs_folder, logs_to_delete
 
 log = Logger()
 
-# Seconds between two looks for logs that are too old, or too many.
 LOG_CLEANUP_INTERVAL_S = 3600.0
-# Seconds between two lines about itself that a node writes.
+# Interval of writing the node's row to the database.
 STATUS_INTERVAL_S = 1.0
-# Seconds that what a broken project would run is left to others, before it is looked at again.
+# Time for which claims of a broken project are left to other nodes.
 REFUSAL_DURATION_S = 30.0
-# The longest pause, in seconds, after spiders could not be started.
+# Longest pause after spider processes that did not start.
 MAX_PAUSE_S = 30.0
+# Time that the database server gets to release the lock of a killed node.
+NAME_LOCK_TIMEOUT_S = 5.0
 
 
 class NodeService:
-    """A scrapyd of the fleet. Its methods ask the database, and are called in threads.
+    """A scrapyd of the fleet, named CATLOG_NODE:PORT.
 
-    *host*, *port* and *slots* are its own; it is called by CATLOG_NODE and the port. Raises
-    CatlogError where it cannot be a node.
+    Its methods query the database and are called in threads.
     """
 
     def __init__(self, config: Config, *, host: str, port: int, slots: int) -> None:
+        """Open the database. Raises CatlogError if that is not possible."""
         self.config = config
         settings = get_project_settings() if inside_project() else Settings()
         CatlogAddon.update_pre_crawler_settings(settings)
@@ -82,10 +85,10 @@ class NodeService:
             "CATLOG_HOME": str(self.home),
         }
         self.projects = Projects(config, self.home, environment)
-        self.hold = nodes.NodeNameLock(self.engine, self.name)
+        self.name_lock = nodes.NodeNameLock(self.engine, self.name)
 
     def start(self) -> None:
-        """Become the node of its name, and end what a former one left."""
+        """Register the node, and end the attempts that its former process left running."""
         nodes.register(
             self.engine,
             self.name,
@@ -95,19 +98,20 @@ class NodeService:
             slots=self.slots,
             poll=self.poll_interval,
         )
-        left = end_orphaned_attempts(self.engine, self.name)
-        if left:
-            log.info("{left} attempts of this node's former life are lost", left=left)
+        lost = end_orphaned_attempts(self.engine, self.name)
+        if lost:
+            text = counted(lost, "attempt")
+            log.info("lost with the node's former process: {text}", text=text)
 
-    def hold_name(self) -> None:
-        """Be the only node of its name. Raises NotPossible where there is another.
+    def lock_name(self) -> None:
+        """Take the lock of the node's name. Raises NotPossible if another node holds the lock.
 
-        Not at once: a server may need a moment to notice that a killed node is gone.
+        The server may need a moment to notice that a killed node has gone.
         """
-        end = time.monotonic() + 5
+        end = time.monotonic() + NAME_LOCK_TIMEOUT_S
         while True:
             try:
-                self.hold.acquire()
+                self.name_lock.acquire()
                 return
             except CatlogError:
                 if time.monotonic() > end:
@@ -115,17 +119,17 @@ class NodeService:
                 time.sleep(0.2)
 
     def poll(self, free: int) -> list[tuple[Claim, ZygoteProcess]]:
-        """Claim as many as there are *free* slots, with who is to run them. Raises nothing."""
+        """Claim instances for *free* slots, each with the zygote to run it. Raises nothing."""
         found: list[tuple[Claim, ZygoteProcess]] = []
         try:
-            self.hold.acquire()
-            projects = self.projects.status()  # which starts what is to be started
-            if not self._is_pausing() and not self.projects.is_importing():
+            self.name_lock.acquire()
+            projects = self.projects.status()
+            if not self._is_pausing() and not self.projects.zygotes.is_starting():
                 self._claim(free, found)
             self._report_status(projects)
         except UNAVAILABLE as error:
-            self.report_error(f"the database is away: {reason(error)}")
-        except Exception as error:  # the poller of a node must live, whatever happens
+            self.report_error(f"the database is unavailable: {reason(error)}")
+        except Exception as error:  # the boundary of the thread: the next poll tries again
             self.report_error(f"{type(error).__name__}: {error}")
         return found
 
@@ -133,8 +137,8 @@ class NodeService:
         return self.is_draining or time.monotonic() < self.pause_until
 
     def _claim(self, free: int, found: list[tuple[Claim, ZygoteProcess]]) -> None:
-        """Add to *found* what is claimed: it is there whatever happens after it."""
-        ready_zygotes = self.projects.ready_zygotes()
+        """Append each claim to *found* at once, so that no later error loses a claim."""
+        ready_zygotes = self.projects.zygotes.ready()
         if ready_zygotes != self.ready_zygotes:
             self.ready_zygotes = ready_zygotes
             self.refused.clear()
@@ -150,7 +154,7 @@ class NodeService:
             )
             for claimed in claims:
                 zygote = None
-                with suppress(*UNAVAILABLE):  # what cannot be given back is lost with its lease
+                with suppress(*UNAVAILABLE):  # a claim that cannot be released ends with its lease
                     zygote = self._find_zygote(claimed)
                 if zygote:
                     self.running[claimed.attempt] = claimed
@@ -159,9 +163,9 @@ class NodeService:
                 return
 
     def _find_zygote(self, claimed: Claim) -> ZygoteProcess | None:
-        """Who is to run what was claimed; None where it was given back."""
+        """Return the zygote to run the claim, or release the claim and return None."""
         try:
-            zygote = self.projects.find(claimed)
+            zygote = self.projects.find_zygote(claimed)
         except ProjectFailed as error:
             self._refuse(claimed, str(error), seconds=REFUSAL_DURATION_S)
             return None
@@ -170,14 +174,14 @@ class NodeService:
             return None
         return zygote
 
-    def _refuse(self, claimed: Claim, refusal: str, *, seconds: float = math.inf) -> None:
-        """Give back what no project here can run, and leave its like to others for *seconds*.
+    def _refuse(self, claimed: Claim, obstacle: str, *, seconds: float = math.inf) -> None:
+        """Release a claim that no project here can run, and do not claim its like for *seconds*.
 
-        Whenever a project has something new to offer, all of it is looked at again.
+        When the ready zygotes change, all refusals are forgotten.
         """
         self.refused[claimed.refusal_id] = time.monotonic() + seconds
-        self.report_error(f"{claimed.title}: {refusal}")
-        release(self.engine, claimed.attempt, error=f"refused by node {self.name}: {refusal}")
+        self.report_error(f"{claimed.title}: {obstacle}")
+        release(self.engine, claimed.attempt, error=f"refused by node {self.name}: {obstacle}")
 
     def _report_status(self, projects: Mapping[str, Any]) -> None:
         now = time.monotonic()
@@ -194,41 +198,41 @@ class NodeService:
             error=error,
         )
 
-    def project(self, name: str) -> str:
-        """What the database calls a project, known here or not. Raises NotFound."""
+    def database_name(self, name: str) -> str:
+        """Return the database name of a project of any node. Raises NotFound."""
         try:
-            return self.projects.name_in_database(name)
+            return self.projects.database_name(name)
         except (NotFound, ProjectFailed):
             if has_project(self.engine, name):
                 return name
             raise
 
     def report_error(self, error: str) -> None:
-        """Note what went wrong, for the log and for whoever looks at the nodes."""
+        """Log an error, and show it in the node's row."""
         log.error("{error}", error=error)
         self.error = error
 
     def projects_changed(self) -> None:
-        """A version was added or deleted."""
+        """Look at the projects again: a version was added or deleted."""
         self.projects.refresh()
         self.refused.clear()
 
-    def note_failed_start(self, why: str) -> None:
-        """A spider could not be started: pause, longer each time in a row."""
+    def note_failed_start(self, error: str) -> None:
+        """Pause after a spider process that did not start, longer after each one in a row."""
         if not self._is_pausing():
             self.failed_starts += 1
         pause = min(MAX_PAUSE_S, 0.5 * 2**self.failed_starts)
         self.pause_until = time.monotonic() + pause
-        self.report_error(f"{why}; claiming nothing for {pause:g} s")
+        self.report_error(f"{error}; no claims for {pause:g} s")
 
     def lease_replies(self) -> dict[AttemptName, str]:
-        """What the database says of what runs here: see `leases.supervise`."""
+        """Return the database's reply for each attempt that runs here: see `leases.supervise`."""
         return supervise(self.engine, list(self.running)) if self.running else {}
 
     def close_attempt(self, name: AttemptName, outcome: str, error: str) -> str:
-        """Write down how an attempt's process ended, unless the attempt was closed before it.
+        """Close an attempt whose process has ended without a report, and return its outcome.
 
-        Its outcome. Raises what the database raises.
+        Raises the database's errors.
         """
         _, closed = attempt_outcome(self.engine, name)
         if closed is not None:
@@ -238,7 +242,7 @@ class NodeService:
         return fail(self.engine, name, error, outcome=outcome)
 
     def run_maintenance(self) -> None:
-        """Reap, start what waits, publish; and once an hour, delete old logs. Raises nothing."""
+        """Run the maintenance of the queue, and once an hour delete old logs. Raises nothing."""
         try:
             tick(self.engine, self.lease)
             if time.monotonic() - self.logs_cleaned_at > LOG_CLEANUP_INTERVAL_S:
@@ -246,25 +250,25 @@ class NodeService:
                 for log_file in logs_to_delete(self.settings):
                     log_file.unlink(missing_ok=True)
         except UNAVAILABLE as error:
-            log.warn("the database is away: {why}", why=reason(error))
-        except Exception as error:  # as above: it is tried again
+            log.warn("the database is unavailable: {reason}", reason=reason(error))
+        except Exception as error:  # the boundary of the thread: the next run tries again
             self.report_error(f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
-        """Be no node any more."""
+        """Mark the node as stopped, and release its name."""
         try:
             nodes.record_poll(self.engine, self.name, running=0, projects={}, state="stopped")
         except UNAVAILABLE as error:
-            log.warn("the database is away: {why}", why=reason(error))
-        self.hold.release()
+            log.warn("the database is unavailable: {reason}", reason=reason(error))
+        self.name_lock.release()
         self._stack.close()
 
 
 def node_of(config: Any) -> NodeService:
-    """The node that `fleet.app.application` has put up. Raises ConfigError without one."""
+    """Return the node that `fleet.app.application` has started. Raises ConfigError otherwise."""
     node = getattr(config, "catlog_node", None)
     if not isinstance(node, NodeService):
         raise ConfigError(
-            "catlog's components need application = catlog_scrapy.fleet.app.application"
+            "scrapyd has no catlog node; set application = catlog_scrapy.fleet.app.application"
         )
     return node

@@ -1,4 +1,4 @@
-"""Takes from the queue as many as there are free slots."""
+"""Poller: claims as many instances as the node has free slots."""
 
 from collections import deque
 from typing import Any
@@ -12,41 +12,41 @@ from zope.interface import implementer
 from catlog_scrapy.fleet.coalescing import CoalescingRunner
 from catlog_scrapy.fleet.node import node_of
 
-# In scrapyd's words a message: what the launcher is to run.
+# scrapyd's term for the description of a job: here a claim and the zygote that is to run it.
 Message = dict[str, Any]
 
 
 @implementer(IPoller)
 class Poller:
-    """Claims in a thread, whenever scrapyd's timer says so or a slot becomes free.
+    """Claims in a thread, at scrapyd's timer and whenever a slot becomes free.
 
-    Nothing that it meets ends it: scrapyd's timer stops for good where a poll fails.
+    A poll never fails: scrapyd's timer would stop for good.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.node = node_of(config)
-        self.waiting: deque[Deferred[Message]] = deque()
+        self.free_slots: deque[Deferred[Message]] = deque()
         self.polling = CoalescingRunner(
-            self.node.poll, arguments=lambda: (len(self.waiting),), then=self._hand_out
+            self.node.poll, arguments=lambda: (len(self.free_slots),), then=self._hand_out
         )
         self.update_projects()
 
     def next(self) -> "Deferred[Message]":
-        """A free slot: what is claimed for it comes through the answer."""
+        """Offer a free slot. The result fires with the message of the next claim."""
         slot: Deferred[Message] = Deferred()
-        self.waiting.append(slot)
+        self.free_slots.append(slot)
         return slot
 
     def poll(self) -> None:
-        """Poll now; if that is going on, then once more."""
+        """Poll now, or once more after a poll that is under way."""
         self.polling()
 
     def _hand_out(self, claims: list[Any]) -> None:
-        for claimed, zygote in claims:
-            self.waiting.popleft().callback({"claim": claimed, "zygote": zygote})
+        for claim, zygote in claims:
+            self.free_slots.popleft().callback({"claim": claim, "zygote": zygote})
 
     def update_projects(self) -> None:
-        """A version was added or deleted: look again."""
+        """Look at the projects again: a version was added or deleted."""
         self.node.projects_changed()
         self.queues = get_spider_queues(self.config)

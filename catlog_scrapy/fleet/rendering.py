@@ -13,33 +13,35 @@ from catlog_scrapy.exceptions import CatlogError
 
 
 class ThreadedResource(Resource):
-    """Renders in a thread, where the database may be asked."""
+    """Resource that renders in a thread, where it may query the database."""
 
     def render(self, request: Request) -> Any:
-        exited: list[Failure] = []
-        request.notifyFinish().addErrback(exited.append)
+        """Render in a thread, and reply if the client still waits."""
+        disconnects: list[Failure] = []
+        request.notifyFinish().addErrback(disconnects.append)
 
-        def answer(body: bytes) -> None:
-            if not exited:
+        def send(body: bytes) -> None:
+            if not disconnects:
                 request.write(body)
                 request.finish()
 
-        def failed(failure: Failure) -> None:
-            if not exited:
+        def fail(failure: Failure) -> None:
+            if not disconnects:
                 request.processingFailed(failure)
 
-        deferToThread(super().render, request).addCallback(answer).addErrback(failed)
+        deferToThread(super().render, request).addCallback(send).addErrback(fail)
         return NOT_DONE_YET
 
 
 class ErrorReplies(Resource):
-    """Turns what a client can mend, or has to wait for, into scrapyd's errors."""
+    """Resource that replies with scrapyd's errors where the client can act: correct, or wait."""
 
     def render(self, request: Request) -> Any:
+        """Render, and turn catlog's errors into scrapyd's."""
         try:
             return super().render(request)
-        except CatlogError as mistake:
-            raise error.Error(http.OK, message=str(mistake).encode()) from mistake
-        except UNAVAILABLE as away:
-            text = f"the database is away: {reason(away)}; try again"
-            raise error.Error(http.SERVICE_UNAVAILABLE, message=text.encode()) from away
+        except CatlogError as refused:
+            raise error.Error(http.OK, message=str(refused).encode()) from refused
+        except UNAVAILABLE as unavailable:
+            text = f"the database is unavailable: {reason(unavailable)}; try again"
+            raise error.Error(http.SERVICE_UNAVAILABLE, message=text.encode()) from unavailable

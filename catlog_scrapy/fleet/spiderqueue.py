@@ -1,4 +1,4 @@
-"""The queue as scrapyd wants to see it: a view of the instances of one project."""
+"""Spider queue: the waiting instances of one project, as scrapyd's messages."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -9,20 +9,20 @@ from zope.interface import implementer
 
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.fleet.node import node_of
-from catlog_scrapy.fleet.zygotes import ProjectFailed
+from catlog_scrapy.fleet.project_code import ProjectFailed
 from catlog_scrapy.store.queue import jobs
 from catlog_scrapy.store.queue.starting import start_waiting
 from catlog_scrapy.store.reading.status import scheme_operations
 
-# What a message of scrapyd's holds besides the arguments of its spider.
+# Parameters of scrapyd's messages that are not arguments of the spider.
 RESERVED_PARAMETERS = {"_job", "_version", "settings"}
 
 
 @implementer(ISpiderQueue)
 class SpiderQueue:
-    """What waits of *project*, as scrapyd's messages. Asks the database: for threads only.
+    """The waiting jobs of *project*. Queries the database: use it in threads.
 
-    It is not taken from: nodes claim instances, which no other node then sees.
+    Nothing is popped from it: nodes claim instances, and a claimed instance waits no longer.
     """
 
     def __init__(self, config: Config, project: str) -> None:
@@ -31,11 +31,11 @@ class SpiderQueue:
 
     @property
     def project(self) -> str:
-        """What the database calls the project."""
-        return self.node.project(self.local_name)
+        """Return the project's database name."""
+        return self.node.database_name(self.local_name)
 
     def add(self, name: str, priority: float = 0.0, **message: Any) -> str:
-        """What scrapyd calls; `schedule` with a message."""
+        """Queue a message of scrapyd: see `schedule`."""
         return self.schedule(
             name,
             {key: value for key, value in message.items() if key not in RESERVED_PARAMETERS},
@@ -58,7 +58,7 @@ class SpiderQueue:
         """Queue a catalog of the operation *spider* and return its job id. Raises CatlogError."""
         engine = self.node.engine
         operation = jobs.operation_of(engine, self.project, spider)
-        self._require_known(operation, arguments)
+        self._check_arguments(operation, arguments)
         made = jobs.schedule(
             engine,
             operation,
@@ -71,8 +71,8 @@ class SpiderQueue:
         start_waiting(engine)
         return made
 
-    def _require_known(self, operation: jobs.JobOperation, arguments: Iterable[str]) -> None:
-        """Refuse a misspelt argument, if the project is here to be asked."""
+    def _check_arguments(self, operation: jobs.JobOperation, arguments: Iterable[str]) -> None:
+        """Raise NotFound for an unknown argument, if this node has the project."""
         try:
             capabilities = self.node.projects.capabilities(self.local_name)
         except (NotFound, ProjectFailed):
@@ -83,7 +83,7 @@ class SpiderQueue:
         capabilities.require_known(title, found, arguments)
 
     def list(self) -> list[dict[str, Any]]:
-        """What waits, in the order of the queue."""
+        """List the waiting jobs in the order of the queue."""
         return [
             {
                 **job.arguments,
@@ -96,17 +96,17 @@ class SpiderQueue:
         ]
 
     def count(self) -> int:
-        """How many wait."""
+        """Count the waiting jobs."""
         return jobs.count_pending(self.node.engine, self.project)
 
     def remove(self, func: Callable[[dict[str, Any]], bool]) -> int:
-        """Cancel the catalogs of all messages for which *func* is true; how many."""
+        """Cancel the catalogs of all messages for which *func* is true, and count them."""
         found = {message["_job"] for message in self.list() if func(message)}
         return sum(bool(jobs.cancel(self.node.engine, self.project, job)) for job in found)
 
     def clear(self) -> None:
-        """Cancel all that waits."""
+        """Cancel all waiting jobs."""
         self.remove(lambda _: True)
 
     def pop(self) -> None:
-        """Nothing: see above."""
+        """Do nothing: nodes claim instances instead."""

@@ -1,7 +1,7 @@
-"""scrapyd's web pages and API, answered from the queue: on every node the same.
+"""scrapyd's API over the queue: every node gives the same replies.
 
-Names, parameters and replies are scrapyd's. Where it is silent, catlog says more: `node`, `outcome`
-and `error` of a job, `state` of its catalog.
+Names, parameters and replies are scrapyd's. catlog adds fields: `node`, `outcome` and `error` of a
+job, and `state` of its catalog.
 """
 
 from io import BytesIO
@@ -15,37 +15,39 @@ from twisted.web.server import Request
 from catlog_scrapy.exceptions import CatlogError, NotPossible
 from catlog_scrapy.fleet.jobstorage import Job, job_of
 from catlog_scrapy.fleet.node import NodeService
-from catlog_scrapy.fleet.projects import IMPORT_TIMEOUT_S
 from catlog_scrapy.fleet.rendering import ErrorReplies, ThreadedResource
 from catlog_scrapy.fleet.spiderqueue import SpiderQueue
+from catlog_scrapy.fleet.zygote_pool import IMPORT_TIMEOUT_S
 from catlog_scrapy.store.queue import jobs
 from catlog_scrapy.store.sql import clean
 
 MAX_JOB_ID_LENGTH = 200
+# The database stores priorities as 32-bit integers.
+MAX_PRIORITY = 2**31 - 1
 
 
 class Service(ThreadedResource, webservice.WsResource, ErrorReplies):
-    """A service of scrapyd's API."""
+    """Resource of scrapyd's API."""
 
     @property
     def node(self) -> NodeService:
-        """The node that replies."""
+        """Return this node."""
         node: NodeService = self.root.node
         return node
 
     def project(self, local_name: str | None) -> str | None:
-        """What the database calls a project. Raises NotFound."""
-        return None if local_name is None else self.node.project(local_name)
+        """Return the database name of a project. Raises NotFound."""
+        return None if local_name is None else self.node.database_name(local_name)
 
-    def soon(self, work: Any) -> None:
-        """Have *work* called in the reactor's thread."""
+    def call_in_reactor(self, work: Any) -> None:
+        """Call *work* soon, in the reactor's thread."""
         from twisted.internet import reactor
 
         reactor.callFromThread(work)
 
 
 class Schedule(Service):
-    """Queues a catalog of one operation; any node runs it."""
+    """`schedule.json`: queue a catalog of one operation, which any node may run."""
 
     @param("project")
     @param("spider")
@@ -64,18 +66,23 @@ class Schedule(Service):
         priority: float,
         setting: list[str],
     ) -> dict[str, Any]:
+        """Queue the job."""
         version = version or None
         if version:
-            self.node.projects.code(project, version)
-        wrong = [pair for pair in setting if "=" not in pair]
-        if wrong:
-            raise NotPossible(f"setting {wrong[0]!r} is not of the form NAME=VALUE")
+            self.node.projects.codes.find(project, version)
+        for pair in setting:
+            if "=" not in pair:
+                raise NotPossible(f"{pair!r} is not a valid setting; use NAME=VALUE")
         arguments = {name.decode(): values[0].decode() for name, values in request.args.items()}
         texts = [*arguments, *arguments.values(), *setting, project, spider, jobid or ""]
         if any(clean(text) != text for text in texts):
-            raise NotPossible("a parameter holds U+0000, which no database stores")
-        if len(jobid or "") > MAX_JOB_ID_LENGTH or not abs(priority) < 2**31:
-            raise NotPossible(f"jobid has {MAX_JOB_ID_LENGTH} letters at most, priority 31 bits")
+            raise NotPossible("a parameter has the character U+0000; remove it")
+        if len(jobid or "") > MAX_JOB_ID_LENGTH:
+            raise NotPossible(f"jobid is too long; use at most {MAX_JOB_ID_LENGTH} characters")
+        if not abs(priority) <= MAX_PRIORITY:
+            raise NotPossible(
+                f"{priority} is not a valid priority; use -{MAX_PRIORITY} to {MAX_PRIORITY}"
+            )
         made = SpiderQueue(self.node.config, project).schedule(
             spider,
             arguments,
@@ -84,39 +91,42 @@ class Schedule(Service):
             version=version,
             priority=round(priority),
         )
-        self.soon(self.root.poller.poll)
+        self.call_in_reactor(self.root.poller.poll)
         return {"jobid": made}
 
 
 class Cancel(Service):
-    """Cancels the catalog of a job, wherever it runs: its process gets INT, and in the end KILL.
+    """`cancel.json`: cancel the catalog of a job on whichever node it runs.
 
-    `signal` is accepted, and makes no difference.
+    The job's process gets INT, and later KILL. The parameter `signal` is ignored.
     """
 
     @param("project")
     @param("job")
     @param("signal", required=False, default="INT")
     def render_POST(self, request: Request, project: str, job: str, signal: str) -> dict[str, Any]:
+        """Cancel the job."""
         before = jobs.cancel(self.node.engine, self.project(project), job)
-        self.soon(self.root.launcher.check_leases)
+        self.call_in_reactor(self.root.launcher.check_leases)
         return {"prevstate": before}
 
 
 class Status(Service):
-    """Whether a job waits, runs or is over, and how its catalog stands."""
+    """`status.json`: the state of a job, and the state of its catalog."""
 
     @param("job")
     @param("project", required=False)
     def render_GET(self, request: Request, job: str, project: str | None) -> dict[str, Any]:
+        """Return the states."""
         now, state = jobs.state(self.node.engine, self.project(project), job)
         return {"currstate": now, "state": state}
 
 
 class DaemonStatus(Service):
-    """How much waits, runs and has ended in the whole fleet; of the last, the newest."""
+    """`daemonstatus.json`: counts of waiting, running and recently ended jobs of the fleet."""
 
     def render_GET(self, request: Request) -> dict[str, Any]:
+        """Return the counts."""
         return {
             "pending": jobs.count_pending(self.node.engine),
             "running": len(jobs.running(self.node.engine)),
@@ -125,10 +135,11 @@ class DaemonStatus(Service):
 
 
 class ListJobs(Service):
-    """All that waits and runs in the fleet, and what ended last."""
+    """`listjobs.json`: the fleet's waiting and running jobs, and the jobs that ended last."""
 
     @param("project", required=False)
     def render_GET(self, request: Request, project: str | None) -> dict[str, Any]:
+        """Return the jobs."""
         engine, wanted = self.node.engine, self.project(project)
         running = map(job_of, jobs.running(engine, wanted))
         ended = map(job_of, jobs.ended(engine, wanted, limit=self.root.launcher.finished.limit))
@@ -170,23 +181,25 @@ class ListJobs(Service):
 
 
 class ListProjects(Service):
-    """The projects that this node has, by their names in the database where they lie here."""
+    """`listprojects.json`: the projects of this node."""
 
     def render_GET(self, request: Request) -> dict[str, Any]:
-        return {"projects": self.node.projects.shown()}
+        """Return the names."""
+        return {"projects": self.node.projects.display_names()}
 
 
 class ListSpiders(Service):
-    """The spiders of a project, from its zygote: nothing is started for the question."""
+    """`listspiders.json`: the spiders of a project, from its zygote without a new process."""
 
     @param("project")
     @param("_version", dest="version", required=False, default=None)
     def render_GET(self, request: Request, project: str, version: str | None) -> dict[str, Any]:
+        """Return the names."""
         return {"spiders": sorted(self.node.projects.capabilities(project, version).spiders)}
 
 
 class AddVersion(Service):
-    """Stores an egg, imports it to see what it offers, and applies what it declares."""
+    """`addversion.json`: store an egg, import it, and apply its declarations."""
 
     @param("project")
     @param("version")
@@ -194,21 +207,22 @@ class AddVersion(Service):
     def render_POST(
         self, request: Request, project: str, version: str, egg: bytes
     ) -> dict[str, Any]:
+        """Deploy the egg, or store nothing if it cannot be imported or applied."""
         if not project or not version:
-            raise NotPossible("project and version must not be empty")
+            raise NotPossible("project or version is empty; name both")
         if not is_zipfile(BytesIO(egg)):
-            raise NotPossible("egg is not a ZIP file (if using curl, use egg=@path not egg=path)")
+            raise NotPossible("egg is not a ZIP file; with curl, use egg=@path, not egg=path")
         self.root.eggstorage.put(BytesIO(egg), project, version)
         self.root.update_projects()
+        projects = self.node.projects
         try:
-            projects = self.node.projects
             spiders = projects.capabilities(project, version, timeout_s=IMPORT_TIMEOUT_S).spiders
-            applied = self.node.projects.apply(project, version)
-        except CatlogError as why:
-            # It would be the newest, and so what all jobs run on.
-            self.node.projects.discard(project, version)
-            raise NotPossible(f"not deployed: {why}") from why
-        self.soon(self.root.poller.poll)
+            applied = projects.apply(project, version)
+        except CatlogError as error:
+            # Otherwise it would be the newest version, which all jobs run.
+            projects.discard(project, version)
+            raise NotPossible(f"not deployed: {error}") from error
+        self.call_in_reactor(self.root.poller.poll)
         return {
             "project": project,
             "version": version,

@@ -13,13 +13,14 @@ from catlog_scrapy.store.queue import jobs
 
 
 class Jobs(ThreadedResource, website.Jobs):
-    """scrapyd's page of jobs, of the whole fleet; of each how it ended, and why."""
+    """scrapyd's page of jobs, for the whole fleet, with each job's node, outcome and error."""
 
     def __init__(self, root: "Root") -> None:
         super().__init__(root)  # type: ignore[call-arg]
         self.headers += ["Node", "Outcome"]
 
     def prepare_finished(self) -> str:
+        """Render the rows of ended attempts."""
         return "\n".join(
             self.prepare_row(
                 {
@@ -38,6 +39,7 @@ class Jobs(ThreadedResource, website.Jobs):
         )
 
     def prepare_pending(self) -> str:
+        """Render the rows of waiting jobs."""
         return "\n".join(
             self.prepare_row(
                 {
@@ -52,7 +54,7 @@ class Jobs(ThreadedResource, website.Jobs):
 
 
 class Root(website.Root):
-    """scrapyd's, whose logs may be on other nodes."""
+    """scrapyd's root resource, with logs that may be on other nodes."""
 
     def __init__(self, config: Config, app: Any) -> None:
         super().__init__(config, app)
@@ -60,7 +62,7 @@ class Root(website.Root):
         self.putChild(b"jobs", Jobs(self))
 
     def get_log_url(self, job: Job) -> str | None:
-        """Where a job's log can be read: on this node, or on the one it ran on."""
+        """Return the URL of a job's log, on this node or on the node that ran the job."""
         if not job.log:
             return None
         path = f"/logs/{quote(job.log.rpartition('/')[2])}"
@@ -69,4 +71,4 @@ class Root(website.Root):
         return f"{job.node_url}{path}" if job.node_url else None
 
     def get_item_url(self, job: Job) -> None:
-        """Items are in the database."""
+        """Return None: items are in the database."""

@@ -1,26 +1,26 @@
-"""The zygote: a process that has imported a project, and forks a spider off in milliseconds.
+"""Zygote: a process that has imported a project, and forks a spider process in milliseconds.
 
-`python -m catlog_scrapy.fleet.zygote [cold]`, with the project in its environment. It has no
-reactor, no thread and no connection that a child could inherit: it reads commands from its standard
-input and replies on its standard output, a line of JSON each, until its input ends; then it kills
-its children and goes.
+`python -m catlog_scrapy.fleet.zygote [cold]` imports the project of its environment. It has no
+reactor, thread or connection that a child could inherit. It reads commands from its standard input
+and writes messages to its standard output, each a line of JSON. When its input ends, it kills its
+children and exits.
 
-Commands: `{"run": ATTEMPT, "log": FILE}`, `{"signal": ATTEMPT, "number": N}`. Answers: first
-`{"capabilities": {...}, "obstacle": REASON|null, "files": [...]}` or `{"failed": REASON}`; then
-`{"began": ATTEMPT}`, `{"refused": ATTEMPT, "error": REASON}` and
-`{"ended": ATTEMPT, "status": N, "oom": true|false}`, N as of waitpid.
+Commands: `{"run": ATTEMPT, "log": FILE}` and `{"signal": ATTEMPT, "number": N}`.
 
-Cold, or where importing the project did more than define (see `_fork_obstacle`), a child does not go
-on in the imported project: it becomes `scrapy crawl` in an interpreter of its own.
+Messages: first `{"capabilities": {...}, "obstacle": REASON|null, "files": [...]}` or
+`{"failed": REASON, "files": [...]}`. Then `{"started": ATTEMPT, "pid": N}`,
+`{"not_started": ATTEMPT, "error": REASON}` and
+`{"ended": ATTEMPT, "status": N, "oom": true|false}`, with N as of waitpid.
+
+A child that starts cold executes `scrapy crawl` in a new interpreter. All children start cold if
+the argument is given, or if the import of the project has side effects (see `fork_obstacle`).
 """
 
 import gc
-import io
 import os
 import select
 import signal
 import sys
-import threading
 import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,17 +28,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import orjson
-from rich.console import Console
-from scrapy.settings import BaseSettings, Settings
-from scrapy.utils.misc import load_object
-from scrapy.utils.project import get_project_settings
+from scrapy.settings import Settings
 
-from catlog_scrapy import addon
 from catlog_scrapy.console import make_console
 from catlog_scrapy.db.engine import make_engine
-from catlog_scrapy.declarations import load_spiders
-from catlog_scrapy.declarations.capabilities import Capabilities, read_capabilities
 from catlog_scrapy.exceptions import CatlogError
+from catlog_scrapy.fleet.preloading import fork_obstacle, preload_project, project_files
 from catlog_scrapy.processes import (
     become_subreaper,
     child_processes,
@@ -51,183 +46,111 @@ from catlog_scrapy.processes import (
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.worker.single_attempt import run_attempt
 
-# The settings whose components are imported before there is a child that needs them.
-COMPONENTS = (
-    "_CLASS",
-    "_MIDDLEWARES",
-    "_QUEUE",
-    "ADDONS",
-    "DOWNLOADER",
-    "DOWNLOAD_HANDLERS",
-    "EXTENSIONS",
-    "ITEM_PIPELINES",
-    "ITEM_PROCESSOR",
-    "LOG_FORMATTER",
-    "SCHEDULER",
-)
-SITE = f"{os.sep}site-packages{os.sep}"
+# Arguments of `scrapy` in a cold child. The command reads spider and arguments from the attempt.
+CRAWL = ("crawl", "-")
 
 
 def main() -> None:
-    """Import the project, say what it offers, and do as told until the input ends."""
+    """Import the project, report its capabilities, and obey commands until the input ends."""
     die_with_parent(os.getppid())
-    # What the project prints is no answer of ours, nor are our commands what it may read.
-    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    # The project must neither print into the messages nor read the commands.
+    messages = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     commands = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    before = open_descriptors()
+    descriptors_before = open_descriptors()
     try:
-        settings, capabilities = prepare()
+        settings, capabilities = preload_project()
     except BaseException as error:  # the boundary to the project's modules: they may raise anything
         traceback.print_exc()
-        said = str(error) if isinstance(error, CatlogError) else f"{type(error).__name__}: {error}"
-        said = said.removeprefix("nothing was changed: ")
-        replies.write(_line({"failed": said, "files": project_files()}))
+        text = str(error) if isinstance(error, CatlogError) else f"{type(error).__name__}: {error}"
+        text = text.removeprefix("nothing was changed: ")
+        messages.write(_line({"failed": text, "files": project_files()}))
         sys.exit(1)
-    obstacle = "told to be cold" if "cold" in sys.argv[1:] else _fork_obstacle(before)
-    replies.write(
-        _line(
-            {"capabilities": asdict(capabilities), "obstacle": obstacle, "files": project_files()}
-        )
-    )
-    # The collector would touch, and so copy, every page that zygote and child could share.
+    obstacle = "warm = off" if "cold" in sys.argv[1:] else fork_obstacle(descriptors_before)
+    ready = {"capabilities": asdict(capabilities), "obstacle": obstacle, "files": project_files()}
+    messages.write(_line(ready))
+    # A collection would write to, and so copy, every page that zygote and children share.
     gc.collect()
     gc.freeze()
-    with suppress(Exception):  # the project may have closed it
+    with suppress(Exception):  # the project may have closed stdout
         sys.stdout.flush()
-    # From here on the end of its input tells it of its parent's end, and it can end its children.
+    # From here on the end of its input tells the zygote that the node has ended. It must live long
+    # enough to kill its children.
     die_with_parent(os.getppid(), 0)
     become_subreaper()
-    Zygote(settings, commands, replies, is_warm=obstacle is None).serve()
-
-
-def prepare() -> tuple[Settings, Capabilities]:
-    """Import all that a crawl of this project will need; its settings, and what it can run."""
-    settings = get_project_settings()
-    addon.CatlogAddon.update_pre_crawler_settings(settings)
-    settings.set("LOG_LEVEL", "INFO", "default")
-    capabilities = read_capabilities(settings, load_spiders(settings))
-    for name in settings:
-        if name.removesuffix("_BASE").endswith(COMPONENTS):
-            _import_all(settings[name])
-    for component in addon.COMPONENTS:
-        load_object(component)
-    _warm_up(settings)
-    return settings, capabilities
-
-
-def _warm_up(settings: Settings) -> None:
-    """Have done once what costs a child milliseconds only the first time; nothing of it stays."""
-    settings.set("LOG_VERSIONS", [], "default")
-    make_engine(settings["CATLOG_DATABASE_URL"]).dispose()
-    Console(file=io.StringIO()).print("[green]a line[/]")
-
-
-def _import_all(value: Any) -> None:
-    if isinstance(value, BaseSettings | dict):
-        for key, component in value.items():
-            _import_all(key)
-            _import_all(component)
-    elif isinstance(value, str) and "." in value:
-        try:
-            load_object(value)
-        except Exception:  # not used, or not installed: a crawl that needs it will say so
-            return
-
-
-def project_files() -> list[str]:
-    """The project's own modules, and their folders: a change there makes this process stale."""
-    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    here = os.environ["PYTHONPATH"].partition(os.pathsep)[0] + os.sep
-    own = {file for file in files if file and file.startswith(here) and SITE not in file}
-    return sorted(own | {str(Path(file).parent) for file in own})
-
-
-def _fork_obstacle(before: set[str]) -> str | None:
-    """What stands against going on in a fork of this process; *before* were its descriptors."""
-    opened = sorted(open_descriptors() - before)
-    if opened:
-        return f"importing the project opened files and did not close them: {', '.join(opened)}"
-    if child_processes():
-        return "importing the project started a process"
-    if threading.active_count() > 1:
-        names = ", ".join(thread.name for thread in threading.enumerate()[1:])
-        return f"importing the project started threads: {names}"
-    if "twisted.internet.reactor" in sys.modules:
-        return "importing the project installed a reactor"
-    return None
+    Zygote(settings, commands, messages, is_cold=obstacle is not None).serve()
 
 
 @dataclass
 class Child:
-    """A process that runs an attempt. `oom_kills` is the machine's count when it began."""
+    """Process of an attempt. `oom_kills_before` is the machine's count at its start."""
 
     attempt: str
-    oom_kills: int
+    oom_kills_before: int
 
 
 class Zygote:
-    """Starts, signals and buries children, each in a session of its own."""
+    """Starts, signals and reaps children, each in a session of its own."""
 
-    def __init__(self, settings: Settings, commands: int, replies: Any, *, is_warm: bool) -> None:
+    def __init__(self, settings: Settings, commands: int, messages: Any, *, is_cold: bool) -> None:
         self.settings = settings
         self.commands = commands
-        # Whatever the project has started at import is its own affair.
-        self.helpers = child_processes()
-        self.replies = replies
-        self.is_warm = is_warm
+        self.messages = messages
+        self.is_cold = is_cold
         self.children: dict[int, Child] = {}
+        # Processes that the project started at import are not reaped or killed here.
+        self.project_processes = child_processes()
 
     def serve(self) -> None:
-        """Do as told until the input ends, then kill what is left."""
-        wake, bell = os.pipe()
-        for end in (wake, bell):
+        """Obey commands until the input ends, then kill the remaining children."""
+        wakeup, notify = os.pipe()
+        for end in (wakeup, notify):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
-        # Signals of the terminal are the node's to deal with.
+        signal.set_wakeup_fd(notify, warn_on_full_buffer=False)
+        # The node handles the signals of the terminal.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        told = b""
+        unread = b""
         while True:
-            ready, _, _ = select.select([self.commands, wake], [], [])
-            if wake in ready:
-                os.read(wake, 4096)
+            ready, _, _ = select.select([self.commands, wakeup], [], [])
+            if wakeup in ready:
+                os.read(wakeup, 4096)
                 self._reap_children()
             if self.commands in ready:
-                said = os.read(self.commands, 65536)
-                if not said:
+                received = os.read(self.commands, 65536)
+                if not received:
                     break
-                *lines, told = (told + said).split(b"\n")
+                *lines, unread = (unread + received).split(b"\n")
                 for line in lines:
-                    self._do(orjson.loads(line))
+                    self._obey(orjson.loads(line))
         for pid in self.children:
             kill_group(pid)
 
-    def _do(self, command: dict[str, Any]) -> None:
+    def _obey(self, command: dict[str, Any]) -> None:
         if "run" in command:
-            self._run(command["run"], command["log"])
+            self._fork_child(command["run"], command["log"])
             return
         for pid, child in self.children.items():
-            # Not buried yet, so the pid is still the child's.
+            # The child is not reaped yet, so no other process has its pid.
             if child.attempt == command["signal"]:
                 os.kill(pid, command["number"])
 
-    def _run(self, attempt: str, log: str) -> None:
+    def _fork_child(self, attempt: str, log: str) -> None:
         parent = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:
-            self._reply({"refused": attempt, "error": f"no new process: {error.strerror}"})
+            self._send({"not_started": attempt, "error": f"fork failed: {error.strerror}"})
             return
         if pid == 0:
             self._run_child(attempt, log, parent)
         self.children[pid] = Child(attempt, oom_kills())
-        self._reply({"began": attempt, "pid": pid})
+        self._send({"started": attempt, "pid": pid})
 
     def _run_child(self, attempt: str, log: str, parent: int) -> NoReturn:
-        """In the child: be rid of all that is the zygote's, and run the attempt."""
+        """Release what belongs to the zygote, run the attempt, and exit."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -237,16 +160,16 @@ class Zygote:
             os.setsid()
             become_subreaper()
             die_with_parent(parent)
-            _take_over_output(log)
+            _redirect_output(log)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             os.environ["CATLOG_ATTEMPT"] = attempt
-            if not self.is_warm:
+            if self.is_cold:
                 os.execv(sys.executable, [sys.executable, "-m", "scrapy", *CRAWL])
-            status = _run_warm(self.settings, AttemptName.parse(attempt))
-        except BaseException:  # the end of this process, whatever it was
+            status = _run_attempt(self.settings, AttemptName.parse(attempt))
+        except BaseException:  # the boundary of the process
             traceback.print_exc()
         finally:
-            with suppress(Exception):  # the disk is full, say, or the spider closed them
+            with suppress(Exception):  # the disk may be full, or the spider has closed the streams
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(status)
@@ -259,25 +182,20 @@ class Zygote:
                     break
                 child = self.children.pop(pid, None)
                 if child:
-                    # A browser, say, that it left behind.
+                    # The child may leave processes behind, such as a browser.
                     kill_group(pid)
-                    oom = oom_kills() > child.oom_kills
-                    self._reply({"ended": child.attempt, "status": status, "oom": oom})
-        for orphan in child_processes() - self.helpers - set(self.children):
+                    oom = oom_kills() > child.oom_kills_before
+                    self._send({"ended": child.attempt, "status": status, "oom": oom})
+        for orphan in child_processes() - self.project_processes - set(self.children):
             kill(orphan)
 
-    def _reply(self, answer: dict[str, Any]) -> None:
-        try:
-            self.replies.write(_line(answer))
-        except BrokenPipeError:
-            return  # the node is gone; so is the input, in a moment
+    def _send(self, message: dict[str, Any]) -> None:
+        # The pipe breaks when the node has ended. Then the input ends, too.
+        with suppress(BrokenPipeError):
+            self.messages.write(_line(message))
 
 
-# `scrapy crawl` finds its spider, as its arguments, by the attempt.
-CRAWL = ("crawl", "-")
-
-
-def _run_warm(settings: Settings, name: AttemptName) -> int:
+def _run_attempt(settings: Settings, name: AttemptName) -> int:
     engine = make_engine(settings["CATLOG_DATABASE_URL"])
     try:
         return run_attempt(engine, settings, make_console(), name)
@@ -285,8 +203,8 @@ def _run_warm(settings: Settings, name: AttemptName) -> int:
         engine.dispose()
 
 
-def _take_over_output(log: str) -> None:
-    """Log to *log*; where that cannot be, only the log is lost."""
+def _redirect_output(log: str) -> None:
+    """Append the output to *log*. If that is not possible, only the log is lost."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
         Path(log).parent.mkdir(parents=True, exist_ok=True)
@@ -298,8 +216,8 @@ def _take_over_output(log: str) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
 
-def _line(answer: dict[str, Any]) -> bytes:
-    return orjson.dumps(answer) + b"\n"
+def _line(message: dict[str, Any]) -> bytes:
+    return orjson.dumps(message) + b"\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The warm parents of a node, as the node sees them."""
+"""Zygote processes as the node sees them: Twisted's side of the pipes."""
 
 import os
 import signal
@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from os import WEXITSTATUS, WIFSIGNALED, WTERMSIG
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,78 +18,20 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from catlog_scrapy.declarations.capabilities import Capabilities
-from catlog_scrapy.exceptions import CatlogError
-from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJECT_NOT_LOADED
+from catlog_scrapy.fleet.process_exit import ProcessExit
+from catlog_scrapy.fleet.project_code import ProjectFailed
 
 log = Logger()
-
-# What comes from outside and says nothing of the spider.
-EXTERNAL_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-
-
-class ProjectFailed(CatlogError):
-    """A project cannot be imported on this node. Raised by `fleet`; the reason is its own words."""
-
-
-@dataclass(frozen=True)
-class ProcessExit:
-    """How a child ended: its status as of waitpid; or `refused`, why there was none."""
-
-    status: int = 0
-    oom: bool = False
-    refused: str | None = None
-
-    @property
-    def outcome(self) -> str:
-        """What that makes of an attempt that was not closed."""
-        if self.refused or self._is_unprepared:
-            return "released"
-        if self._is_untold:
-            return "lost"
-        killed = WIFSIGNALED(self.status) and WTERMSIG(self.status) in EXTERNAL_SIGNALS
-        return "lost" if killed else "failed"
-
-    @property
-    def is_nodes_fault(self) -> bool:
-        """Whether another one would fare no better here."""
-        return bool(self.refused) or self._is_unprepared
-
-    @property
-    def _is_unprepared(self) -> bool:
-        return not WIFSIGNALED(self.status) and WEXITSTATUS(self.status) == EXIT_PROJECT_NOT_LOADED
-
-    @property
-    def _is_untold(self) -> bool:
-        return not WIFSIGNALED(self.status) and WEXITSTATUS(self.status) == EXIT_OUTCOME_UNKNOWN
-
-    def __str__(self) -> str:
-        if self.refused:
-            return f"it did not start: {self.refused}"
-        if self._is_unprepared:
-            return "it did not start: its process could not load the project; its log says why"
-        if self._is_untold:
-            return "its process lost its lease, or could not reach the database"
-        if not WIFSIGNALED(self.status):
-            return (
-                f"its process ended with exit status {WEXITSTATUS(self.status)}"
-                " before its spider was closed"
-            )
-        try:
-            name = signal.Signals(WTERMSIG(self.status)).name
-        except ValueError:  # a real-time one
-            name = f"signal {WTERMSIG(self.status)}"
-        memory = ": the machine was out of memory" if self.oom and name == "SIGKILL" else ""
-        return f"its process was killed by {name}{memory}"
-
 
 OnExit = Callable[[ProcessExit], None]
 
 
 class ZygoteProcess(protocol.ProcessProtocol):
-    """A `fleet.zygote` process. All but `capabilities` belongs to the reactor's thread.
+    """A running `fleet.zygote`, which has one project imported and forks its spiders.
 
-    `capabilities` comes to what the project can run, or to ProjectFailed. It `has_failed` where
-    importing the project has, not where it was killed.
+    `capabilities` resolves to what the project can run, or to ProjectFailed. `has_failed` says that
+    importing the project failed, not that the process was killed. Only `capabilities`, `is_stale`
+    and `is_ready` may be used outside of the reactor's thread.
     """
 
     def __init__(self, environment: Mapping[str, str], *, cold: bool) -> None:
@@ -104,60 +44,61 @@ class ZygoteProcess(protocol.ProcessProtocol):
         self.exited: Deferred[None] = Deferred()
         self.has_failed = False
         self.is_retired = False
-        self._files: dict[str, float] = {}
-        self._began = time.monotonic()
-        self._started = _now_for_files()
-        self._rest = b""
+        self._modified_at: dict[str, float] = {}
+        self._started_at = time.monotonic()
+        self._started_at_for_files = _file_system_time()
+        self._unread = b""
         command = [sys.executable, "-m", __package__ + ".zygote", *(["cold"] if cold else [])]
         self.process: Any = cast(Any, reactor).spawnProcess(
             self, sys.executable, command, dict(environment), childFDs={0: "w", 1: "r", 2: 2}
         )
 
-    def run(self, attempt: str, log_file: str, ended: OnExit) -> None:
-        """Start a child for *attempt*; *ended* is called once, however it ends."""
-        self.children[attempt] = ended
+    def run(self, attempt: str, log_file: str, on_exit: OnExit) -> None:
+        """Start a child for *attempt*, and call *on_exit* exactly once."""
+        self.children[attempt] = on_exit
         if self.is_alive and not self.is_retired:
             self._send({"run": attempt, "log": log_file})
         else:
-            self._end(attempt, ProcessExit(refused="the process that starts spiders is gone"))
+            self._child_exited(attempt, ProcessExit(not_started="the zygote process has ended"))
 
     def is_stale(self) -> bool:
-        """Whether the project's files have changed since this began. For any thread."""
+        """Return whether the project's files have changed since the process started."""
         return any(
-            then >= self._started or _changed_at(file) != then for file, then in self._files.items()
+            then >= self._started_at_for_files or _modification_time(file) != then
+            for file, then in self._modified_at.items()
         )
 
     def age(self) -> float:
-        """Seconds since it began."""
-        return time.monotonic() - self._began
+        """Return the seconds since the process started."""
+        return time.monotonic() - self._started_at
 
     def is_ready(self) -> bool:
-        """Whether it is there to run something. For any thread."""
+        """Return whether the process can start spiders."""
         return self.is_alive and self.capabilities.done() and not self.capabilities.exception()
 
     def kill_if_importing(self) -> None:
-        """It has taken too long."""
+        """Kill a process that has not imported the project in time."""
         if not self.capabilities.done():
             self.kill()
 
     def retire(self) -> None:
-        """Take nothing new, and go when the last child has."""
+        """Start no further children, and close with the last child."""
         self.is_retired = True
         if not self.children:
             self.close()
 
     def signal(self, attempt: str, number: int) -> None:
-        """Send a signal to the child of *attempt*, if it still runs."""
+        """Send a signal to the child of *attempt*, if the child still runs."""
         if self.is_alive and attempt in self.children:
             self._send({"signal": attempt, "number": number})
 
     def close(self) -> None:
-        """Let it go; what runs is killed."""
+        """End the process, which kills its children."""
         if self.is_alive:
             self.process.closeStdin()
 
     def kill(self) -> None:
-        """Be rid of one that does not answer; what runs is killed."""
+        """Kill a process that does not respond. Its children die with it."""
         if self.is_alive:
             with suppress(error.ProcessExitedAlready):
                 self.process.signalProcess("KILL")
@@ -166,67 +107,71 @@ class ZygoteProcess(protocol.ProcessProtocol):
         self.process.write(orjson.dumps(command) + b"\n")
 
     def outReceived(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        """Handle the messages that have arrived."""
+        *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
             try:
-                self._handle_reply(orjson.loads(line))
-            except Exception:  # Twisted would close the pipe, and nothing were heard any more
-                log.failure("an answer of a process that starts spiders: {line}", line=line)
+                self._handle_message(orjson.loads(line))
+            except Exception:  # Twisted would close the pipe and lose all later messages
+                log.failure("a zygote process sent {line}", line=line)
 
-    def _handle_reply(self, answer: Mapping[str, object]) -> None:
-        match answer:
-            case {"capabilities": dict(capabilities), "obstacle": obstacle, "files": list(files)}:
-                self._files = {file: _changed_at(file) for file in files}
+    def _handle_message(self, message: Mapping[str, object]) -> None:
+        match message:
+            case {"capabilities": dict(values), "obstacle": obstacle, "files": list(files)}:
+                self._modified_at = {file: _modification_time(file) for file in files}
                 if obstacle:
-                    log.info("spiders of {capabilities[project]} start cold: {obstacle}", **answer)
-                self.capabilities.set_result(Capabilities(**capabilities))
+                    project = values["project"]
+                    log.info(
+                        "spiders of {project} start cold: {why}", project=project, why=obstacle
+                    )
+                self.capabilities.set_result(Capabilities(**values))
             case {"failed": reason, "files": list(files)}:
-                self._files = {file: _changed_at(file) for file in files}
+                self._modified_at = {file: _modification_time(file) for file in files}
                 self.has_failed = True
                 log.error("a project cannot be imported: {reason}", reason=reason)
                 self.capabilities.set_exception(ProjectFailed(str(reason)))
-            case {"began": attempt, "pid": int(pid)}:
+            case {"started": attempt, "pid": int(pid)}:
                 self.pids[str(attempt)] = pid
-            case {"refused": attempt, "error": reason}:
-                self._end(str(attempt), ProcessExit(refused=str(reason)))
+            case {"not_started": attempt, "error": reason}:
+                self._child_exited(str(attempt), ProcessExit(not_started=str(reason)))
             case {"ended": attempt, "status": int(status), "oom": oom}:
-                self._end(str(attempt), ProcessExit(status, bool(oom)))
+                self._child_exited(str(attempt), ProcessExit(status, bool(oom)))
 
-    def _end(self, attempt: str, end: ProcessExit) -> None:
+    def _child_exited(self, attempt: str, exit_: ProcessExit) -> None:
         self.pids.pop(attempt, None)
-        ended = self.children.pop(attempt, None)
-        if ended:
-            ended(end)
+        on_exit = self.children.pop(attempt, None)
+        if on_exit:
+            on_exit(exit_)
         if self.is_retired and not self.children:
             self.close()
 
     def processEnded(self, reason: Failure) -> None:
+        """Report the exits of the zygote and of the children that died with it."""
         self.is_alive = False
         how = getattr(reason.value, "signal", None) or getattr(reason.value, "exitCode", None)
         if not self.capabilities.done():
             self.capabilities.set_exception(ProjectFailed(f"its process ended at once ({how})"))
         if not reason.check(error.ProcessDone):
-            log.error("a process that starts spiders ended: {how}", how=how)
+            log.error("a zygote process ended: {how}", how=how)
         for attempt in list(self.children):
             if attempt in self.pids:
-                # The kernel has killed its children with it, not what those have started.
+                # The kernel kills the children with the zygote, but not the children's processes.
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pids[attempt], signal.SIGKILL)
-                self._end(attempt, ProcessExit(status=signal.SIGKILL))
+                self._child_exited(attempt, ProcessExit(status=signal.SIGKILL))
             else:
-                self._end(
-                    attempt, ProcessExit(refused="the process that starts spiders ended before")
-                )
+                exit_ = ProcessExit(not_started="the zygote process ended before")
+                self._child_exited(attempt, exit_)
         self.exited.callback(None)
 
 
-def _now_for_files() -> float:
-    """The time as files have it: the clock of this process may be another."""
+def _file_system_time() -> float:
+    """Return the time of the file system's clock, which may differ from this process's clock."""
     with tempfile.TemporaryFile() as file:
         return os.fstat(file.fileno()).st_mtime
 
 
-def _changed_at(file: str) -> float:
+def _modification_time(file: str) -> float:
     try:
         return Path(file).stat().st_mtime
     except OSError:

@@ -1,1 +1,1 @@
-"""How fast a spider may start."""
+"""Scrapy middlewares: backpressure for `start()`, Retry-After and robots.txt."""

@@ -1,4 +1,4 @@
-"""Back-pressure for what `start()` yields."""
+"""Backpressure for the items of `start()`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,15 +7,15 @@ from typing import Any
 from scrapy import Request
 from scrapy.crawler import Crawler
 
-# Seconds between two looks at pipelines that are full.
+# Pause between two checks of full pipelines; Scrapy offers no event to wait for.
 POLL_INTERVAL_S = 0.005
 
 
 class StartBackpressureMiddleware:
-    """Takes the next item from `start()` only while the pipelines keep up.
+    """Spider middleware that takes items from `start()` no faster than the pipelines process them.
 
-    Scrapy waits for the items of a callback, CONCURRENT_ITEMS at a time, but not for those of
-    `start()`: without this a million of them would be in memory at once.
+    Scrapy limits the items of a callback to CONCURRENT_ITEMS at a time, but not those of `start()`:
+    a million items would be in memory at once.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -24,10 +24,11 @@ class StartBackpressureMiddleware:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "StartBackpressureMiddleware":
+        """Make the middleware of a crawl."""
         return cls(crawler)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Pass on what *start* yields, no faster than it is processed."""
+        """Yield from *start* while the pipelines have room."""
         async for item_or_request in start:
             yield item_or_request
             if not isinstance(item_or_request, Request):

@@ -1,4 +1,4 @@
-"""A source that says when to come back is asked again then, and not before."""
+"""Retry-After: a host that asks for time gets no request before its time is over."""
 
 import datetime as dt
 import time
@@ -13,16 +13,16 @@ from scrapy.utils.asyncio import call_later
 
 from catlog_scrapy.crawl.attempt import running_attempt
 
-# RFC 9110, 10.2.3: where Retry-After says how long the service is expected to be unavailable; 429
-# is RFC 6585, 4.
+# Statuses with a Retry-After for new requests: 503 by RFC 9110, 10.2.3, and 429 by RFC 6585, 4.
 RETRY_AFTER_STATUSES = (429, 503)
 
 
 class RetryAfterMiddleware:
-    """Holds back all requests to a host that asks for time; Scrapy's retry then repeats the one.
+    """Downloader middleware that delays all requests to a host as its Retry-After asks.
 
-    A host that asks for more than CATLOG_RETRY_AFTER seconds ends the attempt, and the next one
-    begins when it says, or after a day.
+    Scrapy's retry middleware then repeats the refused request. If a host asks for more than
+    CATLOG_RETRY_AFTER seconds, the attempt fails, and the next attempt starts after that time, or
+    after a day.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -35,19 +35,19 @@ class RetryAfterMiddleware:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "RetryAfterMiddleware":
+        """Make the middleware of a crawl."""
         return cls(crawler)
 
     def process_response(self, request: Request, response: Response) -> Response:
-        """Do what it asks for."""
+        """Delay the host's requests, or end the retries of *request*, as Retry-After asks."""
         header = response.headers.get(b"Retry-After")
         seconds = parse_retry_after(header, response.headers.get(b"Date")) if header else None
-        host = request.meta.get("download_slot")  # a cached response came from none
+        host = request.meta.get("download_slot")  # a cached response has no slot
         if response.status not in RETRY_AFTER_STATUSES or seconds is None or host is None:
             return response
         if seconds > self.max_wait_s:
-            # Not again in this attempt.
             request.meta["dont_retry"] = True
-            # An image, or robots.txt, costs no attempt.
+            # A failed request of an image or of robots.txt does not fail the attempt.
             if request.callback is not NO_CALLBACK:
                 self.report.retry_after = max(self.report.retry_after, seconds)
         else:
@@ -55,8 +55,8 @@ class RetryAfterMiddleware:
         return response
 
     def _pause_slot(self, host: str, seconds: float) -> None:
-        # The downloader's queue is the last place that a request waits in; it has a way to wait
-        # for its delay, and for nothing else.
+        # Requests wait last in the queue of their downloader slot. A slot can only wait for its
+        # delay, so its timer is replaced by a longer one.
         downloader: Any = self.crawler.engine.downloader
         slot = downloader.slots[host]
         resume_at = time.monotonic() + seconds
@@ -67,9 +67,9 @@ class RetryAfterMiddleware:
 
 
 def parse_retry_after(header: bytes, date: bytes | None) -> float | None:
-    """What Retry-After asks for: seconds, or an HTTP date, by the clock that wrote *date*.
+    """Return the seconds that a Retry-After *header* asks for; None if it is invalid.
 
-    None where it says neither.
+    An HTTP date counts from *date*, the response's Date, because the host's clock may be wrong.
     """
     text = header.decode("latin-1").strip()
     if text.isascii() and text.isdecimal():

@@ -1,4 +1,4 @@
-"""robots.txt for every request, also for those that come while it is fetched."""
+"""robots.txt for every request, including those that come while robots.txt is fetched."""
 
 from scrapy import Request
 from scrapy.downloadermiddlewares import robotstxt
@@ -7,14 +7,14 @@ from scrapy.utils.httpobj import urlparse_cached
 
 
 class RobotsTxtMiddleware(robotstxt.RobotsTxtMiddleware):
-    """Scrapy's own, but for a fault of it.
+    """Scrapy's middleware, with a fix for concurrent requests.
 
-    Of several requests that wait for one robots.txt, Scrapy 2.19 gives the parser to the first
-    alone: they await one Deferred, which has no result for the others, and they pass.
+    When several requests wait for one robots.txt, Scrapy 2.19 gives the parser to the first only:
+    all await one Deferred, which has no result for the others, so they pass unchecked.
     """
 
     async def robot_parser(self, request: Request) -> RobotParser | None:
-        """What says whether *request* is allowed; None where nothing does."""
+        """Return the parser of the robots.txt of *request*'s host; None without a file."""
         await super().robot_parser(request)
         parser = self._parsers[urlparse_cached(request).netloc]
         assert parser is None or isinstance(parser, RobotParser)

@@ -1,1 +1,1 @@
-"""One step a file: check, then store. They stand behind every pipeline of the project."""
+"""Item pipelines after those of the project: media, validate, store."""

@@ -1,4 +1,4 @@
-"""The second step: rows go to the database, in batches, off the event loop."""
+"""Storage pipeline: rows are sent to the database in batches, outside of the event loop."""
 
 import asyncio
 import logging
@@ -28,25 +28,28 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# A batch is sent when it has so many rows, or so many bytes.
+# A batch is sent when it has reached either limit.
 MAX_BATCH_ROWS = 10_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-# Seconds between two looks at a database that is away.
+# Pause between two attempts to reach a database that is away.
 RETRY_INTERVAL_S = 0.5
+# Characters of a rejected item that the report quotes.
+MAX_QUOTED_CHARS = 200
 
 
 class StorePipeline:
-    """Hands every validated item's rows to the attempt's writer, and gives the item back."""
+    """Pipeline that hands the rows of validated items to the attempt's writer."""
 
     def __init__(self, writer: "ResultWriter") -> None:
         self.writer = writer
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "StorePipeline":
+        """Make the pipeline of a crawl's attempt."""
         return cls(ResultWriter(running_attempt(crawler)))
 
     async def process_item(self, validated: ValidatedItem) -> Any:
-        """Returns the item itself, for whoever listens to `item_scraped`."""
+        """Write the rows, and return the spider's item for `item_scraped`. Raises Rejected."""
         self.writer.add(validated.rows)
         if validated.rejections:
             raise Rejected(validated.rejections)
@@ -54,10 +57,10 @@ class StorePipeline:
 
 
 class ResultWriter:
-    """Gathers the rows of one attempt and sends them, one batch at a time, numbered.
+    """Writer that numbers the rows of one attempt and sends them, one batch at a time.
 
-    Two batches at most are in memory: one that is being sent, one that fills. A batch that is
-    full while the other is on its way closes the attempt's gate: this is the back-pressure.
+    At most two batches are in memory: one is being sent, one is being filled. If the second is full
+    before the first is stored, the writer closes the attempt's gate (backpressure).
     """
 
     def __init__(self, attempt: Attempt) -> None:
@@ -69,7 +72,7 @@ class ResultWriter:
         self.kept_rejections = 0
 
     def add(self, rows: list[Row]) -> None:
-        """Number the *rows* and keep them for the next batch. Raises the error of a former one."""
+        """Add *rows* to the batch. Raises the error of a former batch."""
         report = self.attempt.report
         report.accepted = write_lines(self.batch, self.prefix, report.accepted, rows)
         if self._is_full():
@@ -84,13 +87,13 @@ class ResultWriter:
         return count >= MAX_BATCH_ROWS or len(self.batch) >= MAX_BATCH_BYTES
 
     async def finish(self) -> None:
-        """Send what is left and wait until all is stored. Raises the error of any batch."""
-        await self._settled()
+        """Send the last batch and wait until all rows are stored. Raises the error of any batch."""
+        await self._sent_all()
         if self.batch:
             self._send()
-        await self._settled()
+        await self._sent_all()
 
-    async def _settled(self) -> None:
+    async def _sent_all(self) -> None:
         while sending := self.sending:
             await sending
             if self.sending is sending:
@@ -100,7 +103,7 @@ class ResultWriter:
         if self.sending and self.sending.done():
             error = self.sending.exception()
             if error:
-                # The attempt has failed; what still comes is not worth the memory.
+                # The attempt has failed, so further rows only take up memory.
                 self.batch, self.first = bytearray(), self.attempt.report.accepted
                 raise error
 
@@ -111,51 +114,52 @@ class ResultWriter:
         self.sending = asyncio.create_task(
             run_in_thread(self.attempt, lambda: self._store(batch, first, count))
         )
-        self.sending.add_done_callback(self._sent)
+        self.sending.add_done_callback(self._on_sent)
 
-    def _sent(self, sending: "asyncio.Task[None]") -> None:
-        """Send the next batch, if it is full by now, and let the crawl go on."""
+    def _on_sent(self, sending: "asyncio.Task[None]") -> None:
+        """Send the next batch if it is full by now, and open the gate."""
         if self._is_full() and not sending.cancelled() and not sending.exception():
             self._send()
         self.attempt.gate.open()
 
     def _store(self, batch: bytes, first: int, count: int) -> None:
-        """Store one batch, exactly once, however often the database goes away meanwhile."""
-        while not persist(self.attempt, lambda: self._stored(batch, first, count)):
+        """Store a batch exactly once, however often the database goes away."""
+        while not persist(self.attempt, lambda: self._is_stored(batch, first, count)):
             logger.warning("the batch from row %d is not stored; sending it again", first)
 
-    def _stored(self, batch: bytes, first: int, count: int) -> bool:
+    def _is_stored(self, batch: bytes, first: int, count: int) -> bool:
+        """Send a batch and return whether the database has it."""
         engine, name = self.attempt.engine, self.attempt.claim.attempt
         try:
             copy_batch(engine, batch)
         except BatchUncertain as uncertain:
-            logger.warning("%s; looking whether the batch is stored", uncertain)
+            logger.warning("%s; checking whether the batch is stored", uncertain)
             backend = uncertain.backend
             return persist(self.attempt, lambda: settle_batch(engine, backend, name, first, count))
         return True
 
     async def reject(self, url: str | None, rejected: Rejected) -> None:
-        """Keep rejected items with their reasons, the first thousand of an attempt."""
+        """Count rejected items; store the first MOST_REJECTED of the attempt with their reasons."""
         report = self.attempt.report
         report.rejected += len(rejected.rejections)
         data, reasons = rejected.rejections[0]
-        first = f"{'; '.join(reasons)} in {data[:200]} of {redact(str(url))}"
+        first = f"{'; '.join(reasons)} in {data[:MAX_QUOTED_CHARS]} of {redact(str(url))}"
         report.reasons.setdefault("rejected", first)
         room = MAX_REJECTED_ITEMS - self.kept_rejections
         kept = [(url, data, reasons) for data, reasons in rejected.rejections[:room]]
         if kept:
             self.kept_rejections += len(kept)
-            name = self.attempt.claim.attempt
-            await run_in_thread(
-                self.attempt,
-                lambda: persist(
-                    self.attempt, lambda: store_rejected(self.attempt.engine, name, kept)
-                ),
-            )
+            engine, name = self.attempt.engine, self.attempt.claim.attempt
+            await persist_in_thread(self.attempt, lambda: store_rejected(engine, name, kept))
+
+
+async def persist_in_thread(attempt: Attempt, work: Callable[[], T], *, grace_s: float = 0.0) -> T:
+    """Do *work* in a thread, and again while the database is away; see `persist`."""
+    return await run_in_thread(attempt, lambda: persist(attempt, work, grace_s=grace_s))
 
 
 async def run_in_thread(attempt: Attempt, work: Callable[[], T]) -> T:
-    """Do *work* off the event loop; as long as it takes, the attempt waits for the database."""
+    """Do *work* for the database in a thread; meanwhile the attempt cannot stall."""
     attempt.storing += 1
     try:
         return await asyncio.to_thread(work)
@@ -164,9 +168,10 @@ async def run_in_thread(attempt: Attempt, work: Callable[[], T]) -> T:
 
 
 def persist(attempt: Attempt, work: Callable[[], T], *, grace_s: float = 0.0) -> T:
-    """Do *work*, again and again while the database is away.
+    """Do *work*, and again while the database is away.
 
-    Raises AttemptLost once the attempt has to stop and *grace_s* (seconds) is over.
+    Raises AttemptLost if the database is still away when the attempt has to stop, at least
+    *grace_s* seconds after the call.
     """
     started = time.monotonic()
     while True:

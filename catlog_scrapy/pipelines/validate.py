@@ -1,4 +1,4 @@
-"""The first step: an item becomes rows, or is rejected with reasons."""
+"""Validation pipeline: an item becomes rows, or is rejected with reasons."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +15,9 @@ from catlog_scrapy.scheduling.cursor import CursorError, validate_cursor
 
 
 class Rejected(DropItem):
-    """Items that did not pass the check. Raised by ValidatePipeline, counted by the extension.
+    """Items that did not validate; raised by the pipelines, counted by OutcomeExtension.
 
-    A DropItem, so that Scrapy neither logs it as an error nor hands the item on.
+    Scrapy neither logs a DropItem as an error nor passes the item on.
     """
 
     def __init__(self, rejections: Sequence[Rejection]) -> None:
@@ -26,10 +26,10 @@ class Rejected(DropItem):
 
 
 class ValidatePipeline:
-    """Builds the record type of every item; what does not validate is rejected.
+    """Pipeline that validates items against their record types.
 
-    Its validators get the spider as their context: a rule may depend on an argument. An item that
-    comes while the store has no room waits here, before its rows take up memory.
+    The types' validators get the spider as their context, so that a rule may depend on an argument.
+    An item waits at the attempt's gate before its rows take up memory.
     """
 
     def __init__(self, attempt: Attempt, spider: Spider | None = None) -> None:
@@ -40,10 +40,11 @@ class ValidatePipeline:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> "ValidatePipeline":
+        """Make the pipeline of a crawl's attempt."""
         return cls(running_attempt(crawler), crawler.spider)
 
     async def process_item(self, item: Any) -> ValidatedItem:
-        """The item with its rows. Raises Rejected."""
+        """Validate *item*. Raises Rejected if the item has no valid record."""
         if not self.gate.is_open:
             await self.gate.wait()
         validated = ValidatedItem(item)
@@ -51,19 +52,20 @@ class ValidatePipeline:
             for part in item.items:
                 self.validator.validate(part, item.record, validated)
         elif isinstance(item, Cursor):
-            self._note(item, validated)
+            self._keep_cursor(item, validated)
         else:
             self.validator.validate(item, None, validated)
         if validated.rejections and not validated.rows:
             raise Rejected(validated.rejections)
         return validated
 
-    def _note(self, cursor: Cursor, validated: ValidatedItem) -> None:
+    def _keep_cursor(self, cursor: Cursor, validated: ValidatedItem) -> None:
         claim = self.attempt.claim
         try:
             if claim.mode != "incremental":
                 raise CursorError(
-                    'a cursor, but the operation is not declared incremental: mode = "incremental"'
+                    "the spider yields a cursor, but its operation is not incremental;"
+                    ' declare mode = "incremental"'
                 )
             self.validator.refuse_secrets(str(cursor.value))
             self.attempt.report.cursor = validate_cursor(cursor.value, claim.limits.get("overlap"))

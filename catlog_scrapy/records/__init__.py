@@ -1,4 +1,4 @@
-"""Record types: what a spider yields and what SQL shows."""
+"""Record types of the items that spiders yield."""
 
 from catlog_scrapy.records.lookup import make_record_type, record_types
 from catlog_scrapy.records.media import FilesOf, ImagesOf

@@ -6,24 +6,22 @@ from typing import Any
 from pydantic import create_model
 
 from catlog_scrapy.records.record import Record, RecordTypeError
-from catlog_scrapy.records.sql_types import (
-    FIELD_TYPES,
-)
+from catlog_scrapy.records.sql_types import FIELD_TYPES
 
 
 def make_record_type(
     kind: str, key: Sequence[str], fields: Mapping[str, str] | None = None
 ) -> type[Record]:
-    """The record type of a spider that has none: *kind* and *key* as its operation declares them.
+    """Make a record type from an operation's declaration, for a spider without one.
 
-    *fields* maps names to SQL types (see FIELD_TYPES); a key field without one is text. What else
-    an item holds is kept in its data. Raises RecordTypeError.
+    *fields* maps field names to SQL types (see FIELD_TYPES); a key field that *fields* lacks is
+    text. Undeclared fields of an item are stored with its data. Raises RecordTypeError.
     """
     types = {**dict.fromkeys(key, "text"), **(fields or {})}
     for name, sql_type in types.items():
         if sql_type not in FIELD_TYPES:
             raise RecordTypeError(
-                f"{name} has the type {sql_type!r}; use one of {', '.join(FIELD_TYPES)}."
+                f"{sql_type!r} is not a valid type of {name}; use one of {', '.join(FIELD_TYPES)}."
             )
     definitions: dict[str, Any] = {
         name: (
@@ -47,13 +45,13 @@ def make_record_type(
 
 
 def is_record_type(value: object) -> bool:
-    """Whether a spider may name *value* as its `record`."""
+    """Return whether *value* is a record type, as a spider's attribute `record` needs."""
     return isinstance(value, type) and issubclass(value, Record)
 
 
 def record_types(spider: Any) -> tuple[type[Record], ...]:
-    """The record types that *spider* (a class or an object) says it yields: its `record`."""
-    said = getattr(spider, "record", None)
-    if said is None:
+    """Return the record types in the attribute `record` of *spider* (a class or an object)."""
+    declared = getattr(spider, "record", None)
+    if declared is None:
         return ()
-    return tuple(said) if isinstance(said, Iterable) else (said,)
+    return tuple(declared) if isinstance(declared, Iterable) else (declared,)

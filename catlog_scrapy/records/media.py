@@ -1,15 +1,16 @@
-"""Which fields of a record get the links of kept images and files."""
+"""Markers of record fields that hold links to stored images and files."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ImagesOf:
-    """The field gets the links of the images that are kept of the URLs in the field `urls`.
+    """Marker of a field that gets links to the stored images of the URLs in the field `urls`.
 
-    `images: Annotated[list[str], ImagesOf("image_urls")] = []` for a list of URLs,
-    `image: Annotated[str | None, ImagesOf("image_url")] = None` for a single one. The spider yields
-    absolute URLs and leaves the field itself alone. What could not be kept is left out, or None.
+    Annotate `images: Annotated[list[str], ImagesOf("image_urls")] = []` for a list of URLs, and
+    `image: Annotated[str | None, ImagesOf("image_url")] = None` for a single URL. The spider yields
+    absolute URLs and leaves the annotated field empty. An image that cannot be stored is left out
+    of a list; a single link is then None.
     """
 
     urls: str
@@ -17,6 +18,6 @@ class ImagesOf:
 
 @dataclass(frozen=True, slots=True)
 class FilesOf:
-    """The same for files of any sort, which nobody looks into."""
+    """Marker of a field that gets links to stored files of any type; see ImagesOf."""
 
     urls: str

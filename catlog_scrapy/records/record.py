@@ -1,4 +1,4 @@
-"""The base of all record types, and the shapes in which a spider yields records."""
+"""Base class of all record types."""
 
 import json
 import re
@@ -22,21 +22,19 @@ from catlog_scrapy.records.sql_types import (
 from catlog_scrapy.records.storable import SUSPECT_JSON, NotStorable, require_storable
 
 MAX_KEY_BYTES = 1000
-
-
 SQL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class RecordTypeError(TypeError):
-    """A record type whose key, view or fields cannot become a table. Raised when it is defined."""
+    """Record type whose key, view or fields cannot become a table; raised at its definition."""
 
 
 class Record(BaseModel):
-    """One thing of a catalog: `class Product(Record, key=("vendor", "sku"), view="products")`.
+    """Item type of a catalog: `class Product(Record, key=("vendor", "sku"), view="products")`.
 
-    `key` names the field or fields that identify it. `view` names its view in SQL, which is also
-    its kind. Every field is bounded by its SQL type: integers to 64 bits, no NaN, no infinities,
-    instants with a time zone. An unknown field is a mistake.
+    `key` names the field or fields that identify a record. `view` names the SQL view of the
+    records, and is also their kind. Every field is bounded by its SQL type: integers have at most
+    64 bits, floats are finite, datetimes have a time zone. An unknown field does not validate.
     """
 
     model_config = ConfigDict(
@@ -52,7 +50,7 @@ class Record(BaseModel):
     def __init_subclass__(
         cls, key: str | Sequence[str] = (), view: str = "", **kwargs: Any
     ) -> None:
-        """*key* and *view* are inherited by a subclass that does not say its own."""
+        """Set *key* and *view*; a subclass without its own inherits both."""
         super().__init_subclass__(**kwargs)
         if key:
             cls.key_fields = (key,) if isinstance(key, str) else tuple(key)
@@ -65,7 +63,7 @@ class Record(BaseModel):
         taken = [name for name in cls.model_fields if name in own]
         if taken:
             raise RecordTypeError(
-                f"{cls.__name__}: {taken[0]!r} is a name of every record type; rename the field."
+                f"{cls.__name__}: the name {taken[0]!r} is reserved by Record; rename the field."
             )
         if not getattr(cls, "kind", "") or not getattr(cls, "key_fields", ()):
             raise RecordTypeError(
@@ -74,20 +72,24 @@ class Record(BaseModel):
             )
         unknown = [name for name in cls.key_fields if name not in cls.model_fields]
         if unknown:
-            raise RecordTypeError(f"{cls.__name__} has no field {unknown[0]!r} for its key.")
+            raise RecordTypeError(
+                f"{cls.__name__} has no field {unknown[0]!r} for its key; declare the field."
+            )
         for urls in (*cls.media_fields(ImagesOf).values(), *cls.media_fields(FilesOf).values()):
             if urls not in cls.model_fields:
-                raise RecordTypeError(f"{cls.__name__} has no field {urls!r} for its media.")
+                raise RecordTypeError(
+                    f"{cls.__name__} has no field {urls!r} for its media; declare the field."
+                )
         if allows_nan(cls.__pydantic_core_schema__):
             raise RecordTypeError(
-                f"{cls.__name__}: a float in a model inside of it may be NaN, which JSON cannot"
-                " hold; write pydantic.FiniteFloat there."
+                f"{cls.__name__}: a float of a nested model may be NaN, which JSON cannot hold;"
+                " use pydantic.FiniteFloat there."
             )
         for name in (cls.kind, *cls.model_fields):
             if not SQL_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
                 raise RecordTypeError(
-                    f"{cls.__name__}: {name!r} is no plain SQL name;"
-                    " use lower-case letters, digits and underscores, 63 at most."
+                    f"{cls.__name__}: {name!r} is not a valid SQL name; use a lower-case letter,"
+                    f" then letters, digits and underscores, at most {MAX_NAME_BYTES} in all."
                 )
 
     @classmethod
@@ -98,12 +100,12 @@ class Record(BaseModel):
 
     @classmethod
     def draft(cls, /, **values: Any) -> "Draft":
-        """An unvalidated item of this type: built in a callback, it cannot raise there."""
+        """Build an unvalidated item of this type, which cannot raise in the callback."""
         return Draft(cls, values)
 
     @classmethod
     def sql_fields(cls) -> list[dict[str, str]]:
-        """Its fields in order, as `{"name", "type"}`, the type as PostgreSQL names it."""
+        """Return the fields in order as `{"name", "type"}`, with PostgreSQL's type names."""
         schemas, shared = field_schemas(cls.__pydantic_core_schema__)
         return [
             {"name": name, "type": sql_type_of(schemas[name], shared)} for name in cls.model_fields
@@ -111,20 +113,20 @@ class Record(BaseModel):
 
     @classmethod
     def media_fields(cls, marker: type[ImagesOf] | type[FilesOf]) -> dict[str, str]:
-        """The fields that get links, each with the field that has the URLs."""
+        """Return the fields that get links, each with the field that holds its URLs."""
         return {
-            name: mark.urls
+            name: found.urls
             for name, field in cls.model_fields.items()
-            for mark in field.metadata
-            if isinstance(mark, marker)
+            for found in field.metadata
+            if isinstance(found, marker)
         }
 
     @classmethod
     def make_key(cls, values: Sequence[Any]) -> str:
-        """The text that identifies a record with these key *values*, in the order of the key.
+        """Return the text key of a record with these *values*, in the order of the key fields.
 
-        One value is its own text; several are a JSON array. Raises NotStorable where one is
-        missing, or the text is longer than 1000 bytes.
+        A single value becomes its own text; several values become a JSON array. Raises NotStorable
+        if a value is missing or the text is longer than 1000 bytes.
         """
         if len(values) != len(cls.key_fields):
             raise NotStorable(f"the key needs {len(cls.key_fields)} values: {cls.key_fields}")
@@ -140,20 +142,20 @@ class Record(BaseModel):
             text = str(only) if len(values) == 1 else orjson.dumps(values, default=str).decode()
             size = len(text if text.isascii() else text.encode())
         except UnicodeEncodeError as error:
-            raise NotStorable("the key has a lone surrogate") from error
+            raise NotStorable("the key contains a lone surrogate") from error
         except orjson.JSONEncodeError as error:
-            raise NotStorable(f"the key is not to be written as JSON: {error}") from error
+            raise NotStorable(f"the key cannot be written as JSON: {error}") from error
         if size > MAX_KEY_BYTES:
-            raise NotStorable(f"the key is {size} bytes long; {MAX_KEY_BYTES} is the limit")
+            raise NotStorable(f"the key has {size} bytes; the maximum is {MAX_KEY_BYTES}")
         if "\0" in text:
-            raise NotStorable("the key has U+0000, which PostgreSQL cannot store")
+            raise NotStorable("the key contains U+0000, which PostgreSQL cannot store")
         return text
 
     @classmethod
     def parse_key(cls, values: Sequence[Any]) -> str:
-        """The same of raw *values*, read as their fields' types: "1973" as the year 1973.
+        """Return the text key of raw *values*, converted to their fields' types ("1973" to 1973).
 
-        Raises NotStorable, or pydantic's ValidationError.
+        Raises NotStorable or pydantic's ValidationError.
         """
         adapters = _key_adapters(cls)
         if len(values) == len(adapters):
@@ -164,16 +166,16 @@ class Record(BaseModel):
         return cls.make_key(values)
 
     def row(self) -> tuple[str, bytes]:
-        """Its key and its data as JSON, both as PostgreSQL will take them; else NotStorable."""
+        """Return the text key and the data as JSON. Raises NotStorable."""
         values = self.__dict__
         key = self.make_key([values[name] for name in self.key_fields])
         try:
             data = self.__pydantic_serializer__.to_json(self)
         except ValueError as error:
             reason = str(error).removeprefix("Error serializing to JSON: ")
-            raise NotStorable(f"not to be written as JSON: {reason}") from error
+            raise NotStorable(f"the data cannot be written as JSON: {reason}") from error
         if SUSPECT_JSON.search(data):
-            # As it will be sent: bytes and paths, too, are text there. Then as it was given.
+            # The JSON shows bytes and paths as text; the model shows values that JSON replaces.
             require_storable(json.loads(data, parse_int=str))
             require_storable(self.model_dump())
         return key, data
@@ -187,7 +189,7 @@ def _key_adapters(record: type[Record]) -> list[TypeAdapter[Any]]:
 
 
 class Draft(dict[str, Any]):
-    """A plain dict that remembers which record type it is meant for."""
+    """Unvalidated item with its record type."""
 
     def __init__(self, record: type[Record], values: Mapping[str, Any]) -> None:
         super().__init__(values)

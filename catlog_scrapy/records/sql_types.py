@@ -1,4 +1,4 @@
-"""SQL types of record fields, and the bounds that they put on values."""
+"""SQL types of record fields, and their bounds."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -6,17 +6,12 @@ from typing import Any
 
 MAX_BIGINT = 2**63 - 1
 
-
-# PostgreSQL's numeric: 131072 digits before the point, 16383 after it (its manual, part 8.1.2).
+# PostgreSQL's numeric has 131072 digits before the point and 16383 after it (manual, 8.1.2).
 MAX_NUMERIC = Decimal("1E+131071")
-
-
 MAX_NUMERIC_SCALE = 16383
-
 
 # PostgreSQL cuts longer identifiers (NAMEDATALEN - 1).
 MAX_NAME_BYTES = 63
-
 
 SQL_TYPES = {
     "bool": "boolean",
@@ -32,8 +27,7 @@ SQL_TYPES = {
     "multi-host-url": "text",
 }
 
-
-# The words a declaration may use for a field's type, besides the SQL names themselves.
+# Types that a declaration may give to the fields of a foreign item.
 FIELD_TYPES: dict[str, Any] = {
     "text": str,
     "bigint": int,
@@ -45,7 +39,7 @@ FIELD_TYPES: dict[str, Any] = {
 
 
 def bound_schema(schema: Any) -> None:
-    """Narrow every number and instant in *schema* to what its SQL type holds."""
+    """Narrow every number and datetime in a core schema to the range of its SQL type."""
     if isinstance(schema, list | tuple):
         for part in schema:
             bound_schema(part)
@@ -69,7 +63,7 @@ def bound_schema(schema: Any) -> None:
 
 
 def field_schemas(schema: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The core schemas of a model's fields by name, and those that they share by reference."""
+    """Return the core schemas of a model's fields by name, and the shared schemas by reference."""
     shared: dict[str, Any] = {}
     while schema["type"] != "model-fields":
         shared |= {part["ref"]: part for part in schema.get("definitions", ())}
@@ -82,7 +76,7 @@ def _inner(schema: Any, shared: Mapping[str, Any]) -> Any:
 
 
 def sql_type_of(schema: Any, shared: Mapping[str, Any]) -> str:
-    """The SQL type of a core schema; jsonb for what has no type of its own."""
+    """Return the SQL type of a core schema; jsonb for a schema without its own SQL type."""
     while schema["type"] not in ("list", "model") and (
         "schema" in schema or "schema_ref" in schema
     ):
@@ -100,7 +94,7 @@ def sql_type_of(schema: Any, shared: Mapping[str, Any]) -> str:
 
 
 def allows_nan(schema: Any) -> bool:
-    """Whether *schema* lets a NaN through: a plain model inside a record is not bounded."""
+    """Return whether *schema* accepts NaN, as a plain model inside a record does."""
     if isinstance(schema, list | tuple):
         return any(allows_nan(part) for part in schema)
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""Values that are valid JSON and that PostgreSQL cannot store."""
+"""Values that are valid for pydantic and that PostgreSQL cannot store."""
 
 import math
 import re
@@ -6,25 +6,23 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from catlog_scrapy.records.sql_types import (
-    MAX_NUMERIC_SCALE,
-)
+from catlog_scrapy.records.sql_types import MAX_NUMERIC_SCALE
 
-# What JSON can carry and jsonb cannot, and the U+FFFD that stands for a lone surrogate in the name
-# of a dict's member. The search is cheap; what it finds may still be innocent.
+# Text in JSON that jsonb may not accept. U+FFFD replaces a lone surrogate in a dict's key. A match
+# is only a hint, for a full check of every record would cost too much.
 SUSPECT_JSON = re.compile(rb"\\u0000|NaN|Infinity|\xef\xbf\xbd|E-\d{5}|\d{1001}")
 
 
 class NotStorable(ValueError):
-    """A valid record that PostgreSQL cannot hold. Its text is the reason kept with the item."""
+    """Valid record that PostgreSQL cannot store; the message is stored with the rejected item."""
 
 
 def require_storable(value: Any, place: str = "") -> None:
-    """Raise NotStorable where *value* really holds what jsonb cannot."""
+    """Raise NotStorable if *value* contains anything that jsonb cannot store."""
     if isinstance(value, str) and "\0" in value:
         raise NotStorable(f"{place or 'text'}: U+0000, which PostgreSQL cannot store")
     if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise NotStorable(f"{place or 'text'}: a lone surrogate, which is no character")
+        raise NotStorable(f"{place or 'text'}: a lone surrogate, which is not a valid character")
     if isinstance(value, int) and abs(value) >= 10**1000:
         raise NotStorable(f"{place or 'number'}: an integer of more than 1000 digits")
     if isinstance(value, Decimal) and int(value.as_tuple().exponent) < -MAX_NUMERIC_SCALE:

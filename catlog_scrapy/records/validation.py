@@ -1,4 +1,4 @@
-"""Does an item fit its record type? It becomes a row, or is rejected with reasons."""
+"""Validation of items against their record types."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,18 @@ from catlog_scrapy.records.record import Record
 from catlog_scrapy.records.storable import NotStorable
 from catlog_scrapy.records.yields import Removed, Unchanged
 from catlog_scrapy.redaction import find_secret_in, redact
+from catlog_scrapy.wording import counted
 
-# A row on its way: kind, key and data as JSON. No data: the key was seen, not read; JSON's null: it
-# is gone, as its source says.
+# Kind, key and JSON data of a record. The data is None for Unchanged and JSON's null for Removed.
 Row = tuple[str, str, bytes | None]
 REMOVED_DATA = b"null"
-# Why an item is rejected: what it was (ASCII) and the reasons.
+# A rejected item as ASCII text, and the reasons.
 Rejection = tuple[str, list[str]]
 
 
 @dataclass(slots=True)
 class ValidatedItem:
-    """An item with its rows, and those of its records that were rejected."""
+    """Item with the rows of its valid records and the rejections of its invalid records."""
 
     item: Any
     rows: list[Row] = field(default_factory=list)
@@ -31,9 +31,10 @@ class ValidatedItem:
 
 
 class ItemValidator:
-    """Builds one of *records*, by kind, of every item.
+    """Validator of items against *records*, the record types by kind.
 
-    The validators get *context*. `secrets` are values by name that no record may hold.
+    *context* is passed to the types' pydantic validators. A record that contains a value of
+    `secrets` (by name) is rejected.
     """
 
     def __init__(self, records: Mapping[str, type[Record]], context: object = None) -> None:
@@ -43,7 +44,10 @@ class ItemValidator:
         self.only = next(iter(records.values())) if len(records) == 1 else None
 
     def validate(self, item: Any, record: type[Record] | None, validated: ValidatedItem) -> None:
-        """Add to *validated* the row of *item*, of the type *record* if not its own; or why not."""
+        """Add the row or the rejection of *item* to *validated*.
+
+        *record* is the type of an item that does not name its own.
+        """
         try:
             chosen = self._record_type(item, record)
             if isinstance(item, Unchanged):
@@ -67,51 +71,54 @@ class ItemValidator:
         validated.rows.append(row)
 
     def refuse_secrets(self, text: str) -> None:
-        """Raise NotStorable where *text* holds a secret: masked it would be another record."""
-        if held := find_secret_in(self.secrets, text):
-            raise NotStorable(f"it holds the secret {held!r}, which must not be stored")
+        """Raise NotStorable if *text* contains a secret; masking would change the record."""
+        if name := find_secret_in(self.secrets, text):
+            raise NotStorable(f"it contains the secret {name!r}, which must not be stored")
 
     def _record_type(self, item: Any, record: type[Record] | None) -> type[Record]:
         if type(item) is dict and record is None and self.only is not None:
-            return self.only  # as nearly always: without a look at what else it might be
+            return self.only  # the common case, without the costly checks below
         chosen: type[Record] | None = getattr(item, "record", None) or record or self.only
         if chosen is None:
             kinds = ", ".join(self.records)
             raise UnknownRecordType(
-                f"the spider has several record types ({kinds}), so an item has to say its own:"
+                f"the item does not name its type, and the spider has several ({kinds});"
                 " yield Type.draft(...)"
             )
         if self.records.get(chosen.kind) is not chosen:
-            raise UnknownRecordType(f"{chosen.__name__} is none of the spider's record types")
+            raise UnknownRecordType(
+                f"{chosen.__name__} is not a record type of the spider; add it to `record`"
+            )
         if not isinstance(item, Unchanged) and not ItemAdapter.is_item(item):
-            raise UnknownRecordType(f"a {type(item).__name__} is no item")
+            raise UnknownRecordType(f"a {type(item).__name__} is not an item; yield a dict")
         return chosen
 
 
 class UnknownRecordType(ValueError):
-    """An item that belongs to no record type of its spider. Its text is the reason kept."""
+    """Item without a record type of its spider; the message is stored with the rejected item."""
 
 
 def make_rejection(item: Any, reasons: Sequence[str]) -> Rejection:
-    """Why *item* is rejected, without the secrets that it may hold."""
+    """Make the rejection of *item*, with its secrets masked."""
     return redact(describe_item(item)), [redact(reason) for reason in reasons]
 
 
 def validation_reasons(error: ValidationError) -> list[str]:
-    """What pydantic found, a line for each field."""
+    """Return pydantic's findings, one line per field."""
     try:
         return [
             f"{'.'.join(map(str, part['loc']))}: {part['msg']}"
             for part in error.errors(include_url=False, include_input=False)
         ]
     except UnicodeError:
-        return [f"{error.error_count()} fields are wrong, in words that are no text"]
+        count = counted(error.error_count(), "invalid field")
+        return [f"{count}; the messages are not valid Unicode"]
 
 
 def describe_item(item: Any) -> str:
-    """The item as ASCII text, whatever it holds."""
+    """Return any item as ASCII text."""
     try:
         values = ItemAdapter(item).asdict() if ItemAdapter.is_item(item) else item
         return json.dumps(values, default=repr)
     except (TypeError, ValueError, RecursionError):
-        return f"<{type(item).__name__} that cannot be written>"
+        return f"<{type(item).__name__} that cannot be written as JSON>"

@@ -1,4 +1,4 @@
-"""Shapes in which a spider yields records."""
+"""Items that a spider may yield besides single records."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from catlog_scrapy.records.record import Record
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Many records as one item, such as a JSON page of ten thousand. It counts by its length.
+    """Many records as one item, such as a JSON page of ten thousand.
 
-    `items` are dicts (or Drafts); `record` is needed only where the spider yields several types.
+    `items` are dicts or Drafts. `record` is their type; a spider with one record type omits it.
+    Each record counts as a result.
     """
 
     items: Sequence[Mapping[str, Any]]
@@ -23,33 +24,34 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """A known record that the spider has seen but not read again: it is kept, not removed.
+    """Known record that the spider has seen but not read again; the load keeps the record.
 
-    `key` is the value of a single-field key, or the values in the order of the key.
+    `key` is the value of a single key field, or the values in the order of the key fields.
     """
 
     key: Any
     record: type[Record] | None = None
 
     def values(self) -> Sequence[Any]:
-        """The key's values, in the order of the key."""
+        """Return the key's values, in the order of the key fields."""
         return list(self.key) if isinstance(self.key, (list, tuple)) else [self.key]
 
 
 @dataclass(frozen=True, slots=True)
 class Removed(Unchanged):
-    """A record that is gone, as its source says: it is removed, whatever else the load brings.
+    """Record that the source reports as deleted; an incremental load, too, removes the record.
 
-    `key` as for `Unchanged`. A key that is no record is passed over.
+    `key` is as for Unchanged. The key of an unknown record is ignored.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far an incremental operation has read. Its next load gets `value` as `cursor`.
+    """Position up to which an incremental operation has read its source.
 
-    It is published together with the data of its load, and only with it. The last one of a crawl
-    counts. Where a source has nothing new, its cursor is an answer too.
+    The next load gets `value` as the argument `cursor`. The last cursor of a crawl counts, and is
+    published in one transaction with the data of its load. A load that resumed from a cursor and
+    found no new records is complete with its new cursor alone.
     """
 
     value: str

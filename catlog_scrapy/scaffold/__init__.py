@@ -1,4 +1,4 @@
-"""A new operation: provider entry, spider, saved page and failing test, all of them or none."""
+"""Generation of an operation: provider entry, spider, saved page and failing test."""
 
 from catlog_scrapy.scaffold.checking import check_files, check_spider
 from catlog_scrapy.scaffold.files import SUFFIXES, TEMPLATES, Generator, kind_of, text_of

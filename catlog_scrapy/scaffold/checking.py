@@ -1,4 +1,4 @@
-"""Would the files of an operation harm, and would they pass `scrapy apply`?"""
+"""Checks of generated files before they are written."""
 
 import tempfile
 from collections.abc import Mapping
@@ -29,17 +29,17 @@ def check_files(
 ) -> None:
     """Check *files* before they are written.
 
-    Raises NotPossible where they would overwrite what is there, and DeclarationError where
+    Raises NotPossible if a file exists, unless *force* is given, and DeclarationError if
     `scrapy apply` would refuse the provider's file.
     """
     provider = generator.target.file
-    there = [path for path in files if path.exists() and path != provider]
-    if there and not force:
-        raise NotPossible(f"{', '.join(map(label, there))} exists; --force overwrites it.")
+    existing = [path for path in files if path.exists() and path != provider]
+    if existing and not force:
+        raise NotPossible(f"{', '.join(map(label, existing))} exists; use --force to overwrite.")
     if not force and generator.target.has_scheme(generator.name):
         raise NotPossible(
             f'the provider "{generator.target.provider}" has a scheme "{generator.name}" already;'
-            " choose another name, or --force, which leaves it as it is."
+            " choose another name, or use --force to keep the scheme."
         )
     if provider not in files:
         return
@@ -48,21 +48,23 @@ def check_files(
         made["record"] = make_record_type(generator.name, [KEY_FIELD])
     spidercls = type(class_name_of(generator.name), (Spider,), made)
     with tempfile.TemporaryDirectory() as temporary:
-        # Under its own name, for the lines of mistakes.
+        # The lines of mistakes name the file and its folder.
         folder = Path(temporary, provider.parent.name)
         folder.mkdir()
         for path in provider.parent.glob("*.toml"):
             (folder / path.name).write_bytes(path.read_bytes())
         write(folder / provider.name, files[provider])
         declared, mistakes = read_providers(folder)
-    views, wrong = read_views(Path(settings["CATLOG_VIEWS"]))
+    views, view_mistakes = read_views(Path(settings["CATLOG_VIEWS"]))
     raise_mistakes(
-        mistakes + wrong + check(declared, _WithNewSpider(loader, spidercls), views).mistakes
+        mistakes
+        + view_mistakes
+        + check(declared, _WithNewSpider(loader, spidercls), views).mistakes
     )
 
 
 def check_spider(loader: SpiderLoaderProtocol, name: str, layout: ProjectLayout) -> None:
-    """Raise NotPossible where another file has a spider called *name*."""
+    """Raise NotPossible if another module has a spider *name*."""
     if name in loader.list():
         module = loader.load(name).__module__
         if module != f"{layout.spiders_module}.{name}":
@@ -70,7 +72,7 @@ def check_spider(loader: SpiderLoaderProtocol, name: str, layout: ProjectLayout)
 
 
 class _WithNewSpider(SpiderLoader):
-    """The spiders of another loader, and one that is not there yet."""
+    """Spiders of another loader, and a spider that is not written yet."""
 
     def __init__(self, others: SpiderLoaderProtocol, spidercls: type[Spider]) -> None:
         self.others = others

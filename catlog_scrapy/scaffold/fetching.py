@@ -1,4 +1,4 @@
-"""One page, as the project's spiders would get it."""
+"""Download of a page as the project's spiders would get it."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 
 from catlog_scrapy.exceptions import NotPossible
 
-# The project's downloader, and nothing that takes items or listens; robots.txt is always obeyed.
+# Keep the project's downloader, without pipelines and listening services. robots.txt is always
+# obeyed.
 FETCH_SETTINGS: dict[str, Any] = {
     "ROBOTSTXT_OBEY": True,
     "ITEM_PIPELINES": {},
@@ -25,22 +26,22 @@ FETCH_SETTINGS: dict[str, Any] = {
 
 
 class PageFetcher(Spider):
-    """Asks for `url`, and hands the response, or what failed, to `received`."""
+    """Spider that appends the response of `url`, or the failure, to `received`."""
 
     name = "page_fetcher"
     url: str
     received: list[Response | Failure]
 
     async def start(self) -> AsyncIterator[Any]:
-        # Redirects are followed; of any other answer it is said what it was.
+        # Redirects are followed. Other statuses are received, for the error message.
         meta = {"handle_httpstatus_list": SequenceExclude(range(300, 400))}
         yield Request(self.url, self.received.append, errback=self.received.append, meta=meta)
 
 
 def fetch(settings: Settings, url: str) -> Response:
-    """The page at *url*. It runs the reactor, so only once in a process.
+    """Fetch the page at *url*. This runs the reactor, which works once in a process.
 
-    Raises NotPossible where there is none: no answer, forbidden by robots.txt, a status over 299.
+    Raises NotPossible for no response, a page forbidden by robots.txt, and a status above 299.
     """
     settings = settings.copy()
     settings.setdict(FETCH_SETTINGS, "cmdline")
@@ -49,11 +50,13 @@ def fetch(settings: Settings, url: str) -> Response:
     process.crawl(PageFetcher, url=url, received=received)
     process.start()
     if not received:
-        raise NotPossible(f"{url} was not fetched: the crawl ended without an answer.")
-    answer = received[0]
-    if isinstance(answer, Failure):
-        what = answer.getErrorMessage().removeprefix(": ")
-        raise NotPossible(f"{url} was not fetched: {what}; --page takes a page that you saved.")
-    if answer.status > 299:
-        raise NotPossible(f"{url} was not fetched: it answers HTTP {answer.status}.")
-    return answer
+        raise NotPossible(f"{url} was not fetched: the crawl ended without a response; try again.")
+    response = received[0]
+    if isinstance(response, Failure):
+        error = response.getErrorMessage().removeprefix(": ")
+        raise NotPossible(f"{url} was not fetched: {error}; use --page for a page that you saved.")
+    if response.status > 299:
+        raise NotPossible(
+            f"{url} was not fetched: the status is {response.status}; correct the URL."
+        )
+    return response

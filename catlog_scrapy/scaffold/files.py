@@ -1,4 +1,4 @@
-"""The files of an operation, from templates."""
+"""Files of an operation, rendered from templates."""
 
 import ast
 import json
@@ -19,12 +19,12 @@ from catlog_scrapy.testing.saved_pages import GOLDEN_SUFFIX
 
 TEMPLATES = Path(__file__).with_name("templates")
 SUFFIXES = {"html": ".html", "json": ".json"}
-# The field that every template's items have, and their key.
+# The field that the items of every template have, and the key of the records.
 KEY_FIELD = "name"
 
 
 def kind_of(response: Response) -> str | None:
-    """`html` or `json` as the response says of itself, None where it is neither."""
+    """Return `html` or `json` by the type of the response, or None for another type."""
     content_type = (response.headers.get("Content-Type") or b"").partition(b";")[0].strip().lower()
     if isinstance(response, JsonResponse) or content_type.endswith((b"/json", b"+json")):
         return "json"
@@ -32,20 +32,20 @@ def kind_of(response: Response) -> str | None:
 
 
 def text_of(response: Response) -> str:
-    """The page's text. Raises NotPossible where it has none."""
+    """Return the text of a response. Raises NotPossible for an empty or binary body."""
     if not response.body.strip():
-        raise NotPossible(f"{response.url} is empty.")
+        raise NotPossible(f"{response.url} is empty; choose another page.")
     if isinstance(response, TextResponse):
         return response.text
     try:
         return response.body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise NotPossible(f"{response.url} is no text.") from None
+        raise NotPossible(f"{response.url} is not text; choose another page.") from None
 
 
 @dataclass(frozen=True)
 class Generator:
-    """Makes the files of the operation `name`, all of them from templates."""
+    """Generator of the files of the operation `name`."""
 
     name: str
     target: Target
@@ -54,19 +54,19 @@ class Generator:
 
     @property
     def spider_file(self) -> Path:
-        """Where the spider will be."""
+        """Return the path of the spider."""
         return self.layout.spiders / f"{self.name}.py"
 
     def page_file(self, suffix: str) -> Path:
-        """Where the saved page will be: named after the last part of its path."""
+        """Return the path of the saved page, named after the last part of the URL's path."""
         stem = Path(urlsplit(self.target.url).path).stem
         stem = re.sub(r"[^\w-]+", "-", stem).strip("-") or "index"
         return self.layout.tests / "pages" / self.name / f"{stem}{suffix}"
 
     def files(self, template: str, text: str) -> dict[Path, str]:
-        """The files to be made, by their paths, from the spider's *template* and the page's *text*.
+        """Render the files from the spider's *template* and the page's *text*, by their paths.
 
-        Raises NotPossible.
+        Raises NotPossible for a template that is not Python, and for JSON without entries.
         """
         suffix = SUFFIXES.get(self.kind or "") or Path(urlsplit(self.target.url).path).suffix
         page = self.page_file(suffix or ".txt")
@@ -108,7 +108,7 @@ class Generator:
         return values
 
     def _provider(self, values: Mapping[str, str]) -> str:
-        """The provider's file with the operation's scheme after all that is there."""
+        """Return the provider's file with the operation's scheme appended."""
         addition = _render("scheme", values)
         if self.target.declared is None:
             return _render("provider", values) + addition
@@ -124,43 +124,51 @@ def _render(template: str, values: Mapping[str, str]) -> str:
 
 
 def declares_record(spider: str) -> bool:
-    """Whether a spider's code names its record type. Raises NotPossible where it is no code."""
+    """Return whether a spider has a `record`. Raises NotPossible for a syntax error."""
     try:
         nodes = list(ast.walk(ast.parse(spider)))
     except SyntaxError as error:
-        raise NotPossible(f"the template makes no Python: {error}") from error
+        raise NotPossible(
+            f"the template does not render valid Python: {error}; correct the template."
+        ) from error
     assigned = (node.targets[0] for node in nodes if isinstance(node, ast.Assign))
     return any(isinstance(target, ast.Name) and target.id == "record" for target in assigned)
 
 
 def _operation(name: str, has_record: bool) -> str:
-    """The lines of the scheme that name its operation; without a record type, what it yields."""
+    """Return the lines that declare the operation, with a kind for a spider without record."""
     if has_record:
         return f'operations = ["{name}"]'
     return f'\n[[scheme.operation]]\nname = "{name}"\nkind = "{name}"\nkey = "{KEY_FIELD}"'
 
 
 def _shape(text: str, url: str) -> dict[str, str]:
-    """What the template is to know of a JSON document: where its entries are, what they have."""
+    """Return the template's values for a JSON document: its array of entries, and their fields."""
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise NotPossible(f"{url} is no JSON: {error}") from error
-    entries, where = document, ""
+        raise NotPossible(f"{url} is not valid JSON: {error}; choose another page.") from error
+    entries, method = document, ""
     if isinstance(document, dict):
         name = next((name for name, value in document.items() if _are_objects(value)), None)
         entries = [document] if name is None else document[name]
-        place = "[document]" if name is None else f"document[{json.dumps(name)}]"
-        where = f"\n    def entries(self, document: Any) -> Any:\n        return {place}\n"
+        array = "[document]" if name is None else f"document[{json.dumps(name)}]"
+        method = (
+            "\n    def entries(self, document: Any) -> Any:\n"
+            '        """Return the array of entries."""\n'
+            f"        return {array}\n"
+        )
     if not _are_objects(entries):
         raise NotPossible(
-            f"{url} has no array of objects, which the template reads; name another with -t."
+            f"{url} has no array of objects, which the template needs; name a template with -t."
         )
     fields = re.sub(r'["\\\n]', "", ", ".join(entries[0]))
     indent = " " * 4
     shape = textwrap.fill(fields, 96, initial_indent=indent, subsequent_indent=indent)
-    return {"entries": where, "shape": shape.strip()}
+    return {"entries": method, "shape": shape.strip()}
 
 
 def _are_objects(value: Any) -> bool:
-    return bool(value) and isinstance(value, list) and all(isinstance(one, dict) for one in value)
+    return (
+        bool(value) and isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+    )

@@ -1,4 +1,4 @@
-"""What is to be read, and where the project keeps what reads it."""
+"""Target of an operation: the page to read, its provider, and the project's folders."""
 
 import keyword
 import re
@@ -20,16 +20,16 @@ from catlog_scrapy.records.record import SQL_NAME
 from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
 from catlog_scrapy.testing.saved_pages import label
 
-# What the templates import: a class so called would hide it.
+# Names that the templates import: a spider class of such a name would hide the import.
 RESERVED_CLASS_NAMES = {"Any", "AsyncIterator", "Iterator", "JsonDocument", "Record"}
 RESERVED_CLASS_NAMES |= {"Path", "Request", "Response", "SavedPage", "Spider"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be read: the page at `base_url`/`path` of a provider.
+    """Page at `base_url`/`path` of a provider.
 
-    `file` is the provider's file; `declared` what it says, None where there is none yet.
+    `file` is the provider's file. `declared` holds its tables, or None for a new provider.
     """
 
     url: str
@@ -40,18 +40,18 @@ class Target:
 
     @property
     def path(self) -> str:
-        """What the URL has below the base_url, its query included."""
+        """Return the URL below the base_url, query included."""
         return self.url.removeprefix(self.base_url).lstrip("/")
 
     def has_scheme(self, name: str) -> bool:
-        """Whether the provider has a scheme called *name*."""
+        """Return whether the provider has a scheme *name*."""
         schemes = self.declared.file.scheme if self.declared else []
         return any(scheme.name == name for scheme in schemes)
 
 
 @dataclass(frozen=True)
 class ProjectLayout:
-    """Where a project keeps its parts; `items` is None where it has no package of that name."""
+    """Folders of a project. `items` is None for a project without such a package."""
 
     spiders: Path
     spiders_module: str
@@ -60,12 +60,14 @@ class ProjectLayout:
 
     @classmethod
     def of(cls, settings: BaseSettings) -> "ProjectLayout":
-        """Those of the project. Raises NotPossible where its spiders are no package."""
+        """Find the project's folders. Raises NotPossible if its spiders are not in a package."""
         root = Path(closest_scrapy_cfg()).parent
         module = settings["NEWSPIDER_MODULE"] or next(iter(settings.getlist("SPIDER_MODULES")), "")
         spec = find_spec(module) if module else None
         if spec is None or not spec.submodule_search_locations:
-            raise NotPossible(f'NEWSPIDER_MODULE is "{module}"; name the package of your spiders.')
+            raise NotPossible(
+                f'NEWSPIDER_MODULE = "{module}" is not a package; name the package of your spiders.'
+            )
         items = project_package(settings, root) / "items"
         return cls(
             spiders=Path(next(iter(spec.submodule_search_locations))),
@@ -80,39 +82,44 @@ def check_name(name: str, project: str) -> None:
     class_name = class_name_of(name)
     if not SQL_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
         raise NotPossible(
-            f'"{name}" cannot name a spider and its view; use lower-case letters, digits and "_",'
-            f" a letter first, {MAX_NAME_BYTES} at most."
+            f'"{name}" is not a valid name of a spider and its view; use lower-case letters, digits'
+            f' and "_", a letter first, at most {MAX_NAME_BYTES} characters.'
         )
     if (
         keyword.iskeyword(name)
         or keyword.iskeyword(class_name)
         or class_name in RESERVED_CLASS_NAMES
     ):
-        raise NotPossible(f'"{name}" has a meaning in Python or Scrapy; choose another name.')
+        raise NotPossible(f'"{name}" is reserved by Python or Scrapy; choose another name.')
     if name == project:
-        raise NotPossible(f'"{name}" is the name of the project; choose another one.')
+        raise NotPossible(f'"{name}" is the name of the project; choose another name.')
 
 
 def class_name_of(name: str) -> str:
-    """The class of the spider *name*: `FuelPrices` of `fuel_prices`."""
+    """Return the class name of the spider *name*: `FuelPrices` for `fuel_prices`."""
     return name.title().replace("_", "")
 
 
 def find_target(settings: BaseSettings, url: str, provider: str | None) -> Target:
-    """Whose page *url* is: *provider*'s; else that of the provider below whose base_url it is; else
-    that of a new one, which bears the host's name.
+    """Find the provider of the page at *url*.
 
-    Raises NotPossible, and DeclarationError where the provider files have mistakes already.
+    Without *provider*, it is the provider whose base_url contains the URL, or else a new provider
+    named after the host. Raises NotPossible for an unusable URL or name, and DeclarationError if
+    the provider files have mistakes already.
     """
     try:
         url = safe_url_string(verify_url_scheme(url)).partition("#")[0]
         parts = urlsplit(url)
     except ValueError as error:
-        raise NotPossible(f'"{url}" is no URL: {error}') from error
+        raise NotPossible(f'"{url}" is not a valid URL: {error}; correct it.') from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise NotPossible(f'"{url}" is no URL; write it whole, such as https://example.com/prices')
+        raise NotPossible(
+            f'"{url}" is not a valid URL; use an absolute URL, such as https://example.com/prices'
+        )
     if parts.username or parts.password:
-        raise NotPossible("the URL holds a name or a password, which no file should; leave it out.")
+        raise NotPossible(
+            "the URL contains a user name or password, which files must not hold; remove it."
+        )
     folder = Path(settings["CATLOG_PROVIDERS"])
     files, mistakes = read_providers(folder) if folder.is_dir() else ([], [])
     raise_mistakes(mistakes)
@@ -121,21 +128,24 @@ def find_target(settings: BaseSettings, url: str, provider: str | None) -> Targe
     name = name or re.sub(r"\W+", "_", parts.hostname.removeprefix("www.")).strip("_")
     if not PROVIDER_NAME.fullmatch(name):
         raise NotPossible(
-            f'"{name}" cannot name a provider; use letters, digits, "_" and "-" only.'
+            f'"{name}" is not a valid provider name; use letters, digits, "_" and "-".'
         )
     for declared in files:
         if declared.file.provider.name == name:
             if not _is_below(url, declared):
-                said = declared.file.provider.base_url or "no base_url"
+                base = declared.file.provider.base_url
+                known = f"has the base_url {base}" if base else "has no base_url"
                 raise NotPossible(
-                    f'{url} is not of the provider "{name}", which has {said};'
-                    " name another with --provider."
+                    f'{url} is not a page of the provider "{name}", which {known};'
+                    " name another provider with --provider."
                 )
             file = folder / Path(declared.source.name).name
             return Target(url, name, str(declared.file.provider.base_url), file, declared)
     file = folder / f"{name}.toml"
     if file.exists():
-        raise NotPossible(f"{label(file)} is another provider's; choose a name with --provider.")
+        raise NotPossible(
+            f"{label(file)} declares another provider; choose a name with --provider."
+        )
     return Target(url, name, base_url, file, None)
 
 
@@ -147,4 +157,4 @@ def _is_below(url: str, declared: DeclaredProvider) -> bool:
 def raise_mistakes(mistakes: list[str]) -> None:
     """Raise DeclarationError with all *mistakes*, if there are any."""
     if mistakes:
-        raise DeclarationError("\n  ".join(["nothing was made:", *mistakes]))
+        raise DeclarationError("\n  ".join(["nothing was generated:", *mistakes]))

@@ -1,4 +1,4 @@
-"""Files written together, or not at all."""
+"""Writing of several files: all or none."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ from catlog_scrapy.testing.saved_pages import label
 
 
 def write_all(files: Mapping[Path, str]) -> None:
-    """Write all *files*, or, where one of them fails, none. Raises NotPossible."""
+    """Write all *files*. If a file cannot be written, restore the others and raise NotPossible."""
     with ExitStack() as undo:
         for path, text in files.items():
             try:
@@ -19,13 +19,13 @@ def write_all(files: Mapping[Path, str]) -> None:
                 write(path, text)
             except OSError as error:
                 raise NotPossible(
-                    f"{label(path)} cannot be written ({error.strerror}); nothing was made."
+                    f"{label(path)} cannot be written ({error.strerror}); nothing was generated."
                 ) from error
         undo.pop_all()
 
 
 def write(path: Path, text: str) -> None:
-    """Write *text* as it is: line ends, too, are its own."""
+    """Write *text* without a conversion of line ends."""
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
 

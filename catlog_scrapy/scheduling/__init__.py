@@ -1,1 +1,1 @@
-"""What is due, and how long to wait: pure functions, the clock handed in."""
+"""Due times, backoff, cursors and argument templates as pure functions; callers pass the clock."""

@@ -1,22 +1,27 @@
-"""How far an incremental operation has read, as text that its source understands."""
+"""Cursors of incremental operations: validation, and the overlap between two loads."""
 
 import datetime as dt
 
-MAX_LENGTH = 1000
+MAX_CURSOR_CHARS = 1000
 
 
 class CursorError(ValueError):
-    """A cursor that cannot be kept. Its text is the reason."""
+    """Cursor that cannot be stored; the message is the reason."""
 
 
 def validate_cursor(value: object, overlap: float | None) -> str:
-    """*value*, if it can be kept: text and, with an *overlap* (seconds), an instant.
+    """Return *value* if it is a valid cursor: text and, with an *overlap* (seconds), a datetime.
 
     Raises CursorError.
     """
-    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= MAX_LENGTH:
+    if (
+        not isinstance(value, str)
+        or not value.isprintable()
+        or not 0 < len(value) <= MAX_CURSOR_CHARS
+    ):
         raise CursorError(
-            f"{value!r:.100} is no cursor; yield Cursor(text), at most {MAX_LENGTH} letters"
+            f"{value!r:.100} is not a valid cursor; yield Cursor(text) with 1 to"
+            f" {MAX_CURSOR_CHARS} printable characters"
         )
     if overlap is not None:
         apply_overlap(value, overlap)
@@ -24,10 +29,10 @@ def validate_cursor(value: object, overlap: float | None) -> str:
 
 
 def apply_overlap(value: str, overlap: float | None) -> str:
-    """Where to go on from: *value*, less *overlap* (seconds) where it is an instant.
+    """Return the cursor to resume from: *value*, less *overlap* (seconds) if there is one.
 
-    Written as *value* is: `2026-01-31T10:00:00Z` with an overlap of 60 is `2026-01-31T09:59:00Z`.
-    Raises CursorError where that cannot be.
+    The result has the notation of *value*: `2026-01-31T10:00:00Z` with an overlap of 60 becomes
+    `2026-01-31T09:59:00Z`. Raises CursorError for a value that is not a datetime with its offset.
     """
     if overlap is None:
         return value
@@ -37,11 +42,11 @@ def apply_overlap(value: str, overlap: float | None) -> str:
         instant = None
     if instant is None or instant.tzinfo is None:
         raise CursorError(
-            f"{value!r:.100} is no ISO 8601 instant with its offset, which an operation with"
-            " an overlap needs for its cursor"
+            f"{value!r:.100} is not an ISO 8601 datetime with its offset; an operation with an"
+            " overlap needs one as its cursor"
         )
     try:
         earlier = (instant - dt.timedelta(seconds=overlap)).isoformat()
     except OverflowError as error:
-        raise CursorError(f"{value!r:.100} is too long ago") from error
+        raise CursorError(f"{value!r:.100} is too early for the overlap") from error
     return earlier.removesuffix("+00:00") + "Z" if value.endswith("Z") else earlier

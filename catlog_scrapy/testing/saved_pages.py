@@ -1,8 +1,8 @@
-"""Saved pages of a source, and the items that its spider has to make of them.
+"""Saved pages of a source, and the golden items that its spider must extract from them.
 
-`tests/pages/SPIDER/PAGE.html` is a page, `PAGE.items.json` beside it the golden result: whole
-items, as their records are in JSON. A page that the spider's first request does not ask for, or
-only with arguments, has a `PAGE.request.json` as well: see `PageRequest`.
+`tests/pages/SPIDER/PAGE.html` is a page, and `PAGE.items.json` beside it is the golden result:
+whole items, in their records' JSON. A page that the spider's first request does not fetch, or
+fetches only with arguments, also has a `PAGE.request.json`; see `PageRequest`.
 """
 
 import asyncio
@@ -29,18 +29,19 @@ from scrapy.utils.misc import arg_to_iter
 from catlog_scrapy.records.lookup import record_types
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.records.yields import Batch, Cursor, Unchanged
+from catlog_scrapy.wording import counted
 
-# What stands for the provider's base_url, unless the arguments say another.
+# Default of the provider's base_url.
 BASE_URL = "https://source.example"
 GOLDEN_SUFFIX = ".items.json"
 REQUEST_SUFFIX = ".request.json"
 
 
 class PageRequest(BaseModel):
-    """How a page is asked for, where the spider's first request is another or needs arguments.
+    """Request of a page, where the spider's first request differs or needs arguments.
 
-    With `documents`, the page is a list of the JSON documents that a browser gathered, and the
-    callback takes that list instead of a response.
+    With `documents`, the page is a list of the JSON documents that a browser page requested, and
+    the callback gets that list instead of a response.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,65 +56,69 @@ class PageRequest(BaseModel):
 
 @dataclass(frozen=True)
 class SavedPage:
-    """A saved page; `path` is its file, in UTF-8 where it is text."""
+    """Saved page in the file `path`, in UTF-8 if it is text."""
 
     path: Path
 
     @property
     def golden_path(self) -> Path:
-        """Where its golden result is."""
+        """Return the path of the golden result."""
         return self.path.with_suffix(GOLDEN_SUFFIX)
 
     @property
-    def asked(self) -> PageRequest:
-        """How it is asked for. Raises pydantic's ValidationError."""
+    def request(self) -> PageRequest:
+        """Return the page's request. Raises pydantic's ValidationError."""
         path = self.path.with_suffix(REQUEST_SUFFIX)
         return (
             PageRequest.model_validate_json(path.read_bytes()) if path.exists() else PageRequest()
         )
 
     def golden(self) -> list[dict[str, Any]]:
-        """The golden result."""
+        """Return the golden result."""
         items: list[dict[str, Any]] = json.loads(self.golden_path.read_bytes())
         return items
 
     def write_golden(self, items: list[dict[str, Any]]) -> None:
-        """Make *items* the golden result."""
+        """Write *items* as the golden result."""
         self.golden_path.write_text(_text(items) + "\n", encoding="utf-8")
 
     def results(self, spidercls: type[Spider]) -> list[Any]:
-        """All that the spider yields from the page, requests included."""
+        """Return all that the spider yields from the page, requests included."""
         crawler = Crawler(spidercls, _project_settings())
-        spider = spidercls.from_crawler(crawler, **{"base_url": BASE_URL, **self.asked.arguments})
+        spider = spidercls.from_crawler(crawler, **{"base_url": BASE_URL, **self.request.arguments})
         return asyncio.run(self._results(spider))
 
     def items(self, spidercls: type[Spider]) -> list[dict[str, Any]]:
-        """The records that the spider makes of the page, as JSON shows them.
+        """Return the spider's records from the page, in JSON's types.
 
-        Raises what the spider raises, pydantic's ValidationError and NotStorable for an item that
-        is no record, and ValueError where two have the same key.
+        Raises what the spider raises, pydantic's ValidationError or NotStorable for an invalid
+        item, and ValueError for two records with one key.
         """
         records = record_types(spidercls)
         items: list[dict[str, Any]] = []
         keys: set[tuple[str, str]] = set()
-        for item, said in _items(self.results(spidercls)):
-            record = getattr(item, "record", None) or said
+        for item, batch_type in _items(self.results(spidercls)):
+            record = getattr(item, "record", None) or batch_type
             values = item if type(item) is dict else ItemAdapter(item).asdict()
             if not records:
                 items.append(to_jsonable_python(values))
                 continue
             if record is None and len(records) > 1:
-                raise ValueError(f"{label(self.path)} gives an item that does not say its type.")
+                raise ValueError(
+                    f"{label(self.path)} gives an item without its type; yield Type.draft(...)."
+                )
             built: Record = (record or records[0]).model_validate(values)
             key = built.kind, built.row()[0]
             if key in keys:
-                raise ValueError(f"{label(self.path)} gives two {built.kind} of the key {key[1]}.")
+                raise ValueError(
+                    f"{label(self.path)} gives two {built.kind} with the key {key[1]}."
+                )
             keys.add(key)
             items.append(built.model_dump(mode="json"))
         return items
 
     def check(self, spidercls: type[Spider]) -> None:
-        """Raise AssertionError, saying what to do, unless the page gives the golden result."""
+        """Raise AssertionError with the remedy, unless the page gives the golden result."""
         golden, name = self.golden(), spidercls.name
         source = label(Path(inspect.getsourcefile(spidercls) or ""))
         fill = (
@@ -130,8 +135,8 @@ class SavedPage:
             raise AssertionError(f"{label(self.path)} gives no items. {fill}")
         if not golden:
             raise AssertionError(
-                f"{label(self.golden_path)} is empty, and the page gives {len(items)} items, the"
-                f" first of them\n{_text(items[:1])}\n{fill}"
+                f"{label(self.golden_path)} is empty, and the page gives"
+                f" {counted(len(items), 'item')}, the first:\n{_text(items[:1])}\n{fill}"
             )
         if items != golden:
             difference = unified_diff(
@@ -140,24 +145,24 @@ class SavedPage:
             raise AssertionError(
                 f"{label(self.path)} gives other items than its golden result:\n"
                 + "\n".join(difference)
-                + f"\nIf they are right, write them down: scrapy golden --force {name}"
+                + f"\nIf the new items are right, save them with scrapy golden --force {name}"
             )
 
     async def _results(self, spider: Spider) -> list[Any]:
-        asked = self.asked
-        request = Request(asked.url) if asked.url else await _first_request(spider)
+        saved = self.request
+        request = Request(saved.url) if saved.url else await _first_request(spider)
         request = request.replace(
-            meta={**request.meta, **asked.meta}, cb_kwargs={**request.cb_kwargs, **asked.cb_kwargs}
+            meta={**request.meta, **saved.meta}, cb_kwargs={**request.cb_kwargs, **saved.cb_kwargs}
         )
-        callback = getattr(spider, asked.callback or "", None) or request.callback or spider.parse
+        callback = getattr(spider, saved.callback or "", None) or request.callback or spider.parse
         page: Any = self._response(request)
-        if asked.documents:
+        if saved.documents:
             page = json.loads(page.body)
         result = callback(page, **request.cb_kwargs)
         if inspect.isawaitable(result):
             result = await result
         if hasattr(result, "__aiter__"):
-            return [one async for one in result]
+            return [item async for item in result]
         return list(arg_to_iter(result))
 
     def _response(self, request: Request) -> Response:
@@ -169,7 +174,7 @@ class SavedPage:
 
 
 def saved_pages(folder: Path) -> list[SavedPage]:
-    """The pages in *folder*, those of one spider, by name; without that folder there are none."""
+    """Return the pages in the *folder* of one spider, by name; none if the folder is missing."""
     return [
         SavedPage(path)
         for path in sorted(folder.glob("*"))
@@ -178,21 +183,21 @@ def saved_pages(folder: Path) -> list[SavedPage]:
 
 
 def label(path: Path) -> str:
-    """*path* as seen from here, which is shorter."""
+    """Return *path* relative to the current folder."""
     return os.path.relpath(path)
 
 
 def _items(results: Iterable[Any]) -> Iterator[tuple[Any, type[Record] | None]]:
-    """The items among *results*, with the record type that their batch names."""
-    for one in results:
-        if isinstance(one, Batch):
-            yield from ((part, one.record) for part in one.items)
-        elif ItemAdapter.is_item(one) and not isinstance(one, Unchanged | Cursor):
-            yield one, None
+    """Generate the items among *results*, each with the record type of its batch."""
+    for result in results:
+        if isinstance(result, Batch):
+            yield from ((item, result.record) for item in result.items)
+        elif ItemAdapter.is_item(result) and not isinstance(result, Unchanged | Cursor):
+            yield result, None
 
 
 def _project_settings() -> Settings:
-    """Those of the project here. Scrapy's own way leaves its name in the environment."""
+    """Load the current project's settings, without Scrapy's side effect on the environment."""
     settings = Settings()
     if module := get_config().get("settings", "default", fallback=None):
         settings.setmodule(module, "project")
@@ -200,11 +205,11 @@ def _project_settings() -> Settings:
 
 
 async def _first_request(spider: Spider) -> Request:
-    async for one in spider.start():
-        if isinstance(one, Request):
-            return one
+    async for item in spider.start():
+        if isinstance(item, Request):
+            return item
     raise ValueError(
-        f"{spider.name} starts with no request; name the page's URL in its {REQUEST_SUFFIX}."
+        f"{spider.name} starts with no request; set the page's URL in its {REQUEST_SUFFIX}."
     )
 
 

@@ -1,1 +1,1 @@
-"""Spiders in this process, by the queue."""
+"""Worker: claims instances from the queue and runs their spiders in this process."""

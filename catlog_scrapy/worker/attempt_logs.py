@@ -1,4 +1,4 @@
-"""One log file an attempt, however many run in one process."""
+"""Log files, one per attempt, even if many attempts run in one process."""
 
 import contextlib
 import logging
@@ -10,32 +10,32 @@ from pathlib import Path
 
 from scrapy.settings import BaseSettings
 
-# Seconds since its last line for which a log may belong to an attempt that runs.
+# Time since its last line after which a log cannot belong to a running attempt.
 MIN_IDLE_S = 3600.0
 
 _current: ContextVar[logging.Handler | None] = ContextVar("attempt_log", default=None)
 
 
 class AttemptLogs(logging.Handler):
-    """Sends every record to the file of the attempt in whose context it was logged.
+    """Log handler that passes each record to the file of the attempt in whose context it came.
 
-    asyncio copies the context into each task, callback and thread, so what a spider, a library or
-    a pipeline logs finds its way by itself.
+    asyncio copies the context into each task, callback and thread. So the records of a spider, a
+    library or a pipeline reach their attempt's file.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand the record on; without an attempt it is nobody's."""
+        """Pass the record on; drop it outside of an attempt."""
         handler = _current.get()
         if handler is not None:
             handler.handle(record)
 
 
 def install_attempt_logs(settings: BaseSettings) -> None:
-    """Route the root logger, once a process."""
+    """Send the root logger's records to AttemptLogs, once per process."""
     logs = AttemptLogs(settings.get("LOG_LEVEL", "INFO"))
     logging.root.addHandler(logs)
     logging.root.setLevel(logging.NOTSET)
-    # Scrapy sets these where it installs a handler of its own.
+    # Scrapy sets these levels only with its own root handler, which is not installed.
     logging.getLogger("twisted").setLevel(logging.ERROR)
     logging.getLogger("scrapy").setLevel(logging.DEBUG)
     logging.captureWarnings(True)
@@ -43,7 +43,7 @@ def install_attempt_logs(settings: BaseSettings) -> None:
 
 @contextmanager
 def attempt_log(path: str | None, settings: BaseSettings) -> Iterator[None]:
-    """Within the block, and all that it starts, log to *path*; a full disk costs only the log."""
+    """Log to *path* within the block and the tasks that it starts; a full disk costs only logs."""
     handler: logging.Handler = logging.NullHandler()
     if path:
         with contextlib.suppress(OSError):
@@ -59,25 +59,26 @@ def attempt_log(path: str | None, settings: BaseSettings) -> Iterator[None]:
 
 
 def logs_folder(settings: BaseSettings) -> Path:
-    """Where the attempts of this machine log, each to a file of its own."""
+    """Return the folder of this machine's attempt logs."""
     return Path(settings["CATLOG_HOME"]) / "logs"
 
 
 def logs_to_delete(settings: BaseSettings) -> list[Path]:
-    """Those that are too old, and those that are too many, as *settings* have it."""
+    """Return the logs beyond CATLOG_LOG_KEEP and CATLOG_LOG_SIZE."""
     keep, size = (settings.getfloat(f"CATLOG_LOG_{bound}") for bound in ("KEEP", "SIZE"))
     return old_logs(logs_folder(settings), keep, size)
 
 
 def old_logs(folder: Path, keep: float, size: float) -> list[Path]:
-    """The logs in *folder* that may go, the oldest first.
+    """Return the logs in *folder* to delete, the oldest first.
 
-    Those older than *keep* seconds, and then as many as it takes for the rest to have *size*
-    bytes together. None that may still be written to: it may well stay larger for an hour.
+    These are all logs older than *keep* seconds, and as many more as the rest needs to have at most
+    *size* bytes. A log that may still be written to stays, so the folder may exceed *size* for
+    MIN_IDLE_S.
     """
     found = []
     for log in folder.glob("*.log"):
-        with contextlib.suppress(FileNotFoundError):  # others delete as well
+        with contextlib.suppress(FileNotFoundError):  # another process may delete logs too
             state = log.stat()
             found.append((state.st_mtime, state.st_size, log))
     now = time.time()

@@ -1,4 +1,4 @@
-"""One catalog, from waiting to loaded, in this process."""
+"""Run of one catalog in this process, from waiting to its end state."""
 
 import os
 from collections.abc import Mapping
@@ -27,11 +27,10 @@ def run_catalog(
     retry: bool = True,
     log_files: bool = True,
 ) -> int:
-    """Run a catalog and its sub-catalogs to their end; 0 if it is loaded, else 1.
+    """Run a catalog and its sub-catalogs to their end; return 0 if the catalog is loaded, else 1.
 
-    Unless *retry*, its first failed attempt is its last.
+    Without *retry*, the first failed attempt ends the catalog.
     """
-
     announced: set[str] = set()
 
     def finished(_: object) -> bool:
@@ -40,7 +39,7 @@ def run_catalog(
             if title not in announced:
                 announced.add(title)
                 console.print(
-                    f"{title}: waits for an executor outside of catlog; see docs/executors.md",
+                    f"{title}: waits for an external executor; see docs/howto/executor.md",
                     markup=False,
                 )
         if not retry and catalog["errors"] and catalog["state"] not in END_STATES:
@@ -49,7 +48,7 @@ def run_catalog(
         return catalog["state"] in END_STATES
 
     console.print(f"catalog {catalog_id}")
-    # A process that is replaced, because a crawl hung in it, goes on with this catalog.
+    # A process that replaces this one, because a crawl hung, continues this catalog.
     os.environ["CATLOG_RESUME"] = str(catalog_id)
     try:
         Worker(
@@ -66,7 +65,7 @@ def run_catalog(
 
 
 def print_result(console: Console, catalog: Mapping[str, Any]) -> int:
-    """Say in a line how a catalog ended; 0 if it is loaded, else 1."""
+    """Print the end of a catalog in one line; return 0 if the catalog is loaded, else 1."""
     if catalog["state"] == "loaded":
         published = catalog["published"] or {}
         nothing = "sub-catalogs" if catalog["published"] is None else "nothing new"
@@ -76,5 +75,5 @@ def print_result(console: Console, catalog: Mapping[str, Any]) -> int:
     console.print(f"{catalog['scheme']}: [red]{catalog['state']}[/]", end=" ")
     console.print(catalog["error"] or "", markup=False)
     if catalog["state"] not in END_STATES:
-        console.print("It stays queued: scrapy work --drain goes on with it.")
+        console.print("The catalog stays queued; continue it with scrapy work --drain.")
     return 1

@@ -1,4 +1,4 @@
-"""An operation in a process of its own: what it leaks, blocks or breaks is its own."""
+"""Isolation: an attempt runs in a child process, which contains its leaks, blocks and crashes."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,12 @@ from catlog_scrapy.db.engine import UNAVAILABLE
 from catlog_scrapy.store.queue.leases import supervise
 from catlog_scrapy.store.reading.status import attempt_outcome
 
-# Seconds from a polite request to stop until the process is killed.
+# Time between SIGTERM and SIGKILL.
 KILL_AFTER_S = 10.0
 
 
 async def run_isolated(attempt: Attempt) -> None:
-    """Run *attempt* as `scrapy crawl` in a child, and end the child when it has to stop."""
+    """Run *attempt* as `scrapy crawl` in a child process; end it when the attempt has to stop."""
     log = attempt.report.log or os.devnull
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -30,13 +30,13 @@ async def run_isolated(attempt: Attempt) -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
-        # Signals of the terminal are the parent's to pass on.
+        # The parent alone gets the terminal's signals, and decides about its children.
         start_new_session=True,
     )
     stop = asyncio.Event()
     attempt.on_stop(stop.set)
     stopped = asyncio.ensure_future(stop.wait())
-    begins = asyncio.ensure_future(_enforce_start_timeout(attempt))
+    start_timeout = asyncio.ensure_future(_enforce_start_timeout(attempt))
     ended = asyncio.ensure_future(child.wait())
     try:
         await asyncio.wait([stopped, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -45,7 +45,7 @@ async def run_isolated(attempt: Attempt) -> None:
             await asyncio.wait([ended], timeout=KILL_AFTER_S)
     finally:
         stopped.cancel()
-        begins.cancel()
+        start_timeout.cancel()
         if not ended.done():
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
@@ -53,12 +53,12 @@ async def run_isolated(attempt: Attempt) -> None:
     found = await asyncio.to_thread(attempt_outcome, attempt.engine, attempt.claim.attempt)
     attempt.report.accepted, attempt.outcome = found
     if attempt.outcome is None:
-        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        attempt.record_error("its process ended", RuntimeError(how))
+        cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        attempt.record_error("its process ended", RuntimeError(cause))
 
 
 async def _enforce_start_timeout(attempt: Attempt) -> None:
-    """What hangs before it has taken up its attempt cannot see to its own start_timeout."""
+    """Stop an attempt whose child hangs before it can enforce `start_timeout` itself."""
     seconds = attempt.claim.limits.get("start_timeout")
     if seconds is None:
         return

@@ -1,4 +1,4 @@
-"""What a person sees of the work: a live table on a terminal, plain lines elsewhere."""
+"""Progress output for people: a live table on a terminal, plain lines elsewhere."""
 
 import contextlib
 import time
@@ -11,15 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from catlog_scrapy.crawl.attempt import Attempt
+from catlog_scrapy.wording import counted
 
-# Where there is no terminal: seconds between two lines about what still runs.
+# Without a terminal: time between two lines about the running attempts.
 REPORT_INTERVAL_S = 15.0
 
 COLOURS = {"done": "green", "released": "yellow", "cancelled": "yellow"}
 
 
 class Progress:
-    """Follows attempts. With a terminal, what runs is shown below what has ended."""
+    """Output about running and ended attempts."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -46,15 +47,15 @@ class Progress:
             self.live.stop()
 
     def started(self, attempt: Attempt) -> None:
-        """An attempt begins."""
+        """Add a running attempt."""
         self.running[attempt] = time.monotonic()
 
     def print_line(self, text: str) -> None:
-        """A line about the work itself."""
+        """Print a line about the work itself."""
         self._print(text, markup=False)
 
     def report_running(self) -> None:
-        """Called now and then: a line about each attempt that takes long, if there is no table."""
+        """Print a line about each long-running attempt, unless there is a live table."""
         now = time.monotonic()
         if self.live or now - self.reported_at < REPORT_INTERVAL_S:
             return
@@ -62,17 +63,17 @@ class Progress:
         for attempt, since in list(self.running.items()):
             if now - since >= REPORT_INTERVAL_S:
                 self._print(
-                    f"{attempt.claim.title}: running ({attempt.report.accepted} results,"
+                    f"{attempt.claim.title}: running ({counted(attempt.report.accepted, 'result')},"
                     f" {now - since:.0f} s)",
                     markup=False,
                 )
 
     def ended(self, attempt: Attempt) -> None:
-        """An attempt has its outcome: one line, with the reason and the log if it failed."""
+        """Print an attempt's outcome; for a failed attempt also the reason and the log."""
         seconds = time.monotonic() - self.running.pop(attempt, time.monotonic())
         report, outcome = attempt.report, attempt.outcome or "lost"
         colour = COLOURS.get(outcome, "red")
-        counts = f"{report.accepted} results"
+        counts = counted(report.accepted, "result")
         if report.rejected:
             counts += f", {report.rejected} rejected"
         self._print(
@@ -84,7 +85,7 @@ class Progress:
                 self._print(f"  log: {report.log}", markup=False, soft_wrap=True)
 
     def _print(self, text: str, **options: Any) -> None:
-        # A disk that is full of logs, say, ends no work.
+        # A full disk or a closed terminal must not end the work.
         with contextlib.suppress(OSError):
             self.console.print(text, **options)
 

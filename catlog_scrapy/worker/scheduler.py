@@ -1,4 +1,4 @@
-"""The scheduler: makes what is due, again and again."""
+"""Scheduler: creates due catalogs and does maintenance, periodically."""
 
 import threading
 
@@ -12,7 +12,7 @@ from catlog_scrapy.store.queue.schedules.due import make_due
 
 
 def schedule_once(engine: Engine, settings: Settings, console: Console) -> None:
-    """Make the catalogs that are due now, and tick. Raises what the database raises."""
+    """Create the catalogs that are due now, and do maintenance."""
     for catalog_id in make_due(engine):
         console.print(f"due: catalog {catalog_id}")
     tick(engine, settings.getfloat("CATLOG_LEASE"))
@@ -21,7 +21,7 @@ def schedule_once(engine: Engine, settings: Settings, console: Console) -> None:
 def run_scheduler(
     engine: Engine, settings: Settings, console: Console, stopping: threading.Event
 ) -> None:
-    """Do so every CATLOG_POLL seconds, until *stopping*; a database that is away is waited for."""
+    """Schedule every CATLOG_POLL seconds until *stopping*, even while the database is away."""
     while not stopping.is_set():
         try:
             schedule_once(engine, settings, console)

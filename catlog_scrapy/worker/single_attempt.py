@@ -1,4 +1,4 @@
-"""One claimed attempt in a process that is there for nothing else."""
+"""Run of one claimed attempt in a process of its own."""
 
 import os
 import traceback
@@ -16,19 +16,20 @@ from catlog_scrapy.store.queue.claims import Claim, begin
 from catlog_scrapy.worker.attempt_runner import AttemptRunner
 from catlog_scrapy.worker.progress import Progress
 
-# The exit status of a process that could not say how its attempt ended: EX_TEMPFAIL of sysexits.h.
+# EX_TEMPFAIL of sysexits.h: the process could not store the outcome of its attempt.
 EXIT_OUTCOME_UNKNOWN = 75
-# And of one that could not load its project: EX_CONFIG.
+# EX_CONFIG: the process could not load its project.
 EXIT_PROJECT_NOT_LOADED = 78
 
 
 def run_attempt(engine: Engine, settings: Settings, console: Console, name: AttemptName) -> int:
     """Run an attempt that another process has claimed for this one.
 
-    0 if it is done, else 1; EXIT_OUTCOME_UNKNOWN if it was lost, so that nobody knows what it would have been;
-    EXIT_PROJECT_NOT_LOADED where it was not even taken up. Raises NotFound where it is not there to be run.
+    Returns the exit status: 0 if the attempt is done, else 1; EXIT_OUTCOME_UNKNOWN if the attempt
+    was lost; EXIT_PROJECT_NOT_LOADED if it was never begun. Raises NotFound for an attempt that is
+    not waiting to be begun.
     """
-    # Whoever started this process has waited already.
+    # The process that sends the signal has already waited for the grace period.
     settings.set("CATLOG_GRACE", 0.0, "cmdline")
     progress = Progress(console)
     try:
@@ -42,7 +43,7 @@ def run_attempt(engine: Engine, settings: Settings, console: Console, name: Atte
     try:
         claimed = replace(begin(engine, name, os.getpid()), isolate=False)
     except UNAVAILABLE as error:
-        # Not again: whether it has begun, nobody knows.
+        # No retry: the attempt may have been marked as begun.
         progress.print_line(f"the database is away: {reason(error)}")
         return EXIT_OUTCOME_UNKNOWN
     runner.claim = claimed
@@ -52,7 +53,7 @@ def run_attempt(engine: Engine, settings: Settings, console: Console, name: Atte
 
 
 class SingleAttemptRunner(AttemptRunner):
-    """Runs one claim, and ends."""
+    """Runner of one claim."""
 
     claim: Claim
     attempt: Attempt | None = None

@@ -1,4 +1,4 @@
-"""How long an attempt may take: to open its spider, without progress, and in all."""
+"""Time limits of an attempt: until its spider opens, without progress, and in all."""
 
 import time
 
@@ -6,11 +6,10 @@ from catlog_scrapy.crawl.attempt import Attempt
 
 
 class TimeLimits:
-    """Compares an attempt with its operation's `timeout`, `start_timeout` and `stall_timeout`.
+    """Check of an attempt against its operation's `timeout`, `start_timeout` and `stall_timeout`.
 
-    As precise as its looks are frequent: progress is noticed by counters that differ, so that no
-    item and no response has to do anything for it. While the crawl waits for the database the
-    source may be as quick as ever: that is no stall.
+    Each check compares counters of responses and items with the last check, so items and responses
+    bear no cost. An attempt that waits for the database does not stall: its source may be fast.
     """
 
     def __init__(self, attempt: Attempt) -> None:
@@ -21,12 +20,12 @@ class TimeLimits:
         self.progressed_at = 0.0
 
     def exceeded(self) -> str | None:
-        """Which limit the attempt is past, in words; None while it may go on."""
+        """Return a message about the limit that the attempt exceeds, if any."""
         attempt, now = self.attempt, time.monotonic()
         if now > attempt.deadline:
             return attempt.deadline_reason
         if attempt.claim.isolate:
-            return None  # its own process looks after the others
+            return None  # the child process enforces the other limits
         if not attempt.is_open:
             if self.start is not None and now > attempt.began_at + self.start:
                 return f"its spider had not opened after {self.start:g} s"

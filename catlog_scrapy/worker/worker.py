@@ -1,4 +1,4 @@
-"""Claims instances and runs each as a crawl of this process."""
+"""Worker: claims instances and runs each as a crawl of this process."""
 
 import asyncio
 import logging
@@ -23,16 +23,17 @@ from catlog_scrapy.worker.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two looks for expired leases and waiting catalogs while there is enough to run.
+# Time between two rounds of maintenance while crawls run.
 MAINTENANCE_INTERVAL_S = 2.0
 
 
 class Worker(AttemptRunner):
-    """Runs what is queued, until *finished* says that there is no more, or a signal comes.
+    """Runner of queued instances, until *finished* returns true or a signal comes.
 
-    *finished* is told the operations that this project cannot run: they are left for others.
-    *catalogs* narrows it to these catalogs, of which all must run. Each attempt logs to a file of
-    its own, unless *log_files* is off: then all log as Scrapy's settings say.
+    *finished* gets the ids of the operations that this project cannot run; they stay for other
+    workers. *catalogs* returns the catalogs to claim from, all of which this worker must be able to
+    run; None claims from all. Each attempt logs to a file of its own; without *log_files*, all
+    attempts log as Scrapy's settings say.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Worker(AttemptRunner):
         concurrency: int | None = None,
         log_files: bool = True,
     ) -> None:
-        # It would end the process for what one of many crawls takes.
+        # MEMUSAGE would end the process for the memory of one crawl among many.
         settings.set("MEMUSAGE_ENABLED", False, "cmdline")
         logs = logs_folder(settings) if log_files else None
         super().__init__(engine, settings, progress, logs=logs, replace=self._replace)
@@ -59,7 +60,7 @@ class Worker(AttemptRunner):
         self.maintained_at = 0.0
 
     def _replace(self) -> None:
-        """Be rid of a crawl that hangs: go on anew, or be gone if this process was to end."""
+        """End a process with a hung crawl, and start it anew unless a signal came."""
         if self.signals:
             os._exit(1)
         replace_process()
@@ -71,7 +72,7 @@ class Worker(AttemptRunner):
             except UNAVAILABLE as error:
                 logger.warning("the database is away: %s", reason(error))
                 idle = True
-            except Exception:  # whatever it is: what runs is not abandoned for it
+            except Exception:  # running crawls finish before the error ends the worker
                 self.stopping.set()
                 while self.running:
                     await asyncio.wait(self.running)
@@ -89,7 +90,7 @@ class Worker(AttemptRunner):
             return False
 
     async def _round(self) -> bool:
-        """Tend and claim once; True when there was nothing to do."""
+        """Do maintenance and claim once; return whether there was nothing to do."""
         done = 0
         if not self.running or time.monotonic() - self.maintained_at > MAINTENANCE_INTERVAL_S:
             done = await asyncio.to_thread(tick, self.engine, self.lease)
@@ -112,31 +113,31 @@ class Worker(AttemptRunner):
         )
         accepted, refused = [], []
         for claimed in claims:
-            why = self._reason_unsupported(claimed)
-            if why is None:
+            unsupported = self._reason_unsupported(claimed)
+            if unsupported is None:
                 accepted.append(claimed)
             else:
-                self._refuse(claimed, why)
-                refused.append(f"{claimed.title}: {why}")
+                self._refuse(claimed, unsupported)
+                refused.append(f"{claimed.title}: {unsupported}")
         if refused and self.catalogs:
             for claimed in accepted:
                 release(self.engine, claimed.attempt)
-            raise NotPossible(f"{refused[0]}; it stays queued.")
+            raise NotPossible(f"{refused[0]}; the catalog stays queued.")
         return accepted
 
     def _reason_unsupported(self, claimed: Claim) -> str | None:
         if claimed.project_version is not None:
-            return "it is to be run by a deployed version of its project; a node does that"
+            return "only a node can run it, with a deployed version of its project"
         return self.capabilities.reason_unsupported(claimed)
 
-    def _refuse(self, claimed: Claim, why: str) -> None:
-        """Give back what this project cannot run, and leave its like alone from now on."""
+    def _refuse(self, claimed: Claim, unsupported: str) -> None:
+        """Release a claim that this project cannot run, and claim no similar ones."""
         self.refused.add(claimed.refusal_id)
-        release(self.engine, claimed.attempt, error=f"refused: {why}")
-        self.progress.print_line(f"{claimed.title}: left for another worker: {why}")
+        release(self.engine, claimed.attempt, error=f"refused: {unsupported}")
+        self.progress.print_line(f"{claimed.title}: left for another worker: {unsupported}")
 
     async def _wait(self) -> None:
-        """Until a crawl ends, a signal comes, or it is time to look again."""
+        """Wait until a crawl ends, a signal comes, or the poll interval is over."""
         stop = asyncio.ensure_future(self.stopping.wait())
         await asyncio.wait(
             [*self.running, stop], timeout=self.poll, return_when=asyncio.FIRST_COMPLETED
@@ -145,7 +146,7 @@ class Worker(AttemptRunner):
 
 
 def replace_process() -> None:
-    """Start this command anew in place of this process: a thread that hangs cannot be ended."""
+    """Replace this process by a new run of its command, as Python cannot end a hung thread."""
     os.environ["CATLOG_REPLACED"] = "1"
     sys.stdout.flush()
     sys.stderr.flush()

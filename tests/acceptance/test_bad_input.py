@@ -1,4 +1,4 @@
-"""Whatever a source or a spider does wrong: a true reason, and nothing partial is visible.
+"""Faults of sources and spiders: the true reason is stored, and no partial data is visible.
 
 One worker runs all cases; each test looks at what became of its own.
 """
@@ -49,7 +49,7 @@ class Base(Spider):
 
 @dataclass
 class Case:
-    """A spider (the body of a class) and what must become of its catalog."""
+    """Spider (the body of its class) and the expected end of its catalog."""
 
     spider: str
     state: str = "failed"
@@ -187,7 +187,7 @@ CASES = {
         yield "just text"
 """,
         error="1 item rejected",
-        rejected="a str is no item",
+        rejected="a str is not an item",
     ),
     "a_callback_that_raises": Case(
         """
@@ -481,7 +481,7 @@ def answers() -> dict[str, Answer]:
 
 @pytest.fixture(scope="module")
 def loaded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The database after all cases ran once."""
+    """Run all cases once and return the database."""
     with postgres.clone() as url, Source() as source:
         source.answers = answers()
         project = given_a_project(tmp_path_factory.mktemp("bad"), url, source.url)
@@ -519,7 +519,7 @@ def one(engine: Engine, sql: str, **values: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_catalog_says_what_happened(loaded: Engine, name: str) -> None:
+def test_bad_input_gives_state_and_error_of_the_catalog(loaded: Engine, name: str) -> None:
     case = CASES[name]
     with loaded.connect() as connection:
         state, error = connection.execute(
@@ -535,7 +535,7 @@ def test_the_catalog_says_what_happened(loaded: Engine, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.rejected])
-def test_a_rejected_item_is_kept_with_its_reason_and_url(loaded: Engine, name: str) -> None:
+def test_rejected_item_is_stored_with_reason_and_url(loaded: Engine, name: str) -> None:
     found = one(
         loaded,
         """SELECT r.errors::text || ' at ' || r.url FROM catlog.rejected_result r
@@ -547,7 +547,7 @@ def test_a_rejected_item_is_kept_with_its_reason_and_url(loaded: Engine, name: s
     assert "at http://127.0.0.1" in found
 
 
-def test_the_last_of_a_duplicate_key_wins(loaded: Engine) -> None:
+def test_last_item_of_a_duplicate_key_wins(loaded: Engine) -> None:
     assert one(loaded, "SELECT number FROM a_duplicate_key") == 2
     counted = (
         "SELECT published ->> 'duplicates' FROM catlog.catalog WHERE published ->> 'received' = '2'"
@@ -555,18 +555,18 @@ def test_the_last_of_a_duplicate_key_wins(loaded: Engine) -> None:
     assert one(loaded, counted + " AND published ->> 'created' = '1'") == "1"
 
 
-def test_ten_megabytes_arrive_whole(loaded: Engine) -> None:
+def test_item_of_ten_megabytes_is_stored_completely(loaded: Engine) -> None:
     assert one(loaded, "SELECT length(text) FROM ten_megabytes_in_one_item") == 10_000_000
 
 
-def test_every_case_left_a_log(loaded: Engine) -> None:
+def test_every_bad_input_leaves_a_log(loaded: Engine) -> None:
     with loaded.connect() as connection:
         logs = list(connection.execute(text("SELECT log FROM catlog.instance_attempt")).scalars())
     assert logs
     assert all(Path(log).is_file() for log in logs)
 
 
-def test_nothing_is_left_open(loaded: Engine) -> None:
+def test_bad_input_leaves_no_open_instance(loaded: Engine) -> None:
     assert not one(
         loaded, "SELECT count(*) FROM catlog.catalog WHERE state NOT IN ('loaded', 'failed')"
     )

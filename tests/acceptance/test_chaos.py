@@ -42,10 +42,10 @@ MAKERS = 4
 
 # What an attempt that was not done may say, by its outcome: that is what was done to it.
 TRUE_REASONS = {
-    "lost": r"its process was killed by SIGKILL|its node \S+ went down|its worker on \S+ vanished"
-    r"|the database could not be asked for 4 s|its lease was over"
-    r"|its process lost its lease, or could not reach the database",
-    "released": r"released: its (worker|node) stopped|it did not start: .+"
+    "lost": r"the process was killed by SIGKILL|its node \S+ went down|its worker on \S+ vanished"
+    r"|the database could not be reached for 4 s|the lease expired"
+    r"|the process lost its lease, or could not reach the database",
+    "released": r"released: (its worker|the node) stopped|the process did not start: .+"
     r"|refused by node \S+: project 'default': its process ended at once \(9\)"
     r"|refused by node \S+: project 'default' is being imported",
     "cancelled": r"lost 3 times in a row: .+",

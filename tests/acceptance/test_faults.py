@@ -1,4 +1,4 @@
-"""Kill, cut, delay: real processes, and every catalog is loaded once or says why not."""
+"""Kills, cuts and delays of real processes: each catalog loads once, or fails with a reason."""
 
 import random
 import signal
@@ -105,7 +105,7 @@ def kill(process: Command) -> None:
     process.communicate()
 
 
-def test_a_worker_killed_twenty_times_at_random(
+def test_worker_killed_twenty_times_at_random_loads_everything(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     parts = [f"p{number}" for number in range(200)]
@@ -134,7 +134,7 @@ def test_a_worker_killed_twenty_times_at_random(
     assert rows(engine, twice) == []
 
 
-def test_two_schedulers_and_four_workers_on_fifty_due_catalogs(
+def test_two_schedulers_and_four_workers_load_fifty_due_catalogs_once(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(tmp_path, database_url, source, parts=["a"], max_running=3)
@@ -173,9 +173,7 @@ def test_two_schedulers_and_four_workers_on_fifty_due_catalogs(
     assert 1 <= most <= 3
 
 
-def test_a_database_that_is_away_for_ten_seconds_in_mid_crawl(
-    tmp_path: Path, source: Source
-) -> None:
+def test_crawl_survives_ten_seconds_without_the_database(tmp_path: Path, source: Source) -> None:
     home = tmp_path / "home"
     with EmbeddedServer(home) as url:
         folder = tmp_path / "project"
@@ -188,7 +186,7 @@ def test_a_database_that_is_away_for_ten_seconds_in_mid_crawl(
             parts=["a", "b"],
             **environment,  # type: ignore[arg-type]
         )
-        # Rows come while the database is away, more than one batch of them.
+        # More than one batch of rows comes while the database is away.
         many = SPIDER.replace("range(10)", "range(4000)").replace("page * 10", "page * 4000")
         project.write("shop/spiders/things.py", many)
         for page in range(1, 100):
@@ -213,7 +211,7 @@ def test_a_database_that_is_away_for_ten_seconds_in_mid_crawl(
         server.release()
 
 
-def test_a_crawl_that_blocks_its_process_is_timed_out_and_the_others_go_on(
+def test_crawl_that_blocks_its_process_times_out_and_others_continue(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(
@@ -237,11 +235,11 @@ def test_a_crawl_that_blocks_its_process_is_timed_out_and_the_others_go_on(
         rows(engine, "SELECT outcome, count(*) FROM catlog.instance_attempt GROUP BY 1")
     )
     assert outcomes["done"] == 3
-    # What shared the process stood still with it, so it may have come too late as well.
+    # The other crawls of the blocked process stood still too, and may have timed out.
     assert outcomes["timed_out"] >= 1
 
 
-def test_a_terminated_worker_releases_what_it_holds(
+def test_terminated_worker_releases_its_attempts(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(
@@ -264,7 +262,7 @@ def test_a_terminated_worker_releases_what_it_holds(
     assert states(engine) == {"loaded"}
 
 
-def test_cancel_reaches_a_running_crawl(
+def test_cancel_stops_a_running_crawl(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(tmp_path, database_url, source, parts=["a"])
@@ -281,7 +279,7 @@ def test_cancel_reaches_a_running_crawl(
     assert rows(engine, "SELECT * FROM things") == []
 
 
-def test_an_isolated_operation_runs_in_a_process_of_its_own(
+def test_isolated_operation_runs_in_its_own_process(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(
@@ -315,7 +313,7 @@ def test_an_isolated_operation_runs_in_a_process_of_its_own(
     assert rows(engine, "SELECT count(*) FROM things") == [(100,)]
 
 
-def test_a_narrowed_load_removes_nothing_and_a_halved_snapshot_is_refused(
+def test_partial_load_removes_nothing_and_halved_snapshot_is_refused(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(tmp_path, database_url, source, parts=["a", "b"])
@@ -329,14 +327,14 @@ def test_a_narrowed_load_removes_nothing_and_a_halved_snapshot_is_refused(
     assert rows(engine, "SELECT count(*) FROM things") == [(100,)]
 
 
-def test_a_user_s_mistake_is_one_line_and_exit_code_2(
+def test_mistake_of_a_user_is_one_line_and_exit_code_2(
     database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(tmp_path, database_url, source, parts=["a"])
     for arguments, words in (
         (("load", "maker/nothing"), "no scheme maker/nothing; there are: maker/things"),
         (("load", "maker/things/other"), "has no operation 'other'; it has things"),
-        (("load", "maker/things", "-a", "colour=red"), "knows the argument 'colour'"),
+        (("load", "maker/things", "-a", "colour=red"), "has an argument 'colour'"),
         (("load", "maker/things", "--colour"), "unknown option --colour"),
         (("load",), "write one PROVIDER/SCHEME"),
         (("status", "ffffffff"), "no catalog with the id"),
@@ -352,12 +350,12 @@ def test_a_user_s_mistake_is_one_line_and_exit_code_2(
         assert len(said.strip().splitlines()) <= 3, said
 
 
-def test_an_unreachable_database_is_said_in_a_line(tmp_path: Path) -> None:
+def test_unreachable_database_is_one_line(tmp_path: Path) -> None:
     project = Project(tmp_path, "postgresql://nobody@127.0.0.1:1/nothing")
     assert "No connection to" in project.scrapy("status", code=2)
 
 
-def test_commands_outside_of_a_catlog_project_say_so(tmp_path: Path) -> None:
+def test_commands_outside_of_a_catlog_project_fail_with_one_line(tmp_path: Path) -> None:
     project = Project(tmp_path, None)
     (tmp_path / "scrapy.cfg").unlink()
     assert "no Scrapy project here" in project.scrapy("load", "a/b", code=2)
@@ -366,7 +364,7 @@ def test_commands_outside_of_a_catlog_project_say_so(tmp_path: Path) -> None:
     assert "does not use catlog" in project.scrapy("load", "a/b", code=2)
 
 
-def test_scrapy_crawl_stays_scrapy_s_own_in_a_project_without_catlog(tmp_path: Path) -> None:
+def test_scrapy_crawl_is_unchanged_in_a_project_without_catlog(tmp_path: Path) -> None:
     project = Project(tmp_path, None)
     project.write("shop/settings.py", 'SPIDER_MODULES = ["shop.spiders"]\n')
     spider = """

@@ -140,7 +140,7 @@ def test_a_killed_spider_is_lost_at_once(given_a_fleet: GivenAFleet) -> None:
     until(lambda: fleet.running() == 4, what=fleet.report)
     node.spiders()[0].kill()
     until(fleet.outcomes)
-    assert fleet.errors() == ["lost: its process was killed by SIGKILL"]
+    assert fleet.errors() == ["lost: the process was killed by SIGKILL"]
     hold.touch()
     fleet.is_sound(DONE)
     assert fleet.outcomes().count("lost") == 1
@@ -153,8 +153,8 @@ def test_a_spider_that_ends_its_own_process_has_failed(given_a_fleet: GivenAFlee
         fleet.load(part="a", trouble=trouble)
     fleet.is_sound(things(["a"]))
     assert sorted(fleet.errors()) == [
-        "failed: its process ended with exit status 3 before its spider was closed",
-        "failed: its process was killed by SIGSEGV",
+        "failed: the process ended with exit status 3 before the spider was closed",
+        "failed: the process was killed by SIGSEGV",
     ]
     failures = "SELECT errors FROM catlog.catalog ORDER BY created_at LIMIT 2"
     assert rows(fleet.engine, failures) == [(1,), (1,)]
@@ -172,10 +172,10 @@ def test_a_killed_warm_parent_takes_its_spiders_along_and_another_one_is_there(
     parent.kill()
     until(lambda: all(map(is_gone, spiders)))
     until(lambda: fleet.outcomes().count("lost") == 4, what=fleet.report)
-    lost = "lost: its process was killed by SIGKILL"
+    lost = "lost: the process was killed by SIGKILL"
     assert fleet.errors().count(lost) == 4
     # What was claimed before its end was known.
-    gone = "released: it did not start: the process that starts spiders is gone"
+    gone = "released: the process did not start: the zygote process has ended"
     assert set(fleet.errors()) <= {lost, gone}
     hold.touch()
     fleet.is_sound(DONE)
@@ -196,11 +196,12 @@ def test_a_fork_that_fails_costs_nothing_but_a_pause(given_a_fleet: GivenAFleet)
 
     may_have(1)
     fleet.load()
-    until(lambda: "it did not start: no new process" in fleet.node_error(node), what=fleet.report)
+    not_started = "the process did not start: fork failed"
+    until(lambda: not_started in fleet.node_error(node), what=fleet.report)
     may_have(resource.getrlimit(resource.RLIMIT_NPROC)[1])
     fleet.is_sound(DONE)
     assert set(fleet.errors()) == {
-        "released: it did not start: no new process: Resource temporarily unavailable"
+        "released: the process did not start: fork failed: Resource temporarily unavailable"
     }
     # As long as it pauses it claims nothing: this is no hot loop.
     assert len(fleet.errors()) <= 12
@@ -294,8 +295,8 @@ from sqlalchemy import event, text
 
 from catlog_scrapy.addon import CatlogAddon
 from catlog_scrapy.console import make_console
-from catlog_scrapy.database import make_engine
-from catlog_scrapy.running.scheduler import schedule_once
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.worker.scheduler import schedule_once
 
 settings = Settings()
 CatlogAddon.update_pre_crawler_settings(settings)
@@ -573,9 +574,9 @@ def test_attempts_that_a_node_cannot_run_are_left_to_a_capable_node(
     fleet.ready(*unfit.values())
     fleet.load()
     sentences = {
-        "spiderless": "the project 'shop' has no spider 'things' here; bring it to the version",
-        "outdated": "the record types of the spider 'things' are not those that were applied",
-        "foreign": "there is no project 'shop' here, only 'another'",
+        "spiderless": "the project 'shop' has no spider 'things' here; deploy the project's",
+        "outdated": "the record types of the spider 'things' differ from the applied ones",
+        "foreign": "the project here is 'another', not 'shop'",
     }
     for name, node in unfit.items():
         until(

@@ -214,7 +214,7 @@ def test_nothing_is_overwritten_but_by_force(project: Project, source: Source) -
     filled = files(project)
     said = project.scrapy("genoperation", "prices", url, "-p", "wood", code=2)
     assert "shop/spiders/prices.py" in said
-    assert "--force overwrites" in said
+    assert "use --force to overwrite" in said
     assert files(project) == filled
     project.scrapy("genoperation", "prices", url, "-p", "wood", "--force")
     assert files(project) == made
@@ -229,15 +229,15 @@ def test_nothing_is_overwritten_but_by_force(project: Project, source: Source) -
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/missing", "/missing was not fetched: it answers HTTP 404"),
+        ("/missing", "/missing was not fetched: the status is 404"),
         ("/private", "/private was not fetched: Forbidden by robots.txt"),
         ("/empty", "/empty is empty"),
         (
             "/csv",
-            "/csv is neither HTML nor JSON; say which with --kind, or name a template with -t",
+            "/csv is neither HTML nor JSON; name its type with --kind, or a template with -t",
         ),
         ("/numbers", "/numbers has no array of objects"),
-        ("/broken", "/broken is no JSON"),
+        ("/broken", "/broken is not valid JSON"),
     ],
 )
 def test_a_page_that_cannot_be_used(project: Project, source: Source, path: str, said: str) -> None:
@@ -250,13 +250,13 @@ def test_a_page_that_cannot_be_used(project: Project, source: Source, path: str,
     ("arguments", "said"),
     [
         (["trees"], "write a NAME and a URL; see scrapy genoperation -h"),
-        (["Trees", "{url}"], '"Trees" cannot name a spider and its view'),
+        (["Trees", "{url}"], '"Trees" is not a valid name of a spider and its view'),
         (["paper", "{url}", "-p", "other"], 'shop.spiders.printing has a spider "paper" already'),
-        (["trees", "https://a:secret@a.example/x"], "the URL holds a name or a password"),
-        (["trees", "{url}", "--page", "missing"], "missing cannot be read: No such file"),
-        (["trees", "{url}", "--page", "image", "-t", "basic"], "/shop/x is no text"),
-        (["trees", "{url}", "-t", "nothing"], 'no template "nothing"'),
-        (["trees", "{url}", "-t", "broken"], "the template makes no Python"),
+        (["trees", "https://a:secret@a.example/x"], "the URL contains a user name or password"),
+        (["trees", "{url}", "--page", "missing"], "missing cannot be read (No such file"),
+        (["trees", "{url}", "--page", "image", "-t", "basic"], "/shop/x is not text"),
+        (["trees", "{url}", "-t", "nothing"], 'unknown template "nothing"'),
+        (["trees", "{url}", "-t", "broken"], "the template does not render valid Python"),
         (["trees", "{url}", "--colour"], "unknown option --colour"),
     ],
 )
@@ -315,7 +315,7 @@ def test_a_server_that_does_not_answer(project: Project) -> None:
     before = files(project)
     said = project.scrapy("genoperation", "trees", "http://127.0.0.1:1/", code=2)
     assert "was not fetched: " in said
-    assert "--page takes a page that you saved" in said
+    assert "use --page for a page that you saved" in said
     assert files(project) == before
 
 

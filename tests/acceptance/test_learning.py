@@ -136,12 +136,12 @@ def test_a_secret_is_written_nowhere(engine: Engine, platform: Platform) -> None
     )
     assert held == [
         ("course: Input should be a valid string", 1),
-        ("it holds the secret 'client_key', which must not be stored", 2),
+        ("it contains the secret 'client_key', which must not be stored", 2),
         (f"user_id: Value error, it has {len(CLIENT_KEY)} characters, not 32", 1),
     ]
 
     said = platform.scrapy("load", "learning/attempts", "-a", "client_key=any", code=2)
-    assert f"'client_key' is a secret: it comes from the environment, as {KEY}" in said
+    assert f"'client_key' is a secret and must come from the environment variable {KEY}" in said
     assert "None" in platform.scrapy("settings", "--get", KEY)
 
     written = everything_written(engine, platform)
@@ -255,7 +255,7 @@ def test_a_reset_says_what_goes_and_the_next_load_starts_from_nothing(
     count = sum(map(len, before.values()))
     said = platform.scrapy("reset", "learning/attempts", code=1)
     assert f"would delete: {count} records of learning_attempts with 0 former versions" in said
-    assert "nothing is deleted yet; to do it: scrapy reset learning/attempts --yes" in said
+    assert "nothing is deleted yet; scrapy reset learning/attempts --yes deletes it" in said
     assert current(engine) == before
     assert f"deleted: {count} records" in platform.scrapy("reset", "learning/attempts", "--yes")
     assert current(engine) == {}

@@ -1,4 +1,4 @@
-"""Images of records: kept, linked, not asked for twice; what cannot be had costs no load."""
+"""Media of records: stored, linked and requested once; a failed image fails no load."""
 
 import json
 import threading
@@ -42,7 +42,7 @@ def demo() -> Iterator[DemoServer]:
 
 @pytest.fixture
 def given_fuel(database_url: str, tmp_path: Path, demo: DemoServer) -> Callable[..., Project]:
-    """Makes a project that loads the fuel network, with further settings."""
+    """Return a function that makes a project of the fuel network, with further settings."""
 
     def make(**settings: Any) -> Project:
         url = f"{demo.url}/fuel"
@@ -55,7 +55,7 @@ def given_fuel(database_url: str, tmp_path: Path, demo: DemoServer) -> Callable[
     return make
 
 
-# Nobody waits for attempts that fail alike.
+# Retries of the same failure would only take time.
 FIRST_IS_LAST = "UPDATE catlog.catalog_scheme SET max_errors = 1 RETURNING id"
 
 
@@ -64,7 +64,7 @@ def media(project: Project) -> Path:
 
 
 def asked(demo: DemoServer, part: str = "/images/") -> list[str]:
-    """The paths of the media requests since the last look."""
+    """Return the paths of the media requests since the last call."""
     found = sorted(path for path in demo.requests if part in path)
     demo.visits.clear()
     return found
@@ -75,7 +75,7 @@ def images(engine: Engine) -> dict[int, list[str]]:
 
 
 def stats(engine: Engine) -> dict[str, Any]:
-    """What the last attempt says of its media."""
+    """Return the media statistics of the last attempt."""
     [(found,)] = rows(
         engine, "SELECT stats FROM catlog.instance_attempt ORDER BY started_at DESC LIMIT 1"
     )
@@ -83,12 +83,12 @@ def stats(engine: Engine) -> dict[str, Any]:
 
 
 def states(engine: Engine) -> int:
-    """How many states of stations there have been."""
+    """Return the number of states in the stations' history."""
     [(count,)] = rows(engine, "SELECT count(*) FROM stations_history")
     return int(count)
 
 
-def test_images_are_kept_once_and_their_links_lead_to_them(
+def test_images_are_stored_once_and_linked(
     engine: Engine, given_fuel: Callable[..., Project], demo: DemoServer
 ) -> None:
     project = given_fuel()
@@ -120,7 +120,7 @@ def test_images_are_kept_once_and_their_links_lead_to_them(
     assert states(engine) == 4
 
 
-def test_an_image_that_cannot_be_had_leaves_no_link_and_costs_no_load(
+def test_failed_image_leaves_no_link_and_fails_no_load(
     engine: Engine, given_fuel: Callable[..., Project], demo: DemoServer
 ) -> None:
     project = given_fuel()
@@ -144,7 +144,7 @@ def test_an_image_that_cannot_be_had_leaves_no_link_and_costs_no_load(
         "media/failed/empty-content": 1,
     }
 
-    # Again the same: nothing changes, and only what is lacking is asked for.
+    # A second load changes nothing, and requests only missing images.
     asked(demo)
     project.scrapy("load", "tatneft/stations")
     assert images(engine) == kept
@@ -158,7 +158,7 @@ def test_an_image_that_cannot_be_had_leaves_no_link_and_costs_no_load(
     assert states(engine) == 4 + 4
 
 
-def test_a_link_that_is_known_is_not_lost_by_a_failure(
+def test_failed_image_keeps_its_former_link(
     engine: Engine, given_fuel: Callable[..., Project], demo: DemoServer
 ) -> None:
     project = given_fuel(IMAGES_EXPIRES=-1)  # every load asks again
@@ -176,14 +176,14 @@ def test_a_link_that_is_known_is_not_lost_by_a_failure(
         assert all((media(project) / link).read_bytes()[1:4] == b"PNG" for link in links)
 
 
-def test_a_server_that_hangs_is_not_waited_for_long(
+def test_silent_media_server_is_given_up_soon(
     engine: Engine, given_fuel: Callable[..., Project], demo: DemoServer
 ) -> None:
     project = given_fuel(CATLOG_MEDIA_TIMEOUT=0.5, CONCURRENT_REQUESTS=1)
     demo.misbehave("/fuel/images", delay=600)
     project.scrapy("load", "tatneft/stations")
     assert set(map(len, images(engine).values())) == {0}
-    # Three records of two images each, one after the other; then it is asked no more.
+    # Three records of two images each are requested one after the other, then no more.
     assert len(asked(demo)) == 6
     said = stats(engine)
     assert said["media/failed/DownloadTimeoutError"] == 6
@@ -200,10 +200,10 @@ def test_images_forbidden_by_robots_txt_are_not_requested(
     assert asked(demo) == STATION_IMAGES[:-2]
 
 
-def test_a_store_that_takes_nothing_fails_the_load(
+def test_failing_media_store_fails_the_load(
     engine: Engine, given_fuel: Callable[..., Project], demo: DemoServer
 ) -> None:
-    """The source is not to blame: links must not vanish because a disk is full."""
+    """A full disk is not the source's fault, and must not remove links."""
     project = given_fuel(IMAGES_STORE="there")
     rows(engine, FIRST_IS_LAST)
     project.write("there/full", "a file where a folder should be")
@@ -223,12 +223,12 @@ def test_missing_media_store_fails_the_load_with_the_reason(
     [(error,)] = rows(
         engine, "SELECT DISTINCT error FROM catlog.instance_attempt WHERE outcome = 'failed'"
     )
-    assert f"IMAGES_STORE = {store!r} cannot be used" in error
+    assert f"IMAGES_STORE = {store!r} is not a usable store" in error
     assert "Name a folder, or a store" in error
 
 
 class Bucket(BaseHTTPRequestHandler):
-    """As much of S3 as keeping files needs."""
+    """Minimal S3 server for storing files."""
 
     protocol_version = "HTTP/1.1"
     objects: dict[str, tuple[bytes, str]]
@@ -254,7 +254,7 @@ class Bucket(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def bucket() -> Iterator[tuple[str, dict[str, tuple[bytes, str]]]]:
-    """The URL of a little S3, and its objects: bytes and content type by path."""
+    """Run a minimal S3; yield its URL and its objects, bytes and content type by path."""
     Bucket.objects = {}
     http = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
     http.daemon_threads = True
@@ -264,7 +264,7 @@ def bucket() -> Iterator[tuple[str, dict[str, tuple[bytes, str]]]]:
     http.server_close()
 
 
-def test_images_go_to_s3_by_setting(
+def test_images_are_stored_in_s3(
     engine: Engine,
     given_fuel: Callable[..., Project],
     demo: DemoServer,
@@ -338,7 +338,7 @@ tolerate = {{ rejected = 1 }}
 """
 
 
-def test_any_operation_can_keep_images_and_files(
+def test_every_operation_can_store_images_and_files(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
     with Source() as source:
@@ -365,15 +365,15 @@ def test_any_operation_can_keep_images_and_files(
         b"Read me.",
         picture("a").body,
     ]
-    assert stats(engine)["media/failed/no URL"] == 3
+    assert stats(engine)["media/failed/invalid URL"] == 3
     [(errors,)] = rows(engine, "SELECT errors FROM catlog.rejected_result")
     assert "image_url" in str(errors)
 
 
-def test_a_project_keeps_images_by_scrapy_alone(
+def test_scrapys_own_images_pipeline_still_works(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
-    """Its own ImagesPipeline does what it always did; catlog stores what that says."""
+    """The project's ImagesPipeline works as in Scrapy, and catlog stores its results."""
     with Source() as source:
         source.answers = {"/page": Answer(b"<p>"), "/a.png": Answer(picture("a").body)}
         project = Project(tmp_path, database_url)
@@ -409,10 +409,10 @@ def test_a_project_keeps_images_by_scrapy_alone(
     assert (tmp_path / "pictures" / image["path"]).is_file()
 
 
-def test_the_united_view(
+def test_united_view_shows_stations_prices_and_images(
     engine: Engine, given_fuel: Callable[..., Project], demo: DemoServer
 ) -> None:
-    """Whole, as the clients of the network get it."""
+    """The view is complete, as the network's clients get it."""
     project = given_fuel(CATLOG_MEDIA_URL="https://cdn.example/")
     for scheme in ("stations", "prices", "references"):
         project.scrapy("load", f"tatneft/{scheme}")
@@ -452,7 +452,7 @@ def test_the_united_view(
     )
 
 
-def test_the_view_without_prices_and_references(
+def test_united_view_without_prices_and_references(
     engine: Engine, given_fuel: Callable[..., Project]
 ) -> None:
     given_fuel().scrapy("load", "tatneft/stations")
@@ -461,7 +461,7 @@ def test_the_view_without_prices_and_references(
     assert services == [{"id": None, "name": name, "icon": None} for name in ("Кафе", "Автомойка")]
 
 
-def test_a_station_disappears_and_comes_back(
+def test_station_that_returns_keeps_its_history(
     engine: Engine, given_fuel: Callable[..., Project], demo: DemoServer
 ) -> None:
     project = given_fuel()
@@ -482,10 +482,10 @@ def test_a_station_disappears_and_comes_back(
     assert gone[4] < back[3]
 
 
-def test_the_slow_source_holds_up_nothing(
+def test_slow_source_does_not_delay_other_operations(
     engine: Engine, given_fuel: Callable[..., Project], demo: DemoServer
 ) -> None:
-    """One worker; the stations take the original's four seconds, and prices come meanwhile."""
+    """With one worker, prices load during the stations' delay of four seconds."""
     demo.world.fuel_delay = DemoServer().world.fuel_delay
     project = given_fuel()
     rows(

@@ -1,4 +1,4 @@
-"""What a source asks of its visitors is done: its own log says so."""
+"""Politeness rules of a source, checked in the source's own log."""
 
 import itertools
 import statistics
@@ -13,7 +13,7 @@ from catlog_scrapy.demo.server import DemoServer, Visit
 from tests.support.looking import rows, until
 from tests.support.project import Project
 
-# Twenty pages, of which eight are asked for at once.
+# Twenty pages, eight of them requested at once.
 SPIDER = """
 from catlog_scrapy.records import Record
 from scrapy import Request, Spider
@@ -77,7 +77,7 @@ def pages(demo: DemoServer) -> list[Visit]:
 
 
 def most_at_once(visits: list[Visit]) -> int:
-    """How many of *visits* went on at the same time."""
+    """Return the largest number of simultaneous *visits*."""
     moments = [(visit.began, 1) for visit in visits]
     moments += [(visit.ended or time.monotonic(), -1) for visit in visits]
     return max(itertools.accumulate(change for _, change in sorted(moments)))
@@ -97,7 +97,7 @@ def test_urls_forbidden_by_robots_txt_are_not_requested(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_waited_for(
+def test_retry_after_delays_the_next_requests(
     engine: Engine, project: Project, demo: DemoServer, status: int
 ) -> None:
     demo.misbehave("/fuel/fuel-prices", delay=0.05)
@@ -106,7 +106,7 @@ def test_retry_after_is_waited_for(
     project.scrapy(*ALONE)
     visits = pages(demo)
     [refused] = [visit for visit in visits if visit.status == status]
-    # What was on its way when it was said may still come.
+    # Requests that were sent before the answer may still come.
     after = [visit for visit in visits if visit.began > (refused.ended or 0) + 1.0]
     assert len(visits) == 21
     assert refused.path in [visit.path for visit in after]
@@ -134,7 +134,7 @@ def test_long_retry_after_reschedules_the_instance(
     assert [visit.status for visit in pages(demo)].count(429) == 1
 
 
-def test_no_more_crawls_visit_a_provider_at_once_than_it_allows(
+def test_max_running_limits_concurrent_crawls_of_a_provider(
     engine: Engine, project: Project, demo: DemoServer
 ) -> None:
     with (project.folder / "shop/settings.py").open("a") as settings:
@@ -152,7 +152,7 @@ def test_no_more_crawls_visit_a_provider_at_once_than_it_allows(
     assert rows(engine, nodes) == [(1, "done")]
 
 
-def test_a_source_that_becomes_slow_is_asked_less_often(project: Project, demo: DemoServer) -> None:
+def test_autothrottle_slows_down_for_a_slow_source(project: Project, demo: DemoServer) -> None:
     settings = project.folder / "shop/settings.py"
     with settings.open("a") as file:
         file.write("AUTOTHROTTLE_ENABLED = True\nAUTOTHROTTLE_START_DELAY = 0\n")
@@ -162,11 +162,11 @@ def test_a_source_that_becomes_slow_is_asked_less_often(project: Project, demo: 
     demo.visits.clear()
     demo.misbehave("/fuel/fuel-prices", delay=0.3)
     project.scrapy(*ALONE)
-    # One at a time, by default, as soon as the first one has told how slow it is.
+    # AutoThrottle allows one request at a time once it has measured the first.
     assert quick < 0.25 < middle_gap(demo)
 
 
 def middle_gap(demo: DemoServer) -> float:
-    """The median of the seconds between visits."""
+    """Return the median of the seconds between visits."""
     began = sorted(visit.began for visit in pages(demo))
     return statistics.median(later - earlier for earlier, later in itertools.pairwise(began))

@@ -1,4 +1,4 @@
-"""Several projects in one database: each has its own, and none runs another's."""
+"""Several projects in one database: each runs only its own operations."""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def given_a_project(folder: Path, url: str, bot: str, name: str, source: Source)
     return project
 
 
-def test_projects_leave_each_other_alone(
+def test_projects_in_one_database_do_not_affect_each_other(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     one = given_a_project(tmp_path / "one", database_url, "north", "apples", source)
@@ -72,7 +72,7 @@ def test_projects_leave_each_other_alone(
     assert 'belongs to the project "south"' in one.scrapy("apply", code=2)
 
 
-def test_a_view_of_another_project_is_not_replaced(
+def test_view_of_another_project_is_not_replaced(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     one = given_a_project(tmp_path / "one", database_url, "north", "apples", source)
@@ -82,7 +82,7 @@ def test_a_view_of_another_project_is_not_replaced(
     assert 'the project "north" has a view "of_north"' in two.scrapy("apply", code=2)
 
 
-def test_a_worker_leaves_what_its_project_lacks(
+def test_worker_leaves_operations_of_other_projects(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     one = given_a_project(tmp_path / "one", database_url, "north", "apples", source)
@@ -93,15 +93,15 @@ def test_a_worker_leaves_what_its_project_lacks(
     queued = "INSERT INTO catlog.catalog (provider_id, scheme_id, origin) SELECT provider_id, id,"
     rows(engine, f"{queued} 'test' FROM catlog.catalog_scheme WHERE name = 'pears' RETURNING id")
     said = one.scrapy("work", "--drain")
-    assert "left for another worker: there is no project 'south' here, only 'north'" in said
+    assert "left for another worker: the project here is 'north', not 'south'" in said
     assert rows(engine, "SELECT outcome, error FROM catlog.instance_attempt") == [
-        ("released", "refused: there is no project 'south' here, only 'north'")
+        ("released", "refused: the project here is 'north', not 'south'")
     ]
     two.scrapy("work", "--drain")
     assert rows(engine, "SELECT state FROM catlog.catalog") == [("loaded",)]
 
 
-def test_a_record_type_that_was_not_applied_is_not_loaded(
+def test_record_type_that_was_not_applied_is_not_loaded(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(tmp_path, database_url, "north", "apples", source)
@@ -109,4 +109,4 @@ def test_a_record_type_that_was_not_applied_is_not_loaded(
     spider = tmp_path / "shop/spiders/things.py"
     spider.write_text(spider.read_text().replace("number: int", 'number: int\n    more: str = ""'))
     said = project.scrapy("load", "north/apples", code=2)
-    assert "the record types of the spider 'apples' are not those that were applied" in said
+    assert "the record types of the spider 'apples' differ from the applied ones" in said

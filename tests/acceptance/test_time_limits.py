@@ -1,4 +1,4 @@
-"""Sources that stall, spiders that do not open, networks that swallow packets: real processes."""
+"""Time limits in real processes: stalled sources, unopened spiders, lost packets."""
 
 import time
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def source() -> Iterator[Source]:
 
 
 def requests_at_rest(source: Source) -> int:
-    """How many requests there were when there have been no more for a while."""
+    """Return the number of requests once it has stopped growing."""
     asked = -1
     while len(source.requests) != asked:
         asked = len(source.requests)
@@ -33,7 +33,7 @@ def requests_at_rest(source: Source) -> int:
     return asked
 
 
-def test_a_source_that_stalls_costs_its_own_crawl_and_no_other(
+def test_stalled_source_times_out_only_its_own_crawl(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(
@@ -44,7 +44,7 @@ def test_a_source_that_stalls_costs_its_own_crawl_and_no_other(
         more='stall_timeout = "4s"\nbackoff = { base = "0.1s" }',
     )
     marker = tmp_path / "stalled"
-    # The good one outlives the other: a process that went would take it along.
+    # The good crawl outlives the stalled crawl, so their process has not been replaced.
     spider = SPIDER.replace(
         "        page = int",
         "        if self.part == 'stalls' and not self.stalled.exists():\n"
@@ -77,7 +77,7 @@ def test_a_source_that_stalls_costs_its_own_crawl_and_no_other(
     assert reason in Path(log).read_text()
 
 
-def test_a_spider_that_never_opens_is_timed_out(
+def test_spider_that_never_opens_times_out(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(
@@ -109,7 +109,7 @@ def test_a_spider_that_never_opens_is_timed_out(
     assert error.startswith("its spider had not opened after 6 s; it hung")
 
 
-def test_an_isolated_process_that_never_begins_is_timed_out(
+def test_isolated_process_that_never_begins_times_out(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     more = 'start_timeout = "20s"\nisolate = true\nbackoff = { base = "0.1s" }'
@@ -137,7 +137,7 @@ def test_an_isolated_process_that_never_begins_is_timed_out(
 
 
 @pytest.mark.parametrize("fault", ["freeze", "cut"])
-def test_a_crawl_that_waits_for_its_database_has_not_stalled(
+def test_crawl_that_waits_for_its_database_does_not_stall(
     engine: Engine, database_url: str, tmp_path: Path, source: Source, fault: str
 ) -> None:
     with Proxy(database_url) as proxy:
@@ -164,7 +164,7 @@ def test_a_crawl_that_waits_for_its_database_has_not_stalled(
     assert rows(engine, "SELECT count(*) FROM things") == [(20 * 4000,)]
 
 
-def test_a_worker_whose_network_swallows_packets_stops_its_crawl_when_its_lease_ends(
+def test_worker_with_lost_packets_stops_its_crawl_at_the_lease_end(
     engine: Engine, database_url: str, tmp_path: Path, source: Source
 ) -> None:
     project = given_a_project(tmp_path, database_url, source, parts=["a"])

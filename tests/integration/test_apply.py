@@ -259,13 +259,13 @@ def test_order_of_names_is_not_a_change(shop: Shop) -> None:
 
 OPERATION = '[[scheme.operation]]\nname = "goods"\n'
 FROZEN = {
-    "its arguments": OPERATION + 'arguments = { year = "1" }',
-    "its mode": OPERATION + 'mode = "incremental"',
-    "its for_each": OPERATION + 'for_each = ["a"]',
-    "its standalone_arguments": OPERATION + 'for_each = ["a"]\nstandalone_arguments = ["year"]',
-    "its spider": OPERATION + 'spider = "more_goods"',
-    "its executor": OPERATION + 'executor = "external"\nkind = "goods"\nkey = "id"',
-    "its set of operations": 'operations = ["goods", "links"]',
+    "arguments": OPERATION + 'arguments = { year = "1" }',
+    "mode": OPERATION + 'mode = "incremental"',
+    "for_each": OPERATION + 'for_each = ["a"]',
+    "standalone_arguments": OPERATION + 'for_each = ["a"]\nstandalone_arguments = ["year"]',
+    "spider": OPERATION + 'spider = "more_goods"',
+    "executor": OPERATION + 'executor = "external"\nkind = "goods"\nkey = "id"',
+    "the set of operations": 'operations = ["goods", "links"]',
 }
 
 
@@ -277,7 +277,7 @@ def test_a_used_version_is_frozen(shop: Shop, what: str) -> None:
     message = shop.refused()
     assert "providers/acme.toml:" in message
     assert 'scheme "goods"' in message
-    assert f"{what} changed, but version 1 is used by catalogs; write version = 2" in message
+    assert f"{what} changed, but catalogs use version 1; write version = 2" in message
     shop.declare(f'[[scheme]]\nname = "goods"\nversion = 2\n{FROZEN[what]}\n')
     lines = shop.apply()
     assert lines[:2] == ["+ scheme acme/goods 2", "- scheme acme/goods 1: retired"]
@@ -308,7 +308,7 @@ def test_an_unused_version_may_have_another_key(shop: Shop) -> None:
     assert "~ operation acme/x/foreign: record types" in shop.apply()
     shop.use(scheme="x")
     shop.declare(table.format(key="c").replace('"x"', '"x"\nversion = 2'))
-    assert 'the key of "k" was b and is now c; give the record type another view' in shop.refused()
+    assert 'the key of "k" changed from b to c; give the record type another view' in shop.refused()
 
 
 def test_record_types_and_includes_are_frozen(shop: Shop) -> None:
@@ -321,8 +321,8 @@ def test_record_types_and_includes_are_frozen(shop: Shop) -> None:
     shop.given_fields("price: Decimal | None = None", "number: int | None = None")
     shop.declare(SCHEME.format(version=1), links, every.format(names='"goods"'))
     message = shop.refused()
-    assert 'scheme "goods" operation "goods": its record types changed' in message
-    assert 'scheme "every": includes changed, but version 1 is used' in message
+    assert 'scheme "goods" operation "goods": record types changed' in message
+    assert 'scheme "every": includes changed, but catalogs use version 1' in message
 
 
 def test_limits_and_times_change_in_place(shop: Shop) -> None:
@@ -391,11 +391,11 @@ def test_vanished_declarations_are_retired_and_may_come_back(shop: Shop) -> None
     assert one(shop.engine, "SELECT count(*) FROM catlog.schedule WHERE enabled") == 0
     shop.declare(*both)
     assert shop.apply() == [
-        "+ scheme acme/goods 1: back",
+        "+ scheme acme/goods 1: active again",
         "+ schedule acme/goods 'every hour': 0 * * * * UTC",
     ]
     (shop.folder / "providers" / "acme.toml").unlink()
-    assert shop.apply() == ["- provider acme: its file is gone"]
+    assert shop.apply() == ["- provider acme: no file declares it"]
     assert shop.apply() == []
     assert one(shop.engine, "SELECT count(*) FROM catlog.schedule WHERE enabled") == 0
     shop.declare(*both)
@@ -625,7 +625,7 @@ def test_project_views_read_kinds_and_each_other(shop: Shop) -> None:
         ("SELECT 'x'::int AS n", "views/report.sql:1: invalid input syntax for type integer"),
         ("WITH x AS (SELECT 1) SELECT * FROM reports", 'relation "reports" does not exist'),
         ("DELETE FROM catlog.provider", "syntax error"),
-        ("SELECT 1 AS a;\nDROP VIEW goods", "views/report.sql:2: it has more than one statement"),
+        ("SELECT 1 AS a;\nDROP VIEW goods", "views/report.sql:2: the file has a second statement"),
     ],
 )
 def test_a_bad_select_is_refused_before_anything_changes(
@@ -719,7 +719,7 @@ def test_fields_only_widen(shop: Shop) -> None:
     shop.add({"id": "a", "n": 12, "t": "x", "j": ["y"]})
     shop.given_fields("n: int | None = None", "t: int | None = None", "j: list[str] = []")
     shop.declare(SCHEME.format(version=2))
-    assert 'the field "t" of "goods" was text and is now bigint' in shop.refused()
+    assert 'the field "t" of "goods" changed from text to bigint' in shop.refused()
     for wider in ("Decimal", "float", "str"):
         shop.given_fields(f"n: {wider} | None = None", "t: str | None = None", "j: str = ''")
         shop.apply()
@@ -728,7 +728,7 @@ def test_fields_only_widen(shop: Shop) -> None:
     shop.use(2)
     shop.given_fields("n: int | None = None")
     shop.declare(SCHEME.format(version=3))
-    assert 'the field "n" of "goods" was text and is now bigint' in shop.refused()
+    assert 'the field "n" of "goods" changed from text to bigint' in shop.refused()
 
 
 def test_concurrent_applies_store_declarations_once(shop: Shop) -> None:
@@ -753,7 +753,7 @@ def test_catalog_created_during_apply_freezes_its_version(shop: Shop) -> None:
         )
         with pytest.raises(NotPossible, match="other sessions lock what has to change"):
             shop.apply()
-    assert "its set of operations changed" in shop.refused()
+    assert "the set of operations changed" in shop.refused()
 
 
 def test_apply_gives_up_while_a_query_locks_a_view(shop: Shop) -> None:
@@ -779,7 +779,7 @@ def test_dropped_view_is_recreated(shop: Shop) -> None:
 def test_a_missing_folder_retires_nothing(shop: Shop) -> None:
     shop.apply()
     (shop.folder / "providers").rename(shop.folder / "elsewhere")
-    assert "there is no folder" in shop.refused()
+    assert "does not exist; create it, or correct CATLOG_PROVIDERS" in shop.refused()
 
 
 def test_apply_reports_a_spider_module_that_raises(shop: Shop) -> None:

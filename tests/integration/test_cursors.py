@@ -241,7 +241,7 @@ def test_overlap_declared_later_needs_an_instant_as_cursor(engine: Engine) -> No
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="page 7")
     sql(engine, "UPDATE catlog.catalog_scheme_operation SET overlap = 60")
-    with pytest.raises(CursorError, match="'page 7' is no ISO 8601 instant"):
+    with pytest.raises(CursorError, match="'page 7' is not an ISO 8601 datetime"):
         begun(engine)
 
 

@@ -1,4 +1,4 @@
-"""Leases, limits and hangs are noticed in time, whatever the database does, or does not."""
+"""Heartbeat: leases, time limits and hung crawls, with a silent database too."""
 
 import threading
 import time
@@ -29,13 +29,13 @@ from tests.support.looking import WAIT_LIMIT_S
 from tests.support.proxy import Proxy
 
 LEASE = 3.0
-# Less than TCP would wait, and more than any machine needs.
+# Shorter than the time-outs of TCP, and longer than a slow machine needs.
 AT_ONCE_S = 20.0
 FOR_EVER = {"timeout": 3600.0, "start_timeout": 3600.0, "stall_timeout": 3600.0}
 
 
 def until(condition: Callable[[], Any], seconds: float = WAIT_LIMIT_S) -> float:
-    """Wait for *condition*; how long it took. Fail if it does not come."""
+    """Wait for *condition*, at most *seconds*; return the time that it took."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() < began + seconds, "it never happened"
@@ -44,7 +44,7 @@ def until(condition: Callable[[], Any], seconds: float = WAIT_LIMIT_S) -> float:
 
 
 def given_attempts(engine: Engine, *parts: str, **limits: float) -> list[Attempt]:
-    """A running attempt for each part, whose operation has these limits."""
+    """Make a running attempt for each part, under these limits."""
     operation = an_operation(for_each=list(parts) or ["a"], **{**FOR_EVER, **limits})
     given_a_scheme(engine, operation)
     return [Attempt(engine, claimed, ()) for claimed in claim_all(engine, given_a_catalog(engine))]
@@ -52,7 +52,7 @@ def given_attempts(engine: Engine, *parts: str, **limits: float) -> list[Attempt
 
 @contextmanager
 def beating(engine: Engine, *attempts: Attempt, lease: float = LEASE) -> Iterator[threading.Event]:
-    """A heartbeat that holds *attempts*; the event says that it would replace its process."""
+    """Run a heartbeat with *attempts*; the event tells that it would replace its process."""
     replaced = threading.Event()
 
     def replace_process() -> None:
@@ -79,7 +79,7 @@ def proxy(database_url: str) -> Iterator[Proxy]:
 
 @pytest.fixture
 def distant(engine: Engine, proxy: Proxy) -> Iterator[Engine]:
-    """The database by way of the proxy; its frozen connections are gone when the test is over."""
+    """Engine whose connections pass the proxy, and are closed after the test."""
     distant = make_engine(proxy.url)
     yield distant
     proxy.cut()
@@ -104,20 +104,18 @@ def test_leases_are_renewed_while_the_database_answers(engine: Engine) -> None:
         assert 0 < lease_left(engine) <= LEASE
 
 
-def test_a_network_that_swallows_packets_ends_the_lease_on_time(
-    engine: Engine, distant: Engine, proxy: Proxy
-) -> None:
+def test_lost_packets_end_the_lease_on_time(engine: Engine, distant: Engine, proxy: Proxy) -> None:
     [attempt] = given_attempts(engine)
     with beating(distant, attempt):
         time.sleep(LEASE)
         proxy.freeze()
         took = until(lambda: attempt.stop_code)
     assert attempt.stop_code == "lost"
-    assert attempt.stop_reason == "the database could not be asked for 3 s"
+    assert attempt.stop_reason == "the database could not be reached for 3 s"
     assert LEASE / 3 < took < LEASE + AT_ONCE_S
 
 
-def test_a_network_that_is_back_in_time_costs_nothing(
+def test_short_network_failure_keeps_the_lease(
     engine: Engine, distant: Engine, proxy: Proxy
 ) -> None:
     [attempt] = given_attempts(engine)
@@ -131,7 +129,7 @@ def test_a_network_that_is_back_in_time_costs_nothing(
         assert attempt.stop_code is None
 
 
-def test_a_question_that_is_never_answered_does_not_keep_the_next_from_being_asked(
+def test_unanswered_renewal_does_not_block_the_next_renewal(
     engine: Engine, distant: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [attempt] = given_attempts(engine)
@@ -171,7 +169,7 @@ def test_time_limits_hold_while_the_database_is_silent(
     )
 
 
-def test_a_process_in_which_a_crawl_hangs_goes_even_if_the_database_does_not_answer(
+def test_process_with_a_hung_crawl_ends_while_the_database_is_silent(
     engine: Engine, distant: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "HUNG_AFTER_S", 0.5)
@@ -186,7 +184,7 @@ def test_a_process_in_which_a_crawl_hangs_goes_even_if_the_database_does_not_ans
     assert the_attempt(engine, attempt.claim.attempt)["outcome"] is None
 
 
-def test_a_process_that_goes_gives_back_what_it_holds(
+def test_process_with_a_hung_crawl_releases_its_other_attempts(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "HUNG_AFTER_S", 0.5)
@@ -196,7 +194,7 @@ def test_a_process_that_goes_gives_back_what_it_holds(
     with beating(engine, hangs, lost, innocent) as replaced:
         until(replaced.is_set)
     ended = [the_attempt(engine, a.claim.attempt) for a in (hangs, lost, innocent)]
-    hung = "; it hung: 0.5 s later it had not stopped"
+    hung = "; it hung: it had not stopped after 0.5 s"
     assert [(attempt["outcome"], attempt["error"]) for attempt in ended] == [
         ("timed_out", f"it ran past its time limit of 3600 s{hung}"),
         ("lost", f"its lease had ended, and another worker may have it{hung}"),
@@ -205,7 +203,7 @@ def test_a_process_that_goes_gives_back_what_it_holds(
     assert one(engine, "SELECT errors FROM catlog.catalog") == 1
 
 
-def test_the_database_s_word_stops_an_attempt(engine: Engine) -> None:
+def test_cancelled_catalog_stops_its_attempt(engine: Engine) -> None:
     [attempt] = given_attempts(engine)
     with beating(engine, attempt):
         catalogs.cancel(engine, attempt.claim.catalog)
@@ -213,20 +211,20 @@ def test_the_database_s_word_stops_an_attempt(engine: Engine) -> None:
     assert (attempt.stop_code, attempt.stop_reason) == ("cancel", "its catalog stopped")
 
 
-def test_a_spider_that_does_not_open_is_past_its_limit(engine: Engine) -> None:
+def test_spider_that_does_not_open_exceeds_start_timeout(engine: Engine) -> None:
     [attempt] = given_attempts(engine, start_timeout=5.0, stall_timeout=3.0)
     limits = TimeLimits(attempt)
     attempt.began_at -= 4
     assert limits.exceeded() is None
     attempt.began_at -= 2
     assert limits.exceeded() == "its spider had not opened after 5 s"
-    # From then on it is another limit's turn.
+    # An open spider has another limit.
     attempt.is_open = True
     assert limits.exceeded() is None
 
 
 @pytest.mark.parametrize("what", ["received", "accepted", "rejected", "dropped"])
-def test_each_response_and_each_item_is_progress(engine: Engine, what: str) -> None:
+def test_responses_and_items_count_as_progress(engine: Engine, what: str) -> None:
     [attempt] = given_attempts(engine, stall_timeout=5.0)
     attempt.is_open = True
     limits = TimeLimits(attempt)
@@ -239,7 +237,7 @@ def test_each_response_and_each_item_is_progress(engine: Engine, what: str) -> N
     assert limits.exceeded() == "nothing came for 5 s (no response, no item)"
 
 
-def test_waiting_for_the_store_is_no_stall(engine: Engine) -> None:
+def test_waiting_for_the_store_does_not_stall(engine: Engine) -> None:
     [attempt] = given_attempts(engine, stall_timeout=5.0)
     attempt.is_open = True
     limits = TimeLimits(attempt)
@@ -254,7 +252,7 @@ def test_waiting_for_the_store_is_no_stall(engine: Engine) -> None:
     assert limits.exceeded()
 
 
-def test_an_attempt_from_before_these_limits_has_none_of_them(engine: Engine) -> None:
+def test_attempt_without_limits_never_times_out(engine: Engine) -> None:
     [attempt] = given_attempts(engine, start_timeout=1.0, stall_timeout=1.0)
     old = Attempt(engine, replace(attempt.claim, limits={}), ())
     old.began_at -= 9
@@ -266,7 +264,7 @@ def test_an_attempt_from_before_these_limits_has_none_of_them(engine: Engine) ->
     assert limits.exceeded() is None
 
 
-def test_only_the_first_reason_to_stop_counts(engine: Engine) -> None:
+def test_first_reason_to_stop_an_attempt_counts(engine: Engine) -> None:
     [attempt] = given_attempts(engine)
     attempt.stop("timed_out", "nothing came")
     attempt.stop("lost")

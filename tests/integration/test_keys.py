@@ -183,8 +183,8 @@ def test_key_command_reports_wrong_arguments(
     for arguments, said in (
         ("add robot", "needs --role"),
         ("add ro/bot --role service", "is not a valid name"),
-        ("add robot --role service --scope catalogs", "no RESOURCE:ACTION"),
-        ("add robot --role service --scope a:b:c", "no RESOURCE:ACTION"),
+        ("add robot --role service --scope catalogs", "is not a RESOURCE:ACTION"),
+        ("add robot --role service --scope a:b:c", "is not a RESOURCE:ACTION"),
         ("add robot --role service --scope catalogs:*", "does not have"),
         ("add robot --role service --scope *:*", "does not have"),
         ("add robot --role user --scope catalogs:read", "does not have"),

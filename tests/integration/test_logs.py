@@ -1,4 +1,4 @@
-"""Logs of attempts may fill no disk, and none goes that may still be written to."""
+"""Deletion of old attempt logs, which keeps the logs of running attempts."""
 
 import os
 import time
@@ -32,23 +32,23 @@ def test_old_logs_are_deleted_even_below_the_size_limit(tmp_path: Path) -> None:
     assert names(old_logs(tmp_path, 2 * DAY, 10_000)) == ["5", "3"]
 
 
-def test_the_oldest_go_until_the_rest_fits(tmp_path: Path) -> None:
+def test_oldest_logs_are_deleted_until_the_rest_fits(tmp_path: Path) -> None:
     for days in (2, 4, 1, 3):
         given_a_log(tmp_path, f"{days}", age=days * DAY)
     assert names(old_logs(tmp_path, 30 * DAY, 400)) == []
     assert names(old_logs(tmp_path, 30 * DAY, 399)) == ["4"]
     assert names(old_logs(tmp_path, 30 * DAY, 150)) == ["4", "3", "2"]
-    # What is too old makes room as well.
+    # Deleted old logs count for the size limit too.
     assert names(old_logs(tmp_path, 2.5 * DAY, 200)) == ["4", "3"]
 
 
-def test_a_log_that_an_attempt_may_write_to_stays(tmp_path: Path) -> None:
+def test_log_of_a_possibly_running_attempt_is_kept(tmp_path: Path) -> None:
     given_a_log(tmp_path, "running", age=HOUR / 2, size=10_000)
     given_a_log(tmp_path, "ended", age=2 * HOUR)
     assert names(old_logs(tmp_path, 60.0, 0)) == ["ended"]
 
 
-def test_a_log_that_somebody_else_deletes_meanwhile_is_no_error(
+def test_concurrently_deleted_log_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, here = (given_a_log(tmp_path, name, age=5 * DAY) for name in ("gone", "here"))
@@ -64,7 +64,7 @@ def test_a_log_that_somebody_else_deletes_meanwhile_is_no_error(
     assert old_logs(tmp_path / "nowhere", DAY, 10_000) == []
 
 
-def test_prune_keeps_the_logs_of_this_machine_within_their_size(
+def test_prune_keeps_this_machines_logs_within_the_size_limit(
     database_url: str, tmp_path: Path
 ) -> None:
     project = Project(tmp_path, database_url, CATLOG_LOG_SIZE="150")

@@ -381,15 +381,21 @@ A_WRONG_DECLARATION_IS_REFUSED = [
     ("[resources]\ngoods = { view = 'goods', key = 'id', hidden = { x = ['user'] } }", '"x"'),
     ("[resources]\ngoods = { view = 'goods' }", "resources.goods.key"),
     ("[resources]\ngoods = { view = 'goods', key = 'id', red = true }", "resources.goods.red"),
-    ("[resources]\ncatalogs = { view = 'goods', key = 'id' }", "path of the server itself"),
-    ("[resources]\n'a/b' = { view = 'goods', key = 'id' }", "is no path"),
-    ("[resources]\ngoods = { view = 'goods', key = 'id', read = ['guest'] }", "no role"),
+    ("[resources]\ncatalogs = { view = 'goods', key = 'id' }", "the server itself uses the path"),
+    ("[resources]\n'a/b' = { view = 'goods', key = 'id' }", "is not a valid path"),
+    (
+        "[resources]\ngoods = { view = 'goods', key = 'id', read = ['guest'] }",
+        "is not a valid role",
+    ),
     ("[resources]\ngoods = { view = 'goods', key = 'id', model = 'json.nope' }", "model"),
     ("[resources]\ngoods = { view = 'goods', key = 'id', model = 'json.dumps' }", "pydantic"),
-    ("[roles]\nuser = ['read everything']", "no permission"),
-    ("[roles]\nguest = []", "no role"),
-    ("[roles]\nuser = ['goodz:read']", "no resource 'goodz'"),
-    ("[resources]\ngoods = { view = 'goods', key = 'id', hidden = { id = ['user'] } }", "its key"),
+    ("[roles]\nuser = ['read everything']", "is not a valid permission"),
+    ("[roles]\nguest = []", "is not a valid role"),
+    ("[roles]\nuser = ['goodz:read']", "unknown resource 'goodz'"),
+    (
+        "[resources]\ngoods = { view = 'goods', key = 'id', hidden = { id = ['user'] } }",
+        "part of the key",
+    ),
     (
         "[resources]\ngoods = { view = 'goods', key = 'name', hidden = { id = ['user'] } }",
         "key of its records",
@@ -399,7 +405,7 @@ A_WRONG_DECLARATION_IS_REFUSED = [
         "[resources]\nodd = { view = 'odd', key = 'id', fields = ['to :b'] }",
         "rename it in the view",
     ),
-    ("[resources", "correct the TOML"),
+    ("[resources", "correct the TOML syntax"),
 ]
 
 

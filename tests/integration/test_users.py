@@ -179,7 +179,7 @@ def test_user_command_reports_wrong_arguments_and_changes_nothing(
     for arguments, typed, said in (
         ("add alice --role user", b"short\n", "8 characters"),
         ("add alice --role user", b"", "8 characters"),
-        ("add alice --role user", b"\xff" * 9, "no UTF-8"),
+        ("add alice --role user", b"\xff" * 9, "not valid UTF-8"),
         ("add alice --role user", b"a" * 5000, "1024 bytes"),
         ("add alice", fine, "need --role"),
         ("add a/b --role user", fine, "is not a valid name"),

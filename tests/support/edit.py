@@ -1,4 +1,4 @@
-"""Do to a file what a block of a page shows: `python tests/support/edit.py BLOCK FILE`.
+"""Apply a block of a documentation page to a file: `python tests/support/edit.py BLOCK FILE`.
 
 The block is a diff without its head: lines of the file as they are (after a space), those to be
 removed (-) and those to be put in (+). Where it has a line `@@`, the next place begins.
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def edited(text: str, block: str) -> str:
-    """*text* after the edit. Raises ValueError where a place is not in it, or more than once."""
+    """Return *text* after the edit. Raises ValueError unless each place is in it exactly once."""
     for place in block.split("@@\n"):
         lines = place.splitlines(keepends=True)
         old = "".join(line[1:] for line in lines if line[0] in " -")

@@ -1,4 +1,4 @@
-"""A Scrapy project of somebody else, made for a test and run as real processes."""
+"""Foreign Scrapy project that a test makes and runs as real processes."""
 
 import os
 import textwrap
@@ -8,7 +8,7 @@ from tests.support.forked import Command
 
 
 class Project:
-    """A project `shop` in *folder*, a catlog project by the ADDONS line alone."""
+    """Project `shop` in *folder*, a catlog project by its ADDONS setting."""
 
     def __init__(self, folder: Path, database_url: str | None, **environment: str) -> None:
         self.folder = folder
@@ -33,18 +33,18 @@ class Project:
         )
 
     def write(self, path: str, text: str) -> Path:
-        """A file of the project; *text* may be indented."""
+        """Write a file of the project; *text* may be indented."""
         file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
         return file
 
     def start(self, *arguments: str) -> Command:
-        """`scrapy ARGUMENTS...`, running."""
+        """Start `scrapy ARGUMENTS...`."""
         return Command(arguments, self.folder, self.environment)
 
     def scrapy(self, *arguments: str, code: int | None = 0) -> str:
-        """`scrapy ARGUMENTS...`, ended; its output. *code* is the exit code it must have."""
+        """Run `scrapy ARGUMENTS...` with the exit code *code*; return its output."""
         command = self.start(*arguments)
         out, err = command.communicate()
         if code is not None:

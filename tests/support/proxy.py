@@ -1,4 +1,4 @@
-"""A network between a process and PostgreSQL that fails when a test wants it to."""
+"""Network between a process and PostgreSQL that fails on demand."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ CHUNK = 65_536
 
 
 class Proxy:
-    """Listens on a port of 127.0.0.1 and passes everything on to *target*, a Unix socket.
+    """Proxy from a port of 127.0.0.1 to *target*, a Unix socket.
 
     *target* is the socket's file, or the URL of a server that listens on one: then `url` is that
     URL through the proxy.
@@ -41,19 +41,19 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """A database URL by way of the proxy."""
+        """Return a database URL through the proxy."""
         url = make_url(self.original).set(host="127.0.0.1", port=self.port, query={})
         return url.render_as_string(hide_password=False)
 
     def freeze(self) -> None:
-        """From now on pass nothing on and close nothing, as a network that swallows packets.
+        """Hold all data back from now on, without closing connections.
 
-        New connections are accepted, and then nobody says a word.
+        New connections are accepted, and stay silent too.
         """
         self.flows.clear()
 
     def thaw(self) -> None:
-        """Pass on again: what was held back, and new connections, after `cut` too."""
+        """Pass held-back data and new connections on, after `cut` too."""
         if self.refuses:
             self.refuses = False
             self.listener = self._listen(self.port)

@@ -1,4 +1,4 @@
-"""A little HTTP source for tests: paths and what they answer."""
+"""HTTP source for tests, with an answer per path."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from typing import Self
 
 @dataclass
 class Answer:
-    """What a path answers: after *delay* seconds, *status*, *body* and *headers*."""
+    """Answer of a path: *status*, *body* and *headers* after *delay* seconds."""
 
     body: bytes = b""
     status: int = 200
@@ -18,7 +18,7 @@ class Answer:
 
 
 class Source:
-    """`source.answers["/path"] = Answer(...)`; anything else is a 404.
+    """Server with `source.answers["/path"] = Answer(...)`; other paths are a 404.
 
     A key may begin with a host name. `requests` lists paths."""
 

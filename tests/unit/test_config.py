@@ -7,7 +7,15 @@ import pytest
 from scrapy.settings import Settings
 
 import catlog_scrapy
-from catlog_scrapy.config import DEFAULTS, PATTERNS, SETTINGS, check, fill_in, unknown_names
+from catlog_scrapy.config import (
+    DEFAULTS,
+    OTHER_VARIABLES,
+    PATTERNS,
+    SETTINGS,
+    check,
+    fill_in,
+    unknown_names,
+)
 from catlog_scrapy.exceptions import ConfigurationError
 
 SOURCES = Path(catlog_scrapy.__file__).parent
@@ -31,7 +39,7 @@ def test_every_setting_that_the_code_names_is_listed() -> None:
     unlisted = {
         (name, file)
         for name, file in named
-        if name not in DEFAULTS and not f"{name}_".startswith(families)
+        if name not in {*DEFAULTS, *OTHER_VARIABLES} and not f"{name}_".startswith(families)
     }
     assert unlisted == set()
 

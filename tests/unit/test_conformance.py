@@ -174,7 +174,7 @@ def given(tmp_path: Path) -> Callable[..., list[SavedPage]]:
         (ITEMS, [], None, "is empty, and the page gives 2 items"),
         ([], ITEMS, None, "gives other items than its golden result"),
         (ITEMS[::-1], ITEMS, None, "gives other items than its golden result"),
-        ([*ITEMS, ITEMS[0]], ITEMS, None, "gives two leaves of the key oak"),
+        ([*ITEMS, ITEMS[0]], ITEMS, None, "gives two leaves with the key oak"),
         ([{"name": "oak"}], ITEMS, None, "count\n  Field required"),
         ([{**ITEMS[0], "colour": "red"}], ITEMS, None, "Extra inputs"),
         ([{**ITEMS[0], "name": ""}], ITEMS, None, "the key is missing"),
@@ -243,7 +243,7 @@ def test_several_record_types(given: Any) -> None:
     golden = [ITEMS[0], {"name": "oak"}, ITEMS[1], {"name": "ash"}]
     assert not list(of_pages(spidercls, given(ITEMS, golden)))
     plain = leaves(record=(Leaf, Stem))
-    assert "an item that does not say its type" in "".join(of_pages(plain, given(ITEMS)))
+    assert "an item without its type" in "".join(of_pages(plain, given(ITEMS)))
 
 
 def test_a_spider_without_a_request_of_its_own(given: Any) -> None:

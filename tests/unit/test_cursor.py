@@ -1,4 +1,4 @@
-"""How far an operation has read, as text."""
+"""Cursors of incremental operations."""
 
 import pytest
 
@@ -20,12 +20,12 @@ def test_next_load_resumes_at_the_cursor(value: str, overlap: float | None, begi
 
 @pytest.mark.parametrize("value", ["", "a\nb", "\0", "x" * 1001, 7, None])
 def test_invalid_cursor_is_refused(value: object) -> None:
-    with pytest.raises(CursorError, match="is no cursor"):
+    with pytest.raises(CursorError, match="is not a valid cursor"):
         validate_cursor(value, None)
 
 
 @pytest.mark.parametrize("value", ["page 7", "2026-01-31T00:00:30", "12:00"])
-def test_an_overlap_needs_instants(value: str) -> None:
+def test_overlap_needs_a_datetime_cursor(value: str) -> None:
     assert validate_cursor(value, None) == value
-    with pytest.raises(CursorError, match="no ISO 8601 instant"):
+    with pytest.raises(CursorError, match="not an ISO 8601 datetime"):
         validate_cursor(value, 60)

@@ -1,4 +1,4 @@
-"""Provider files: each sort of mistake is told with its file, line, place and remedy."""
+"""Provider files: mistakes are reported with file, line, location and remedy."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,7 +81,7 @@ def a_spider(spider: str, record: type[Any]) -> type[Spider]:
 
 
 class Loader:
-    """The spiders of a project."""
+    """Spider loader of a project."""
 
     spiders: ClassVar[dict[str, type[Spider]]] = {
         spider.name: spider
@@ -110,7 +110,7 @@ class Loader:
 
 
 def checked(folder: Path, *files: str, views: tuple[str, ...] = ()) -> CheckedProviders:
-    """What catlog makes of provider files `a.toml`, `b.toml`, ..."""
+    """Check provider files `a.toml`, `b.toml`, ..."""
     providers = folder / "providers"
     providers.mkdir()
     for name, text in zip("abc", files, strict=False):
@@ -122,7 +122,7 @@ def checked(folder: Path, *files: str, views: tuple[str, ...] = ()) -> CheckedPr
 
 
 def an_operation(*lines: str) -> str:
-    """A file whose lines from 8 on are *lines*, in an operation of the spider `prices`."""
+    """Build a file whose lines from 8 on are *lines*, in an operation of the spider `prices`."""
     return "\n".join(
         [
             *HEAD.splitlines(),
@@ -137,23 +137,23 @@ def an_operation(*lines: str) -> str:
 
 
 def a_scheme(*lines: str) -> str:
-    """A file whose lines from 5 on are *lines*, in a scheme `daily`."""
+    """Build a file whose lines from 5 on are *lines*, in a scheme `daily`."""
     return "\n".join([*HEAD.splitlines(), "[[scheme]]", 'name = "daily"', *lines])
 
 
 def a_schedule(*lines: str) -> str:
-    """A file whose lines from 9 on are *lines*, in a schedule."""
+    """Build a file whose lines from 9 on are *lines*, in a schedule."""
     schedule = ["[[schedule]]", 'name = "every day"', 'scheme = "daily"', *lines]
     return a_scheme('operations = ["prices"]', *schedule)
 
 
 OPERATION = 'scheme "daily" operation "prices"'
 MISTAKES = {
-    # What is no TOML, or no table of ours.
+    # Syntax, tables and field names.
     "syntax": ("[provider\n", "providers/a.toml: line 1 column 10: Expected ']' at the end"),
     "syntax at the end": (HEAD + "x = [1,", "providers/a.toml: end of the file: Invalid value"),
     "no provider": ("", "providers/a.toml: the table [provider] is missing; add it"),
-    "no name": ("[provider]\n", 'a.toml:1: provider: "name" is missing; add it'),
+    "no name": ("[provider]\n", 'a.toml:1: provider: the field "name" is missing; add it'),
     "unknown table": (
         HEAD + "[[schema]]\n",
         'a.toml:3: schema: unknown field "schema"; did you mean "scheme"?',
@@ -170,65 +170,101 @@ MISTAKES = {
         an_operation("tolerate = { rejcted = 1 }"),
         f"a.toml:8: {OPERATION} tolerate.rejcted: unknown field",
     ),
-    "a table for a field": (HEAD + "[provider.title]\n", "provider title: is {}; write text in"),
-    "a field for a table": (HEAD + "[scheme]\n", "a.toml:3: scheme: is {}; write a list"),
-    "no scheme name": (HEAD + "[[scheme]]\n", 'a.toml:3: scheme 1: "name" is missing'),
-    # Values of the wrong sort.
-    "a slash in a name": (HEAD.replace("acme", "a/b"), 'name: is "a/b"; use letters, digits'),
-    "a number as text": (HEAD + 'max_running = "2"', 'is "2"; write a whole number'),
-    "a share of a worker": (HEAD + "max_running = 1.5", "is 1.5; write a whole number"),
-    "true for a number": (HEAD + "max_running = true", "is true; write a whole number"),
-    "no worker": (HEAD + "max_running = 0", "is 0; write a whole number above 0"),
-    "a base URL without host": (HEAD + 'base_url = "acme"', 'is "acme"; write a whole URL'),
-    "version 0": (a_scheme("version = 0"), "version: is 0; write a whole number above 0"),
+    "a table for a field": (
+        HEAD + "[provider.title]\n",
+        "provider title: {} is not text; write text in",
+    ),
+    "a field for a table": (
+        HEAD + "[scheme]\n",
+        "a.toml:3: scheme: {} is not a list; write a list",
+    ),
+    "no scheme name": (HEAD + "[[scheme]]\n", 'a.toml:3: scheme 1: the field "name" is missing'),
+    # Values.
+    "a slash in a name": (
+        HEAD.replace("acme", "a/b"),
+        'name: "a/b" is not a valid name; use letters, digits',
+    ),
+    "a number as text": (HEAD + 'max_running = "2"', '"2" is not a whole number; write digits'),
+    "a share of a worker": (HEAD + "max_running = 1.5", "1.5 is not a whole number; write digits"),
+    "true for a number": (HEAD + "max_running = true", "true is not a whole number; write digits"),
+    "no worker": (HEAD + "max_running = 0", "0 is not in range; write a whole number above 0"),
+    "a base URL without host": (
+        HEAD + 'base_url = "acme"',
+        '"acme" is not a valid base_url; use an absolute URL',
+    ),
+    "version 0": (
+        a_scheme("version = 0"),
+        "version: 0 is not in range; write a whole number above 0",
+    ),
     "a duration": (
         an_operation("timeout = 30"),
-        f'a.toml:8: {OPERATION} timeout: is 30; write a duration such as "30s", "10m"',
+        f'a.toml:8: {OPERATION} timeout: 30 is not a valid duration; use a value such as "30s"',
     ),
-    "no duration": (an_operation('keep = "0d"'), 'keep: is "0d"; write a duration'),
+    "no duration": (an_operation('keep = "0d"'), 'keep: "0d" is not a valid duration; use'),
     "a share of 1": (
         an_operation("tolerate = { removed = 1.0 }"),
-        "tolerate.removed: is 1.0; write a count such as 10, or a share below 1",
+        "tolerate.removed: 1.0 is not a valid tolerance; use a count such as 10, or a share",
     ),
-    "less than nothing": (an_operation("tolerate.dropped = -1"), "tolerate.dropped: is -1; write"),
-    "tolerating true": (an_operation("tolerate.dropped = true"), "is true; write a count"),
+    "less than nothing": (
+        an_operation("tolerate.dropped = -1"),
+        "tolerate.dropped: -1 is not a valid",
+    ),
+    "tolerating true": (
+        an_operation("tolerate.dropped = true"),
+        "true is not a valid tolerance; use a count",
+    ),
     "a cap below its base": (
         an_operation('backoff = { base = "1h", cap = "1m" }'),
-        "backoff: has a cap below its base; write a longer cap",
+        "backoff: cap is shorter than base; use a cap of at least the base",
     ),
-    "a mode": (an_operation('mode = "full"'), "is \"full\"; write 'snapshot' or 'incremental'"),
-    "min_results": (an_operation("min_results = -1"), "is -1; write a whole number from 0 on"),
-    "a word for a flag": (an_operation('isolate = "yes"'), 'is "yes"; write true or false'),
+    "a mode": (
+        an_operation('mode = "full"'),
+        "\"full\" is not a valid value; write 'snapshot' or 'incremental'",
+    ),
+    "min_results": (
+        an_operation("min_results = -1"),
+        "-1 is not in range; write a whole number of at least 0",
+    ),
+    "a word for a flag": (
+        an_operation('isolate = "yes"'),
+        '"yes" is not a boolean; write true or false',
+    ),
     "a number as an argument": (
         an_operation("arguments = { year = 2026 }"),
-        f"a.toml:8: {OPERATION} arguments.year: is 2026; write text in quotes",
+        f"a.toml:8: {OPERATION} arguments.year: 2026 is not text; write text in quotes",
     ),
-    "no words": (an_operation("for_each = []"), "for_each: is []; write a kind's name, or"),
-    "a word twice": (an_operation('for_each = ["a", "a"]'), "for_each: has a word twice"),
+    "no words": (
+        an_operation("for_each = []"),
+        "for_each: [] is not a valid for_each; use a kind's name, or",
+    ),
+    "a word twice": (
+        an_operation('for_each = ["a", "a"]'),
+        'for_each: "a" is listed twice; remove one of the two',
+    ),
     "the former name of standalone_arguments": (
         an_operation('alone = ["year"]'),
-        f'a.toml:8: {OPERATION} alone: "alone" is now "standalone_arguments"; rename it',
+        f'a.toml:8: {OPERATION} alone: "alone" is now "standalone_arguments"; rename the field',
     ),
     "the former name of failed_requests": (
         an_operation("tolerate = { given_up = 1 }"),
-        'tolerate.given_up: "given_up" is now "failed_requests"; rename it',
+        'tolerate.given_up: "given_up" is now "failed_requests"; rename the field',
     ),
     "the former name of blocked_by_robots": (
         an_operation("tolerate = { ignored = 1 }"),
-        'tolerate.ignored: "ignored" is now "blocked_by_robots"; rename it',
+        'tolerate.ignored: "ignored" is now "blocked_by_robots"; rename the field',
     ),
     "alone without parts": (
         an_operation('standalone_arguments = ["year"]'),
-        f"a.toml:8: {OPERATION} standalone_arguments: needs for_each; add it, or remove"
-        " standalone_arguments",
+        f"a.toml:8: {OPERATION} standalone_arguments: standalone_arguments needs"
+        " for_each; add for_each, or remove",
     ),
     "alone twice": (
         an_operation('standalone_arguments = ["year", "year"]'),
-        "standalone_arguments: has a word twice; remove",
+        'standalone_arguments: "year" is listed twice; remove',
     ),
     "alone as one word": (
         an_operation('standalone_arguments = "year"'),
-        'standalone_arguments: is "year"; write a list such',
+        'standalone_arguments: "year" is not a list; write a list such',
     ),
     "an unknown argument alone": (
         an_operation('for_each = ["a"]', 'standalone_arguments = ["yaer"]'),
@@ -243,13 +279,13 @@ MISTAKES = {
             'for_each = "links"',
             'standalone_arguments = ["year"]',
         ),
-        'standalone_arguments: names "year", by which a load chooses parts; name an argument that'
-        ' is no field of "links"',
+        'standalone_arguments: "year" already selects parts of a load; name an argument that is'
+        ' not a field of "links"',
     ),
     "catch_up": (a_schedule('cron = "* * * * *"', 'catch_up = "all"'), "write 'latest' or 'none'"),
     "a schedule without cron": (
         a_schedule(),
-        'a.toml:6: schedule "every day": "cron" is missing; add it',
+        'a.toml:6: schedule "every day": the field "cron" is missing; add it',
     ),
     # Spiders, arguments and templates.
     "unknown spider": (
@@ -277,29 +313,29 @@ MISTAKES = {
     "a placeholder without a name": (an_operation('arguments.year = "{}"'), 'placeholder "{}"'),
     "part of nothing": (
         an_operation('arguments.year = "{part}"'),
-        'the placeholder "{part}" needs for_each; add it',
+        'the placeholder "{part}" needs for_each; add for_each',
     ),
     "a brace": (an_operation('arguments.year = "{due_at"'), "write {{ and }} for plain braces"),
     "no directive": (
         an_operation('arguments.year = "{due_at:%Q}"'),
-        'cannot be filled in ("%Q" is no directive of strftime); write such as {due_at:%Y-%m-%d}',
+        '("%Q" is not a directive of strftime); use for example {due_at:%Y-%m-%d}',
     ),
     "a format without directives": (
         an_operation('arguments.year = "{due_at:YYYY}"'),
-        '("YYYY" has no % in it)',
+        '("YYYY" contains no % directive)',
     ),
     "an attribute": (
         an_operation('arguments.year = "{due_at.fold:c}"'),
-        "(due_at takes nothing but a format); write such as {due_at:%Y-%m-%d}",
+        "(due_at takes only a format); use for example {due_at:%Y-%m-%d}",
     ),
-    "a conversion": (an_operation('arguments.year = "{due_at!r}"'), "takes nothing but a format"),
+    "a conversion": (an_operation('arguments.year = "{due_at!r}"'), "takes only a format"),
     "a placeholder in a placeholder": (
         an_operation('arguments.year = "{due_at:%Y{due_at.fold:c}}"'),
-        "(there is a placeholder within a placeholder)",
+        "(a placeholder contains a placeholder)",
     ),
     "a width of its own": (
         an_operation('for_each = ["a"]', 'arguments.year = "{part:>300000000}"'),
-        '(">300000000" is too wide); write such as {part}',
+        '(the width in ">300000000" is too large); use for example {part}',
     ),
     "a format of a field": (
         a_scheme(
@@ -309,25 +345,25 @@ MISTAKES = {
             'for_each = "links"',
             'arguments = { year = "{year:%Y}" }',
         ),
-        "cannot be filled in (Invalid format specifier",
+        "is not a valid template (Invalid format specifier",
     ),
     "unknown kind": (
         an_operation('for_each = "prces"'),
-        f'a.toml:8: {OPERATION} for_each: no operation of this provider writes "prces";'
+        f'a.toml:8: {OPERATION} for_each: no operation of this provider writes the kind "prces";'
         ' did you mean "prices"?',
     ),
-    # What need not be read again.
+    # Cursors and refreshing.
     "an overlap of a snapshot": (
         an_operation('overlap = "10m"'),
-        f'a.toml:8: {OPERATION} overlap: is for cursors; write mode = "incremental"',
+        f'a.toml:8: {OPERATION} overlap: overlap needs a cursor; write mode = "incremental"',
     ),
     "an overlap without a cursor": (
         an_operation('mode = "incremental"', 'overlap = "10m"'),
-        'overlap: is for cursors; give the spider "prices" a `cursor = ""`',
+        'overlap: overlap needs a cursor; add `cursor = ""` to the spider "prices"',
     ),
     "a refresh without a field": (
         an_operation('spider = "feed"', 'refresh = { every = "7d" }'),
-        'refresh: "by" is missing; add it',
+        'refresh: the field "by" is missing; add it',
     ),
     "a refresh by an unknown field": (
         an_operation('spider = "feed"', 'refresh = { every = "7d", by = "ammount" }'),
@@ -335,47 +371,47 @@ MISTAKES = {
     ),
     "a refresh of several record types": (
         an_operation('spider = "both"', 'refresh = { every = "7d", by = "id" }'),
-        'refresh: is for one record type; "both" yields 2: remove it',
+        'refresh: refresh needs a spider with one record type, and "both" has 2; remove refresh',
     ),
     "a refresh that nobody asks for": (
         an_operation('refresh = { every = "7d", by = "id" }'),
-        'refresh: needs a spider that asks for it; give "prices" a `fresh = {}`',
+        "refresh: refresh needs a spider that skips fresh records; add `fresh = {}` to the spider",
     ),
     # Kinds.
     "no record type": (
         a_scheme('operations = ["foreign"]'),
-        'operation "foreign": does not say what "foreign" yields; give the spider a `record`',
+        'operation "foreign": the spider "foreign" has no record type; add `record` to the spider',
     ),
     "a kind too many": (
         an_operation('kind = "x"', 'key = "id"'),
-        'declares a kind, but the spider "prices" has its own record type; remove kind, key',
+        'the spider "prices" has its own record type; remove kind, key',
     ),
     "external without a kind": (
         an_operation('executor = "external"'),
-        "does not say what its executor sends; write kind, key",
+        "an external executor needs a declared kind; add kind, key",
     ),
     "external with a spider": (
         an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'spider = "feed"'),
-        "spider: is for spiders, not for an external executor; remove it",
+        "spider: spider has no effect on an external executor; remove it",
     ),
     "external with what spiders lack": (
         an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'stall_timeout = "9s"'),
-        "stall_timeout: is for spiders, not for an external executor; remove it",
+        "stall_timeout: stall_timeout has no effect on an external executor; remove it",
     ),
     "external that gives requests up": (
         an_operation(
             'executor = "external"', 'kind = "x"', 'key = "id"', "tolerate.failed_requests = 3"
         ),
-        "tolerate.failed_requests: is for spiders: an external executor says itself that it has"
-        " failed",
+        "tolerate.failed_requests: failed_requests has no effect on an external executor, which"
+        " reports failures itself; remove it",
     ),
     "an unknown type": (
         an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'fields.n = "int"'),
-        "n has the type 'int'; use one of text, bigint",
+        "'int' is not a valid type of n; use one of text, bigint",
     ),
     "a kind that is no SQL name": (
         an_operation('executor = "external"', 'kind = "X y"', 'key = "id"'),
-        "'X y' is no plain SQL name",
+        "'X y' is not a valid SQL name",
     ),
     "a column of the view": (
         a_scheme('operations = ["clash"]'),
@@ -387,29 +423,38 @@ MISTAKES = {
     ),
     "one kind, two writers": (
         a_scheme('operations = ["prices", "both"]'),
-        'a.toml:5: scheme "daily" operation "both": writes "prices" as daily/prices does;',
+        'a.toml:5: scheme "daily" operation "both": daily/prices writes the kind "prices" already,',
     ),
     "a history as a kind": (
         a_scheme('operations = ["links", "history"]'),
-        'the kind "links" has its history in the view "links_history", which is a kind of'
-        " acme/daily/history; rename one of them",
+        'the history view "links_history" of the kind "links" has the name of a kind that'
+        " acme/daily/history writes; rename one of the kinds",
     ),
-    "a long name": (a_scheme('operations = ["long"]'), "a name of 56 letters, and 55 is the limit"),
-    "a taken name": (a_scheme('operations = ["version"]'), "has a name that catlog needs itself"),
+    "a long name": (
+        a_scheme('operations = ["long"]'),
+        "a name of 56 bytes; use a view name of at most 55",
+    ),
+    "a taken name": (a_scheme('operations = ["version"]'), "has a name that catlog reserves"),
     "no record type in record": (
         a_scheme('operations = ["wrong"]'),
-        'has a spider "wrong" whose `record` is no record type; derive it from',
+        '`record` of the spider "wrong" is not a record type; derive the class from',
     ),
-    # Schemes and schedules among each other.
+    # References between schemes and schedules.
     "a scheme twice": (
         a_scheme('operations = ["prices"]', "[[scheme]]", 'name = "daily"', "version = 2"),
-        'a.toml:6: scheme "daily": is here twice; keep its newest version',
+        'a.toml:6: scheme "daily": the file has two schemes of this name; keep the newest version',
     ),
-    "an operation twice": (a_scheme('operations = ["links", "links"]'), "is in this scheme twice"),
-    "neither": (a_scheme(), 'a.toml:3: scheme "daily": has neither operations nor includes; name'),
+    "an operation twice": (
+        a_scheme('operations = ["links", "links"]'),
+        "the scheme has two operations of this name",
+    ),
+    "neither": (
+        a_scheme(),
+        'a.toml:3: scheme "daily": the scheme has neither operations nor includes',
+    ),
     "both": (
         a_scheme('operations = ["prices"]', 'includes = ["daily"]'),
-        'scheme "daily": has operations and includes; move its operations',
+        'scheme "daily": a scheme has either operations or includes; move the',
     ),
     "unknown include": (
         a_scheme('includes = ["dayly"]'),
@@ -417,25 +462,25 @@ MISTAKES = {
     ),
     "an include twice": (
         a_scheme('includes = ["x", "x"]', "[[scheme]]", 'name = "x"', 'operations = ["prices"]'),
-        'scheme "daily" includes: has "x" twice; remove one of them',
+        'scheme "daily" includes: "x" is listed twice; remove one of the two',
     ),
     "a circle": (
         a_scheme('includes = ["x"]', "[[scheme]]", 'name = "x"', 'includes = ["daily"]'),
-        'scheme "x" includes: leads back to itself; break the circle',
+        'scheme "x" includes: "x" includes itself through other schemes; break the cycle',
     ),
     "after itself": (
         a_scheme('operations = ["prices"]', 'after = "daily"'),
-        'a.toml:6: scheme "daily" after: names itself; name another scheme',
+        'a.toml:6: scheme "daily" after: a scheme cannot run after itself; name another scheme',
     ),
     "after nothing": (a_scheme('after = "nothing"'), 'after: unknown scheme "nothing"; use one of'),
     "a cron line": (
         a_schedule('cron = "61 * * * *"'),
-        'a.toml:9: schedule "every day" cron: bad cron line',
+        "a.toml:9: schedule \"every day\" cron: '61 * * * *' is not a valid cron line",
     ),
     "a day that never comes": (a_schedule('cron = "0 0 30 2 *"'), 'schedule "every day" cron:'),
     "a time zone": (
         a_schedule('cron = "0 3 * * *"', 'timezone = "Mars"'),
-        "a.toml:10: schedule \"every day\" timezone: unknown time zone 'Mars'; write one such as",
+        "a.toml:10: schedule \"every day\" timezone: 'Mars' is not a known time zone; use an",
     ),
     "a schedule of nothing": (
         a_schedule('cron = "0 3 * * *"').replace('scheme = "daily"', 'scheme = "dayly"'),
@@ -444,7 +489,7 @@ MISTAKES = {
     "a schedule twice": (
         a_schedule('cron = "0 3 * * *"')
         + '\n[[schedule]]\nname = "every day"\nscheme = "daily"\ncron = "0 4 * * *"',
-        'a.toml:10: schedule "every day": is here twice; give one of them another name',
+        'a.toml:10: schedule "every day": the scheme has two schedules of this name; rename',
     ),
     "a schedule's argument": (
         a_schedule('cron = "0 3 * * *"', 'arguments = { yer = "1" }'),
@@ -458,10 +503,10 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("sort", MISTAKES)
-def test_a_mistake_is_told_with_its_place_and_remedy(tmp_path: Path, sort: str) -> None:
-    text, told = MISTAKES[sort]
+def test_mistake_names_location_and_remedy(tmp_path: Path, sort: str) -> None:
+    text, expected = MISTAKES[sort]
     mistakes = checked(tmp_path, text).mistakes
-    assert any(told in mistake for mistake in mistakes), "\n".join(mistakes)
+    assert any(expected in mistake for mistake in mistakes), "\n".join(mistakes)
     assert all(mistake.startswith("providers/a.toml:") for mistake in mistakes)
     assert all("\n" not in mistake and ";" in mistake for mistake in mistakes)
 
@@ -483,83 +528,86 @@ def with_secrets(text: str, *names: str, provider: str = "acme") -> str:
     return text.replace('name = "acme"', f'name = "{provider}"\nsecrets = [{listed}]')
 
 
-def test_a_secret_is_an_argument_of_a_spider_and_comes_from_nowhere_else(tmp_path: Path) -> None:
+def test_secrets_are_spider_arguments_and_have_no_declared_value(tmp_path: Path) -> None:
     text = with_secrets(
         an_operation('arguments = { year = "1973" }', "[[schedule]]", 'name = "daily"')
         + '\nscheme = "daily"\ncron = "0 6 * * *"\narguments = { year = "1974" }\n',
         *("year", "yaer"),
     )
-    told = "is a secret: it comes from the environment, as CATLOG_SECRET_ACME_YEAR; remove it"
+    message = (
+        "is a secret and must come from the environment variable CATLOG_SECRET_ACME_YEAR; remove it"
+    )
     assert checked(tmp_path, text).mistakes == [
-        f"providers/a.toml:9: {OPERATION} arguments.year: {told}",
+        f"providers/a.toml:9: {OPERATION} arguments.year: {message}",
         'providers/a.toml:3: provider secrets: no spider of the provider has an argument "yaer";'
-        ' did you mean "year"? (a spider names its arguments as attributes)',
-        f'providers/a.toml:14: schedule "daily" arguments.year: {told}',
+        ' did you mean "year"? (spider arguments are the spider\'s public attributes)',
+        f'providers/a.toml:14: schedule "daily" arguments.year: {message}',
     ]
 
 
 @pytest.mark.parametrize("name", ["base_url", "api-key", "Key", ""])
-def test_a_secret_has_the_name_of_an_argument(tmp_path: Path, name: str) -> None:
+def test_secret_names_are_valid_argument_names(tmp_path: Path, name: str) -> None:
     [mistake] = checked(tmp_path, with_secrets(an_operation(), name)).mistakes
-    assert f'has "{name}"; write the names of spider arguments' in mistake
+    assert f'"{name}" is not a valid secret name; use spider arguments' in mistake
 
 
-def test_a_variable_is_the_secret_of_one_provider(tmp_path: Path) -> None:
+def test_two_providers_cannot_share_a_secret_variable(tmp_path: Path) -> None:
     files = [
         with_secrets(an_operation(), "page_size", provider=provider) for provider in ("a-b", "a_b")
     ]
     assert checked(tmp_path, *files).mistakes == [
-        'providers/b.toml:3: provider secrets: has "page_size", whose variable'
-        " CATLOG_SECRET_A_B_PAGE_SIZE is a-b's page_size; rename one of them"
+        'providers/b.toml:3: provider secrets: "page_size" is read from'
+        " CATLOG_SECRET_A_B_PAGE_SIZE, which is already the variable of"
+        ' "page_size" of the provider "a-b"; rename one of the secrets'
     ]
 
 
-def test_a_provider_has_one_file(tmp_path: Path) -> None:
+def test_provider_has_one_file(tmp_path: Path) -> None:
     found = checked(tmp_path, HEAD, HEAD)
     assert found.mistakes == [
-        'providers/b.toml:2: provider name: provider "acme" is also in providers/a.toml;'
-        " keep one of them"
+        'providers/b.toml:2: provider name: the provider "acme" is also declared in'
+        " providers/a.toml; keep one of the files"
     ]
 
 
-def test_providers_share_a_kind_only_if_they_define_it_alike(tmp_path: Path) -> None:
+def test_providers_that_share_a_kind_define_it_equally(tmp_path: Path) -> None:
     mine = a_scheme('operations = ["prices"]')
     other = an_operation('executor = "external"', 'kind = "prices"', 'key = "id"')
     alike = mine.replace("acme", "alike")
     found = checked(tmp_path, mine, alike, other.replace("acme", "other"))
     assert found.mistakes == [
-        'providers/c.toml:6: scheme "daily" operation "prices": defines the kind "prices"'
-        " differently from acme/daily/prices; share one record type, or give one of them another"
-        " view"
+        'providers/c.toml:6: scheme "daily" operation "prices": the kind "prices" differs from the'
+        " kind of this name that acme/daily/prices writes; share one record type, or give one of"
+        " them another view"
     ]
 
 
-def test_a_view_of_the_project_is_no_view_of_a_kind(tmp_path: Path) -> None:
+def test_project_view_cannot_have_the_name_of_a_kind(tmp_path: Path) -> None:
     text = a_scheme('operations = ["prices"]')
     found = checked(tmp_path, text, views=("prices_history", "others"))
     assert found.mistakes == [
         'providers/a.toml:5: scheme "daily" operation "prices": the kind "prices" makes the view'
-        ' "prices_history", but there is a file prices_history.sql among the views; rename one of'
-        " them"
+        ' "prices_history", and so does the project\'s file prices_history.sql; rename one of the'
+        " views"
     ]
 
 
-def test_a_file_must_be_utf_8_with_or_without_a_mark(tmp_path: Path) -> None:
+def test_provider_files_are_utf_8_with_or_without_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_bytes(b'[provider]\nname = "\xff"')
     (tmp_path / "b.toml").write_bytes(b"\xef\xbb\xbf" + HEAD.encode())
     declared, mistakes = read_providers(tmp_path)
     assert [mistake.split(": ", 1)[1] for mistake in mistakes] == [
-        "it is not UTF-8; save it as UTF-8"
+        "the file is not UTF-8; save it as UTF-8"
     ]
     assert [found.file.provider.name for found in declared] == ["acme"]
 
 
-def test_a_missing_folder_is_not_an_empty_one(tmp_path: Path) -> None:
-    with pytest.raises(DeclarationError, match="set CATLOG_PROVIDERS"):
+def test_missing_provider_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DeclarationError, match="correct CATLOG_PROVIDERS"):
         read_providers(tmp_path / "nowhere")
 
 
-def test_a_good_file_says_it_all(tmp_path: Path) -> None:
+def test_valid_file_becomes_definitions(tmp_path: Path) -> None:
     found = checked(
         tmp_path,
         """
@@ -670,14 +718,14 @@ class Further(Crawled):
     counted = 2
 
 
-def test_a_spider_names_its_arguments() -> None:
+def test_spider_arguments_are_attributes_and_constructor_parameters() -> None:
     assert spider_arguments(Further) == spider_arguments(Crawled)
     assert spider_arguments(Crawled) == {"base_url", "page", "shop", "city"}
     assert spider_arguments(Links) == {"base_url", "year", "page_size"}
     assert spider_arguments(Foreign) == {"base_url"}
 
 
-def test_record_types_are_the_spiders_or_made_from_the_declared() -> None:
+def test_record_types_come_from_the_spider_or_from_declared_kinds() -> None:
     kind = {"name": "things", "key": ["id"], "fields": [{"name": "id", "type": "bigint"}]}
     assert operation_record_types(Both, []) == (Price, Link)
     [made] = operation_record_types(Foreign, [kind])
@@ -686,22 +734,22 @@ def test_record_types_are_the_spiders_or_made_from_the_declared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "expected"),
     [
-        ("Report", b"SELECT 1", '"Report" is no plain SQL name; rename the file'),
-        ("a", b"-- nothing;\n;", "it has no SELECT; write one, or remove the file"),
-        ("a", b"SELECT 1;\n-- and\nSELECT 2;", "a.sql:3: it has more than one statement"),
-        ("a", b"SELECT '\xff'", "it is not UTF-8; save it as UTF-8"),
+        ("Report", b"SELECT 1", '"Report" is not a valid view name; rename the file'),
+        ("a", b"-- nothing;\n;", "the file has no statement; write a SELECT, or remove the file"),
+        ("a", b"SELECT 1;\n-- and\nSELECT 2;", "a.sql:3: the file has a second statement"),
+        ("a", b"SELECT '\xff'", "the file is not UTF-8; save it as UTF-8"),
     ],
 )
-def test_a_view_is_one_select(tmp_path: Path, name: str, text: bytes, told: str) -> None:
+def test_view_file_holds_one_select(tmp_path: Path, name: str, text: bytes, expected: str) -> None:
     (tmp_path / f"{name}.sql").write_bytes(text)
     views, [mistake] = read_views(tmp_path)
-    assert told in mistake
+    assert expected in mistake
     assert not views
 
 
-def test_a_semicolon_in_a_select_is_no_end(tmp_path: Path) -> None:
+def test_semicolons_in_strings_and_comments_do_not_end_a_select(tmp_path: Path) -> None:
     select = """SELECT ';' AS a, E'\\';' AS ";", $$;$$ AS b, $x$ $$; $x$ AS c -- ;\n/* ; */ , 1"""
     (tmp_path / "a.sql").write_text(select + " ; -- the end;\n")
     assert read_views(tmp_path) == ({"a": select}, [])
@@ -712,6 +760,6 @@ def test_unreadable_provider_file_is_reported_or_skipped(tmp_path: Path) -> None
     (tmp_path / ".#b.toml").symlink_to("nowhere")
     (tmp_path / "c.sql").mkdir()
     _, [mistake] = read_providers(tmp_path)
-    assert "a.toml: it cannot be read (Is a directory); mend that" in mistake
+    assert "a.toml: the file cannot be read (Is a directory); correct this" in mistake
     _, [mistake] = read_views(tmp_path)
-    assert "c.sql: it cannot be read" in mistake
+    assert "c.sql: the file cannot be read" in mistake

@@ -1,10 +1,10 @@
-"""What the second witness makes of how a process ended."""
+"""Outcomes that a supervisor derives from the exit of a spider's process."""
 
 import signal
 
 import pytest
 
-from catlog_scrapy.fleet.zygotes import ProcessExit
+from catlog_scrapy.fleet.process_exit import ProcessExit
 from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJECT_NOT_LOADED
 
 
@@ -12,7 +12,7 @@ from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJE
     ("end", "outcome", "says"),
     [
         (ProcessExit(status=3 << 8), "failed", "exit status 3"),
-        (ProcessExit(status=0), "failed", "exit status 0 before its spider was closed"),
+        (ProcessExit(status=0), "failed", "exit status 0 before the spider was closed"),
         (ProcessExit(status=signal.SIGSEGV), "failed", "killed by SIGSEGV"),
         (ProcessExit(status=signal.SIGKILL), "lost", "killed by SIGKILL"),
         (ProcessExit(status=signal.SIGKILL, oom=True), "lost", "out of memory"),
@@ -23,8 +23,8 @@ from catlog_scrapy.worker.single_attempt import EXIT_OUTCOME_UNKNOWN, EXIT_PROJE
             "released",
             "could not load the project",
         ),
-        (ProcessExit(refused="no new process"), "released", "it did not start: no new process"),
+        (ProcessExit(not_started="fork failed"), "released", "did not start: fork failed"),
     ],
 )
-def test_an_end_says_what_happened(end: ProcessExit, outcome: str, says: str) -> None:
+def test_process_exit_gives_outcome_and_message(end: ProcessExit, outcome: str, says: str) -> None:
     assert (end.outcome, says in str(end)) == (outcome, True)

@@ -1,4 +1,4 @@
-"""What `scrapy genoperation` takes for a name, and whose page a URL is."""
+"""`scrapy genoperation`: valid names, and the provider of a URL."""
 
 from pathlib import Path
 
@@ -27,25 +27,25 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected"),
     [
-        ("Trees", "cannot name a spider and its view; use lower-case letters"),
-        ("tr-ees", "cannot name"),
-        ("../trees", "cannot name"),
-        ("деревья", "cannot name"),
+        ("Trees", "is not a valid name of a spider and its view; use lower-case letters"),
+        ("tr-ees", "is not a valid name"),
+        ("../trees", "is not a valid name"),
+        ("деревья", "is not a valid name"),
         ("1st", "a letter first"),
-        ("", "cannot name"),
-        ("t" * 64, "63 at most"),
-        ("class", "has a meaning in Python or Scrapy"),
-        ("none", "has a meaning in Python or Scrapy"),
-        ("request", "has a meaning in Python or Scrapy"),
-        ("json_document", "has a meaning in Python or Scrapy"),
+        ("", "is not a valid name"),
+        ("t" * 64, "at most 63"),
+        ("class", "is reserved by Python or Scrapy"),
+        ("none", "is reserved by Python or Scrapy"),
+        ("request", "is reserved by Python or Scrapy"),
+        ("json_document", "is reserved by Python or Scrapy"),
         ("shop", "is the name of the project"),
     ],
 )
-def test_a_name_that_is_refused(name: str, said: str) -> None:
+def test_a_name_that_is_refused(name: str, expected: str) -> None:
     check_name("trees_2", "shop")
-    with pytest.raises(NotPossible, match=said):
+    with pytest.raises(NotPossible, match=expected):
         check_name(name, "shop")
 
 
@@ -71,21 +71,25 @@ def test_provider_is_found_by_the_url_of_a_page(
 
 
 @pytest.mark.parametrize(
-    ("url", "provider", "said"),
+    ("url", "provider", "expected"),
     [
-        ("ftp://a.example/", None, "is no URL; write it whole"),
-        ("https:///x", None, "is no URL"),
-        ("https://a:secret@a.example/", None, "holds a name or a password"),
-        ("https://a.example/", "a/b", '"a/b" cannot name a provider'),
-        ("https://a.example/", "wood", "which has https://wood.example/shop; name another"),
+        ("ftp://a.example/", None, "is not a valid URL; use an absolute URL"),
+        ("https:///x", None, "is not a valid URL"),
+        ("https://a:secret@a.example/", None, "contains a user name or password"),
+        ("https://a.example/", "a/b", '"a/b" is not a valid provider name'),
+        (
+            "https://a.example/",
+            "wood",
+            "which has the base_url https://wood.example/shop; name another",
+        ),
         ("https://a.example/", "nowhere", "which has no base_url; name another"),
-        ("https://a.example/", "of_wood", "of_wood.toml is another provider's"),
-        ("https://a.example:99999/", None, "is no URL: Port out of range"),
-        ("https://[::1/", None, "is no URL: "),
+        ("https://a.example/", "of_wood", "of_wood.toml declares another provider"),
+        ("https://a.example:99999/", None, "is not a valid URL: Port out of range"),
+        ("https://[::1/", None, "is not a valid URL: "),
     ],
 )
 def test_a_target_that_is_refused(
-    settings: Settings, url: str, provider: str | None, said: str
+    settings: Settings, url: str, provider: str | None, expected: str
 ) -> None:
-    with pytest.raises(NotPossible, match=said):
+    with pytest.raises(NotPossible, match=expected):
         find_target(settings, url, provider)

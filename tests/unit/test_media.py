@@ -1,4 +1,4 @@
-"""Record types that keep media, and the folder that keeps them."""
+"""Record types with media fields, and the folder that stores media."""
 
 from io import BytesIO
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Annotated
 
 import pytest
 
-from catlog_scrapy.pipelines.media import AtomicFilesStore, link_prefix
+from catlog_scrapy.pipelines.media import link_prefix
+from catlog_scrapy.pipelines.media_stores import AtomicFilesStore
 from catlog_scrapy.records import FilesOf, ImagesOf, Record
 from catlog_scrapy.records.record import RecordTypeError
 
 
-def test_a_record_type_says_which_fields_get_links() -> None:
+def test_media_fields_of_a_record_type() -> None:
     class Thing(Record, key="id", view="things"):
         id: int
         image_url: str
@@ -25,7 +26,7 @@ def test_a_record_type_says_which_fields_get_links() -> None:
     assert (types["image"], types["manuals"]) == ("text", "jsonb")
 
 
-def test_a_field_that_there_is_not_is_refused() -> None:
+def test_media_of_an_unknown_field_is_refused() -> None:
     with pytest.raises(RecordTypeError, match="Thing has no field 'image_ulr' for its media"):
 
         class Thing(Record, key="id", view="things"):
@@ -33,7 +34,7 @@ def test_a_field_that_there_is_not_is_refused() -> None:
             image: Annotated[str | None, ImagesOf("image_ulr")] = None
 
 
-def test_a_file_is_there_whole_or_not_at_all(
+def test_killed_process_leaves_no_partial_media_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = AtomicFilesStore(tmp_path)

@@ -1,4 +1,4 @@
-"""Record types: their SQL, their keys, and everything that PostgreSQL could not hold."""
+"""Record types: SQL types, keys, and data that PostgreSQL cannot store."""
 
 import datetime as dt
 import enum
@@ -49,12 +49,12 @@ class Named(Record, key="name", view="named"):
 
 
 def reason(refused: "pytest.ExceptionInfo[ValidationError]") -> tuple[str, str]:
-    """The place and the kind of the one thing that did not validate."""
+    """Return the place and the type of the only validation error."""
     (error,) = refused.value.errors()
     return ".".join(map(str, error["loc"])), error["type"]
 
 
-def test_the_sql_types_of_fields() -> None:
+def test_sql_types_of_fields() -> None:
     class Everything(Record, key="id", view="everything"):
         id: uuid.UUID
         flag: bool
@@ -106,7 +106,7 @@ def test_the_sql_types_of_fields() -> None:
     assert [field["name"] for field in Everything.sql_fields()] == list(Everything.model_fields)
 
 
-def test_the_sql_types_of_a_type_that_holds_itself() -> None:
+def test_sql_types_of_a_recursive_record_type() -> None:
     class Category(Record, key="id", view="categories"):
         id: int
         parts: list["Category"] = []
@@ -117,7 +117,7 @@ def test_the_sql_types_of_a_type_that_holds_itself() -> None:
     ]
 
 
-def test_a_row_is_key_and_json() -> None:
+def test_record_row_is_key_and_json() -> None:
     thing = Thing(
         id=7,
         name='Кофе \\u0000 "NaN"',
@@ -179,7 +179,7 @@ def test_a_missing_key_does_not_validate() -> None:
     assert reason(refused) == ("id", "missing")
 
 
-def test_own_bounds_narrow_and_never_widen() -> None:
+def test_own_bounds_of_a_field_never_widen_the_sql_bounds() -> None:
     class Bounded(Record, key="id", view="bounded"):
         id: Annotated[int, Field(ge=0, le=10**30)]
 
@@ -189,7 +189,7 @@ def test_own_bounds_narrow_and_never_widen() -> None:
         assert reason(refused) == ("id", kind)
 
 
-def test_a_default_is_checked_as_well() -> None:
+def test_default_values_are_validated() -> None:
     class Careless(Record, key="id", view="careless"):
         id: int
         size: int = 2**70
@@ -199,7 +199,7 @@ def test_a_default_is_checked_as_well() -> None:
     assert reason(refused) == ("size", "less_than_equal")
 
 
-def test_bounds_reach_into_lists_and_dicts() -> None:
+def test_sql_bounds_apply_inside_lists_and_dicts() -> None:
     class Series(Record, key="id", view="series"):
         id: int
         values: list[float] = []
@@ -217,16 +217,16 @@ def test_bounds_reach_into_lists_and_dicts() -> None:
     ("values", "message"),
     [
         ({"name": "a\0b"}, r"name: U\+0000, which PostgreSQL cannot store"),
-        ({"name": "a\ud800"}, "not to be written as JSON: .*surrogates not allowed"),
+        ({"name": "a\ud800"}, "cannot be written as JSON: .*surrogates not allowed"),
         ({"tags": ["a", "\0"]}, r"tags: U\+0000"),
         ({"extra": {"a": [1, {"b": float("nan")}]}}, "extra.a.b: nan, which JSON cannot hold"),
         ({"extra": (float("-inf"),)}, "extra: -inf, which JSON cannot hold"),
         ({"extra": {"\0": 1}}, r"extra: U\+0000"),
         ({"extra": b"\0"}, r"extra: U\+0000"),
         ({"extra": Path("a\0")}, r"extra: U\+0000"),
-        ({"extra": b"\xff"}, "not to be written as JSON: invalid utf-8"),
-        ({"extra": [["\udc00"]]}, "not to be written as JSON: .*surrogates not allowed"),
-        ({"extra": object()}, "not to be written as JSON: Unable to serialize"),
+        ({"extra": b"\xff"}, "cannot be written as JSON: invalid utf-8"),
+        ({"extra": [["\udc00"]]}, "cannot be written as JSON: .*surrogates not allowed"),
+        ({"extra": object()}, "cannot be written as JSON: Unable to serialize"),
     ],
 )
 def test_unstorable_record_is_refused(values: dict[str, Any], message: str) -> None:
@@ -234,8 +234,8 @@ def test_unstorable_record_is_refused(values: dict[str, Any], message: str) -> N
         Thing(id=1, **values).row()
 
 
-def test_a_lone_surrogate_in_a_members_name_cannot_be_stored() -> None:
-    """Not written as it is, but as U+FFFD: that would change the data and say nothing."""
+def test_lone_surrogate_in_a_dict_key_is_refused() -> None:
+    """pydantic would write U+FFFD instead and silently change the data."""
 
     class Loose(Record, key="id", view="loose"):
         id: int
@@ -246,14 +246,14 @@ def test_a_lone_surrogate_in_a_members_name_cannot_be_stored() -> None:
     assert Loose(id=1, extra={"\ufffd": 1}).row()
 
 
-def test_a_circle_cannot_be_stored() -> None:
+def test_circular_data_is_refused() -> None:
     circle: list[Any] = []
     circle.append(circle)
     with pytest.raises(NotStorable, match="Circular reference"):
         Thing(id=1, extra=circle).row()
 
 
-def test_keys() -> None:
+def test_key_text_of_one_and_several_values() -> None:
     assert Thing.make_key([7]) == Thing(id=7).row()[0] == "7"
     assert Tagged.make_key(["a", 'b "\n']) == '["a","b \\"\\n"]'
     assert Tagged(vendor="", tag=Decimal("1.50")).row()[0] == '["","1.50"]'
@@ -268,17 +268,17 @@ def test_keys() -> None:
         (Named, [""], "name: the key is missing"),
         (Named, [], r"the key needs 1 values: \('name',\)"),
         (Named, ["a", "b"], "the key needs 1 values"),
-        (Named, ["x" * 1001], "the key is 1001 bytes long; 1000 is the limit"),
-        (Named, ["я" * 501], "the key is 1002 bytes long"),
-        (Named, ["a\0"], r"the key has U\+0000"),
-        (Named, ["\ud800"], "the key has a lone surrogate"),
+        (Named, ["x" * 1001], "the key has 1001 bytes; the maximum is 1000"),
+        (Named, ["я" * 501], "the key has 1002 bytes"),
+        (Named, ["a\0"], r"the key contains U\+0000"),
+        (Named, ["\ud800"], "the key contains a lone surrogate"),
         (Tagged, ["a", None], "tag: the key is missing"),
-        (Tagged, ["a" * 600, "b" * 400], "the key is 1007 bytes long"),
-        (Tagged, ["a", "\ud800"], "the key is not to be written as JSON: .*surrogates"),
-        (Tagged, ["a", 2**70], "the key is not to be written as JSON: .*64-bit"),
+        (Tagged, ["a" * 600, "b" * 400], "the key has 1007 bytes"),
+        (Tagged, ["a", "\ud800"], "the key cannot be written as JSON: .*surrogates"),
+        (Tagged, ["a", 2**70], "the key cannot be written as JSON: .*64-bit"),
     ],
 )
-def test_keys_that_identify_nothing(record: type[Record], values: list[Any], message: str) -> None:
+def test_invalid_key_is_refused(record: type[Record], values: list[Any], message: str) -> None:
     with pytest.raises(NotStorable, match=message):
         record.make_key(values)
     if len(values) == len(record.key_fields):
@@ -293,20 +293,20 @@ def test_keys_that_identify_nothing(record: type[Record], values: list[Any], mes
         ({"key": "id"}, {"id": int}, "Odd needs a key and a view"),
         ({"view": "odds"}, {"id": int}, "Odd needs a key and a view"),
         ({"key": ("id", "sku"), "view": "odds"}, {"id": int}, "Odd has no field 'sku'"),
-        ({"key": "id", "view": "Odds"}, {"id": int}, "'Odds' is no plain SQL name"),
-        ({"key": "id", "view": "1odd"}, {"id": int}, "'1odd' is no plain SQL name"),
-        ({"key": "id", "view": "o" * 64}, {"id": int}, "63 at most"),
-        ({"key": "id", "view": 'o"; drop'}, {"id": int}, "is no plain SQL name"),
-        ({"key": "id", "view": "odds"}, {"id": int, "Preis": int}, "'Preis' is no plain"),
-        ({"key": "id", "view": "odds"}, {"id": int, "größe": int}, "'größe' is no plain"),
-        ({"key": "id", "view": "odds"}, {"id": int, "f" * 64: int}, "63 at most"),
-        ({"key": "id", "view": "odds"}, {"id": int, "row": int}, "'row' is a name of every"),
-        ({"key": "kind", "view": "odds"}, {"kind": str}, "'kind' is a name of every"),
+        ({"key": "id", "view": "Odds"}, {"id": int}, "'Odds' is not a valid SQL name"),
+        ({"key": "id", "view": "1odd"}, {"id": int}, "'1odd' is not a valid SQL name"),
+        ({"key": "id", "view": "o" * 64}, {"id": int}, "at most 63"),
+        ({"key": "id", "view": 'o"; drop'}, {"id": int}, "is not a valid SQL name"),
+        ({"key": "id", "view": "odds"}, {"id": int, "Preis": int}, "'Preis' is not a valid"),
+        ({"key": "id", "view": "odds"}, {"id": int, "größe": int}, "'größe' is not a valid"),
+        ({"key": "id", "view": "odds"}, {"id": int, "f" * 64: int}, "at most 63"),
+        ({"key": "id", "view": "odds"}, {"id": int, "row": int}, "the name 'row' is reserved"),
+        ({"key": "kind", "view": "odds"}, {"kind": str}, "the name 'kind' is reserved"),
     ],
 )
-# pydantic, too, warns where a field hides a method.
+# pydantic also warns of a field that hides a method.
 @pytest.mark.filterwarnings("ignore:Field name .* shadows an attribute:UserWarning")
-def test_types_that_are_no_table(
+def test_record_type_without_a_valid_table_is_refused(
     options: dict[str, Any], fields: dict[str, type], message: str
 ) -> None:
     with pytest.raises(RecordTypeError, match=message):
@@ -332,19 +332,19 @@ def test_a_draft_is_an_unvalidated_item() -> None:
     assert draft.record is Thing
 
 
-def test_batches_and_unchanged() -> None:
+def test_batch_length_and_key_values_of_unchanged() -> None:
     assert len(Batch([{"id": 1}, Thing.draft(id=2)], Thing)) == 2
     assert Unchanged(7).values() == [7]
     assert Unchanged(("a", "b")).values() == ["a", "b"]
 
 
-def test_the_types_of_a_spider() -> None:
+def test_record_types_of_a_spider() -> None:
     assert record_types(SimpleNamespace()) == ()
     assert record_types(SimpleNamespace(record=Thing)) == (Thing,)
     assert record_types(SimpleNamespace(record=[Thing, Named])) == (Thing, Named)
 
 
-def test_a_foreign_spiders_record() -> None:
+def test_record_type_of_a_foreign_spider() -> None:
     book = make_record_type("books", ["isbn", "shop"], {"price": "numeric", "shop": "bigint"})
     assert (book.kind, book.key_fields) == ("books", ("isbn", "shop"))
     assert book.sql_fields() == [
@@ -364,7 +364,7 @@ def test_a_foreign_spiders_record() -> None:
     assert reason(refused) == ("shop", "missing")
 
 
-def test_every_word_for_a_foreign_fields_type() -> None:
+def test_every_field_type_of_a_foreign_spider() -> None:
     words = ["text", "bigint", "double precision", "numeric", "boolean", "jsonb"]
     fields = {f"f{number}": word for number, word in enumerate(words)}
     made = make_record_type("words", ["id"], fields)
@@ -375,23 +375,28 @@ def test_every_word_for_a_foreign_fields_type() -> None:
 @pytest.mark.parametrize(
     ("kind", "key", "fields", "message"),
     [
-        ("books", ["isbn"], {"price": "money"}, "price has the type 'money'; use one of text, big"),
+        (
+            "books",
+            ["isbn"],
+            {"price": "money"},
+            "'money' is not a valid type of price; use one of text, b",
+        ),
         ("books", [], {}, "needs a key and a view"),
         ("", ["isbn"], {}, "needs a key and a view"),
-        ("My Books", ["isbn"], {}, "is no plain SQL name"),
-        ("books", ["ISBN"], {}, "'ISBN' is no plain SQL name"),
-        ("books", ["kind"], {}, "'kind' is a name of every record type"),
+        ("My Books", ["isbn"], {}, "is not a valid SQL name"),
+        ("books", ["ISBN"], {}, "'ISBN' is not a valid SQL name"),
+        ("books", ["kind"], {}, "the name 'kind' is reserved by Record"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Field name .* shadows an attribute:UserWarning")
-def test_foreign_types_that_are_no_table(
+def test_invalid_foreign_record_type_is_refused(
     kind: str, key: list[str], fields: dict[str, str], message: str
 ) -> None:
     with pytest.raises(RecordTypeError, match=message):
         make_record_type(kind, key, fields)
 
 
-def test_a_key_from_raw_values_is_the_key_of_the_record() -> None:
+def test_parsed_key_equals_the_records_key() -> None:
     class Yearly(Record, key=("vendor", "year"), view="yearly"):
         vendor: str
         year: int
@@ -403,7 +408,7 @@ def test_a_key_from_raw_values_is_the_key_of_the_record() -> None:
         Yearly.parse_key(["v"])
 
 
-def test_a_nested_model_must_not_let_nan_through() -> None:
+def test_nested_float_that_allows_nan_is_refused() -> None:
     class Loose(BaseModel):
         weight: float
 

@@ -1,4 +1,4 @@
-"""Secrets: from the environment alone, and masked in whatever is logged or stored."""
+"""Secrets: read from the environment only, and masked in logs and stored text."""
 
 import html
 import json
@@ -23,7 +23,7 @@ KEY = "p/ä ss+w\"o&r'd\\ж🔑%"
 
 @pytest.fixture(autouse=True)
 def _a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test makes secret, others may write."""
+    """Forget a test's secrets, which other tests may log."""
     former = logging.getLogRecordFactory()
     monkeypatch.setattr(secrets, "_known", secrets._KnownSecrets())
     yield
@@ -45,7 +45,7 @@ def test_a_secret_comes_from_the_environment(known: dict[str, str]) -> None:
     ("value", "message"),
     [
         ("", "my-shop needs the secret 'api_key': set .* CATLOG_SECRET_MY_SHOP_API_KEY"),
-        ("abc", "the secret in CATLOG_SECRET_MY_SHOP_API_KEY is too short .* needs 4 char"),
+        ("abc", "the secret in CATLOG_SECRET_MY_SHOP_API_KEY is too short .* use at least 4 char"),
     ],
 )
 def test_invalid_secret_is_refused(
@@ -82,7 +82,7 @@ class Said(BaseModel):
         "".join(f"%{byte:02X}" for byte in KEY.encode()),
     ],
 )
-def test_every_spelling_is_masked(known: dict[str, str], spelled: str) -> None:
+def test_every_encoding_of_a_secret_is_masked(known: dict[str, str], spelled: str) -> None:
     assert redact(f"GET /x?key={spelled}&more=1") == "GET /x?key=***&more=1"
     assert find_secret_in(known, f"before {spelled} after") == "api_key"
 
@@ -110,7 +110,7 @@ def test_secrets_with_a_common_prefix_are_masked_completely(
 def test_no_log_record_holds_a_secret(
     known: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a handler and a formatter that know nothing of it."""
+    """The handler and the formatter are the standard library's."""
     logger = logging.getLogger("tests.secrets")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -133,7 +133,7 @@ def test_no_log_record_holds_a_secret(
     assert quote(KEY) not in said
 
 
-def test_a_factory_of_the_project_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_record_factory_of_the_project_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def made(*args: object, **kwargs: object) -> logging.LogRecord:
         record = logging.LogRecord(*args, **kwargs)  # type: ignore[arg-type]
         record.request_id = 7
@@ -146,8 +146,8 @@ def test_a_factory_of_the_project_stays(monkeypatch: pytest.MonkeyPatch) -> None
     assert (record.getMessage(), vars(record)["request_id"]) == ("an ***", 7)
 
 
-def test_a_message_that_is_wrong_shows_nothing(known: dict[str, str]) -> None:
-    """Python then writes the record as it is."""
+def test_malformed_log_message_shows_no_secret(known: dict[str, str]) -> None:
+    """Python prints a malformed record's message and arguments unformatted."""
     program = (
         "import logging\nfrom catlog_scrapy.redaction import read_secrets\n"
         "key = read_secrets('a', ['one'])['one']\n"
@@ -164,7 +164,7 @@ def test_a_message_that_is_wrong_shows_nothing(known: dict[str, str]) -> None:
     assert "secret word" not in ended.stderr
 
 
-def test_a_secret_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_is_not_copied_into_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CATLOG_SECRET_A_ONE", "abcd")
     monkeypatch.setenv("CATLOG_CONCURRENCY", "7")
     settings = Settings()

@@ -1,4 +1,4 @@
-"""Spiders whose data is what a page in a browser asks for, against saved documents."""
+"""Browser spiders, tested with saved documents."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ URL = "https://samokat.example/"
 
 
 def read(documents: Any, fault: Exception | None = None) -> TextResponse:
-    """A page as it comes from the browser."""
+    """Make a response as the browser's download handler does."""
     return TextResponse(URL, request=Request(URL, meta={"documents": documents, "fault": fault}))
 
 
@@ -24,7 +24,7 @@ def saved() -> Any:
     return json.loads((PAGES / "sk_load_new" / "dairy.json").read_text(encoding="utf-8"))
 
 
-def test_sk_load_new() -> None:
+def test_sk_load_new_items_match_the_golden_result() -> None:
     items = list(SkLoadNew().parse(read(saved())))
     golden = (PAGES / "sk_load_new" / "dairy.items.json").read_text(encoding="utf-8")
     records = [item.record.model_validate(item) for item in items]
@@ -32,7 +32,7 @@ def test_sk_load_new() -> None:
     assert len({(type(one), one.row()[0]) for one in records}) == len(items) == 92
 
 
-def test_a_part_of_a_showcase_fails_the_load() -> None:
+def test_incomplete_showcase_fails_the_load() -> None:
     with pytest.raises(ValueError, match="48 of 90 products were shown: the markup has changed"):
         list(SkLoadNew().parse(read(saved()[:1])))
 
@@ -43,7 +43,7 @@ def test_browser_error_fails_the_load() -> None:
 
 
 @pytest.mark.parametrize("field", ["id", "name", "specification", "prices", "inStock", "image"])
-def test_a_changed_product_does_not_validate(field: str) -> None:
+def test_product_with_a_renamed_field_does_not_validate(field: str) -> None:
     documents = saved()
     documents[0]["products"][0]["renamed"] = documents[0]["products"][0].pop(field)
     item = list(SkLoadNew().parse(read(documents)))[1]
@@ -55,11 +55,11 @@ def test_a_changed_product_does_not_validate(field: str) -> None:
     ("kopecks", "price"),
     [(12900, "129.00"), (5, "0.05"), (None, None), ("129", "129"), (True, True), (1.5, 1.5)],
 )
-def test_roubles(kopecks: Any, price: Any) -> None:
+def test_kopecks_become_roubles(kopecks: Any, price: Any) -> None:
     assert roubles(kopecks) == price
 
 
-def test_only_its_own_crawls_get_a_browser() -> None:
+def test_browser_handlers_apply_only_to_browser_spiders() -> None:
     settings = Settings()
     before = dict(settings.getwithbase("DOWNLOAD_HANDLERS"))
     SkLoadNew.update_settings(settings)
