@@ -206,7 +206,7 @@ def test_a_token_that_expires_in_mid_load(
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (("/school/pupils", {"status": 401}), "refuses a token that it has just given"),
+        (("/school/pupils", {"status": 401}), "refuses a token that the source has just issued"),
         (("/school/login", {"status": 403}), "refuses this user and password; correct them"),
         (
             ("/school/pupils", {"rewrite": lambda body: body.replace(b'"class"', b'"group"')}),
