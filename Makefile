@@ -1,6 +1,8 @@
 # Every target works on a fresh machine: it makes .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests start hundreds of processes: none should compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-slow lint bench docs clean
 help:  ## what there is
@@ -25,9 +27,8 @@ demo: .venv/run  ## the whole thing on this machine, with local sources
 test: .venv/dev  ## the tests, on real PostgreSQL
 	$(BIN)/python -m pytest -m "not slow" -n 5 --dist worksteal --durations 15
 
-# Each file on one worker: what the documentation prints takes fixed ports.
 test-slow: .venv/dev  ## what breaks fleets, browsers, clocks; as root, with chromium, faketime, iproute2
-	$(BIN)/python -m pytest -m slow -n 4 --dist loadfile --no-loadscope-reorder --durations 15
+	$(BIN)/python -m pytest -m slow -n 5 --dist loadgroup --no-loadscope-reorder --durations 15
 
 lint: .venv/dev  ## style, types, import directions
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from benchmarks import (
     bulk,
     claims,
+    commands,
     deep,
     drain,
     idle,
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Result]] = {
     "start": start.run,
     "nodes": nodes.run,
     "idle": idle.run,
+    "commands": commands.run,
     "pages": pages.run,
     "bulk": bulk.run,
     "increments": increments.run,

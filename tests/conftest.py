@@ -13,19 +13,31 @@ from catlog_scrapy.db.engine import make_engine
 from tests.support.postgres import HOME, Postgres, make_home
 from tests.support.server import Worlds, make_worlds
 
-home_key = pytest.StashKey[Path]()
+folders_key = pytest.StashKey[list[Path]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder of the server in the process that starts the workers."""
-    if not hasattr(config, "workerinput"):
-        config.stash[home_key] = make_home()
+    """Make the folders of the run in the process that starts the workers."""
+    if hasattr(config, "workerinput"):
+        return
+    config.stash[folders_key] = [make_home()]
+    if os.geteuid() == 0:
+        # PostgreSQL's user has to pass; another run of pytest would close the common folder.
+        temporary = Path(tempfile.mkdtemp(prefix="pytest-"))
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(temporary)
+        config.stash[folders_key].append(temporary)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep the temporary folders of tests that failed."""
+    if exitstatus:
+        del session.config.stash.get(folders_key, [])[1:]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove that folder after the last worker."""
-    if home := config.stash.get(home_key, None):
-        shutil.rmtree(home, ignore_errors=True)
+    """Remove the folders after the last worker."""
+    for folder in config.stash.get(folders_key, []):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

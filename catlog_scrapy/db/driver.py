@@ -41,6 +41,8 @@ PLAIN_URL = re.compile(
 # As SQLAlchemy's text() finds parameters: not the colons of a cast, nor those of a time.
 PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
 UUID_TYPE = extensions.new_type((2950,), "UUID", lambda value, _: UUID(value) if value else None)
+# SQLAlchemy's dialect does it too, but is not imported here.
+extensions.register_adapter(UUID, lambda value: extensions.AsIs(f"'{value}'::uuid"))
 
 
 def connect_options(statement_timeout: float) -> str:

@@ -6,18 +6,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class KindDefinition:
-    """A sort of record: its fields in order as (name, SQL type), and those that are its key."""
+    """Kind of record: `fields` in order as (name, SQL type), and the names of the key fields."""
 
     name: str
     key: tuple[str, ...]
     fields: tuple[tuple[str, str], ...]
-    # Made from a declaration, not from a record type: an item may hold more than the fields.
+    # Declared in the provider file, not by a record type: items may hold further fields.
     foreign: bool = False
 
 
 @dataclass(frozen=True)
 class OperationDefinition:
-    """An operation; times in seconds."""
+    """Operation of a scheme; times in seconds."""
 
     name: str
     spider: str
@@ -40,7 +40,7 @@ class OperationDefinition:
     refresh: dict[str, Any] | None = None
 
     def frozen(self) -> dict[str, Any]:
-        """What may not change once a catalog uses it."""
+        """Return the attributes that must not change once a catalog uses the version."""
         return {
             "spider": self.spider,
             "executor": self.executor,
@@ -54,7 +54,7 @@ class OperationDefinition:
 
 @dataclass(frozen=True)
 class SchemeDefinition:
-    """One version of a scheme; `used` says that a catalog was made of it."""
+    """Version of a scheme; `used` says that a catalog was created from the version."""
 
     name: str
     version: int = 1
@@ -68,7 +68,7 @@ class SchemeDefinition:
 
 @dataclass(frozen=True)
 class ScheduleDefinition:
-    """A schedule; scheme and name are its identity."""
+    """Schedule of a scheme, identified by scheme and name."""
 
     scheme: str
     name: str
@@ -81,7 +81,7 @@ class ScheduleDefinition:
 
 @dataclass(frozen=True)
 class ProviderDefinition:
-    """A provider with all its schemes and schedules."""
+    """Provider with all its schemes and schedules."""
 
     name: str
     title: str = ""

@@ -1,4 +1,4 @@
-"""Providers, schemes, operations, kinds and schedules, as declared and as stored."""
+"""Reads and writes of definitions: providers, schemes, operations, kinds, schedules."""
 
 import datetime as dt
 from collections import defaultdict
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, case, null
+from sqlalchemy import Connection
 
 from catlog_scrapy.models import (
     CatalogScheme,
@@ -28,10 +28,10 @@ from catlog_scrapy.store.sql import row, rows, run, scalar, upsert
 
 
 def lock_declarations(connection: Connection) -> None:
-    """Keep schedules as they are, and unused versions unused, to the end of the transaction.
+    """Lock all schedules and unused scheme versions until the transaction ends.
 
-    Otherwise a catalog could be made of a version between its comparing and its changing.
-    Schedules first, as the scheduler has it: it locks one, then makes a catalog.
+    Otherwise a catalog could use a version after the comparison and before the change. Schedules
+    come first, in the scheduler's lock order: it locks a schedule, then creates a catalog.
     """
     run(connection, "SELECT 1 FROM catlog.schedule ORDER BY id FOR NO KEY UPDATE")
     run(
@@ -150,9 +150,9 @@ def _kind(found: Mapping[str, Any]) -> KindDefinition:
 
 
 def write_provider(connection: Connection, provider: ProviderDefinition) -> None:
-    """Bring the stored provider, its schemes and schedules to what is declared.
+    """Store the declared provider with its schemes and schedules.
 
-    A schedule that left the file is disabled, and the server's to change.
+    A schedule that is no longer declared is disabled; the server may then change it.
     """
     provider_id: UUID = upsert(
         connection,
@@ -183,7 +183,7 @@ def write_provider(connection: Connection, provider: ProviderDefinition) -> None
 
 
 def retire_provider(connection: Connection, name: str) -> None:
-    """Retire a provider whose file is gone: its schemes and schedules, not its data."""
+    """Retire the schemes and disable the schedules of a provider whose file was removed."""
     found = row(connection, "SELECT * FROM catlog.provider WHERE name = :name", name=name)
     if found:
         _retire(connection, found["id"], ())
@@ -220,7 +220,7 @@ def _write_scheme(connection: Connection, provider_id: UUID, scheme: SchemeDefin
         },
         conflict=["provider_id", "name", "version"],
     )["id"]
-    # An operation that is not declared belongs to an unused version: comparing saw to that.
+    # An operation that is no longer declared belongs to an unused version, as `compare` ensures.
     run(
         connection,
         """DELETE FROM catlog.kind WHERE operation_id IN (
@@ -276,23 +276,24 @@ def _write_operation(
 def _write_schedule(
     connection: Connection, provider_id: UUID, schedule: ScheduleDefinition
 ) -> None:
-    """Its next due time moves only when its cron line, time zone or `enabled` did.
+    """Write a schedule; its due time changes only with its cron line, time zone or `enabled`.
 
-    One of the same name that was kept here alone is the file's from now on.
+    A schedule of the same name that was created through the API belongs to the file from now on.
     """
     identity = {"provider_id": provider_id, "scheme_name": schedule.scheme, "name": schedule.name}
     found = row(
         connection,
-        """SELECT cron, timezone, enabled FROM catlog.schedule
+        """SELECT cron, timezone, enabled, paused_at, next_due_at FROM catlog.schedule
            WHERE provider_id = :provider_id AND scheme_name = :scheme_name AND name = :name
            FOR NO KEY UPDATE""",
         **identity,
     )
-    moved = found is None or any(
-        found[name] != getattr(schedule, name) for name in ("cron", "timezone", "enabled")
-    )
     due: dt.datetime | None = None
-    if moved and schedule.enabled:
+    if found and all(
+        found[name] == getattr(schedule, name) for name in ("cron", "timezone", "enabled")
+    ):
+        due = found["next_due_at"]
+    elif schedule.enabled and not (found and found["paused_at"]):
         now = scalar(connection, "SELECT clock_timestamp()")
         due = next_due(schedule.cron, schedule.timezone, now)
     upsert(
@@ -309,10 +310,4 @@ def _write_schedule(
             "next_due_at": due,
         },
         conflict=list(identity),
-        update={
-            "next_due_at": case(
-                (StoredSchedule.paused_at.is_not(None), null()),
-                else_=due if moved else StoredSchedule.next_due_at,
-            )
-        },
     )

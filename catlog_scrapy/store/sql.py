@@ -126,13 +126,12 @@ def upsert(
     values: Mapping[str, Any],
     *,
     conflict: Sequence[str],
-    update: Mapping[str, Any] | None = None,
     where: Any = None,
 ) -> Mapping[str, Any]:
     """Insert a row of *model*, or update the row with the same values in the *conflict* columns.
 
-    The update sets all other *values*, then those of *update*, which may be SQL expressions. A
-    row for which *where* is false stays as it is. Returns the written row, otherwise {}.
+    The update sets all other *values*. A row for which *where* is false stays as it is. Returns the
+    written row, otherwise {}.
     """
     from sqlalchemy.dialects.postgresql import insert
 
@@ -140,8 +139,8 @@ def upsert(
     written = insert(table).values(**values)
     changed = {name: written.excluded[name] for name in values if name not in conflict}
     found = connection.execute(
-        written.on_conflict_do_update(
-            index_elements=conflict, set_=changed | dict(update or {}), where=where
-        ).returning(table)
+        written.on_conflict_do_update(index_elements=conflict, set_=changed, where=where).returning(
+            table
+        )
     ).first()
     return found._asdict() if found else {}

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import BENCHMARKS
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_each_benchmark_ends_with_its_line() -> None:
+    from benchmarks.__main__ import BENCHMARKS
+
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--small"],
         cwd=ROOT,

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -16,8 +17,14 @@ import pytest
 from catlog_scrapy.db.embedded import EmbeddedServer
 from tests.support.source import Answer, Source
 
-PAGE_TIMEOUT_S = 1800
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(PAGE_TIMEOUT_S)]
+SHELL_TIMEOUT_S = 1200
+PAGE_TIMEOUT_S = 3 * SHELL_TIMEOUT_S
+# Pages print fixed ports, so that no two may run at once.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2 * PAGE_TIMEOUT_S),
+    pytest.mark.xdist_group("ports"),
+]
 
 ROOT = Path(__file__).parents[2]
 EDIT = ROOT / "tests" / "support" / "edit.py"
@@ -224,24 +231,27 @@ def shell(folder: Path, commands: str, variables: dict[str, str] | None = None) 
         if not name.startswith(("CATLOG", "VIRTUAL_ENV", "PYTHONPATH"))
     }
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    ended = subprocess.run(
-        [
-            "bash",
-            "-c",
-            f"set -e; trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{commands}",
-        ],
+    trap = "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"
+    with subprocess.Popen(
+        ["bash", "-c", f"set -e; {trap}\n{commands}"],
         cwd=folder,
         env=environment | (variables or {}),
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=PAGE_TIMEOUT_S,
-        check=False,
-    )
-    if ended.returncode:
-        end_background(folder, environment)
-    assert ended.returncode == 0, f"{commands}\n{ended.stdout}\n{ended.stderr}"
-    return ended.stdout
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=SHELL_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # what holds the pipes is not only bash
+            output, errors = process.communicate()
+        finally:
+            if process.returncode != 0:
+                end_background(folder, environment)
+    assert process.returncode == 0, f"{commands}\n{output}\n{errors}"
+    return output
 
 
 def end_background(folder: Path, environment: dict[str, str]) -> None:

@@ -243,7 +243,7 @@ def test_invalid_job_is_refused_with_a_sentence(start: Callable[..., Node]) -> N
 
 def test_a_project_has_two_names(start: Callable[..., Node]) -> None:
     node = start()
-    assert node.client.projects() == ["shop"]
+    until(lambda: node.client.projects() == ["shop"])
     for name in ("shop", "default"):
         assert node.client.spiders(name) == ["blocks", "pages", "rocks"]
 

@@ -295,8 +295,8 @@ from sqlalchemy import event, text
 
 from catlog_scrapy.addon import CatlogAddon
 from catlog_scrapy.console import make_console
-from catlog_scrapy.database import make_engine
-from catlog_scrapy.running.scheduler import schedule_once
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.worker.scheduler import schedule_once
 
 settings = Settings()
 CatlogAddon.update_pre_crawler_settings(settings)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-import tests.support.schemathesis_hooks
 from tests.support.server import ROLES, Served, Worlds
 
+HOOKS = Path(__file__).parents[1] / "support" / "schemathesis_hooks.py"
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "1"))
 # Many a parameter is a name that only the database knows, so not all that fits is accepted.
@@ -32,14 +32,13 @@ SOME = [] if EXAMPLES >= 20 else ["--exclude-operation-id-regex", ALIKE]
 
 @pytest.fixture(scope="module")
 def served(worlds: Worlds) -> Iterator[Served]:
-    with worlds.serving() as served:
+    with worlds.serving(CATLOG_API_TIMEOUT=120.0) as served:
         yield served
 
 
 def schemathesis(served: Served, folder: Path, key: str, *options: str) -> int:
     """Run it; how many requests it made. Fails with what it says where it finds something."""
-    hooks = Path(tests.support.schemathesis_hooks.__file__)
-    (folder / "schemathesis.toml").write_text(f'hooks = "{hooks}"\n', encoding="utf-8")
+    (folder / "schemathesis.toml").write_text(f'hooks = "{HOOKS}"\n', encoding="utf-8")
     done = subprocess.run(
         [
             *(SCHEMATHESIS, "run", f"{served.url}/openapi.json"),
@@ -60,6 +59,7 @@ def schemathesis(served: Served, folder: Path, key: str, *options: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("role", [*ROLES, "nobody"])
 def test_responses_conform_to_the_openapi_document(
     served: Served, tmp_path: Path, role: str
@@ -77,6 +77,7 @@ def test_responses_conform_to_the_openapi_document(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_coverage_phase_conforms_to_the_openapi_document(served: Served, tmp_path: Path) -> None:
     cases = schemathesis(
         served,

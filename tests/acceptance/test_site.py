@@ -36,3 +36,11 @@ def test_links_of_root_pages_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [target for target, _ in LINK.findall(text) if "://" not in target]
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_files_that_contributing_names_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)+/?(?:\.\w+)?|[a-z_]+/|[a-z_]+\.py)`", text)
+    assert len(named) > 20
+    places = (ROOT, ROOT / "catlog_scrapy")
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []

@@ -1,4 +1,4 @@
-"""Declarations into the database: what is frozen, what comes and goes, and the views."""
+"""scrapy apply: frozen versions, changes in place, retirement, and views."""
 
 import datetime as dt
 import itertools
@@ -12,12 +12,13 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 from scrapy.settings import Settings
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
 from catlog_scrapy.store import lock_timeouts
+from catlog_scrapy.store.schemes import stored_providers
 from tests.support.factories import at_once, given_a_waiting_catalog, one, sql
 
 _packages = itertools.count(1)
@@ -83,7 +84,7 @@ DATA = {"id": "a", "price": "1.50", "number": 3}
 
 
 class Shop:
-    """A project's files, and its database."""
+    """Files of a project, and its database."""
 
     def __init__(self, folder: Path, engine: Engine) -> None:
         self.folder = folder
@@ -95,7 +96,7 @@ class Shop:
         self.given_fields("price: Decimal | None = None")
 
     def given_fields(self, *fields: str) -> None:
-        """The fields of goods; a new package, for Python imports a module once."""
+        """Write the record type of goods to a new package, since Python imports a module once."""
         self.package = f"shop_of_goods_{next(_packages)}"
         package = self.folder / self.package
         package.mkdir()
@@ -103,14 +104,14 @@ class Shop:
         (package / "spiders.py").write_text(SPIDERS.format(fields="\n    ".join(fields)))
 
     def declare(self, *tables: str, provider: str = PROVIDER, name: str = "acme") -> None:
-        """What the provider's file says from now on."""
+        """Write the provider's file."""
         (self.folder / "providers" / f"{name}.toml").write_text(provider + "".join(tables))
 
     def given_view(self, name: str, select: str) -> None:
         (self.folder / "views" / f"{name}.sql").write_text(textwrap.dedent(select))
 
     def apply(self, *, check: bool = False) -> list[str]:
-        """The lines that apply prints."""
+        """Return the lines that apply prints."""
         settings = Settings(
             {
                 "SPIDER_MODULES": [f"{self.package}.spiders"],
@@ -121,7 +122,7 @@ class Shop:
         return [str(change) for change in apply(self.engine, settings, check_only=check)]
 
     def refused(self) -> str:
-        """What apply says as it refuses; it must have changed nothing."""
+        """Return the error of apply, which must change nothing."""
         before = self.everything()
         with pytest.raises(DeclarationError) as caught:
             self.apply()
@@ -129,7 +130,7 @@ class Shop:
         return str(caught.value)
 
     def everything(self) -> list[Any]:
-        """All declared rows, and all views with their identity."""
+        """Return all declared rows, and all views with their identity."""
         tables = ("provider", "catalog_scheme", "catalog_scheme_operation", "kind", "schedule")
         return [
             *(sql(self.engine, f"SELECT * FROM catlog.{table} ORDER BY id") for table in tables),
@@ -141,7 +142,7 @@ class Shop:
         ]
 
     def use(self, version: int = 1, scheme: str = "goods") -> UUID:
-        """Make a catalog of a version."""
+        """Create a catalog of a version."""
         return given_a_waiting_catalog(self.engine, scheme=scheme, version=version)
 
     def add(
@@ -152,7 +153,7 @@ class Shop:
         former: dict[str, Any] | None = None,
         removed: bool = False,
     ) -> None:
-        """A record, with what it was before."""
+        """Insert a record and its former state."""
         values = {
             "provider": one(self.engine, "SELECT id FROM catlog.provider WHERE name = 'acme'"),
             "kind": kind,
@@ -163,8 +164,8 @@ class Shop:
             self.engine,
             f"""INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of,
                     created_at, updated_at, removed_at, catalog_id)
-                VALUES (:provider, :kind, :key, :any, CAST(:data AS jsonb), now(), '2026-01-01Z', '2026-01-02Z',
-                {"'2026-01-03Z'" if removed else "NULL"}, :any)""",
+                VALUES (:provider, :kind, :key, :any, CAST(:data AS jsonb), now(), '2026-01-01Z',
+                    '2026-01-02Z', {"'2026-01-03Z'" if removed else "NULL"}, :any)""",
             **values,
             data=orjson.dumps(data).decode(),
         )
@@ -178,7 +179,7 @@ class Shop:
             )
 
     def columns(self, view: str) -> dict[str, str]:
-        """A view's columns with their types, in order."""
+        """Return a view's columns with their types, in order."""
         found = sql(
             self.engine,
             """SELECT attname, format_type(atttypid, atttypmod) AS type FROM pg_attribute
@@ -230,7 +231,21 @@ def test_declarations_are_stored_once(shop: Shop) -> None:
     assert one(shop.engine, "SELECT for_each IS NULL FROM catlog.catalog_scheme_operation")
 
 
-def test_the_order_of_names_is_no_change(shop: Shop) -> None:
+def test_stored_providers_are_read_in_five_statements(shop: Shop) -> None:
+    links = '[[scheme]]\nname = "links"\noperations = ["links"]\n'
+    shop.declare(SCHEME.format(version=1), links, SCHEDULE.format(cron="0 * * * *"))
+    shop.apply()
+    statements: list[str] = []
+    with shop.engine.connect() as connection:
+        event.listen(
+            connection, "before_cursor_execute", lambda *given: statements.append(given[2])
+        )
+        [provider] = stored_providers(connection)
+    assert [scheme.name for scheme in provider.schemes] == ["goods", "links"]
+    assert len(statements) == 5
+
+
+def test_order_of_names_is_not_a_change(shop: Shop) -> None:
     operations = "".join(
         f'[[scheme.operation]]\nname = "{name}"\nexecutor = "external"\n'
         f'kind = "{kind}"\nkey = "id"\n'
@@ -553,7 +568,7 @@ def test_foreign_tables_and_views_are_not_touched(shop: Shop, made: str) -> None
     assert "exists and was not created by catlog; rename it" in shop.refused()
 
 
-def test_a_former_kind_keeps_its_names(shop: Shop) -> None:
+def test_project_view_with_the_name_of_a_former_kind_is_refused(shop: Shop) -> None:
     shop.declare('[[scheme]]\nname = "links"\noperations = ["links"]\n')
     shop.apply()
     shop.declare()
@@ -561,7 +576,7 @@ def test_a_former_kind_keeps_its_names(shop: Shop) -> None:
     assert 'views/links.sql: a former kind has the view "links"; rename' in shop.refused()
 
 
-def test_a_role_that_may_not_create_views_is_told(shop: Shop) -> None:
+def test_apply_names_the_privilege_that_the_role_lacks(shop: Shop) -> None:
     owner = shop.engine
     sql(owner, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     sql(owner, "CREATE ROLE poor_role LOGIN")
@@ -578,7 +593,7 @@ def test_a_role_that_may_not_create_views_is_told(shop: Shop) -> None:
         sql(owner, "DROP ROLE poor_role")
 
 
-def test_own_views_read_kinds_and_each_other(shop: Shop) -> None:
+def test_project_views_read_kinds_and_each_other(shop: Shop) -> None:
     shop.given_view("a_first", "SELECT id || '%' AS id, ':x' AS x FROM z_last; -- the end")
     shop.given_view("z_last", "SELECT id FROM goods -- of today")
     assert shop.apply()[-4:] == [
@@ -633,7 +648,7 @@ def test_views_that_read_themselves_are_refused(shop: Shop) -> None:
     assert "views/a.sql: infinite recursion detected" in shop.refused()
 
 
-def test_a_new_field_takes_the_readers_along(shop: Shop) -> None:
+def test_new_field_replaces_views_that_read_the_kind(shop: Shop) -> None:
     shop.given_view("report", "SELECT * FROM goods")
     shop.given_view("total", "SELECT count(price) AS n FROM report")
     shop.apply()
@@ -657,7 +672,7 @@ def test_a_new_field_takes_the_readers_along(shop: Shop) -> None:
         sql(shop.engine, "DROP ROLE analyst_of_goods")
 
 
-def test_readers_change_together_with_what_they_read(shop: Shop) -> None:
+def test_dependent_views_change_together_with_their_sources(shop: Shop) -> None:
     shop.given_fields("number: int | None = None", "price: str | None = None")
     shop.given_view("report", "SELECT id, number, price FROM goods")
     shop.given_view("total", "SELECT sum(number) AS n FROM report")
@@ -686,7 +701,7 @@ def test_readers_change_together_with_what_they_read(shop: Shop) -> None:
         "CREATE TABLE public.mine (of public.goods)",
     ],
 )
-def test_a_reader_that_is_not_ours_is_refused(shop: Shop, reader: str) -> None:
+def test_foreign_dependents_of_a_changed_view_are_refused(shop: Shop, reader: str) -> None:
     shop.apply()
     shop.use()
     sql(shop.engine, reader)
@@ -723,7 +738,7 @@ def test_concurrent_applies_store_declarations_once(shop: Shop) -> None:
     assert shop.apply() == []
 
 
-def test_a_catalog_made_meanwhile_freezes_its_version(shop: Shop) -> None:
+def test_catalog_created_during_apply_freezes_its_version(shop: Shop) -> None:
     shop.apply()
     provider, scheme = sql(shop.engine, "SELECT provider_id, id FROM catlog.catalog_scheme")[
         0
@@ -741,7 +756,7 @@ def test_a_catalog_made_meanwhile_freezes_its_version(shop: Shop) -> None:
     assert "the set of operations changed" in shop.refused()
 
 
-def test_a_reader_in_the_way_is_waited_for_and_then_left_alone(shop: Shop) -> None:
+def test_apply_gives_up_while_a_query_locks_a_view(shop: Shop) -> None:
     shop.given_view("report", "SELECT id FROM goods")
     shop.apply()
     shop.given_view("report", "SELECT id, price FROM goods")
@@ -767,7 +782,7 @@ def test_a_missing_folder_retires_nothing(shop: Shop) -> None:
     assert "does not exist; create it, or correct CATLOG_PROVIDERS" in shop.refused()
 
 
-def test_a_spider_module_that_raises_is_told(shop: Shop) -> None:
+def test_apply_reports_a_spider_module_that_raises(shop: Shop) -> None:
     (shop.folder / shop.package / "spiders.py").write_text("x = 1\nx / 0\n")
     message = shop.refused()
     assert f"{shop.package}.spiders line 2: ZeroDivisionError: division by zero" in message

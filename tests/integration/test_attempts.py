@@ -1,4 +1,4 @@
-"""How an attempt ends: complete or not, lost or late, and what a fenced one cannot do."""
+"""Ends of attempts: complete or not, lost or late, and what a fenced attempt cannot do."""
 
 from typing import Any
 
@@ -225,7 +225,7 @@ def test_released_attempt_costs_no_error(engine: Engine) -> None:
 
 
 def ways_to_end(engine: Engine, name: AttemptName) -> list[str]:
-    """What a worker is told that wakes up late, whatever it tries."""
+    """Try everything as a worker that wakes up too late, and return the outcomes."""
     return [
         attempts.complete(engine, name, Report(accepted=1)),
         attempts.fail(engine, name, "too late"),
@@ -316,7 +316,7 @@ def test_a_heartbeat_answers_each_attempt(engine: Engine) -> None:
 
 
 def test_a_worker_that_stopped_for_fear_of_its_lease_was_lost(engine: Engine) -> None:
-    """It takes itself for stopped; its catalog is not, and must not wait for it for ever."""
+    """The worker believes that it was stopped; the catalog must not wait for it for ever."""
     found = given_a_claim(engine)
     assert attempts.fail(engine, found.attempt, "stopped", outcome="cancelled") == "lost"
     assert claim_of(engine, found.catalog).attempt.number == 2

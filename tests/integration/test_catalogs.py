@@ -203,7 +203,7 @@ def test_an_argument_that_cannot_be_filled_in_fails_its_catalog_alone(
 
 
 def test_start_refused_by_the_database_fails_its_catalog_alone(engine: Engine) -> None:
-    """Whatever it is about the one catalog, the rest start; a lock is no reason to give up."""
+    """The other catalogs start, and a lock only delays a catalog."""
     given_a_scheme(engine)
     bad = given_a_waiting_catalog(engine, arguments={"day": "bad"})
     slow = given_a_waiting_catalog(engine, arguments={"day": "slow"})
@@ -240,7 +240,7 @@ def test_record_without_the_argument_field_fails_its_catalog(engine: Engine) -> 
 
 
 def given_a_family(engine: Engine, *names: str) -> tuple[object, ...]:
-    """A started parent and its started sub-catalogs, one for each scheme's name."""
+    """Start a parent and its sub-catalogs, and return both, the latter by scheme name."""
     for name in names:
         given_a_scheme(engine, an_operation(name), name=name, max_errors=1)
     given_a_scheme(engine, name="all", includes=names)
@@ -334,7 +334,7 @@ def test_a_cancelled_parent_can_be_retried(engine: Engine) -> None:
 
 
 def test_a_parent_with_a_purged_child_cannot_be_retried(engine: Engine) -> None:
-    """It would be loading for ever."""
+    """Otherwise the parent would be loading for ever."""
     parent, goods = given_a_family(engine, "goods")
     catalogs.cancel(engine, parent)
     sql(engine, "UPDATE catlog.catalog SET purged_at = now() WHERE id = :id", id=goods)

@@ -1,4 +1,4 @@
-"""A change through the API: whole, once, and with a trace."""
+"""Changes through the API: atomic, idempotent, audited."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ def a_request(
 
 
 def a_provider(name: str = "acme", **answer: Any) -> Callable[[Transaction], Changed]:
-    """Work that leaves a row, whose name is random after *name*."""
+    """Return a function that inserts a row with a random name that begins with *name*."""
 
     def work(transaction: Transaction) -> Changed:
         with transaction.begin() as connection:
@@ -57,7 +57,7 @@ def a_provider(name: str = "acme", **answer: Any) -> Callable[[Transaction], Cha
 
 
 def done(engine: Engine) -> tuple[int, int]:
-    """How many providers there are, and audit rows."""
+    """Return the numbers of providers and of audit rows."""
     return (
         one(engine, "SELECT count(*) FROM catlog.provider"),
         one(engine, "SELECT count(*) FROM catlog.audit"),
@@ -74,7 +74,7 @@ def make(
     return change(engine, request, caller, "providers:create", work or a_provider(), body=body)
 
 
-def test_a_change_leaves_a_trace_and_its_answer(engine: Engine) -> None:
+def test_change_is_audited_and_its_response_is_stored(engine: Engine) -> None:
     answer = make(
         engine, a_request(), a_provider(headers={"Location": "/a"}, detail={"reason": "why not"})
     )
@@ -116,7 +116,7 @@ def test_stored_response_without_a_body_is_repeated_without_a_body(engine: Engin
     assert done(engine) == (1, 1)
 
 
-def test_a_key_is_for_one_request(engine: Engine) -> None:
+def test_idempotency_key_of_another_request_is_refused(engine: Engine) -> None:
     make(engine, a_request("one", query="a=1"), body={"a": 1})
     others = [
         (a_request("one", query="a=1"), {"a": 2}),
@@ -135,14 +135,14 @@ def test_a_key_is_for_one_request(engine: Engine) -> None:
     assert done(engine) == (1, 1)
 
 
-def test_a_key_is_its_callers_own(engine: Engine) -> None:
+def test_idempotency_keys_of_callers_are_separate(engine: Engine) -> None:
     make(engine, a_request("one"))
     answer = make(engine, a_request("one"), a_provider("bobs"), caller=BOB)
     assert answer.body == b'{"name":"bobs"}'
     assert done(engine) == (2, 2)
 
 
-def test_a_key_is_1_to_255_printable_ascii_characters(engine: Engine) -> None:
+def test_idempotency_key_has_1_to_255_printable_ascii_characters(engine: Engine) -> None:
     for wrong in ("", "a" * 256, "a" * 10**6, "a\0b", "a\nb", "caf\xe9", "\x7f"):
         with pytest.raises(Problem) as problem:
             make(engine, a_request(wrong))
@@ -167,7 +167,7 @@ def test_failed_change_leaves_nothing_and_may_be_retried(engine: Engine) -> None
     assert done(engine) == (1, 1)
 
 
-def test_an_answer_of_500_is_not_remembered(engine: Engine) -> None:
+def test_response_with_status_500_is_not_stored(engine: Engine) -> None:
     make(engine, a_request("one"), a_provider(status=500))
     assert make(engine, a_request("one")).status_code == 201
     assert make(engine, a_request("one")).headers["Idempotent-Replayed"] == "true"
@@ -181,7 +181,7 @@ def test_concurrent_requests_with_one_key_change_once_and_get_one_response(engin
     assert done(engine) == (1, 1)
 
 
-def test_the_second_waits_for_the_first_and_does_the_work_where_that_failed(
+def test_concurrent_request_waits_and_does_the_work_if_the_first_failed(
     engine: Engine,
 ) -> None:
     working, go_on = threading.Event(), threading.Event()
@@ -206,7 +206,7 @@ def test_the_second_waits_for_the_first_and_does_the_work_where_that_failed(
     assert done(engine) == (1, 1)
 
 
-def test_an_answer_is_forgotten_after_a_day(engine: Engine) -> None:
+def test_stored_response_expires_after_a_day(engine: Engine) -> None:
     make(engine, a_request("one"))
     make(engine, a_request("two"))
     sql(
@@ -233,7 +233,7 @@ def test_stored_response_is_not_shown_without_permission(engine: Engine) -> None
     assert (answer.status_code, "word" in answer.text) == (403, False)
 
 
-def test_the_audit_takes_any_text(engine: Engine) -> None:
+def test_audit_log_stores_any_text(engine: Engine) -> None:
     detail = {"a\0": ["\0", "\ud800", {"deep": ("\0", {1})}], "big": 10**30, "none": None}
     record_audit(
         engine, actor="a\0", action="b", target="\ud800" * 5000, address="\0", detail=detail

@@ -1,4 +1,4 @@
-"""Who may run what: the order of the queue, and never more than a provider allows."""
+"""Claims: the order of the queue, and never more than a provider's max_running."""
 
 import threading
 from functools import partial
@@ -30,7 +30,7 @@ WORDS = [f"{number:02}" for number in range(40)]
 
 
 def given_many(engine: Engine, provider: str = "acme", max_running: int | None = None) -> None:
-    """A provider whose catalogs have forty instances."""
+    """Insert a provider with a catalog of forty instances."""
     given_a_provider(engine, provider, max_running=max_running)
     given_a_scheme(engine, an_operation(for_each=WORDS), provider=provider)
 

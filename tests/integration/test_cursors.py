@@ -1,4 +1,4 @@
-"""An incremental operation goes on from where its last published load has read to."""
+"""Incremental operations resume at the cursor of their last published load."""
 
 from uuid import UUID
 
@@ -36,14 +36,14 @@ INCREMENTAL = an_operation(mode="incremental", min_results=1)
 
 
 def begun(engine: Engine, **given: object) -> tuple[UUID, Claim, str]:
-    """A catalog of the only operation, claimed, and the cursor that it was given."""
+    """Return a claimed catalog of the only operation, and the cursor that it got."""
     catalog = given_a_catalog(engine, **given)  # type: ignore[arg-type]
     claimed = claim_of(engine, catalog)
     return catalog, claimed, resume_cursor(engine, claimed)
 
 
 def read(engine: Engine, rows: object = (), *, to: str, **given: object) -> str:
-    """Load *rows* and read up to *to*; from where."""
+    """Load *rows*, end at the cursor *to*, and return the cursor that the load began at."""
     catalog, claimed, cursor = begun(engine, **given)
     outcome = deliver(engine, claimed, rows, to, resumed=bool(cursor))  # type: ignore[arg-type]
     assert outcome == "done"
@@ -52,7 +52,7 @@ def read(engine: Engine, rows: object = (), *, to: str, **given: object) -> str:
     return cursor
 
 
-def test_a_load_goes_on_from_where_the_last_one_has_read_to(engine: Engine) -> None:
+def test_load_resumes_at_the_cursor_of_the_last_load(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     assert read(engine, {"a": 1, "b": 1}, to="one") == ""
     assert read(engine, {"b": 2}, to="two") == "one"
@@ -60,7 +60,7 @@ def test_a_load_goes_on_from_where_the_last_one_has_read_to(engine: Engine) -> N
     assert current(engine) == {"a": 1, "b": 2}
 
 
-def test_an_attempt_says_from_where_to_where_it_has_read(engine: Engine) -> None:
+def test_attempt_stores_the_range_that_it_read(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="one")
     _, claimed, _ = begun(engine)
@@ -69,7 +69,7 @@ def test_an_attempt_says_from_where_to_where_it_has_read(engine: Engine) -> None
     assert (attempt["read_from"], attempt["read_to"]) == ("one", "two")
 
 
-def test_nothing_new_is_an_answer_but_not_from_the_beginning(engine: Engine) -> None:
+def test_load_without_results_is_done_only_when_it_resumed(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     _, claimed, _ = begun(engine)
     assert deliver(engine, claimed, (), "one", resumed=False) == "incomplete"
@@ -89,7 +89,7 @@ def test_tolerated_failed_requests_keep_the_cursor(engine: Engine) -> None:
     assert begun(engine)[2] == "one"
 
 
-def test_a_failed_load_leaves_the_cursor_where_it_was(engine: Engine) -> None:
+def test_failed_load_does_not_move_the_cursor(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="one")
     _, claimed, _ = begun(engine)
@@ -97,7 +97,7 @@ def test_a_failed_load_leaves_the_cursor_where_it_was(engine: Engine) -> None:
     assert read(engine, {"a": 2}, to="three") == "one"
 
 
-def test_a_cursor_is_published_with_its_data_or_not_at_all(engine: Engine) -> None:
+def test_cursor_moves_only_when_its_data_is_published(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     catalog, claimed, _ = begun(engine)
     deliver(engine, claimed, {"a": 1}, "one")
@@ -108,7 +108,7 @@ def test_a_cursor_is_published_with_its_data_or_not_at_all(engine: Engine) -> No
     assert begun(engine)[2] == "one"
 
 
-def test_a_catalog_that_cannot_be_published_leaves_the_cursor(engine: Engine) -> None:
+def test_refused_publish_does_not_move_the_cursor(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     catalog, claimed, _ = begun(engine)
     deliver(engine, claimed, {"unheard of": UNCHANGED}, "one")
@@ -121,7 +121,7 @@ def test_a_catalog_that_cannot_be_published_leaves_the_cursor(engine: Engine) ->
 def test_first_published_of_two_loads_from_one_cursor_moves_the_cursor(
     engine: Engine, first_published: int
 ) -> None:
-    """What the other one has read beyond it, the next load reads."""
+    """The next load reads again what the other load read beyond the cursor."""
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 0}, to="zero")
     loads = [begun(engine) for _ in range(2)]
@@ -136,7 +136,7 @@ def test_first_published_of_two_loads_from_one_cursor_moves_the_cursor(
     assert current(engine) == {"a": counted, counted: 1}
 
 
-def test_a_load_that_is_tried_again_later_than_a_newer_one_is_newer(engine: Engine) -> None:
+def test_retried_load_that_read_later_than_a_newer_catalog_counts_as_newer(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"x": 0}, to="0")
     first, failing, _ = begun(engine)
@@ -163,7 +163,7 @@ def test_records_read_by_a_partial_load_are_read_again(engine: Engine) -> None:
     read(engine, {"x": 5}, to="", arguments={"id": "x"})
     deliver(engine, claimed, {"x": 6, "y": 6}, "two")
     assert publishing.publish(engine, catalog)
-    # Which of the two is newer, nobody knows.
+    # The order of the two reads is unknown, so the first published value stays.
     assert current(engine) == {"x": 5, "y": 6}
     assert read(engine, {"x": 6, "y": 6}, to="two") == "one"
     assert current(engine) == {"x": 6, "y": 6}
@@ -186,7 +186,7 @@ def test_new_scheme_version_reads_from_the_beginning(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="one")
     given_a_scheme(engine, INCREMENTAL, version=2)
-    # It is a snapshot: what its source has deleted meanwhile is removed.
+    # A read from the beginning is a snapshot: records that the source deleted are removed.
     assert read(engine, {"a": 1, "b": 1}, to="two") == ""
     assert read(engine, to="two") == "two"
     given_a_scheme(engine, INCREMENTAL, version=3)
@@ -194,7 +194,7 @@ def test_new_scheme_version_reads_from_the_beginning(engine: Engine) -> None:
     assert current(engine) == {"a": 1}
 
 
-def test_without_a_cursor_to_end_at_nothing_is_whole(engine: Engine) -> None:
+def test_load_without_a_final_cursor_is_no_snapshot(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     for rows in ({"a": 1}, {"b": 1}):
         catalog, claimed, _ = begun(engine)
@@ -203,7 +203,7 @@ def test_without_a_cursor_to_end_at_nothing_is_whole(engine: Engine) -> None:
     assert current(engine) == {"a": 1, "b": 1}
 
 
-def test_a_load_of_a_former_version_moves_nothing(engine: Engine) -> None:
+def test_load_of_a_former_version_moves_no_cursor(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="one")
     former, claimed, _ = begun(engine)
@@ -231,13 +231,13 @@ def test_each_part_has_its_own_cursor(engine: Engine) -> None:
     assert [resume_cursor(engine, claimed) for claimed in claims] == ["cursor of x", "cursor of y"]
 
 
-def test_an_overlap_reads_what_may_have_come_late(engine: Engine) -> None:
+def test_overlap_moves_the_start_before_the_cursor(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL | {"overlap": 90.0})
     read(engine, {"a": 1}, to="2026-03-29T01:00:30+01:00")
     assert begun(engine)[2] == "2026-03-29T00:59:00+01:00"
 
 
-def test_an_overlap_that_is_declared_later_needs_an_instant(engine: Engine) -> None:
+def test_overlap_declared_later_needs_an_instant_as_cursor(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1}, to="page 7")
     sql(engine, "UPDATE catlog.catalog_scheme_operation SET overlap = 60")
@@ -249,7 +249,7 @@ def test_records_that_the_source_reports_deleted_are_removed(engine: Engine) -> 
     given_a_scheme(engine, INCREMENTAL)
     read(engine, {"a": 1, "b": 1, "c": 1}, to="one")
     catalog, claimed, _ = begun(engine)
-    # Of most of them, and of one that never was; one comes back at once.
+    # Deletions of most records and of an unknown record; one record comes back in the same load.
     rows = [("a", GONE), ("b", GONE), ("never", GONE), ("c", GONE), ("c", 2)]
     deliver(engine, claimed, rows, "two")
     publishing.publish(engine, catalog)
@@ -263,7 +263,7 @@ def test_records_that_the_source_reports_deleted_are_removed(engine: Engine) -> 
     assert [state["change"] for state in states if state["key"] == "b"] == ["removed"]
 
 
-def test_an_older_load_neither_removes_nor_revives(engine: Engine) -> None:
+def test_older_load_neither_removes_nor_restores_records(engine: Engine) -> None:
     given_a_scheme(engine, INCREMENTAL)
     older, first, _ = begun(engine)
     read(engine, {"a": 1, "b": 1}, to="one")
@@ -306,7 +306,7 @@ def test_recently_read_record_is_fresh(engine: Engine) -> None:
     assert fresh_records(engine, claimed) == fresh
     sql(engine, "UPDATE catlog.record SET read_at = read_at - interval '2 h' WHERE key <> 'c'")
     assert fresh_records(engine, claimed) == {"link of c": ["c"]}
-    # Read again, with the same data; seen only; and gone.
+    # Read again with the same data; listed as unchanged; removed.
     load(engine, {"a": "link of a", "b": UNCHANGED})
     assert fresh_records(engine, claimed) == {"link of a": ["a"]}
     assert current(engine) == {"a": "link of a", "b": "link of b"}
@@ -329,7 +329,7 @@ def test_record_read_by_another_scheme_version_is_not_fresh(engine: Engine) -> N
     assert fresh_records(engine, claimed) == {}
 
 
-def test_without_a_refresh_nothing_is_written_for_what_did_not_change(engine: Engine) -> None:
+def test_without_refresh_unchanged_records_are_not_written(engine: Engine) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1})
     was = one(engine, "SELECT xmin::text FROM catlog.record")

@@ -27,6 +27,7 @@ from tests.support.embedded import (
     starts,
     wait_for,
 )
+from tests.support.looking import WAIT_LIMIT_S
 from tests.support.project import Project
 
 # Seconds: so long that a slow machine does not end it, and so short that a test waits for it.
@@ -140,7 +141,7 @@ def test_users_that_come_when_lingering_ends_never_fail(home: Path) -> None:
     users = [start_user(home, BUSY_USER) for _ in range(3)]
     for user in users:
         with user:
-            assert user.communicate(timeout=120) == ("", "")
+            assert user.communicate(timeout=WAIT_LIMIT_S) == ("", "")
             assert user.returncode == 0
     wait_for(lambda: nothing_lingers(home))
 

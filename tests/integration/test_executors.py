@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import socket
 import subprocess
 import sys
@@ -55,7 +54,7 @@ def robot(engine: Engine) -> Iterator[Client]:
 def hasty(engine: Engine) -> Iterator[Client]:
     """At a server whose leases are short."""
     with serving(application(engine, CATLOG_LEASE=2.0)) as port:
-        yield Client(port, a_key(engine))
+        yield Client(port, a_key(engine, "hasty"))
 
 
 def a_key(engine: Engine, name: str = "robot", **given: Any) -> str:
@@ -63,7 +62,7 @@ def a_key(engine: Engine, name: str = "robot", **given: Any) -> str:
 
 
 def given_goods(engine: Engine, **columns: Any) -> Any:
-    """A waiting catalog of the one external operation."""
+    """Insert a waiting catalog of the external operation."""
     given_a_scheme(engine, an_operation(executor="external", **columns))
     return given_a_waiting_catalog(engine)
 
@@ -117,12 +116,13 @@ def test_with_a_server_alone_a_catalog_becomes_loaded(engine: Engine, robot: Cli
     assert {row["actor"] for row in verbs} == {"key:robot"}
 
 
-def test_executor_with_an_expired_lease_is_fenced_off(engine: Engine, hasty: Client) -> None:
+def test_executor_with_an_expired_lease_is_fenced_off(
+    engine: Engine, hasty: Client, robot: Client
+) -> None:
     catalog = given_goods(engine)
     late = hasty.claim_one()
     assert hasty.send(late, 1, *goods(666)).status == 200
-    other = Client(hasty.port, a_key(engine, "other"))
-    attempt = other.claim_one()
+    attempt = robot.claim_one()
     assert attempt == late[:-1] + "2"
     assert hasty.ask(f"{late}/heartbeat").body == {"reply": "lost", "expires_at": None}
     refused(hasty.send(late, 2, *goods(667)), "lost")
@@ -130,8 +130,8 @@ def test_executor_with_an_expired_lease_is_fenced_off(engine: Engine, hasty: Cli
     refused(hasty.complete(late, 1), "lost")
     refused(hasty.ask(f"{late}/fail", {"error": "mine"}), "lost")
     refused(hasty.ask(f"{late}/release"), "lost")
-    assert other.send(attempt, 1, *goods(1)).status == 200
-    assert other.complete(attempt, 1).body["outcome"] == "done"
+    assert robot.send(attempt, 1, *goods(1)).status == 200
+    assert robot.complete(attempt, 1).body["outcome"] == "done"
     is_loaded(engine, catalog)
     assert current(engine) == {"1": 1}
 
@@ -414,7 +414,7 @@ def test_claim_repeated_with_its_idempotency_key_returns_the_claim(
     assert robot.ask("claim", wanted, {"Idempotency-Key": "1"}) == first
     assert [each["part"] for each in first.body["attempts"]] == ["a"]
     assert [each["part"] for each in robot.claim()] == ["b"]
-    # Nothing to claim is no answer that is kept.
+    # An empty reply is not stored under the idempotency key.
     again = {"Idempotency-Key": "2"}
     assert robot.ask("claim", {**wanted, "wait": 0}, again).body == {"attempts": []}
     robot.ask(f"{first.body['attempts'][0]['attempt']}/release")
@@ -526,7 +526,7 @@ def test_workers_that_vanish_stammer_and_come_late_do_no_harm(engine: Engine) ->
         max_errors=1000,
     )
     catalog, key = given_a_waiting_catalog(engine), a_key(engine)
-    with serving(application(engine, CATLOG_LEASE=1.5)) as port:
+    with serving(application(engine, CATLOG_LEASE=3.0)) as port:
         workers = [
             Worker(Client(port, key, worker=f"w{seed}"), seed, lambda: state_of(engine, catalog))
             for seed in range(5)
@@ -579,7 +579,7 @@ class Worker(threading.Thread):
                 self.deaths += 1
                 if self.chance.random() < 0.5:
                     return  # for good
-                time.sleep(2.5)  # or so it seemed
+                time.sleep(4.5)  # or so it seemed
             first = (number - 1) * 10
             records = [
                 {"id": f"{part}-{index}", "value": index} for index in range(first, first + 10)
@@ -589,10 +589,12 @@ class Worker(threading.Thread):
             )
             self.stammered += len(works) - 1
             answers = at_once(*works)
-            assert len({answer.status for answer in answers}) == 1, answers
-            if answers[0].status == 409:
+            accepted = [answer for answer in answers if answer.status == 200]
+            assert all(answer.body["accepted"] == 10 for answer in accepted), answers
+            # On a slow machine the lease may expire between two copies of a batch.
+            if len(accepted) < len(answers):
+                assert {answer.status for answer in answers} <= {200, 409}, answers
                 return
-            assert answers[0].body["accepted"] == 10, answers
         self.client.complete(attempt, 3)
 
 
@@ -650,13 +652,13 @@ def test_a_load_says_whom_it_waits_for(
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "executor.py"
 
 
-def test_the_page_prints_the_example() -> None:
-    page = EXAMPLE.parents[1].joinpath("executors.md").read_text(encoding="utf-8")
-    [printed] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert printed == EXAMPLE.read_text(encoding="utf-8")
+def test_executor_page_links_and_runs_the_example() -> None:
+    page = EXAMPLE.parents[1].joinpath("howto", "executor.md").read_text(encoding="utf-8")
+    assert f"(../examples/{EXAMPLE.name})" in page
+    assert f"python docs/examples/{EXAMPLE.name} &" in page
 
 
-def test_the_example_loads_a_catalog_as_printed(engine: Engine, robot: Client) -> None:
+def test_documented_example_executor_loads_a_catalog(engine: Engine, robot: Client) -> None:
     given_a_scheme(engine, an_operation(executor="external", arguments={"pages": "3"}))
     environment = {
         **os.environ,
@@ -676,7 +678,7 @@ def test_the_example_loads_a_catalog_as_printed(engine: Engine, robot: Client) -
 
 
 def test_a_server_that_stops_lets_nobody_wait(engine: Engine) -> None:
-    """Who waits for something to claim is told that there is nothing, and asks another server."""
+    """A client that waits for a claim gets an empty reply, and can ask another server."""
     given_a_scheme(engine, an_operation(executor="external"))
     key = a_key(engine)
     with ThreadPoolExecutor(1) as elsewhere:
@@ -704,7 +706,7 @@ def test_a_key_that_is_revoked_while_it_waits_gets_nothing(engine: Engine) -> No
 
 
 def test_one_client_cannot_occupy_all_threads(engine: Engine) -> None:
-    """Whose questions are slow waits for them; others do not."""
+    """A client with slow requests waits for them; other clients do not."""
     app = application(engine)
 
     @app.get("/slow")

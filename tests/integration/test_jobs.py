@@ -35,7 +35,7 @@ def test_a_job_waits_runs_and_is_over(engine: Engine) -> None:
 
 
 def test_a_setting_narrows_a_load(engine: Engine) -> None:
-    """It may leave out what would then be taken for gone."""
+    """A setting may leave records out, which a full load would remove."""
     given_a_scheme(engine)
     given_a_job(engine, settings={"DEPTH_LIMIT": "1"})
     assert one(engine, "SELECT is_full FROM catlog.catalog") is False
@@ -69,7 +69,7 @@ def test_operation_is_found_by_spider_scheme_or_path(engine: Engine) -> None:
     assert jobs.operation_of(engine, "shop", "acme/more").name == "second"
     assert jobs.operation_of(engine, "shop", "acme/more/second").scheme == "more"
     sql(engine, "UPDATE catlog.provider SET project = 'other'")
-    with pytest.raises(NotFound, match="no operation of project 'shop'"):
+    with pytest.raises(NotFound, match="not an operation of project 'shop'"):
         jobs.operation_of(engine, "shop", "goods")
 
 

@@ -1,4 +1,4 @@
-"""API keys: shown once, narrower than their role, ended by time or by hand."""
+"""API keys: shown once, limited to scopes of their role, expired or revoked."""
 
 import re
 from hashlib import sha256
@@ -15,7 +15,7 @@ from tests.support.factories import at_once, one, sql
 from tests.support.project import Project
 
 
-def test_a_key_is_nowhere_but_with_its_holder(engine: Engine) -> None:
+def test_text_of_a_key_is_stored_nowhere(engine: Engine) -> None:
     key = keys.add_key(engine, "robot", "service")
     assert re.fullmatch(r"catlog_[0-9a-f]{8}_[\w-]{43}", key)
     [stored] = sql(engine, "SELECT * FROM catlog.api_key")
@@ -24,7 +24,7 @@ def test_a_key_is_nowhere_but_with_its_holder(engine: Engine) -> None:
     assert key[16:] not in str(stored)
 
 
-def test_a_key_comes_as_bearer_or_in_its_own_header(engine: Engine) -> None:
+def test_key_is_sent_as_bearer_token_or_in_its_own_header(engine: Engine) -> None:
     key = keys.add_key(engine, "robot", "service")
     client = a_client(given_access(engine))
     said = {"name": "key:robot", "role": "service", "address": "192.0.2.1"}
@@ -58,7 +58,7 @@ def test_altered_key_gives_no_access(engine: Engine) -> None:
     assert one(engine, "SELECT last_used_at FROM catlog.api_key") is None
 
 
-def test_a_key_ends_when_it_is_revoked_and_when_its_time_is_over(engine: Engine) -> None:
+def test_revoked_or_expired_key_gives_no_access(engine: Engine) -> None:
     client = a_client(given_access(engine))
     given = {
         name: keys.add_key(engine, name, "service", seconds=seconds)
@@ -85,13 +85,13 @@ def test_a_key_ends_when_it_is_revoked_and_when_its_time_is_over(engine: Engine)
         keys.revoke_key(engine, "nobody")
 
 
-def test_a_key_does_not_expire_at_no_time(engine: Engine) -> None:
+def test_expiry_of_a_key_must_be_a_time_within_ten_years(engine: Engine) -> None:
     for seconds in (0.0, -1.0, 1e12, float("inf"), float("nan")):
         with pytest.raises(NotPossible, match="ten years"):
             keys.add_key(engine, "robot", "service", seconds=seconds)
 
 
-def test_last_use_of_a_key_is_noted_once_a_minute_without_waiting(engine: Engine) -> None:
+def test_last_use_of_a_key_is_stored_once_a_minute_without_waiting(engine: Engine) -> None:
     key = keys.add_key(engine, "robot", "service")
     assert keys.use_key(engine, key)
     first = one(engine, "SELECT last_used_at FROM catlog.api_key")
@@ -106,7 +106,7 @@ def test_last_use_of_a_key_is_noted_once_a_minute_without_waiting(engine: Engine
     assert one(engine, "SELECT last_used_at FROM catlog.api_key") >= first
 
 
-def test_a_key_may_what_its_scopes_and_its_role_both_allow(engine: Engine) -> None:
+def test_key_has_permissions_that_its_scopes_and_its_role_allow(engine: Engine) -> None:
     client = a_client(given_access(engine))
     for number, (scopes, *statuses) in enumerate(
         (
@@ -150,7 +150,7 @@ def test_permissions_with_wildcards() -> None:
     assert intersect(["a:b"], []) == frozenset()
 
 
-def test_the_command_makes_lists_and_revokes(
+def test_key_command_adds_lists_and_revokes_keys(
     engine: Engine, database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["add", "robot", "--role", "internal", "--scope", "catalogs:*", "--scope", "audit:read"]
@@ -177,7 +177,7 @@ def test_the_command_makes_lists_and_revokes(
     assert key[16:] not in str(audit)
 
 
-def test_the_command_says_what_is_wrong(
+def test_key_command_reports_wrong_arguments(
     engine: Engine, database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, said in (
@@ -204,7 +204,7 @@ def test_the_command_says_what_is_wrong(
     assert keys.keys(engine) == []
 
 
-def test_a_scope_is_of_what_the_project_lets_its_role(
+def test_scope_of_a_key_must_be_a_permission_of_its_role(
     engine: Engine, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "resources.toml"
@@ -224,7 +224,7 @@ def test_a_scope_is_of_what_the_project_lets_its_role(
     assert "does not have catalogs:read" in capsys.readouterr().err
 
 
-def test_in_a_shell_the_key_is_all_of_the_output(
+def test_key_command_prints_only_the_key_to_stdout(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
     process = Project(tmp_path, database_url).start("key", "add", "robot", "--role", "service")

@@ -19,7 +19,7 @@ from tests.support.postgres import Postgres
 
 @pytest.fixture
 def empty(postgres: Postgres) -> Iterator[Engine]:
-    """An engine on a database that nothing was ever done to."""
+    """Give an engine on an empty database."""
     with postgres.clone("template0") as url:
         engine = make_engine(url)
         yield engine

@@ -1,4 +1,4 @@
-"""Older data never overwrites newer, in whatever order catalogs are published: case by case."""
+"""Older data never overwrites newer data, in any order of publishing: single cases."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,20 +25,20 @@ from tests.support.factories import (
     the_catalog,
 )
 
-ALL_MAY_GO = {"removed": 1.0}
+UNLIMITED_REMOVALS = {"removed": 1.0}
 
 
 def published(catalog: Mapping[str, Any]) -> dict[str, int]:
-    """What publishing counted, without zeroes."""
+    """Return the counts of a publish, without zeroes."""
     assert catalog["state"] == "loaded", catalog["error"]
     return {name: count for name, count in catalog["published"].items() if count}
 
 
 def given_goods(engine: Engine, version: int = 1, **columns: Any) -> None:
-    given_a_scheme(engine, an_operation(tolerate=ALL_MAY_GO, **columns), version=version)
+    given_a_scheme(engine, an_operation(tolerate=UNLIMITED_REMOVALS, **columns), version=version)
 
 
-def test_a_late_catalog_changes_nothing(engine: Engine) -> None:
+def test_stale_catalog_changes_nothing(engine: Engine) -> None:
     given_goods(engine)
     load(engine, {"a": 2, "b": 2}, as_of=2)
     late = load(engine, {"a": 1, "c": 1}, as_of=1)
@@ -60,7 +60,7 @@ def test_a_retry_published_after_a_newer_catalog_changes_nothing(engine: Engine)
 
 
 def test_an_unchanged_value_is_confirmed_by_the_newer_catalog(engine: Engine) -> None:
-    """That `a` was 1 on day 3 too is not written, and yet known when day 2 comes in late."""
+    """The load of day 3 writes no row for `a`, and still decides when day 2 is published later."""
     given_goods(engine)
     load(engine, {"a": 1}, as_of=1)
     load(engine, {"a": 1}, as_of=3)
@@ -85,7 +85,7 @@ def test_stale_catalog_does_not_restore_records_removed_by_newer_catalog(engine:
     assert current(engine) == {"b": 1}
 
 
-def test_a_late_whole_catalog_removes_only_what_no_newer_load_has_seen(engine: Engine) -> None:
+def test_stale_full_catalog_removes_only_records_that_no_newer_load_read(engine: Engine) -> None:
     given_goods(engine)
     load(engine, {"a": 1, "b": 1, "c": 1}, as_of=1)
     load(engine, {"b": 3}, as_of=3, operation="goods")
@@ -109,7 +109,7 @@ def test_an_incremental_operation_removes_nothing_and_its_order_is_kept(engine: 
     assert current(engine) == {"a": 3, "b": 3, "c": 2}
 
 
-def test_a_record_that_comes_back_is_revived_with_its_history(engine: Engine) -> None:
+def test_a_record_that_comes_back_is_restored_with_its_history(engine: Engine) -> None:
     given_goods(engine)
     for as_of, rows in enumerate(({"a": 1, "b": 1}, {"b": 1}, {"a": 1, "b": 1})):
         last = load(engine, rows, as_of=as_of)
@@ -135,7 +135,7 @@ def test_records_of_a_vanished_part_are_removed(engine: Engine) -> None:
     assert current(engine) == {"b": 1}
 
 
-def test_a_new_version_inherits_records_and_mark(engine: Engine) -> None:
+def test_new_scheme_version_inherits_records_and_high_water_mark(engine: Engine) -> None:
     given_goods(engine)
     load(engine, {"a": 1, "b": 1}, as_of=2)
     given_goods(engine, version=2)
@@ -146,10 +146,10 @@ def test_a_new_version_inherits_records_and_mark(engine: Engine) -> None:
     assert current(engine) == {"b": 1}
 
 
-def test_a_renamed_operation_inherits_records_and_mark(engine: Engine) -> None:
+def test_renamed_operation_inherits_records_and_high_water_mark(engine: Engine) -> None:
     given_goods(engine)
     load(engine, {"a": 1, "b": 1}, as_of=2)
-    wares = an_operation("wares", kinds=["goods"], tolerate=ALL_MAY_GO)
+    wares = an_operation("wares", kinds=["goods"], tolerate=UNLIMITED_REMOVALS)
     given_a_scheme(engine, wares, version=2)
     load(engine, {"a": 0}, as_of=1)
     assert current(engine) == {"a": 1, "b": 1}
@@ -159,7 +159,7 @@ def test_a_renamed_operation_inherits_records_and_mark(engine: Engine) -> None:
 
 
 def test_a_kind_may_move_to_another_operation(engine: Engine) -> None:
-    """What the former operation no longer writes is not its to remove."""
+    """The former operation must not remove records that it no longer writes."""
     both = an_operation("goods", kinds=["goods", "prices"])
     given_a_scheme(engine, both)
     first = given_a_catalog(engine, as_of=1)
@@ -176,7 +176,7 @@ def test_a_kind_may_move_to_another_operation(engine: Engine) -> None:
     assert len(history(engine)) == 3
 
 
-def test_a_key_twice_in_a_catalog_the_last_by_part_and_number_wins(engine: Engine) -> None:
+def test_of_duplicate_keys_the_last_row_by_part_and_number_wins(engine: Engine) -> None:
     given_goods(engine, for_each=["north", "south"])
     rows = {"north": [("a", 9), ("b", 1), ("b", 2)], "south": [("a", 1), ("b", UNCHANGED)]}
     assert published(load(engine, parts=rows)) == {"received": 5, "duplicates": 3, "created": 2}
@@ -224,7 +224,7 @@ def test_publishing_twice_changes_nothing(engine: Engine) -> None:
 
 
 def test_row_stored_after_its_attempt_ended_is_not_published(engine: Engine) -> None:
-    """A doubled worker of the same attempt is as fenced as one of an older."""
+    """A doubled worker of the same attempt is fenced off like a worker of an older attempt."""
     given_goods(engine)
     catalog = given_a_catalog(engine)
     [claimed] = claim_all(engine, catalog)

@@ -1,4 +1,4 @@
-"""Older data never overwrites newer: any history of loads, against a model of twenty lines."""
+"""Older data never overwrites newer data: random histories of loads against a small model."""
 
 import datetime as dt
 import itertools
@@ -27,7 +27,7 @@ from tests.support.factories import (
     state_of,
 )
 
-ALL_MAY_GO = {"removed": 1.0}
+UNLIMITED_REMOVALS = {"removed": 1.0}
 # The parts of each version. The third renames the operation, the fourth makes it incremental.
 PARTS = {1: ["north", "south"], 2: ["south", "west"], 3: [""], 4: [""]}
 _numbers = itertools.count(1)
@@ -35,16 +35,16 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Load:
-    """One catalog: rows as (part, key, value), the part counted round those of its version."""
+    """Load of a catalog: rows as (part, key, value), with the part modulo the version's parts."""
 
     version: int
-    narrowed: bool
+    is_partial: bool
     retried: bool
     rows: list[tuple[int, str, Any]]
 
     @property
     def is_full(self) -> bool:
-        return not self.narrowed and self.version != 4
+        return not self.is_partial and self.version != 4
 
     @property
     def by_part(self) -> dict[str, list[tuple[str, Any]]]:
@@ -59,35 +59,35 @@ class Load:
 
 @dataclass
 class Model:
-    """For each key the statement with the newest as_of decides; a whole load states all keys."""
+    """Model of the records: the load with the newest as_of decides; a full load lists all keys."""
 
     statements: dict[int, tuple[bool, dict[str, Any]]] = field(default_factory=dict)
-    # What each key was when it last was a record.
+    # Last value of each key that ever had a record.
     known: dict[str, Any] = field(default_factory=dict)
 
     def publish(self, as_of: int, load: Load) -> bool:
-        """Take the load in; False for one that takes a key for unchanged that never was."""
+        """Add a load; return False if it yields Unchanged for an unknown key."""
         rows = [row for _, rows in sorted(load.by_part.items()) for row in rows]
-        said = dict(sorted(rows, key=lambda row: row[1] is not UNCHANGED))
-        if any(value is UNCHANGED and key not in self.known for key, value in said.items()):
+        latest = dict(sorted(rows, key=lambda row: row[1] is not UNCHANGED))
+        if any(value is UNCHANGED and key not in self.known for key, value in latest.items()):
             return False
-        resolved = {k: self.known[k] if v is UNCHANGED else v for k, v in said.items()}
+        resolved = {k: self.known[k] if v is UNCHANGED else v for k, v in latest.items()}
         self.statements[as_of] = (load.is_full, resolved)
         self.known |= self.now
         return True
 
     @property
     def now(self) -> dict[str, Any]:
-        said: dict[str, Any] = {}
-        for _, (whole, rows) in sorted(self.statements.items()):
-            said = rows if whole else said | rows
-        return said
+        records: dict[str, Any] = {}
+        for _, (is_full, rows) in sorted(self.statements.items()):
+            records = rows if is_full else records | rows
+        return records
 
 
 loads = st.builds(
     Load,
     version=st.sampled_from([1, 1, 2, 3, 4]),
-    narrowed=st.sampled_from([False, False, True]),
+    is_partial=st.sampled_from([False, False, True]),
     retried=st.sampled_from([False, False, False, True]),
     rows=st.lists(
         st.tuples(
@@ -96,7 +96,7 @@ loads = st.builds(
         max_size=7,
     ),
 )
-# In the order of publishing, each with its as_of.
+# Loads in the order of publishing, each with its as_of.
 histories = st.lists(loads, min_size=2, max_size=7).flatmap(
     lambda some: st.permutations(range(len(some))).map(
         lambda days: list(zip(days, some, strict=True))
@@ -111,7 +111,7 @@ histories = st.lists(loads, min_size=2, max_size=7).flatmap(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(histories)
-def test_the_newest_statement_about_a_key_decides(
+def test_newest_load_decides_about_each_key(
     engine: Engine, published: list[tuple[int, Load]]
 ) -> None:
     provider = f"acme_{next(_numbers)}"
@@ -130,16 +130,16 @@ def test_the_newest_statement_about_a_key_decides(
         pictures.append((one(engine, "SELECT clock_timestamp()"), model.now))
     states = history(engine, provider)
     assert_consistent(states)
-    for moment, picture in pictures:
-        assert seen_at(states, moment) == picture
+    for time, picture in pictures:
+        assert records_at(states, time) == picture
     for catalog in catalogs:
         publish_again(engine, catalog)
     assert history(engine, provider) == states
 
 
 def given_four_versions(engine: Engine, provider: str) -> None:
-    goods = an_operation("goods", kinds=["goods"], tolerate=ALL_MAY_GO)
-    wares = an_operation("wares", kinds=["goods"], tolerate=ALL_MAY_GO)
+    goods = an_operation("goods", kinds=["goods"], tolerate=UNLIMITED_REMOVALS)
+    wares = an_operation("wares", kinds=["goods"], tolerate=UNLIMITED_REMOVALS)
     for version, operation in (
         (1, {**goods, "for_each": PARTS[1]}),
         (2, {**goods, "for_each": PARTS[2]}),
@@ -150,13 +150,15 @@ def given_four_versions(engine: Engine, provider: str) -> None:
 
 
 def given_that_it_loaded(engine: Engine, provider: str, as_of: int, given_load: Load) -> Any:
-    """A catalog that waits to be published; a retried one left rows of an attempt that failed."""
+    """Return a catalog that waits for publishing; a retried load has rows of a failed attempt."""
     catalog = given_a_catalog(
         engine,
         provider=provider,
         version=given_load.version,
         as_of=as_of,
-        operation=("wares" if given_load.version > 2 else "goods") if given_load.narrowed else None,
+        operation=("wares" if given_load.version > 2 else "goods")
+        if given_load.is_partial
+        else None,
     )
     if given_load.retried:
         for claimed in claim_all(engine, catalog):
@@ -167,10 +169,9 @@ def given_that_it_loaded(engine: Engine, provider: str, as_of: int, given_load: 
     return catalog
 
 
-def seen_at(states: list[dict[str, Any]], moment: dt.datetime) -> dict[str, Any]:
+def records_at(states: list[dict[str, Any]], time: dt.datetime) -> dict[str, Any]:
     return {
         state["key"]: state["value"]
         for state in states
-        if state["valid_from"] <= moment
-        and (state["valid_to"] is None or moment < state["valid_to"])
+        if state["valid_from"] <= time and (state["valid_to"] is None or time < state["valid_to"])
     }

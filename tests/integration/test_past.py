@@ -44,7 +44,7 @@ from tests.support.factories import (
 )
 
 _numbers = itertools.count(1)
-ALL_MAY_GO = {"removed": 1.0}
+UNLIMITED_REMOVALS = {"removed": 1.0}
 # Over two kinds; over a view; with a common table expression that has the name of a kind; constant.
 PROJECT_VIEWS = {
     "pairs": "SELECT g.value AS good, m.value AS maker FROM goods g JOIN public.makers m"
@@ -76,7 +76,7 @@ def given_views(
 
 def given_goods_and_makers(engine: Engine) -> None:
     """Two operations whose records have a value; makers have a declared kind, no record type."""
-    both = (an_operation(name, tolerate=ALL_MAY_GO) for name in ("goods", "makers"))
+    both = (an_operation(name, tolerate=UNLIMITED_REMOVALS) for name in ("goods", "makers"))
     given_a_scheme(engine, *both)
     sql(
         engine,
@@ -343,8 +343,8 @@ def test_a_view_without_a_readable_as_of_view_raises_when_read_as_of(engine: Eng
 def test_publications_change_when_readers_see_other_rows(engine: Engine) -> None:
     given_a_scheme(
         engine,
-        an_operation("goods", tolerate=ALL_MAY_GO),
-        an_operation("makers", tolerate=ALL_MAY_GO, mode="incremental"),
+        an_operation("goods", tolerate=UNLIMITED_REMOVALS),
+        an_operation("makers", tolerate=UNLIMITED_REMOVALS, mode="incremental"),
     )
     seen: list[Any] = []
 
@@ -484,7 +484,7 @@ def test_change_times_are_paged(engine: Engine) -> None:
 def test_record_states_by_stored_key_and_by_key_fields(
     engine: Engine, key: list[str], types: dict[str, str], states: dict[str, dict[str, Any]]
 ) -> None:
-    given_a_scheme(engine, an_operation(tolerate=ALL_MAY_GO))
+    given_a_scheme(engine, an_operation(tolerate=UNLIMITED_REMOVALS))
     fields = [{"name": name, "type": type_} for name, type_ in types.items()]
     set_kind(engine, key, [*fields, {"name": "value", "type": "jsonb"}])
     [(stored, identity)] = states.items()

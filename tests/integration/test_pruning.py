@@ -1,4 +1,4 @@
-"""What is older than its operation's `keep` goes, and what attempts left that lost."""
+"""Pruning by an operation's `keep`, and of the results of unfinished attempts."""
 
 from typing import Any
 from uuid import UUID
@@ -42,7 +42,7 @@ def days_pass(engine: Engine, days: int) -> None:
 
 
 def rows_of(engine: Engine, catalog: UUID) -> dict[str, int]:
-    """How many results of a catalog are left, by operation."""
+    """Count the results of a catalog that are left, by operation."""
     found = sql(
         engine,
         """SELECT o.name, count(*) AS rows FROM catlog.catalog_operation_instance_result r

@@ -1,4 +1,4 @@
-"""Nothing partial is visible: a publish that is killed, fails, is doubled, or is watched."""
+"""Nothing partial is visible: killed, failing, concurrent and observed publishes."""
 
 import multiprocessing
 import os
@@ -41,7 +41,7 @@ PUBLISHES = """
 
 
 def given_a_large_catalog(engine: Engine, value: int = 1) -> UUID:
-    """A catalog of very many rows that waits to be published."""
+    """Return a catalog of MANY rows that waits for publishing."""
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
     sql(
@@ -61,7 +61,7 @@ def given_a_large_catalog(engine: Engine, value: int = 1) -> UUID:
 
 
 def values(engine: Engine) -> dict[int, int]:
-    """How many current records there are, by value: one statement, as a reader's."""
+    """Count current records by value, in one statement."""
     found = sql(
         engine,
         """SELECT (data ->> 'value')::int AS value, count(*) AS records FROM catlog.record
@@ -72,7 +72,7 @@ def values(engine: Engine) -> dict[int, int]:
 
 @contextmanager
 def stopped_at_its_last_step(engine: Engine) -> Iterator[None]:
-    """Whoever publishes has written everything, and waits for the catalog's lock to say so."""
+    """Lock the catalog, so that a publisher stops after its writes and before its commit."""
     with engine.connect() as connection:
         connection.execute(text("SELECT 1 FROM catlog.catalog FOR NO KEY UPDATE"))
         yield
@@ -80,14 +80,14 @@ def stopped_at_its_last_step(engine: Engine) -> Iterator[None]:
 
 
 def wait_for(engine: Engine, query: str) -> int:
-    """The first value of *query*, as soon as it has a row."""
+    """Return the first value of *query* as soon as it has a row."""
     while not (found := sql(engine, query)):
         time.sleep(0.01)
     return next(iter(found[0].values()))
 
 
 def waits_for_the_catalog(engine: Engine) -> int:
-    """The backend of a publisher that has come to its last step."""
+    """Return the backend of the publisher that waits for the catalog's lock."""
     return wait_for(engine, WAITING_BACKENDS)
 
 
@@ -124,7 +124,7 @@ def publish_in_a_process(url: str) -> None:
     publishing.publish_next(make_engine(url))
 
 
-def test_a_publisher_that_is_killed_leaves_nothing_and_nobody_waits_for_it(
+def test_killed_publisher_leaves_nothing_and_blocks_nobody(
     engine: Engine, database_url: str
 ) -> None:
     given_a_scheme(engine)
@@ -140,7 +140,7 @@ def test_a_publisher_that_is_killed_leaves_nothing_and_nobody_waits_for_it(
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     assert process.exitcode == -signal.SIGKILL
-    # The server notices when it next writes to the connection.
+    # PostgreSQL notices the dead client at its next write to the connection.
     locked = f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND database = {THIS_DATABASE}"
     wait_for(engine, f"SELECT 1 WHERE NOT EXISTS ({locked})")
     assert values(engine) == {0: 1}
@@ -150,7 +150,7 @@ def test_a_publisher_that_is_killed_leaves_nothing_and_nobody_waits_for_it(
     assert len(history(engine)) == MANY + 1
 
 
-def test_a_publish_that_fails_is_tried_again_without_a_crawl(engine: Engine) -> None:
+def test_failed_publish_is_retried_without_a_crawl(engine: Engine) -> None:
     given_a_scheme(engine)
     sql(engine, "DROP TABLE catlog.record_goods")
     catalog = given_a_loaded_catalog(engine, {"a": 1})
@@ -186,7 +186,7 @@ def test_publish_of_several_operations_is_atomic(engine: Engine) -> None:
     assert current(engine, "goods") == {}
 
 
-def test_publishers_at_once_publish_each_catalog_once(engine: Engine) -> None:
+def test_concurrent_publishers_publish_each_catalog_once(engine: Engine) -> None:
     given_a_scheme(engine)
     expected = {given_a_loaded_catalog(engine, {"a": number, "b": 0}) for number in range(12)}
     published = []
@@ -198,11 +198,11 @@ def test_publishers_at_once_publish_each_catalog_once(engine: Engine) -> None:
     at_once(*[publish] * 3)
     assert sorted(filter(None, published)) == sorted(expected)
     assert current(engine) == {"a": 11, "b": 0}
-    # Two of them never published for one provider at once: no newer state was overtaken.
+    # The publishes of one provider never ran at once, so none became stale.
     assert [state["value"] for state in history(engine)] == [*range(12), 0]
 
 
-def test_two_publishers_of_one_catalog_do_it_once(engine: Engine) -> None:
+def test_concurrent_publishers_of_one_catalog_publish_once(engine: Engine) -> None:
     given_a_scheme(engine)
     for number in range(10):
         catalog = given_a_loaded_catalog(engine, {"a": number})
@@ -211,7 +211,7 @@ def test_two_publishers_of_one_catalog_do_it_once(engine: Engine) -> None:
         assert current(engine) == {"a": number}
 
 
-def test_readers_see_the_old_picture_or_the_new_one(engine: Engine) -> None:
+def test_readers_see_all_old_records_or_all_new_records(engine: Engine) -> None:
     given_a_scheme(engine)
     publishing.publish(engine, given_a_large_catalog(engine, 1))
     catalog = given_a_large_catalog(engine, 2)
@@ -235,7 +235,7 @@ def test_readers_see_the_old_picture_or_the_new_one(engine: Engine) -> None:
     assert seen == sorted(seen, key=min)
 
 
-def test_one_long_transaction_sees_one_picture(engine: Engine) -> None:
+def test_long_transaction_sees_one_snapshot(engine: Engine) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1, "b": 1})
     reader = engine.connect().execution_options(isolation_level="REPEATABLE READ")
@@ -250,7 +250,7 @@ def test_one_long_transaction_sees_one_picture(engine: Engine) -> None:
 
 
 def test_catalog_whose_rows_were_lost_is_not_published(engine: Engine) -> None:
-    """Or a whole catalog would remove what it had."""
+    """Otherwise a full catalog would remove the records of the lost rows."""
     given_a_scheme(engine)
     load(engine, {"a": 1, "b": 1, "c": 1})
     catalog = given_a_loaded_catalog(engine, {"a": 1, "b": 1, "c": 1})

@@ -37,7 +37,7 @@ from tests.support.looking import WAITING_BACKENDS
 
 PARTS = ["east", "north", "south", "west"]
 
-# What contradicts itself, whatever happened before.
+# Contradictions that must never exist, whatever happened before.
 CONTRADICTIONS = """
     SELECT c.state AS catalog, i.state, i.node, i.attempt, a.outcome
     FROM catlog.catalog_scheme_operation_instance i

@@ -42,7 +42,7 @@ def given_a_schedule(
     due: str = "now()",
     **columns: Any,
 ) -> UUID:
-    """A schedule that is due at the instant that the SQL expression *due* says."""
+    """Insert a schedule that is due at the time of the SQL expression *due*."""
     values = {"scheme_name": scheme, "name": name, "cron": cron, **columns}
     schedule: UUID = one(
         engine,
@@ -218,7 +218,7 @@ def test_scheduled_parent_passes_its_due_time_to_children(engine: Engine) -> Non
     assert the_catalog(engine, child)["as_of"] == at
 
 
-# What runs for each of something
+# Parts: an operation for each record or word
 
 
 def test_an_operation_runs_for_each_record_with_its_fields(engine: Engine) -> None:
@@ -287,7 +287,7 @@ def test_standalone_arguments_are_shown_before_the_run(engine: Engine) -> None:
     assert (instance["part"], instance["arguments"]) == ("", {"url": "http://a.example"})
 
 
-# What waits for something
+# Predecessors in `after`
 
 
 def test_catalog_waits_while_its_predecessor_scheme_is_loading(engine: Engine) -> None:

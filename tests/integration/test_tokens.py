@@ -39,6 +39,7 @@ from tests.support.access import (
     with_token,
 )
 from tests.support.factories import at_once, one, sql
+from tests.support.looking import until
 
 
 def claims_of(token: str) -> dict[str, Any]:
@@ -316,7 +317,8 @@ def test_tokens_end_by_themselves(engine: Engine) -> None:
     given_a_user(engine)
     client = a_client(given_access(engine, access=0.2, refresh=0.2))
     pair = log_in(client).json()
-    time.sleep(max(claims_of(token)["exp"] for token in pair.values()) - time.time() + 0.05)
+    expired = max(claims_of(token)["exp"] for token in pair.values())
+    until(lambda: time.time() > expired)
     assert client.get("/catalogs", headers=with_token(pair["access"])).status_code == 401
     answer = refreshed(client, pair["refresh"])
     assert (answer.status_code, answer.json()["detail"]) == (401, "the token has expired.")

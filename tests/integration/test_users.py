@@ -1,4 +1,4 @@
-"""Users: their names, passwords and states, and the command that changes them."""
+"""Users: names, passwords, states, and the user command."""
 
 import io
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ def test_invalid_user_name_is_refused(engine: Engine) -> None:
             users.add_user(engine, name, "user", "hash")
 
 
-def test_a_name_is_taken_once_and_means_itself_alone(engine: Engine) -> None:
+def test_user_name_is_unique_and_case_sensitive(engine: Engine) -> None:
     for name in ("alice", "Alice", "алиса", "a.b+c@example.com", "a" * 150):
         given_a_user(engine, name)
     with pytest.raises(NotPossible, match="already"):
@@ -37,8 +37,8 @@ def test_a_name_is_taken_once_and_means_itself_alone(engine: Engine) -> None:
     assert users.find_user(engine, "ALICE") is None
 
 
-def test_nobody_inherits_what_a_removed_user_did(engine: Engine) -> None:
-    """Attempts and answers are theirs by name; of who did nothing there is nothing to inherit."""
+def test_name_of_a_removed_user_in_the_audit_log_is_reserved(engine: Engine) -> None:
+    """Attempts and stored responses refer to users by name; an unused name is free again."""
     given_a_user(engine)
     users.remove_user(engine, "alice")
     given_a_user(engine)
@@ -52,7 +52,7 @@ def test_nobody_inherits_what_a_removed_user_did(engine: Engine) -> None:
     given_a_user(engine, "bob")
 
 
-def test_a_role_is_one_of_four(engine: Engine) -> None:
+def test_unknown_role_is_refused(engine: Engine) -> None:
     given_a_user(engine)
     with pytest.raises(NotPossible, match="admin, internal, service, user"):
         users.set_role(engine, "alice", "root")
@@ -73,7 +73,7 @@ def test_change_of_an_unknown_user_is_refused(engine: Engine) -> None:
 @pytest.mark.parametrize(
     "password", ["", "1234567", "a" * 1025, "я" * 513, "a" * 10**6, "12345678\0", "12345678\ud800"]
 )
-def test_a_password_that_nobody_should_have_is_never_hashed(password: str) -> None:
+def test_invalid_password_is_never_hashed(password: str) -> None:
     hasher = CountingHasher()
     passwords = Passwords(hasher)
     before = hasher.longest
@@ -82,7 +82,7 @@ def test_a_password_that_nobody_should_have_is_never_hashed(password: str) -> No
     assert hasher.longest == before
 
 
-def test_a_password_matches_its_own_hash_alone() -> None:
+def test_password_matches_only_its_own_hash() -> None:
     passwords = Passwords(PasswordHasher(**COST))
     mine, same = passwords.hash(PASSWORD), passwords.hash(PASSWORD)
     assert mine.startswith("$argon2id$")
@@ -94,7 +94,7 @@ def test_a_password_matches_its_own_hash_alone() -> None:
     assert not passwords.match(PASSWORD, "no hash at all")
 
 
-def test_a_hash_follows_the_parameters_of_today() -> None:
+def test_outdated_password_hash_is_renewed() -> None:
     former = PasswordHasher(**COST).hash(PASSWORD)
     passwords = Passwords(PasswordHasher(**{**COST, "time_cost": 2}))
     renewed = passwords.rehash_if_outdated(PASSWORD, former)
@@ -102,8 +102,10 @@ def test_a_hash_follows_the_parameters_of_today() -> None:
     assert passwords.rehash_if_outdated(PASSWORD, renewed) == renewed
 
 
-def test_only_so_many_hash_at_once_and_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.PATIENCE", 0.01)
+def test_concurrent_and_waiting_password_hashes_are_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("catlog_scrapy.api.auth.passwords.HASH_WAIT_S", 0.01)
     passwords = Passwords(PasswordHasher(**COST))
     turns = [passwords.slot() for _ in range(MAX_CONCURRENT_HASHES)]
     for turn in turns:
@@ -123,14 +125,14 @@ def type_in(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
 
 
 def said_by(capsys: pytest.CaptureFixture[str], database_url: str, *arguments: str) -> str:
-    """What the command says that refuses *arguments*."""
+    """Return the error of the user command for *arguments*."""
     with pytest.raises(SystemExit) as exit_:
         command("user", database_url, *arguments)
     assert exit_.value.code == 2
     return capsys.readouterr().err
 
 
-def test_the_command_does_all_that_can_be_done_to_a_user(
+def test_user_command_makes_every_change_of_a_user(
     engine: Engine,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -167,7 +169,7 @@ def test_the_command_does_all_that_can_be_done_to_a_user(
     assert "argon2" not in str(audit)
 
 
-def test_the_command_says_what_is_wrong_and_changes_nothing(
+def test_user_command_reports_wrong_arguments_and_changes_nothing(
     engine: Engine,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -193,7 +195,7 @@ def test_the_command_says_what_is_wrong_and_changes_nothing(
     assert sql(engine, "SELECT 1 FROM catlog.audit") == []
 
 
-def test_on_a_terminal_a_password_is_typed_twice(
+def test_user_command_asks_twice_for_a_password_on_a_terminal(
     engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))

@@ -25,6 +25,7 @@ from catlog_scrapy.declarations.roles import DEFAULT_ROLES
 from tests.support.looking import WAIT_LIMIT_S, free_port
 
 NO_RESOURCES = Resources((), DEFAULT_ROLES)
+SERVING = {**DEFAULTS, "CATLOG_GRACE": 2, "CATLOG_API_TIMEOUT": WAIT_LIMIT_S}
 NO_SPIDERS = Capabilities("shop", {}, {})
 
 
@@ -36,7 +37,13 @@ def application(
 ) -> FastAPI:
     """The whole server; it looks at the queue often."""
     given = Settings(
-        {**DEFAULTS, "CATLOG_HOME": tempfile.gettempdir(), "CATLOG_POLL": 0.05, **settings}
+        {
+            **DEFAULTS,
+            "CATLOG_HOME": tempfile.gettempdir(),
+            "CATLOG_POLL": 0.05,
+            "CATLOG_API_TIMEOUT": WAIT_LIMIT_S,
+            **settings,
+        }
     )
     return create_app(engine, given, resources, capabilities)
 
@@ -45,7 +52,7 @@ def application(
 def serving(app: FastAPI, **settings: Any) -> Iterator[int]:
     """The port of 127.0.0.1 where *app* answers, as `scrapy serve` lets it; then Ctrl-C ends it."""
     port = free_port()
-    server = make_server(app, Settings({**DEFAULTS, "CATLOG_GRACE": 2, **settings}))
+    server = make_server(app, Settings({**SERVING, **settings}))
     with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

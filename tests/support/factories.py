@@ -1,4 +1,4 @@
-"""What tests are given: schemes, catalogs and loads, in the words of the domain."""
+"""Factories of schemes, catalogs and loads, in the words of the domain."""
 
 import datetime as dt
 import itertools
@@ -21,35 +21,35 @@ from tests.support.looking import WAIT_LIMIT_S
 T = TypeVar("T")
 Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
-# What a spider yields for a record that it took for unchanged.
+# The value of a record that the spider reports as unchanged.
 UNCHANGED = None
-# And for one that its source says is gone.
+# The value of a record that the source has removed.
 GONE = object()
 JSON_COLUMNS = ("arguments", "for_each", "standalone_arguments", "tolerate", "refresh")
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 def sql(engine: Engine, statement: str, **values: Any) -> list[dict[str, Any]]:
-    """Run one statement in a transaction of its own; its rows, if it has any."""
+    """Run a statement in a transaction of its own, and return its rows."""
     with engine.begin() as connection:
         answer = connection.execute(text(statement), values)
         return [dict(row) for row in answer.mappings()] if answer.returns_rows else []
 
 
 def one(engine: Engine, statement: str, **values: Any) -> Any:
-    """The only value of the only row."""
+    """Return the only value of the only row."""
     [row] = sql(engine, statement, **values)
     [value] = row.values()
     return value
 
 
 def day(number: float) -> dt.datetime:
-    """The start of that day of a calendar long ago."""
+    """Return the start of day *number* of the test calendar, which begins in the past."""
     return LONG_AGO + dt.timedelta(days=number)
 
 
 def at_once(*works: Callable[[], T]) -> list[T]:
-    """Do all the works in threads that start in the same instant; their answers, in order."""
+    """Run all *works* in threads that start at the same time, and return the results in order."""
     barrier = Barrier(len(works))
 
     def begin(work: Callable[[], T]) -> T:
@@ -75,7 +75,7 @@ def given_a_provider(engine: Engine, name: str = "acme", *, max_running: int | N
 def an_operation(
     name: str = "goods", *, kinds: Sequence[str] | None = None, **columns: Any
 ) -> dict[str, Any]:
-    """An operation as its row, with its kinds; it tolerates no result at all and never waits."""
+    """Return the columns of an operation and its kinds; it needs no results and no backoff."""
     given = {"spider": name, "min_results": 0, "backoff_base": 0.0, **columns}
     return {"name": name, "kinds": [name] if kinds is None else kinds, **given}
 
@@ -90,7 +90,7 @@ def given_a_scheme(
     includes: Sequence[str] = (),
     after: str | None = None,
 ) -> UUID:
-    """A version of a scheme, by default with the one operation `goods`; it retires the former."""
+    """Insert a version of a scheme and retire the former; the default operation is `goods`."""
     provider_id = given_a_provider(engine, provider)
     sql(
         engine,
@@ -158,7 +158,7 @@ def given_a_waiting_catalog(
     arguments: Mapping[str, str] | None = None,
     **given: Any,
 ) -> UUID:
-    """A catalog that nobody has started; *as_of* is a day, *version* the present one by default."""
+    """Insert a waiting catalog; *as_of* is a day, *version* the current version by default."""
     with engine.begin() as connection:
         found = connection.execute(
             text(
@@ -186,26 +186,26 @@ def given_a_waiting_catalog(
 
 
 def given_a_catalog(engine: Engine, **given: Any) -> UUID:
-    """A catalog whose instances are queued."""
+    """Insert and start a catalog."""
     catalog = given_a_waiting_catalog(engine, **given)
     assert starting.start(engine, catalog)
     return catalog
 
 
 def claim_of(engine: Engine, catalog: UUID, *, node: str = "node", lease: float = 60.0) -> Claim:
-    """The first instance of a catalog, claimed."""
+    """Claim the first instance of a catalog."""
     [claimed] = claim(engine, node, catalogs=[catalog], lease=lease)
     return claimed
 
 
 def claim_all(engine: Engine, catalog: UUID) -> list[Claim]:
-    """All instances of a catalog, claimed, by operation and part."""
+    """Claim all instances of a catalog; return the claims by operation and part."""
     claims = claim(engine, "node", limit=1000, catalogs=[catalog])
     return sorted(claims, key=lambda claimed: (claimed.operation, claimed.part))
 
 
 def send(engine: Engine, claimed: Claim, rows: Rows, *, kind: str | None = None) -> int:
-    """Store *rows*, `{key: value}` or pairs of them, for an attempt; how many."""
+    """Store *rows*, `{key: value}` or pairs, for an attempt, and return their number."""
     pairs = list(rows.items() if isinstance(rows, Mapping) else rows)
     send_lines(engine, claimed.attempt, kind or claimed.kinds[0]["name"], pairs)
     return len(pairs)
@@ -224,7 +224,7 @@ def send_lines(
 def lines(
     attempt: AttemptName, kind: str, pairs: Iterable[tuple[str, Any]], first: int = 0
 ) -> bytes:
-    """Rows in COPY's text format, numbered from *first*."""
+    """Return rows in COPY's text format, numbered from *first*."""
     return "".join(
         f"{attempt.instance}\t{attempt.number}\t{seq}\t{kind}\t{key}\t{_data(value)}\n"
         for seq, (key, value) in enumerate(pairs, first)
@@ -239,7 +239,7 @@ def deliver(
     *,
     resumed: bool = True,
 ) -> str:
-    """Store *rows* for an attempt and complete it, having read up to *cursor*; its outcome."""
+    """Store *rows* for an attempt, complete it with *cursor*, and return the outcome."""
     accepted = send(engine, claimed, rows) if rows else 0
     report = Report(accepted=accepted, cursor=cursor, resumed=resumed)
     return attempts.complete(engine, claimed.attempt, report)
@@ -253,9 +253,9 @@ def load(
     by_operation: Mapping[str, Rows] | None = None,
     **given: Any,
 ) -> dict[str, Any]:
-    """A catalog from its making to its publishing, and how it ended.
+    """Create, load and publish a catalog, and return its row.
 
-    All of its instances are done: with *rows*, or with what *parts* or *by_operation* name.
+    All of its instances are done, with *rows* or with the rows in *parts* or *by_operation*.
     """
     catalog = given_a_loaded_catalog(engine, rows, parts=parts, by_operation=by_operation, **given)
     assert publishing.publish(engine, catalog)
@@ -270,7 +270,7 @@ def given_a_loaded_catalog(
     by_operation: Mapping[str, Rows] | None = None,
     **given: Any,
 ) -> UUID:
-    """A catalog that waits to be published."""
+    """Create and load a catalog up to the state `publishing`."""
     catalog = given_a_catalog(engine, **given)
     for claimed in claim_all(engine, catalog):
         named = (parts or {}).get(claimed.part) or (by_operation or {}).get(claimed.operation)
@@ -289,7 +289,7 @@ def state_of(engine: Engine, catalog: UUID) -> str:
 
 
 def instances_of(engine: Engine, catalog: UUID) -> list[dict[str, Any]]:
-    """The instances of a catalog, by operation and part."""
+    """Return the instances of a catalog, by operation and part."""
     return sql(
         engine,
         """SELECT i.*, o.name AS operation FROM catlog.catalog_scheme_operation_instance i
@@ -314,7 +314,7 @@ def the_attempt(engine: Engine, name: AttemptName) -> dict[str, Any]:
 
 
 def expire_lease(engine: Engine, claimed: Claim) -> None:
-    """Let the lease of an attempt have run out a minute ago."""
+    """Set the end of an attempt's lease to a minute ago."""
     sql(
         engine,
         """UPDATE catlog.catalog_scheme_operation_instance
@@ -324,7 +324,7 @@ def expire_lease(engine: Engine, claimed: Claim) -> None:
 
 
 def current(engine: Engine, kind: str = "goods", provider: str = "acme") -> dict[str, Any]:
-    """The current picture: the value of each record of a kind, by key."""
+    """Return the value of each current record of a kind, by key."""
     found = sql(
         engine,
         """SELECT r.key, r.data FROM catlog.record r
@@ -337,7 +337,7 @@ def current(engine: Engine, kind: str = "goods", provider: str = "acme") -> dict
 
 
 def history(engine: Engine, provider: str = "acme") -> list[dict[str, Any]]:
-    """All states of all records, by kind, key and time; `valid_to` is null for the present one."""
+    """Return all states of all records by kind, key and time; the current `valid_to` is None."""
     return sql(
         engine,
         """SELECT kind, key, data -> 'value' AS value, valid_from, valid_to, change
@@ -353,7 +353,7 @@ def history(engine: Engine, provider: str = "acme") -> list[dict[str, Any]]:
 
 
 def assert_consistent(states: list[dict[str, Any]]) -> None:
-    """The states of a key do not overlap, none is empty, and only the last one may be current."""
+    """Assert that the states of a key have no overlaps, and that only the last may be current."""
     for _, group in itertools.groupby(states, lambda state: (state["kind"], state["key"])):
         of_one = list(group)
         assert all(state["valid_from"] < state["valid_to"] for state in of_one[:-1])
@@ -369,7 +369,7 @@ def assert_consistent(states: list[dict[str, Any]]) -> None:
 
 
 def publish_again(engine: Engine, catalog: Any) -> None:
-    """As after a crash of the publisher that nobody is sure of."""
+    """Publish a published catalog again, as after a crash of the publisher."""
     assert not publishing.publish(engine, catalog)
     sql(engine, "UPDATE catlog.catalog SET state = 'publishing' WHERE id = :id", id=catalog)
     assert publishing.publish(engine, catalog)

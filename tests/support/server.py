@@ -111,6 +111,7 @@ def settings_of(folder: Path, **given: Any) -> Settings:
             "CATLOG_PROJECT": "catlog_scrapy",
             "CATLOG_POLL": 3600.0,
             "CATLOG_GRACE": 1.0,
+            "CATLOG_API_TIMEOUT": WAIT_LIMIT_S,
             **given,
         }
     )

@@ -1,4 +1,4 @@
-"""How long a failed instance waits."""
+"""Backoff: the delays of failed instances."""
 
 import pytest
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.queue.report import exceeds
 from catlog_scrapy.store.sql import scalar
+from catlog_scrapy.wording import counted
 
 # Share of an operation's records that a snapshot may remove unless `tolerate.removed` says more.
 DEFAULT_MAX_REMOVED_SHARE = 0.5
@@ -38,7 +39,7 @@ def refuse_too_many_removals(
     tolerated = tolerate.get("removed", default)
     if exceeds(removed, before, tolerated):
         raise PublishRefused(
-            f"{operation} would remove {removed} of {before} records, tolerated"
+            f"{operation} would remove {removed} of {counted(before, 'record')}, tolerated"
             f" {tolerated}. If the source has deleted them, raise tolerate.removed, run"
             " scrapy apply and scrapy retry."
         )

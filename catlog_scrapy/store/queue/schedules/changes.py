@@ -1,4 +1,4 @@
-"""Changes of schedules: those made through the API are created and changed, all are paused."""
+"""Changes of schedules: create, change, pause, resume, preview."""
 
 import datetime as dt
 from collections.abc import Mapping
