@@ -92,7 +92,7 @@ def everything_written(engine: Engine, platform: Platform) -> dict[str, str]:
 
 
 def leaks(written: dict[str, str]) -> list[str]:
-    """Where a key or the client stands, quoted up to three times."""
+    """Return the places of a key or of the client, quoted up to three times."""
     found = []
     for where, text in written.items():
         plain = unquote_plus(unquote_plus(unquote_plus(text)))

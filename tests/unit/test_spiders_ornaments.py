@@ -86,7 +86,7 @@ def test_year_links(shop: type[YearLinks], base_url: str, template: str) -> None
         validated(spider, list(spider.parse(changed(response, "1973", "early"))))
 
 
-# What is read first
+# The first page to read
 
 
 @pytest.mark.parametrize("shop", YEARS)
@@ -209,7 +209,9 @@ def test_a_single_page_may_be_asked_for_by_its_url() -> None:
 def test_a_number_that_nothing_has_is_told() -> None:
     spider = HookedProducts(base_url=HOOKED, sku="HOH99-999")
     response = TextResponse(f"{HOOKED}/search.html", body=b"<p>No items</p>", encoding="utf-8")
-    with pytest.raises(ValueError, match="there is no HOH99-999, or the markup has changed"):
+    with pytest.raises(
+        ValueError, match="the shop does not sell HOH99-999, or the markup has changed"
+    ):
         list(spider.parse(response))
 
 

@@ -93,7 +93,7 @@ def test_the_last_word_on_a_record_counts_over_all_pages() -> None:
         {"id": 1, "class_id": 2, **nothing},
         Removed(2),
         {"id": 3, "class_id": None, **nothing},
-        # What comes while the pages are read is not to be skipped.
+        # A change made while the pages are read must not be skipped.
         Cursor("then"),
     ]
 
