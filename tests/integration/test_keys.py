@@ -188,7 +188,7 @@ def test_key_command_reports_wrong_arguments(
         ("add robot --role service --scope catalogs:*", "does not have"),
         ("add robot --role service --scope *:*", "does not have"),
         ("add robot --role user --scope catalogs:read", "does not have"),
-        ("add robot --role service --expires soon", "write a duration"),
+        ("add robot --role service --expires soon", "is not a valid duration"),
         ("add robot --role service --expires 99999999d", "ten years"),
         ("revoke robot", "no key robot"),
         ("revoke robot --role service", "only add"),
