@@ -159,7 +159,7 @@ def test_key_command_adds_lists_and_revokes_keys(
     key = out.removesuffix("\n")
     found = keys.use_key(engine, key)
     assert found
-    assert found["scopes"] == ["audit:read", "catalogs:*"]
+    assert found.scopes == ["audit:read", "catalogs:*"]
     assert "not shown again" in err
     assert key not in err
     days = one(engine, "SELECT extract(day FROM expires_at - created_at) FROM catlog.api_key")
@@ -188,7 +188,7 @@ def test_key_command_reports_wrong_arguments(
         ("add robot --role service --scope catalogs:*", "does not have"),
         ("add robot --role service --scope *:*", "does not have"),
         ("add robot --role user --scope catalogs:read", "does not have"),
-        ("add robot --role service --expires soon", "write a duration"),
+        ("add robot --role service --expires soon", "is not a valid duration"),
         ("add robot --role service --expires 99999999d", "ten years"),
         ("revoke robot", "no key robot"),
         ("revoke robot --role service", "only add"),

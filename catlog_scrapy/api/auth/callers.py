@@ -107,16 +107,16 @@ class Access:
         user = enabled_user(self._reading, read.user_id)
         if user is None:
             raise _unauthorized("the user is disabled or gone", "invalid_token")
-        return Caller(f"user:{user['name']}", user["role"], self._of(user["role"]), address)
+        return Caller(f"user:{user.name}", user.role, self._of(user.role), address)
 
     def _holder(self, key: str, address: str) -> Caller:
         found = use_key(self._reading, key)
         if found is None:
             raise _unauthorized("the key is unknown, revoked or expired", "invalid_token")
-        permissions = self._of(found["role"])
-        if found["scopes"] is not None:
-            permissions = intersect(permissions, found["scopes"])
-        return Caller(f"key:{found['name']}", found["role"], permissions, address)
+        permissions = self._of(found.role)
+        if found.scopes is not None:
+            permissions = intersect(permissions, found.scopes)
+        return Caller(f"key:{found.name}", found.role, permissions, address)
 
     def _of(self, role: str) -> frozenset[str]:
         return self.roles.get(role, frozenset())

@@ -18,7 +18,7 @@ from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.access.logins import begin_login, record_login
 from catlog_scrapy.store.access.tokens import (
     IssuedToken,
-    TokenReused,
+    RevokedFamily,
     issue_first_token,
     replace_token,
     revoke_family,
@@ -95,10 +95,10 @@ def tokens(access: Access) -> APIRouter:
             if revoked:
                 record_audit(
                     tx,
-                    actor=f"user:{revoked['name']}",
-                    role=revoked["role"],
+                    actor=f"user:{revoked.user}",
+                    role=revoked.role,
                     action="tokens:revoke",
-                    target=f"family {revoked['family']}",
+                    target=f"family {revoked.family}",
                     address=address_of(request),
                 )
 
@@ -132,7 +132,7 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedTok
                     headers={"Retry-After": str(math.ceil(wait))},
                 )
             user = find_user(access.engine, name)
-            hash_ = user["password_hash"] if user else None
+            hash_ = user.password_hash if user else None
             right = access.passwords.match(password, hash_)
             renewed = (
                 access.passwords.rehash_if_outdated(password, hash_) if hash_ and right else ""
@@ -146,8 +146,8 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedTok
         if user and right:
             token = issue_first_token(
                 tx,
-                user["id"],
-                verified=user["password_hash"],
+                user.id,
+                verified=user.password_hash,
                 renewed=renewed,
                 seconds=access.signer.refresh_seconds,
             )
@@ -156,7 +156,7 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedTok
         record_audit(
             tx,
             actor=f"user:{name}" if user else NOBODY,
-            role=user["role"] if user else "",
+            role=user.role if user else "",
             action="tokens:create" if token else "tokens:refuse",
             target=f"family {token.family}" if token else "",
             address=address,
@@ -169,7 +169,7 @@ def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedTok
 def _exchange(access: Access, token: Token, address: str) -> IssuedToken:
     with transaction(access.engine) as tx:
         found = replace_token(tx, token.id, token.user_id, access.signer.refresh_seconds)
-        if isinstance(found, TokenReused):
+        if isinstance(found, RevokedFamily):
             record_audit(
                 tx,
                 actor=f"user:{found.user}",
