@@ -1,4 +1,4 @@
-"""This project's wiring. A foreign project needs the ADDONS line alone."""
+"""Settings of this project. Another project needs only the ADDONS line."""
 
 BOT_NAME = "catlog_scrapy"
 SPIDER_MODULES = ["catlog_scrapy.spiders"]
@@ -10,7 +10,7 @@ ADDONS = {"catlog_scrapy.addon.CatlogAddon": 500}
 ROBOTSTXT_OBEY = True
 CONCURRENT_REQUESTS_PER_DOMAIN = 8
 DOWNLOAD_DELAY = 0
-# A source that becomes slow is asked less often.
+# A source that becomes slow gets fewer requests.
 AUTOTHROTTLE_ENABLED = True
 AUTOTHROTTLE_START_DELAY = 0
 AUTOTHROTTLE_TARGET_CONCURRENCY = 8

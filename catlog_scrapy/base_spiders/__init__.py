@@ -1,1 +1,1 @@
-"""One base for each way of reading a source that spiders of several sources or operations share."""
+"""Base spiders: ways of reading a source that several spiders share."""

@@ -1,4 +1,4 @@
-"""Sources that are a page in a browser, whose own responses are the data."""
+"""Sources that need a browser: the data are the responses to the page's own requests."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, ClassVar
@@ -11,16 +11,15 @@ from scrapy.settings import BaseSettings
 
 
 class BrowserResponses(Spider):
-    """Opens `base_url`/`path`, clicks, and reads the JSON that the page itself asks for.
+    """Spider that opens `base_url`/`path`, clicks, and reads the JSON that the page requests.
 
-    `clicks` are, in order, the beginning of a class of an element (the rest of it is a hash) and
-    its text. The data is every response whose URL has `wanted` in it, and not `unwanted`. The page
-    is read when all it asked for has been answered and `quiet` seconds brought nothing new. To
-    open it, each click, and then the answers, may take `within` seconds, all of it
-    DOWNLOAD_TIMEOUT.
+    `clicks` lists elements in order: the prefix of a class name, whose rest is a hash, and the
+    text. The data are all responses whose URL contains `wanted` and not `unwanted`. The page is complete
+    when all requests have responses and `quiet` seconds have brought no new request. Opening the
+    page, each click and the responses may take `within` seconds each, and DOWNLOAD_TIMEOUT in all.
 
-    robots.txt is obeyed for each request of the page too; those for images, media and fonts are
-    never sent. A subclass says what the documents hold.
+    The page's own requests obey robots.txt, too. Requests for images, media and fonts are not sent.
+    A subclass implements `items`.
     """
 
     base_url: str = ""
@@ -33,7 +32,7 @@ class BrowserResponses(Spider):
 
     @classmethod
     def update_settings(cls, settings: BaseSettings) -> None:
-        """Give the crawls of this spider, and no others, the browser of the process."""
+        """Use the browser of the process in the crawls of this spider, and in no others."""
         super().update_settings(settings)
         for scheme in ("http", "https"):
             handler = "catlog_scrapy.browser.handler.BrowserHandler"
@@ -42,7 +41,8 @@ class BrowserResponses(Spider):
         settings.set("PLAYWRIGHT_BROWSER_PROVIDER", provider, "spider")
 
     async def start(self) -> AsyncIterator[Any]:
-        # Not above: it takes a while, also where no browser is needed.
+        """Request the page in the browser."""
+        # Imported here, because the imports are slow and other spiders need no browser.
         from scrapy_playwright.page import PageMethod
 
         from catlog_scrapy.browser.page_reading import PageReading, ReadingPlan
@@ -71,11 +71,14 @@ class BrowserResponses(Spider):
         return True
 
     def parse(self, response: Response, **_: Any) -> Iterator[Any]:
-        """Raises ValueError where the markup has changed, ConnectionError where data is missing."""
+        """Yield the items of the page.
+
+        Raises ValueError if the markup has changed, and ConnectionError if responses are missing.
+        """
         if response.meta["fault"]:
             raise response.meta["fault"]
         yield from self.items(response.meta["documents"])
 
     def items(self, documents: list[Any]) -> Iterator[Any]:
-        """The items that *documents*, in the order of their requests, hold, unvalidated."""
+        """Yield the unvalidated items of *documents*, which are in the order of their requests."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Sources that list all records by pages and say what has changed since: behind a login."""
+"""Sources behind a login that list all records by pages, and the changes since an instant."""
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -11,16 +11,16 @@ from scrapy.http import JsonRequest, Response
 from catlog_scrapy.records import Batch, Cursor, Removed
 
 PAGE_SIZE = 500
-# What a page answers to a token that is too old, and a login to the wrong password.
+# Statuses of a page for an expired token, and of the login for a wrong password.
 EXPIRED, REFUSED = 401, [401, 403]
 
 
 class ChangeFeed(Spider):
-    """Reads `base_url`/`path` whole, or, with a `cursor`, what has changed since that instant.
+    """Spider that reads all of `base_url`/`path`, or with a `cursor` the changes since then.
 
-    POST `base_url`/login {user, password} -> {token}. Every page says {cursor, total, next}, and
-    holds `items`, or `changes` [{op, id, data}] in the order of time. A subclass names the `path`
-    and, in `fields`, where an entry has what the record's fields hold.
+    POST `base_url`/login {user, password} -> {token}. Every page has {cursor, total, next}, and
+    `items`, or `changes` [{op, id, data}] in the order of time. A subclass sets the `path`, and in
+    `fields` the name of each record field in an entry.
     """
 
     path: ClassVar[str]
@@ -34,13 +34,13 @@ class ChangeFeed(Spider):
         super().__init__(*args, **kwargs)
         self._token = ""
         self._read_until = ""
-        # The last word on each record that has changed; of a deleted one None.
+        # The last state of each changed record, None for a deleted record.
         self._latest: dict[Any, Mapping[str, Any] | None] = {}
 
     async def start(self) -> AsyncIterator[Any]:
-        """Raises ValueError without a user and a password."""
+        """Request a login. Raises ValueError without user and password."""
         if not (self.user and self.password):
-            raise ValueError(f"{self.name} cannot log in: give it a user and a password.")
+            raise ValueError(f"{self.name} cannot log in; set the arguments user and password.")
         url = f"{self.base_url}/{self.path}"
         if self.cursor:
             since = urlencode({"since": self.cursor, "per_page": PAGE_SIZE})
@@ -49,7 +49,7 @@ class ChangeFeed(Spider):
             yield self._login(f"{url}?per_page={PAGE_SIZE}", read=0)
 
     def _login(self, url: str, **state: Any) -> Request:
-        """Log in, and then ask for *url*."""
+        """Request a login, then *url*."""
         return JsonRequest(
             f"{self.base_url}/login",
             data={"user": self.user, "password": self.password},
@@ -60,7 +60,7 @@ class ChangeFeed(Spider):
         )
 
     def logged_in(self, response: Response, url: str, **state: Any) -> Iterator[Request]:
-        """Raises ValueError where the source does not let us in."""
+        """Request the page with the new token. Raises ValueError for a refused login."""
         if response.status in REFUSED:
             raise ValueError(f"{response.url} refuses this user and password; correct them.")
         self._token = str(_members(response, "token")["token"])
@@ -78,21 +78,21 @@ class ChangeFeed(Spider):
     def parse(
         self, response: Response, read: int = 0, new_token: bool = False, **_: Any
     ) -> Iterator[Any]:
-        """A page, after *read* entries on those before it.
+        """Yield the items of a page that follows *read* entries of earlier pages.
 
-        Raises ValueError where it is none, where the pages do not hold what they say, or where
-        even a *new_token* is refused.
+        Raises ValueError for a response of another form, for pages that hold fewer or more entries
+        than their total, and for a refused *new_token*.
         """
         if response.status == EXPIRED:
             if new_token:
-                raise ValueError(f"{response.url} refuses a token that it has just given.")
+                raise ValueError(f"{response.url} refuses a token that the source has just issued.")
             yield self._login(response.url, read=read)
             return
-        holds = "changes" if self.cursor else "items"
-        page = _members(response, "cursor", "total", "next", holds)
-        entries = page[holds]
+        array = "changes" if self.cursor else "items"
+        page = _members(response, "cursor", "total", "next", array)
+        entries = page[array]
         if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
-            raise ValueError(f"{response.url} has no array of {holds}: the source has changed.")
+            raise ValueError(f"{response.url} has no array of {array}: the source has changed.")
         read += len(entries)
         self._read_until = self._read_until or page["cursor"]
         if self.cursor:
@@ -102,15 +102,15 @@ class ChangeFeed(Spider):
         if page["next"] and entries and read < page["total"]:
             yield self._page(response.urljoin(page["next"]), read=read)
             return
-        # Without this, pages that get lost would pass off what is left as the whole, and pages in
-        # a circle would never end.
+        # Otherwise a lost page would make the rest look complete, and pages in a circle would
+        # never end.
         if page["next"] or read != page["total"]:
             raise ValueError(
-                f"{response.url} ends after {read} of {page['total']} {holds}, and its next page is"
+                f"{response.url} ends after {read} of {page['total']} {array}, and its next page is"
                 f" {page['next']!r}: the source has changed."
             )
         yield from self._changed()
-        # What the first page said: what happens while we read is newer, and comes next time.
+        # The first page's cursor: changes made while the pages are read come with the next load.
         yield Cursor(self._read_until)
 
     def _note(self, response: Response, changes: list[Any]) -> None:
@@ -122,31 +122,31 @@ class ChangeFeed(Spider):
                     self._latest[key] = None
                 case _:
                     raise ValueError(
-                        f"{response.url} has a change that is no created, updated or deleted:"
+                        f"{response.url} has a change that is not created, updated or deleted:"
                         f" {str(change)[:200]}; the source has changed."
                     )
 
     def _changed(self) -> Iterator[Any]:
-        """One item for each record that has changed, however often it has."""
+        """Yield one item for each changed record, with its last state."""
         for key, entry in self._latest.items():
             yield Removed(key) if entry is None else self.item(entry)
 
     def item(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """The item of *entry*, unvalidated: what it lacks is for the check to find."""
-        return {name: entry.get(where) for name, where in self.fields.items()}
+        """Return the item of *entry*. Validation finds missing fields."""
+        return {name: entry.get(member) for name, member in self.fields.items()}
 
 
 def _members(response: Response, *names: str) -> Mapping[str, Any]:
-    """The JSON object that *response* holds. Raises ValueError where it lacks one of *names*."""
+    """Return the JSON object of *response*. Raises ValueError if one of *names* is missing."""
     found = json.loads(response.body)
-    lacking = [name for name in names if not isinstance(found, dict) or name not in found]
-    if lacking:
-        raise ValueError(f"{response.url} has no {lacking[0]!r}: the source has changed.")
+    missing = [name for name in names if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise ValueError(f"{response.url} has no {missing[0]!r}: the source has changed.")
     return dict(found)
 
 
 def plain_number(text: Any) -> Any:
-    """*text* with a decimal point in place of a comma; what is no text as it is.
+    """Replace the decimal comma of *text* by a point. Other values stay as they are.
 
     >>> plain_number("4,5")
     '4.5'

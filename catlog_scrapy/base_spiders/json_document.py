@@ -1,4 +1,4 @@
-"""Sources whose records are all in one JSON document."""
+"""Sources that publish all records in one JSON document."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -10,35 +10,36 @@ from scrapy.http import Response
 
 
 class JsonDocument(Spider):
-    """Reads the array of objects at `base_url`/`path`. A subclass says what an object holds.
+    """Spider that reads the array of objects at `base_url`/`path`.
 
-    Where the array is a part of the document, it says which one.
+    A subclass implements `items`, and `entries` if the array is only a part of the document.
     """
 
     base_url: str = ""
     path: str
 
     async def start(self) -> AsyncIterator[Any]:
+        """Request the document."""
         yield Request(f"{self.base_url}/{self.path}")
 
     def parse(self, response: Response, **_: Any) -> Iterator[dict[str, Any]]:
-        """Raises ValueError where the document is not an array of objects."""
+        """Yield the items of all entries. Raises ValueError without an array of objects."""
         entries = self.entries(json.loads(response.body))
-        if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
-            raise ValueError(f"{response.url} is no array of objects: the source has changed.")
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError(f"{response.url} has no array of objects: the source has changed.")
         for entry in entries:
             yield from self.items(entry)
 
     def entries(self, document: Any) -> Any:
-        """The array in *document*; by default it is the whole."""
+        """Return the array of entries: by default, the whole *document*."""
         return document
 
     def items(self, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The items that *entry* holds, unvalidated: what it lacks is for the check to find."""
+        """Yield the unvalidated items of *entry*. Validation finds missing fields."""
         raise NotImplementedError
 
     def absolute(self, link: Any) -> Any:
-        """A *link* of the document as a URL; what is none is for the check to find."""
+        """Return a *link* of the document as an absolute URL. Validation finds invalid links."""
         try:
             return urljoin(f"{self.base_url}/{self.path}", link) if link else link
         except (TypeError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""Lists of names that a source's other documents use."""
+"""Reference lists: names that a source's other documents use."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +7,10 @@ from catlog_scrapy.base_spiders.json_document import JsonDocument
 
 
 class NamedList(JsonDocument):
-    """[{id, name, icon}]; the icon is a link, or null."""
+    """Spider of a list [{id, name, icon}]. The icon is a link, or null."""
 
     def items(self, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the item of an entry."""
         yield {
             "id": entry.get("id"),
             "name": entry.get("name"),

@@ -1,4 +1,4 @@
-"""Where shops list the products of each year."""
+"""Links from a shop's first page to the products of each year."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
@@ -10,9 +10,9 @@ from catlog_scrapy.items.ornaments import YearLink
 
 
 class YearLinks(Spider):
-    """Reads the links to all years on a shop's first page.
+    """Spider of the links to all years on a shop's first page.
 
-    A subclass says which elements they are (CSS), and which attribute of theirs is the address.
+    A subclass sets the CSS selector of the links, and the attribute that holds the address.
     """
 
     record = YearLink
@@ -23,10 +23,11 @@ class YearLinks(Spider):
     address: ClassVar[str] = "href"
 
     async def start(self) -> AsyncIterator[Any]:
+        """Request the first page."""
         yield Request(f"{self.base_url}/")
 
     def parse(self, response: Response, **_: Any) -> Iterator[dict[str, Any]]:
-        """Raises ValueError where there are no year links."""
+        """Yield an item for each year link. Raises ValueError without links."""
         links = response.css(self.links)
         if not links:
             raise ValueError(f"{response.url} has no year links: the markup has changed.")

@@ -1,4 +1,4 @@
-"""`scrapy demo`"""
+"""`scrapy demo`: load the example sources."""
 
 import argparse
 import os
@@ -26,12 +26,12 @@ from catlog_scrapy.store.reading.status import has_open_work, latest_catalogs
 from catlog_scrapy.worker.progress import Progress
 from catlog_scrapy.worker.worker import Worker
 
-# Seconds that the slow source takes here, where the original takes four.
-FUEL_DELAY = 1.0
-# Both loads of all schemes.
+# Delay of the slow source. The original takes four seconds.
+FUEL_DELAY_S = 1.0
+# Two loads of each scheme.
 LOADS = 2 * sum(len(show.schemes) for show in SHOWS)
 
-# Who may read the sources that want to know.
+# Credentials of the sources that need a login.
 SECRETS = {
     ("learning", "client"): learning.CLIENT,
     ("learning", "client_key"): learning.CLIENT_KEY,
@@ -46,18 +46,20 @@ class Command(CatlogCommand):
     name = "demo"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's options."""
         super().add_options(parser)
-        parser.add_argument("--full", action="store_true", help="all 48 years of the shops")
+        parser.add_argument("--full", action="store_true", help="load all 48 years of the shops")
         parser.add_argument(
             "--serve", action="store_true", help="only serve the local sources, until Ctrl-C"
         )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> int:
+        """Load all sources twice and print the results, or only serve the sources."""
         if opts.serve:
             return self._serve()
         if self.project_settings["BOT_NAME"] != "catlog_scrapy":
             raise NotPossible(
-                "the demo's sources belong to catlog's own project; run it in a checkout of catlog."
+                "the demo needs catlog's own project; run it in a checkout of catlog."
             )
         started = time.monotonic()
         with self.database() as engine:
@@ -69,30 +71,30 @@ class Command(CatlogCommand):
                 self._run(engine, sources, [scheme for show in shows for scheme in show.schemes])
             for show in shows:
                 self._show(engine, show)
-        self.console.print(f"\nThat took {time.monotonic() - started:.0f} s. Now try:")
+        self.console.print(f"\nThe demo took {time.monotonic() - started:.0f} s. Try next:")
         self.console.print('  scrapy sql "select * from products_history limit 5"\n  scrapy status')
         return 0
 
     def _serve(self) -> int:
         with self._sources(YEARS, port=DEFAULT_PORT) as sources:
             served = ", ".join(f"{sources.url}/{name}" for name in SOURCES)
-            self.console.print(f"serving {served}; Ctrl-C ends")
+            self.console.print(f"serving {served}; stop with Ctrl-C")
             threading.Event().wait()
         return 0
 
     @contextmanager
     def _sources(self, years: Any, port: int | None = None) -> Iterator[DemoServer]:
-        """The local sources, on the port that the declarations name, or on a free one."""
+        """Serve the local sources, on the port of the declarations or on a free port."""
         try:
-            server = DemoServer(port or DEFAULT_PORT, fuel_delay=FUEL_DELAY, years=years).start()
+            server = DemoServer(port or DEFAULT_PORT, fuel_delay=FUEL_DELAY_S, years=years).start()
         except OSError as error:
             if port:
                 raise NotPossible(
-                    f"port {port} is taken ({error.strerror}); are the sources served already?"
-                    " Elsewhere: python -m catlog_scrapy.demo.server --port N, with"
-                    " CATLOG_BASE_URL_<PROVIDER> for each"
+                    f"port {port} cannot be used ({error.strerror}); stop the server that uses it,"
+                    " or serve the sources with python -m catlog_scrapy.demo.server --port N and"
+                    " set CATLOG_BASE_URL_<PROVIDER> for each provider"
                 ) from error
-            server = DemoServer(fuel_delay=FUEL_DELAY, years=years).start()
+            server = DemoServer(fuel_delay=FUEL_DELAY_S, years=years).start()
         for source in SOURCES.values():
             name = f"CATLOG_BASE_URL_{source.provider.upper()}"
             self.project_settings.set(name, f"{server.url}/{source.name}", "cmdline")
@@ -102,7 +104,7 @@ class Command(CatlogCommand):
             server.stop()
 
     def _has_browser(self) -> bool:
-        # Every scrapy command imports this module.
+        # Imported here: the import of Playwright is slow.
         from playwright.sync_api import sync_playwright
 
         from catlog_scrapy.browser.shared import find_browser
@@ -111,25 +113,26 @@ class Command(CatlogCommand):
             try:
                 find_browser(playwright.chromium.executable_path)
             except ConfigurationError as error:
-                self.console.print(f"Without the groceries: {error}", markup=False)
+                self.console.print(f"The groceries are left out: {error}", markup=False)
                 return False
         return True
 
     def _run(self, engine: Engine, sources: DemoServer, schemes: list[tuple[str, str]]) -> None:
-        """Two loads of all schemes in one worker; between them the sources change."""
+        """Load all schemes twice in one worker, and change the sources between the loads."""
         for (provider, name), value in SECRETS.items():
             os.environ[secret_variable(provider, name)] = value
         self.console.rule("First load")
         self._create(engine, schemes)
-        second = [False]
+        is_second = False
 
         def finished(_: object) -> bool:
+            nonlocal is_second
             if has_open_work(engine):
                 return False
-            if second[0]:
+            if is_second:
                 return True
-            second[0] = True
-            self.console.rule("Prices change, this and that is new or gone: second load")
+            is_second = True
+            self.console.rule("Second load: prices changed, records were added and removed")
             sources.change()
             self._create(engine, schemes)
             return False
@@ -138,7 +141,7 @@ class Command(CatlogCommand):
         failed = [c for c in latest_catalogs(engine, limit=LOADS) if c["state"] == "failed"]
         if failed:
             raise NotPossible(
-                f"{failed[0]['scheme']} did not load: {failed[0]['error']};"
+                f"{failed[0]['scheme']} failed: {failed[0]['error']};"
                 f" see scrapy status {str(failed[0]['id'])[:8]}"
             )
 
@@ -169,9 +172,9 @@ class Command(CatlogCommand):
         self.console.print(table)
         for title, query in show.queries.items():
             self.console.print(f"\n[italic]{title}")
-            self._ask(engine, query)
+            self._print_query(engine, query)
 
-    def _ask(self, engine: Engine, query: str) -> None:
+    def _print_query(self, engine: Engine, query: str) -> None:
         with engine.connect() as connection:
             rows = connection.execute(text(query))
             table = Table(*rows.keys(), box=None)
@@ -181,7 +184,7 @@ class Command(CatlogCommand):
 
 
 def _holds_all_years(engine: Engine) -> bool:
-    """Whether a full demo ran before: a smaller shop would look like one that lost its years."""
+    """Return whether a full demo ran before. Fewer years would remove the products of the rest."""
     with engine.connect() as connection:
         count = connection.scalar(text("select count(distinct year) from year_links"))
     return (count or 0) > len(DEMO_YEARS)

@@ -1,4 +1,4 @@
-"""The documents of the fuel network: its stations, their prices, and what those refer to.
+"""Fuel network: documents of stations, prices, fuel types and services.
 
 Known of the original: paths and shapes of the stations and the prices, the former's four seconds,
 the ids, addresses and coordinates of stations 1, 2 and 4, the address of station 3, the prices of
@@ -25,7 +25,7 @@ STATIONS: tuple[tuple[int, list[float], str, str, list[str]], ...] = (
 )
 CHANGING_SERVICE = "Подкачка шин"
 SERVICES = ("Кафе", "Автомойка", "Магазин", "Зарядка", CHANGING_SERVICE)
-# Which station is away, and after which changes.
+# The missing station, and the numbers of changes after which it is missing.
 AWAY, WHILE_AWAY = 3, (2, 3)
 PICTURES = {
     *(f"images/{station[2]}-{n}.png" for station in STATIONS for n in (1, 2)),
@@ -35,7 +35,7 @@ PICTURES = {
 
 
 def stations(step: int) -> list[dict[str, Any]]:
-    """The stations after *step* changes; each change touches the services of one, in turn."""
+    """Return the stations after *step* changes. Each change alters the services of a station."""
     return [
         {
             "id": id_,
@@ -51,7 +51,7 @@ def stations(step: int) -> list[dict[str, Any]]:
 
 
 def prices(step: int) -> list[dict[str, Any]]:
-    """The prices after *step* changes; each raises one fuel of every priced station, in turn."""
+    """Return the prices after *step* changes. Each change raises the price of a fuel."""
     return [
         {
             "id": id_,
@@ -67,7 +67,7 @@ def prices(step: int) -> list[dict[str, Any]]:
 
 
 def references(names: Sequence[str], picture: str) -> list[dict[str, Any]]:
-    """What has these *names*, with ids and icons."""
+    """Return reference entries with these *names*, and with ids and icons."""
     return [
         {"id": id_, "name": name, "icon": f"images/{picture}-{id_}.png"}
         for id_, name in enumerate(names, 1)
@@ -75,12 +75,12 @@ def references(names: Sequence[str], picture: str) -> list[dict[str, Any]]:
 
 
 def _touched(step: int, turn: int, turns: int) -> bool:
-    """Whether the *turn*-th of *turns* differs from its beginning: every touch reverses it."""
+    """Return whether item *turn* of *turns* differs from step 0: each touch reverses it."""
     return (step + turns - turn) // turns % 2 == 1
 
 
 def respond(request: DemoRequest, world: World) -> DemoReply | None:
-    """`fuel-stations`, which takes its time, `fuel-prices`, what they refer to, and pictures."""
+    """Serve `fuel-stations` with a delay, `fuel-prices`, reference lists and pictures."""
     match request.path:
         case "fuel-stations":
             world.wait(world.fuel_delay)

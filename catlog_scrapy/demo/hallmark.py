@@ -1,4 +1,4 @@
-"""An ornament shop: a page of 48 year links, and for each year its products, 48 a page.
+"""Ornament shop with a page of 48 year links, and 48 products on each page of a year.
 
 Known of the original: the years 1973 to 2020, 10270 products in all, 21, 19, 30 and 49 of them in
 the first four years, the names and prices of the four that are `featured`, that years are
@@ -26,7 +26,7 @@ from catlog_scrapy.demo.source import YEARS, DemoReply, DemoRequest, DemoSource,
 
 ROOT = "/hallmark"
 PAGE_SIZE = 48
-# Products carry the shop's public address: with the local one, their key would hold a port.
+# Links have the shop's public address: a local address would put a port into the records' keys.
 PUBLIC = "https://hallmark-ornaments.example"
 COLUMNS = ("number", "title", "maker", "price", "stock", "year", "url", "image")
 
@@ -99,17 +99,21 @@ class HallmarkGoods(Goods):
     }
 
     def size(self, year: int) -> int:
+        """Return the number of products of *year*."""
         known = {1973: 21, 1974: 19, 1975: 30, 1976: 49}
         return known.get(year) or 58 + 8 * (year - 1977) + (year < 2008)
 
     def sku(self, year: int, index: int, price: str) -> str:
+        """Return a product's number."""
         return f"{price.replace('.', '')}QX{year % 100:02}{index + 1:03}"
 
     def place(self, sku: str) -> tuple[int, int] | None:
+        """Parse year and index from a product's number."""
         found = re.fullmatch(r"\d+QX(\d\d)(\d\d\d)", sku)
         return (full_year(found[1]), int(found[2]) - 1) if found else None
 
     def path(self, year: int, name: str, sku: str) -> str:
+        """Return the path of a product's page."""
         return f"ornaments/{year}/{slug(name)}-{sku.lower()}"
 
 
@@ -117,12 +121,12 @@ GOODS = HallmarkGoods()
 
 
 def pages(year: int) -> int:
-    """How many pages *year* has."""
+    """Return the number of pages of *year*."""
     return -(-GOODS.size(year) // PAGE_SIZE)
 
 
 def index_page(years: Iterable[int] = YEARS) -> bytes:
-    """The page of year links."""
+    """Render the page of year links."""
     links = "\n".join(
         f'<li class="year-item"><a class="year-link" href="{ROOT}/year/{year}">{year}</a></li>'
         for year in years
@@ -136,7 +140,7 @@ def index_page(years: Iterable[int] = YEARS) -> bytes:
 
 @lru_cache(maxsize=1024)
 def year_page(year: int, page: int, step: int) -> bytes:
-    """Page *page*, from 1 to `pages(year)`, of the products of *year* after *step* changes."""
+    """Render page *page*, from 1 to `pages(year)`, of *year* after *step* changes."""
     first = (page - 1) * PAGE_SIZE
     shown = GOODS.window(year, step)[first : first + PAGE_SIZE]
     return _listing(
@@ -149,7 +153,7 @@ def year_page(year: int, page: int, step: int) -> bytes:
 
 
 def _found_page(title: str, products: Sequence[ShopProduct]) -> bytes:
-    """The page of a product, or of a search: one product or none."""
+    """Render the page of a product, or of a search result with at most 1 product."""
     if not products:
         return _page(title, "", f"<h1>{escape(title)}</h1>\n<p>No ornaments found.</p>")
     return _listing(title, "", products, count="1–1 of 1", pagination="")
@@ -168,7 +172,7 @@ def _listing(
 
 
 def _table(products: Sequence[ShopProduct]) -> str:
-    """The products as a script has them: a row each, in the order of the columns."""
+    """Render the script variable: a row for each product, in the order of the columns."""
     rows = ",\n".join(orjson.dumps(_row(product)).decode() for product in products)
     columns = orjson.dumps(COLUMNS).decode()
     return f'{{"columns":{columns},"rows":[\n{rows}\n]}}'.replace("</", "<\\/")
@@ -233,7 +237,7 @@ def _page(title: str, breadcrumb: str, main: str) -> bytes:
 
 
 def respond(request: DemoRequest, world: World) -> DemoReply | None:
-    """The page of year links, `year/YEAR?page=N`, `ornaments/...` and `search?q=NUMBER`."""
+    """Serve year links, `year/YEAR?page=N`, `ornaments/...` and `search?q=NUMBER`."""
     match request.parts:
         case [""]:
             return DemoReply(index_page(world.years))

@@ -1,4 +1,4 @@
-"""A shop of Hallmark's ornaments: year links, links to a year's products, a page for each of these.
+"""Ornament shop with year links, product links of each year, and a page for each product.
 
 Known of the original: 48 years from 1973, 6689 products in all, that each has a page of its own,
 that a year is paginated and can be viewed as a whole ("view all"). Invented: all products, the
@@ -33,17 +33,21 @@ class HookedGoods(Goods):
     prices = PRICES[::-1]
 
     def size(self, year: int) -> int:
+        """Return the number of products of *year*."""
         place = year - YEARS.start
         return 45 + 4 * place + (place < 17)
 
     def sku(self, year: int, index: int, price: str) -> str:
+        """Return a product's number."""
         return f"HOH{year % 100:02}-{index + 1:03}"
 
     def place(self, sku: str) -> tuple[int, int] | None:
+        """Parse year and index from a product's number."""
         found = re.fullmatch(r"HOH(\d\d)-(\d\d\d)", sku)
         return (full_year(found[1]), int(found[2]) - 1) if found else None
 
     def path(self, year: int, name: str, sku: str) -> str:
+        """Return the path of a product's page."""
         return f"products/{year}-{slug(name)}-{sku.lower()}.html"
 
 
@@ -51,12 +55,12 @@ GOODS = HookedGoods()
 
 
 def pages(year: int) -> int:
-    """How many pages *year* has."""
+    """Return the number of pages of *year*."""
     return -(-GOODS.size(year) // PAGE_SIZE)
 
 
 def index_page(years: Collection[int]) -> bytes:
-    """The page of year links."""
+    """Render the page of year links."""
     links = "\n".join(
         f'<td><a href="{ROOT}/year-{year}.html">{year} Ornaments</a></td>' for year in years
     )
@@ -65,7 +69,7 @@ def index_page(years: Collection[int]) -> bytes:
 
 @lru_cache(maxsize=1024)
 def year_page(year: int, page: int | None, step: int) -> bytes:
-    """Page *page* of the links of *year* after *step* changes, or all of them with None."""
+    """Render page *page* of the links of *year* after *step* changes, or all links with None."""
     window = GOODS.window(year, step)
     first = ((page or 1) - 1) * PAGE_SIZE
     shown = window[first : first + PAGE_SIZE] if page else window
@@ -83,7 +87,7 @@ def year_page(year: int, page: int | None, step: int) -> bytes:
 
 
 def product_page(product: ShopProduct) -> bytes:
-    """The page of one product."""
+    """Render a product's page."""
     price = "—" if product.price is None else f"$ {product.price:,.2f}"
     stock = "In Stock" if product.in_stock else "Out of Stock"
     name = escape(product.name)
@@ -132,7 +136,7 @@ def _page(title: str, main: str) -> bytes:
 
 
 def respond(request: DemoRequest, world: World) -> DemoReply | None:
-    """The page of year links, `year-YEAR.html`, `products/...` and `search.html?item=NUMBER`."""
+    """Serve year links, `year-YEAR.html`, `products/...` and `search.html?item=NUMBER`."""
     if request.path == "":
         return DemoReply(index_page(world.years))
     if request.path == "search.html":

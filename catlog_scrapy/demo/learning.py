@@ -1,4 +1,4 @@
-"""A learning platform's API: what its learners tried in a span of time.
+"""Learning platform: an API that lists the attempts of a time span.
 
 Known of the original: an HTTP API that is asked with a client and a client_key for the attempts of
 a date; user ids that are missing or do not have 32 characters. Invented: the path, the form of the
@@ -26,24 +26,24 @@ COURSES = {
     "SQL for analysts": ("SELECT", "JOIN", "GROUP BY", "Window functions"),
     "Statistika 📊": ("Prosek", "Varijansa", "Verovatnoća"),
 }
-# Where learners live: only the second changes its clocks.
+# Time zones of learners. Only the second has daylight saving time.
 ZONES = (ZoneInfo("Europe/Moscow"), ZoneInfo("Europe/Belgrade"))
 LEARNERS = 120
-# Attempts of a day: at least so many, and at most so many more.
-FEWEST, MORE = 220, 160
-# Every so many-th attempt has no user id, or one that lacks a character.
-DEFECTIVE = 60
-# How many attempts a change adds to a day.
-LATE = 3
+# Attempts of a day: the minimum, and the maximum to add.
+MIN_ATTEMPTS, MAX_EXTRA_ATTEMPTS = 220, 160
+# Interval of attempts with a missing or shortened user id.
+DEFECT_INTERVAL = 60
+# Number of attempts that a change adds to a day.
+LATE_ATTEMPTS = 3
 
 
 def attempts(day: dt.date, step: int = 0) -> list[dict[str, Any]]:
-    """The attempts of a day of UTC after *step* changes, by time."""
+    """Return the attempts of a UTC day after *step* changes, by time."""
     random = Random(f"learning {day}")
-    count = FEWEST + random.randrange(MORE)
+    count = MIN_ATTEMPTS + random.randrange(MAX_EXTRA_ATTEMPTS)
     found = [_attempt(day, number, random) for number in range(count)]
     late = Random(f"late {day}")
-    found += [_attempt(day, count + number, late) for number in range(LATE * step)]
+    found += [_attempt(day, count + number, late) for number in range(LATE_ATTEMPTS * step)]
     return sorted(found, key=lambda attempt: (_instant(attempt), attempt["id"]))
 
 
@@ -66,8 +66,8 @@ def _attempt(day: dt.date, number: int, random: Random) -> dict[str, Any]:
 
 def _user_id(learner: int, number: int) -> str | None:
     user_id = blake2b(f"learner {learner}".encode(), digest_size=16).hexdigest()
-    if number % DEFECTIVE == DEFECTIVE - 1:
-        return None if number // DEFECTIVE % 2 else user_id[:-1]
+    if number % DEFECT_INTERVAL == DEFECT_INTERVAL - 1:
+        return None if number // DEFECT_INTERVAL % 2 else user_id[:-1]
     return user_id
 
 
@@ -83,9 +83,9 @@ def _between(start: dt.datetime, end: dt.datetime, step: int) -> Iterator[dict[s
 
 
 def respond(request: DemoRequest, world: World) -> DemoReply | None:
-    """`attempts?client=C&client_key=K&start=INSTANT&end=INSTANT`, the end excluded.
+    """Serve `attempts?client=C&client_key=K&start=INSTANT&end=INSTANT`, the end excluded.
 
-    Instants are of ISO 8601, with an offset from UTC; no more than a week at once.
+    Instants are ISO 8601 with an offset from UTC. A span has at most a week.
     """
     if request.path != "attempts":
         return None

@@ -1,4 +1,4 @@
-"""An ornament shop that sells in euro: year links, a year's products, a page for each of these.
+"""Ornament shop with prices in euro: year links, product links, and a page for each product.
 
 Known of the original: 48 years from 1973, paginated, and a page for each product. Invented: all
 products, 1128 of them, that the shop is German, and the markup: a definition list, and prices such
@@ -15,7 +15,7 @@ from catlog_scrapy.demo.source import YEARS, DemoReply, DemoRequest, DemoSource,
 
 ROOT = "/ornament_shop"
 PAGE_SIZE = 24
-# Between a point for the thousands and a comma for the cents.
+# Swaps the separators of thousands and decimals.
 SWAP = str.maketrans(",.", ".,")
 
 
@@ -36,16 +36,20 @@ class OrnamentShopGoods(Goods):
     prices = ("4.95", "7.90", "9.95", "12.50", "19.95", "24.90", "49.00", "129.00")
 
     def size(self, year: int) -> int:
+        """Return the number of products of *year*."""
         return 12 + (year - YEARS.start) // 2
 
     def sku(self, year: int, index: int, price: str) -> str:
+        """Return a product's number."""
         return f"{year}-{index + 1:03}"
 
     def place(self, sku: str) -> tuple[int, int] | None:
+        """Parse year and index from a product's number."""
         found = re.fullmatch(r"(\d{4})-(\d{3})", sku)
         return (int(found[1]), int(found[2]) - 1) if found else None
 
     def path(self, year: int, name: str, sku: str) -> str:
+        """Return the path of a product's page."""
         return f"artikel/{sku}"
 
 
@@ -53,12 +57,12 @@ GOODS = OrnamentShopGoods()
 
 
 def pages(year: int) -> int:
-    """How many pages *year* has."""
+    """Return the number of pages of *year*."""
     return -(-GOODS.size(year) // PAGE_SIZE)
 
 
 def index_page(years: Collection[int]) -> bytes:
-    """The page of year links."""
+    """Render the page of year links."""
     links = "\n".join(
         f'<option value="{ROOT}/jahrgang/{year}">Jahrgang {year}</option>' for year in years
     )
@@ -67,7 +71,7 @@ def index_page(years: Collection[int]) -> bytes:
 
 @lru_cache(maxsize=1024)
 def year_page(year: int, page: int, step: int) -> bytes:
-    """Page *page*, from 1 to `pages(year)`, of the links of *year* after *step* changes."""
+    """Render page *page*, from 1 to `pages(year)`, of *year* after *step* changes."""
     first = (page - 1) * PAGE_SIZE
     shown = GOODS.window(year, step)[first : first + PAGE_SIZE]
     items = "\n".join(_tile(GOODS.product(year, index, step)) for index in shown)
@@ -80,7 +84,7 @@ def year_page(year: int, page: int, step: int) -> bytes:
 
 
 def product_page(product: ShopProduct) -> bytes:
-    """The page of one product."""
+    """Render a product's page."""
     price = f"{product.price or 0:,.2f}".translate(SWAP)
     return _page(
         product.name,
@@ -121,7 +125,7 @@ def _page(title: str, main: str) -> bytes:
 
 
 def respond(request: DemoRequest, world: World) -> DemoReply | None:
-    """The page of year links, `jahrgang/YEAR?page=N` and `artikel/NUMBER`."""
+    """Serve year links, `jahrgang/YEAR?page=N` and `artikel/NUMBER`."""
     match request.parts:
         case [""]:
             return DemoReply(index_page(world.years))

@@ -1,8 +1,8 @@
-"""What the ornament shops have in common: their goods, and how these change.
+"""Goods of the ornament shops, and their changes.
 
-The products of a year are an endless series, of which a shop shows a window, the newest first. Each
-change lowers or restores some prices, and in DEMO_YEARS moves the window on by one. Shops of fewer
-years (`World.years`) have the same products in these.
+The products of a year are an endless series. A shop shows a window of the series, newest first.
+Each change lowers or restores some prices, and in DEMO_YEARS moves the window on by one product. A
+shop with fewer years (`World.years`) has the same products in each year.
 """
 
 import re
@@ -16,25 +16,25 @@ from typing import NamedTuple
 from catlog_scrapy.demo.pictures import picture
 from catlog_scrapy.demo.source import YEARS, DemoReply, DemoRequest, World
 
-# What a short demonstration reads: the years whose size is known, and one with named products.
+# Years of a short demo: the years of known size, and a year with known products.
 DEMO_YEARS = (1973, 1974, 1975, 1976, 2014)
 SALE = Decimal("2.00")
 
 
 class Theme(NamedTuple):
-    """What many products show. Some have a number in the series of their years."""
+    """Theme of many products. Some products have a number in the series of their years."""
 
     name: str
     since: int
     brand: str
 
 
-# How many pictures a shop has.
+# Number of pictures of a shop.
 IMAGES = 24
 
 
 class ShopProduct(NamedTuple):
-    """What a shop shows of a product. No price: no longer to be had, nor ever again."""
+    """Product of a shop. A product without price will not be sold again."""
 
     year: int
     sku: str
@@ -46,47 +46,47 @@ class ShopProduct(NamedTuple):
 
     @property
     def image(self) -> str:
-        """The path of its picture, of which a shop has few: those of ours tell nothing."""
+        """Return the path of the picture. Many products share a picture."""
         return f"media/{zlib.crc32(self.sku.encode()) % IMAGES}.png"
 
 
 class Goods:
-    """The products of a shop. A subclass says which, and how many of each year."""
+    """Products of a shop. A subclass defines the products and the size of each year."""
 
     themes: Sequence[Theme]
     variants: Sequence[str]
     prices: Sequence[str]
     rare_prices: Sequence[str] = ("1234.50", "1095.00")
-    # Of a year, the names and prices of its newest products at the beginning.
+    # Names and prices of a year's newest products at step 0.
     featured: Mapping[int, Sequence[tuple[str, str]]] = {}
 
     def size(self, year: int) -> int:
-        """How many products the shop has of *year*."""
+        """Return the number of products of *year*."""
         raise NotImplementedError
 
     def sku(self, year: int, index: int, price: str) -> str:
-        """The number of a product; `find` needs to find year and index in it."""
+        """Return a product's number, which `place` can parse."""
         raise NotImplementedError
 
     def path(self, year: int, name: str, sku: str) -> str:
-        """Where in the shop a product is shown."""
+        """Return the path of a product's page."""
         raise NotImplementedError
 
     def place(self, sku: str) -> tuple[int, int] | None:
-        """Year and index of a product, as its number has them; None of what is no number."""
+        """Parse year and index from a product's number. Returns None for another text."""
         raise NotImplementedError
 
     def products(self, year: int, step: int = 0) -> Iterator[ShopProduct]:
-        """The products of *year* after *step* changes, in the order of the pages."""
+        """Return the products of *year* after *step* changes, in the order of the pages."""
         return (self.product(year, index, step) for index in self.window(year, step))
 
     def window(self, year: int, step: int) -> range:
-        """The indexes of the products shown, the newest first."""
+        """Return the indexes of the visible products, newest first."""
         oldest = step if year in DEMO_YEARS else 0
         return range(oldest, oldest + self.size(year))[::-1]
 
     def find(self, sku: str, world: World) -> ShopProduct | None:
-        """The product of that number, if the shop shows it in this world."""
+        """Return the product with a number, if it is visible in this world."""
         year, index = self.place(sku) or (0, 0)
         if year not in world.years or index not in self.window(year, world.step):
             return None
@@ -94,7 +94,7 @@ class Goods:
         return found if found.sku == sku else None
 
     def product(self, year: int, index: int, step: int) -> ShopProduct:
-        """A product of the series of *year* after *step* changes."""
+        """Return a product of the series of *year* after *step* changes."""
         themes = self._themes[year]
         theme = themes[index % len(themes)]
         variant = self.variants[index // len(themes) % len(self.variants)]
@@ -124,27 +124,27 @@ class Goods:
 
     @cached_property
     def _themes(self) -> dict[int, list[Theme]]:
-        """The themes that each year has."""
+        """Return the themes of each year."""
         return {year: [one for one in self.themes if one.since <= year] for year in YEARS}
 
 
 def page_number(request: DemoRequest, pages: int) -> int | None:
-    """The page, from 1 to *pages*, that a request asks for; None where there is no such page."""
+    """Return the requested page number, from 1 to *pages*, or None for any other number."""
     text = request.query.get("page", "1")
     return int(text) if text.isdecimal() and 1 <= int(text) <= pages else None
 
 
 def slug(name: str) -> str:
-    """*name* as it stands in addresses."""
+    """Return *name* as a part of an address."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")
 
 
 def full_year(digits: str) -> int:
-    """The year of YEARS that ends in these two *digits*."""
+    """Return the year of YEARS that ends in two *digits*."""
     return YEARS.start // 100 * 100 + int(digits) + 100 * (int(digits) < YEARS.start % 100)
 
 
 def image_reply(path: str) -> DemoReply | None:
-    """The picture at *path*, if there is one."""
+    """Return the picture at *path*, or None."""
     return picture(path) if re.fullmatch(r"media/\d+\.png", path) else None

@@ -1,4 +1,4 @@
-"""Small pictures: real PNG files, whose bytes depend on a name alone."""
+"""Small PNG pictures, whose bytes depend only on their name."""
 
 import struct
 import zlib
@@ -11,7 +11,7 @@ SIZE = 24
 
 @cache
 def picture(name: str) -> DemoReply:
-    """A square in two colours, with an edge that is transparent, as an icon's is."""
+    """Return a square in two colours with a transparent edge."""
     seed = zlib.crc32(name.encode())
     colours = [
         bytes(seed >> shift & 255 for shift in shifts) for shifts in ((0, 8, 16), (8, 16, 24))
@@ -24,7 +24,7 @@ def picture(name: str) -> DemoReply:
             row += colours[(x // 6 + y // 6) % 2] + (b"\0" if edge else b"\xff")
         rows.append(row)
     header = struct.pack(">IIBBBBB", SIZE, SIZE, 8, 6, 0, 0, 0)
-    # Not compressed: another zlib would give other bytes.
+    # Uncompressed, because another version of zlib would give other bytes.
     data = zlib.compress(b"".join(rows), 0)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return DemoReply(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*one) for one in chunks), "image/png")

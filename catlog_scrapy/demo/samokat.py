@@ -1,4 +1,4 @@
-"""A grocery delivery whose pages are drawn in the browser: its data comes by their own requests.
+"""Grocery delivery whose pages are rendered in the browser, from responses to their own requests.
 
 Known of the original: its address (https://samokat.ru), category links with the class prefix
 `CategoryLink_root`, one of which says «Что нового», and that the page then asks for URLs with
@@ -41,7 +41,7 @@ SALE = 1000
 
 
 def products(showcase: str, step: int = 0) -> list[dict[str, Any]]:
-    """The products of *showcase* after *step* changes, the newest first."""
+    """Return the products of *showcase* after *step* changes, newest first."""
     oldest = step if showcase == NEW else 0
     window = range(oldest, oldest + SIZES[showcase])[::-1]
     return [_product(showcase, index, step) for index in window]
@@ -66,12 +66,12 @@ def _product(showcase: str, index: int, step: int) -> dict[str, Any]:
 
 
 def pages(showcase: str) -> int:
-    """How many documents *showcase* has."""
+    """Return the number of documents of *showcase*."""
     return -(-SIZES[showcase] // PAGE_SIZE)
 
 
 def document(showcase: str, page: int, step: int) -> dict[str, Any]:
-    """Page *page*, from 1 to `pages(showcase)`, as the browser gets it."""
+    """Return the document of page *page*, from 1 to `pages(showcase)`."""
     first = (page - 1) * PAGE_SIZE
     return {
         "showcase": {"id": showcase, "name": SHOWCASES[showcase]},
@@ -83,12 +83,12 @@ def document(showcase: str, page: int, step: int) -> dict[str, Any]:
 
 
 def listing() -> dict[str, Any]:
-    """What the page draws its menu from."""
+    """Return the document of the menu."""
     return {"showcases": [{"id": id_, "name": name} for id_, name in SHOWCASES.items()]}
 
 
 def page(step: int) -> bytes:
-    """The one page there is, whatever its path: the menu, and the showcase that was clicked."""
+    """Render the page for all paths: the menu, and the selected showcase."""
     hashed = hashlib.sha256(f"samokat {step}".encode()).hexdigest()[:3]
     return PAGE.replace("HASH", hashed).replace("ROOT", ROOT).encode()
 
@@ -147,7 +147,7 @@ ask("list?city=msk").then(({showcases}) => showcases.forEach(({id, name}) => {
 
 
 def respond(request: DemoRequest, world: World) -> DemoReply | None:
-    """The page, `v2/showcases/list`, and `v2/showcases/ID?page=N`."""
+    """Serve the page, `v2/showcases/list`, and `v2/showcases/ID?page=N`."""
     match request.parts:
         case [""] | ["category", _]:
             return DemoReply(page(world.step))

@@ -1,4 +1,4 @@
-"""A platform of school data: whole lists by pages, a feed of changes, and a login that expires.
+"""School platform: full lists by pages, a change feed, and a login that expires.
 
 Known of the original: that persons, organisations, classes, pupils, marks and calculated data are
 collected, what was created, updated and deleted apart, in chunks of 500, the calculated after what
@@ -31,12 +31,12 @@ import orjson
 from catlog_scrapy.demo.source import DemoReply, DemoRequest, DemoSource, World, json_reply
 
 ROOT = "/school"
-# Who may log in.
+# The valid login.
 USER, PASSWORD = "rdm-collector", "пароль-2026"
 PAGE_SIZE, MAX_PAGE_SIZE = 500, 1000
 
 MOSCOW, BELGRADE = ZoneInfo("Europe/Moscow"), ZoneInfo("Europe/Belgrade")
-# Where step 0 stands. In the second night after it the clocks of Belgrade go forward.
+# The instant of step 0. Belgrade's daylight saving time begins in the second night after it.
 BEGINNING = dt.datetime(2026, 3, 27, 21, tzinfo=MOSCOW)
 FIRST_OF_SEPTEMBER = dt.date(2025, 9, 1)
 SCHOOL_DAYS = (BEGINNING.date() - FIRST_OF_SEPTEMBER).days
@@ -44,7 +44,7 @@ DAY, LATE = dt.timedelta(days=1), dt.timedelta(minutes=5)
 
 KINDS = ("persons", "organisations", "classes", "pupils", "marks", "averages")
 ADULTS, PUPILS, MOVING = 500, 1500, 5
-# Of the organisations and of the classes the last one is another one every day.
+# The last organisation and the last class are replaced every day.
 ORGANISATIONS, CLASSES = 20, 60
 MARKS = 60  # of each pupil at the beginning
 MARKS_A_DAY = 300
@@ -57,7 +57,7 @@ VALUES = ("2", "3", "3,5", "4", "4", "4,5", "5", "5")
 COMMENTS = (None, None, None, None, "Молодец! 👏", None, "Контрольная", None, None, "у доски")
 SURNAMES = ("Иванов", "Петров", "Гарипов", "Сафин", "Ёлкин", "Кузнецов", "Соловьёв", "Хасанов")
 FIRST_NAMES = ("Алёна", "Тимур", "Мария", "Артём", "Айгуль", "Ђорђе", "Љубица", "Егор", "Зоя")
-# Names that are written from right to left, with what goes around them from left to right.
+# Names in right-to-left scripts, which are shown between left-to-right text.
 OTHERS = (("العلي", "سارة"), ("לוי", "נועה"), ("O’Neill-Šašić", "Zoë"))
 
 Entry = dict[str, Any]
@@ -66,7 +66,7 @@ State = dict[str, dict[Any, Entry]]
 
 
 class FeedChange(NamedTuple):
-    """A line of the feed. `data` is the record as it then was; of a deleted one None."""
+    """Entry of the change feed. `data` is the record at that time, or None if it was deleted."""
 
     op: str
     at: dt.datetime
@@ -75,25 +75,25 @@ class FeedChange(NamedTuple):
 
 
 def now(step: int) -> dt.datetime:
-    """What the platform's clock says after *step* changes."""
+    """Return the platform's time after *step* changes."""
     return BEGINNING + step * DAY
 
 
 def token(step: int) -> str:
-    """The token that is good after *step* changes, and no longer."""
+    """Return the token that is valid only after *step* changes."""
     return hashlib.sha256(f"school {step}".encode()).hexdigest()[:32]
 
 
 @lru_cache(maxsize=4)
 def state(step: int) -> Mapping[str, Mapping[Any, Entry]]:
-    """All records after *step* changes, each kind in the order of its ids."""
-    gone, come = MOVING * step, PUPILS + MOVING * step
-    pupils = range(gone + 1, come + 1)
+    """Return all records after *step* changes, each kind by id."""
+    left, arrived = MOVING * step, PUPILS + MOVING * step
+    pupils = range(left + 1, arrived + 1)
     adults = range(1, ADULTS + 1)
     marks = {
         number: mark
         for number, mark in (state(step - 1)["marks"] if step else {}).items()
-        if mark["pupil"] > gone
+        if mark["pupil"] > left
     }
     marks |= {mark["id"]: mark for mark in _new_marks(step)}
     for number in [one for one in marks if step and one % MARKS_A_DAY == step % MARKS_A_DAY]:
@@ -116,7 +116,7 @@ def state(step: int) -> Mapping[str, Mapping[Any, Entry]]:
 
 
 def _touches(number: int, step: int, turns: int) -> int:
-    """How often *number* has been touched, if each step touches one of *turns* in turn."""
+    """Return the number of changes to *number*, if each step changes one of *turns* in turn."""
     turn = number % turns or turns
     return (step + turns - turn) // turns
 
@@ -180,7 +180,7 @@ def _pupil(number: int, step: int) -> Entry:
 
 
 def _new_marks(step: int) -> Iterator[Entry]:
-    """The marks given in *step*, or all that there are at the beginning."""
+    """Yield the marks given in *step*, or all initial marks for step 0."""
     last = PUPILS * MARKS + MARKS_A_DAY * step
     for number in range(last - MARKS_A_DAY + 1 if step else 1, last + 1):
         if step:
@@ -202,7 +202,7 @@ def _new_marks(step: int) -> Iterator[Entry]:
 
 
 def _averages(marks: Mapping[int, Entry]) -> dict[Any, Entry]:
-    """The mean of each pupil's marks in each subject, to two places, with a decimal comma."""
+    """Return the mean of each pupil's marks in each subject, to two places."""
     values: dict[tuple[int, str], list[Decimal]] = {}
     for mark in marks.values():
         about = mark["pupil"], mark["subject"]
@@ -224,7 +224,7 @@ DECIMALS = {value: Decimal(value.replace(",", ".")) for value in VALUES}
 
 @lru_cache(maxsize=256)
 def changes(kind: str, step: int) -> tuple[FeedChange, ...]:
-    """What happened to *kind* in *step*, in the order of time."""
+    """Return the changes of *kind* in *step*, by time."""
     before, after = state(step - 1)[kind], state(step)[kind]
     created = [number for number in after if number not in before]
     updated = [number for number in after if number in before and after[number] != before[number]]
@@ -242,7 +242,7 @@ def changes(kind: str, step: int) -> tuple[FeedChange, ...]:
 
 
 def feed(kind: str, since: dt.datetime, step: int) -> list[FeedChange]:
-    """What happened to *kind* after *since*, as far as it is known after *step* changes."""
+    """Return the changes of *kind* after *since* that are known after *step* changes."""
     found = [
         change
         for day in range(1, step + 1)
@@ -254,7 +254,7 @@ def feed(kind: str, since: dt.datetime, step: int) -> list[FeedChange]:
 
 
 def respond(request: DemoRequest, world: World) -> DemoReply | None:
-    """`login`, `KIND` and `KIND/changes`; 400 for what the query should not say."""
+    """Serve `login`, `KIND` and `KIND/changes`, with status 400 for an invalid query."""
     if request.path == "login":
         return _login(request, world.step)
     kind, _, what = request.path.partition("/")
@@ -280,7 +280,7 @@ def _login(request: DemoRequest, step: int) -> DemoReply:
 
 
 def _page(request: DemoRequest, kind: str, step: int, *, changing: bool) -> DemoReply:
-    """A page of what was to be listed at the moment `as_of`. Raises KeyError, ValueError."""
+    """Return a page of the list at the instant `as_of`. Raises KeyError and ValueError."""
     query = dict(request.query)
     if "as_of" in query:
         step = min(step, (_instant(query["as_of"]) - BEGINNING) // DAY)

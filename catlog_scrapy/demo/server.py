@@ -1,7 +1,7 @@
-"""One local HTTP server for all demonstration sources: `python -m catlog_scrapy.demo.server`.
+"""Local HTTP server of all demo sources: `python -m catlog_scrapy.demo.server`.
 
-It answers on the loopback interface only, always with the same bytes for the same number of
-changes. It can be told to misbehave.
+The server listens on the loopback interface only. Its replies depend only on the request and on
+the number of changes. Tests can inject faults.
 """
 
 import argparse
@@ -38,10 +38,11 @@ ROBOTS = DemoReply(b"User-agent: *\nAllow: /\n", TEXT)
 
 @dataclass
 class Misbehaviour:
-    """What a path prefix gets instead of its page, `times` times or, with None, for ever.
+    """Fault of all paths with a prefix, for `times` requests or, with None, for all requests.
 
-    After `delay` seconds: nothing and a closed connection (`close`), a redirect, `body`, a bare
-    `status`, or the right answer, which `rewrite` may change. `cut` closes after half of the body.
+    After `delay` seconds, the server closes the connection (`close`), or replies with a redirect,
+    with `body`, with a bare `status`, or with the correct reply, which `rewrite` may change. `cut`
+    closes the connection after half of the body.
     """
 
     path_prefix: str
@@ -58,7 +59,7 @@ class Misbehaviour:
 
 @dataclass
 class Visit:
-    """A request that came: path and query, and `time.monotonic()` of its beginning and end."""
+    """Received request: path with query, and `time.monotonic()` of its start and end."""
 
     path: str
     began: float
@@ -67,17 +68,17 @@ class Visit:
 
 
 class DemoServer:
-    """The sources under one URL. `port` 0 takes a free one, which a second start keeps.
+    """Server of all sources. With port 0 it takes a free port, which a second start keeps.
 
-    `visits` lists every request that came, in order.
+    `visits` lists all received requests in order.
     """
 
     def __init__(
         self, port: int = 0, *, fuel_delay: float = 4.0, years: Collection[int] = YEARS
     ) -> None:
-        """*fuel_delay* is how many seconds the stations take; the original takes four.
+        """Prepare a server of shops with *years*, and fuel stations that take *fuel_delay* seconds.
 
-        *years* are those that the shops know.
+        The original fuel stations take four seconds.
         """
         self.port = port
         self.world = World(years=years, fuel_delay=fuel_delay)
@@ -88,16 +89,16 @@ class DemoServer:
 
     @property
     def url(self) -> str:
-        """Its address, without a slash at the end; known once it has started."""
+        """Return the server's URL without a trailing slash. The server must have started."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def requests(self) -> list[str]:
-        """Path and query of every request that came, in order."""
+        """Return the path with query of each received request, in order."""
         return [visit.path for visit in self.visits]
 
     def start(self) -> Self:
-        """Listen, and answer in threads of its own. Raises OSError if the port is taken."""
+        """Listen, and reply in threads. Raises OSError if the port is taken."""
         self.world.stopping.clear()
         self._http = _HttpServer(self)
         self.port = self._http.server_port
@@ -107,7 +108,7 @@ class DemoServer:
         return self
 
     def stop(self) -> None:
-        """Stop listening and drop every open connection, kept-alive ones too."""
+        """Stop listening, and drop all open connections, idle ones too."""
         if self._http is not None:
             self.world.stopping.set()
             self._http.shutdown()
@@ -122,22 +123,22 @@ class DemoServer:
         self.stop()
 
     def change(self) -> None:
-        """Move the world one step on: see the modules of the sources for what then differs."""
+        """Move the world one step on. The modules of the sources describe the changes."""
         with self._lock:
             self.world.step += 1
 
     def misbehave(self, path_prefix: str, **how: Any) -> None:
-        """Treat requests under *path_prefix* as *how* says: see Misbehaviour. The last wins."""
+        """Inject a fault: see Misbehaviour. A later fault comes before earlier ones."""
         with self._lock:
             self._misbehaviours.insert(0, Misbehaviour(path_prefix, **how))
 
     def behave(self) -> None:
-        """Forget every misbehaviour."""
+        """Remove all faults."""
         with self._lock:
             self._misbehaviours.clear()
 
     def received(self, path: str) -> tuple[Visit, Misbehaviour | None]:
-        """Note a request for *path*; with how to misbehave, if so."""
+        """Record a request for *path*, and return it with its fault, if any."""
         visit = Visit(path, time.monotonic())
         with self._lock:
             self.visits.append(visit)
@@ -151,7 +152,7 @@ class DemoServer:
     def respond(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes
     ) -> DemoReply | None:
-        """What a request for *path* (with its query) gets now; None where nothing is."""
+        """Return the reply to a request for *path* with query, or None for an unknown path."""
         url = urlsplit(path)
         if url.path == "/robots.txt":
             return ROBOTS
@@ -172,13 +173,13 @@ class _HttpServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", demo.port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that goes away is no news; anything else is a bug of ours.
+        # Clients may disconnect at any time. Any other error is a bug of the server.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     def drop_connections(self) -> None:
         for connection in list(self.connections):
-            # The client may be faster.
+            # The client may have closed the connection first.
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
@@ -187,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _HttpServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    # Head and body leave in one packet.
+    # Buffer the reply, so that head and body leave in one packet.
     wbufsize = -1
 
     def setup(self) -> None:
@@ -221,8 +222,8 @@ class _Handler(BaseHTTPRequestHandler):
             return DemoReply(b"", TEXT, status, {**headers, "Location": rule.redirect})
         if rule and rule.status and rule.body is None:
             return DemoReply(HTTPStatus(rule.status).phrase.encode(), TEXT, rule.status, headers)
-        right = self.server.demo.respond(self.command, self.path, dict(self.headers), body)
-        reply = right or DemoReply(b"Not Found", TEXT, HTTPStatus.NOT_FOUND)
+        correct = self.server.demo.respond(self.command, self.path, dict(self.headers), body)
+        reply = correct or DemoReply(b"Not Found", TEXT, HTTPStatus.NOT_FOUND)
         if rule and rule.body is not None:
             return DemoReply(rule.body, reply.content_type, rule.status or HTTPStatus.OK, headers)
         if rule and rule.rewrite:
@@ -248,7 +249,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Serve the demonstration sources locally.")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     parser.add_argument("--fuel-delay", type=float, default=4.0, metavar="SECONDS")
-    parser.add_argument("--step", type=int, default=0, metavar="CHANGES", help="made already")
+    parser.add_argument(
+        "--step", type=int, default=0, metavar="CHANGES", help="changes made already"
+    )
     options = parser.parse_args(arguments)
     try:
         with DemoServer(options.port, fuel_delay=options.fuel_delay) as server:
@@ -259,7 +262,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         pass
     except OSError as error:
-        parser.exit(2, f"Port {options.port} cannot be used: {error.strerror}; choose another.\n")
+        parser.exit(
+            2, f"port {options.port} cannot be used: {error.strerror}; choose another with --port\n"
+        )
 
 
 if __name__ == "__main__":

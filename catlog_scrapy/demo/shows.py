@@ -1,4 +1,4 @@
-"""What the demonstration loads of each source, and what it then asks."""
+"""Schemes and queries of the demo for each source."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Show:
-    """One of the five sources: the schemes that are loaded twice, and queries by their titles.
+    """Source of the demo: the schemes to load twice, and queries by title.
 
-    `needs_browser` says that it is left out where there is none.
+    A source with `needs_browser` is left out on a machine without a browser.
     """
 
     title: str
@@ -21,7 +21,7 @@ SHOPS = ("hallmark_ornaments_com", "hookedonhallmark_com", "ornament_shop_com")
 
 SHOWS = (
     Show(
-        "Groceries: what a page in a browser asks its server for",
+        "Groceries: a page in a browser",
         [("SK", "new")],
         {
             "New in the shop": """
@@ -68,16 +68,16 @@ SHOWS = (
                 select day, course, task, attempts, solved, solved_percent, users
                 from learning_statistics where submitted > 5 order by solved_percent, task
                 limit 5""",
-            "What was not taken, and why": """
+            "Rejected attempts": """
                 select errors ->> 0 as reason, count(*) from catlog.rejected_result
                 group by 1 order by 2 desc""",
         },
     ),
     Show(
-        "School data: whole once, then what has changed",
+        "School data: one full load, then the changes",
         [("school", scheme) for scheme in ("persons", "organisations", "classes", "pupils")],
         {
-            "What each load has read": """
+            "Requests of each load": """
                 select o.name as operation, case a.read_from when '' then 'all' else a.read_from
                     end as since, a.accepted as records,
                     a.stats ->> 'downloader/request_count' as requests
@@ -86,7 +86,7 @@ SHOWS = (
                 join catlog.catalog_scheme_operation o on o.id = i.operation_id
                 where o.mode = 'incremental' and a.read_from is not null and a.outcome = 'done'
                 order by a.started_at desc limit 8""",
-            "Pupils that came and went": """
+            "Pupils that arrived and left": """
                 select change, count(*) from pupils_history where change is not null
                 group by change""",
         },

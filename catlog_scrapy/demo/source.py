@@ -1,4 +1,4 @@
-"""What a local source is: it answers requests, and always the same in the same world."""
+"""Local demo sources: their requests, replies and state. Equal states give equal replies."""
 
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -17,7 +17,7 @@ YEARS = range(1973, 2021)
 
 @dataclass(frozen=True)
 class DemoRequest:
-    """What came: `path` is below the source's own and has no slashes around it."""
+    """Request to a source. `path` is relative to the source, without slashes at its ends."""
 
     method: str
     path: str
@@ -27,13 +27,13 @@ class DemoRequest:
 
     @property
     def parts(self) -> list[str]:
-        """The path's parts; of an empty path, one that is empty."""
+        """Return the path's parts: for an empty path, a single empty part."""
         return self.path.split("/")
 
 
 @dataclass(frozen=True)
 class DemoReply:
-    """What goes back."""
+    """Reply of a source."""
 
     body: bytes
     content_type: str = HTML
@@ -43,10 +43,10 @@ class DemoReply:
 
 @dataclass
 class World:
-    """All that an answer may depend on, besides its request.
+    """State of all sources.
 
-    `step` counts the changes of the world: its sources say what each of them does. `years` are
-    those that the ornament shops know, `fuel_delay` the seconds that the fuel stations take.
+    `step` counts changes; each source's module describes the changes. `years` are the years that
+    the ornament shops know. `fuel_delay` is the delay of the fuel stations in seconds.
     """
 
     step: int = 0
@@ -55,15 +55,15 @@ class World:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, unless the server stops."""
+        """Wait, but not longer than until the server stops."""
         self.stopping.wait(seconds)
 
 
 @dataclass(frozen=True)
 class DemoSource:
-    """A source below `/name`, which the declarations know as *provider*.
+    """Source below `/name`, declared as `provider`.
 
-    `answer` is called by many threads at once; None where there is nothing.
+    `respond` returns None for an unknown path. Many threads call it at once.
     """
 
     name: str
@@ -72,5 +72,5 @@ class DemoSource:
 
 
 def json_reply(document: Any, status: int = 200) -> DemoReply:
-    """*document* as JSON."""
+    """Return *document* as a JSON reply."""
     return DemoReply(orjson.dumps(document), JSON, status)

@@ -1,4 +1,4 @@
-"""Fuel stations, what fuel costs there, and what both refer to."""
+"""Fuel stations, fuel prices, fuel types and services."""
 
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -10,9 +10,9 @@ from catlog_scrapy.records.record import Record
 
 
 class Station(Record, key="id", view="stations"):
-    """A fuel station. Its coordinates are the source's pair, in the source's order.
+    """Fuel station. Its coordinates are the source's pair, in the source's order.
 
-    `services` are names; what else is known of them is a FuelService's.
+    `services` are names of FuelService records.
     """
 
     id: int
@@ -26,7 +26,7 @@ class Station(Record, key="id", view="stations"):
 
 
 class FuelPrice(Record, key=("station_id", "fuel"), view="fuel_prices"):
-    """What one fuel costs at one station."""
+    """Price of a fuel at a station."""
 
     station_id: int
     fuel: str
@@ -35,7 +35,7 @@ class FuelPrice(Record, key=("station_id", "fuel"), view="fuel_prices"):
 
 
 class FuelType(Record, key="id", view="fuel_types"):
-    """A sort of fuel; prices name it by its name."""
+    """Fuel type. Prices refer to its name."""
 
     id: int
     name: str
@@ -44,7 +44,7 @@ class FuelType(Record, key="id", view="fuel_types"):
 
 
 class FuelService(Record, key="id", view="fuel_services"):
-    """What stations offer besides fuel; they name it by its name."""
+    """Service of a station besides fuel. Stations refer to its name."""
 
     id: int
     name: str
@@ -53,7 +53,7 @@ class FuelService(Record, key="id", view="fuel_services"):
 
 
 class FuelTypeOffered(BaseModel):
-    """A sort of fuel, as clients get it; one that is listed nowhere has no id."""
+    """Fuel type for clients. A type that the source does not list has no id."""
 
     id: int | None
     name: str
@@ -61,7 +61,7 @@ class FuelTypeOffered(BaseModel):
 
 
 class FuelOffered(BaseModel):
-    """What a fuel costs, as clients get it."""
+    """Price of a fuel for clients."""
 
     price: float
     currency: str = Field(examples=["RUB"])
@@ -69,7 +69,7 @@ class FuelOffered(BaseModel):
 
 
 class ServiceOffered(BaseModel):
-    """What a station offers besides fuel, as clients get it."""
+    """Service of a station for clients. A service that the source does not list has no id."""
 
     id: int | None
     name: str
@@ -77,7 +77,7 @@ class ServiceOffered(BaseModel):
 
 
 class FuelStation(BaseModel):
-    """A station as clients get it: a row of the view `fuel_stations`."""
+    """Station for clients: a row of the view `fuel_stations`."""
 
     id: int
     coordinate_x: float

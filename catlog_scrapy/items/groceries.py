@@ -1,4 +1,4 @@
-"""What a grocery delivery shows in its showcases."""
+"""Showcases of a grocery delivery, and their products."""
 
 from decimal import Decimal
 from typing import Any
@@ -8,7 +8,7 @@ from catlog_scrapy.records.record import Record
 
 
 class Showcase(Record, key=("id", "page"), view="showcases"):
-    """One page of a showcase: the document as the source gives it."""
+    """Page of a showcase, with the source's document."""
 
     id: str
     page: int
@@ -16,7 +16,7 @@ class Showcase(Record, key=("id", "page"), view="showcases"):
 
 
 class ShowcaseProduct(Record, key="id", view="showcase_products"):
-    """A product in a showcase. Prices are in roubles; the old one is of before a sale."""
+    """Product of a showcase. Prices are in roubles. `old_price` is the price before a sale."""
 
     id: UUID
     showcase: str

@@ -1,4 +1,4 @@
-"""What the learners of a platform tried."""
+"""Attempts of a learning platform's learners."""
 
 import datetime as dt
 from typing import Any, Literal
@@ -7,12 +7,12 @@ from pydantic import ValidationInfo, field_validator, model_validator
 
 from catlog_scrapy.records.record import Record
 
-# How many characters a user id has, where the spider has no `id_length`.
-ID_LENGTH = 32
+# Length of a user id, for a spider without `id_length`.
+USER_ID_LENGTH = 32
 
 
 class LearningAttempt(Record, key="id", view="learning_attempts"):
-    """A learner ran a program, or submitted it to be judged. `day` is the date it was asked by."""
+    """Run or submission of a learner's program. `day` is the date of the request to the source."""
 
     id: int
     day: dt.date
@@ -25,16 +25,16 @@ class LearningAttempt(Record, key="id", view="learning_attempts"):
 
     @field_validator("user_id", mode="before")
     @classmethod
-    def _is_whole(cls, value: Any, info: ValidationInfo) -> Any:
+    def _check_user_id(cls, value: Any, info: ValidationInfo) -> Any:
         if not value:
-            raise ValueError("it is missing")
-        length = int(getattr(info.context, "id_length", ID_LENGTH))
+            raise ValueError("the user id is missing")
+        length = int(getattr(info.context, "id_length", USER_ID_LENGTH))
         if isinstance(value, str) and len(value) != length:
-            raise ValueError(f"it has {len(value)} characters, not {length}")
+            raise ValueError(f"the user id has {len(value)} characters, not {length}")
         return value
 
     @model_validator(mode="after")
-    def _is_judged(self) -> "LearningAttempt":
+    def _check_result(self) -> "LearningAttempt":
         if self.attempt_type == "submit" and self.is_correct is None:
-            raise ValueError("a submitted attempt is correct or not")
+            raise ValueError("a submitted attempt needs is_correct")
         return self

@@ -1,4 +1,4 @@
-"""What ornament shops sell, by the year of its release."""
+"""Products of ornament shops, by year of release."""
 
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ from catlog_scrapy.records.record import Record
 
 
 class YearLink(Record, key=("vendor", "year"), view="year_links"):
-    """Where a shop lists the products of a year."""
+    """Link to a shop's products of a year."""
 
     vendor: str
     year: int
@@ -16,7 +16,7 @@ class YearLink(Record, key=("vendor", "year"), view="year_links"):
 
 
 class Product(Record, key=("vendor", "sku", "name", "link"), view="products"):
-    """An ornament in a shop. It has no price where the shop names none."""
+    """Ornament in a shop. `price` is null if the shop shows no price."""
 
     vendor: str
     sku: str

@@ -1,4 +1,4 @@
-"""Who learns where, and with what success."""
+"""Persons, schools, classes, pupils and marks of a school platform."""
 
 import datetime as dt
 from decimal import Decimal
@@ -7,7 +7,7 @@ from catlog_scrapy.records.record import Record
 
 
 class Person(Record, key="id", view="persons"):
-    """A pupil, a teacher, or somebody else whom the schools know."""
+    """Pupil, teacher or other person."""
 
     id: int
     last_name: str
@@ -18,7 +18,7 @@ class Person(Record, key="id", view="persons"):
 
 
 class Organisation(Record, key="id", view="organisations"):
-    """A school, or who else teaches."""
+    """School or other teaching organisation."""
 
     id: int
     name: str
@@ -28,7 +28,7 @@ class Organisation(Record, key="id", view="organisations"):
 
 
 class SchoolClass(Record, key="id", view="classes"):
-    """A class of a school; its teacher is a person."""
+    """Class of a school. Its teacher is a person."""
 
     id: int
     organisation_id: int
@@ -38,7 +38,7 @@ class SchoolClass(Record, key="id", view="classes"):
 
 
 class Pupil(Record, key="id", view="pupils"):
-    """A person in a class, since a day."""
+    """Person in a class, since a day."""
 
     id: int
     person_id: int
@@ -47,7 +47,7 @@ class Pupil(Record, key="id", view="pupils"):
 
 
 class Mark(Record, key="id", view="marks"):
-    """What a pupil was given, and when."""
+    """Mark of a pupil in a subject."""
 
     id: int
     pupil_id: int
@@ -58,7 +58,7 @@ class Mark(Record, key="id", view="marks"):
 
 
 class PupilAverage(Record, key="id", view="pupil_averages"):
-    """The mean of a pupil's marks in a subject, calculated by the platform."""
+    """Mean of a pupil's marks in a subject, computed by the platform."""
 
     id: str
     pupil_id: int

@@ -33,6 +33,7 @@ class PageFetcher(Spider):
     received: list[Response | Failure]
 
     async def start(self) -> AsyncIterator[Any]:
+        """Request the page."""
         # Redirects are followed. Other statuses are received, for the error message.
         meta = {"handle_httpstatus_list": SequenceExclude(range(300, 400))}
         yield Request(self.url, self.received.append, errback=self.received.append, meta=meta)

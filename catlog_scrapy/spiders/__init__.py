@@ -1,1 +1,1 @@
-"""The spiders: one source a file, an operation a spider."""
+"""Spiders of the five sources, one operation in each file."""

@@ -1,4 +1,4 @@
-"""What fuel costs at the stations of a network."""
+"""Fuel prices at the stations of a network."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,9 +8,9 @@ from catlog_scrapy.items.fuel import FuelPrice
 
 
 class FuelPrices(JsonDocument):
-    """GET /fuel-prices changes two or three times a day, at any time.
+    """Fuel prices: GET /fuel-prices changes two or three times a day, at any time.
 
-    [{id, fuel_prices [{name, price, currency}]}]; a station may have no prices.
+    [{id, fuel_prices [{name, price, currency}]}]. A station may have no prices.
     """
 
     name = "fuel_prices"
@@ -18,6 +18,7 @@ class FuelPrices(JsonDocument):
     path = "fuel-prices"
 
     def items(self, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield an item for each fuel of a station."""
         for price in entry["fuel_prices"]:
             yield {
                 "station_id": entry.get("id"),

@@ -1,4 +1,4 @@
-"""The stations of a fuel network."""
+"""Stations of a fuel network."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from catlog_scrapy.items.fuel import Station
 
 
 class FuelStations(JsonDocument):
-    """GET /fuel-stations takes four seconds to answer. It changes about every two days.
+    """Stations: GET /fuel-stations takes four seconds. It changes about every two days.
 
     [{id, coordinates [x, y], number, address, image_urls [..], additional_services [names]}]
     """
@@ -18,6 +18,7 @@ class FuelStations(JsonDocument):
     path = "fuel-stations"
 
     def items(self, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the item of a station."""
         coordinates = entry.get("coordinates") or ()
         images = entry.get("image_urls")
         yield {

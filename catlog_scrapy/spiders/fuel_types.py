@@ -1,11 +1,11 @@
-"""The sorts of fuel that a network sells."""
+"""Fuel types that a network sells."""
 
 from catlog_scrapy.base_spiders.named_list import NamedList
 from catlog_scrapy.items.fuel import FuelType
 
 
 class FuelTypes(NamedList):
-    """GET /fuel-types: [{id, name, icon}]. Its owner kept the list by hand; it hardly changes."""
+    """Fuel types: GET /fuel-types [{id, name, icon}]. Kept by hand, the list hardly changes."""
 
     name = "fuel_types"
     record = FuelType

@@ -1,4 +1,4 @@
-"""The products of one year in the Hallmark ornament shop."""
+"""Products of a year in the Hallmark ornament shop."""
 
 import json
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from catlog_scrapy.base_spiders.products_by_year import ProductsByYear
 
 
 class HallmarkProducts(ProductsByYear):
-    """A year's pages have 48 products each, as a table of data in a script variable.
+    """Products in pages of 48 for each year, as a table in a script variable.
 
-    What is sold out stays listed, sometimes with a dash for its price.
+    Sold-out products stay listed, some with a dash as the price.
     """
 
     name = "hallmark_products"
@@ -35,6 +35,7 @@ class HallmarkProducts(ProductsByYear):
     }
 
     def entries(self, response: Response) -> Iterator[dict[str, Any]]:
+        """Yield the item of each row of the table."""
         table = response.css("script::text").re_first(r"(?s)var products = (\{.*?\});\n")
         data = json.loads(table or '{"columns": [], "rows": []}')
         for row in data["rows"]:

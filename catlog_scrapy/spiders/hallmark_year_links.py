@@ -1,10 +1,10 @@
-"""Where the Hallmark ornament shop lists the products of each year."""
+"""Year links of the Hallmark ornament shop."""
 
 from catlog_scrapy.base_spiders.year_links import YearLinks
 
 
 class HallmarkYearLinks(YearLinks):
-    """The shop's first page links to a page for every year from 1973. Products refer to them."""
+    """Year links on the first page, for every year since 1973. Product loads read these links."""
 
     name = "hallmark_year_links"
     vendor = "hallmark_ornaments_com"

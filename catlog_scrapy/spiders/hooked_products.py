@@ -1,4 +1,4 @@
-"""The products of one year in the shop Hooked on Hallmark."""
+"""Products of a year in the shop Hooked on Hallmark."""
 
 from scrapy.http import Response
 
@@ -6,7 +6,7 @@ from catlog_scrapy.base_spiders.products_by_year import ProductPages
 
 
 class HookedProducts(ProductPages):
-    """A year's page links to its first 60 products, and to a view of all.
+    """Product pages. A year's page links to its first 60 products, and to a view of all products.
 
     A product's page has labels in bold, each followed by its value.
     """
@@ -32,6 +32,7 @@ class HookedProducts(ProductPages):
     }
 
     def facts(self, response: Response) -> dict[str, str | None]:
+        """Return the values by label."""
         return {
             label.css("::text").get(""): label.xpath(
                 "normalize-space(following-sibling::text())"

@@ -1,10 +1,10 @@
-"""Where the shop Hooked on Hallmark lists the products of each year."""
+"""Year links of the shop Hooked on Hallmark."""
 
 from catlog_scrapy.base_spiders.year_links import YearLinks
 
 
 class HookedYearLinks(YearLinks):
-    """The shop's first page has a table of links to the years from 1973. Products refer to them."""
+    """Year links in a table on the first page, since 1973. Product loads read these links."""
 
     name = "hooked_year_links"
     vendor = "hookedonhallmark_com"

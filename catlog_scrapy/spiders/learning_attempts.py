@@ -1,4 +1,4 @@
-"""What the learners of a platform tried on a date."""
+"""Attempts of a learning platform's learners on a date."""
 
 import datetime as dt
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +11,7 @@ from scrapy import Request
 from catlog_scrapy.base_spiders.json_document import JsonDocument
 from catlog_scrapy.items.learning import LearningAttempt
 
-# The source's names of what a record has; `created_at` is when catlog came to know a record.
+# Record fields by the source's names. In catlog, `created_at` is the time of a record's first load.
 FIELDS = {
     **{name: name for name in ("id", "user_id", "course", "task", "attempt_type", "is_correct")},
     "created_at": "made_at",
@@ -19,11 +19,11 @@ FIELDS = {
 
 
 class LearningAttempts(JsonDocument):
-    """GET /attempts?client=C&client_key=K&start=INSTANT&end=INSTANT answers for that span.
+    """Attempts: GET /attempts?client=C&client_key=K&start=INSTANT&end=INSTANT lists a time span.
 
-    [{id, user_id, course, task, attempt_type, is_correct, created_at}]; user ids may be missing or
-    broken, and attempts may come days late. A `date` is a day of `zone`, which may have 23 or 25
-    hours; with `test`, only the first of them is read. `id_length` is that of a user id.
+    [{id, user_id, course, task, attempt_type, is_correct, created_at}]. User ids may be missing or
+    broken, and attempts may arrive days late. A `date` is a day in `zone`, which may have 23 or 25
+    hours. With `test`, only the first hour is read. `id_length` is the length of a valid user id.
     """
 
     name = "learning_attempts"
@@ -37,6 +37,7 @@ class LearningAttempts(JsonDocument):
     test: str = ""
 
     async def start(self) -> AsyncIterator[Any]:
+        """Request the attempts of the date."""
         start, end = self.span()
         query = {
             "client": self.client,
@@ -47,7 +48,7 @@ class LearningAttempts(JsonDocument):
         yield Request(f"{self.base_url}/{self.path}?{urlencode(query)}")
 
     def span(self) -> tuple[dt.datetime, dt.datetime]:
-        """The instants at which what is asked for begins and ends."""
+        """Return the first and the last instant of the request."""
         day, zone = dt.date.fromisoformat(self.date), ZoneInfo(self.zone)
         start, end = (
             dt.datetime.combine(day + dt.timedelta(days=days), dt.time(), zone).astimezone(dt.UTC)
@@ -56,5 +57,6 @@ class LearningAttempts(JsonDocument):
         return start, start + dt.timedelta(hours=1) if self.test not in ("", "0") else end
 
     def items(self, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        known = {ours: entry[theirs] for theirs, ours in FIELDS.items() if theirs in entry}
+        """Yield the item of an attempt."""
+        known = {field: entry[name] for name, field in FIELDS.items() if name in entry}
         yield {"day": self.date, **known}

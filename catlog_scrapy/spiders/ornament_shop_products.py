@@ -1,4 +1,4 @@
-"""The products of one year in the German ornament shop."""
+"""Products of a year in the German ornament shop."""
 
 from scrapy.http import Response
 
@@ -6,7 +6,7 @@ from catlog_scrapy.base_spiders.products_by_year import ProductPages
 
 
 class OrnamentShopProducts(ProductPages):
-    """A year's pages link to 24 products each. A product's page has a definition list.
+    """Product pages. A year's pages link to 24 products each. A product has a definition list.
 
     Prices are in euro, such as 1.234,50 €.
     """
@@ -32,6 +32,7 @@ class OrnamentShopProducts(ProductPages):
     }
 
     def facts(self, response: Response) -> dict[str, str | None]:
+        """Return the values by label."""
         return {
             term.css("::text").get(""): term.xpath("following-sibling::dd[1]/text()").get()
             for term in response.css("article.artikel dt")

@@ -1,10 +1,10 @@
-"""Where the German ornament shop lists the products of each year."""
+"""Year links of the German ornament shop."""
 
 from catlog_scrapy.base_spiders.year_links import YearLinks
 
 
 class OrnamentShopYearLinks(YearLinks):
-    """The shop's first page offers the years from 1973 for selection. Products refer to them."""
+    """Year links in a selection on the first page, since 1973. Product loads read these links."""
 
     name = "ornament_shop_year_links"
     vendor = "ornament_shop_com"

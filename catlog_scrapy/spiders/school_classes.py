@@ -1,11 +1,11 @@
-"""The classes of the schools of a platform."""
+"""Classes of the schools of a platform."""
 
 from catlog_scrapy.base_spiders.change_feed import ChangeFeed
 from catlog_scrapy.items.school import SchoolClass
 
 
 class SchoolClasses(ChangeFeed):
-    """A class belongs to an organisation. Its teacher is a person."""
+    """Classes. A class belongs to an organisation. Its teacher is a person."""
 
     name = "school_classes"
     record = SchoolClass

@@ -1,4 +1,4 @@
-"""The marks that pupils are given."""
+"""Marks of pupils."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from catlog_scrapy.items.school import Mark
 
 
 class SchoolMarks(ChangeFeed):
-    """A mark has a decimal comma. Its time is that of its lesson, where the school is."""
+    """Marks with a decimal comma. A mark's time is its lesson's, in the school's time zone."""
 
     name = "school_marks"
     record = Mark
@@ -23,4 +23,5 @@ class SchoolMarks(ChangeFeed):
     }
 
     def item(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the item of a mark."""
         return {**super().item(entry), "value": plain_number(entry.get("value"))}

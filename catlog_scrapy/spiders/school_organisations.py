@@ -1,11 +1,11 @@
-"""The schools of a platform."""
+"""Schools of a platform."""
 
 from catlog_scrapy.base_spiders.change_feed import ChangeFeed
 from catlog_scrapy.items.school import Organisation
 
 
 class SchoolOrganisations(ChangeFeed):
-    """Each has a time zone of its own: Europe/Moscow or Europe/Belgrade."""
+    """Schools. Each has a time zone: Europe/Moscow or Europe/Belgrade."""
 
     name = "school_organisations"
     record = Organisation

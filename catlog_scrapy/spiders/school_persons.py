@@ -1,4 +1,4 @@
-"""Everybody whom the schools of a platform know."""
+"""Persons of the schools of a platform."""
 
 from catlog_scrapy.base_spiders.change_feed import ChangeFeed
 from catlog_scrapy.items.school import Person

@@ -1,4 +1,4 @@
-"""The mean mark of each pupil in each subject."""
+"""Mean mark of each pupil in each subject."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from catlog_scrapy.items.school import PupilAverage
 
 
 class SchoolPupilAverages(ChangeFeed):
-    """Calculated by the platform from the marks, to two places, with a decimal comma.
+    """Means that the platform computes from the marks, to two places, with a decimal comma.
 
-    Read like any other kind, so it has a history, and its changes alone are asked for. Calculated
-    here, it would need what a spider cannot have: the loaded marks.
+    They are read like any other kind, so they have a history and change feed. The spider could not
+    compute them, because a spider has no access to the loaded marks.
     """
 
     name = "school_pupil_averages"
@@ -26,4 +26,5 @@ class SchoolPupilAverages(ChangeFeed):
     }
 
     def item(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the item of a mean."""
         return {**super().item(entry), "mean": plain_number(entry.get("mean"))}

@@ -1,11 +1,11 @@
-"""Who learns in which class."""
+"""Pupils of the classes of a platform."""
 
 from catlog_scrapy.base_spiders.change_feed import ChangeFeed
 from catlog_scrapy.items.school import Pupil
 
 
 class SchoolPupils(ChangeFeed):
-    """A pupil is a person in a class. Now and then one moves to another class."""
+    """Pupils. A pupil is a person in a class, and may move to another class."""
 
     name = "school_pupils"
     record = Pupil

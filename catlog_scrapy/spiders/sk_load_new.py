@@ -1,4 +1,4 @@
-"""What is new at Samokat, a grocery delivery."""
+"""New products of Samokat, a grocery delivery."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -9,10 +9,11 @@ from catlog_scrapy.items.groceries import Showcase, ShowcaseProduct
 
 
 class SkLoadNew(BrowserResponses):
-    """The category link «Что нового» makes the page ask for one showcase, 48 products at a time.
+    """New products. The category link «Что нового» makes the page request one showcase.
 
-    {showcase {id, name}, page, pages, total, products [{id, name, specification, prices {current,
-    old}, badges [..], inStock, image}]}; prices are in kopecks. Lists of showcases are no products.
+    A response has 48 products: {showcase {id, name}, page, pages, total, products [{id, name,
+    specification, prices {current, old}, badges [..], inStock, image}]}. Prices are in kopecks.
+    Responses with `list` in their URL hold showcases, not products.
     """
 
     name = "sk_load_new"
@@ -22,7 +23,7 @@ class SkLoadNew(BrowserResponses):
     unwanted = "list"
 
     def items(self, documents: list[dict[str, Any]]) -> Iterator[Any]:
-        """Raises ValueError where the page did not ask for all that its showcase has."""
+        """Yield the showcase pages and products. Raises ValueError for missing products."""
         shown = sum(len(document["products"]) for document in documents)
         total = documents[0]["total"]
         if shown != total:
@@ -48,7 +49,7 @@ class SkLoadNew(BrowserResponses):
 
 
 def roubles(kopecks: Any) -> Any:
-    """*kopecks* as roubles; what is no whole number stays as it is, for the check to find.
+    """Convert whole *kopecks* to roubles. Validation finds other values.
 
     >>> roubles(12900)
     '129.00'

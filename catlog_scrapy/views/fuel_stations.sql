@@ -1,6 +1,6 @@
--- A station as clients get it: what fuel costs there and what it offers, from all sources united.
--- Prices and stations name fuels and services by name; one that is listed nowhere has no id.
--- Collation "C": the order must not depend on the server.
+-- Stations for clients, with the prices and services of all sources.
+-- Prices and stations refer to fuels and services by name. An unlisted name has no id.
+-- Collation "C" makes the order independent of the server.
 SELECT
     stations.id,
     stations.coordinate_x,

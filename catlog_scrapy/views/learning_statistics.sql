@@ -1,4 +1,4 @@
--- What a course lead asks of a day: where learners are busy, where they succeed, where they are stuck.
+-- Attempts, submissions and solutions for each day, course and task.
 SELECT
     day,
     course,

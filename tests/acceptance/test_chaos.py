@@ -36,11 +36,11 @@ BATCHES = 20
 PARTS = [f"p{number}" for number in range(10)]
 PAGES = 6
 LEASE = 4.0
-# How long a process is stopped, or a network swallows everything: also longer than the lease.
+# Durations of a stopped process and of a silent network, some longer than the lease.
 LONGEST_PAUSE = 6.0
 MAKERS = 4
 
-# What an attempt that was not done may say, by its outcome: that is what was done to it.
+# Errors that an attempt may have, by its outcome: the injected faults.
 TRUE_REASONS = {
     "lost": r"the process was killed by SIGKILL|its node \S+ went down|its worker on \S+ vanished"
     r"|the database could not be reached for 4 s|the lease expired"
@@ -72,8 +72,8 @@ class Chaos:
             "node stopped": (1, lambda: self.pause_a("node")),
             "spider killed": (4, self.kill_spider),
             "spider stopped": (2, lambda: self.pause_a("spider")),
-            "warm parent killed": (1.5, self.kill_parent),
-            "warm parent stopped": (0.5, lambda: self.pause_a("parent")),
+            "zygote killed": (1.5, self.kill_parent),
+            "zygote stopped": (0.5, lambda: self.pause_a("parent")),
             "scheduler killed": (1, self.kill_scheduler),
             "network frozen": (1.5, self.freeze),
             "database killed": (0.4, self.kill_database),
@@ -94,26 +94,26 @@ class Chaos:
             time.sleep(0.05)
 
     def heal(self) -> None:
-        """Mend all that is broken."""
+        """Repair all faults."""
         self.mend(float("inf"))
         self.supervise()
 
     def break_something(self) -> None:
-        """One fault, if there is anything left that can have it."""
+        """Inject a fault, if a healthy target is left."""
         sorts = list(self.sorts)
         [sort] = self.chance.choices(sorts, [self.sorts[sort][0] for sort in sorts])
         if self.sorts[sort][1]() is not None:
             self.counts[sort] += 1
 
     def mend(self, now: float) -> None:
-        """Do what is due by *now*."""
+        """Run the repairs that are due by *now*."""
         due = sorted((m for m in self.mends if m[0] <= now), key=lambda mend: mend[0])
         self.mends = [mend for mend in self.mends if mend[0] > now]
         for _, mend in due:
             mend()
 
     def supervise(self) -> None:
-        """As an init system: what has ended, though nobody wants it to, is started again."""
+        """Restart ended processes, as an init system does."""
         for node in self.fleet.nodes:
             if not node.is_running and node.name not in self.ailing:
                 self.counts["(node started again)"] += 1
@@ -122,13 +122,13 @@ class Chaos:
             self.scheduler = self.fleet.start("schedule")
 
     def later(self, shortest: float, longest: float, mend: Callable[[], object]) -> bool:
-        """Have something mended after a while; True, for this was a fault."""
+        """Schedule a repair, and return True: a fault was injected."""
         moment = time.monotonic() + self.chance.uniform(shortest, longest)
         self.mends.append((moment, mend))
         return True
 
     def ails(self, what: str, shortest: float, longest: float, mend: Callable[[], object]) -> bool:
-        """The same; until then nothing else happens to *what*."""
+        """Schedule a repair, and exclude *what* from other faults until then."""
         self.ailing.add(what)
 
         def mended() -> None:
@@ -138,31 +138,31 @@ class Chaos:
         return self.later(shortest, longest, mended)
 
     def some_node(self) -> NodeProcess | None:
-        """One that nothing ails."""
+        """Return a healthy node."""
         well = [n for n in self.fleet.nodes if n.name not in self.ailing and n.is_running]
         return self.chance.choice(well) if well else None
 
     def some_spider(self) -> psutil.Process | None:
-        """One, on whatever node."""
+        """Return a process of any node."""
         spiders = [spider for node in self.fleet.nodes for spider in node.spiders()]
         return self.chance.choice(spiders) if spiders else None
 
     def kill_node(self) -> bool | None:
-        """It is started again a moment later."""
+        """Kill the process, and restart it a moment later."""
         if node := self.some_node():
             node.kill()
             return self.ails(node.name, 0, 3, node.start)
         return None
 
     def terminate_node(self) -> bool | None:
-        """It drains; it is started again once it has ended."""
+        """Stop a node, which drains and is restarted afterwards."""
         if node := self.some_node():
             node.signal(signal.SIGTERM)
             return True  # the supervisor does the rest
         return None
 
     def kill_spider(self) -> bool | None:
-        """For good."""
+        """Kill a spider's process."""
         if spider := self.some_spider():
             with suppress(psutil.NoSuchProcess):
                 spider.kill()
@@ -170,7 +170,7 @@ class Chaos:
         return None
 
     def kill_parent(self) -> bool | None:
-        """Its node starts another one."""
+        """Kill a zygote, which its node restarts."""
         node = self.some_node()
         for parent in node.parents() if node else []:
             parent.kill()
@@ -178,7 +178,7 @@ class Chaos:
         return None
 
     def pause_a(self, what: str) -> bool | None:
-        """A process stands still for a while."""
+        """Stop a process for a while."""
         node = self.some_node()
         process: psutil.Process | None = None
         if what == "spider":
@@ -199,13 +199,13 @@ class Chaos:
         return self.later(0.5, LONGEST_PAUSE, go_on)
 
     def kill_scheduler(self) -> bool:
-        """It is started again a moment later."""
+        """Kill the process, and restart it a moment later."""
         self.scheduler.kill()
         self.scheduler.wait()
         return self.ails("scheduler", 0, 2, lambda: None)
 
     def freeze(self) -> bool | None:
-        """The network between a node and PostgreSQL swallows everything for a while."""
+        """Drop all traffic between a node and PostgreSQL for a while."""
         name = self.chance.choice(sorted(self.proxies))
         if f"network of {name}" in self.ailing:
             return None
@@ -213,7 +213,7 @@ class Chaos:
         return self.ails(f"network of {name}", 0.5, LONGEST_PAUSE, self.proxies[name].thaw)
 
     def kill_database(self) -> bool | None:
-        """It is started again after a few seconds."""
+        """Stop PostgreSQL, and restart it after a few seconds."""
         if "database" in self.ailing:
             return None
         self.database.kill()
@@ -242,12 +242,12 @@ def declare(fleet: Fleet) -> None:
 
 
 def batches() -> list[str]:
-    """Their names."""
+    """Return the names of the batches."""
     return [f"batch {number:02}" for number in range(BATCHES)]
 
 
 def spread_due_times(engine: Engine) -> None:
-    """One batch after the other is due, while things break."""
+    """Spread the due times of the batches over the time of the faults."""
     rows(
         engine,
         """UPDATE catlog.schedule SET next_due_at = clock_timestamp()

@@ -402,7 +402,7 @@ def test_the_version_that_a_job_names_runs_it(
 def test_a_project_that_does_more_than_define_when_imported_starts_cold(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
-    """It has a file open and a process running, which no child may share."""
+    """The project opens a file and starts a process, which no child may share."""
     more = (
         "import subprocess\nLOG = open('own.log', 'a')\nHELP = subprocess.Popen(['sleep', '20'])\n"
     )

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 PARTS = list("abcdefgh")
 DONE = things(PARTS)
-# Nobody's: the kernel counts the processes of a user.
+# The user nobody: the kernel counts the processes of a user.
 SOMEBODY = 54_321
 
 GivenAFleet = Callable[..., Fleet]
@@ -83,7 +83,7 @@ def given_a_fleet(
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """Whether a process has ended, reaped or not."""
+    """Return whether a process has ended, reaped or not."""
     try:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -91,7 +91,7 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 def post(url: str, **values: str) -> str:
-    """What a service of scrapyd's API answers."""
+    """Return the reply of a service of scrapyd's API."""
     with urlopen(url, urlencode(values).encode(), timeout=WAIT_LIMIT_S) as answer:
         return str(answer.read().decode())
 
@@ -174,7 +174,7 @@ def test_a_killed_warm_parent_takes_its_spiders_along_and_another_one_is_there(
     until(lambda: fleet.outcomes().count("lost") == 4, what=fleet.report)
     lost = "lost: the process was killed by SIGKILL"
     assert fleet.errors().count(lost) == 4
-    # What was claimed before its end was known.
+    # Claims made before the zygote's end was known.
     gone = "released: the process did not start: the zygote process has ended"
     assert set(fleet.errors()) <= {lost, gone}
     hold.touch()
@@ -203,7 +203,7 @@ def test_a_fork_that_fails_costs_nothing_but_a_pause(given_a_fleet: GivenAFleet)
     assert set(fleet.errors()) == {
         "released: the process did not start: fork failed: Resource temporarily unavailable"
     }
-    # As long as it pauses it claims nothing: this is no hot loop.
+    # A pausing node claims nothing, so it does not fail in a hot loop.
     assert len(fleet.errors()) <= 12
     assert rows(fleet.engine, "SELECT max(errors) FROM catlog.catalog") == [(0,)]
 
@@ -423,7 +423,7 @@ def test_a_disk_full_of_logs_loses_nothing_but_logs(given_a_fleet: GivenAFleet) 
 def test_nodes_whose_clocks_are_an_hour_off(given_a_fleet: GivenAFleet) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="10")
     libraries = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    assert libraries, "there is no libfaketime here; apt-get install faketime"
+    assert libraries, "libfaketime is missing; apt-get install faketime"
     nodes = []
     for name, offset in (("fast", "+1h"), ("slow", "-1h")):
         clock = {

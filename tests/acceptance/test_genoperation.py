@@ -15,7 +15,7 @@ HTML = {"Content-Type": "text/html; charset=windows-1251"}
 JSON = {"Content-Type": "application/json"}
 PAGE = "<ul><li><b>Дуб</b> 3 <li><b>Ясень</b> 4</ul>".encode("windows-1251")
 PRICES = [{"name": "oak", "price": 3}, {"name": "ash", "price": 4}]
-# Comments, odd spaces and CRLF: whose file it is, knows why.
+# The file has comments, odd spaces and CRLF, which must stay.
 PROVIDER = (
     '# Ours since 2020.\r\n[provider]\r\nname = "wood"   # and paper\r\n'
     'base_url = "{url}/shop"\r\n\r\n[[scheme]]\r\nname = "paper"\r\noperations = ["paper"]'
@@ -194,7 +194,7 @@ def test_templates_of_scrapy_and_of_the_project(
     fill_in(project, "rows", "pass\n", 'yield {"name": "oak"}\n')
     project.scrapy("golden", "rows")
     assert the_test(project, "rows")[0] == 0
-    # What a spider of another template yields, its operation has to say.
+    # The operation declares the kind of a spider without a record type.
     assert "+ view rows" in project.scrapy("apply")
 
     project.write("templates/spiders/html.tmpl", "# ours: $classname reads $url\n")

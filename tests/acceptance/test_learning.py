@@ -92,7 +92,7 @@ def everything_written(engine: Engine, platform: Platform) -> dict[str, str]:
 
 
 def leaks(written: dict[str, str]) -> list[str]:
-    """Where a key or the client stands, quoted up to three times."""
+    """Return the places of a key or of the client, quoted up to three times."""
     found = []
     for where, text in written.items():
         plain = unquote_plus(unquote_plus(unquote_plus(text)))
@@ -123,7 +123,7 @@ def test_a_secret_is_written_nowhere(engine: Engine, platform: Platform) -> None
     for said in ("Retrying", "Gave up retrying"):
         assert re.search(rf"{said} <GET \S+client_key=\*\*\*&start", failed)
     source.misbehave("/learning", body=b'{"error": "no"}', times=1)
-    assert "is no array of objects: the source has changed" in platform.scrapy(*crawl, code=1)
+    assert "has no array of objects: the source has changed" in platform.scrapy(*crawl, code=1)
     source.misbehave("/learning", redirect="/learning/elsewhere?from=" + quote(CLIENT_KEY), times=1)
     platform.scrapy(*crawl, code=1)
 
@@ -137,7 +137,7 @@ def test_a_secret_is_written_nowhere(engine: Engine, platform: Platform) -> None
     assert held == [
         ("course: Input should be a valid string", 1),
         ("it contains the secret 'client_key', which must not be stored", 2),
-        (f"user_id: Value error, it has {len(CLIENT_KEY)} characters, not 32", 1),
+        (f"user_id: Value error, the user id has {len(CLIENT_KEY)} characters, not 32", 1),
     ]
 
     said = platform.scrapy("load", "learning/attempts", "-a", "client_key=any", code=2)
@@ -240,7 +240,10 @@ def test_test_mode_reads_an_hour_and_a_length_decides_what_is_a_user_id(
         *("crawl", "learning_attempts", "-a", "date=2026-01-05", "-a", "id_length=31"), code=1
     )
     [(error,)] = rows(engine, "SELECT error FROM catlog.catalog WHERE state = 'failed'")
-    assert "tolerated 0.05; the first: user_id: Value error, it has 32 characters, not 31" in error
+    assert (
+        "tolerated 0.05; the first: user_id: Value error, the user id has 32 characters, not 31"
+        in error
+    )
 
 
 def test_a_reset_says_what_goes_and_the_next_load_starts_from_nothing(

@@ -58,7 +58,7 @@ def given_a_school(folder: Path, url: str, source: DemoServer) -> Project:
 
 
 def current(engine: Engine, view: str) -> list[Any]:
-    """What *view* shows, without the times of its loads."""
+    """Return the rows of *view*, without the times of its loads."""
     return sorted(
         row
         for (row,) in rows(
@@ -101,7 +101,7 @@ def test_the_whole_and_then_what_has_changed(
         assert current(engine, view) == current(other, view), view
     other.dispose()
 
-    # What is gone has left a history, and what has changed too.
+    # Deleted and changed records have a history.
     history = "SELECT id, change FROM pupils_history WHERE valid_to IS NOT NULL ORDER BY id"
     assert rows(engine, history) == [
         *((number, "removed") for number in range(1, 6)),
@@ -206,7 +206,7 @@ def test_a_token_that_expires_in_mid_load(
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (("/school/pupils", {"status": 401}), "refuses a token that it has just given"),
+        (("/school/pupils", {"status": 401}), "refuses a token that the source has just issued"),
         (("/school/login", {"status": 403}), "refuses this user and password; correct them"),
         (
             ("/school/pupils", {"rewrite": lambda body: body.replace(b'"class"', b'"group"')}),

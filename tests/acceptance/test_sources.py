@@ -24,7 +24,7 @@ from tests.support.project import Project
 pytestmark = pytest.mark.slow
 
 PACKAGE = Path(school.__file__).parents[1]
-# How often a worker is killed in the midst of each source.
+# Number of times that the worker is killed during each source.
 KILLS = int(os.environ.get("SOURCE_KILLS", "10"))
 DAY = {"date": "2026-03-01"}
 FUEL = ("stations", "prices", "references")
@@ -100,7 +100,7 @@ def load(engine: Engine, project: Project, schemes: Mapping[str, Mapping[str, st
 
 
 def ends(engine: Engine) -> dict[str, tuple[str, str]]:
-    """How the newest catalog of each scheme ended: its state, and the error."""
+    """Return state and error of the newest catalog of each scheme."""
     found = rows(
         engine,
         """SELECT DISTINCT ON (p.name, s.name) p.name || '/' || s.name, c.state, c.error
@@ -113,9 +113,9 @@ def ends(engine: Engine) -> dict[str, tuple[str, str]]:
 
 @dataclass
 class Case:
-    """How every source misbehaves, and the reason that each must then fail with; "": none may.
+    """Fault of all sources, and the error of their failed loads; "" means that no load may fail.
 
-    `but` is for sources whose reason is another one.
+    `but` maps sources to errors of their own.
     """
 
     how: dict[str, Any]
@@ -225,7 +225,7 @@ def test_a_worker_killed_at_random_moments(
     chance = random.Random(source)
     for _ in range(KILLS):
         killed(project, chance, 4.0)
-        # What was lost three times in a row has failed, and is tried again; what is loaded, too.
+        # Catalogs that failed after three losses in a row are retried, and loaded ones are loaded again.
         for name, (state, _) in ends(engine).items():
             if state == "failed":
                 [(catalog,)] = rows(engine, NEWEST, name=name)
@@ -263,7 +263,7 @@ def undisturbed_of(engine: Engine, project: Project) -> Callable[[str], list[Any
     return undisturbed
 
 
-# What the products of the shops come from stays.
+# The year links, from which the products come, stay.
 KEPT = {
     "cursor": "true",
     "record": "kind <> 'year_links'",

@@ -1,4 +1,4 @@
-"""What every spider, its declaration and its saved pages have to be: a line for each complaint."""
+"""Conventions of spiders, their declarations and their saved pages: a line for each violation."""
 
 import inspect
 import re
@@ -98,4 +98,4 @@ def of_provider(provider: ProviderFile, file: str, spiders: Collection[str]) -> 
         yield "it has no schedule"
     for operation in operations_of(provider):
         if operation.spider_name not in spiders:
-            yield f'there is no spider "{operation.spider_name}"'
+            yield f'the operation "{operation.name}" has no spider "{operation.spider_name}"'

@@ -151,7 +151,7 @@ arguments = {{ part = "{{part}}" }}
 
 
 def things(parts: Sequence[str], batch: str = "-", pages: int = 5) -> set[tuple[str, str, int]]:
-    """What an undisturbed load brings."""
+    """Return the rows of an undisturbed load."""
     return {
         (batch, part, page * ROWS_A_PAGE + number)
         for part in parts
@@ -189,22 +189,22 @@ class NodeProcess:
 
     @property
     def url(self) -> str:
-        """Its page."""
+        """Return the node's URL."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
-        """Its process, while it has one."""
+        """Return the pid of the running node."""
         assert self.process is not None
         return self.process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a process, stopped or not."""
+        """Return whether the node has a process, stopped or not."""
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> Self:
-        """Start it, and wait for nothing."""
+        """Start the node without waiting."""
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
                 # Several nodes in one folder: none may keep its pid there.
@@ -224,21 +224,21 @@ class NodeProcess:
             self.process.send_signal(number)
 
     def kill(self) -> None:
-        """As a machine that loses power, as far as the node is concerned."""
+        """Kill the node, as a power failure does."""
         self.signal(signal.SIGKILL)
         self.wait()
 
     def wait(self, seconds: float = WAIT_LIMIT_S) -> int:
-        """Its exit code, once it has ended."""
+        """Wait for the node's end, and return its exit code."""
         assert self.process is not None
         return self.process.wait(seconds)
 
     def said(self) -> str:
-        """All that it has written."""
+        """Return the node's output."""
         return self.output.read_text(errors="replace") if self.output.exists() else ""
 
     def parents(self) -> list[psutil.Process]:
-        """Its warm parents."""
+        """Return the node's zygote processes."""
         if not self.is_running:
             return []
         with suppress(psutil.NoSuchProcess):
@@ -246,7 +246,7 @@ class NodeProcess:
         return []
 
     def spiders(self) -> list[psutil.Process]:
-        """The processes that run its attempts."""
+        """Return the processes of the node's attempts."""
         found = []
         for parent in self.parents():
             with suppress(psutil.NoSuchProcess):
@@ -379,23 +379,23 @@ class Fleet:
         """A file that is not there yet: the spiders' argument `hold`."""
         return self.folder / name
 
-    # What the database says.
+    # Queries of the database.
 
     def states(self) -> set[str]:
-        """Of the catalogs."""
+        """Return the states of all catalogs."""
         return {state for (state,) in rows(self.engine, "SELECT state FROM catlog.catalog")}
 
     def outcomes(self) -> list[str]:
-        """Of the attempts that have ended, in that order."""
+        """Return the outcomes of ended attempts, in the order of their ends."""
         sql = """SELECT outcome FROM catlog.instance_attempt WHERE outcome IS NOT NULL
                  ORDER BY finished_at"""
         return [outcome for (outcome,) in rows(self.engine, sql)]
 
     def errors(self) -> list[str]:
-        """Of the attempts that were not done, in words.
+        """Return outcome and error of each attempt that was not done.
 
-        Without those that a node gave back at once because it was still importing the project:
-        whether there are any depends on the speed of the machine.
+        Attempts that a node released because it was still importing the project are left out: their
+        number depends on the speed of the machine.
         """
         sql = """SELECT outcome || ': ' || coalesce(error, '') FROM catlog.instance_attempt
                  WHERE outcome <> 'done' AND NOT (
@@ -404,27 +404,27 @@ class Fleet:
         return [error for (error,) in rows(self.engine, sql)]
 
     def running(self, node: NodeProcess | None = None) -> int:
-        """How many attempts have been taken up by a process and have not ended."""
+        """Count the attempts that a process has begun and not ended."""
         sql = """SELECT count(*) FROM catlog.instance_attempt
                  WHERE outcome IS NULL AND begun_at IS NOT NULL AND node LIKE :node"""
         return int(rows(self.engine, sql, node=node.name if node else "%")[0][0])
 
     def stored(self) -> int:
-        """How many rows have arrived."""
+        """Count the stored results."""
         sql = "SELECT count(*) FROM catlog.catalog_operation_instance_result"
         return int(rows(self.engine, sql)[0][0])
 
     def node_error(self, node: NodeProcess) -> str:
-        """What the node last complained of."""
+        """Return the node's last error."""
         sql = "SELECT coalesce(error, '') FROM catlog.node WHERE name = :name"
         return str(rows(self.engine, sql, name=node.name)[0][0])
 
     def is_over(self) -> bool:
-        """Whether no catalog is open."""
+        """Return whether no catalog is open."""
         return not self.states() & {"waiting", "loading", "publishing"}
 
     def report(self) -> str:
-        """For whoever reads why a test failed."""
+        """Describe the state of the fleet, for the message of a failed test."""
         attempts = rows(
             self.engine,
             """SELECT i.part, a.attempt, a.node, a.outcome, a.error FROM catlog.instance_attempt a
@@ -434,14 +434,14 @@ class Fleet:
         said = [f"{node.name}:\n{node.said()[-3000:]}" for node in self.nodes]
         return "\n".join([str(self.states()), *map(str, attempts), *said])
 
-    # What must hold after whatever has happened.
+    # Conditions that must hold after any fault.
 
     def ends(self) -> None:
         """Wait until no catalog is open."""
         until(self.is_over, what=self.report)
 
     def marked(self) -> list[psutil.Process]:
-        """Every process of this fleet, its nodes and what they started."""
+        """Return all processes of this fleet: the nodes and their descendants."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -450,7 +450,7 @@ class Fleet:
         return found
 
     def orphans(self) -> list[psutil.Process]:
-        """What runs though nothing is to be run: all but nodes, warm parents and commands."""
+        """Return the processes that should have ended: all but nodes, zygotes and commands."""
         known = {node.pid for node in self.nodes if node.is_running}
         known |= {parent.pid for node in self.nodes for parent in node.parents()}
         known |= {other.pid for other in self.others}

@@ -53,14 +53,14 @@ def test_nothing_is_left_over() -> None:
 
 
 class Leaf(Record, key="name", view="leaves"):
-    """What a tree sheds."""
+    """Leaf of a tree."""
 
     name: str
     count: int
 
 
 class Stem(Record, key="name", view="stems"):
-    """What stays."""
+    """Stem of a tree."""
 
     name: str
 

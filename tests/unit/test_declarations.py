@@ -409,7 +409,7 @@ MISTAKES = {
         an_operation('executor = "external"', 'kind = "x"', 'key = "id"', 'fields.n = "int"'),
         "'int' is not a valid type of n; use one of text, bigint",
     ),
-    "a kind that is no SQL name": (
+    "a kind with an invalid SQL name": (
         an_operation('executor = "external"', 'kind = "X y"', 'key = "id"'),
         "'X y' is not a valid SQL name",
     ),

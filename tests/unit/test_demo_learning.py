@@ -40,7 +40,11 @@ def ask(server: DemoServer, **query: str) -> tuple[int, Any]:
 def test_every_day_has_attempts_and_a_few_defects() -> None:
     for day in (*JANUARY, dt.date(1999, 12, 31), dt.date(2040, 2, 29)):
         found = learning.attempts(day)
-        assert learning.FEWEST <= len(found) < learning.FEWEST + learning.MORE
+        assert (
+            learning.MIN_ATTEMPTS
+            <= len(found)
+            < learning.MIN_ATTEMPTS + learning.MAX_EXTRA_ATTEMPTS
+        )
         lengths = Counter(len(one["user_id"] or "") for one in found)
         assert lengths[0] > 0, day
         assert lengths[31] > 0, day
@@ -78,7 +82,7 @@ def test_demo_attempts_are_the_same_in_every_process() -> None:
 
 def test_a_change_adds_late_attempts_and_touches_no_other() -> None:
     former, latter = (learning.attempts(DAY, step) for step in (1, 2))
-    assert len(latter) == len(former) + learning.LATE
+    assert len(latter) == len(former) + learning.LATE_ATTEMPTS
     assert [one for one in latter if one in former] == former
 
 

@@ -159,7 +159,7 @@ def test_a_stopped_server_answers_nobody_and_comes_back_where_it_was() -> None:
     connection.request("GET", "/robots.txt")
     connection.getresponse().read()
     server.stop()
-    # The kept-alive connection is gone, and there is no new one.
+    # The kept-alive connection is closed, and no new connection is accepted.
     with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
         connection.request("GET", "/robots.txt")
         connection.getresponse()

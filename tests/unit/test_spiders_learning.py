@@ -82,11 +82,11 @@ def test_a_date_that_is_none_is_refused() -> None:
 @pytest.mark.parametrize(
     ("user_id", "length", "reason"),
     [
-        (None, "32", "it is missing"),
-        ("", "32", "it is missing"),
-        ("a" * 31, "32", "it has 31 characters, not 32"),
-        ("a" * 33, "32", "it has 33 characters, not 32"),
-        ("a" * 32, "33", "it has 32 characters, not 33"),
+        (None, "32", "the user id is missing"),
+        ("", "32", "the user id is missing"),
+        ("a" * 31, "32", "the user id has 31 characters, not 32"),
+        ("a" * 33, "32", "the user id has 33 characters, not 32"),
+        ("a" * 32, "33", "the user id has 32 characters, not 33"),
         ("a" * 32, "32", None),
         ("я" * 33, "33", None),
         (7, "32", "Input should be a valid string"),
@@ -120,7 +120,7 @@ def test_a_field_renamed_in_the_source_is_found(field: str) -> None:
 
 
 def test_a_submission_that_nobody_judged_is_found() -> None:
-    with pytest.raises(ValidationError, match="a submitted attempt is correct or not"):
+    with pytest.raises(ValidationError, match="a submitted attempt needs is_correct"):
         LearningAttempt.model_validate(an_item(is_correct=None))
     LearningAttempt.model_validate(an_item(attempt_type="run", is_correct=None))
 

@@ -86,7 +86,7 @@ def test_year_links(shop: type[YearLinks], base_url: str, template: str) -> None
         validated(spider, list(spider.parse(changed(response, "1973", "early"))))
 
 
-# What is read first
+# The first page to read
 
 
 @pytest.mark.parametrize("shop", YEARS)
@@ -100,7 +100,7 @@ def test_a_year_a_url_or_a_number_says_what_to_read(shop: type[ProductsByYear]) 
     [by_number] = first_requests(shop(base_url=base_url, sku="A&B/7"))
     assert by_number.startswith(f"{base_url}/")
     assert by_number.endswith("A%26B%2F7")
-    with pytest.raises(ValueError, match="nothing to read; give a year, a url or a sku"):
+    with pytest.raises(ValueError, match="no page to read; set the argument year, url or sku"):
         first_requests(shop(base_url=base_url))
 
 
@@ -172,17 +172,17 @@ def test_fresh_product_is_not_requested(shop: type[ProductPages]) -> None:
         (HallmarkProducts, "var products", "let goods", "lists no products: the markup has"),
         (HallmarkProducts, "result-count", "count", "lists no products: the markup has"),
         (HallmarkProducts, 'rel="next"', 'class="forward"', "ends at product 48 of 354, with no"),
-        (HallmarkProducts, "1–48 of", "49–96 of", "says 49 to 96 of 354, and comes after 0"),
-        (HallmarkProducts, "1–48 of", "1–47 of", "has 48 products, says 1 to 47 of 354"),
-        (HallmarkProducts, ",2014,", ",2013,", "a product of 2013 is among those of 2014"),
+        (HallmarkProducts, "1–48 of", "49–96 of", "claims 49 to 96 of 354 after 0"),
+        (HallmarkProducts, "1–48 of", "1–47 of", "has 48 products, but claims 1 to 47 of 354"),
+        (HallmarkProducts, ",2014,", ",2013,", "a product of 2013 is listed under 2014"),
         (HallmarkProducts, '"columns":["number",', '"columns":[', "zip"),
         (HookedProducts, 'id="items"', 'id="goods"', "lists no products: the markup has changed"),
-        (HookedProducts, "Items 1 to", "Items 61 to", "says 61 to 60 of 209, and comes after 0"),
+        (HookedProducts, "Items 1 to", "Items 61 to", "claims 61 to 60 of 209 after 0"),
         (HookedProducts, 'class="next"', 'class="more"', "ends at product 60 of 209, with no"),
         (OrnamentShopProducts, "kachel", "tile", "lists no products: the markup has changed"),
         (OrnamentShopProducts, "anzahl", "zahl", "lists no products: the markup has changed"),
         (OrnamentShopProducts, "weiter", "mehr", "ends at product 24 of 32, with no link"),
-        (OrnamentShopProducts, "1 bis 24", "1 bis 25", "has 24 products, says 1 to 25 of 32"),
+        (OrnamentShopProducts, "1 bis 24", "1 bis 25", "has 24 products, but claims 1 to 25 of 32"),
     ],
 )
 def test_a_changed_listing_fails_the_load(
@@ -195,7 +195,7 @@ def test_a_changed_listing_fails_the_load(
 
 def test_a_page_that_does_not_follow_the_former_one_fails_the_load() -> None:
     spider, response = year_of(OrnamentShopProducts, "2014")
-    with pytest.raises(ValueError, match="says 1 to 24 of 32, and comes after 24"):
+    with pytest.raises(ValueError, match="claims 1 to 24 of 32 after 24"):
         list(spider.parse(response, shown=24))
 
 
@@ -209,7 +209,9 @@ def test_a_single_page_may_be_asked_for_by_its_url() -> None:
 def test_a_number_that_nothing_has_is_told() -> None:
     spider = HookedProducts(base_url=HOOKED, sku="HOH99-999")
     response = TextResponse(f"{HOOKED}/search.html", body=b"<p>No items</p>", encoding="utf-8")
-    with pytest.raises(ValueError, match="there is no HOH99-999, or the markup has changed"):
+    with pytest.raises(
+        ValueError, match="the shop does not sell HOH99-999, or the markup has changed"
+    ):
         list(spider.parse(response))
 
 
@@ -297,10 +299,10 @@ def test_a_product_that_leads_elsewhere_fails_the_load(shop: type[ProductPages])
     spider, response, link = product_of(shop)
     with pytest.raises(ValueError, match=f"other leads to {response.url}: the product has moved"):
         list(spider.parse_product(response, f"{link}/other"))
-    with pytest.raises(ValueError, match="is no product's page: the markup has changed"):
+    with pytest.raises(ValueError, match="is not a product's page: the markup has changed"):
         list(spider.parse_product(changed(response, "h1", "h2"), link))
     spider.year = "1973"
-    with pytest.raises(ValueError, match="is among those of 1973"):
+    with pytest.raises(ValueError, match="is listed under 1973"):
         list(spider.parse_product(response, link))
 
 

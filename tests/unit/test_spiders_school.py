@@ -93,7 +93,7 @@ def test_the_last_word_on_a_record_counts_over_all_pages() -> None:
         {"id": 1, "class_id": 2, **nothing},
         Removed(2),
         {"id": 3, "class_id": None, **nothing},
-        # What comes while the pages are read is not to be skipped.
+        # A change made while the pages are read must not be skipped.
         Cursor("then"),
     ]
 
@@ -132,7 +132,7 @@ def test_an_expired_token_is_renewed_once() -> None:
     assert json.loads(login.body) == {"user": "u", "password": "p"}
     (again,) = spider.logged_in(TextResponse(login.url, body=b'{"token": "t2"}'), **login.cb_kwargs)
     assert (again.url, again.headers[b"Authorization"]) == (refused.url, b"Bearer t2")
-    with pytest.raises(ValueError, match="refuses a token that it has just given"):
+    with pytest.raises(ValueError, match="refuses a token that the source has just issued"):
         list(spider.parse(refused, **again.cb_kwargs))
     # After a page that came, the next expiry is another one.
     third = a_page(URL, total=502, items=[{"id": 1}], next="/3")
@@ -143,7 +143,7 @@ def test_an_expired_token_is_renewed_once() -> None:
 
 
 def test_without_a_password_it_asks_for_nothing() -> None:
-    with pytest.raises(ValueError, match="school_pupils cannot log in: give it a user and"):
+    with pytest.raises(ValueError, match="school_pupils cannot log in; set the arguments user"):
         first_requests(SchoolPupils(base_url=URL, user="u"))
 
 
@@ -203,7 +203,7 @@ def test_pages_without_end_or_entries_fail_the_load(members: dict[str, Any], mes
 )
 def test_an_unknown_change_fails_the_load(change: Any) -> None:
     spider = a_spider("pupils", cursor=BEGUN)
-    with pytest.raises(ValueError, match="has a change that is no created, updated or deleted"):
+    with pytest.raises(ValueError, match="has a change that is not created, updated or deleted"):
         list(spider.parse(a_page(URL, total=1, changes=[change])))
 
 
