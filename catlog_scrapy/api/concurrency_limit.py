@@ -33,6 +33,7 @@ class ClientConcurrencyLimit:
         self.semaphores: WeakValueDictionary[bytes | str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request when its client has fewer than MAX_CLIENT_REQUESTS others."""
         if scope["type"] != "http" or scope["path"] in UNLIMITED_PATHS:
             return await self.app(scope, receive, send)
         headers = dict(scope["headers"])

@@ -27,6 +27,7 @@ class PathNormalizer:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request with its normalized path."""
         if scope["type"] == "http":
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
             path = unquote(

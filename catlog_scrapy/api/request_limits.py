@@ -47,6 +47,7 @@ class RequestLimits:
         self.timeout_s = settings.getfloat("CATLOG_API_TIMEOUT")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request with a limited body."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         is_batch = bool(RESULTS_PATH.fullmatch(scope["path"]))

@@ -374,7 +374,7 @@ def test_a_hidden_column_cannot_be_asked_for(client: TestClient, engine: Engine)
 
 
 A_WRONG_DECLARATION_IS_REFUSED = [
-    ("[resources]\ngoods = { view = 'nothing', key = 'id' }", 'no view "nothing"'),
+    ("[resources]\ngoods = { view = 'nothing', key = 'id' }", 'view "nothing" does not exist'),
     ("[resources]\ngoods = { view = 'goods', key = 'colour' }", 'no column "colour"'),
     ("[resources]\ngoods = { view = 'goods', key = 'tags' }", "no URL can hold"),
     ("[resources]\ngoods = { view = 'goods', key = 'id', search = ['id'] }", "type is not text"),

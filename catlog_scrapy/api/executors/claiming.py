@@ -24,7 +24,7 @@ class NoWork(Exception):
 
 
 class ClaimAttempt:
-    """One look at the queue on behalf of a claim request."""
+    """Single look at the queue on behalf of a claim request."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class ClaimAttempt:
         self.failed: dict[AttemptName, str] = {}
 
     def run(self) -> Response | None:
-        """Claim attempts; return None if there is no work."""
+        """Claim attempts; return None without work."""
         state, body = self.state, self.claim.model_dump()
         try:
             response = run_change(

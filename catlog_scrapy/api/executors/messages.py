@@ -103,7 +103,7 @@ class ClaimedAttempt(BaseModel):
 
 
 class ClaimReply(BaseModel):
-    """Claimed attempts; empty if there is no work."""
+    """Claimed attempts; empty without work."""
 
     attempts: list[ClaimedAttempt] = Field(description="Claimed attempts of one provider.")
 

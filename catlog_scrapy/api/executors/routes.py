@@ -43,7 +43,7 @@ Attempt = Annotated[
 @router.post(
     "/claim",
     response_model=messages.ClaimReply,
-    response_description="The claimed attempts; empty if there is no work.",
+    response_description="The claimed attempts; an empty list without work.",
     summary="Claim attempts",
 )
 async def claim_attempts(

@@ -204,7 +204,7 @@ def _create(tx: Transaction, state: ServerState, catalog: NewCatalog) -> ChangeR
 
 
 def _catalog_of_operation(tx: Transaction, operation_id: UUID, options: LoadOptions) -> NewCatalog:
-    """Return the catalog that loads one operation, or its whole scheme if there is no other."""
+    """Return the catalog of one operation, or of a whole scheme with a single operation."""
     place = operation_place(tx, operation_id)
     if place["retired_at"]:
         raise Problem(

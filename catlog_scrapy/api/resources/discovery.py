@@ -85,7 +85,7 @@ def _mistakes(
 ) -> Iterator[str]:
     """Yield the reasons why *resource* does not fit the columns of its *view*."""
     if not view:
-        yield f'there is no view "{resource.view}"; run scrapy apply, or correct the name'
+        yield f'the view "{resource.view}" does not exist; run scrapy apply, or correct the name'
         return
     hidden = {column for columns in resource.hidden.values() for column in columns}
     for name in (*resource.key, *resource.fields, *resource.search, *hidden):

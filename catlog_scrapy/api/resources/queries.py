@@ -84,5 +84,5 @@ def _require_visible(
     Both errors are equal: a role must not learn which columns are hidden.
     """
     if name not in visible:
-        message = former_name_error(resource.path, name) or f"there is no column {name[:100]!r}"
+        message = former_name_error(resource.path, name) or f"{name[:100]!r} is not a column"
         raise invalid_parameter(parameter, message)

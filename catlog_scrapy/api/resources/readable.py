@@ -40,7 +40,7 @@ class ReadableResource:
 
     @property
     def has_history(self) -> bool:
-        """Whether the former states of a row can be read."""
+        """Return whether the former states of a row can be read."""
         return bool(self.kind or (self.as_of_source and self.kinds))
 
     def visible_fields(self, role: str) -> tuple[str, ...]:

@@ -151,6 +151,7 @@ class SpooledResponse(StreamingResponse):
         self.slots = slots
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the spool, and release it in any case."""
         try:
             await super().__call__(scope, receive, send)
         finally:
