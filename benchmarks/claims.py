@@ -26,12 +26,12 @@ def run(server: Server, small: bool) -> Result:
             reader.execute(text("SET idle_in_transaction_session_timeout = 0"))
             reader.commit()
             finish(full, finished, reader)
-            mine, theirs = [], []
+            beside, alone = [], []
             for _ in range(rounds):
-                theirs.append(claim_all(empty, count))
-                mine.append(claim_all(full, count))
-                note(f"{mine[-1]:.0f} claims a second, {theirs[-1]:.0f} in an empty table")
-    return Result("claims", statistics.median(mine) / statistics.median(theirs), ">=0.8")
+                alone.append(claim_all(empty, count))
+                beside.append(claim_all(full, count))
+                note(f"{beside[-1]:.0f} claims a second, {alone[-1]:.0f} in an empty table")
+    return Result("claims", statistics.median(beside) / statistics.median(alone), ">=0.8")
 
 
 def queue(engine: Engine, count: int) -> None:

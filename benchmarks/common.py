@@ -56,15 +56,15 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def alternate(
-    repetitions: int, ours: Callable[[], float], peer: Callable[[], float]
+    repetitions: int, measure_catlog: Callable[[], float], measure_peer: Callable[[], float]
 ) -> tuple[float, float]:
-    """Return the medians of *ours* and *peer*, measured in turn under the same load."""
-    mine, theirs = [], []
+    """Return the medians of both times, measured in turn under the same load."""
+    catlog, peer = [], []
     for _ in range(repetitions):
-        theirs.append(peer())
-        mine.append(ours())
-        note(f"catlog {mine[-1]:.3f} s, peer {theirs[-1]:.3f} s")
-    return statistics.median(mine), statistics.median(theirs)
+        peer.append(measure_peer())
+        catlog.append(measure_catlog())
+        note(f"catlog {catlog[-1]:.3f} s, peer {peer[-1]:.3f} s")
+    return statistics.median(catlog), statistics.median(peer)
 
 
 class Server:

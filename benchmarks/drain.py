@@ -33,11 +33,11 @@ def run(server: Server, small: bool) -> Result:
         note(f"{count} crawls: {peer:.1f} s, scaled from {sample} measured")
         for _ in range(count):
             catalogs.create(engine, PROVIDER, SCHEME)
-        mine = seconds(lambda: scrapy(server, engine, "work", "--drain"))
-        note(f"{count} drained: {mine:.1f} s")
+        drained = seconds(lambda: scrapy(server, engine, "work", "--drain"))
+        note(f"{count} drained: {drained:.1f} s")
         if left := unloaded(engine):
             raise RuntimeError(f"{left} catalogs are not loaded")
-    return Result("drain", mine / peer, "<=0.05")
+    return Result("drain", drained / peer, "<=0.05")
 
 
 def unloaded(engine: Engine) -> int:

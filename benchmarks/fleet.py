@@ -119,7 +119,7 @@ def _node(
         )
     node = Node(process, port, folder)
     try:
-        wait_until(lambda: _is_ready(node), TIMEOUT_S, "a node that is ready")
+        wait_until(lambda: _is_ready(node), TIMEOUT_S, "node that is ready")
         yield node
     except BaseException as error:
         error.add_note(f"End of the node's log: {node.log}")

@@ -11,14 +11,14 @@ def run(server: Server, small: bool) -> Result:
     """
     count = 500 if small else 100_000
 
-    def ours() -> float:
+    def measure_catlog() -> float:
         with server.database() as engine:
             declare(server, engine, "one_by_one")
             return crawl(server, engine, "one_by_one", count).seconds
 
-    def peer() -> float:
+    def measure_peer() -> float:
         with server.database() as engine:
             return crawl(server, engine, "unwatched", count).seconds
 
-    mine, theirs = alternate(1 if small else 3, ours, peer)
-    return Result("items", mine / theirs, "<=1.5")
+    catlog, peer = alternate(1 if small else 3, measure_catlog, measure_peer)
+    return Result("items", catlog / peer, "<=1.5")

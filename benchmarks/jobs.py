@@ -26,15 +26,15 @@ def run(server: Server, small: bool) -> Result:
     ratios = []
     with (
         server.database() as engine,
-        catlog_node(server, engine, max_proc=SLOTS) as ours,
-        stock_node(server, max_proc=SLOTS, poll_interval=0.1) as peer,
+        catlog_node(server, engine, max_proc=SLOTS) as node,
+        stock_node(server, max_proc=SLOTS, poll_interval=0.1) as stock,
     ):
         for _ in range(rounds):
-            theirs = 60 * fewer / run_stock(peer, fewer)
-            mine = 60 * count / run_catlog(ours, engine, count)
-            ratios.append(mine / theirs)
-            note(f"{mine:.0f} jobs a minute ({count} run), scrapyd {theirs:.0f} ({fewer} run)")
-        if (left := scraped(peer)) != rounds * fewer:
+            scrapyd = 60 * fewer / run_stock(stock, fewer)
+            catlog = 60 * count / run_catlog(node, engine, count)
+            ratios.append(catlog / scrapyd)
+            note(f"{catlog:.0f} jobs a minute ({count} run), scrapyd {scrapyd:.0f} ({fewer} run)")
+        if (left := scraped(stock)) != rounds * fewer:
             raise RuntimeError(f"only {left} of scrapyd's jobs have yielded their item")
     return Result("jobs", statistics.median(ratios), ">=8")
 

@@ -19,18 +19,18 @@ def run(server: Server, small: bool) -> Result:
     """
     count = 2_000 if small else 1_000_000
 
-    def ours() -> float:
+    def measure_catlog() -> float:
         with server.database() as engine:
             declare(server, engine, "in_batches")
             opened_at = crawl(server, engine, "in_batches", count).opened_at
             return loaded_at(engine) - opened_at
 
-    def peer() -> float:
+    def measure_peer() -> float:
         with server.database() as engine:
             return merge_with_dlt(engine, server.folder / f"dlt_{server.made}", count)
 
-    mine, theirs = alternate(1, ours, peer)
-    return Result("merge", theirs / mine, ">=3")
+    catlog, peer = alternate(1, measure_catlog, measure_peer)
+    return Result("merge", peer / catlog, ">=3")
 
 
 def loaded_at(engine: Engine) -> float:

@@ -24,23 +24,23 @@ PROVIDERS = 8
 TIMEOUT_S = 300.0
 
 
-class Taken(NamedTuple):
+class Work(NamedTuple):
     """Work of a process between two times of the machine's clock, with its seconds of claiming."""
 
     began: float
     ended: float
-    taking: float
+    claiming: float
 
 
 @dataclass(frozen=True)
 class Speed:
     """Jobs per second of all processes: claimed only, and claimed and finished."""
 
-    taken: float
+    claimed: float
     finished: float
 
     def __str__(self) -> str:
-        return f"{self.taken:.0f} claimed per second, {self.finished:.0f} claimed and finished"
+        return f"{self.claimed:.0f} claimed per second, {self.finished:.0f} claimed and finished"
 
 
 def run(server: Server, small: bool) -> Result:
@@ -59,12 +59,12 @@ def run(server: Server, small: bool) -> Result:
     # This pool reports a dead process; multiprocessing.Pool would silently replace it.
     with ProcessPoolExecutor(NODES, spawn, begin, (spawn.Barrier(NODES),)) as pool:
         for _ in range(rounds):
-            theirs = measure(server, pool, queue_theirs, their_node, each)
-            mine = measure(server, pool, queue_ours, our_node, each)
-            single = measure(server, pool, queue_ours, our_single_slot, each)
-            note(f"catlog {mine}; by ones {single}; procrastinate {theirs}")
-            ratios.append(mine.taken / theirs.taken)
-            singles.append(single.taken / theirs.taken)
+            fetches = measure(server, pool, defer_procrastinate_jobs, procrastinate_node, each)
+            catlog = measure(server, pool, insert_catalogs, catlog_node, each)
+            single = measure(server, pool, insert_catalogs, catlog_node_with_one_slot, each)
+            note(f"catlog {catlog}; by ones {single}; procrastinate {fetches}")
+            ratios.append(catlog.claimed / fetches.claimed)
+            singles.append(single.claimed / fetches.claimed)
     note(f"by ones, claims against fetches: {statistics.median(singles):.3g}")
     return Result("nodes", statistics.median(ratios), ">=1.5")
 
@@ -73,7 +73,7 @@ def measure(
     server: Server,
     pool: ProcessPoolExecutor,
     queue: Callable[[Engine, int], None],
-    node: Callable[[str, str, int], Taken],
+    node: Callable[[str, str, int], Work],
     each: int,
 ) -> Speed:
     """Return the speed of all processes of the *pool* with *each* times NODES new jobs."""
@@ -83,8 +83,8 @@ def measure(
         work = [pool.submit(node, url, f"node-{number}", each) for number in range(NODES)]
         done = [one.result(TIMEOUT_S) for one in work]
     seconds = max(one.ended for one in done) - min(one.began for one in done)
-    taking = sum(one.taking for one in done) / NODES
-    return Speed(taken=NODES * each / taking, finished=NODES * each / seconds)
+    claiming = sum(one.claiming for one in done) / NODES
+    return Speed(claimed=NODES * each / claiming, finished=NODES * each / seconds)
 
 
 _ready: "multiprocessing.synchronize.Barrier | None" = None
@@ -102,7 +102,7 @@ def wait_for_others() -> None:
         _ready.wait(60)
 
 
-def queue_ours(engine: Engine, count: int) -> None:
+def insert_catalogs(engine: Engine, count: int) -> None:
     """Insert *count* started catalogs with one instance each, of PROVIDERS in turn."""
     run_sql(
         engine,
@@ -127,16 +127,16 @@ def queue_ours(engine: Engine, count: int) -> None:
     )
 
 
-def our_node(url: str, name: str, count: int, slots: int = 8) -> Taken:
+def catlog_node(url: str, name: str, count: int, slots: int = 8) -> Work:
     """Claim and complete *count* instances, *slots* at a time."""
     engine = make_engine(url)
     with engine.connect():
         wait_for_others()
-    began, taking, done = time.monotonic(), 0.0, 0
+    began, claiming, done = time.monotonic(), 0.0, 0
     while done < count:
-        asked = time.monotonic()
+        started = time.monotonic()
         held = claims.claim(engine, name, limit=min(slots, count - done))
-        taking += time.monotonic() - asked
+        claiming += time.monotonic() - started
         for claimed in held:
             outcome = attempts.complete(engine, claimed.attempt, attempts.Report())
             if outcome != "done":
@@ -144,15 +144,15 @@ def our_node(url: str, name: str, count: int, slots: int = 8) -> Taken:
         done += len(held)
     ended = time.monotonic()
     engine.dispose()
-    return Taken(began, ended, taking)
+    return Work(began, ended, claiming)
 
 
-def our_single_slot(url: str, name: str, count: int) -> Taken:
+def catlog_node_with_one_slot(url: str, name: str, count: int) -> Work:
     """Claim and complete *count* instances, one at a time."""
-    return our_node(url, name, count, slots=1)
+    return catlog_node(url, name, count, slots=1)
 
 
-def queue_theirs(engine: Engine, count: int) -> None:
+def defer_procrastinate_jobs(engine: Engine, count: int) -> None:
     """Defer *count* jobs of procrastinate, in PROVIDERS queues in turn."""
     connector = SyncPsycopgConnector(conninfo=conninfo(engine.url.render_as_string(False)))
     app = App(connector=connector)
@@ -164,27 +164,27 @@ def queue_theirs(engine: Engine, count: int) -> None:
     run_sql(engine, "ANALYZE")
 
 
-def their_node(url: str, _name: str, count: int) -> Taken:
+def procrastinate_node(url: str, _name: str, count: int) -> Work:
     """Fetch and finish *count* jobs by the calls of procrastinate's worker."""
-    return asyncio.run(_their_node(url, count))
+    return asyncio.run(_procrastinate_node(url, count))
 
 
-async def _their_node(url: str, count: int) -> Taken:
+async def _procrastinate_node(url: str, count: int) -> Work:
     app = App(connector=PsycopgConnector(conninfo=conninfo(url), min_size=1, max_size=1))
     async with app.open_async():
         manager = app.job_manager
         worker = await manager.register_worker()
         wait_for_others()
-        began, taking, done = time.monotonic(), 0.0, 0
+        began, claiming, done = time.monotonic(), 0.0, 0
         while done < count:
-            asked = time.monotonic()
+            started = time.monotonic()
             job = await manager.fetch_job(queues=None, worker_id=worker)
-            taking += time.monotonic() - asked
+            claiming += time.monotonic() - started
             if job is not None:
                 await manager.finish_job(job, Status.SUCCEEDED, delete_job=False)
                 done += 1
         ended = time.monotonic()
-    return Taken(began, ended, taking)
+    return Work(began, ended, claiming)
 
 
 def conninfo(url: str) -> str:

@@ -15,14 +15,14 @@ def run(server: Server, small: bool) -> Result:
         words = ("-a", f"base_url={shop.url}/hooked")
         peers_words = (*words, "-s", f"IMAGES_STORE={server.folder / 'images'}")
 
-        def ours() -> float:
+        def measure_catlog() -> float:
             with server.database() as engine:
                 declare(server, engine, "shop_pages")
                 return crawl(server, engine, "shop_pages", years, *words).seconds
 
-        def peer() -> float:
+        def measure_peer() -> float:
             with server.database() as engine:
                 return crawl(server, engine, "unwatched_pages", years, *peers_words).seconds
 
-        mine, theirs = alternate(1 if small else 5, ours, peer)
-    return Result("pages", theirs / mine, ">=0.9")
+        catlog, peer = alternate(1 if small else 5, measure_catlog, measure_peer)
+    return Result("pages", peer / catlog, ">=0.9")

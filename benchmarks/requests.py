@@ -29,7 +29,7 @@ def run(server: Server, small: bool) -> Result:
     lookup of the key and the change stamp.
     """
     count, rounds, seconds = (200, 1, 0.2) if small else (100_000, 5, 5.0)
-    mine, theirs = [], []
+    served, looped = [], []
     with (
         server.database() as engine,
         serve(server, engine, count) as serving,
@@ -38,10 +38,12 @@ def run(server: Server, small: bool) -> Result:
         url = engine.url.render_as_string(hide_password=False)
         sql = statement(engine)
         for _ in range(rounds):
-            theirs.append(elsewhere.submit(loop, url, *sql, seconds).result())
-            mine.append(elsewhere.submit(clients, serving.port, request(serving), seconds).result())
-            note(f"catlog {mine[-1]:.0f} pages a second, psycopg2 {theirs[-1]:.0f}")
-    return Result("requests", statistics.median(mine) / statistics.median(theirs), ">=0.3")
+            looped.append(elsewhere.submit(loop, url, *sql, seconds).result())
+            served.append(
+                elsewhere.submit(clients, serving.port, request(serving), seconds).result()
+            )
+            note(f"catlog {served[-1]:.0f} pages a second, psycopg2 {looped[-1]:.0f}")
+    return Result("requests", statistics.median(served) / statistics.median(looped), ">=0.3")
 
 
 def request(serving: Serving) -> bytes:
@@ -54,16 +56,16 @@ def request(serving: Serving) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def clients(port: int, asked: bytes, seconds: float) -> float:
+def clients(port: int, message: bytes, seconds: float) -> float:
     """Return the responses per second of CLIENTS clients."""
     end = time.perf_counter() + seconds
     with ThreadPoolExecutor(CLIENTS) as threads:
         began = time.perf_counter()
-        counts = list(threads.map(lambda _: client(port, asked, end), range(CLIENTS)))
+        counts = list(threads.map(lambda _: client(port, message, end), range(CLIENTS)))
         return sum(counts) / (time.perf_counter() - began)
 
 
-def client(port: int, asked: bytes, end: float) -> int:
+def client(port: int, message: bytes, end: float) -> int:
     """Return the number of responses to one client until *end*. Raises RuntimeError for errors.
 
     A bare socket takes less of the CPU than http.client.
@@ -72,7 +74,7 @@ def client(port: int, asked: bytes, end: float) -> int:
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         received = connection.makefile("rb")
         while time.perf_counter() < end:
-            connection.sendall(asked)
+            connection.sendall(message)
             status = received.readline()
             length = 0
             while (line := received.readline()) not in (b"\r\n", b""):

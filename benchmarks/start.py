@@ -20,23 +20,25 @@ def run(server: Server, small: bool) -> Result:
     Both nodes are idle before and have run the spider once; scrapyd polls ten times a second.
     """
     rounds = 2 if small else 20
-    mine, theirs = [], []
+    catlog_times, scrapyd_times = [], []
     with (
         open_source() as source,
         server.database() as engine,
-        catlog_node(server, engine, max_proc=4) as ours,
-        stock_node(server, max_proc=4, poll_interval=0.1) as peer,
+        catlog_node(server, engine, max_proc=4) as catlog,
+        stock_node(server, max_proc=4, poll_interval=0.1) as scrapyd,
     ):
-        for node in (ours, peer):
+        for node in (catlog, scrapyd):
             source.reached_by(node)
         for _ in range(rounds):
-            theirs.append(source.reached_by(peer))
-            mine.append(source.reached_by(ours))
+            scrapyd_times.append(source.reached_by(scrapyd))
+            catlog_times.append(source.reached_by(catlog))
     note(
-        f"medians of {rounds}: {statistics.median(mine):.3f} s,"
-        f" scrapyd {statistics.median(theirs):.3f} s"
+        f"medians of {rounds}: {statistics.median(catlog_times):.3f} s,"
+        f" scrapyd {statistics.median(scrapyd_times):.3f} s"
     )
-    return Result("start", statistics.median(mine) / statistics.median(theirs), "<=0.25")
+    return Result(
+        "start", statistics.median(catlog_times) / statistics.median(scrapyd_times), "<=0.25"
+    )
 
 
 class Source(ThreadingHTTPServer):

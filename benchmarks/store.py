@@ -25,18 +25,18 @@ def run(server: Server, small: bool) -> Result:
         crawl(server, source, "in_batches", count)
         batches = stored_batches(source)
 
-    def ours() -> float:
+    def measure_catlog() -> float:
         with server.database() as engine:
             declare(server, engine, "in_batches")
             return crawl(server, engine, "in_batches", count).seconds
 
-    def peer() -> float:
+    def measure_peer() -> float:
         with server.database() as engine:
             run_sql(engine, f"CREATE TABLE catlog.bare (LIKE {TABLE} INCLUDING ALL)")
             return seconds(lambda: copy_all(engine, batches))
 
-    mine, theirs = alternate(1 if small else 3, ours, peer)
-    return Result("store", theirs / mine, ">=0.4")
+    catlog, peer = alternate(1 if small else 3, measure_catlog, measure_peer)
+    return Result("store", peer / catlog, ">=0.4")
 
 
 def stored_batches(engine: Engine) -> list[bytes]:

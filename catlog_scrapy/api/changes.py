@@ -1,4 +1,4 @@
-"""A change through the API: done once, with a trace of who did it."""
+"""Changes through the API: idempotent, and recorded in the audit."""
 
 import json
 import re
@@ -23,16 +23,17 @@ from catlog_scrapy.store.access.idempotency import (
 )
 from catlog_scrapy.store.sql import Transaction, transaction
 
-HEADER = "Idempotency-Key"
-KEY = re.compile(r"[\x20-\x7e]{1,255}")
-# For the documentation of who calls `change`.
-ONCE: dict[str, Any] = {
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+# For `openapi_extra` of the routes that call `run_change`.
+IDEMPOTENT: dict[str, Any] = {
     "parameters": [
         {
-            "name": HEADER,
+            "name": IDEMPOTENCY_HEADER,
             "in": "header",
             "required": False,
-            "description": "the same request with the same key is done once; for a day",
+            "description": "Idempotency key. For a day the same request with the same key returns"
+            " the stored response, and nothing is executed.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255},
             "example": "7d9c1a52-0f0c-4a52-9a1e-0a8de6e4c1f0",
         }
@@ -41,11 +42,11 @@ ONCE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Changed:
-    """What was changed, and the answer to who asked for it.
+class ChangeResult:
+    """Result of a change, for the response and for the audit.
 
-    *target* and *detail* go to the audit: nothing in them is secret. *body* becomes JSON; None is
-    no body at all.
+    *target* and *detail* go to the audit and must not contain secrets. *body* becomes JSON; None
+    stands for a response without a body.
     """
 
     target: str
@@ -55,69 +56,73 @@ class Changed:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def change(
+def run_change(
     engine: Engine,
     request: Request,
     caller: Caller,
     action: str,
-    work: Callable[[Transaction], Changed],
+    work: Callable[[Transaction], ChangeResult],
     *,
     body: bytes | Mapping[str, Any] | None = None,
 ) -> Response:
-    """Do *work* in one transaction with its audit row; *action* is the permission it took.
+    """Do *work* in one transaction with its audit row and its stored response.
 
-    With an `Idempotency-Key` the answer is part of the transaction too: the same request of the
-    same caller gets it again, for a day, and nothing is done. *body* is the request's, to know it
-    by. What *work* raises undoes all, and is not remembered. Raises Problem 422.
+    *action* is the permission that the change needs. With an `Idempotency-Key` the response is
+    stored: the same request of the same caller returns it for a day, and *work* is not done. *body*
+    is the body of the request, which is part of its identity. An exception of *work* rolls back
+    everything. Raises Problem 422 for an invalid key.
     """
-    key = request.headers.get(HEADER)
-    if key is not None and not KEY.fullmatch(key):
-        message = "should have 1 to 255 printable ASCII characters"
-        raise Problem(422, "The request is wrong.", errors=[(f"header.{HEADER}", message)])
+    key = request.headers.get(IDEMPOTENCY_HEADER)
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise _invalid_key("should have 1 to 255 printable ASCII characters")
     fingerprint = _fingerprint(request, body)
     with transaction(engine) as tx:
         if key is not None:
             try:
-                former = find_response(tx, caller.name, key, fingerprint)
+                stored = find_response(tx, caller.name, key, fingerprint)
             except IdempotencyKeyReused as error:
-                message = "came with another request before; a new request needs a new key"
-                raise Problem(422, str(error), errors=[(f"header.{HEADER}", message)]) from error
-            if former is not None:
-                return _response(former, replayed=True)
-        changed = work(tx)
-        answer = StoredResponse(
-            changed.status, jsonable_encoder(changed.body), dict(changed.headers)
+                raise _invalid_key("belongs to another request; use a new key") from error
+            if stored is not None:
+                return _response(stored, is_replay=True)
+        result = work(tx)
+        response = StoredResponse(
+            result.status, jsonable_encoder(result.body), dict(result.headers)
         )
         record_audit(
             tx,
             actor=caller.name,
             role=caller.role,
             action=action,
-            target=changed.target,
+            target=result.target,
             address=caller.address,
-            detail=changed.detail,
+            detail=result.detail,
         )
-        if key is not None and changed.status < 500:
-            store_response(tx, caller.name, key, fingerprint, answer)
-    return _response(answer)
+        if key is not None and result.status < 500:
+            store_response(tx, caller.name, key, fingerprint, response)
+    return _response(response)
+
+
+def _invalid_key(message: str) -> Problem:
+    field_name = f"header.{IDEMPOTENCY_HEADER}"
+    return Problem(422, f"{field_name}: {message}", errors=[(field_name, message)])
 
 
 def _fingerprint(request: Request, body: bytes | Mapping[str, Any] | None) -> str:
-    """A hash of all that makes two requests the same; a slash at the end of the path does not."""
-    # Not of `request.url`, for that begins with what the client says the host is.
+    """Return a hash that identifies a request; a trailing slash of the path makes no difference."""
+    # `request.url` would not do: it begins with the Host header.
     path, query = request.scope["path"].rstrip("/"), request.scope["query_string"].decode("latin-1")
-    asked = json.dumps([request.method, path, query, _written(body)])
-    return sha256(asked.encode()).hexdigest()
+    identity = json.dumps([request.method, path, query, _body_text(body)])
+    return sha256(identity.encode()).hexdigest()
 
 
-def _written(body: bytes | Mapping[str, Any] | None) -> str:
+def _body_text(body: bytes | Mapping[str, Any] | None) -> str:
     if isinstance(body, bytes):
         return sha256(body).hexdigest()
     return "" if body is None else json.dumps(body, sort_keys=True, default=str)
 
 
-def _response(answer: StoredResponse, *, replayed: bool = False) -> Response:
-    headers = {**answer.headers, **({"Idempotent-Replayed": "true"} if replayed else {})}
-    if answer.body is None:
-        return Response(status_code=answer.status, headers=headers)
-    return JSONResponse(answer.body, answer.status, headers=headers)
+def _response(stored: StoredResponse, *, is_replay: bool = False) -> Response:
+    headers = {**stored.headers, **({"Idempotent-Replayed": "true"} if is_replay else {})}
+    if stored.body is None:
+        return Response(status_code=stored.status, headers=headers)
+    return JSONResponse(stored.body, stored.status, headers=headers)

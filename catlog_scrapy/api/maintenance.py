@@ -1,4 +1,7 @@
-"""A server tends as a worker does: with it alone, loads of external executors begin and end."""
+"""Maintenance by the server.
+
+A server without workers starts and publishes the loads of external executors by itself.
+"""
 
 import logging
 import threading
@@ -10,14 +13,14 @@ from catlog_scrapy.store.maintenance.tick import tick
 
 logger = logging.getLogger(__name__)
 
-# Seconds, for a connection, and for what is being done at the end.
+# Longest time for a connection, and for the current tick when the server stops.
 STOP_TIMEOUT_S = 10.0
 
 
 class MaintenanceThread:
-    """A thread that tends every *poll* seconds, and at once when something was done.
+    """Thread that runs maintenance every *poll* seconds, and at once after `run_soon`.
 
-    On connections of its own to the database of *engine*: it takes longer than a request may.
+    The thread has an engine of its own, because a tick may take longer than a request may.
     """
 
     def __init__(self, engine: Engine, *, lease: float, poll: float) -> None:
@@ -30,19 +33,20 @@ class MaintenanceThread:
         self.thread = threading.Thread()
 
     def start(self) -> None:
-        """Begin; after an end again."""
+        """Start the thread, also after `stop`."""
         self.is_stopped = False
         self.thread = threading.Thread(target=self._run, name="catlog-maintenance", daemon=True)
         self.thread.start()
 
     def run_soon(self) -> None:
-        """There is something to do, such as a catalog to publish."""
+        """Wake the thread, for example to publish a catalog."""
         self.wake.set()
 
     def stop(self) -> None:
-        """Stop the thread, once it has done what it does; a long publish is left alone.
+        """Stop the thread after its current tick.
 
-        That ends with the process: nothing of it becomes current, and it is tried again.
+        A longer publish ends with the process; its transaction rolls back, and the next tick of any
+        process repeats it.
         """
         self.is_stopped = True
         self.wake.set()
@@ -55,8 +59,8 @@ class MaintenanceThread:
             try:
                 tick(self.engine, self.lease)
             except UNAVAILABLE as error:
-                logger.warning("the database is away: %s", reason(error))
-            except Exception:  # a thread has nobody to tell; without it nothing would be published
-                logger.exception("tending failed")
+                logger.warning("the database is unavailable: %s", reason(error))
+            except Exception:  # the top of a thread; without maintenance nothing is published
+                logger.exception("maintenance failed")
             if not self.is_stopped:
                 self.wake.wait(self.poll)

@@ -1,4 +1,4 @@
-"""The OpenAPI document, and the page that shows it."""
+"""OpenAPI document, and the page that shows it."""
 
 from pathlib import Path
 from typing import Any
@@ -12,39 +12,42 @@ from fastapi.staticfiles import StaticFiles
 
 from catlog_scrapy.api.problems import ProblemDetails, problem_responses
 
+ABOUT = """Read loaded records and start loads.
+
+**Authentication.** Log in with `POST /api/v1/token`, or use an API key. Send the token or the key
+as `Authorization: Bearer ...`.
+
+**Errors** are problem details (RFC 9457).
+
+**Idempotency.** A change that is sent with an `Idempotency-Key` is executed at most once: the same
+request with the same key returns the stored response for a day.
+
+A trailing slash of a path is optional."""
+TAGS = [
+    {"name": "tokens", "description": "Log in and out with a user name and a password."},
+    {"name": "resources", "description": "Read the records that the project publishes."},
+    {"name": "loads", "description": "Start, retry and cancel loads and read their results."},
+    {"name": "schedules", "description": "Manage the schedules that start loads."},
+    {"name": "executors", "description": "Execute operations outside of catlog."},
+    {"name": "health", "description": "Check the server."},
+]
 ASSETS = Path(fastapi_offline.__file__).parent / "static"
-# The page holds a script of its own, that starts the other one.
-POLICY = (
+# The page contains an inline script that starts Swagger UI.
+DOCS_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data:; frame-ancestors 'none'"
 )
+# Problems of every request, and of every request that needs the database.
+COMMON_PROBLEMS = problem_responses(400, 408, 413)
+DATABASE_PROBLEMS = problem_responses(503, 504)
 
-# What any request may be answered, and any that the database is asked for.
-ANYWHERE = problem_responses(400, 408, 413)
-FROM_DATABASE = problem_responses(503, 504)
 
-
-def document(app: FastAPI, schemas: dict[str, Any]) -> None:
-    """Let *app* serve `/openapi.json` and `/docs`; *schemas* are further ones by name."""
+def serve_document(app: FastAPI, row_schemas: dict[str, Any]) -> None:
+    """Let *app* serve `/openapi.json` and `/docs`; *row_schemas* are added by name."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            made = get_openapi(
-                title=app.title,
-                version=app.version,
-                description=app.description,
-                routes=app.routes,
-                tags=app.openapi_tags,
-            )
-            known = made.setdefault("components", {}).setdefault("schemas", {})
-            problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
-            known |= problem.pop("$defs", {}) | {"ProblemDetails": problem} | schemas
-            for path, methods in made["paths"].items():
-                for operation in methods.values():
-                    answers = operation["responses"]
-                    more = ANYWHERE if path == "/healthz" else ANYWHERE | FROM_DATABASE
-                    answers |= {str(status): said for status, said in more.items()} | answers
-            app.openapi_schema = made
+            app.openapi_schema = _build_document(app, row_schemas)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -59,5 +62,24 @@ def document(app: FastAPI, schemas: dict[str, Any]) -> None:
             swagger_css_url="/docs/assets/swagger-ui.css",
             swagger_favicon_url="data:,",
         )
-        page.headers["Content-Security-Policy"] = POLICY
+        page.headers["Content-Security-Policy"] = DOCS_POLICY
         return page
+
+
+def _build_document(app: FastAPI, row_schemas: dict[str, Any]) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= problem.pop("$defs", {}) | {"ProblemDetails": problem} | row_schemas
+    for path, methods in document["paths"].items():
+        common = COMMON_PROBLEMS if path == "/healthz" else COMMON_PROBLEMS | DATABASE_PROBLEMS
+        for operation in methods.values():
+            responses = operation["responses"]
+            responses |= {str(status): problem for status, problem in common.items()} | responses
+    return document

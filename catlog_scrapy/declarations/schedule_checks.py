@@ -6,7 +6,7 @@ from catlog_scrapy.declarations.check_context import CheckContext, scheme_operat
 from catlog_scrapy.declarations.model import ScheduleTable
 from catlog_scrapy.declarations.source import Location, suggest
 from catlog_scrapy.scheduling.argument_templates import DUE_AT
-from catlog_scrapy.scheduling.due import CronError, next_due
+from catlog_scrapy.scheduling.due import CronError, TimeZoneError, next_due
 from catlog_scrapy.store.definitions import ScheduleDefinition
 
 # Any instant serves to try out a cron line.
@@ -36,7 +36,7 @@ def _check_cron(context: CheckContext, location: Location, schedule: ScheduleTab
     try:
         next_due(schedule.cron, schedule.timezone, SAMPLE_TIME)
     except CronError as error:
-        field = "timezone" if "time zone" in str(error) else "cron"
+        field = "timezone" if isinstance(error, TimeZoneError) else "cron"
         context.add_mistake((*location, field), str(error))
 
 

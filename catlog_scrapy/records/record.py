@@ -20,6 +20,7 @@ from catlog_scrapy.records.sql_types import (
     sql_type_of,
 )
 from catlog_scrapy.records.storable import SUSPECT_JSON, NotStorable, require_storable
+from catlog_scrapy.wording import counted
 
 MAX_KEY_BYTES = 1000
 SQL_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -129,7 +130,8 @@ class Record(BaseModel):
         if a value is missing or the text is longer than 1000 bytes.
         """
         if len(values) != len(cls.key_fields):
-            raise NotStorable(f"the key needs {len(cls.key_fields)} values: {cls.key_fields}")
+            needed = counted(len(cls.key_fields), "value")
+            raise NotStorable(f"the key needs {needed}: {', '.join(cls.key_fields)}")
         only = values[0] if len(values) == 1 else None
         if None in values or only == "":
             missing = next(

@@ -8,7 +8,11 @@ from cronsim import CronSim, CronSimError
 
 
 class CronError(ValueError):
-    """Invalid cron line or time zone, or a cron line that is never due."""
+    """Invalid cron line, or a cron line that is never due."""
+
+
+class TimeZoneError(CronError):
+    """Unknown time zone of a cron line."""
 
 
 def due_times(cron: str, timezone: str, after: dt.datetime) -> Iterator[dt.datetime]:
@@ -20,7 +24,7 @@ def due_times(cron: str, timezone: str, after: dt.datetime) -> Iterator[dt.datet
     try:
         zone = ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise CronError(
+        raise TimeZoneError(
             f"{timezone!r} is not a known time zone; use an IANA name such as Europe/Moscow"
         ) from error
     try:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import jwt
 import pytest
 
-from catlog_scrapy.api.limits import PREFIX, UNPREFIXED_PATHS
+from catlog_scrapy.api.paths import PREFIX, UNPREFIXED_PATHS
 from catlog_scrapy.store.access.keys import add_key
 from catlog_scrapy.store.access.tokens import signing_key
 from catlog_scrapy.store.access.users import add_user, disable_user

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from catlog_scrapy.api.limits import PREFIX
+from catlog_scrapy.api.paths import PREFIX
 from catlog_scrapy.db.engine import make_engine
 from tests.acceptance.test_access_matrix import Endpoint, endpoints
 from tests.acceptance.test_hostile_requests import head

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from sqlalchemy import text
 
-from catlog_scrapy.api.limits import PREFIX
+from catlog_scrapy.api.paths import PREFIX
 from tests.acceptance.test_access_matrix import BODIES, endpoints, path_values
 from tests.support.looking import THIS_DATABASE, WAIT_LIMIT_S, until
 from tests.support.server import PASSWORD, Served, Worlds, collected_log

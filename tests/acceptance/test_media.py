@@ -224,7 +224,7 @@ def test_missing_media_store_fails_the_load_with_the_reason(
         engine, "SELECT DISTINCT error FROM catlog.instance_attempt WHERE outcome = 'failed'"
     )
     assert f"IMAGES_STORE = {store!r} is not a usable store" in error
-    assert "Name a folder, or a store" in error
+    assert "use a folder, or a URI as in Scrapy's documentation" in error
 
 
 class Bucket(BaseHTTPRequestHandler):

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from catlog_scrapy.api.limits import PREFIX
+from catlog_scrapy.api.paths import PREFIX
 from tests.support.looking import until
 from tests.support.server import Served, Worlds, load, settings_of
 

@@ -44,3 +44,9 @@ def test_files_that_contributing_names_exist() -> None:
     assert len(named) > 20
     places = (ROOT, ROOT / "catlog_scrapy")
     assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+def test_decisions_are_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = {target for target, _ in LINK.findall((folder / "README.md").read_text("utf-8"))}
+    assert {path.name for path in folder.glob("*.md")} - {"README.md"} <= listed

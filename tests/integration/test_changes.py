@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from starlette.requests import Request
 
 from catlog_scrapy.api.auth.callers import Caller
-from catlog_scrapy.api.changes import Changed, change
+from catlog_scrapy.api.changes import ChangeResult, run_change
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.maintenance.prune import prune
@@ -41,17 +41,17 @@ def a_request(
     )
 
 
-def a_provider(name: str = "acme", **answer: Any) -> Callable[[Transaction], Changed]:
+def a_provider(name: str = "acme", **answer: Any) -> Callable[[Transaction], ChangeResult]:
     """Return a function that inserts a row with a random name that begins with *name*."""
 
-    def work(transaction: Transaction) -> Changed:
+    def work(transaction: Transaction) -> ChangeResult:
         with transaction.begin() as connection:
             run(
                 connection,
                 "INSERT INTO catlog.provider (name) VALUES (:name || gen_random_uuid())",
                 name=name,
             )
-        return Changed(f"provider {name}", **{"body": {"name": name}, "status": 201, **answer})
+        return ChangeResult(f"provider {name}", **{"body": {"name": name}, "status": 201, **answer})
 
     return work
 
@@ -67,11 +67,11 @@ def done(engine: Engine) -> tuple[int, int]:
 def make(
     engine: Engine,
     request: Request,
-    work: Callable[[Transaction], Changed] | None = None,
+    work: Callable[[Transaction], ChangeResult] | None = None,
     body: bytes | Mapping[str, Any] | None = None,
     caller: Caller = ALICE,
 ) -> Any:
-    return change(engine, request, caller, "providers:create", work or a_provider(), body=body)
+    return run_change(engine, request, caller, "providers:create", work or a_provider(), body=body)
 
 
 def test_change_is_audited_and_its_response_is_stored(engine: Engine) -> None:
@@ -155,7 +155,7 @@ def test_idempotency_key_has_1_to_255_printable_ascii_characters(engine: Engine)
 
 
 def test_failed_change_leaves_nothing_and_may_be_retried(engine: Engine) -> None:
-    def failing(transaction: Transaction) -> Changed:
+    def failing(transaction: Transaction) -> ChangeResult:
         a_provider()(transaction)
         raise Problem(409, "not now.")
 
@@ -186,7 +186,7 @@ def test_concurrent_request_waits_and_does_the_work_if_the_first_failed(
 ) -> None:
     working, go_on = threading.Event(), threading.Event()
 
-    def slow(transaction: Transaction) -> Changed:
+    def slow(transaction: Transaction) -> ChangeResult:
         a_provider()(transaction)
         working.set()
         assert go_on.wait(WAIT_LIMIT_S)

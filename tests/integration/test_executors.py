@@ -179,7 +179,7 @@ def test_batches_come_in_order_and_count_once(engine: Engine, robot: Client) -> 
     ]
     assert robot.send(attempt, 1, *goods(1), {"no": "id"}) == first
     refused(robot.send(attempt, 1, *goods(3)), "another body")
-    refused(robot.complete(attempt, 2), "batch 2 of")
+    refused(robot.complete(attempt, 2), "Batch 2 of")
     assert robot.send(attempt, 2, *goods(2)).status == 200
     refused(robot.complete(attempt, 1), "has 2 batches, not 1")
     rows = sql(engine, "SELECT seq, key FROM catlog.catalog_operation_instance_result ORDER BY 1")
@@ -250,16 +250,16 @@ NO_BATCHES = [
     (b"", "line 1"),
     (b"{", "line 1"),
     (b'{"records": [\n{"id": 1},\n{"id": }]}', "line 3"),
-    (b"[]", "is no object"),
+    (b"[]", "is not an object"),
     (b'{"records": {}}', "body.records"),
     (b'{"record": []}', "unknown member"),
-    (b'{"records": [{"id": 1, "x": NaN}]}', "NaN is no JSON"),
-    (b'{"records": [{"id": 1, "id": 2}]}', "has 'id' twice"),
+    (b'{"records": [{"id": 1, "x": NaN}]}', "NaN is not valid JSON"),
+    (b'{"records": [{"id": 1, "id": 2}]}', "the member 'id' twice"),
     (b'{"records": [{"id": ' + b"9" * 5000 + b"}]}", "1000 digits"),
     (b'{"records": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deeply"),
-    (b'{"records": [{"id": "\xff"}]}', "no UTF-8"),
+    (b'{"records": [{"id": "\xff"}]}', "invalid UTF-8"),
     (b'{"records": [{"id": 1e999}]}', "out of range"),
-    (b'{"records": [' + b",".join([b"1"] * 100_001) + b"]}", "more than 100000 records"),
+    (b'{"records": [' + b",".join([b"1"] * 100_001) + b"]}", "more than 100000 items"),
 ]
 
 
@@ -365,7 +365,10 @@ def test_only_what_is_asked_for_is_claimed(engine: Engine, robot: Client) -> Non
     assert robot.claim() == []
     robot.operations = ["acme/goods"]
     assert [each["operation"] for each in robot.claim()] == ["prices"]
-    for name, word in (("acme/goods/ours", "run by spiders"), ("acme/x", "no operation")):
+    for name, word in (
+        ("acme/goods/ours", "run by spiders"),
+        ("acme/x", "not a declared operation"),
+    ):
         wanted = {"operations": ["acme/goods", name], "worker": "one"}
         answer = robot.ask("claim", wanted)
         assert (answer.status, answer.body["errors"][0]["field"]) == (422, "body.operations.1")

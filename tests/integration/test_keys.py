@@ -123,7 +123,7 @@ def test_key_has_permissions_that_its_scopes_and_its_role_allow(engine: Engine) 
         changing = client.post("/catalogs/a", headers=with_token(key))
         assert [reading.status_code, changing.status_code] == statuses, scopes
         if changing.status_code == 403:
-            assert changing.json()["detail"] == "this key lacks the permission catalogs:create."
+            assert changing.json()["detail"] == "This key lacks the permission catalogs:create."
 
 
 def test_keys_lose_the_permissions_that_their_role_loses(engine: Engine) -> None:
@@ -132,7 +132,7 @@ def test_keys_lose_the_permissions_that_their_role_loses(engine: Engine) -> None
     client = a_client(given_access(engine, narrower))
     assert client.get("/catalogs", headers=with_token(key)).status_code == 200
     answer = client.post("/catalogs/a", headers=with_token(key))
-    assert answer.json()["detail"] == "service lacks the permission catalogs:create."
+    assert answer.json()["detail"] == "The role service lacks the permission catalogs:create."
     nothing = a_client(given_access(engine, {}))
     assert nothing.get("/catalogs", headers=with_token(key)).status_code == 403
 
@@ -188,7 +188,7 @@ def test_key_command_reports_wrong_arguments(
         ("add robot --role service --scope catalogs:*", "does not have"),
         ("add robot --role service --scope *:*", "does not have"),
         ("add robot --role user --scope catalogs:read", "does not have"),
-        ("add robot --role service --expires soon", "write a duration"),
+        ("add robot --role service --expires soon", "is not a valid duration"),
         ("add robot --role service --expires 99999999d", "ten years"),
         ("revoke robot", "no key robot"),
         ("revoke robot --role service", "only add"),

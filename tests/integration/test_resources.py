@@ -377,7 +377,7 @@ A_WRONG_DECLARATION_IS_REFUSED = [
     ("[resources]\ngoods = { view = 'nothing', key = 'id' }", 'no view "nothing"'),
     ("[resources]\ngoods = { view = 'goods', key = 'colour' }", 'no column "colour"'),
     ("[resources]\ngoods = { view = 'goods', key = 'tags' }", "no URL can hold"),
-    ("[resources]\ngoods = { view = 'goods', key = 'id', search = ['id'] }", "no text"),
+    ("[resources]\ngoods = { view = 'goods', key = 'id', search = ['id'] }", "type is not text"),
     ("[resources]\ngoods = { view = 'goods', key = 'id', hidden = { x = ['user'] } }", '"x"'),
     ("[resources]\ngoods = { view = 'goods' }", "resources.goods.key"),
     ("[resources]\ngoods = { view = 'goods', key = 'id', red = true }", "resources.goods.red"),
@@ -662,7 +662,7 @@ def test_a_view_that_fails_tells_no_value(
         answer = client.get(f"/bad{asked}")
         assert answer.status_code == status, answer.text
         assert "Lamp" not in answer.text
-        assert "log says" in answer.json()["detail"]
+        assert "see the server's log" in answer.json()["detail"]
 
 
 def test_a_column_that_changed_its_type_under_the_server_is_told(

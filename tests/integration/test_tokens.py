@@ -111,7 +111,7 @@ def test_a_role_may_do_what_it_may_and_is_told_what_it_lacks(engine: Engine) -> 
         "service": (200, 201),
         "user": (403, 403),
     }
-    assert changing.json()["detail"] == "user lacks the permission catalogs:create."
+    assert changing.json()["detail"] == "The role user lacks the permission catalogs:create."
 
 
 def forgeries(engine: Engine, pair: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -321,7 +321,7 @@ def test_tokens_end_by_themselves(engine: Engine) -> None:
     until(lambda: time.time() > expired)
     assert client.get("/catalogs", headers=with_token(pair["access"])).status_code == 401
     answer = refreshed(client, pair["refresh"])
-    assert (answer.status_code, answer.json()["detail"]) == (401, "the token has expired.")
+    assert (answer.status_code, answer.json()["detail"]) == (401, "The token has expired.")
     answer = client.post("/api/v1/token/revoke", json={"refresh": pair["refresh"]})
     assert answer.status_code == 204
     assert prune(engine, dry_run=True).access == 1

@@ -181,12 +181,12 @@ def test_user_command_reports_wrong_arguments_and_changes_nothing(
         ("add alice --role user", b"", "8 characters"),
         ("add alice --role user", b"\xff" * 9, "not valid UTF-8"),
         ("add alice --role user", b"a" * 5000, "1024 bytes"),
-        ("add alice", fine, "need --role"),
+        ("add alice", fine, "use --role ROLE with add"),
         ("add a/b --role user", fine, "is not a valid name"),
         ("password bob", fine, "no user bob"),
-        ("password bob --role user", fine, "do not take it"),
-        ("enable", b"", "and a NAME"),
-        ("forget bob", b"", "and a NAME"),
+        ("password bob --role user", fine, "and only there"),
+        ("enable", b"", "with a NAME"),
+        ("forget bob", b"", "with a NAME"),
         ("", b"", "write list"),
     ):
         type_in(monkeypatch, typed)

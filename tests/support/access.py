@@ -11,10 +11,10 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from catlog_scrapy.api.auth.callers import Access, Caller
+from catlog_scrapy.api.auth.callers import Access, Caller, permission
 from catlog_scrapy.api.auth.passwords import Passwords
-from catlog_scrapy.api.auth.tokens import tokens
-from catlog_scrapy.api.changes import Changed, change
+from catlog_scrapy.api.auth.tokens import router
+from catlog_scrapy.api.changes import ChangeResult, run_change
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
@@ -63,7 +63,8 @@ def given_a_user(engine: Engine, name: str = "alice", role: str = "internal") ->
 def a_client(access: Access, *, address: str = "192.0.2.1") -> TestClient:
     """A client of a server with the tokens of *access*, and one resource, `catalogs`."""
     app = FastAPI()
-    app.include_router(tokens(access), prefix="/api/v1")
+    app.state.access = access
+    app.include_router(router, prefix="/api/v1")
 
     @app.exception_handler(Problem)
     def problem(_: Request, error: Problem) -> Response:
@@ -71,7 +72,7 @@ def a_client(access: Access, *, address: str = "192.0.2.1") -> TestClient:
 
     @app.get("/catalogs")
     def reading(
-        caller: Annotated[Caller, Depends(access.permitted("catalogs", "read"))],
+        caller: Annotated[Caller, Depends(permission("catalogs", "read"))],
     ) -> dict[str, Any]:
         return {"name": caller.name, "role": caller.role, "address": caller.address}
 
@@ -79,12 +80,14 @@ def a_client(access: Access, *, address: str = "192.0.2.1") -> TestClient:
     def changing(
         word: str,
         request: Request,
-        caller: Annotated[Caller, Depends(access.permitted("catalogs", "create"))],
+        caller: Annotated[Caller, Depends(permission("catalogs", "create"))],
     ) -> Response:
-        def work(_: Transaction) -> Changed:
-            return Changed(f"catalog {word}", {"word": word}, 201)
+        def work(_: Transaction) -> ChangeResult:
+            return ChangeResult(f"catalog {word}", {"word": word}, 201)
 
-        return change(access.engine, request, caller, "catalogs:create", work, body={"word": word})
+        return run_change(
+            access.engine, request, caller, "catalogs:create", work, body={"word": word}
+        )
 
     return TestClient(app, client=(address, 1234))
 

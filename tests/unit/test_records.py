@@ -266,8 +266,8 @@ def test_key_text_of_one_and_several_values() -> None:
     [
         (Named, [None], "name: the key is missing"),
         (Named, [""], "name: the key is missing"),
-        (Named, [], r"the key needs 1 values: \('name',\)"),
-        (Named, ["a", "b"], "the key needs 1 values"),
+        (Named, [], "the key needs 1 value: name"),
+        (Named, ["a", "b"], "the key needs 1 value"),
         (Named, ["x" * 1001], "the key has 1001 bytes; the maximum is 1000"),
         (Named, ["я" * 501], "the key has 1002 bytes"),
         (Named, ["a\0"], r"the key contains U\+0000"),

@@ -1,4 +1,4 @@
-"""Who asks, and whether they may."""
+"""Authentication and authorization of requests."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from scrapy.settings import BaseSettings
 from sqlalchemy import Engine
 
-from catlog_scrapy.api.auth.jwt import Signer, Unusable
+from catlog_scrapy.api.auth.jwt import InvalidToken, TokenSigner
 from catlog_scrapy.api.auth.passwords import Passwords
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.declarations.roles import covers, intersect
@@ -18,22 +18,23 @@ from catlog_scrapy.store.access.users import enabled_user
 
 _bearer = HTTPBearer(
     scheme_name="bearer",
-    description="An access token, from `POST /api/v1/token/`, or an API key.",
+    description="An access token from `POST /api/v1/token`, or an API key.",
     auto_error=False,
 )
 _api_key = APIKeyHeader(
     name="X-API-Key",
     scheme_name="key",
-    description="An API key, from `scrapy key add`.",
+    description="An API key from `scrapy key add`.",
     auto_error=False,
 )
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: `name` is `user:NAME` or `key:NAME`, `address` the client's.
+    """Authenticated sender of a request.
 
-    `permissions` are `resource:action`, with `*` for any of either.
+    `name` is `user:NAME` or `key:NAME`. `permissions` are `resource:action`; `*` stands for any
+    resource or action. `address` is the client's address.
     """
 
     name: str
@@ -42,14 +43,14 @@ class Caller:
     address: str
 
     def may(self, resource: str, action: str) -> bool:
-        """Whether they may do *action* to *resource*."""
+        """Return whether the caller has the permission `resource:action`."""
         return covers(self.permissions, f"{resource}:{action}")
 
 
 class Access:
-    """Tells who asks, by token or key, and refuses what their role lacks.
+    """Identifies callers by token or key, and refuses actions that their role does not permit.
 
-    *roles* are the permissions of each role. *passwords* says how costly hashes are.
+    *roles* maps each role to its permissions. *passwords* hashes passwords.
     """
 
     def __init__(
@@ -62,71 +63,85 @@ class Access:
     ) -> None:
         self.engine = engine
         self.roles = roles
-        self.signer = Signer(engine, settings)
+        self.signer = TokenSigner(engine, settings)
         self.passwords = passwords or Passwords()
-        # One statement a request needs no BEGIN and no COMMIT around it.
-        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
-
-    def permitted(self, resource: str, action: str) -> Callable[..., Caller]:
-        """A dependency: the caller, who may do *action* to *resource*. Raises Problem 401, 403."""
-
-        def caller(
-            request: Request,
-            _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-            __: Annotated[str | None, Depends(_api_key)],
-        ) -> Caller:
-            return self.caller(request, resource, action)
-
-        return caller
+        # A single SELECT needs no BEGIN and COMMIT.
+        self._autocommit_engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def caller(self, request: Request, resource: str, action: str) -> Caller:
-        """Who sent *request*, who may do *action* to *resource*. Raises Problem 401, 403."""
-        asking = self._caller(request)
-        if not asking.may(resource, action):
-            # A role that may is held back by its key's scopes.
-            lacking = self.roles.get(asking.role, frozenset())
-            who = "this key" if covers(lacking, f"{resource}:{action}") else asking.role
-            raise Problem(403, f"{who} lacks the permission {resource}:{action}.")
-        return asking
+        """Return the caller, who has the permission `resource:action`. Raises Problem 401, 403."""
+        caller = self._authenticate(request)
+        if caller.may(resource, action):
+            return caller
+        role_permissions = self.roles.get(caller.role, frozenset())
+        # The scopes of a key may be narrower than its role.
+        role_permits = covers(role_permissions, f"{resource}:{action}")
+        subject = "this key" if role_permits else f"the role {caller.role}"
+        raise Problem(403, f"{subject} lacks the permission {resource}:{action}")
 
-    def _caller(self, request: Request) -> Caller:
+    def _authenticate(self, request: Request) -> Caller:
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
         token = bearer.strip() if scheme.lower() == "bearer" else ""
         credentials = token or request.headers.get("X-API-Key")
         if not credentials:
-            raise _unauthorized("a token or a key is needed")
+            raise unauthorized("send an access token or an API key")
         if not token or credentials.startswith(KEY_PREFIX):
-            return self._holder(credentials, address_of(request))
-        return self._user(credentials, address_of(request))
+            return self._key_holder(credentials, client_address(request))
+        return self._user(credentials, client_address(request))
 
     def _user(self, token: str, address: str) -> Caller:
         try:
-            read = self.signer.read(token, "access")
-        except Unusable as error:
-            raise _unauthorized(str(error), "invalid_token") from error
-        user = enabled_user(self._reading, read.user_id)
+            token_ids = self.signer.read(token, "access")
+        except InvalidToken as error:
+            raise unauthorized(str(error), "invalid_token") from error
+        user = enabled_user(self._autocommit_engine, token_ids.user_id)
         if user is None:
-            raise _unauthorized("the user is disabled or gone", "invalid_token")
-        return Caller(f"user:{user['name']}", user["role"], self._of(user["role"]), address)
+            raise unauthorized("the user is disabled or removed", "invalid_token")
+        permissions = self._permissions(user["role"])
+        return Caller(f"user:{user['name']}", user["role"], permissions, address)
 
-    def _holder(self, key: str, address: str) -> Caller:
-        found = use_key(self._reading, key)
+    def _key_holder(self, key: str, address: str) -> Caller:
+        found = use_key(self._autocommit_engine, key)
         if found is None:
-            raise _unauthorized("the key is unknown, revoked or expired", "invalid_token")
-        permissions = self._of(found["role"])
+            raise unauthorized("the API key is unknown, revoked or expired", "invalid_token")
+        permissions = self._permissions(found["role"])
         if found["scopes"] is not None:
             permissions = intersect(permissions, found["scopes"])
         return Caller(f"key:{found['name']}", found["role"], permissions, address)
 
-    def _of(self, role: str) -> frozenset[str]:
+    def _permissions(self, role: str) -> frozenset[str]:
         return self.roles.get(role, frozenset())
 
 
-def address_of(request: Request) -> str:
-    """The client's address; none where it came through a socket of this machine."""
+def server_access(request: Request) -> Access:
+    """Return the access control of the server that received *request*."""
+    access: Access = request.app.state.access
+    return access
+
+
+def permission(resource: str, action: str) -> Callable[..., Caller]:
+    """Return a dependency: the caller, who has the permission `resource:action`.
+
+    The dependency raises Problem 401 or 403.
+    """
+
+    def require_permission(
+        request: Request,
+        access: Annotated[Access, Depends(server_access)],
+        _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        __: Annotated[str | None, Depends(_api_key)],
+    ) -> Caller:
+        return access.caller(request, resource, action)
+
+    return require_permission
+
+
+def client_address(request: Request) -> str:
+    """Return the client's address; empty for a client on a Unix socket."""
     return request.client.host if request.client else ""
 
 
-def _unauthorized(detail: str, error: str | None = None) -> Problem:
+def unauthorized(detail: str, error: str | None = None) -> Problem:
+    """Return a 401 problem; *error* is an error code of RFC 6750."""
     challenge = 'Bearer realm="catlog"' + (f', error="{error}"' if error else "")
-    return Problem(401, f"{detail}.", headers={"WWW-Authenticate": challenge})
+    return Problem(401, detail, headers={"WWW-Authenticate": challenge})

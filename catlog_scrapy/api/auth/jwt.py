@@ -1,4 +1,4 @@
-"""JSON Web Tokens: short ones that give access, long ones that are exchanged for both."""
+"""JSON Web Tokens (RFC 7519): short-lived access tokens and long-lived refresh tokens."""
 
 import math
 import re
@@ -16,99 +16,107 @@ from catlog_scrapy.store.access.tokens import IssuedToken, signing_key
 
 ISSUER = "catlog"
 ALGORITHM = "HS256"
-Typ = Literal["access", "refresh"]
-# As we write them. Before its signature is checked a header is read: a short one cannot be deep.
-# Of a signature's last letter two bits mean nothing, and have to be zero.
-TOKEN = re.compile(r"[\w-]{1,200}\.[\w-]{1,3000}\.[\w-]{42}[AEIMQUYcgkosw048]", re.ASCII)
+# Ten years; a credential for longer than this is an API key.
+MAX_LIFETIME_S = 3653 * 86400
+TokenType = Literal["access", "refresh"]
+# The form of the server's own tokens. PyJWT parses the header before it verifies the signature; the
+# limit keeps the header too short for deep nesting. The last character of a signature encodes four
+# bits; the other two must be zero, so that each token has one form.
+TOKEN_PATTERN = re.compile(r"[\w-]{1,200}\.[\w-]{1,3000}\.[\w-]{42}[AEIMQUYcgkosw048]", re.ASCII)
 
 
-class Unusable(Exception):
-    """A token that does not count, or no token; its text says why. Raised by `Signer.read`."""
+class InvalidToken(Exception):
+    """Invalid or expired token; the text is the reason. Raised by `TokenSigner.read`."""
 
 
 @dataclass(frozen=True)
-class Token:
-    """A token of ours: its own id, and its user's."""
+class TokenIds:
+    """Ids that a verified token carries: its own and its user's."""
 
     id: UUID
     user_id: UUID
 
 
-class Signer:
-    """Signs tokens and reads them. The key is fetched when it is first needed, not before."""
+class TokenSigner:
+    """Signs and verifies tokens.
+
+    The signing key is read at first use: the server may start before its database.
+    """
 
     def __init__(self, engine: Engine, settings: BaseSettings) -> None:
         self._engine = engine
-        self.access_seconds = _seconds(settings, "CATLOG_API_ACCESS")
-        self.refresh_seconds = _seconds(settings, "CATLOG_API_REFRESH")
+        self.access_lifetime_s = _lifetime(settings, "CATLOG_API_ACCESS")
+        self.refresh_lifetime_s = _lifetime(settings, "CATLOG_API_REFRESH")
 
     @cached_property
     def _key(self) -> bytes:
         return signing_key(self._engine)
 
-    def access(self, to: IssuedToken) -> str:
-        """An access token for whom *to* was made for."""
-        made = to.made_at.timestamp()
-        return self._sign(
-            "access",
-            uuid4(),
-            to,
-            made + self.access_seconds,
-            # For who reads it; what counts is in the database.
-            {"name": to.user, "role": to.role},
-        )
+    def access_token(self, issued: IssuedToken) -> str:
+        """Sign an access token for the user of a refresh token."""
+        expires_at = issued.made_at.timestamp() + self.access_lifetime_s
+        # Name and role are for clients; the server reads both from the database.
+        extra = {"name": issued.user, "role": issued.role}
+        return self._sign("access", uuid4(), issued, expires_at, extra)
 
-    def refresh(self, token: IssuedToken) -> str:
-        """The refresh token itself."""
-        return self._sign("refresh", token.id, token, token.expires_at.timestamp(), {})
+    def refresh_token(self, issued: IssuedToken) -> str:
+        """Sign a refresh token."""
+        return self._sign("refresh", issued.id, issued, issued.expires_at.timestamp(), {})
 
     def _sign(
-        self, typ: Typ, id_: UUID, to: IssuedToken, until: float, more: dict[str, Any]
+        self,
+        type_: TokenType,
+        id_: UUID,
+        issued: IssuedToken,
+        expires_at: float,
+        extra: dict[str, Any],
     ) -> str:
         claims = {
             "iss": ISSUER,
-            "sub": str(to.user_id),
-            "typ": typ,
+            "sub": str(issued.user_id),
+            "typ": type_,
             "jti": str(id_),
-            "iat": int(to.made_at.timestamp()),
-            "exp": math.ceil(until),
-            **more,
+            "iat": int(issued.made_at.timestamp()),
+            "exp": math.ceil(expires_at),
+            **extra,
         }
         return jwt.encode(claims, self._key, algorithm=ALGORITHM)
 
-    def read(self, token: str, typ: Typ, *, expired: bool = False) -> Token:
-        """A token of this *typ*; if *expired*, one that has is good as well. Raises Unusable."""
-        if not TOKEN.fullmatch(token):
-            raise Unusable("this is no token")
+    def read(self, token: str, type_: TokenType, *, allow_expired: bool = False) -> TokenIds:
+        """Verify a token of *type_* and return its ids. Raises InvalidToken."""
+        if not TOKEN_PATTERN.fullmatch(token):
+            raise InvalidToken("the text is not a token of this server")
         try:
             claims = jwt.decode(
                 token,
                 self._key,
                 algorithms=[ALGORITHM],
                 issuer=ISSUER,
-                # `iat` is the database's time, of which this machine may be a little behind.
+                # `iat` is the database's clock, and this machine's clock may be behind it.
                 options={
                     "require": ["iss", "sub", "typ", "jti", "iat", "exp"],
                     "verify_iat": False,
-                    "verify_exp": not expired,
+                    "verify_exp": not allow_expired,
                 },
             )
-            found = Token(UUID(claims["jti"]), UUID(claims["sub"]))
+            ids = TokenIds(UUID(claims["jti"]), UUID(claims["sub"]))
         except jwt.ExpiredSignatureError as error:
-            raise Unusable("the token has expired") from error
+            raise InvalidToken("the token has expired") from error
         except (jwt.PyJWTError, ValueError) as error:
-            raise Unusable("the token is none of this server") from error
-        if claims["typ"] != typ:
-            raise Unusable(f"this is no {typ} token")
-        return found
+            raise InvalidToken("the token was not issued by this server") from error
+        if claims["typ"] != type_:
+            raise InvalidToken(f"the token is not a token of the type {type_}")
+        return ids
 
 
-def _seconds(settings: BaseSettings, name: str) -> float:
+def _lifetime(settings: BaseSettings, name: str) -> float:
     try:
         seconds = settings.getfloat(name)
     except (TypeError, ValueError):
         seconds = 0.0
-    # Up to ten years: a token for longer is a key.
-    if not 0 < seconds <= 3653 * 86400:
-        raise ConfigurationError(f"{name} is {settings[name]!r}; write seconds, such as 300.")
+    if not 0 < seconds <= MAX_LIFETIME_S:
+        raise ConfigurationError(
+            f"{name} is {settings[name]!r}, which is not a lifetime of up to ten years;"
+            " use seconds, such as 300"
+        )
     return seconds

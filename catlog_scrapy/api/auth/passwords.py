@@ -1,4 +1,7 @@
-"""Passwords, hashed with argon2: slowly on purpose, and so no more than a few at once."""
+"""Password hashes (argon2).
+
+Hashing is slow on purpose, so the number of concurrent hashes is low.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -11,28 +14,27 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 from catlog_scrapy.exceptions import NotPossible
 
 MIN_PASSWORD_CHARS = 8
-# Bytes; more would be work that a stranger can order.
+# The limit bounds the work that an anonymous client can cause.
 MAX_PASSWORD_BYTES = 1024
-# Hashes at once: each takes 64 MiB and some 50 ms of a core.
+# Each hash takes 64 MiB and about 50 ms of a core.
 MAX_CONCURRENT_HASHES = 2
-# Log-ins that wait for one of them, and for how many seconds. The others are sent away at once, for
-# they hold threads that other requests need.
+# Further log-ins are refused at once, because waiting log-ins hold threads of other requests.
 MAX_WAITING_LOGINS = 8
 HASH_WAIT_S = 2.0
 
 
 class TooManyLogins(Exception):
-    """Too many passwords are checked just now. Raised by `Passwords.slot`."""
+    """Too many passwords are being checked. Raised by `Passwords.slot` and `Passwords.match`."""
 
 
 class Passwords:
-    """Makes and checks hashes; *hasher* says how costly they are."""
+    """Makes and verifies password hashes; *hasher* sets their cost."""
 
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
         self.hasher = hasher or PasswordHasher()
         self._slots = threading.BoundedSemaphore(MAX_CONCURRENT_HASHES)
         self._queue = threading.BoundedSemaphore(MAX_CONCURRENT_HASHES + MAX_WAITING_LOGINS)
-        # What the password of an unknown user is compared with: it takes the same time.
+        # Compared with the password of an unknown user, so that the response takes as long.
         self._decoy_hash = self.hasher.hash(token_hex())
 
     @contextmanager
@@ -51,33 +53,36 @@ class Passwords:
             self._queue.release()
 
     def hash(self, password: str) -> str:
-        """argon2's encoded hash. Raises NotPossible for a password that nobody should have."""
+        """Return argon2's encoded hash. Raises NotPossible for a password of invalid length."""
         if len(password) < MIN_PASSWORD_CHARS:
-            raise NotPossible(f"a password needs at least {MIN_PASSWORD_CHARS} characters.")
+            raise NotPossible(
+                f"the password is too short; use at least {MIN_PASSWORD_CHARS} characters"
+            )
         if not is_valid_password_text(password):
             raise NotPossible(
-                f"a password is text of at most {MAX_PASSWORD_BYTES} bytes, without U+0000."
+                "the password is too long or not valid Unicode text; use at most"
+                f" {MAX_PASSWORD_BYTES} bytes without U+0000"
             )
         return self.hasher.hash(password)
 
     def match(self, password: str, hash_: str | None) -> bool:
-        """Whether *hash_* is one of *password*; where there is none, no, after the same time."""
+        """Return whether *hash_* is a hash of *password*; without a hash False, after as long."""
         try:
             self.hasher.verify(hash_ or self._decoy_hash, password)
         except (VerifyMismatchError, InvalidHashError):
             return False
         except VerificationError as error:
-            raise TooManyLogins from error  # no memory for it
+            raise TooManyLogins from error  # argon2 could not allocate its memory
         return hash_ is not None
 
     def rehash_if_outdated(self, password: str, hash_: str) -> str:
-        """*hash_*, or a new one where that was made with other parameters than today's."""
+        """Return *hash_*, or a new hash if its parameters are not the current parameters."""
         outdated = self.hasher.check_needs_rehash(hash_)
         return self.hasher.hash(password) if outdated else hash_
 
 
 def is_valid_password_text(password: str) -> bool:
-    """Whether it is worth a look: text that can be encoded, and not too much of it."""
+    """Return whether *password* is encodable and short enough to hash."""
     if len(password) > MAX_PASSWORD_BYTES or "\0" in password:
         return False
     try:

@@ -1,13 +1,13 @@
-"""Logging in: a password for a pair of tokens, a refresh token for the next pair."""
+"""Routes that exchange a password for tokens, and a refresh token for the next tokens."""
 
 import math
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AfterValidator, BaseModel, Field
 
-from catlog_scrapy.api.auth.callers import Access, address_of
-from catlog_scrapy.api.auth.jwt import Token, Unusable
+from catlog_scrapy.api.auth.callers import Access, client_address, server_access, unauthorized
+from catlog_scrapy.api.auth.jwt import InvalidToken, TokenIds
 from catlog_scrapy.api.auth.passwords import (
     MAX_PASSWORD_BYTES,
     TooManyLogins,
@@ -26,149 +26,176 @@ from catlog_scrapy.store.access.tokens import (
 from catlog_scrapy.store.access.users import find_user
 from catlog_scrapy.store.sql import transaction
 
-# Of names that nobody has the audit keeps none: some type their password there.
-NOBODY = "unknown user"
-WRONG = "no enabled user has this name and password."
+# The audit never stores unknown user names: people type passwords into the name field.
+UNKNOWN_USER = "unknown user"
+
+router = APIRouter(tags=["tokens"])
+ServerAccess = Annotated[Access, Depends(server_access)]
 
 
-def _usable(text: str) -> str:
+def _valid_text(text: str) -> str:
     if not is_valid_password_text(text):
         raise ValueError(f"should be text of at most {MAX_PASSWORD_BYTES} bytes, without U+0000")
     return text
 
 
 class Credentials(BaseModel):
-    """Who logs in."""
+    """User name and password."""
 
-    username: Annotated[str, Field(min_length=1, max_length=150), AfterValidator(_usable)] = Field(
-        examples=["alice"]
+    username: Annotated[str, Field(min_length=1, max_length=150), AfterValidator(_valid_text)] = (
+        Field(description="Name of a user, from `scrapy user add`.", examples=["alice"])
     )
     password: Annotated[
-        str, Field(min_length=1, max_length=MAX_PASSWORD_BYTES), AfterValidator(_usable)
-    ] = Field(examples=["correct horse battery staple"])
+        str, Field(min_length=1, max_length=MAX_PASSWORD_BYTES), AfterValidator(_valid_text)
+    ] = Field(description="Password of the user.", examples=["correct horse battery staple"])
 
 
 class RefreshRequest(BaseModel):
-    """A refresh token."""
+    """Refresh token to exchange or to revoke."""
 
-    refresh: str = Field(min_length=1, max_length=4096, examples=["eyJhbGciOi..."])
+    refresh: str = Field(
+        description="A refresh token.", min_length=1, max_length=4096, examples=["eyJhbGciOi..."]
+    )
 
 
 class TokenPair(BaseModel):
-    """`access` goes with each request; `refresh` is exchanged, once, for the next pair."""
+    """Access token and refresh token."""
 
-    access: str = Field(examples=["eyJhbGciOi..."])
-    refresh: str = Field(examples=["eyJhbGciOi..."])
-
-
-def tokens(access: Access) -> APIRouter:
-    """`/token/`, `/token/refresh/` and `/token/revoke/`."""
-    router = APIRouter(tags=["tokens"])
-
-    @router.post("/token", summary="Log in", responses=problem_responses(401, 422, 429))
-    def log_in(credentials: Credentials, request: Request, response: Response) -> TokenPair:
-        """A pair of tokens for a name and a password. Failures in a row make the next one wait."""
-        response.headers["Cache-Control"] = "no-store"
-        return _pair(access, _log_in(access, credentials, address_of(request)))
-
-    @router.post(
-        "/token/refresh", summary="Exchange a token", responses=problem_responses(401, 422)
+    access: str = Field(
+        description="Token to send with each request; valid for minutes.",
+        examples=["eyJhbGciOi..."],
     )
-    def refresh(body: RefreshRequest, request: Request, response: Response) -> TokenPair:
-        """The next pair of tokens. One that was exchanged before is taken for stolen: all that
-        came of its log-in are revoked."""
-        response.headers["Cache-Control"] = "no-store"
-        return _pair(access, _exchange(access, _read(access, body), address_of(request)))
-
-    @router.post(
-        "/token/revoke",
-        status_code=204,
-        summary="Log out",
-        responses=problem_responses(401, 422),
+    refresh: str = Field(
+        description="Token to exchange, once, for the next pair; valid for days.",
+        examples=["eyJhbGciOi..."],
     )
-    def revoke(body: RefreshRequest, request: Request) -> None:
-        """All refresh tokens of a log-in end, be it for the second time. What access it gave ends
-        by itself, within minutes."""
-        token = _read(access, body, expired=True)
-        with transaction(access.engine) as tx:
-            revoked = revoke_family(tx, token.id, token.user_id)
-            if revoked:
-                record_audit(
-                    tx,
-                    actor=f"user:{revoked['name']}",
-                    role=revoked["role"],
-                    action="tokens:revoke",
-                    target=f"family {revoked['family']}",
-                    address=address_of(request),
-                )
-
-    return router
 
 
-def _pair(access: Access, token: IssuedToken) -> TokenPair:
-    return TokenPair(access=access.signer.access(token), refresh=access.signer.refresh(token))
+@router.post(
+    "/token",
+    response_description="A pair of tokens.",
+    summary="Log in",
+    responses=problem_responses(401, 422, 429),
+)
+def log_in(
+    credentials: Credentials, request: Request, response: Response, access: ServerAccess
+) -> TokenPair:
+    """Exchange a user name and a password for a pair of tokens.
+
+    After several failed log-ins in a row each further log-in has to wait longer.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    return _token_pair(access, _issue_token(access, credentials, client_address(request)))
 
 
-def _read(access: Access, body: RefreshRequest, *, expired: bool = False) -> Token:
+@router.post(
+    "/token/refresh",
+    response_description="The next pair of tokens.",
+    summary="Exchange a refresh token",
+    responses=problem_responses(401, 422),
+)
+def refresh(
+    body: RefreshRequest, request: Request, response: Response, access: ServerAccess
+) -> TokenPair:
+    """Exchange a refresh token for the next pair of tokens.
+
+    A refresh token that comes a second time counts as stolen: the server revokes all refresh
+    tokens of its log-in.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    token = _read_refresh_token(access, body)
+    return _token_pair(access, _exchange(access, token, client_address(request)))
+
+
+@router.post(
+    "/token/revoke",
+    status_code=204,
+    response_description="The refresh tokens of the log-in are revoked.",
+    summary="Log out",
+    responses=problem_responses(401, 422),
+)
+def revoke(body: RefreshRequest, request: Request, access: ServerAccess) -> None:
+    """Revoke all refresh tokens of a log-in. Safe to repeat.
+
+    Access tokens stay valid until they expire, which takes minutes.
+    """
+    token = _read_refresh_token(access, body, allow_expired=True)
+    with transaction(access.engine) as tx:
+        revoked = revoke_family(tx, token.id, token.user_id)
+        if revoked:
+            record_audit(
+                tx,
+                actor=f"user:{revoked['name']}",
+                role=revoked["role"],
+                action="tokens:revoke",
+                target=f"family {revoked['family']}",
+                address=client_address(request),
+            )
+
+
+def _token_pair(access: Access, issued: IssuedToken) -> TokenPair:
+    return TokenPair(
+        access=access.signer.access_token(issued), refresh=access.signer.refresh_token(issued)
+    )
+
+
+def _read_refresh_token(
+    access: Access, body: RefreshRequest, *, allow_expired: bool = False
+) -> TokenIds:
     try:
-        return access.signer.read(body.refresh, "refresh", expired=expired)
-    except Unusable as error:
-        raise _refused(f"{error}.") from error
+        return access.signer.read(body.refresh, "refresh", allow_expired=allow_expired)
+    except InvalidToken as error:
+        raise unauthorized(str(error)) from error
 
 
-def _refused(detail: str) -> Problem:
-    return Problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="catlog"'})
-
-
-def _log_in(access: Access, credentials: Credentials, address: str) -> IssuedToken:
+def _issue_token(access: Access, credentials: Credentials, address: str) -> IssuedToken:
     name, password = credentials.username, credentials.password
+    new_hash = ""
     try:
         with access.passwords.slot():
-            wait = begin_login(access.engine, name, address)
-            if wait:
+            if wait_s := math.ceil(begin_login(access.engine, name, address)):
                 raise Problem(
                     429,
-                    f"too many failed log-ins; try again in {math.ceil(wait)} s.",
-                    headers={"Retry-After": str(math.ceil(wait))},
+                    f"too many failed log-ins; try again in {wait_s} s",
+                    headers={"Retry-After": str(wait_s)},
                 )
             user = find_user(access.engine, name)
             hash_ = user["password_hash"] if user else None
-            right = access.passwords.match(password, hash_)
-            renewed = (
-                access.passwords.rehash_if_outdated(password, hash_) if hash_ and right else ""
-            )
+            is_match = access.passwords.match(password, hash_)
+            if hash_ and is_match:
+                new_hash = access.passwords.rehash_if_outdated(password, hash_)
     except TooManyLogins as error:
         raise Problem(
-            503, "too many log in just now; try again.", headers={"Retry-After": "1"}
+            503, "too many concurrent log-ins; try again", headers={"Retry-After": "1"}
         ) from error
     token = None
     with transaction(access.engine) as tx:
-        if user and right:
+        if user and is_match:
             token = issue_first_token(
                 tx,
                 user["id"],
                 verified=user["password_hash"],
-                renewed=renewed,
-                seconds=access.signer.refresh_seconds,
+                renewed=new_hash,
+                seconds=access.signer.refresh_lifetime_s,
             )
         if token:
             record_login(tx, name, address)
         record_audit(
             tx,
-            actor=f"user:{name}" if user else NOBODY,
+            actor=f"user:{name}" if user else UNKNOWN_USER,
             role=user["role"] if user else "",
             action="tokens:create" if token else "tokens:refuse",
             target=f"family {token.family}" if token else "",
             address=address,
         )
     if token is None:
-        raise _refused(WRONG)
+        raise unauthorized("the user name or the password is wrong, or the user is disabled")
     return token
 
 
-def _exchange(access: Access, token: Token, address: str) -> IssuedToken:
+def _exchange(access: Access, token: TokenIds, address: str) -> IssuedToken:
     with transaction(access.engine) as tx:
-        found = replace_token(tx, token.id, token.user_id, access.signer.refresh_seconds)
+        found = replace_token(tx, token.id, token.user_id, access.signer.refresh_lifetime_s)
         if isinstance(found, TokenReused):
             record_audit(
                 tx,
@@ -177,8 +204,8 @@ def _exchange(access: Access, token: Token, address: str) -> IssuedToken:
                 action="tokens:revoke",
                 target=f"family {found.family}",
                 address=address,
-                detail={"reason": "a refresh token that had been replaced was used again"},
+                detail={"reason": "a replaced refresh token was used again"},
             )
     if not isinstance(found, IssuedToken):
-        raise _refused("the refresh token does not count any more; log in again.")
+        raise unauthorized("the refresh token was replaced or revoked; log in again")
     return found

@@ -1,1 +1,1 @@
-"""Routes for executors outside this project."""
+"""Routes for executors outside of this project."""

@@ -1,12 +1,12 @@
-"""What a client would rather have: its `Accept`."""
+"""Content negotiation by the header `Accept` (RFC 9110, section 12.5.1)."""
 
 from collections.abc import Sequence
 
 
 def preferred_media_type(accept: str, offered: Sequence[str]) -> str | None:
-    """The media type of *offered* that *accept* (RFC 9110, 12.5.1) values most; None where none.
+    """Return the media type of *offered* with the highest quality in *accept*; None for no match.
 
-    Of those that it values as much, the one that it names first; then the one offered first.
+    Among equal qualities the order in *accept* decides, then the order in *offered*.
     """
     ranges: dict[str, tuple[float, int]] = {}
     for place, part in enumerate(accept.split(",")):
@@ -14,14 +14,14 @@ def preferred_media_type(accept: str, offered: Sequence[str]) -> str | None:
         if name:
             ranges.setdefault(name, (_quality(parameters), -place))
 
-    def valued(media_type: str) -> tuple[float, int]:
-        for known in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
-            if known in ranges:
-                return ranges[known]
+    def quality_of(media_type: str) -> tuple[float, int]:
+        for range_ in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
+            if range_ in ranges:
+                return ranges[range_]
         return 0, 0
 
-    best = max(offered, key=valued)
-    return best if valued(best)[0] > 0 else None
+    best = max(offered, key=quality_of)
+    return best if quality_of(best)[0] > 0 else None
 
 
 def _quality(parameters: Sequence[str]) -> float:

@@ -1,4 +1,4 @@
-"""Cursors: where a page begins, as clients carry it from one request to the next."""
+"""Cursors: positions of pages, as clients send them back (keyset pagination)."""
 
 import base64
 import hashlib
@@ -9,31 +9,35 @@ import orjson
 from catlog_scrapy.api.problems import invalid_parameter
 from catlog_scrapy.store.reading.pages import OrderTerm, PageSource
 
-NONE = "is none; take it from `next` or `previous`"
+INVALID = "is not a valid cursor; use a cursor of `next` or `previous`"
+
+# Texts of the order columns of a row.
+Position = tuple[str | None, ...]
 
 
-def position_of(
+def decode_cursor(
     cursor: str, path: str, order: tuple[OrderTerm, ...], source: PageSource
-) -> tuple[tuple[str | None, ...], bool]:
-    """What a cursor says: the position of the row behind which, or before which, a page is.
+) -> tuple[Position, bool]:
+    """Return the position before or after the page, and whether the page ends there.
 
-    Raises Problem for one of another resource (by its *path*), another *order*, or none at all.
+    Raises Problem 422 for an invalid cursor, and for a cursor of another resource or *order*.
     """
     try:
         digest, backwards, values = orjson.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
         position = tuple(values)
     except (ValueError, TypeError):
-        raise invalid_parameter("cursor", NONE) from None
+        raise invalid_parameter("cursor", INVALID) from None
     if digest != _digest(path, order, source):
-        raise invalid_parameter("cursor", "belongs to another order; begin with an empty one")
+        raise invalid_parameter("cursor", "belongs to another order; start with an empty cursor")
+    ordered = {term.column for term in order}
+    length = len(order) + sum(term.column not in ordered for term in source.order)
     is_text = all(value is None or isinstance(value, str) for value in position)
-    whole = len(order) + sum(t.column not in {o.column for o in order} for t in source.order)
-    if len(position) != whole or not is_text or "\0" in "".join(filter(None, position)):
-        raise invalid_parameter("cursor", NONE)
+    if len(position) != length or not is_text or "\0" in "".join(filter(None, position)):
+        raise invalid_parameter("cursor", INVALID)
     return position, bool(backwards)
 
 
-def cursor_of(
+def encode_cursor(
     path: str,
     order: tuple[OrderTerm, ...],
     source: PageSource,
@@ -41,11 +45,11 @@ def cursor_of(
     *,
     backwards: bool = False,
 ) -> str:
-    """The cursor of the page behind *position*; *backwards*, of the one before it."""
-    said = orjson.dumps([_digest(path, order, source), backwards, position])
-    return base64.urlsafe_b64encode(said).decode()
+    """Return the cursor of the page after *position*, or before it if *backwards*."""
+    content = orjson.dumps([_digest(path, order, source), backwards, position])
+    return base64.urlsafe_b64encode(content).decode()
 
 
 def _digest(path: str, order: tuple[OrderTerm, ...], source: PageSource) -> str:
-    said = repr((path, order, source.order))
-    return hashlib.sha256(said.encode()).hexdigest()[:8]
+    content = repr((path, order, source.order))
+    return hashlib.sha256(content.encode()).hexdigest()[:8]

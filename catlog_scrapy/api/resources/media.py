@@ -1,4 +1,4 @@
-"""Images and files that loads have kept, by the links that records have."""
+"""Images and files that loads have downloaded, by the paths in their records."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,12 +8,12 @@ from fastapi import Path as PathParameter
 from fastapi.staticfiles import StaticFiles
 from scrapy.settings import BaseSettings
 
-from catlog_scrapy.api.auth.callers import Access
+from catlog_scrapy.api.auth.callers import permission
 from catlog_scrapy.api.problems import problem_responses
 
 
-def media(access: Access, settings: BaseSettings) -> APIRouter:
-    """`/media/...`, where they are kept in a folder; another store serves them itself."""
+def media_router(settings: BaseSettings) -> APIRouter:
+    """Create the route of `/media`, if the files are in a folder of this machine."""
     router = APIRouter()
     folders = {
         str(settings.get(name) or Path(settings["CATLOG_HOME"], "media"))
@@ -30,18 +30,25 @@ def media(access: Access, settings: BaseSettings) -> APIRouter:
     @router.get(
         "/media/{path:path}",
         tags=["resources"],
-        summary="An image or a file",
-        dependencies=[Depends(access.permitted("media", "read"))],
+        summary="Get an image or a file",
+        dependencies=[Depends(permission("media", "read"))],
         response_class=Response,
         responses={
-            200: {"description": "It.", "content": {"*/*": {}}},
+            200: {"description": "The file's content.", "content": {"*/*": {}}},
             **problem_responses(401, 403, 404, 422),
         },
     )
-    async def kept(
+    async def get_media(
         request: Request,
-        path: Annotated[str, PathParameter(examples=["full/0a4d55a8d778e5022fab701977c5d840.png"])],
+        path: Annotated[
+            str,
+            PathParameter(
+                description="Path of the file, as its record contains it.",
+                examples=["full/0a4d55a8d778e5022fab701977c5d840.png"],
+            ),
+        ],
     ) -> Response:
+        """Return an image or a file that a load has downloaded."""
         scope = {**request.scope, "method": "GET"}
         for store in stores[:-1]:
             if store.lookup_path(path)[1]:

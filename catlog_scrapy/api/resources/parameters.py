@@ -1,10 +1,10 @@
-"""What may be asked of a resource in a URL, as the types of its columns allow."""
+"""Query parameters of resources, derived from the SQL types of their columns."""
 
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import Request
@@ -22,34 +22,37 @@ from pydantic import (
     create_model,
 )
 
+from catlog_scrapy.api.former_names import former_name_error
 from catlog_scrapy.store.reading.pages import NULL_OPERATOR, OPERATORS
 
-MOST_OFFSET = 2**31 - 1
-MOST_VALUES = 100
-MOST_TEXT = 1000
-# Letters of a cursor, which holds the key of a record and the values that it is ordered by.
-MOST_CURSOR = 50_000
-NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
-OFFSET = re.compile(r" (\d\d:?\d\d)$")
-DAY = re.compile(r"\d{4}-\d\d-\d\d")
+M = TypeVar("M", bound=BaseModel)
+
+MAX_OFFSET = 2**31 - 1
+MAX_FILTER_VALUES = 100
+MAX_TEXT_CHARS = 1000
+# A cursor contains the key of a record and the values of the order columns.
+MAX_CURSOR_CHARS = 50_000
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+UTC_OFFSET = re.compile(r" (\d\d:?\d\d)$")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def _storable(value: str) -> str:
-    if NOT_STORABLE.search(value):
-        raise ValueError("holds U+0000 or a lone surrogate, which no text in the database has")
+    if UNSTORABLE.search(value):
+        raise ValueError("contains U+0000 or a lone surrogate, which the database cannot store")
     return value
 
 
-def _is_written(time: Any) -> Any:
-    # Else a number would be taken for seconds since 1970.
-    if not DAY.match(str(time)):
+def _require_rfc3339(time: Any) -> Any:
+    # pydantic would read a number as seconds since 1970.
+    if not DATE.match(str(time)):
         raise ValueError("should be written as in RFC 3339, such as 2026-11-01T00:00Z")
-    # A plus sign in a URL is a blank.
-    return OFFSET.sub(r"+\1", time) if isinstance(time, str) else time
+    # An unescaped plus sign of a URL arrives as a blank.
+    return UTC_OFFSET.sub(r"+\1", time) if isinstance(time, str) else time
 
 
-def _is_day(day: Any) -> Any:
-    if not DAY.fullmatch(str(day)):
+def _require_date(day: Any) -> Any:
+    if not DATE.fullmatch(str(day)):
         raise ValueError("should be a day, such as 2026-11-01")
     return day
 
@@ -57,7 +60,7 @@ def _is_day(day: Any) -> Any:
 Text = Annotated[
     str,
     AfterValidator(_storable),
-    Field(max_length=MOST_TEXT, json_schema_extra={"pattern": "^[^\\u0000]*$"}),
+    Field(max_length=MAX_TEXT_CHARS, json_schema_extra={"pattern": "^[^\\u0000]*$"}),
 ]
 Number = Annotated[
     Decimal,
@@ -65,16 +68,16 @@ Number = Annotated[
     WithJsonSchema({"type": "number"}),
 ]
 Real = Annotated[float, Field(allow_inf_nan=False)]
-Instant = Annotated[AwareDatetime, BeforeValidator(_is_written)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339)]
 
 
 def _integer(bits: int) -> Any:
     return Annotated[int, Field(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
 
 
-# A column's SQL type: how a value of it is written in a URL, and what JSON has for it. Columns of
-# other types are shown, but neither filtered nor ordered by.
-TYPES: dict[str, tuple[Any, dict[str, Any]]] = {
+# SQL type -> the type of a value in a URL, and the JSON schema of a value in a row. Columns of
+# other types are shown, but cannot be filtered or ordered by.
+COLUMN_TYPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "text": (Text, {"type": "string", "examples": ["a word"]}),
     "character varying": (Text, {"type": "string", "examples": ["a word"]}),
     "smallint": (_integer(16), {"type": "integer", "examples": [42]}),
@@ -85,7 +88,7 @@ TYPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "double precision": (Real, {"type": "number", "examples": [12.5]}),
     "boolean": (bool, {"type": "boolean", "examples": [True]}),
     "date": (
-        Annotated[dt.date, BeforeValidator(_is_day)],
+        Annotated[dt.date, BeforeValidator(_require_date)],
         {"type": "string", "format": "date", "examples": ["2026-11-01"]},
     ),
     "timestamp with time zone": (
@@ -93,7 +96,7 @@ TYPES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"type": "string", "format": "date-time", "examples": ["2026-11-01T03:00:02.5+00:00"]},
     ),
     "timestamp without time zone": (
-        Annotated[NaiveDatetime, BeforeValidator(_is_written)],
+        Annotated[NaiveDatetime, BeforeValidator(_require_rfc3339)],
         {"type": "string", "examples": ["2026-11-01T03:00:02.5"]},
     ),
     "uuid": (
@@ -105,55 +108,55 @@ TYPES: dict[str, tuple[Any, dict[str, Any]]] = {
         },
     ),
 }
-AS_OF = "show what was current then"
-# Types whose values nobody asks to be below another one.
-UNBOUNDED = {"text", "character varying", "boolean", "uuid"}
+AS_OF = "Time to show the rows as of: the rows that were current then."
+# Types without range filters.
+TYPES_WITHOUT_RANGE = {"text", "character varying", "boolean", "uuid"}
 
 
 class Parameters(BaseModel):
-    """What every listing can be asked. A parameter that nobody knows is a mistake."""
+    """Parameters that every list has. Unknown parameters are errors."""
 
     model_config = ConfigDict(extra="forbid")
-    # The parameters that may have several values.
+    # Parameters that may be repeated.
     repeatable: ClassVar[frozenset[str]] = frozenset()
 
-    limit: int = Field(100, ge=1, description="how many rows a page has")
-    offset: int = Field(0, ge=0, le=MOST_OFFSET, description="how many rows to pass over")
+    limit: int = Field(100, ge=1, description="Number of rows of a page.")
+    offset: int = Field(0, ge=0, le=MAX_OFFSET, description="Number of rows to skip.")
     cursor: Annotated[str, AfterValidator(_storable)] | None = Field(
         None,
-        max_length=MOST_CURSOR,
-        description="where a page begins, as `next` and `previous` have it; empty for the first."
-        " Such pages have no `count`, and cost the same at any depth.",
+        max_length=MAX_CURSOR_CHARS,
+        description="Cursor of a page, as `next` and `previous` contain it; empty for the first"
+        " page. Pages by cursor have no `count`; their cost does not grow with depth.",
     )
     order: Text | None = Field(
-        None,
-        description="columns to order by, with commas between them, `-` before one that descends",
+        None, description="Columns to order by, separated by commas; `-` reverses a column."
     )
-    fields: Text | None = Field(None, description="the columns to show, with commas between them")
+    fields: Text | None = Field(None, description="Columns to show, separated by commas.")
 
 
-def parameters(
+def list_parameters(
     name: str,
     columns: Mapping[str, str],
     *,
-    most: int,
+    max_rows: int,
     search: Sequence[str] = (),
     is_declared: bool = False,
     has_as_of_view: bool = False,
 ) -> type[Parameters]:
-    """The query parameters of the resource *name* with these *columns* (SQL types by name).
+    """Return the query parameters of a list with these *columns* (SQL types by name).
 
-    *most* is how many rows a page may have. A declared resource can be streamed, and asked for its
-    past where it has one. The filters are fields by the names of `filters_of`.
+    A declared resource can be streamed; a resource with an as-of view can be read as of a time.
+    `requested_filters` reads the filters.
     """
     own: dict[str, Any] = {
         "limit": (
             int,
-            Field(min(100, most), ge=1, le=most, description="how many rows a page has"),
+            Field(min(100, max_rows), ge=1, le=max_rows, description="Number of rows of a page."),
         ),
     }
     if search:
-        own["search"] = (Text | None, Field(None, description=f"a text in {', '.join(search)}"))
+        description = f"Text to find in {', '.join(search)}, in upper or lower case."
+        own["search"] = (Text | None, Field(None, description=description))
     if has_as_of_view:
         own["as_of"] = (
             Instant | None,
@@ -164,60 +167,80 @@ def parameters(
             Literal["json", "ndjson", "csv"] | None,
             Field(
                 None,
-                description="`ndjson` and `csv` stream all rows; so do the media types of `Accept`",
+                description="Format; `ndjson` and `csv` stream all rows. The default is the"
+                " preferred media type of `Accept`.",
             ),
         )
-    taken = {*Parameters.model_fields, *own}
-    for alias, (internal, annotation) in _filters(columns).items():
-        if alias not in taken:
-            own[internal] = (annotation, Field(None, alias=alias))
+    reserved = {*Parameters.model_fields, *own}
+    for alias, (internal, annotation, description) in _filters(columns).items():
+        if alias not in reserved:
+            own[internal] = (annotation, Field(None, alias=alias, description=description))
     model = create_model(name, __base__=Parameters, **own)
-    model.repeatable = frozenset(columns) - taken
+    model.repeatable = frozenset(columns) - reserved
     return model
 
 
-def query_of(request: Request, model: type[Parameters]) -> Parameters:
-    """What the URL of *request* asks for. Raises RequestValidationError."""
+def read_query(request: Request, model: type[M], resource: str) -> M:
+    """Parse the query of *request*. Raises RequestValidationError."""
+    repeatable: frozenset[str] = getattr(model, "repeatable", frozenset())
     given: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
-        if name in model.repeatable:
+        if name in repeatable:
             given.setdefault(name, []).append(value)
         else:
             given[name] = value
+    return validate("query", model, given, resource)
+
+
+def validate(place: str, model: type[M], given: Mapping[str, Any], resource: str) -> M:
+    """Validate *given* values. Raises RequestValidationError, which names *place*."""
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)
-        raise RequestValidationError(
-            [{**part, "loc": ("query", *part["loc"])} for part in wrong]
-        ) from error
+        errors = []
+        for part in error.errors(include_url=False, include_input=False):
+            message = part["msg"]
+            if part["type"] == "extra_forbidden":
+                name = str(part["loc"][0])
+                message = former_name_error(resource, name) or "is not a parameter of this path"
+            errors.append({**part, "msg": message, "loc": (place, *part["loc"])})
+        raise RequestValidationError(errors) from error
 
 
-def _filters(columns: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
-    """The filters by the names they have in a URL: the model's field, and its type."""
-    found: dict[str, tuple[str, Any]] = {}
+def _filters(columns: Mapping[str, str]) -> dict[str, tuple[str, Any, str]]:
+    """Return the filters by their names in a URL: field of the model, type and description."""
+    found: dict[str, tuple[str, Any, str]] = {}
     for n, (column, sql_type) in enumerate(columns.items()):
-        if sql_type not in TYPES:
+        if sql_type not in COLUMN_TYPES:
             continue
-        type_ = TYPES[sql_type][0]
+        type_ = COLUMN_TYPES[sql_type][0]
         found[column] = (
             f"equal_{n}",
-            Annotated[list[type_] | None, Field(max_length=MOST_VALUES)],  # type: ignore[valid-type]
+            Annotated[list[type_] | None, Field(max_length=MAX_FILTER_VALUES)],  # type: ignore[valid-type]
+            f"Rows whose `{column}` is this value, or one of these values if repeated.",
         )
-        found[f"{column}__{NULL_OPERATOR}"] = (f"{NULL_OPERATOR}_{n}", bool | None)
-        if sql_type not in UNBOUNDED:
-            for operator in OPERATORS:
-                found[f"{column}__{operator}"] = (f"{operator}_{n}", type_ | None)
+        found[f"{column}__{NULL_OPERATOR}"] = (
+            f"{NULL_OPERATOR}_{n}",
+            bool | None,
+            f"Rows whose `{column}` is null, or is not null.",
+        )
+        if sql_type not in TYPES_WITHOUT_RANGE:
+            for operator, sign in OPERATORS.items():
+                found[f"{column}__{operator}"] = (
+                    f"{operator}_{n}",
+                    type_ | None,
+                    f"Rows with `{column}` {sign} this value.",
+                )
     return found
 
 
-def filters_of(
-    asked: Parameters, columns: Mapping[str, str]
+def requested_filters(
+    parameters: Parameters, columns: Mapping[str, str]
 ) -> tuple[dict[str, list[Any]], list[tuple[str, str, Any]]]:
-    """The filters that were asked for: values by column, and bounds."""
+    """Return the requested filters: allowed values by column, and bounds."""
     equal: dict[str, list[Any]] = {}
     bounds: list[tuple[str, str, Any]] = []
-    given = {name: getattr(asked, name) for name in asked.model_fields_set}
+    given = {name: getattr(parameters, name) for name in parameters.model_fields_set}
     for n, column in enumerate(columns):
         values = given.get(f"equal_{n}")
         if values is not None:
@@ -229,11 +252,11 @@ def filters_of(
     return equal, bounds
 
 
-def schema_of(columns: Mapping[str, str], fields: Sequence[str]) -> dict[str, Any]:
-    """JSON Schema of a row with these *fields*; which may be left out by `?fields=`."""
+def row_schema(columns: Mapping[str, str], fields: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON schema of a row; no field is required, because `fields` may omit each."""
     properties: dict[str, Any] = {}
     for name in fields:
-        known = TYPES.get(columns[name])
+        known = COLUMN_TYPES.get(columns[name])
         if known is None:
             properties[name] = {}
         else:

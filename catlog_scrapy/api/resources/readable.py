@@ -1,7 +1,8 @@
-"""What there is to read."""
+"""Resources that clients can read: listings of loads, and declared views."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -10,12 +11,13 @@ from catlog_scrapy.store.reading.pages import PageSource
 
 
 @dataclass(frozen=True)
-class Readable:
-    """A resource: `source` is what it is now, `then` what it was as of a time.
+class ReadableResource:
+    """A listing of loads, or a view that the project declares as a resource.
 
-    `view` is the view that it shows, where it is a declared one. `kinds` are those that it reads,
-    if it reads nothing else: then it changes with their stamps. `kind` is the one whose records are
-    its rows, if its key names one of them.
+    `source` reads the current rows, `as_of_source` the rows as of a time. `view` is the declared
+    view. `kinds` are set if the resource reads nothing but these kinds: its rows then change only
+    with the change stamps of these kinds. `kind` is set if each row is a record of this kind and
+    the resource's key contains the record's key.
     """
 
     path: str
@@ -23,7 +25,7 @@ class Readable:
     source: PageSource
     key: tuple[str, ...]
     fields: tuple[str, ...]
-    then: PageSource | None = None
+    as_of_source: PageSource | None = None
     search: tuple[str, ...] = ()
     hidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
     model: type[BaseModel] | None = None
@@ -33,5 +35,26 @@ class Readable:
 
     @property
     def columns(self) -> dict[str, str]:
-        """The columns that are shown, with their SQL types."""
+        """The shown columns with their SQL types."""
         return {name: self.source.columns[name] for name in self.fields}
+
+    @property
+    def has_history(self) -> bool:
+        """Whether the former states of a row can be read."""
+        return bool(self.kind or (self.as_of_source and self.kinds))
+
+    def visible_fields(self, role: str) -> tuple[str, ...]:
+        """Return the fields that *role* may see."""
+        hidden = self.hidden.get(role, frozenset())
+        return tuple(name for name in self.fields if name not in hidden)
+
+    def source_at(self, as_of: object) -> PageSource:
+        """Return the source of the rows as of a time, or of the current rows for None."""
+        return self.as_of_source if as_of is not None and self.as_of_source else self.source
+
+    def key_filter(self, values: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Return the filter that selects the row with these key *values*."""
+        return {
+            name: [str(value) if self.columns.get(name) == "uuid" else value]
+            for name, value in values.items()
+        }

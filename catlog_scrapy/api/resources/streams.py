@@ -1,7 +1,7 @@
-"""Whole resources as NDJSON or CSV, in constant memory, whatever the client's pace.
+"""Streams of all rows as NDJSON or CSV, in constant memory.
 
-PostgreSQL writes them by COPY to a file of no name; the client is sent that file while it grows.
-So a slow client holds a file, and no connection.
+PostgreSQL's COPY writes the rows to an unnamed file, and the response sends the file while the
+file grows. So a slow client holds a file, but no database connection.
 """
 
 import asyncio
@@ -24,131 +24,131 @@ from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.store.reading.pages import PageQuery, PageSource, copy_rows, snapshot
 
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv"}
-# Looks at a snapshot before its rows are written.
-Look = Callable[[Connection], str | None]
-# How many resources are written at once, and how many clients may be sent one.
-WRITERS = 4
-MOST_STREAMS = 64
-# Bytes that are written, and sent, at once.
-CHUNK = 2**18
-# Seconds between two looks at a file that has not grown.
-PAUSE = 0.01
+# Reads the change stamp of the snapshot whose rows are written.
+ReadStamp = Callable[[Connection], str | None]
+MAX_WRITERS = 4
+MAX_STREAMS = 64
+CHUNK_BYTES = 2**18
+# Between two looks at a file that has not grown.
+POLL_INTERVAL_S = 0.01
 
 
 class StreamBroken(Exception):
-    """What is sent cannot be ended well, so the connection is cut. Raised while a body is sent."""
+    """A started stream cannot be completed, so the server closes the connection."""
 
 
 class Spool:
-    """A file that a thread fills with a resource, and that is read meanwhile."""
+    """File that a thread fills with rows while the response reads it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         raw = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        self.file = io.BufferedWriter(cast(io.RawIOBase, raw), CHUNK)
-        self.ended = threading.Event()
-        self.abandoned = False
+        self.file = io.BufferedWriter(cast(io.RawIOBase, raw), CHUNK_BYTES)
+        self.is_filled = threading.Event()
+        self.is_abandoned = False
         self.error: Exception | None = None
         self.cancel: Any = None
-        self.seen: str | None = None
+        self.stamp: str | None = None
 
     def fill(
-        self, engine: Engine, source: PageSource, question: PageQuery, csv: bool, look: Look
+        self, engine: Engine, source: PageSource, query: PageQuery, csv: bool, read_stamp: ReadStamp
     ) -> None:
-        """Write all of it. What goes wrong is kept as `error`, for whoever reads."""
+        """Write all rows. An exception is stored as `error`, for the reading side."""
         try:
             with snapshot(engine) as connection:
                 driver: Any = connection.connection.driver_connection
                 self.cancel = driver.cancel
                 try:
-                    if not self.abandoned:
-                        self.seen = look(connection)
-                        copy_rows(connection, source, question, csv=csv, to=self.file)
+                    if not self.is_abandoned:
+                        self.stamp = read_stamp(connection)
+                        copy_rows(connection, source, query, csv=csv, to=self.file)
                 finally:
                     self.cancel = None
-                    if self.abandoned:
-                        # A cancellation may still be on its way to it.
+                    if self.is_abandoned:
+                        # The cancellation may still arrive at this connection.
                         connection.invalidate()
             self.file.flush()
-        except Exception as error:  # the reader says what has become of it
+        except Exception as error:  # the top of a thread; the reading side raises it
             self.error = error
         finally:
-            self.ended.set()
+            self.is_filled.set()
 
     def read(self, offset: int) -> bytes:
-        """What there is from *offset* on, CHUNK at most; empty where nothing is yet."""
-        return os.pread(self.file.fileno(), CHUNK, offset)
+        """Return at most CHUNK_BYTES from *offset* on; empty at the end of what is written."""
+        return os.pread(self.file.fileno(), CHUNK_BYTES, offset)
 
     def abandon(self) -> None:
-        """Nobody reads it any more."""
-        self.abandoned = True
+        """Stop writing: the response has ended."""
+        self.is_abandoned = True
         if cancel := self.cancel:
-            # It asks the database, which may be silent; so not here, in the event loop.
+            # In a thread, because the cancellation connects to the database and may block.
             threading.Thread(target=cancel, name="catlog-cancel", daemon=True).start()
-        if self.ended.is_set():
+        if self.is_filled.is_set():
             self.file.raw.close()
 
 
 class Streams:
-    """Starts streams, and keeps to their number."""
+    """Starts streams, at most MAX_STREAMS at the same time."""
 
     def __init__(self, engine: Engine, settings: BaseSettings) -> None:
         self.engine = engine
         self.folder = Path(settings["CATLOG_HOME"])
-        self.patience = settings.getfloat("CATLOG_API_TIMEOUT")
-        self.writers = ThreadPoolExecutor(WRITERS, "catlog-stream")
-        self.room = threading.BoundedSemaphore(MOST_STREAMS)
+        self.timeout_s = settings.getfloat("CATLOG_API_TIMEOUT")
+        self.writers = ThreadPoolExecutor(MAX_WRITERS, "catlog-stream")
+        self.slots = threading.BoundedSemaphore(MAX_STREAMS)
 
     def stream(
         self,
         source: PageSource,
-        question: PageQuery,
+        query: PageQuery,
         *,
         media_type: str,
-        look: Look,
+        read_stamp: ReadStamp,
         headers: Callable[[str | None], Mapping[str, str]],
     ) -> "SpooledResponse":
-        """All rows of *source* that *question* asks for. From a thread: it waits for the first.
+        """Start a stream of all rows of *query* and wait for the first row.
 
-        *headers* are made of what *look* says of the snapshot that the rows are of.
-        Raises Problem where there are too many streams, and what the database raises.
+        *headers* makes the headers from the stamp that *read_stamp* returns for the snapshot of the
+        rows. Call in a thread. Raises Problem for too many streams, and errors of the database.
         """
-        if not self.room.acquire(blocking=False):
+        if not self.slots.acquire(blocking=False):
             raise Problem(
-                503, f"{MOST_STREAMS} streams are under way.", headers={"Retry-After": "10"}
+                503,
+                f"too many concurrent streams: at most {MAX_STREAMS}",
+                headers={"Retry-After": "10"},
             )
         try:
             spool = Spool(self.folder)
         except OSError:
-            self.room.release()
+            self.slots.release()
             raise
         csv = media_type == MEDIA_TYPES["csv"]
-        self.writers.submit(spool.fill, self.engine, source, question, csv, look)
-        response = SpooledResponse(spool, self.room, media_type=media_type)
+        self.writers.submit(spool.fill, self.engine, source, query, csv, read_stamp)
+        response = SpooledResponse(spool, self.slots, media_type=media_type)
         try:
             self._await_first(spool)
-            response.headers.update(headers(spool.seen))
+            response.headers.update(headers(spool.stamp))
         except Exception:
             response.end()
             raise
         return response
 
     def _await_first(self, spool: Spool) -> None:
-        began = time.monotonic()
-        while not spool.ended.wait(PAUSE) and not spool.read(0):
-            if time.monotonic() - began > self.patience:
-                raise Problem(504, "the first row took too long to find; narrow it by filters.")
+        started_at = time.monotonic()
+        while not spool.is_filled.wait(POLL_INTERVAL_S) and not spool.read(0):
+            if time.monotonic() - started_at > self.timeout_s:
+                raise Problem(504, "the first row took too long to find; use more filters")
         if spool.error is not None:
             raise spool.error
 
 
 class SpooledResponse(StreamingResponse):
-    """Sends a spool while it grows; cuts the connection where it cannot be ended well."""
+    """Response that sends a spool while it grows."""
 
-    def __init__(self, spool: Spool, room: threading.BoundedSemaphore, **options: Any) -> None:
+    def __init__(self, spool: Spool, slots: threading.BoundedSemaphore, **options: Any) -> None:
         super().__init__(self._chunks(), **options)
         self.spool = spool
-        self.room = room
+        self.slots = slots
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -157,14 +157,14 @@ class SpooledResponse(StreamingResponse):
             self.end()
 
     def end(self) -> None:
-        """Nobody reads it any more. Once."""
+        """Release the spool and the slot; called once."""
         self.spool.abandon()
-        self.room.release()
+        self.slots.release()
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         sent = 0
         while True:
-            is_last = self.spool.ended.is_set()
+            is_last = self.spool.is_filled.is_set()
             chunk = self.spool.read(sent)
             sent += len(chunk)
             if chunk:
@@ -172,6 +172,6 @@ class SpooledResponse(StreamingResponse):
             elif is_last:
                 break
             else:
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(POLL_INTERVAL_S)
         if self.spool.error is not None:
             raise StreamBroken(f"a stream broke after {sent} bytes: {self.spool.error}")

@@ -1,8 +1,6 @@
 """Backfill: catalogs for past due times."""
 
 import datetime as dt
-from collections.abc import Mapping
-from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -17,7 +15,8 @@ from catlog_scrapy.store.queue.catalogs import (
     insert_catalog,
     uses_due_at,
 )
-from catlog_scrapy.store.sql import row, rows
+from catlog_scrapy.store.queue.schedules.locks import LockedSchedule
+from catlog_scrapy.store.sql import row
 
 
 def backfill(
@@ -33,10 +32,9 @@ def backfill(
     present = 0
     with engine.begin() as connection:
         found = find_scheme(connection, provider, scheme)
-        schedules = rows(
+        schedules = LockedSchedule.select(
             connection,
-            """SELECT *, clock_timestamp() AS now FROM catlog.schedule
-               WHERE provider_id = :provider AND scheme_name = :scheme AND enabled
+            """provider_id = :provider AND scheme_name = :scheme AND enabled
                ORDER BY name FOR NO KEY UPDATE""",
             provider=found.provider_id,
             scheme=scheme,
@@ -44,7 +42,7 @@ def backfill(
         if not schedules:
             raise NotPossible(f"{provider}/{scheme} has no schedule; its due times are unknown.")
         for schedule in schedules:
-            if not uses_due_at(connection, found.id, schedule["arguments"]):
+            if not uses_due_at(connection, found.id, schedule.arguments):
                 raise NotPossible(
                     f"{provider}/{scheme} does not use {{due_at}} in its arguments, so its source"
                     " would answer with today's data; use scrapy load."
@@ -60,16 +58,14 @@ def backfill(
     return made, present
 
 
-def _due_on(schedule: Mapping[str, Any], first: dt.date, last: dt.date) -> list[dt.datetime]:
+def _due_on(schedule: LockedSchedule, first: dt.date, last: dt.date) -> list[dt.datetime]:
     """Return the past due times with a local date from *first* to *last*."""
-    zone = ZoneInfo(schedule["timezone"])
+    zone = ZoneInfo(schedule.timezone)
     start = dt.datetime.combine(first, dt.time.min, zone).astimezone(dt.UTC)
     end = dt.datetime.combine(last + dt.timedelta(days=1), dt.time.min, zone).astimezone(dt.UTC)
     times = []
-    for time in due_times(
-        schedule["cron"], schedule["timezone"], start - dt.timedelta(microseconds=1)
-    ):
-        if time >= end or time > schedule["now"]:
+    for time in due_times(schedule.cron, schedule.timezone, start - dt.timedelta(microseconds=1)):
+        if time >= end or time > schedule.now:
             break
         times.append(time)
     return times
@@ -77,16 +73,16 @@ def _due_on(schedule: Mapping[str, Any], first: dt.date, last: dt.date) -> list[
 
 def _backfill_one(
     connection: Connection,
-    schedule: Mapping[str, Any],
+    schedule: LockedSchedule,
     scheme: SchemeVersion,
     due_at: dt.datetime,
 ) -> UUID | None:
     made = insert_catalog(
         connection,
         scheme,
-        arguments=schedule["arguments"],
+        arguments=schedule.arguments,
         origin="backfill",
-        schedule_id=schedule["id"],
+        schedule_id=schedule.id,
         due_at=due_at,
     )
     if made:
@@ -98,10 +94,10 @@ def _backfill_one(
                arguments = CAST(:arguments AS jsonb), is_full = :is_full
            WHERE schedule_id = :schedule AND due_at = :due_at AND state = 'skipped'
            RETURNING id""",
-        schedule=schedule["id"],
+        schedule=schedule.id,
         scheme=scheme.id,
         due_at=due_at,
-        arguments=orjson.dumps(schedule["arguments"]).decode(),
-        is_full=not schedule["arguments"],
+        arguments=orjson.dumps(schedule.arguments).decode(),
+        is_full=not schedule.arguments,
     )
     return revived["id"] if revived else None

@@ -2,18 +2,21 @@
 
 import datetime as dt
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
 import orjson
+from sqlalchemy import Connection
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.models import StoredSchedule
 from catlog_scrapy.scheduling.due import due_times, next_due
 from catlog_scrapy.store.queue.arguments import check_arguments
 from catlog_scrapy.store.queue.catalogs import find_scheme
-from catlog_scrapy.store.sql import Database, row, run, scalar, upsert
+from catlog_scrapy.store.queue.schedules.locks import LockedSchedule
+from catlog_scrapy.store.sql import Database, run, scalar, upsert
 
 
 def create(
@@ -69,15 +72,18 @@ def change(database: Database, schedule_id: UUID, changes: Mapping[str, Any]) ->
     """
     with database.begin() as connection:
         schedule = lock(connection, schedule_id)
-        if schedule["origin"] == "file":
+        if schedule.origin == "file":
             raise NotPossible(
-                f"the schedule {schedule['name']!r} is declared in a provider file; change it there"
+                f"the schedule {schedule.name!r} is declared in a provider file; change it there"
                 " and run scrapy apply, or pause it here."
             )
-        now = {**schedule, **changes}
-        check_arguments(connection, schedule["provider_id"], changes.get("arguments", {}))
-        moved = any(now[name] != schedule[name] for name in ("cron", "timezone", "enabled"))
-        due = next_due(now["cron"], now["timezone"], schedule["now"])
+        changed = replace(schedule, **changes)
+        check_arguments(connection, schedule.provider_id, changes.get("arguments", {}))
+        moved = any(
+            getattr(changed, name) != getattr(schedule, name)
+            for name in ("cron", "timezone", "enabled")
+        )
+        due = next_due(changed.cron, changed.timezone, schedule.now)
         run(
             connection,
             """UPDATE catlog.schedule SET cron = :cron, timezone = :timezone,
@@ -86,11 +92,11 @@ def change(database: Database, schedule_id: UUID, changes: Mapping[str, Any]) ->
                        WHEN :moved THEN :due ELSE next_due_at END
                WHERE id = :id""",
             id=schedule_id,
-            cron=now["cron"],
-            timezone=now["timezone"],
-            arguments=orjson.dumps(now["arguments"]).decode(),
-            catch_up=now["catch_up"],
-            enabled=now["enabled"],
+            cron=changed.cron,
+            timezone=changed.timezone,
+            arguments=orjson.dumps(changed.arguments).decode(),
+            catch_up=changed.catch_up,
+            enabled=changed.enabled,
             moved=moved,
             due=due,
         )
@@ -112,9 +118,9 @@ def resume(database: Database, schedule_id: UUID) -> None:
     """Resume a paused schedule at its next due time. Raises NotFound."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id)
-        if schedule["paused_at"] is None:
+        if schedule.paused_at is None:
             return
-        due = next_due(schedule["cron"], schedule["timezone"], schedule["now"])
+        due = next_due(schedule.cron, schedule.timezone, schedule.now)
         run(
             connection,
             """UPDATE catlog.schedule SET paused_at = NULL,
@@ -129,26 +135,24 @@ def preview(database: Database, schedule_id: UUID, limit: int) -> list[dt.dateti
     """Return the next *limit* due times of a schedule, as if it were not paused."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id, "FOR KEY SHARE")
-    return list(islice(due_times(schedule["cron"], schedule["timezone"], schedule["now"]), limit))
+    return list(islice(due_times(schedule.cron, schedule.timezone, schedule.now), limit))
 
 
 def provider_and_scheme(database: Database, schedule_id: UUID) -> tuple[str, str]:
     """Return the names of a schedule's provider and scheme. Raises NotFound."""
     with database.begin() as connection:
         schedule = lock(connection, schedule_id, "FOR KEY SHARE")
-    return schedule["provider"], schedule["scheme_name"]
+        provider: str = scalar(
+            connection, "SELECT name FROM catlog.provider WHERE id = :id", id=schedule.provider_id
+        )
+    return provider, schedule.scheme_name
 
 
 def lock(
-    connection: Any, schedule_id: UUID, clause: str = "FOR NO KEY UPDATE"
-) -> Mapping[str, Any]:
-    """Lock a schedule and return it with its provider's name and the time. Raises NotFound."""
-    found = row(
-        connection,
-        f"""SELECT d.*, p.name AS provider, clock_timestamp() AS now FROM catlog.schedule d
-            JOIN catlog.provider p ON p.id = d.provider_id WHERE d.id = :id {clause} OF d""",
-        id=schedule_id,
-    )
-    if found is None:
+    connection: Connection, schedule_id: UUID, clause: str = "FOR NO KEY UPDATE"
+) -> LockedSchedule:
+    """Lock a schedule. Raises NotFound."""
+    found = LockedSchedule.select(connection, f"id = :id {clause}", id=schedule_id)
+    if not found:
         raise NotFound(f"no schedule {schedule_id}.")
-    return found
+    return found[0]

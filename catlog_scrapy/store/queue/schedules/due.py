@@ -1,8 +1,7 @@
 """Due schedules: one catalog for each schedule and due time."""
 
 import datetime as dt
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
@@ -10,6 +9,7 @@ from sqlalchemy import Connection, Engine
 from catlog_scrapy.scheduling.due import CronError, due_times, next_due
 from catlog_scrapy.store.batch_errors import run_each
 from catlog_scrapy.store.queue.catalogs import SchemeVersion, insert_catalog
+from catlog_scrapy.store.queue.schedules.locks import LockedSchedule
 from catlog_scrapy.store.sql import clean, row, rows, run
 
 # With `catch_up = "none"`, the delay after which a due time is missed. It must be longer than the
@@ -46,42 +46,40 @@ def _pass_over(engine: Engine, schedule_id: UUID, why: str) -> None:
         scheme = _scheme_of(connection, schedule)
         if scheme is not None:
             # Without its arguments, which may be the reason that the catalog cannot be inserted.
-            bare = {**schedule, "arguments": {}}
-            _skip(connection, bare, scheme, schedule["next_due_at"], clean(f"not created: {why}"))
+            bare = replace(schedule, arguments={})
+            _skip(connection, bare, scheme, schedule.next_due_at, clean(f"not created: {why}"))
         _move_on(connection, schedule)
 
 
-def _lock_due(connection: Connection, schedule_id: UUID) -> Mapping[str, Any] | None:
-    return row(
-        connection,
-        """SELECT *, clock_timestamp() AS now FROM catlog.schedule
-           WHERE id = :id AND enabled AND next_due_at <= clock_timestamp()
-           FOR NO KEY UPDATE SKIP LOCKED""",
-        id=schedule_id,
+def _lock_due(connection: Connection, schedule_id: UUID) -> LockedSchedule | None:
+    due = "id = :id AND enabled AND next_due_at <= clock_timestamp()"
+    found = LockedSchedule.select(
+        connection, f"{due} FOR NO KEY UPDATE SKIP LOCKED", id=schedule_id
     )
+    return found[0] if found else None
 
 
-def _scheme_of(connection: Connection, schedule: Mapping[str, Any]) -> SchemeVersion | None:
+def _scheme_of(connection: Connection, schedule: LockedSchedule) -> SchemeVersion | None:
     found = row(
         connection,
         """SELECT id, provider_id, name, includes FROM catlog.catalog_scheme
            WHERE provider_id = :provider_id AND name = :scheme_name AND retired_at IS NULL""",
-        provider_id=schedule["provider_id"],
-        scheme_name=schedule["scheme_name"],
+        provider_id=schedule.provider_id,
+        scheme_name=schedule.scheme_name,
     )
     return SchemeVersion(**found) if found else None
 
 
-def _move_on(connection: Connection, schedule: Mapping[str, Any]) -> None:
+def _move_on(connection: Connection, schedule: LockedSchedule) -> None:
     """Set the next due time, or NULL if the cron line or time zone is invalid by now."""
     try:
-        following = next_due(schedule["cron"], schedule["timezone"], schedule["now"])
+        following = next_due(schedule.cron, schedule.timezone, schedule.now)
     except CronError:
         following = None
     run(
         connection,
         "UPDATE catlog.schedule SET next_due_at = :next WHERE id = :id",
-        id=schedule["id"],
+        id=schedule.id,
         next=following,
     )
 
@@ -92,27 +90,21 @@ def _make(engine: Engine, schedule_id: UUID) -> list[UUID]:
         if schedule is None:
             return []
         scheme = _scheme_of(connection, schedule)
-        *missed, latest = _due_until(schedule, schedule["now"])
+        *missed, latest = _due_until(schedule, schedule.now)
         made: list[UUID] = []
         if scheme is not None:
             for due_at in missed[-MAX_SKIPPED_CATALOGS:]:
-                _skip(
-                    connection,
-                    schedule,
-                    scheme,
-                    due_at,
-                    "missed: a later time was due as well",
-                )
+                _skip(connection, schedule, scheme, due_at, "missed: a later time was due as well")
             made = _make_or_skip(connection, schedule, scheme, latest)
         _move_on(connection, schedule)
         return made
 
 
-def _due_until(schedule: Mapping[str, Any], until: dt.datetime) -> list[dt.datetime]:
+def _due_until(schedule: LockedSchedule, until: dt.datetime) -> list[dt.datetime]:
     """Return the due times from `next_due_at`, which is always included, up to *until*."""
-    first: dt.datetime = schedule["next_due_at"]
+    first = schedule.next_due_at or schedule.now  # never None: the schedule is due
     times = [first]
-    for time in due_times(schedule["cron"], schedule["timezone"], first):
+    for time in due_times(schedule.cron, schedule.timezone, first):
         if time > until:
             break
         times.append(time)
@@ -121,27 +113,27 @@ def _due_until(schedule: Mapping[str, Any], until: dt.datetime) -> list[dt.datet
 
 def _make_or_skip(
     connection: Connection,
-    schedule: Mapping[str, Any],
+    schedule: LockedSchedule,
     scheme: SchemeVersion,
     due_at: dt.datetime,
 ) -> list[UUID]:
-    if schedule["catch_up"] == "none" and schedule["now"] - due_at > MISFIRE_GRACE:
+    if schedule.catch_up == "none" and schedule.now - due_at > MISFIRE_GRACE:
         _skip(connection, schedule, scheme, due_at, "missed: no scheduler ran at the due time")
         return []
     if row(
         connection,
         """SELECT 1 FROM catlog.catalog WHERE schedule_id = :id AND origin = 'schedule'
                AND state IN ('waiting', 'loading', 'publishing') LIMIT 1""",
-        id=schedule["id"],
+        id=schedule.id,
     ):
         _skip(connection, schedule, scheme, due_at, "skipped: the previous catalog was still open")
         return []
     made = insert_catalog(
         connection,
         scheme,
-        arguments=schedule["arguments"],
+        arguments=schedule.arguments,
         origin="schedule",
-        schedule_id=schedule["id"],
+        schedule_id=schedule.id,
         due_at=due_at,
     )
     return [made] if made else []
@@ -149,17 +141,17 @@ def _make_or_skip(
 
 def _skip(
     connection: Connection,
-    schedule: Mapping[str, Any],
+    schedule: LockedSchedule,
     scheme: SchemeVersion,
-    due_at: dt.datetime,
+    due_at: dt.datetime | None,
     error: str,
 ) -> None:
     insert_catalog(
         connection,
         scheme,
-        arguments=schedule["arguments"],
+        arguments=schedule.arguments,
         origin="schedule",
-        schedule_id=schedule["id"],
+        schedule_id=schedule.id,
         due_at=due_at,
         state="skipped",
         error=error,

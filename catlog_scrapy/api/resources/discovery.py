@@ -1,0 +1,108 @@
+"""Discovery of the readable resources in the database."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from catlog_scrapy.api.resources.parameters import COLUMN_TYPES
+from catlog_scrapy.api.resources.readable import ReadableResource
+from catlog_scrapy.declarations.resources import Resource, Resources
+from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.store.definitions import KindDefinition
+from catlog_scrapy.store.reading.listings import LISTINGS
+from catlog_scrapy.store.reading.pages import OrderTerm, PageSource, describe
+from catlog_scrapy.store.schemes import all_kinds
+from catlog_scrapy.store.sql import row
+from catlog_scrapy.store.views import lineage
+from catlog_scrapy.store.views.typed import INDEX_COLUMNS, as_of_view, indexed_view
+
+# Column names that need no escaping in quoted SQL names and in comma-separated parameters.
+COLUMN_NAME = re.compile(r"\w([\w -]*\w)?")
+
+
+def find_resources(connection: Connection, declared: Resources) -> list[ReadableResource]:
+    """Return the listings and the *declared* resources.
+
+    Raises DeclarationError for a resource that does not fit its view.
+    """
+    found = []
+    for listing in LISTINGS:
+        columns = describe(connection, listing.sql)
+        source = PageSource(listing.sql, columns, listing.order)
+        found.append(
+            ReadableResource(listing.path, listing.about, source, listing.key, tuple(columns))
+        )
+    for resource in declared.resources:
+        found.append(_declared_resource(connection, declared.file, resource))
+    return found
+
+
+def describe_view(connection: Connection, view: str) -> dict[str, str]:
+    """Return the columns of a view in `public` with their SQL types; empty if it is missing."""
+    found = row(connection, "SELECT to_regclass(:name) AS oid", name=f'public."{view}"')
+    return describe(connection, f'public."{view}"') if found and found["oid"] else {}
+
+
+def _declared_resource(connection: Connection, file: str, resource: Resource) -> ReadableResource:
+    kind = all_kinds(connection).get(resource.view)
+    view = describe_view(connection, resource.view)
+    for mistake in _mistakes(resource, view, kind):
+        raise DeclarationError(f"{file}: resources.{resource.path}: {mistake}")
+    sources = lineage.view_sources(connection, resource.view)
+    order = tuple(OrderTerm(name) for name in resource.key)
+    source = PageSource(f'public."{resource.view}"', view, order, has_nulls=True)
+    as_of_source = None
+    if sources.has_as_of_view:
+        as_of_source = replace(source, sql=f'as_of."{resource.view}"')
+    if kind:
+        # In the order of the records' index: the cost of a page does not grow with its depth.
+        sql = indexed_view(kind)
+        index_order = tuple(OrderTerm(name) for name in INDEX_COLUMNS)
+        source = PageSource(sql, describe(connection, sql), index_order)
+        if as_of_source:
+            as_of_sql = as_of_view(kind, by_index=True)
+            as_of_source = PageSource(as_of_sql, source.columns, index_order)
+    return ReadableResource(
+        resource.path,
+        f"Rows of the view `{resource.view}`.",
+        source,
+        resource.key,
+        resource.fields or tuple(view),
+        as_of_source=as_of_source,
+        search=resource.search,
+        hidden=resource.hidden,
+        model=resource.model,
+        kinds=sources.cacheable_kinds,
+        view=resource.view,
+        kind=kind if kind and set(kind.key) <= set(resource.key) else None,
+    )
+
+
+def _mistakes(
+    resource: Resource, view: Mapping[str, str], kind: KindDefinition | None
+) -> Iterator[str]:
+    """Yield the reasons why *resource* does not fit the columns of its *view*."""
+    if not view:
+        yield f'there is no view "{resource.view}"; run scrapy apply, or correct the name'
+        return
+    hidden = {column for columns in resource.hidden.values() for column in columns}
+    for name in (*resource.key, *resource.fields, *resource.search, *hidden):
+        if name not in view:
+            yield f'the view "{resource.view}" has no column "{name}"'
+    for name in (*(resource.fields or view), *resource.key, *resource.search):
+        if not COLUMN_NAME.fullmatch(name):
+            yield (
+                f'the column name "{name}" is not made of letters, digits, _, - and blanks;'
+                " rename it in the view with AS, or leave it out of `fields`"
+            )
+    for name in resource.key:
+        if view[name] not in COLUMN_TYPES:
+            yield f'key column "{name}" has the type {view[name]}, which no URL can hold'
+    for name in resource.search:
+        if view[name] not in ("text", "character varying"):
+            yield f'"{name}" cannot be searched, because its type is not text'
+    for name in kind.key if kind else ():
+        if name in hidden:
+            yield f'"{name}" cannot be hidden, because cursors contain the key of its records'
