@@ -225,7 +225,7 @@ def test_a_worker_killed_at_random_moments(
     chance = random.Random(source)
     for _ in range(KILLS):
         killed(project, chance, 4.0)
-        # Catalogs that failed after three losses in a row are retried, and loaded ones are loaded again.
+        # Retry the catalogs that failed after three losses, and load the loaded ones again.
         for name, (state, _) in ends(engine).items():
             if state == "failed":
                 [(catalog,)] = rows(engine, NEWEST, name=name)
