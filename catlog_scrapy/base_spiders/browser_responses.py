@@ -14,9 +14,10 @@ class BrowserResponses(Spider):
     """Spider that opens `base_url`/`path`, clicks, and reads the JSON that the page requests.
 
     `clicks` lists elements in order: the prefix of a class name, whose rest is a hash, and the
-    text. The data are all responses whose URL contains `wanted` and not `unwanted`. The page is complete
-    when all requests have responses and `quiet` seconds have brought no new request. Opening the
-    page, each click and the responses may take `within` seconds each, and DOWNLOAD_TIMEOUT in all.
+    text. The data are all responses whose URL contains `wanted` and not `unwanted`. The page is
+    complete when all requests have responses and `quiet` seconds have brought no new request.
+    Opening the page, each click and the responses may take `within` seconds each, and
+    DOWNLOAD_TIMEOUT in all.
 
     The page's own requests obey robots.txt, too. Requests for images, media and fonts are not sent.
     A subclass implements `items`.

@@ -136,7 +136,7 @@ def test_from_a_page_to_a_green_test_and_a_load(
     assert the_test(project, "trees")[0] == 0
 
     assert "+ view trees" in project.scrapy("apply")
-    assert "wood/trees: loaded (2 received" in project.scrapy("load", "wood/trees")
+    assert "wood/trees: loaded (2 created, 2 received" in project.scrapy("load", "wood/trees")
 
 
 def test_a_golden_result_is_kept(project: Project, source: Source) -> None:
@@ -154,7 +154,7 @@ def test_a_golden_result_is_kept(project: Project, source: Source) -> None:
     project.scrapy("golden", "--force", "prices")
     assert the_test(project, "prices")[0] == 0
     assert 'did you mean "prices"?' in project.scrapy("golden", "price", code=2)
-    assert "paper has no page" in project.scrapy("golden", "paper", code=2)
+    assert "paper has no saved page" in project.scrapy("golden", "paper", code=2)
     assert "write the name of one spider" in project.scrapy("golden", code=2)
 
 

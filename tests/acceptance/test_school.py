@@ -224,7 +224,7 @@ def test_a_token_that_expires_in_mid_load(
             "ends after 500 of 1500 items, and its next page is None",
         ),
         (("/school/pupils?page=2", {"status": 404}), "HTTP 404"),
-        (("/school/pupils?page=2", {"cut": True}), "given up"),
+        (("/school/pupils?page=2", {"cut": True}), "DataLossError"),
         (("/school/pupils", {"body": b"<h1>We have moved</h1>"}), "JSONDecodeError"),
     ],
 )

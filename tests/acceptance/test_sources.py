@@ -137,7 +137,7 @@ MARKUP = {
     rb'"(id|user_id|fuel_prices|name|total)":': rb'"new_\1":',
     rb"CategoryLink_root": b"Link_category",
 }
-BROWSER = r"requests? given up|showcases|there is no|CategoryLink|closed|HTTP|status"
+BROWSER = r"requests? failed|showcases|there is no|CategoryLink|closed|HTTP|status"
 CASES = {
     "slow": Case({"delay": 0.3}),
     "429, come back in a second": Case(
@@ -148,7 +148,7 @@ CASES = {
     "closed once": Case({"close": True, "times": 1}),
     "500 for ever": Case({"status": 500}, r"500", {"SK/new": BROWSER}),
     "cut for ever": Case({"cut": True}, r"dataloss|DataLoss|given up|cut", {"SK/new": BROWSER}),
-    "closed for ever": Case({"close": True}, r"requests? given up", {"SK/new": BROWSER}),
+    "closed for ever": Case({"close": True}, r"requests? failed", {"SK/new": BROWSER}),
     "a page that asks to log in": Case(
         {"body": b"<html><body><h1>Please log in</h1></body></html>"},
         r"markup has changed|source has changed|JSON|unexpected character",
@@ -225,7 +225,7 @@ def test_a_worker_killed_at_random_moments(
     chance = random.Random(source)
     for _ in range(KILLS):
         killed(project, chance, 4.0)
-        # Catalogs that failed after three losses in a row are retried, and loaded ones are loaded again.
+        # Retry the catalogs that failed after three losses, and load the loaded ones again.
         for name, (state, _) in ends(engine).items():
             if state == "failed":
                 [(catalog,)] = rows(engine, NEWEST, name=name)

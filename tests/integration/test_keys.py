@@ -159,7 +159,7 @@ def test_key_command_adds_lists_and_revokes_keys(
     key = out.removesuffix("\n")
     found = keys.use_key(engine, key)
     assert found
-    assert found["scopes"] == ["audit:read", "catalogs:*"]
+    assert found.scopes == ["audit:read", "catalogs:*"]
     assert "not shown again" in err
     assert key not in err
     days = one(engine, "SELECT extract(day FROM expires_at - created_at) FROM catlog.api_key")

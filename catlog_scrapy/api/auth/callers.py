@@ -97,17 +97,17 @@ class Access:
         user = enabled_user(self._autocommit_engine, token_ids.user_id)
         if user is None:
             raise unauthorized("the user is disabled or removed", "invalid_token")
-        permissions = self._permissions(user["role"])
-        return Caller(f"user:{user['name']}", user["role"], permissions, address)
+        permissions = self._permissions(user.role)
+        return Caller(f"user:{user.name}", user.role, permissions, address)
 
     def _key_holder(self, key: str, address: str) -> Caller:
         found = use_key(self._autocommit_engine, key)
         if found is None:
             raise unauthorized("the API key is unknown, revoked or expired", "invalid_token")
-        permissions = self._permissions(found["role"])
-        if found["scopes"] is not None:
-            permissions = intersect(permissions, found["scopes"])
-        return Caller(f"key:{found['name']}", found["role"], permissions, address)
+        permissions = self._permissions(found.role)
+        if found.scopes is not None:
+            permissions = intersect(permissions, found.scopes)
+        return Caller(f"key:{found.name}", found.role, permissions, address)
 
     def _permissions(self, role: str) -> frozenset[str]:
         return self.roles.get(role, frozenset())

@@ -18,7 +18,7 @@ from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.access.logins import begin_login, record_login
 from catlog_scrapy.store.access.tokens import (
     IssuedToken,
-    TokenReused,
+    RevokedFamily,
     issue_first_token,
     replace_token,
     revoke_family,
@@ -125,10 +125,10 @@ def revoke(body: RefreshRequest, request: Request, access: ServerAccess) -> None
         if revoked:
             record_audit(
                 tx,
-                actor=f"user:{revoked['name']}",
-                role=revoked["role"],
+                actor=f"user:{revoked.user}",
+                role=revoked.role,
                 action="tokens:revoke",
-                target=f"family {revoked['family']}",
+                target=f"family {revoked.family}",
                 address=client_address(request),
             )
 
@@ -160,7 +160,7 @@ def _issue_token(access: Access, credentials: Credentials, address: str) -> Issu
                     headers={"Retry-After": str(wait_s)},
                 )
             user = find_user(access.engine, name)
-            hash_ = user["password_hash"] if user else None
+            hash_ = user.password_hash if user else None
             is_match = access.passwords.match(password, hash_)
             if hash_ and is_match:
                 new_hash = access.passwords.rehash_if_outdated(password, hash_)
@@ -173,8 +173,8 @@ def _issue_token(access: Access, credentials: Credentials, address: str) -> Issu
         if user and is_match:
             token = issue_first_token(
                 tx,
-                user["id"],
-                verified=user["password_hash"],
+                user.id,
+                verified=user.password_hash,
                 renewed=new_hash,
                 seconds=access.signer.refresh_lifetime_s,
             )
@@ -183,7 +183,7 @@ def _issue_token(access: Access, credentials: Credentials, address: str) -> Issu
         record_audit(
             tx,
             actor=f"user:{name}" if user else UNKNOWN_USER,
-            role=user["role"] if user else "",
+            role=user.role if user else "",
             action="tokens:create" if token else "tokens:refuse",
             target=f"family {token.family}" if token else "",
             address=address,
@@ -196,7 +196,7 @@ def _issue_token(access: Access, credentials: Credentials, address: str) -> Issu
 def _exchange(access: Access, token: TokenIds, address: str) -> IssuedToken:
     with transaction(access.engine) as tx:
         found = replace_token(tx, token.id, token.user_id, access.signer.refresh_lifetime_s)
-        if isinstance(found, TokenReused):
+        if isinstance(found, RevokedFamily):
             record_audit(
                 tx,
                 actor=f"user:{found.user}",

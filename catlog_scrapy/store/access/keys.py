@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from secrets import token_hex, token_urlsafe
 from typing import Any
@@ -17,6 +18,15 @@ from catlog_scrapy.store.sql import Database, row, rows, run
 KEY_PREFIX = "catlog_"
 KEY_PATTERN = re.compile(KEY_PREFIX + r"[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 MAX_KEY_LIFETIME_S = 3653 * 86400.0
+
+
+@dataclass(frozen=True)
+class ValidKey:
+    """A key that is neither revoked nor expired; `scopes` is None for all of its role."""
+
+    name: str
+    role: str
+    scopes: list[str] | None
 
 
 def add_key(
@@ -57,8 +67,8 @@ def add_key(
     return key
 
 
-def use_key(engine: Engine, key: str) -> Mapping[str, Any] | None:
-    """Return id, name, role and scopes of a valid key, and store the time of use to the minute."""
+def use_key(engine: Engine, key: str) -> ValidKey | None:
+    """Return a valid key, or None, and store the time of use to the minute."""
     if not KEY_PATTERN.fullmatch(key):
         return None
     with engine.connect() as connection:
@@ -79,7 +89,7 @@ def use_key(engine: Engine, key: str) -> Mapping[str, Any] | None:
                 id=found["id"],
             )
             connection.commit()
-    return found
+    return ValidKey(found["name"], found["role"], found["scopes"]) if found else None
 
 
 def keys(engine: Engine) -> list[Mapping[str, Any]]:

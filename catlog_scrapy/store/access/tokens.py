@@ -5,13 +5,12 @@ its family is revoked would stay valid.
 """
 
 import datetime as dt
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
+from catlog_scrapy.store.access.users import USER_COLUMNS, StoredUser
 from catlog_scrapy.store.sql import Database, one, row, run, scalar
 
 # A replaced token stays usable for a moment: the client may have lost the response, or may have
@@ -33,8 +32,8 @@ class IssuedToken:
 
 
 @dataclass(frozen=True)
-class TokenReused:
-    """A replaced token was used again too late, so its family is revoked (RFC 9700, 4.14.2)."""
+class RevokedFamily:
+    """A family of tokens that was revoked just now, with its user's name and role."""
 
     user: str
     role: str
@@ -58,21 +57,23 @@ def issue_first_token(
     with database.begin() as connection:
         user = row(
             connection,
-            """UPDATE catlog.api_user SET password_hash = :renewed
-               WHERE id = :id AND enabled AND password_hash = :verified RETURNING *""",
+            f"""UPDATE catlog.api_user SET password_hash = :renewed
+                WHERE id = :id AND enabled AND password_hash = :verified
+                RETURNING {USER_COLUMNS}""",
             id=user_id,
             verified=verified,
             renewed=renewed,
         )
-        return _insert(connection, user, None, seconds) if user else None
+        return _insert(connection, StoredUser(**user), None, seconds) if user else None
 
 
 def replace_token(
     database: Database, id_: UUID, user_id: UUID, seconds: float
-) -> IssuedToken | TokenReused | None:
+) -> IssuedToken | RevokedFamily | None:
     """Replace a token.
 
-    Returns None for an invalid token, TokenReused for a token that was replaced too long ago.
+    Returns None for an invalid token. A token that was replaced too long ago may be stolen, so its
+    family is revoked (RFC 9700, 4.14.2) and returned.
     """
     with database.begin() as connection:
         user = _lock(connection, user_id)
@@ -87,11 +88,11 @@ def replace_token(
             user=user_id,
             grace=REUSE_GRACE_S,
         )
-        if user is None or token is None or not user["enabled"]:
+        if user is None or token is None or not user.enabled:
             return None
         if token["late"]:
             _revoke(connection, token["family"])
-            return TokenReused(user["name"], user["role"], token["family"])
+            return RevokedFamily(user.name, user.role, token["family"])
         if not token["replaced"]:
             run(
                 connection,
@@ -101,11 +102,8 @@ def replace_token(
         return _insert(connection, user, token["family"], seconds)
 
 
-def revoke_family(database: Database, id_: UUID, user_id: UUID) -> Mapping[str, Any] | None:
-    """Revoke all tokens of a token's family; return the user's name and role, and the family.
-
-    Returns None if the family had no valid token.
-    """
+def revoke_family(database: Database, id_: UUID, user_id: UUID) -> RevokedFamily | None:
+    """Revoke all tokens of a token's family; return None if the family had no valid token."""
     with database.begin() as connection:
         user = _lock(connection, user_id)
         token = row(
@@ -116,15 +114,16 @@ def revoke_family(database: Database, id_: UUID, user_id: UUID) -> Mapping[str, 
         )
         if user is None or token is None or not _revoke(connection, token["family"]):
             return None
-        return {"name": user["name"], "role": user["role"], "family": token["family"]}
+        return RevokedFamily(user.name, user.role, token["family"])
 
 
-def _lock(connection: Connection, user_id: UUID) -> Mapping[str, Any] | None:
-    return row(
+def _lock(connection: Connection, user_id: UUID) -> StoredUser | None:
+    found = row(
         connection,
-        "SELECT id, name, role, enabled FROM catlog.api_user WHERE id = :id FOR NO KEY UPDATE",
+        f"SELECT {USER_COLUMNS} FROM catlog.api_user WHERE id = :id FOR NO KEY UPDATE",
         id=user_id,
     )
+    return StoredUser(**found) if found else None
 
 
 def _revoke(connection: Connection, family: UUID) -> int:
@@ -137,7 +136,7 @@ def _revoke(connection: Connection, family: UUID) -> int:
 
 
 def _insert(
-    connection: Connection, user: Mapping[str, Any], family: UUID | None, seconds: float
+    connection: Connection, user: StoredUser, family: UUID | None, seconds: float
 ) -> IssuedToken:
     token = one(
         connection,
@@ -147,7 +146,7 @@ def _insert(
            FROM clock_timestamp() AS now
            RETURNING id, family, user_id, created_at AS made_at, expires_at""",
         family=family,
-        user=user["id"],
+        user=user.id,
         seconds=seconds,
     )
-    return IssuedToken(user=user["name"], role=user["role"], **token)
+    return IssuedToken(user=user.name, role=user.role, **token)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -11,8 +12,22 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store.sql import Database, row, rows, run
 
-# Django's own rule for user names.
+# Django's rule for user names.
 NAME_PATTERN = re.compile(r"[\w.@+-]{1,150}")
+
+
+USER_COLUMNS = "id, name, role, password_hash, enabled"
+
+
+@dataclass(frozen=True)
+class StoredUser:
+    """A user as stored, enabled or disabled."""
+
+    id: UUID
+    name: str
+    role: str
+    password_hash: str = field(repr=False)
+    enabled: bool
 
 
 def add_user(database: Database, name: str, role: str, password_hash: str) -> UUID:
@@ -56,23 +71,24 @@ def users(engine: Engine) -> list[Mapping[str, Any]]:
         )
 
 
-def find_user(engine: Engine, name: str) -> Mapping[str, Any] | None:
-    """Return a user's id, name, role, password_hash and enabled, or None."""
+def find_user(engine: Engine, name: str) -> StoredUser | None:
+    """Return the user with this name, or None."""
     with engine.connect() as connection:
-        return row(
+        found = row(
+            connection, f"SELECT {USER_COLUMNS} FROM catlog.api_user WHERE name = :name", name=name
+        )
+    return StoredUser(**found) if found else None
+
+
+def enabled_user(engine: Engine, id_: UUID) -> StoredUser | None:
+    """Return the enabled user with this id, or None."""
+    with engine.connect() as connection:
+        found = row(
             connection,
-            """SELECT id, name, role, password_hash, enabled
-               FROM catlog.api_user WHERE name = :name""",
-            name=name,
+            f"SELECT {USER_COLUMNS} FROM catlog.api_user WHERE id = :id AND enabled",
+            id=id_,
         )
-
-
-def enabled_user(engine: Engine, id_: UUID) -> Mapping[str, Any] | None:
-    """Return the name and role of an enabled user, or None."""
-    with engine.connect() as connection:
-        return row(
-            connection, "SELECT name, role FROM catlog.api_user WHERE id = :id AND enabled", id=id_
-        )
+    return StoredUser(**found) if found else None
 
 
 def set_password(database: Database, name: str, password_hash: str) -> None:
