@@ -1,6 +1,6 @@
-"""Every endpoint for every role by every kind of credential: who may, does; who may not changes
+"""Every endpoint for every role and every kind of credentials.
 
-nothing and reads nothing.
+Refused requests read nothing and change nothing.
 """
 
 import base64
@@ -19,8 +19,8 @@ from catlog_scrapy.store.access.tokens import signing_key
 from catlog_scrapy.store.access.users import add_user, disable_user
 from tests.support.server import PASSWORD, PICTURE, ROLES, Served, Worlds, checksum
 
-# Which permission an endpoint takes, and the first letters of the roles that have it; an endpoint
-# that takes none is open to all.
+# By endpoint: its permission, and the first letters of the roles that have the permission. An
+# endpoint without a permission is open to all.
 READERS = {
     "providers": "ai",
     "catalogs": "ais",
@@ -79,7 +79,7 @@ PERMISSIONS: dict[tuple[str, str], tuple[str, str] | None] = {
         for verb in ("heartbeat", "results", "complete", "fail", "release")
     },
 }
-# What the narrowed keys have, as far as their roles do.
+# Scopes of the narrowed keys.
 SCOPES = ["providers:read", "fuel-stations:read", "guarded-fuel:read", "catalogs:create"]
 SCOPES += ["attempts:execute"]
 BODIES: dict[tuple[str, str], Any] = {
@@ -115,9 +115,9 @@ class Endpoint:
 
 
 def endpoints(served: Served) -> list[Endpoint]:
-    """Those of the document itself, as well those without the prefix, with a request that is right.
+    """Return the documented endpoints, also without the prefix, each with a valid request.
 
-    Fails for one that the table does not know.
+    Fails for an endpoint that the table lacks.
     """
     document = served.client().get("/openapi.json").json()
     known = {
@@ -145,7 +145,7 @@ def endpoints(served: Served) -> list[Endpoint]:
 
 
 def path_values(served: Served) -> dict[str, dict[str, str]]:
-    """What stands in the paths, of rows that are there; by the first word of the path."""
+    """Return values of path parameters of existing rows, by the first word of the path."""
     client = served.client(served.world.keys["admin"])
     values: dict[str, dict[str, str]] = {}
     for path in READERS:
@@ -175,7 +175,7 @@ def with_another_role(payload: str) -> str:
 
 
 def bad_credentials(served: Served) -> list[tuple[str, str | None]]:
-    """What does not count, by what it is."""
+    """Return invalid credentials with their names."""
     key = signing_key(served.engine)
     bad: list[tuple[str, str | None]] = [
         ("nothing", None),
@@ -304,7 +304,7 @@ HIDDEN = (
 
 
 @pytest.mark.parametrize(("role", "path", "columns"), HIDDEN)
-def test_a_hidden_column_is_nowhere(
+def test_hidden_column_is_in_no_response(
     served: Served, role: str, path: str, columns: tuple[str, ...]
 ) -> None:
     admin = served.client(served.world.keys["admin"])

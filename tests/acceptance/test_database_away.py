@@ -76,10 +76,10 @@ def test_every_endpoint_answers_503_while_the_database_is_away_and_recovers(
         assert answer.status_code == 503, said
         assert int(answer.headers["retry-after"]) > 0, said
         assert answer.headers["content-type"] == "application/problem+json"
-        # Those that are frozen are waited for as long as TCP is; see `patience`.
+        # A frozen connection times out with TCP; see make_engine.
         assert seconds < 120, said
     assert "Traceback" not in "\n".join(log)
-    assert any("the database is away" in line for line in log)
+    assert any("the database is unavailable" in line for line in log)
     client = served.client(served.world.keys["admin"])
     until(lambda: client.get("/readyz").status_code == 200)
     for endpoint in found:
@@ -87,7 +87,7 @@ def test_every_endpoint_answers_503_while_the_database_is_away_and_recovers(
             assert asked(served, endpoint)[0].status_code == 200, endpoint.url
 
 
-def test_a_stream_that_breaks_is_cut(proxied: tuple[Proxy, Served]) -> None:
+def test_broken_stream_closes_its_connection(proxied: tuple[Proxy, Served]) -> None:
     proxy, served = proxied
     direct = make_engine(proxy.original)
     with direct.begin() as connection:

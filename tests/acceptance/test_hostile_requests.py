@@ -1,4 +1,4 @@
-"""What nobody should send: no answer is a 5xx or a row that was not asked for, nothing is held."""
+"""Hostile requests: no server errors, no foreign rows, no held connections."""
 
 import contextlib
 import json
@@ -65,7 +65,7 @@ def ask(served: Served) -> Iterator[Asking]:
     asking.connection.close()
 
 
-def test_every_parameter_of_every_get(served: Served, ask: Asking) -> None:
+def test_hostile_parameters_cause_no_server_error(served: Served, ask: Asking) -> None:
     document = served.client().get("/openapi.json").json()
     values = path_values(served)
     asked, wrong = 0, []
@@ -107,7 +107,7 @@ def test_every_parameter_of_every_get(served: Served, ask: Asking) -> None:
     assert asked > 4000
 
 
-def test_a_filter_finds_what_it_says_and_nothing_else(ask: Asking) -> None:
+def test_filters_resist_sql_injection(ask: Asking) -> None:
     status, body = ask(f"{PREFIX}/products?limit=1000")
     rows = json.loads(body)["results"]
     assert status == 200
@@ -159,7 +159,7 @@ def hostile(body: Any) -> Iterator[tuple[bytes, dict[str, str]]]:
     yield right, {**as_json, "Idempotency-Key": "x" * 300}
 
 
-def test_every_body(served: Served, ask: Asking) -> None:
+def test_hostile_bodies_cause_no_server_error(served: Served, ask: Asking) -> None:
     said = {"username": "nobody", "password": "x"}
     more = {"token": said, "token/refresh": {"refresh": "x"}, "token/revoke": {"refresh": "x"}}
     wrong = []
@@ -171,7 +171,7 @@ def test_every_body(served: Served, ask: Asking) -> None:
         for body, headers in hostile(right):
             asked += 1
             status, answer = ask(endpoint.url, endpoint.method, body, **headers)
-            # Who logs in too often is told so; one hash at a time is not waited for.
+            # Too many failed log-ins give 429, which is fine.
             if status >= 500 or (status == 401 and "token" not in endpoint.path):
                 wrong.append(f"{endpoint.method} {endpoint.url} {body[:80]!r} {headers}: {status}")
             elif status >= 400:
@@ -181,7 +181,7 @@ def test_every_body(served: Served, ask: Asking) -> None:
 
 
 def raw(served: Served, *parts: bytes, pause: float = 0.0, seconds: float = WAIT_LIMIT_S) -> bytes:
-    """What comes back for these bytes until the server closes the connection."""
+    """Send bytes and return all that the server sends until it closes the connection."""
     with socket.create_connection(("127.0.0.1", served.port), seconds) as connection:
         answer = b""
         with contextlib.suppress(OSError):
@@ -203,13 +203,13 @@ def head(served: Served, line: str, *headers: str) -> bytes:
 @pytest.mark.parametrize(
     "line", [f"POST {PREFIX}/catalogs HTTP/1.1", f"GET {PREFIX}/products HTTP/1.1"]
 )
-def test_a_large_body_is_refused_unread(served: Served, line: str) -> None:
+def test_large_body_is_refused_unread(served: Served, line: str) -> None:
     answer = raw(served, head(served, line, "Content-Length: 1000000000"))
     assert answer.startswith(b"HTTP/1.1 413 "), answer
     assert b"connection: close" in answer.lower()
 
 
-def test_a_body_in_chunks_is_cut_at_the_limit(served: Served) -> None:
+def test_chunked_body_is_cut_off_at_the_limit(served: Served) -> None:
     begin = head(served, f"POST {PREFIX}/catalogs HTTP/1.1", "Transfer-Encoding: chunked")
     chunk = b"%x\r\n" % 2**16 + b" " * 2**16 + b"\r\n"
     answer = raw(served, begin, *[chunk] * 64)
@@ -219,7 +219,7 @@ def test_a_body_in_chunks_is_cut_at_the_limit(served: Served) -> None:
     assert answer.startswith(b"HTTP/1.1 413 "), answer
 
 
-def test_a_slow_body_is_not_waited_for(served: Served) -> None:
+def test_slow_body_gives_408(served: Served) -> None:
     begin = head(served, f"POST {PREFIX}/catalogs HTTP/1.1", "Content-Length: 100")
     began = time.monotonic()
     answer = raw(served, begin, *[b" "] * 10, pause=0.5)
@@ -229,7 +229,7 @@ def test_a_slow_body_is_not_waited_for(served: Served) -> None:
 
 
 def busy(served: Served) -> list[Any]:
-    """What connections to the database do, that do something."""
+    """Return state and query of the database connections that are not idle."""
     with served.engine.connect() as connection:
         found = connection.execute(
             text(
@@ -282,7 +282,7 @@ def many(served: Served) -> None:
         )
 
 
-def test_idle_connections_do_no_harm(served: Served) -> None:
+def test_idle_connections_do_not_block_requests(served: Served) -> None:
     with contextlib.ExitStack() as stack:
         for n in range(200):
             idle = stack.enter_context(
@@ -296,7 +296,7 @@ def test_idle_connections_do_no_harm(served: Served) -> None:
         assert time.monotonic() - began < 30
 
 
-def test_a_head_that_is_too_large(served: Served) -> None:
+def test_too_large_request_head_is_refused(served: Served) -> None:
     for request in (
         head(served, "GET /healthz HTTP/1.1", "X-Much: " + "x" * 2**20),
         head(served, f"GET /{'x' * 100_000} HTTP/1.1"),
@@ -307,7 +307,7 @@ def test_a_head_that_is_too_large(served: Served) -> None:
     assert served.client().get("/healthz").status_code == 200
 
 
-def test_a_storm_of_log_ins(served: Served) -> None:
+def test_many_log_ins_do_not_block_requests(served: Served) -> None:
     client = served.client(served.world.keys["user"])
 
     def log_in(n: int) -> int:
@@ -327,7 +327,7 @@ def test_a_storm_of_log_ins(served: Served) -> None:
     assert slowest < 60
 
 
-def test_nothing_secret_is_logged(served: Served, log: list[str]) -> None:
+def test_secrets_are_not_logged(served: Served, log: list[str]) -> None:
     """The last one: it looks at the log of all the others."""
     with served.engine.begin() as connection:
         connection.execute(text("DELETE FROM catlog.login_failure"))

@@ -1,4 +1,4 @@
-"""What the owner of the fuel stations wrote down of their clients: its requests get its answers."""
+"""Requests and responses of the fuel stations' clients, as SOURCES.md describes them."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from jsonschema_rs import Draft202012Validator
 from catlog_scrapy.demo.server import DemoServer
 from tests.support.server import PASSWORD, Served, Worlds
 
-# What `SOURCES.md` says of the clients' part, in the words of OpenAPI.
+# The responses that `SOURCES.md` describes, as JSON schemas.
 NULLABLE_PLACE = {"type": ["string", "null"], "format": "uri"}
 NAMED = {
     "type": "object",
@@ -137,7 +137,7 @@ def ask(client: httpx.Client, method: str, path: str, **given: Any) -> Any:
     return body
 
 
-def test_the_owner_s_requests_get_their_answers(served: Served) -> None:
+def test_requests_of_the_fuel_clients_are_answered(served: Served) -> None:
     client = served.client()
     said = {"username": "user-user", "password": PASSWORD}
     assert client.get("/api/v1/fuel-stations").status_code == 401
@@ -159,7 +159,7 @@ def test_the_owner_s_requests_get_their_answers(served: Served) -> None:
     assert services == {"Кафе", "Автомойка"}
 
 
-def test_the_owner_s_pages(served: Served) -> None:
+def test_pages_of_the_fuel_clients(served: Served) -> None:
     client = served.client(served.tokens("user-user")["access"])
     path = "/api/v1/fuel-stations"
     whole = ask(client, "GET", path)["results"]

@@ -1,4 +1,4 @@
-"""A load is published in mid-paging: every answer is of one load alone, and its tag says which."""
+"""Loads published between pages: each response shows one load, and its ETag says which."""
 
 import contextlib
 import csv
@@ -39,7 +39,7 @@ def publish(served: Served, worlds: Worlds, n: int) -> None:
 
 
 def size(n: int) -> int:
-    """How many stations the *n*-th load has."""
+    """Return the number of stations of the *n*-th load."""
     return 299 + n
 
 
@@ -48,7 +48,7 @@ def is_of_one_load(rows: list[Any]) -> bool:
 
 
 @pytest.mark.parametrize("path", ["guarded-stations", "fuel-stations"])
-def test_every_answer_is_of_one_load(served: Served, worlds: Worlds, path: str) -> None:
+def test_each_response_shows_a_single_load(served: Served, worlds: Worlds, path: str) -> None:
     publish(served, worlds, 1)
     key = served.world.keys["admin"]
     ended = threading.Event()
@@ -131,7 +131,7 @@ def test_every_answer_is_of_one_load(served: Served, worlds: Worlds, path: str) 
                 n += 1
                 publish(served, worlds, n)
                 after = get(client, "", **{"If-None-Match": before})
-                # Whoever asks after a publish sees it.
+                # A request after the publish sees the new load.
                 assert after.status_code == 200
                 assert after.json()["count"] == size(n)
                 assert after.json()["results"][0]["number"] == str(n)

@@ -89,7 +89,7 @@ def test_coverage_phase_conforms_to_the_openapi_document(served: Served, tmp_pat
     assert cases > 500
 
 
-def test_the_document_is_valid_and_complete(served: Served) -> None:
+def test_openapi_document_is_valid_and_complete(served: Served) -> None:
     document = served.client().get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     OpenAPIV31SpecValidator(document).validate()
@@ -117,7 +117,7 @@ def test_the_document_is_valid_and_complete(served: Served) -> None:
 
 
 def has_example(document: dict[str, Any], content: dict[str, Any]) -> bool:
-    """Whether a body has an example, or each part of it that is required."""
+    """Return whether a body has an example, or each required part of it."""
     if "example" in content or "examples" in content:
         return True
     schema = content["schema"]

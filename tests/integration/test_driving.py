@@ -1,4 +1,4 @@
-"""What is to be loaded: catalogs and schedules, over HTTP."""
+"""Loads and schedules over HTTP."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def audit(engine: Engine) -> list[tuple[str, str, str]]:
     return [(row["actor"], row["action"], row["target"]) for row in found]
 
 
-def test_an_operation_is_loaded_by_its_id(client: TestClient, engine: Engine) -> None:
+def test_post_loads_an_operation_by_its_id(client: TestClient, engine: Engine) -> None:
     """The only one of its scheme: all of it, so that it may remove records."""
     path = f"/schedule_catalog_scheme_operation/{operation_id(engine)}"
     answer = client.post(path)
@@ -93,7 +93,7 @@ def test_load_of_one_of_several_operations_is_partial(client: TestClient, engine
     assert client.post(f"/schedule_catalog_scheme_operation/{uuid4()}").status_code == 404
 
 
-def test_a_catalog_is_made_cancelled_and_retried(client: TestClient, engine: Engine) -> None:
+def test_catalog_is_created_cancelled_and_retried(client: TestClient, engine: Engine) -> None:
     made = client.post("/catalogs", json={"provider": "acme", "scheme": "goods"}).json()["id"]
     assert client.post(f"/catalogs/{made}/retry").status_code == 409
     assert client.post(f"/catalogs/{made}/cancel").json() == {"id": made, "state": "cancelled"}
@@ -127,7 +127,9 @@ def test_invalid_load_is_refused(client: TestClient, engine: Engine) -> None:
     assert audit(engine) == []
 
 
-def test_many_with_one_key_make_one_catalog(client: TestClient, engine: Engine) -> None:
+def test_concurrent_requests_with_one_idempotency_key_create_one_catalog(
+    client: TestClient, engine: Engine
+) -> None:
     def post() -> Any:
         return client.post(
             "/catalogs",
@@ -142,7 +144,7 @@ def test_many_with_one_key_make_one_catalog(client: TestClient, engine: Engine) 
     assert len(audit(engine)) == 1
 
 
-def test_a_schedule_makes_catalogs_until_it_is_paused(client: TestClient, engine: Engine) -> None:
+def test_schedule_creates_catalogs_until_it_is_paused(client: TestClient, engine: Engine) -> None:
     answer = client.post("/schedules", json={**SCHEDULE, "arguments": {"colour": "red"}})
     assert answer.status_code == 201
     made = answer.json()["id"]
@@ -165,7 +167,7 @@ def test_a_schedule_makes_catalogs_until_it_is_paused(client: TestClient, engine
     assert state_of(engine, catalog) == "waiting"
 
 
-def test_the_next_due_times(client: TestClient) -> None:
+def test_next_due_times_of_a_schedule_are_listed(client: TestClient) -> None:
     given = {**SCHEDULE, "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
     made = client.post("/schedules", json=given).json()["id"]
     times = client.get(f"/schedules/{made}/due_times").json()["due_times"]
@@ -207,7 +209,7 @@ def test_invalid_schedule_is_refused(client: TestClient, engine: Engine) -> None
 
 
 @pytest.mark.parametrize("harmful", ["{due_at.fold:c}", "{due_at.year:>300000000}", "{due_at"])
-def test_a_due_time_is_filled_in_and_nothing_else_is_done(
+def test_argument_templates_render_due_times_only(
     client: TestClient, engine: Engine, harmful: str
 ) -> None:
     arguments = {"arguments": {"colour": harmful}}
@@ -223,7 +225,7 @@ def test_a_due_time_is_filled_in_and_nothing_else_is_done(
     assert client.post("/catalogs", json=plain).status_code == 201
 
 
-def test_a_secret_is_no_argument_of_a_schedule(client: TestClient, engine: Engine) -> None:
+def test_schedule_refuses_a_secret_as_argument(client: TestClient, engine: Engine) -> None:
     sql(engine, """UPDATE catlog.provider SET secrets = '["colour"]'""")
     secret = {"arguments": {"colour": "x7y"}}
     answer = client.post("/schedules", json={**SCHEDULE, **secret})
@@ -235,12 +237,10 @@ def test_a_secret_is_no_argument_of_a_schedule(client: TestClient, engine: Engin
     assert "x7y" not in str(sql(engine, "SELECT * FROM catlog.audit"))
 
 
-def test_a_file_and_the_server_leave_each_others_schedules_alone(
-    client: TestClient, engine: Engine
-) -> None:
-    """What a file declares is paused here, and changed there; `apply` keeps what it does not know.
+def test_apply_and_the_api_keep_each_others_schedules(client: TestClient, engine: Engine) -> None:
+    """The API only pauses schedules of a file; `scrapy apply` keeps schedules of the API.
 
-    A schedule of the same name becomes the file's.
+    A schedule of the API with the name of a declared schedule becomes the file's.
     """
     with engine.connect() as connection:
         [stored] = stored_providers(connection)
@@ -262,7 +262,9 @@ def test_a_file_and_the_server_leave_each_others_schedules_alone(
     assert client.get(f"/schedules/{filed}").json()["enabled"] is False
 
 
-def test_a_schedule_that_left_its_file_is_the_servers(client: TestClient, engine: Engine) -> None:
+def test_schedule_removed_from_its_file_can_be_created_by_the_api(
+    client: TestClient, engine: Engine
+) -> None:
     with engine.connect() as connection:
         [stored] = stored_providers(connection)
     hourly = ScheduleDefinition("goods", "hourly", "15 * * * *")
@@ -279,7 +281,7 @@ def test_a_schedule_that_left_its_file_is_the_servers(client: TestClient, engine
     assert now["next_due_at"]
     assert client.post("/schedules", json=SCHEDULE).status_code == 409
     assert client.patch(f"/schedules/{filed}", json={"cron": "5 * * * *"}).status_code == 200
-    # What the file says again is the file's again.
+    # A schedule that the file declares again belongs to the file again.
     apply(engine, stored, (hourly,))
     assert client.get(f"/schedules/{filed}").json()["origin"] == "file"
 

@@ -80,7 +80,7 @@ def refused(answer: Answer, word: str) -> None:
     assert word in answer.text
 
 
-def test_with_a_server_alone_a_catalog_becomes_loaded(engine: Engine, robot: Client) -> None:
+def test_server_without_workers_loads_an_external_catalog(engine: Engine, robot: Client) -> None:
     catalog = given_goods(engine, arguments={"year": "2026"}, timeout=90.0)
     [claimed] = robot.claim(wait=20)
     attempt = claimed["attempt"]
@@ -136,7 +136,7 @@ def test_executor_with_an_expired_lease_is_fenced_off(
     assert current(engine) == {"1": 1}
 
 
-def test_a_heartbeat_keeps_the_attempt(engine: Engine, hasty: Client) -> None:
+def test_heartbeats_keep_the_attempt(engine: Engine, hasty: Client) -> None:
     given_goods(engine)
     attempt = hasty.claim_one()
     end = time.monotonic() + 4.0
@@ -146,7 +146,7 @@ def test_a_heartbeat_keeps_the_attempt(engine: Engine, hasty: Client) -> None:
     assert hasty.complete(attempt, 0).body["outcome"] == "done"
 
 
-def test_an_attempt_is_its_owners_alone(engine: Engine, robot: Client) -> None:
+def test_attempt_of_another_owner_is_not_found(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     other = a_key(engine, "other"), 404
@@ -187,7 +187,7 @@ def test_batches_come_in_order_and_count_once(engine: Engine, robot: Client) -> 
     assert one(engine, "SELECT count(*) FROM catlog.rejected_result") == 1
 
 
-def test_the_same_batch_from_many_at_once_is_stored_once(engine: Engine, robot: Client) -> None:
+def test_concurrent_repetitions_of_a_batch_are_stored_once(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     for number in (1, 2):
@@ -199,7 +199,7 @@ def test_the_same_batch_from_many_at_once_is_stored_once(engine: Engine, robot: 
     assert [end.body["outcome"] for end in ends] == ["done"] * 4
 
 
-def test_a_cancelled_catalog_takes_no_more(engine: Engine, robot: Client) -> None:
+def test_cancelled_catalog_refuses_results(engine: Engine, robot: Client) -> None:
     catalog = given_goods(engine)
     attempt = robot.claim_one()
     assert robot.send(attempt, 1, *goods(1)).status == 200
@@ -212,7 +212,7 @@ def test_a_cancelled_catalog_takes_no_more(engine: Engine, robot: Client) -> Non
     assert [instance["node"] for instance in instances_of(engine, catalog)] == [None]
 
 
-def test_past_its_deadline_it_takes_no_more(engine: Engine, robot: Client) -> None:
+def test_attempt_past_its_deadline_refuses_results(engine: Engine, robot: Client) -> None:
     catalog = given_goods(engine, timeout=0.3)
     attempt = robot.claim_one()
     until(lambda: robot.ask(f"{attempt}/heartbeat").body["reply"] == "timed_out")
@@ -221,7 +221,7 @@ def test_past_its_deadline_it_takes_no_more(engine: Engine, robot: Client) -> No
     assert the_catalog(engine, catalog)["errors"] == 1
 
 
-def test_done_means_complete(engine: Engine, robot: Client) -> None:
+def test_attempt_is_done_only_if_complete(engine: Engine, robot: Client) -> None:
     given_goods(engine, min_results=2, tolerate={"rejected": 1}, backoff_cap=0.0)
     short = robot.claim_one()
     robot.send(short, 1, *goods(1))
@@ -263,7 +263,7 @@ NO_BATCHES = [
 ]
 
 
-def test_a_body_that_is_no_batch_is_refused_whole(engine: Engine, robot: Client) -> None:
+def test_unreadable_batch_is_refused_completely(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     for body, word in NO_BATCHES:
@@ -273,7 +273,7 @@ def test_a_body_that_is_no_batch_is_refused_whole(engine: Engine, robot: Client)
     assert one(engine, STORED) == 0
 
 
-def test_a_broken_line_is_named(engine: Engine, robot: Client) -> None:
+def test_error_names_the_invalid_line(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     body = b'{"id": 1}\n\n{"id": 2}\n{"id": 3\n'
@@ -306,7 +306,7 @@ def test_record_that_cannot_be_stored_is_rejected(engine: Engine, robot: Client)
     assert kept == "123456789012345678901234567890"
 
 
-def test_rejections_are_kept_and_told_within_bounds(engine: Engine, robot: Client) -> None:
+def test_stored_and_reported_rejections_are_limited(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     answer = robot.send(attempt, 1, *[{}] * 1500)
@@ -315,7 +315,7 @@ def test_rejections_are_kept_and_told_within_bounds(engine: Engine, robot: Clien
     assert one(engine, "SELECT count(*) FROM catlog.rejected_result") == 1000
 
 
-def test_a_batch_that_is_too_large_is_not_read(engine: Engine, robot: Client) -> None:
+def test_too_large_batch_is_refused_unread(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     head = (
@@ -345,7 +345,7 @@ def test_unsupported_media_type_of_results_is_refused(engine: Engine, robot: Cli
     assert robot.ask(path, b"", zipped).status == 415
 
 
-def test_only_what_is_asked_for_is_claimed(engine: Engine, robot: Client) -> None:
+def test_claim_is_limited_to_the_named_operations(engine: Engine, robot: Client) -> None:
     given_a_provider(engine, max_running=2)
     words = ["a", "b", "c"]
     given_a_scheme(
@@ -378,7 +378,7 @@ def test_only_what_is_asked_for_is_claimed(engine: Engine, robot: Client) -> Non
         assert robot.ask("claim", wanted).status == 422
 
 
-def test_a_claim_waits_until_something_comes(engine: Engine, robot: Client) -> None:
+def test_claim_waits_for_work(engine: Engine, robot: Client) -> None:
     given_a_scheme(engine, an_operation(executor="external"))
     started = time.monotonic()
     assert robot.claim(wait=0.3) == []
@@ -392,7 +392,7 @@ def test_a_claim_waits_until_something_comes(engine: Engine, robot: Client) -> N
     assert len(claims) == 1
 
 
-def test_nothing_is_claimed_for_who_has_gone(engine: Engine, robot: Client) -> None:
+def test_claim_of_a_disconnected_client_is_released(engine: Engine, robot: Client) -> None:
     given_a_scheme(engine, an_operation(executor="external"))
     body = json.dumps({"operations": ["acme/goods"], "worker": "gone", "wait": 30})
     with socket.create_connection(("127.0.0.1", robot.port)) as connection:
@@ -424,7 +424,7 @@ def test_claim_repeated_with_its_idempotency_key_returns_the_claim(
     assert len(robot.ask("claim", {**wanted, "wait": 0}, again).body["attempts"]) == 1
 
 
-def test_a_server_may_be_started_anew(engine: Engine) -> None:
+def test_server_can_be_restarted(engine: Engine) -> None:
     catalog, key = given_goods(engine), a_key(engine)
     app = application(engine)
     with serving(app):
@@ -435,7 +435,7 @@ def test_a_server_may_be_started_anew(engine: Engine) -> None:
         is_loaded(engine, catalog)
 
 
-def test_the_document_tells_both_forms_of_a_batch(engine: Engine) -> None:
+def test_openapi_document_has_both_formats_of_a_batch(engine: Engine) -> None:
     paths = application(engine).openapi()["paths"]
     results = paths["/api/v1/attempts/{attempt}/results"]["post"]
     assert set(results["requestBody"]["content"]) == {"application/json", "application/x-ndjson"}
@@ -447,7 +447,7 @@ def test_the_document_tells_both_forms_of_a_batch(engine: Engine) -> None:
         )
 
 
-def test_an_incremental_operation_goes_on_from_its_cursor(engine: Engine, robot: Client) -> None:
+def test_incremental_operation_continues_from_its_cursor(engine: Engine, robot: Client) -> None:
     catalog = given_goods(engine, mode="incremental", min_results=1, overlap=60.0)
     attempt = robot.claim_one()
     robot.send(attempt, 1, *goods(1, 2, 3))
@@ -477,7 +477,7 @@ def test_an_incremental_operation_goes_on_from_its_cursor(engine: Engine, robot:
     assert "not an ISO 8601 datetime" in until(lambda: sql(engine, query))[0]["error"]
 
 
-def test_a_snapshot_has_no_cursor(engine: Engine, robot: Client) -> None:
+def test_snapshot_refuses_a_cursor(engine: Engine, robot: Client) -> None:
     given_goods(engine)
     attempt = robot.claim_one()
     answer = robot.complete(attempt, 0, cursor="x")
@@ -485,7 +485,7 @@ def test_a_snapshot_has_no_cursor(engine: Engine, robot: Client) -> None:
     assert robot.complete(attempt, 0).body["outcome"] == "done"
 
 
-def test_a_database_that_goes_away_in_mid_batch_stores_it_once(
+def test_batch_interrupted_by_a_database_outage_is_stored_once(
     engine: Engine, database_url: str
 ) -> None:
     given_goods(engine)
@@ -522,7 +522,7 @@ def cut_in_mid_copy(engine: Engine, proxy: Proxy) -> Answer:
 PARTS = [f"{number:02}" for number in range(20)]
 
 
-def test_workers_that_vanish_stammer_and_come_late_do_no_harm(engine: Engine) -> None:
+def test_unreliable_executors_load_each_record_once(engine: Engine) -> None:
     given_a_scheme(
         engine,
         an_operation(executor="external", for_each=PARTS, arguments={"part": "{part}"}),
@@ -615,7 +615,7 @@ DECLARED = """
     """
 
 
-def test_a_load_says_whom_it_waits_for(
+def test_load_command_names_the_executors_it_waits_for(
     engine: Engine, database_url: str, robot: Client, tmp_path: Path
 ) -> None:
     project = Project(tmp_path, database_url)
@@ -680,7 +680,7 @@ def test_documented_example_executor_loads_a_catalog(engine: Engine, robot: Clie
     assert found[0] == {"key": "0-0", "title": "Lamp 0"}
 
 
-def test_a_server_that_stops_lets_nobody_wait(engine: Engine) -> None:
+def test_stopping_server_ends_waiting_claims(engine: Engine) -> None:
     """A client that waits for a claim gets an empty reply, and can ask another server."""
     given_a_scheme(engine, an_operation(executor="external"))
     key = a_key(engine)
@@ -695,7 +695,7 @@ def test_a_server_that_stops_lets_nobody_wait(engine: Engine) -> None:
     assert time.monotonic() - began < 25
 
 
-def test_a_key_that_is_revoked_while_it_waits_gets_nothing(engine: Engine) -> None:
+def test_key_revoked_during_a_claim_gets_no_attempts(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(executor="external"))
     with serving(application(engine)) as port, ThreadPoolExecutor(1) as elsewhere:
         client = Client(port, a_key(engine))

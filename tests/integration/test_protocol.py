@@ -1,4 +1,4 @@
-"""No client keeps a connection by saying nothing, or too slowly what it wants."""
+"""Timeouts of connections whose client is silent or slow."""
 
 import contextlib
 import socket
@@ -30,7 +30,7 @@ def port() -> Iterator[int]:
 
 
 def is_closed(client: socket.socket, letters: bytes = b"") -> bool:
-    """Whether the server closes in the end, though a client goes on slowly."""
+    """Return whether the server closes the connection, although the client sends *letters*."""
     client.settimeout(PATIENCE / 5)
     end = time.monotonic() + WAIT_LIMIT_S
     while time.monotonic() < end:
@@ -50,7 +50,7 @@ def is_closed(client: socket.socket, letters: bytes = b"") -> bool:
     ("said", "letters"),
     [(b"", b""), (b"GET /hea", b""), (HEALTH, b"X: y\r\n"), (b"GET /", b"x")],
 )
-def test_a_request_that_does_not_arrive_is_not_waited_for(
+def test_connection_of_an_incomplete_request_is_closed(
     port: int, said: bytes, letters: bytes
 ) -> None:
     with socket.create_connection(("127.0.0.1", port)) as client:
@@ -58,8 +58,8 @@ def test_a_request_that_does_not_arrive_is_not_waited_for(
         assert is_closed(client, letters)
 
 
-def test_a_body_that_nobody_wants_is_not_waited_for(port: int) -> None:
-    """The answer is there; who goes on sending has the connection no longer than others."""
+def test_connection_of_an_unread_body_is_closed(port: int) -> None:
+    """A client that sends the rest of its body after the response is disconnected."""
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(HEALTH + b"Content-Length: 1000\r\n\r\n")
         client.settimeout(WAIT_LIMIT_S)
@@ -89,8 +89,8 @@ def test_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPat
         assert received < 50_000_000
 
 
-def test_an_answer_is_given_however_long_it_takes(port: int) -> None:
-    """And the next request has as long to arrive again."""
+def test_slow_response_keeps_its_connection(port: int) -> None:
+    """The next request gets the full time to arrive."""
     with socket.create_connection(("127.0.0.1", port), timeout=WAIT_LIMIT_S) as client:
         for _ in range(2):
             client.sendall(HEALTH + b"\r\n")

@@ -1,4 +1,4 @@
-"""What there is to read: pages, filters, order, streams, the past, and what is refused."""
+"""Resources over HTTP: pages, filters, order, streams, history, and invalid requests."""
 
 import base64
 import csv
@@ -118,7 +118,7 @@ def walk(client: TestClient, url: str, way: str = "next") -> Iterator[dict[str, 
         following = page[way]
 
 
-def test_a_row_is_what_was_loaded(client: TestClient) -> None:
+def test_row_has_the_loaded_values(client: TestClient) -> None:
     row = client.get("/goods/1").json()
     assert {name: row[name] for name in FIELDS} == GOODS[0]
     assert client.get("/goods/5").text.count('"price":99999999999999.25') == 1
@@ -176,7 +176,7 @@ FILTERS = [
 ]
 
 
-def test_filters(client: TestClient) -> None:
+def test_filters_select_rows(client: TestClient) -> None:
     for asked, expected in FILTERS:
         answer = client.get(f"/goods?{asked}")
         assert sorted(ids(answer)) == expected, asked
@@ -207,7 +207,7 @@ A_WRONG_PARAMETER_IS_NAMED = [
 ]
 
 
-def test_a_wrong_parameter_is_named(client: TestClient) -> None:
+def test_error_names_the_invalid_parameter(client: TestClient) -> None:
     for asked, field in A_WRONG_PARAMETER_IS_NAMED:
         answer = client.get(f"/goods?{asked}")
         assert answer.status_code == 422, answer.text
@@ -215,15 +215,25 @@ def test_a_wrong_parameter_is_named(client: TestClient) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_cursor_belongs_to_its_order(client: TestClient) -> None:
+def test_former_column_name_is_refused_with_the_current_name(client: TestClient) -> None:
+    for query in ("whole=true", "whole__null=true", "fields=id,whole", "order=-whole"):
+        answer = client.get(f"/catalogs?{query}")
+        assert answer.status_code == 422, query
+        [error] = answer.json()["errors"]
+        assert error["message"] == "whole is now is_full"
+    [error] = client.get("/goods?whole=true").json()["errors"]
+    assert error["message"] == "is not a parameter of this path"
+
+
+def test_cursor_of_another_order_is_refused(client: TestClient) -> None:
     following = client.get("/goods?limit=1&cursor=&order=price").json()["next"]
     answer = client.get(following.replace("order=price", "order=name"))
     assert answer.status_code == 422
     assert "another order" in answer.text
 
 
-def test_a_cursor_whose_place_is_no_value_is_refused(client: TestClient) -> None:
-    """A cursor is no secret: who makes one of their own gets a page, or is told."""
+def test_forged_cursor_is_refused(client: TestClient) -> None:
+    """Cursors are not secret, so a client can forge a cursor of another type."""
     following = client.get("/goods?limit=1&cursor=&order=price").json()["next"]
     made = following.partition("cursor=")[2]
     digest, _, position = orjson.loads(base64.urlsafe_b64decode(made.replace("%3D", "=")))
@@ -266,18 +276,18 @@ WHAT_CLIENTS_ACCEPT = {
 }
 
 
-def test_clients_get_what_they_would_rather_have(client: TestClient) -> None:
+def test_accept_header_selects_the_format(client: TestClient) -> None:
     for accept, media_type in WHAT_CLIENTS_ACCEPT.items():
         answer = client.get("/goods?fields=id", headers={"Accept": accept})
         assert answer.headers["content-type"].partition(";")[0] == media_type, accept
 
 
-def test_an_empty_page_is_a_page(client: TestClient) -> None:
+def test_empty_page_has_no_links(client: TestClient) -> None:
     said = client.get("/goods?id=77&cursor=").json()
     assert said == {"next": None, "previous": None, "results": []}
 
 
-def test_a_tag_says_that_nothing_changed(client: TestClient, engine: Engine) -> None:
+def test_etag_stays_until_rows_change(client: TestClient, engine: Engine) -> None:
     first = client.get("/cheap-goods")
     tag = {"If-None-Match": first.headers["etag"]}
     assert client.get("/cheap-goods", headers=tag).status_code == 304
@@ -291,7 +301,7 @@ def test_a_tag_says_that_nothing_changed(client: TestClient, engine: Engine) -> 
     assert again.json()["count"] == 1
 
 
-def test_a_tag_is_outdated_by_a_view_made_anew(client: TestClient, engine: Engine) -> None:
+def test_new_view_changes_the_etag(client: TestClient, engine: Engine) -> None:
     """And by what the view reads from then on."""
     client.get("/cheap-goods")
     given_a_scheme(engine, an_operation("makers"), name="makers")
@@ -306,7 +316,7 @@ def test_a_tag_is_outdated_by_a_view_made_anew(client: TestClient, engine: Engin
     assert ids(answer) == []
 
 
-def test_the_past_is_shown_as_it_was(client: TestClient, engine: Engine) -> None:
+def test_as_of_shows_former_rows(client: TestClient, engine: Engine) -> None:
     before = one(engine, "SELECT clock_timestamp()")
     load_goods(engine, [{**GOODS[2], "price": 4}, *GOODS[3:]])
     then = quote(before.isoformat())
@@ -323,8 +333,8 @@ def test_the_past_is_shown_as_it_was(client: TestClient, engine: Engine) -> None
 
 
 @pytest.mark.parametrize("path", ["goods", "cheap-goods"])
-def test_the_history_of_a_row(client: TestClient, engine: Engine, path: str) -> None:
-    """Of a record, and of a row of a view: changed, gone, back."""
+def test_history_lists_the_states_of_a_row(client: TestClient, engine: Engine, path: str) -> None:
+    """A record, and a row of a view, are changed, removed and restored."""
     load_goods(engine, [{**GOODS[2], "price": 4}])
     load_goods(engine, [GOODS[0]])
     load_goods(engine, [{**GOODS[2], "price": 5}])
@@ -347,7 +357,9 @@ def test_the_history_of_a_row(client: TestClient, engine: Engine, path: str) -> 
     assert client.get(f"/{path}/77/history").status_code == 404
 
 
-def test_a_key_may_hold_anything(client: TestClient, engine: Engine, tmp_path: Path) -> None:
+def test_row_is_found_by_a_key_with_special_characters(
+    client: TestClient, engine: Engine, tmp_path: Path
+) -> None:
     names = ["a/b", "a%2Fb", "a b", "ä", "?", "#", "..", "a%"]
     load_goods(engine, [{**GOODS[0], "id": n, "name": name} for n, name in enumerate(names)])
     by_name = RESOURCES.replace('goods.key = "id"', 'goods.key = "name"')
@@ -359,7 +371,7 @@ def test_a_key_may_hold_anything(client: TestClient, engine: Engine, tmp_path: P
             assert found.json()["name"] == name
 
 
-def test_a_hidden_column_cannot_be_asked_for(client: TestClient, engine: Engine) -> None:
+def test_hidden_column_cannot_be_queried(client: TestClient, engine: Engine) -> None:
     client.headers["Authorization"] = f"Bearer {add_key(engine, 'eve', 'user')}"
     assert "price" not in client.get("/goods").text
     for asked in ("price=3", "price__gt=1", "order=price", "fields=price"):
@@ -409,7 +421,9 @@ A_WRONG_DECLARATION_IS_REFUSED = [
 ]
 
 
-def test_a_wrong_declaration_is_refused(engine: Engine, tmp_path: Path, client: TestClient) -> None:
+def test_resource_that_does_not_fit_its_view_is_refused(
+    engine: Engine, tmp_path: Path, client: TestClient
+) -> None:
     given_own_views(engine, odd="""SELECT 1 AS id, 2 AS "to :b", 3 AS "a""b" """)
     for text, said in A_WRONG_DECLARATION_IS_REFUSED:
         with pytest.raises(DeclarationError, match=r"resources\.toml") as refused:
@@ -417,14 +431,16 @@ def test_a_wrong_declaration_is_refused(engine: Engine, tmp_path: Path, client: 
         assert said in str(refused.value)
 
 
-def test_a_view_that_changed_under_the_server_is_told(client: TestClient, engine: Engine) -> None:
+def test_view_dropped_under_the_server_gives_503(client: TestClient, engine: Engine) -> None:
     sql(engine, "DROP VIEW public.cheap CASCADE")
     answer = client.get("/cheap-goods")
     assert answer.status_code == 503
     assert "views have changed" in answer.text
 
 
-def test_results_are_seen_once_their_catalog_is_loaded(client: TestClient, engine: Engine) -> None:
+def test_results_are_listed_once_their_catalog_is_loaded(
+    client: TestClient, engine: Engine
+) -> None:
     before = client.get("/catalog_results").json()["count"]
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
@@ -468,9 +484,7 @@ def test_page_stays_the_same_until_a_record_changes(client: TestClient, engine: 
     assert not {page.headers["etag"] for page in changed} & {page.headers["etag"] for page in first}
 
 
-def test_a_record_is_found_whatever_its_key_is_written_as(
-    client: TestClient, engine: Engine
-) -> None:
+def test_record_is_found_by_another_form_of_its_key(client: TestClient, engine: Engine) -> None:
     then = quote(str(one(engine, "SELECT clock_timestamp()")))
     sql(engine, "UPDATE catlog.record SET key = 'three' WHERE key = '3'")
     for path in ("/goods/1", "/goods/3", f"/goods/1?as_of={then}", f"/goods/3?as_of={then}"):
@@ -481,7 +495,7 @@ def test_a_record_is_found_whatever_its_key_is_written_as(
     assert client.get(f"/goods/1?as_of={quote('2020-01-01T00:00Z')}").status_code == 404
 
 
-def test_the_key_of_a_resource_may_be_another_one_than_its_records(client: TestClient) -> None:
+def test_resource_key_may_differ_from_record_key(client: TestClient) -> None:
     assert client.get("/named-goods/Lamp").json()["id"] == 1
     [state] = client.get("/named-goods/Lamp/history").json()["results"]
     assert (state["id"], state["change"]) == (1, None)
@@ -502,9 +516,7 @@ def test_stored_media_files_are_served(client: TestClient, engine: Engine, tmp_p
     assert client.get("/media/full/a.png").status_code == 401
 
 
-def test_a_key_of_several_rows_names_none(
-    client: TestClient, engine: Engine, tmp_path: Path
-) -> None:
+def test_key_of_several_rows_gives_409(client: TestClient, engine: Engine, tmp_path: Path) -> None:
     by_price = RESOURCES.replace('goods.key = "id"', 'goods.key = "made"')
     app = application(engine, declared(tmp_path, by_price), CATLOG_HOME=str(tmp_path))
     with TestClient(app, base_url="http://127.0.0.1/api/v1", headers=client.headers) as other:
@@ -512,7 +524,7 @@ def test_a_key_of_several_rows_names_none(
         assert other.get("/goods/2026-01-02").status_code == 409
 
 
-def test_a_row_knows_few_parameters(client: TestClient) -> None:
+def test_row_refuses_list_parameters(client: TestClient) -> None:
     for asked in ("/goods/1?fields=id", "/goods/1/history?as_of=2026-11-01T00:00Z"):
         assert client.get(asked).status_code == 422
     # A plus sign that nobody escaped.
@@ -539,7 +551,7 @@ def serve(
         yield served
 
 
-def test_a_line_of_a_stream_is_one_row(engine: Engine, serve: Callable[..., TestClient]) -> None:
+def test_each_line_of_a_stream_is_one_row(engine: Engine, serve: Callable[..., TestClient]) -> None:
     """Whatever blanks a column of the type json holds."""
     broken = "SELECT n, json(E'[1,\\n\\r2, \"\\\\n\"]') AS parts FROM generate_series(1, 2) AS n"
     given_own_views(engine, broken=broken)
@@ -550,7 +562,7 @@ def test_a_line_of_a_stream_is_one_row(engine: Engine, serve: Callable[..., Test
     ]
 
 
-def test_the_next_page_of_a_history_is_of_the_same_record(
+def test_next_page_of_a_history_is_of_the_same_record(
     client: TestClient, engine: Engine, serve: Callable[..., TestClient]
 ) -> None:
     names = ["a%41", "aA", "a/b", "..", "ä b"]
@@ -566,7 +578,7 @@ def test_the_next_page_of_a_history_is_of_the_same_record(
         assert [s["name"] for page in pages for s in page["results"]] == [name] * 2, name
 
 
-def test_a_history_has_the_numbers_that_were_loaded(client: TestClient, engine: Engine) -> None:
+def test_history_keeps_the_precision_of_numbers(client: TestClient, engine: Engine) -> None:
     large = 12345678901234567890123456789
     load_goods(engine, [GOODS[0]])
     sql(
@@ -581,7 +593,7 @@ def test_a_history_has_the_numbers_that_were_loaded(client: TestClient, engine: 
     assert set(state) == {*FIELDS, "valid_from", "valid_to", "change"}
 
 
-def test_a_change_of_a_hidden_column_is_hidden(client: TestClient, engine: Engine) -> None:
+def test_history_hides_changes_of_hidden_columns(client: TestClient, engine: Engine) -> None:
     for price in (1, 2, 3):
         load_goods(engine, [{**GOODS[0], "price": price}])
     load_goods(engine, [GOODS[1]])
@@ -596,7 +608,7 @@ def test_a_change_of_a_hidden_column_is_hidden(client: TestClient, engine: Engin
     assert [len(page["results"]) for page in told] == [2, 1, 1]
 
 
-def test_a_long_key_and_a_long_text_have_cursors(client: TestClient, engine: Engine) -> None:
+def test_long_keys_and_texts_have_cursors(client: TestClient, engine: Engine) -> None:
     texts = [f"{'ы' * 5000}{n}" for n in range(3)]
     load_goods(engine, [{"id": n, "name": name} for n, name in enumerate(texts)])
     sql(engine, "UPDATE catlog.record SET key = left(md5(key), 4) || repeat('k', 990)")
@@ -607,7 +619,7 @@ def test_a_long_key_and_a_long_text_have_cursors(client: TestClient, engine: Eng
         assert len(list(walk(client, pages[-1]["previous"], "previous"))) == 2
 
 
-def test_a_null_in_the_key_of_a_view_loses_no_row(
+def test_cursor_pages_include_rows_with_null_keys(
     engine: Engine, serve: Callable[..., TestClient]
 ) -> None:
     rows = "(VALUES (1, 1), (1, NULL), (2, 5), (NULL, 1), (NULL, 2)) AS x (a, b)"
@@ -622,7 +634,7 @@ def test_a_null_in_the_key_of_a_view_loses_no_row(
         assert sum(len(page["results"]) for page in back) == limit * (len(pages) - 1)
 
 
-def test_a_tag_is_outdated_by_another_declaration(serve: Callable[..., TestClient]) -> None:
+def test_changed_declaration_changes_the_etag(serve: Callable[..., TestClient]) -> None:
     """Wherever the answer may be another one by it."""
     text = "[resources]\ngoods = { view = 'goods', key = 'id', search = ['name'] }"
     others = [
@@ -637,7 +649,7 @@ def test_a_tag_is_outdated_by_another_declaration(serve: Callable[..., TestClien
         assert serve(other, **settings).get("/goods", headers=tag).status_code == 200
 
 
-def test_a_view_by_a_function_of_ones_own_has_no_tag(
+def test_view_with_a_user_defined_function_has_no_etag(
     engine: Engine, serve: Callable[..., TestClient]
 ) -> None:
     sql(
@@ -652,10 +664,10 @@ def test_a_view_by_a_function_of_ones_own_has_no_tag(
     assert "etag" not in answer.headers
 
 
-def test_a_view_that_fails_tells_no_value(
+def test_error_of_a_failing_view_reveals_no_value(
     client: TestClient, engine: Engine, serve: Callable[..., TestClient]
 ) -> None:
-    """It is the server's fault, unless something was asked for."""
+    """The error is a server error, unless the request has a value."""
     given_own_views(engine, bad="SELECT id, name::int AS n, name FROM public.goods WHERE id = 1")
     client = serve("[resources]\nbad = { view = 'bad', key = 'id', hidden = { name = ['user'] } }")
     for asked, status in {"?limit=3": 500, "?format=csv": 500, "?id=1": 422, "/1": 422}.items():
@@ -665,16 +677,14 @@ def test_a_view_that_fails_tells_no_value(
         assert "see the server's log" in answer.json()["detail"]
 
 
-def test_a_column_that_changed_its_type_under_the_server_is_told(
-    client: TestClient, engine: Engine
-) -> None:
+def test_column_type_changed_under_the_server_gives_503(client: TestClient, engine: Engine) -> None:
     given_own_views(engine, cheap=CHEAP.replace("id,", "id::text AS id,"))
     answer = client.get("/cheap-goods?id=3")
     assert answer.status_code == 503
     assert "views have changed" in answer.text
 
 
-def test_a_history_of_nothing_that_is_seen(serve: Callable[..., TestClient]) -> None:
+def test_history_without_recorded_fields_has_only_times(serve: Callable[..., TestClient]) -> None:
     client = serve("[resources]\ngoods = { view = 'goods', key = 'id', fields = ['created_at'] }")
     [state] = client.get("/goods/1/history").json()["results"]
     assert set(state) == {"valid_from", "valid_to", "change"}

@@ -1,4 +1,4 @@
-"""Logging in, and what somebody with half a token, an old one or many guesses can do."""
+"""Log-ins and tokens, also forged, expired and guessed."""
 
 import base64
 import hashlib
@@ -72,7 +72,7 @@ def client(engine: Engine) -> Any:
     return a_client(given_access(engine))
 
 
-def test_a_password_gives_access(engine: Engine, client: Any) -> None:
+def test_log_in_gives_access(engine: Engine, client: Any) -> None:
     answer = log_in(client)
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
@@ -86,7 +86,7 @@ def test_a_password_gives_access(engine: Engine, client: Any) -> None:
     assert audit(engine) == [("user:alice", "tokens:create")]
 
 
-def test_without_credentials_nothing_is_answered(client: Any) -> None:
+def test_request_without_credentials_gives_401(client: Any) -> None:
     for headers in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer  "}):
         answer = client.get("/catalogs", headers=headers)
         assert answer.status_code == 401
@@ -94,7 +94,7 @@ def test_without_credentials_nothing_is_answered(client: Any) -> None:
         assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-def test_a_role_may_do_what_it_may_and_is_told_what_it_lacks(engine: Engine) -> None:
+def test_role_is_limited_to_its_permissions(engine: Engine) -> None:
     client = a_client(given_access(engine))
     statuses = {}
     for role in ("admin", "internal", "service", "user"):
@@ -115,7 +115,7 @@ def test_a_role_may_do_what_it_may_and_is_told_what_it_lacks(engine: Engine) -> 
 
 
 def forgeries(engine: Engine, pair: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """What somebody may make of a good pair of tokens, and of nothing."""
+    """Yield forged tokens, made from a valid pair of tokens or from nothing."""
     good = pair["access"]
     header, payload, signature = good.split(".")
     claims, key = claims_of(good), signing_key(engine)
@@ -168,7 +168,7 @@ def forgeries(engine: Engine, pair: dict[str, str]) -> Iterator[tuple[str, str]]
     yield "words", "null"
 
 
-def test_no_forged_token_gives_access(engine: Engine, client: Any) -> None:
+def test_forged_tokens_give_no_access(engine: Engine, client: Any) -> None:
     pair = log_in(client).json()
     told = {
         what: client.get("/catalogs", headers=with_token(token)).status_code
@@ -178,7 +178,7 @@ def test_no_forged_token_gives_access(engine: Engine, client: Any) -> None:
     assert client.get("/catalogs", headers=with_token(pair["access"])).status_code == 200
 
 
-def test_no_forged_token_is_exchanged_or_revokes(engine: Engine, client: Any) -> None:
+def test_forged_refresh_tokens_are_refused(engine: Engine, client: Any) -> None:
     pair = log_in(client).json()
     swapped = {"access": pair["refresh"], "refresh": pair["access"]}
     for what, token in forgeries(engine, swapped):
@@ -197,9 +197,7 @@ def test_role_claim_of_a_token_is_ignored(engine: Engine, client: Any) -> None:
     assert client.get("/catalogs", headers=with_token(boasting)).status_code == 403
 
 
-def test_a_user_who_is_changed_is_changed_from_the_next_request_on(
-    engine: Engine, client: Any
-) -> None:
+def test_changes_of_a_user_apply_to_the_next_request(engine: Engine, client: Any) -> None:
     pair = log_in(client).json()
     token = with_token(pair["access"])
     users.set_role(engine, "alice", "user")
@@ -228,7 +226,7 @@ def test_new_password_ends_all_refresh_tokens(engine: Engine, client: Any) -> No
     assert log_in(client, password="battery staple").status_code == 200
 
 
-def test_a_refresh_token_gives_the_next_pair(engine: Engine, client: Any) -> None:
+def test_refresh_token_gives_the_next_pair(engine: Engine, client: Any) -> None:
     pair = log_in(client).json()
     for _ in range(3):
         answer = refreshed(client, pair["refresh"])
@@ -248,7 +246,7 @@ def test_client_that_lost_a_refresh_response_may_repeat_the_request(
     assert refreshed(client, second).status_code == 200
 
 
-def test_two_refresh_at_once_and_both_go_on(engine: Engine, client: Any) -> None:
+def test_concurrent_refreshes_of_one_token_both_succeed(engine: Engine, client: Any) -> None:
     first = log_in(client).json()["refresh"]
     answers = at_once(*[lambda: refreshed(client, first)] * 4)
     assert [answer.status_code for answer in answers] == [200] * 4
@@ -257,9 +255,7 @@ def test_two_refresh_at_once_and_both_go_on(engine: Engine, client: Any) -> None
     assert [refreshed(client, token).status_code for token in nexts] == [200] * 4
 
 
-def test_a_replaced_token_that_comes_late_ends_its_whole_family(
-    engine: Engine, client: Any
-) -> None:
+def test_late_reuse_of_a_replaced_token_revokes_its_family(engine: Engine, client: Any) -> None:
     other = log_in(client).json()["refresh"]
     stolen = log_in(client).json()["refresh"]
     mine = refreshed(client, stolen).json()["refresh"]
@@ -271,9 +267,7 @@ def test_a_replaced_token_that_comes_late_ends_its_whole_family(
     assert audit(engine)[2:] == [("user:alice", "tokens:revoke")]
 
 
-def test_a_family_that_is_revoked_while_it_is_refreshed_has_no_survivor(
-    engine: Engine, client: Any
-) -> None:
+def test_revocation_during_a_refresh_leaves_no_valid_token(engine: Engine, client: Any) -> None:
     for _ in range(5):
         token = log_in(client).json()["refresh"]
         *answers, revoked = at_once(
@@ -286,7 +280,7 @@ def test_a_family_that_is_revoked_while_it_is_refreshed_has_no_survivor(
                 assert refreshed(client, answer.json()["refresh"]).status_code == 401
 
 
-def test_nobody_logs_in_with_a_password_that_changes_meanwhile(
+def test_log_in_fails_if_the_password_changes_meanwhile(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_a_user(engine)
@@ -313,7 +307,7 @@ def test_log_out_ends_tokens_and_may_be_repeated(engine: Engine, client: Any) ->
     assert audit(engine) == [("user:alice", "tokens:create"), ("user:alice", "tokens:revoke")]
 
 
-def test_tokens_end_by_themselves(engine: Engine) -> None:
+def test_tokens_expire(engine: Engine) -> None:
     given_a_user(engine)
     client = a_client(given_access(engine, access=0.2, refresh=0.2))
     pair = log_in(client).json()
@@ -329,13 +323,13 @@ def test_tokens_end_by_themselves(engine: Engine) -> None:
     assert sql(engine, "SELECT 1 FROM catlog.refresh_token") == []
 
 
-def test_a_lifetime_is_a_number_of_seconds(engine: Engine) -> None:
+def test_invalid_token_lifetime_is_refused(engine: Engine) -> None:
     for wrong in ("soon", 0, -1, float("nan"), float("inf"), None):
         with pytest.raises(ConfigurationError, match="CATLOG_API_ACCESS is"):
             given_access(engine, access=wrong)
 
 
-def test_the_server_may_start_before_its_database(engine: Engine) -> None:
+def test_server_may_start_before_its_database(engine: Engine) -> None:
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     given_a_user(engine)
@@ -394,7 +388,7 @@ def test_log_in_does_not_reveal_user_names(engine: Engine) -> None:
     ]
 
 
-def test_the_more_guesses_the_longer_the_wait(engine: Engine) -> None:
+def test_wait_grows_with_failed_log_ins(engine: Engine) -> None:
     waits = [wait_after_failures(failures) for failures in range(1, 16)]
     assert waits[:4] == [None] * 4
     assert waits[4:] == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900]
@@ -443,7 +437,7 @@ def test_own_log_in_does_not_clear_failures_of_other_accounts(engine: Engine) ->
     assert begin_login(engine, "mine", "192.0.2.1") > 0
 
 
-def test_guessing_is_stopped_and_even_the_right_password_waits(engine: Engine) -> None:
+def test_correct_password_also_waits_after_failed_log_ins(engine: Engine) -> None:
     given_a_user(engine)
     access = given_access(engine)
     hasher = access.passwords.hasher
@@ -463,7 +457,7 @@ def test_guessing_is_stopped_and_even_the_right_password_waits(engine: Engine) -
     assert left == [{"subject": "address:192.0.2.1", "failures": FREE_FAILURES}]
 
 
-def test_many_guesses_at_once_are_no_more_than_one_after_the_other(engine: Engine) -> None:
+def test_concurrent_guesses_are_counted_one_by_one(engine: Engine) -> None:
     given_a_user(engine)
     clients = [a_client(given_access(engine), address=f"192.0.2.{n}") for n in range(12)]
     answers = at_once(
@@ -473,7 +467,7 @@ def test_many_guesses_at_once_are_no_more_than_one_after_the_other(engine: Engin
     assert statuses == [401] * FREE_FAILURES + [429] * (12 - FREE_FAILURES)
 
 
-def test_a_hash_of_former_parameters_is_renewed_by_a_log_in(engine: Engine, client: Any) -> None:
+def test_log_in_renews_an_outdated_hash(engine: Engine, client: Any) -> None:
     sql(
         engine,
         "UPDATE catlog.api_user SET password_hash = :hash",
@@ -484,7 +478,7 @@ def test_a_hash_of_former_parameters_is_renewed_by_a_log_in(engine: Engine, clie
     assert log_in(client).status_code == 200
 
 
-def test_too_many_at_once_are_sent_away(
+def test_too_many_concurrent_log_ins_give_503(
     engine: Engine, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("catlog_scrapy.api.auth.passwords.HASH_WAIT_S", 0.01)
@@ -497,7 +491,7 @@ def test_too_many_at_once_are_sent_away(
     assert log_in(busy).status_code == 200
 
 
-def test_nothing_secret_is_written_anywhere(
+def test_secrets_are_neither_logged_nor_stored(
     engine: Engine, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -514,7 +508,7 @@ def test_nothing_secret_is_written_anywhere(
     assert pair["access"].rpartition(".")[2] not in written
 
 
-def test_openapi_knows_how_to_log_in(client: Any) -> None:
+def test_openapi_document_describes_authentication(client: Any) -> None:
     document = client.get("/openapi.json").json()
     schemes = document["components"]["securitySchemes"]
     assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")

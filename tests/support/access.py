@@ -1,4 +1,4 @@
-"""What tests of the server are given: users, keys, tokens, and a server that knows them."""
+"""Users, keys and tokens for tests, and a small server that knows them."""
 
 import argparse
 from collections.abc import Mapping

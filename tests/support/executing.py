@@ -1,4 +1,4 @@
-"""The whole server, and an executor that says what it likes."""
+"""Server for tests, and a client for external executors."""
 
 import json
 import signal
@@ -123,7 +123,7 @@ class Client:
         return self.ask(f"{attempt}/complete", {"batches": batches, **given})
 
     def raw(self, request: bytes) -> bytes:
-        """What comes back for these bytes, up to the end of the connection."""
+        """Send bytes and return all that the server sends until it closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), WAIT_LIMIT_S) as connection:
             connection.sendall(request)
             said = b""

@@ -1,4 +1,4 @@
-"""What schemathesis has to be told of this API; it imports this file itself."""
+"""Hooks of schemathesis, which imports this file itself."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import schemathesis
 
 @schemathesis.serializer("application/x-ndjson")  # type: ignore[untyped-decorator]
 def lines(_: Any, value: Any) -> bytes:
-    """Records a line each, or whatever it takes for them."""
+    """Serialize a body as NDJSON."""
     if isinstance(value, bytes):
         return value
     return str(value).encode("utf-8", "surrogatepass")
@@ -15,7 +15,7 @@ def lines(_: Any, value: Any) -> bytes:
 
 @schemathesis.hook  # type: ignore[untyped-decorator]
 def before_call(_: Any, case: Any, __: Any) -> None:
-    """Nobody waits for attempts that never come."""
+    """Shorten the wait of claims, which find no attempts."""
     if isinstance(case.body, dict):
         wait = case.body.get("wait")
         if type(wait) in (int, float) and 0 < wait <= 30:

@@ -47,7 +47,7 @@ PAGES = Path(__file__).parents[1] / "pages"
 WORLD = "world"
 ROLES = ("admin", "internal", "service", "user")
 PASSWORD = "correct horse battery staple"
-# What is loaded: the spiders whose saved items are the rows, by provider and scheme.
+# Loads, by provider and scheme: the spiders whose saved items are the rows.
 LOADED = {
     ("tatneft", "stations"): ("fuel_stations",),
     ("tatneft", "prices"): ("fuel_prices",),
@@ -83,7 +83,7 @@ read = ["service", "user"], hidden = { address = ["user"] } }
 
 @dataclass
 class World:
-    """What a database holds: keys by name, and ids of what tests ask for."""
+    """Content of a database: keys by name, and ids that tests need."""
 
     keys: dict[str, str] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
