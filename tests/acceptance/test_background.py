@@ -26,7 +26,7 @@ application = catlog_scrapy.fleet.app.application
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    """A project on the embedded server; what a failed test leaves in the background is ended."""
+    """Return a project on the embedded server; stop its background processes at the end."""
     project = Project(tmp_path, None)
     project.write("scrapy.cfg", CONFIGURATION)
     project.write("shop/providers/__init__.py", "")

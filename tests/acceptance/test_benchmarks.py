@@ -1,4 +1,4 @@
-"""The benchmarks run. How fast they find catlog is not for a test to say."""
+"""Runs of all benchmarks at a small size; their figures are not tested."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A fleet as its users meet it: real nodes, stock scrapyd-client, HTTP and the command line."""
+"""Fleet from a user's view: real nodes, stock scrapyd-client, HTTP and the command line."""
 
 import json
 import os
@@ -109,7 +109,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 class Node:
-    """A `scrapyd`, started in *folder*."""
+    """Node process: `scrapyd`, started in *folder*."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.port = free_port()
@@ -138,7 +138,7 @@ class Node:
         return self.client.status(job)["currstate"]
 
     def finish(self, job: str) -> dict[str, Any]:
-        """Wait for the end of a job; what the node lists of it."""
+        """Wait for the end of a job, and return the job as the node lists it."""
         until(lambda: self.state(job) == "finished")
         return next(j for j in self.client.jobs("shop")["finished"] if j["id"] == job)
 
@@ -160,7 +160,7 @@ def source() -> Iterator[Source]:
 
 @pytest.fixture
 def project(database_url: str, tmp_path: Path, source: Source) -> Project:
-    """A project `shop` in the folder `checkout`, applied."""
+    """Create and apply a project `shop` in the folder `checkout`."""
     project = Project(tmp_path / "checkout", database_url, CATLOG_GRACE="1")
     project.write("scrapy.cfg", NODE)
     project.write("shop/spiders/pages.py", SPIDERS)
@@ -171,7 +171,7 @@ def project(database_url: str, tmp_path: Path, source: Source) -> Project:
 
 @pytest.fixture
 def start(project: Project) -> Iterator[Callable[..., Node]]:
-    """Starts nodes; what still runs in the end is killed."""
+    """Return a function that starts nodes; kill the running nodes at the end."""
     nodes: list[Node] = []
 
     def begin(folder: Path | None = None, **environment: str) -> Node:
@@ -370,7 +370,7 @@ def test_the_world_needs_a_password(project: Project, start: Callable[..., Node]
 def test_a_deployed_egg_runs_without_a_checkout(
     engine: Engine, project: Project, start: Callable[..., Node], tmp_path: Path
 ) -> None:
-    """Its declarations are applied, its views made; the node's own folder holds nothing of it."""
+    """The egg brings declarations and views; the node's folder holds no file of the project."""
     bare = tmp_path / "bare"
     bare.mkdir()
     node = start(given_a_bare_folder(bare), PYTHONPATH="")
@@ -389,7 +389,7 @@ def test_a_deployed_egg_runs_without_a_checkout(
 def test_the_version_that_a_job_names_runs_it(
     engine: Engine, project: Project, start: Callable[..., Node], tmp_path: Path
 ) -> None:
-    """Be the node started in a checkout of a newer one: it is the egg's code that runs."""
+    """The egg's code runs, even if the node's folder is a checkout of a newer version."""
     node = start()
     deploy(project, node, "1")
     project.write("shop/settings.py", SETTINGS_OF_TWO)
@@ -458,7 +458,7 @@ def given_a_bare_folder(folder: Path) -> Path:
 
 
 def deploy(project: Project, node: Node, version: str) -> None:
-    """`scrapyd-deploy`, of an egg that holds the declarations and a view."""
+    """Run `scrapyd-deploy` for an egg with the declarations and a view."""
     project.write("setup.py", SETUP)
     project.write("shop/views/all_pages.sql", "SELECT count(*) AS numbers FROM pages")
     project.write("scrapy.cfg", f"{NODE}\n[deploy]\nurl = {node.url}/\nproject = shop\n")
@@ -477,7 +477,7 @@ def deploy(project: Project, node: Node, version: str) -> None:
 def test_up_starts_and_stops_scheduler_node_and_server(
     engine: Engine, project: Project, source: Source
 ) -> None:
-    """On the embedded server, which is stopped as well."""
+    """`scrapy up` also starts and stops the embedded server."""
     environment = {k: v for k, v in project.environment.items() if k != "CATLOG_DATABASE_URL"}
     alone = Project(project.folder, None)
     alone.environment = environment

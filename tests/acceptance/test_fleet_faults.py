@@ -1,4 +1,4 @@
-"""Break a fleet in each way that has a name: all is loaded once or says why, nothing is left."""
+"""Named faults of a fleet: each catalog loads once or names the fault, no process is left."""
 
 import os
 import resource
@@ -55,7 +55,7 @@ def source() -> Iterator[Source]:
 def applied(
     postgres: Postgres, source: Source, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The name of a database that knows the project already: to apply it takes a moment."""
+    """Return the name of a database with the project applied, which tests clone to save time."""
     with postgres.clone() as url:
         engine = make_engine(url)
         Fleet(tmp_path_factory.mktemp("applied"), engine, url, source, parts=PARTS).apply()
@@ -67,7 +67,7 @@ def applied(
 def given_a_fleet(
     tmp_path: Path, postgres: Postgres, applied: str, source: Source
 ) -> Iterator[GivenAFleet]:
-    """Makes a fleet without nodes, and ends what the test leaves."""
+    """Return a function that makes a fleet without nodes; end its processes after the test."""
     with ExitStack() as stack:
 
         def make(**options: Any) -> Fleet:
@@ -472,10 +472,7 @@ def test_a_network_that_swallows_everything_for_longer_than_a_lease(
 
 @contextmanager
 def network_of_its_own(source: Source) -> Iterator[tuple[str, str, str]]:
-    """A network namespace, a link to it, and the address of this side, where *source* is too.
-
-    The source's URL there is the third.
-    """
+    """Create a network namespace; yield its name, its link, and the URL of *source* in it."""
     # Others may run these tests on this machine as well.
     own = os.getpid()
     space, ours, theirs = f"catlog-{own}", f"ours-{own}", f"theirs-{own}"

@@ -1,4 +1,4 @@
-"""`scrapy genoperation` and `scrapy golden`, in somebody's project, on pages really served."""
+"""`scrapy genoperation` and `scrapy golden` in a foreign project, on pages of a real server."""
 
 import json
 import subprocess
@@ -60,7 +60,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def given_a_project(folder: Path, url: str | None) -> Project:
-    """A project with a spider `paper`, of no provider yet."""
+    """Create a project with a spider `paper`, which no provider declares yet."""
     project = Project(folder, url)
     project.write("shop/spiders/printing.py", PAPER)
     return project
@@ -73,7 +73,7 @@ def given_a_provider(project: Project, source: Source) -> Path:
 
 
 def files(project: Project) -> dict[str, bytes]:
-    """All that the project has, but for what running it leaves."""
+    """Return the content of each file of the project, except files that a run writes."""
     return {
         str(path.relative_to(project.folder)): path.read_bytes()
         for path in project.folder.rglob("*")
@@ -82,7 +82,7 @@ def files(project: Project) -> dict[str, bytes]:
 
 
 def the_test(project: Project, name: str) -> tuple[int, str]:
-    """The exit code and output of the generated test."""
+    """Run the generated test; return its exit code and output."""
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"tests/test_{name}.py"],
         cwd=project.folder,

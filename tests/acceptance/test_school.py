@@ -1,4 +1,4 @@
-"""The school data, loaded by real processes: the whole, then what changes, under faults."""
+"""School data, loaded by real processes: a full load, then incremental loads, under faults."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ def source() -> Iterator[DemoServer]:
 
 @pytest.fixture
 def fresh(postgres: Postgres) -> Iterator[str]:
-    """The URL of a second database."""
+    """Return the URL of a second database."""
     with postgres.clone() as url:
         yield url
 
@@ -38,7 +38,7 @@ def project(tmp_path: Path, database_url: str, source: DemoServer) -> Project:
 
 
 def given_a_school(folder: Path, url: str, source: DemoServer) -> Project:
-    """catlog's own spiders and its declaration of the school, which waits less after a failure."""
+    """Create a project with catlog's spiders and its school provider, with a short backoff."""
     project = Project(
         folder,
         url,
@@ -68,7 +68,7 @@ def current(engine: Engine, view: str) -> list[Any]:
 
 
 def pupils(engine: Engine) -> dict[int, int]:
-    """The class of each pupil."""
+    """Return the class of each pupil."""
     return dict(rows(engine, "SELECT id, class_id FROM pupils"))
 
 

@@ -1,4 +1,4 @@
-"""Ends of attempts: complete or not, lost or late, and what a fenced attempt cannot do."""
+"""Ends of attempts: complete, incomplete, lost, late and fenced attempts."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def lose(engine: Engine, claimed: Claim) -> None:
 
 
 def everything(engine: Engine) -> dict[str, list[dict[str, Any]]]:
-    """All that an attempt could change."""
+    """Return all rows that an attempt could change."""
     names = ("catalog", "catalog_scheme_operation_instance", "instance_attempt")
     return {name: sql(engine, f"SELECT * FROM catlog.{name} ORDER BY 1, 2") for name in names}
 
@@ -225,7 +225,7 @@ def test_released_attempt_costs_no_error(engine: Engine) -> None:
 
 
 def ways_to_end(engine: Engine, name: AttemptName) -> list[str]:
-    """Try everything as a worker that wakes up too late, and return the outcomes."""
+    """End an attempt in every way, as a worker that wakes up late; return the outcomes."""
     return [
         attempts.complete(engine, name, Report(accepted=1)),
         attempts.fail(engine, name, "too late"),
@@ -316,7 +316,7 @@ def test_a_heartbeat_answers_each_attempt(engine: Engine) -> None:
 
 
 def test_a_worker_that_stopped_for_fear_of_its_lease_was_lost(engine: Engine) -> None:
-    """The worker believes that it was stopped; the catalog must not wait for it for ever."""
+    """The worker reports a cancelled attempt; the catalog must not wait for the worker."""
     found = given_a_claim(engine)
     assert attempts.fail(engine, found.attempt, "stopped", outcome="cancelled") == "lost"
     assert claim_of(engine, found.catalog).attempt.number == 2

@@ -1,4 +1,4 @@
-"""The life of a catalog: retry, cancel, sub-catalogs, and what makes it fail at once."""
+"""States of a catalog: retry, cancel, sub-catalogs, and immediate failures."""
 
 import pytest
 from sqlalchemy import Engine
@@ -189,7 +189,7 @@ UNFILLABLE = [
 def test_an_argument_that_cannot_be_filled_in_fails_its_catalog_alone(
     engine: Engine, argument: str
 ) -> None:
-    """As one that is there from before; a new one is refused."""
+    """Only a stored catalog can have such an argument: a new catalog is refused."""
     given_a_scheme(engine)
     with pytest.raises(NotPossible, match=r"the argument day = .* cannot be rendered"):
         catalogs.create(engine, "acme", "goods", arguments={"day": argument})
@@ -240,7 +240,7 @@ def test_record_without_the_argument_field_fails_its_catalog(engine: Engine) -> 
 
 
 def given_a_family(engine: Engine, *names: str) -> tuple[object, ...]:
-    """Start a parent and its sub-catalogs, and return both, the latter by scheme name."""
+    """Start a parent; return it and its sub-catalogs, ordered by scheme name."""
     for name in names:
         given_a_scheme(engine, an_operation(name), name=name, max_errors=1)
     given_a_scheme(engine, name="all", includes=names)

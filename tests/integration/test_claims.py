@@ -1,4 +1,4 @@
-"""Claims: the order of the queue, and never more than a provider's max_running."""
+"""Claims: the order of the queue, and the limit max_running of a provider."""
 
 import threading
 from functools import partial
@@ -103,7 +103,7 @@ def test_cancelled_instance_keeps_its_slot_until_its_crawl_has_ended(engine: Eng
 
 
 class Gauge:
-    """Counts in the database what runs for each provider, in a moment when nobody claims."""
+    """Count of running instances per provider, read while no worker claims."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -120,7 +120,7 @@ class Gauge:
 
 @pytest.mark.parametrize("providers", [1, 3])
 def test_workers_that_claim_at_once_never_run_too_much(engine: Engine, providers: int) -> None:
-    """Four workers, forty rounds: one statement that locks and counts would overshoot here."""
+    """A single statement that locks and counts exceeds max_running here."""
     names = [f"acme_{number}" for number in range(providers)]
     for name in names:
         given_many(engine, name, max_running=2)
@@ -141,7 +141,7 @@ def test_workers_that_claim_at_once_never_run_too_much(engine: Engine, providers
 
 
 def test_nor_do_workers_that_keep_to_catalogs_of_their_own(engine: Engine) -> None:
-    """No two of them want the same instance, so nothing but the provider's lock is in their way."""
+    """The workers claim different instances, so only the provider's lock limits them."""
     given_many(engine, max_running=3)
     own = [given_a_catalog(engine) for _ in range(4)]
     workers = [partial(claim, engine, "node", limit=3, catalogs=[catalog]) for catalog in own]

@@ -1,4 +1,4 @@
-"""Reading without SQLAlchemy: the same rows, and SQLAlchemy's way wherever there is more to do."""
+"""Reading with psycopg2 alone: equal rows, and SQLAlchemy for unusual URLs and revisions."""
 
 import datetime as dt
 import subprocess

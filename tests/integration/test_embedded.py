@@ -1,4 +1,4 @@
-"""The embedded server, with real processes: it starts once, survives kills, ends with its users.
+"""Embedded server with real processes: single start, kills, and stop after its last user.
 
 As root these tests also cover the change of user, since temporary folders are closed to others.
 """
@@ -38,7 +38,7 @@ from tests.support.looking import WAIT_LIMIT_S
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A home of the test's own; whatever server a failed test leaves there is ended."""
+    """Return a new home; end a server that a failed test leaves in it."""
     yield tmp_path / "home"
     end_servers(tmp_path)
     shutil.rmtree(EmbeddedServer(tmp_path / "home").socket, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The queue as scrapyd's API shows it."""
+"""Jobs: the queue in the terms of scrapyd's API."""
 
 import pytest
 from sqlalchemy import Engine

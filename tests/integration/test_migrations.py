@@ -1,4 +1,4 @@
-"""The schema's versions: equal to the models, made once, refused where unknown."""
+"""Migrations: equal to the models, applied once, and refused for an unknown revision."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ from tests.support.postgres import Postgres
 
 @pytest.fixture
 def empty(postgres: Postgres) -> Iterator[Engine]:
-    """Give an engine on an empty database."""
+    """Return an engine on an empty database."""
     with postgres.clone("template0") as url:
         engine = make_engine(url)
         yield engine
@@ -55,7 +55,7 @@ def test_revisions_read_from_file_names_match_alembic() -> None:
 
 
 def test_check_constraints_match_models(engine: Engine) -> None:
-    """Alembic does not compare them: each is there, with all the words that the model allows."""
+    """Alembic does not compare check constraints or their allowed values."""
     found = sql(
         engine,
         """SELECT conname, pg_get_constraintdef(oid) AS says FROM pg_constraint

@@ -32,7 +32,7 @@ WEEK = 7 * 86400.0
 
 
 def days_pass(engine: Engine, days: int) -> None:
-    """Everything that has ended did so as many days earlier."""
+    """Move the ends of catalogs and the times of versions *days* days back."""
     for table, column in (
         ("catalog", "finished_at"),
         ("record_version", "valid_from"),
@@ -42,7 +42,7 @@ def days_pass(engine: Engine, days: int) -> None:
 
 
 def rows_of(engine: Engine, catalog: UUID) -> dict[str, int]:
-    """Count the results of a catalog that are left, by operation."""
+    """Return the number of a catalog's remaining results, by operation."""
     found = sql(
         engine,
         """SELECT o.name, count(*) AS rows FROM catlog.catalog_operation_instance_result r
@@ -84,7 +84,7 @@ def test_catalog_that_is_kept_for_ever_can_always_be_retried(engine: Engine) -> 
 
 
 def given_a_failed_catalog(engine: Engine) -> UUID:
-    """Its operation `goods`, or its part `a`, is done; what comes after that has failed."""
+    """Return a failed catalog whose operation `goods`, or whose part `a`, is done."""
     catalog = given_a_catalog(engine)
     first, *others = claim_all(engine, catalog)
     if others:

@@ -1,4 +1,4 @@
-"""A reset deletes what was asked for, all of it and nothing else, while nothing is open."""
+"""Reset: deletes exactly the data of the given scope, and only if no catalog is open."""
 
 from typing import Any
 
@@ -92,7 +92,7 @@ def test_reset_leaves_other_schemes_and_providers(engine: Engine) -> None:
 
 
 def test_records_and_high_water_marks_of_former_versions_go_too(engine: Engine) -> None:
-    """Records move on to the operation that writes their kind now; what it said of them counts."""
+    """A record belongs to the operation that writes its kind now, not to its former operation."""
     given_a_scheme(engine, an_operation("old", kinds=["goods"]))
     load(engine, {"a": 1, "b": 1}, as_of=5)
     given_a_scheme(engine, an_operation("new", kinds=["goods"]), version=2)

@@ -1,4 +1,4 @@
-"""A due time makes one catalog: two schedulers, edits, clock changes, backfills and all."""
+"""Schedules: each due time creates one catalog, with two schedulers, edits and backfills."""
 
 import datetime as dt
 import re
@@ -96,7 +96,7 @@ def test_due_schedules_alone_make_catalogs(engine: Engine) -> None:
 
 
 def test_a_due_time_that_has_its_catalog_makes_no_other(engine: Engine) -> None:
-    """As where a scheduler's clock was set back, or an edited cron line is due again."""
+    """The time is due again after a clock was set back, or after an edit of the cron line."""
     given_a_scheme(engine)
     schedule = given_a_schedule(engine)
     at = next_due_of(engine, schedule)

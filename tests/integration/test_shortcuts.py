@@ -1,4 +1,4 @@
-"""While claims are slow, a process starts where it knows the queue to begin: nothing is lost."""
+"""Claim hints: while claims are slow, they skip the known empty part of the queue."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ WORDS = [f"{number:02}" for number in range(12)]
 
 @pytest.fixture(autouse=True)
 def all_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every claim counts as slow, and every look is believed for an hour."""
+    """Treat every claim as slow, and keep claim hints for an hour."""
     monkeypatch.setattr(claim_hints, "SLOW_SEARCH_S", -1.0)
     monkeypatch.setattr(claim_hints, "MAX_SCAN_SHARE", 1e-7)
 

@@ -1,4 +1,4 @@
-"""A database that is there and says nothing."""
+"""Connection watchdog: ends statements when the database sends no data."""
 
 import io
 import threading
@@ -66,7 +66,7 @@ def test_slow_copy_that_sends_rows_is_not_silent(database_url: str) -> None:
 
 
 def sleeping_on(engine: Engine, table: str) -> None:
-    """Each insert into *table* takes longer than `hurried` waits."""
+    """Make each insert into *table* slower than the statement timeout of `hurried`."""
     sql(
         engine,
         """CREATE FUNCTION catlog.dream() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -1,4 +1,4 @@
-"""Done means complete: how a report is judged."""
+"""Outcome of an attempt, derived from its report and its limits."""
 
 from typing import Any
 
@@ -72,7 +72,7 @@ def test_dropping_items_is_the_projects_own_intent() -> None:
 def test_a_tolerance_is_a_count_or_a_share_of_all(
     name: str, tolerated: float, count: int, outcome: str
 ) -> None:
-    """25 besides 100 good ones are a fifth of all."""
+    """25 items beside 100 accepted items are a share of 0.2."""
     assert judge(tolerate={name: tolerated}, **{name: count})[0] == outcome
 
 
