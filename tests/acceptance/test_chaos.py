@@ -265,7 +265,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.mark.timeout(SECONDS + 1800)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_chaos(seed: int, tmp_path: Path, database: Database) -> None:
+def test_fleet_under_random_faults_loads_each_catalog_once(
+    seed: int, tmp_path: Path, database: Database
+) -> None:
     engine = make_engine(database.url)
     upgrade(engine)
     with ExitStack() as stack:

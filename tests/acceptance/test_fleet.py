@@ -186,7 +186,7 @@ def start(project: Project) -> Iterator[Callable[..., Node]]:
         node.log.close()
 
 
-def test_a_job_given_to_one_node_is_known_to_all(
+def test_job_is_known_to_all_nodes(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
     here, there = start(), start()
@@ -214,7 +214,7 @@ def test_a_job_given_to_one_node_is_known_to_all(
         pass
 
 
-def test_a_restart_forgets_nothing(start: Callable[..., Node]) -> None:
+def test_restarted_node_lists_its_former_jobs(start: Callable[..., Node]) -> None:
     node = start()
     job = node.client.schedule("shop", "pages", [("jobid", "mine")])
     assert job == "mine"
@@ -241,21 +241,21 @@ def test_invalid_job_is_refused_with_a_sentence(start: Callable[..., Node]) -> N
         node.client.schedule("shop", "pages", [("jobid", "twice")])
 
 
-def test_a_project_has_two_names(start: Callable[..., Node]) -> None:
+def test_node_project_also_answers_to_default(start: Callable[..., Node]) -> None:
     node = start()
     until(lambda: node.client.projects() == ["shop"])
     for name in ("shop", "default"):
         assert node.client.spiders(name) == ["blocks", "pages", "rocks"]
 
 
-def test_a_misspelt_argument_is_refused(start: Callable[..., Node]) -> None:
+def test_job_with_an_unknown_argument_is_refused(start: Callable[..., Node]) -> None:
     with pytest.raises(
         ErrorResponse, match="has an argument 'lasst'; the arguments are: base_url, f"
     ):
         start().client.schedule("shop", "pages", [("lasst", "3")])
 
 
-def test_a_spider_that_is_added_while_the_node_runs_runs(
+def test_node_runs_a_spider_that_was_added_after_its_start(
     engine: Engine, project: Project, start: Callable[..., Node], source: Source
 ) -> None:
     node = start()
@@ -269,7 +269,7 @@ def test_a_spider_that_is_added_while_the_node_runs_runs(
     assert node.finish(node.client.schedule("shop", "leaves"))["outcome"] == "done"
 
 
-def test_a_mistake_in_any_spider_costs_no_error(
+def test_broken_spider_module_counts_no_error_of_a_catalog(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
     node = start()
@@ -282,7 +282,7 @@ def test_a_mistake_in_any_spider_costs_no_error(
     assert rows(engine, "SELECT errors FROM catlog.catalog") == [(0,)]
 
 
-def test_a_taken_port_is_told_in_a_line(project: Project, start: Callable[..., Node]) -> None:
+def test_occupied_port_is_reported_in_a_line(project: Project, start: Callable[..., Node]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -330,7 +330,7 @@ def test_a_node_drains_and_ends(engine: Engine, start: Callable[..., Node]) -> N
     assert "Traceback" not in node.said()
 
 
-def test_nodes_are_listed_and_a_silent_one_shows(
+def test_nodes_are_listed_with_silent_nodes_marked(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
     assert "no node yet" in project.scrapy("nodes")
@@ -347,7 +347,7 @@ def test_nodes_are_listed_and_a_silent_one_shows(
     )
 
 
-def test_a_project_that_cannot_be_imported_shows(
+def test_project_that_cannot_be_imported_is_reported_by_its_node(
     project: Project, start: Callable[..., Node]
 ) -> None:
     project.write("shop/spiders/wrong.py", "import nothing_of_that_name")
@@ -357,7 +357,9 @@ def test_a_project_that_cannot_be_imported_shows(
         node.client.spiders("default")
 
 
-def test_the_world_needs_a_password(project: Project, start: Callable[..., Node]) -> None:
+def test_node_on_a_public_address_needs_a_password(
+    project: Project, start: Callable[..., Node]
+) -> None:
     node = start(SCRAPYD_BIND_ADDRESS="0.0.0.0")
     assert node.process.wait(WAIT_LIMIT_S) != 0
     assert "set username and password" in node.said()
@@ -386,7 +388,7 @@ def test_a_deployed_egg_runs_without_a_checkout(
     assert rows(engine, "SELECT numbers FROM all_pages") == [(2,)]
 
 
-def test_the_version_that_a_job_names_runs_it(
+def test_job_runs_the_project_version_that_it_names(
     engine: Engine, project: Project, start: Callable[..., Node], tmp_path: Path
 ) -> None:
     """The egg's code runs, even if the node's folder is a checkout of a newer version."""
@@ -399,7 +401,7 @@ def test_the_version_that_a_job_names_runs_it(
         assert {seen[: len(agent)] for (seen,) in rows(engine, "SELECT seen FROM pages")} == {agent}
 
 
-def test_a_project_that_does_more_than_define_when_imported_starts_cold(
+def test_project_that_opens_files_when_imported_starts_cold(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
     """The project opens a file and starts a process, which no child may share."""
@@ -413,7 +415,7 @@ def test_a_project_that_does_more_than_define_when_imported_starts_cold(
     assert "start cold: importing the project opened files" in node.said()
 
 
-def test_a_corrupt_egg_leaves_other_projects_alone(
+def test_corrupt_egg_does_not_affect_other_projects(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
     node = start()

@@ -109,7 +109,9 @@ def with_keys(found: list[dict[str, object]]) -> None:
     found[3]["task"] = f'"{CLIENT_KEY}"'
 
 
-def test_a_secret_is_written_nowhere(engine: Engine, platform: Platform) -> None:
+def test_learning_secret_is_not_written_to_database_files_or_output(
+    engine: Engine, platform: Platform
+) -> None:
     assert leaks({"a": quote(quote(CLIENT_KEY)), "b": CLIENT, "c": WRONG_KEY, "d": "the key"}) == [
         *"abc"
     ]
@@ -151,7 +153,7 @@ def test_a_secret_is_written_nowhere(engine: Engine, platform: Platform) -> None
     assert leaks(written) == []
 
 
-def test_a_secret_reaches_a_process_of_its_own_and_is_written_nowhere(
+def test_learning_secret_reaches_an_isolated_process_and_is_not_written(
     engine: Engine, platform: Platform, tmp_path: Path
 ) -> None:
     own = tmp_path / "providers"
@@ -172,7 +174,7 @@ def test_a_secret_reaches_a_process_of_its_own_and_is_written_nowhere(
     assert leaks(written) == []
 
 
-def test_without_its_secret_an_operation_fails_and_says_what_is_missing(
+def test_operation_without_its_secret_fails_with_the_missing_variable(
     engine: Engine, platform: Platform
 ) -> None:
     del platform.environment[KEY]
@@ -195,7 +197,7 @@ def current(engine: Engine) -> dict[str, dict[int, str]]:
     return found
 
 
-def test_a_backfill_loads_days_and_a_reload_touches_its_day_alone(
+def test_backfill_loads_each_day_and_a_reload_changes_only_its_day(
     engine: Engine, platform: Platform
 ) -> None:
     days = [f"2026-01-0{number}" for number in range(1, 6)]
@@ -226,7 +228,7 @@ def test_a_backfill_loads_days_and_a_reload_touches_its_day_alone(
     ]
 
 
-def test_test_mode_reads_an_hour_and_a_length_decides_what_is_a_user_id(
+def test_learning_test_mode_reads_an_hour_and_id_length_is_checked(
     engine: Engine, platform: Platform
 ) -> None:
     platform.load("2026-01-05", "-a", "test=1")
@@ -246,7 +248,7 @@ def test_test_mode_reads_an_hour_and_a_length_decides_what_is_a_user_id(
     )
 
 
-def test_a_reset_says_what_goes_and_the_next_load_starts_from_nothing(
+def test_reset_prints_its_counts_and_the_next_load_creates_all_records(
     engine: Engine, platform: Platform
 ) -> None:
     days = ("--from", "2026-01-01", "--to", "2026-01-02")

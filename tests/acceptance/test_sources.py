@@ -180,7 +180,7 @@ FIRST = {
 ONE_ATTEMPT = {"SK/new"}
 
 
-def test_done_and_right_or_failed_with_the_true_reason(
+def test_load_under_source_faults_is_complete_or_fails_with_the_true_reason(
     engine: Engine, project: Project, demo: DemoServer
 ) -> None:
     load(engine, project, ALL)
@@ -217,7 +217,7 @@ def killed(project: Project, chance: random.Random, took: float) -> None:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("source", FIVE)
-def test_a_worker_killed_at_random_moments(
+def test_loads_of_workers_killed_at_random_moments_become_complete(
     engine: Engine, project: Project, source: str, undisturbed_of: Callable[[str], list[Any]]
 ) -> None:
     expected = undisturbed_of(source)

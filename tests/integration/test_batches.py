@@ -103,7 +103,7 @@ def test_a_batch_whose_answer_was_lost_is_found_stored(engine: Engine, claimed: 
     assert not settle_batch(engine, gone, claimed.attempt, 5, 10)
 
 
-def test_settling_waits_until_a_backend_that_still_works_is_gone(
+def test_settling_a_batch_waits_for_the_end_of_a_working_backend(
     engine: Engine, claimed: Claim
 ) -> None:
     """The client has given up on the backend, but the backend may still store the batch."""
@@ -128,7 +128,9 @@ def test_settling_waits_until_a_backend_that_still_works_is_gone(
     assert one(engine, COUNT) == 0
 
 
-def test_settling_leaves_a_newer_backend_with_the_same_pid(engine: Engine, claimed: Claim) -> None:
+def test_settling_a_batch_leaves_a_newer_backend_with_the_same_pid(
+    engine: Engine, claimed: Claim
+) -> None:
     with engine.connect() as bystander:
         pid, _ = results._backend(bystander)
         settle_batch(engine, (pid, "2026-01-01"), claimed.attempt, 0, 10)

@@ -75,7 +75,7 @@ def words(condition: str) -> set[str]:
     return set(condition.split("'")[1::2])
 
 
-def test_upgrading_twice_is_upgrading_once(empty: Engine) -> None:
+def test_second_upgrade_changes_nothing(empty: Engine) -> None:
     assert present_revision(empty) is None
     with pytest.raises(SchemaMismatch, match="run scrapy migrate"):
         require_head(empty)
@@ -100,8 +100,8 @@ def test_newer_database_is_refused_and_left_unchanged(engine: Engine) -> None:
     assert present_revision(engine) == "later"
 
 
-def test_readers_see_no_table_of_ours(engine: Engine) -> None:
-    """The schema `public` is left to the views."""
+def test_public_schema_has_no_catlog_tables(engine: Engine) -> None:
+    """The schema `public` is reserved for views, which readers query."""
     found = sql(
         engine,
         """SELECT c.relname FROM pg_class c

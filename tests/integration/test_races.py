@@ -74,7 +74,7 @@ def assert_that_states_agree(engine: Engine) -> None:
         assert sql(engine, contradictions) == []
 
 
-def test_the_last_two_of_a_catalog_complete_in_the_same_instant(engine: Engine) -> None:
+def test_last_two_instances_of_a_catalog_complete_concurrently(engine: Engine) -> None:
     """Without a lock, each counts the other as open, and the catalog never ends."""
     given_a_scheme(engine, an_operation(for_each=PARTS[:2]))
     for _ in range(30):
@@ -86,7 +86,7 @@ def test_the_last_two_of_a_catalog_complete_in_the_same_instant(engine: Engine) 
         assert publishing.publish_next(engine) == catalog
 
 
-def test_the_last_two_children_end_in_the_same_instant(engine: Engine) -> None:
+def test_last_two_children_of_a_parent_end_concurrently(engine: Engine) -> None:
     for name in ("goods", "prices"):
         given_a_scheme(engine, an_operation(name), name=name, max_errors=1)
     given_a_scheme(engine, name="all", includes=["goods", "prices"])
@@ -140,7 +140,7 @@ def test_a_catalog_started_by_many_is_started_once(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_happens_at_once_states_agree(engine: Engine, seed: int) -> None:
+def test_states_agree_after_random_concurrent_actions(engine: Engine, seed: int) -> None:
     """A deadlock or a lock timeout among the six threads would raise here."""
     rng = random.Random(seed)
     for name in ("goods", "prices"):
