@@ -1,4 +1,4 @@
-"""`scrapy apply`"""
+"""`scrapy apply`."""
 
 import argparse
 

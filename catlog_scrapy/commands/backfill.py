@@ -1,4 +1,4 @@
-"""`scrapy backfill`"""
+"""`scrapy backfill`."""
 
 import argparse
 import datetime as dt

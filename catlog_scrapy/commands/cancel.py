@@ -1,4 +1,4 @@
-"""`scrapy cancel`"""
+"""`scrapy cancel`."""
 
 import argparse
 

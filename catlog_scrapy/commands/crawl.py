@@ -1,4 +1,4 @@
-"""`scrapy crawl`"""
+"""`scrapy crawl`."""
 
 import argparse
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""`scrapy genoperation`"""
+"""`scrapy genoperation`."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`scrapy golden`"""
+"""`scrapy golden`."""
 
 import argparse
 import json

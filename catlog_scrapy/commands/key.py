@@ -1,4 +1,4 @@
-"""`scrapy key`"""
+"""`scrapy key`."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""`scrapy load`"""
+"""`scrapy load`."""
 
 import argparse
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""`scrapy migrate`"""
+"""`scrapy migrate`."""
 
 import argparse
 

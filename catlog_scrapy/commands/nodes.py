@@ -1,4 +1,4 @@
-"""`scrapy nodes`"""
+"""`scrapy nodes`."""
 
 import argparse
 from collections.abc import Mapping

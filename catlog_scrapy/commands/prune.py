@@ -1,4 +1,4 @@
-"""`scrapy prune`"""
+"""`scrapy prune`."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`scrapy reset`"""
+"""`scrapy reset`."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`scrapy retry`"""
+"""`scrapy retry`."""
 
 import argparse
 

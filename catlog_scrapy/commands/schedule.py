@@ -1,4 +1,4 @@
-"""`scrapy schedule`"""
+"""`scrapy schedule`."""
 
 import argparse
 

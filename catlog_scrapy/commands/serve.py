@@ -1,4 +1,4 @@
-"""`scrapy serve`"""
+"""`scrapy serve`."""
 
 import argparse
 import logging

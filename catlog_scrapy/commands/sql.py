@@ -1,4 +1,4 @@
-"""`scrapy sql`"""
+"""`scrapy sql`."""
 
 import argparse
 import re

@@ -1,4 +1,4 @@
-"""`scrapy status`"""
+"""`scrapy status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`scrapy up`"""
+"""`scrapy up`."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""`scrapy user`"""
+"""`scrapy user`."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""`scrapy work`"""
+"""`scrapy work`."""
 
 import argparse
 

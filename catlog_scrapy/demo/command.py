@@ -1,6 +1,7 @@
 """`scrapy demo`: load the example sources."""
 
 import argparse
+import datetime as dt
 import os
 import threading
 import time
@@ -30,6 +31,9 @@ from catlog_scrapy.worker.worker import Worker
 FUEL_DELAY_S = 1.0
 # Two loads of each scheme.
 LOADS = 2 * sum(len(show.schemes) for show in SHOWS)
+
+# Counts of a publish, in the order of the columns.
+COUNTS = ("received", "created", "changed", "removed")
 
 # Credentials of the sources that need a login.
 SECRETS = {
@@ -152,23 +156,13 @@ class Command(CatlogCommand):
     def _show(self, engine: Engine, show: Show) -> None:
         self.console.print()
         self.console.rule(f"[bold]{show.title}")
-        table = Table("catalog", "state", "created", "changed", "removed", "unchanged", box=None)
+        table = Table("catalog", "state", *COUNTS, box=None)
         names = {f"{provider}/{scheme}" for provider, scheme in show.schemes}
         for catalog in reversed(latest_catalogs(engine, limit=LOADS)):
-            if catalog["scheme"] not in names:
-                continue
-            counts = catalog["published"] or {}
-            unchanged = (
-                counts.get("received", 0)
-                - counts.get("duplicates", 0)
-                - sum(counts.get(change, 0) for change in ("created", "changed", "restored"))
-            )
-            table.add_row(
-                catalog["scheme"],
-                catalog["state"],
-                *(str(counts.get(change, 0)) for change in ("created", "changed", "removed")),
-                str(unchanged),
-            )
+            if catalog["scheme"] in names:
+                counts = catalog["published"] or {}
+                values = (str(counts.get(count, 0)) for count in COUNTS)
+                table.add_row(catalog["scheme"], catalog["state"], *values)
         self.console.print(table)
         for title, query in show.queries.items():
             self.console.print(f"\n[italic]{title}")
@@ -179,8 +173,13 @@ class Command(CatlogCommand):
             rows = connection.execute(text(query))
             table = Table(*rows.keys(), box=None)
             for row in rows:
-                table.add_row(*map(shown, row))
+                table.add_row(*map(_cell, row))
         self.console.print(table, markup=False)
+
+
+def _cell(value: Any) -> str:
+    """Format a value for a narrow table: instants without fractions of a second."""
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, dt.datetime) else shown(value)
 
 
 def _holds_all_years(engine: Engine) -> bool:

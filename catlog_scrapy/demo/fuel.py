@@ -1,12 +1,12 @@
 """Fuel network: documents of stations, prices, fuel types and services.
 
-Known of the original: paths and shapes of the stations and the prices, the former's four seconds,
-the ids, addresses and coordinates of stations 1, 2 and 4, the address of station 3, the prices of
-stations 1 and 4; and that fuel types and services have ids, names and icons, which the owner kept
-by hand. Invented: that two further documents list these, `fuel-types` and `services`; all pictures,
-and that their links are relative; the coordinates of station 3 (Innopolis), all numbers and
-services, that stations 2 and 3 are listed with no prices, and every change. The second change
-takes station 3 away, the fourth brings it back.
+Known of the original: the paths and forms of stations and prices, the delay of four seconds, the
+ids, addresses and coordinates of stations 1, 2 and 4, the address of station 3, and the prices of
+stations 1 and 4. Fuel types and services have ids, names and icons, which the owner kept by hand.
+
+Invented: the documents `fuel-types` and `services`, all pictures and their relative links, the
+coordinates of station 3 (Innopolis), all numbers and services, the empty prices of stations 2 and
+3, and every change. The second change removes station 3, and the fourth brings it back.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,10 @@
 """Ornament shop with a page of 48 year links, and 48 products on each page of a year.
 
-Known of the original: the years 1973 to 2020, 10270 products in all, 21, 19, 30 and 49 of them in
-the first four years, the names and prices of the four that are `featured`, that years are
-paginated. Invented: all other products and counts, every change, the search, and the markup: a
-page's products are a table of data in a script variable, from which a browser would draw them.
+Known of the original: the years 1973 to 2020, 10270 products, of which 21, 19, 30 and 49 are in the
+first four years, the names and prices of the four `featured` products, and pages of products.
+
+Invented: all other products and counts, every change, the search, and the markup. A page's products
+are data in a script variable, from which a browser would render them.
 """
 
 import re

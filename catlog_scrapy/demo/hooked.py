@@ -1,8 +1,8 @@
 """Ornament shop with year links, product links of each year, and a page for each product.
 
-Known of the original: 48 years from 1973, 6689 products in all, that each has a page of its own,
-that a year is paginated and can be viewed as a whole ("view all"). Invented: all products, the
-counts of the years, every change, the search, and the markup: labels in bold with their values.
+Known of the original: 48 years from 1973, 6689 products with a page each, and a "view all" link
+beside the pages of a year. Invented: all products, the counts of the years, every change, the
+search, and the markup with labels in bold.
 """
 
 import re

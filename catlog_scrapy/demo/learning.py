@@ -1,12 +1,12 @@
 """Learning platform: an API that lists the attempts of a time span.
 
-Known of the original: an HTTP API that is asked with a client and a client_key for the attempts of
-a date; user ids that are missing or do not have 32 characters. Invented: the path, the form of the
-span and of an attempt, the client and the key, how a wrong one is refused, all courses, tasks,
-learners and attempts, how many there are, that learners live in two time zones, and every change:
-each adds a few attempts to every day, as if their devices had been offline.
+Known of the original: requests with a client and a client_key for the attempts of a date, and user
+ids that are missing or do not have 32 characters. Invented: the path, the form of the span and of
+an attempt, client and key, the reply to a wrong key, all courses, tasks, learners and attempts,
+their number, the two time zones, and every change. A change adds attempts to every day, as devices
+do that were offline.
 
-Any day has attempts, and always the same ones: its numbers come of its date alone.
+The attempts of a day depend only on its date.
 """
 
 import datetime as dt

@@ -1,7 +1,7 @@
 """Ornament shop with prices in euro: year links, product links, and a page for each product.
 
-Known of the original: 48 years from 1973, paginated, and a page for each product. Invented: all
-products, 1128 of them, that the shop is German, and the markup: a definition list, and prices such
+Known of the original: 48 years from 1973 with pages of products, and a page for each product.
+Invented: all 1128 products, the German language, and the markup: a definition list, and prices such
 as 1.234,50 € with a decimal comma and a no-break space.
 """
 

@@ -1,12 +1,13 @@
 """Grocery delivery whose pages are rendered in the browser, from responses to their own requests.
 
-Known of the original: its address (https://samokat.ru), category links with the class prefix
-`CategoryLink_root`, one of which says «Что нового», and that the page then asks for URLs with
-`/v2/showcases` in them, of which those with `list` are no products. Invented: all else; the names
-and shapes of the documents, the hashes behind class names, which every change renews as a
-deployment would, prices in kopecks, the products and their 48 a page. The new products are an
-endless series, of which the showcase shows a window; each change moves it on by one and lowers or
-restores every eighth price.
+Known of the original: the address (https://samokat.ru), category links with the class prefix
+`CategoryLink_root`, among them «Что нового», and the page's requests with `/v2/showcases` in the
+URL, of which URLs with `list` hold no products.
+
+Invented: the names and forms of the documents, the hashes of class names, which every change renews
+as a deployment would, prices in kopecks, the products, and 48 products in a document. The new
+products are an endless series, of which the showcase shows a window. Each change moves the window
+by one product, and lowers or restores every eighth price.
 """
 
 import hashlib

@@ -1,20 +1,22 @@
 """School platform: full lists by pages, a change feed, and a login that expires.
 
-Known of the original: that persons, organisations, classes, pupils, marks and calculated data are
-collected, what was created, updated and deleted apart, in chunks of 500, the calculated after what
-it is computed from. Invented: all paths, fields, names and numbers, the login, and every change.
+Known of the original: it has persons, organisations, classes, pupils, marks and computed data. Its
+client collects created, updated and deleted records separately, in chunks of 500, and computed data
+after their sources. Invented: all paths, fields, names and numbers, the login, and every change.
 
-POST `login` {user, password} answers {token}; a token is good until the next change of the world,
-then all else answers 401. GET `KIND?page=1&per_page=500` lists the records in the order of their
-ids: {cursor, total, items, next}. `cursor` is the moment of the first page; the pages that `next`
-leads to show what was there then. GET `KIND/changes?since=INSTANT` lists what came after *since*
-in the order of time: {cursor, total, changes: [{op, at, id, data}], next}, `op` being created,
-updated or deleted.
+POST `login` {user, password} returns {token}. A token is valid until the next change of the world.
+Other requests without a valid token get status 401.
 
-A step of the world is a day. Each creates, updates and deletes about one record of a hundred, of
-the small kinds at least one. With a pupil go its person, its marks and its averages. The first
-record created in a step comes late: its time is five minutes before the step began, when the feed
-may have been read already.
+GET `KIND?page=1&per_page=500` lists the records by id: {cursor, total, items, next}. `cursor` is
+the instant of the first page. The pages of `next` show the state at that instant.
+
+GET `KIND/changes?since=INSTANT` lists the changes after *since* by time: {cursor, total, changes:
+[{op, at, id, data}], next}. `op` is created, updated or deleted.
+
+A step of the world is a day. Each step creates, updates and deletes about 1 of 100 records, and at
+least 1 of the small kinds. A pupil leaves with its person, marks and averages. The first record
+created in a step comes late: its time is five minutes before the step, when a client may have read
+the feed already.
 """
 
 import datetime as dt

@@ -55,8 +55,8 @@ SHOWS = (
         [("tatneft", scheme) for scheme in ("stations", "prices", "references")],
         {
             "Fuel stations, united from both sources": """
-                select id, number, address, jsonb_array_length(image_urls) as images, fuels,
-                    services
+                select id, number, address, jsonb_path_query_array(fuels, '$[*].price') as prices,
+                    jsonb_path_query_array(services, '$[*].name') as services
                 from fuel_stations order by id""",
         },
     ),

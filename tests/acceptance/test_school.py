@@ -38,7 +38,7 @@ def project(tmp_path: Path, database_url: str, source: DemoServer) -> Project:
 
 
 def given_a_school(folder: Path, url: str, source: DemoServer) -> Project:
-    """catlog's own spiders and its declaration of the school, which waits less after a failure."""
+    """Catlog's own spiders and its declaration of the school, which waits less after a failure."""
     project = Project(
         folder,
         url,

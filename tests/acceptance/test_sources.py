@@ -58,7 +58,7 @@ def demo() -> Iterator[DemoServer]:
 
 @pytest.fixture
 def project(tmp_path: Path, database_url: str, demo: DemoServer, engine: Engine) -> Project:
-    """catlog's own spiders and declarations; nothing waits long, the first failure is the last."""
+    """Catlog's own spiders and declarations; nothing waits long, the first failure is the last."""
     project = Project(
         tmp_path,
         database_url,

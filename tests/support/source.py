@@ -20,7 +20,8 @@ class Answer:
 class Source:
     """Server with `source.answers["/path"] = Answer(...)`; other paths are a 404.
 
-    A key may begin with a host name. `requests` lists paths."""
+    A key may begin with a host name. `requests` lists paths.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
