@@ -235,7 +235,7 @@ def test_unstorable_record_is_refused(values: dict[str, Any], message: str) -> N
 
 
 def test_lone_surrogate_in_a_dict_key_is_refused() -> None:
-    """Unrefused, pydantic would write U+FFFD and silently change the data."""
+    """Otherwise pydantic would write U+FFFD and silently change the data."""
 
     class Loose(Record, key="id", view="loose"):
         id: int
