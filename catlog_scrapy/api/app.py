@@ -15,7 +15,7 @@ from catlog_scrapy.api import health
 from catlog_scrapy.api.auth import tokens
 from catlog_scrapy.api.auth.callers import Access
 from catlog_scrapy.api.concurrency_limit import ClientConcurrencyLimit
-from catlog_scrapy.api.errors import handle_errors
+from catlog_scrapy.api.exception_handlers import handle_errors
 from catlog_scrapy.api.executors import routes as executors
 from catlog_scrapy.api.loads import catalogs, schedules
 from catlog_scrapy.api.openapi import ABOUT, TAGS, serve_document

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
+from catlog_scrapy.declarations.column_visibility import ColumnVisibility
 from catlog_scrapy.declarations.model import Table, TextList
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES, PERMISSION
 from catlog_scrapy.declarations.source import suggest
@@ -98,7 +99,7 @@ class Resource:
     key: tuple[str, ...]
     fields: tuple[str, ...]
     search: tuple[str, ...]
-    hidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    visibility: ColumnVisibility = field(default_factory=ColumnVisibility)
     model: type[BaseModel] | None = None
 
 
@@ -173,10 +174,6 @@ def _resource(file: str, path: str, table: ResourceTable) -> Resource:
                 f"{file}: resources.{path}.model: {table.model} is not a pydantic model; name a"
                 " subclass of pydantic.BaseModel."
             )
-    hidden = {
-        role: frozenset(column for column, roles in table.hidden.items() if role in roles)
-        for role in ROLES
-    }
     for column in table.key:
         if column in table.hidden:
             raise DeclarationError(
@@ -184,6 +181,7 @@ def _resource(file: str, path: str, table: ResourceTable) -> Resource:
                 " need to request a row; choose another key, or do not hide the column."
             )
     fields = table.fields or (list(model.model_fields) if model else [])
+    visibility = ColumnVisibility.from_declaration(table.hidden)
     return Resource(
-        path, table.view, tuple(table.key), tuple(fields), tuple(table.search), hidden, model
+        path, table.view, tuple(table.key), tuple(fields), tuple(table.search), visibility, model
     )

@@ -88,6 +88,7 @@ class Ready(Service):
         self.url = url
 
     def startService(self) -> None:
+        """Notify the waiting process."""
         super().startService()
         notify_ready(self.url)
 

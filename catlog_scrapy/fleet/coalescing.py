@@ -31,6 +31,7 @@ class CoalescingRunner:
         self._is_called_again = False
 
     def __call__(self) -> None:
+        """Run the function soon: now, or after the present run."""
         self._is_called_again = self.is_busy
         if self.is_busy:
             return

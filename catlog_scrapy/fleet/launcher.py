@@ -6,7 +6,6 @@ process has ended without a report, the launcher closes the attempt at once.
 
 import signal
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from scrapyd.config import Config
@@ -24,21 +23,16 @@ from catlog_scrapy.fleet.jobstorage import Job, JobStorage, job_of
 from catlog_scrapy.fleet.node import NodeService, node_of
 from catlog_scrapy.fleet.poller import Message, Poller
 from catlog_scrapy.fleet.process_exit import ProcessExit
-from catlog_scrapy.fleet.zygotes import ZygoteProcess
+from catlog_scrapy.fleet.process_kill import KILL_DELAY_S, RunningAttempt
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.store.queue import jobs
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.wording import counted
 
 log = Logger()
 
 # Intervals of the checks of running attempts, and of the queue's maintenance.
 CHECK_INTERVAL_S = 1.0
 MAINTENANCE_INTERVAL_S = 5.0
-# Time that a process gets to stop before it is killed.
-KILL_DELAY_S = 10.0
-# The same by the database's reply. A process knows its own time limit and gets time to report. A
-# process whose attempt has ended may still close its spider. A process that never began is killed.
-KILL_DELAYS_S = {"timed_out": 25.0, "ended": 600.0, "unbegun": 0.0}
 # Interval of attempts to close an attempt while the database is unavailable.
 CLOSE_RETRY_INTERVAL_S = 1.0
 # Time that a zygote gets to exit when the node stops.
@@ -53,27 +47,6 @@ STOPPED_OUTCOMES = {
     "timed_out": ("timed_out", "the attempt exceeded its time limit and did not stop by itself"),
     "unbegun": ("timed_out", "the process did not begin within start_timeout"),
 }
-
-
-@dataclass
-class RunningAttempt:
-    """An attempt that runs on this node.
-
-    `reply` is the database's reply for the attempt: a reply other than "go" is the reason to stop,
-    known since `stop_requested_at`. `freed` fires when the slot is free again, which may be later
-    than the end of the process.
-    """
-
-    attempt: AttemptName
-    zygote: ZygoteProcess
-    freed: "defer.Deferred[None]" = field(default_factory=defer.Deferred)
-    reply: str = "go"
-    stop_requested_at: float = 0.0
-    has_exited: bool = False
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the process."""
-        self.zygote.signal(str(self.attempt), number)
 
 
 class Launcher(Service):
@@ -193,27 +166,11 @@ class Launcher(Service):
     def _handle_replies(self, replies: dict[AttemptName, str]) -> None:
         for name, reply in replies.items():
             if reply != "go" and (running := self.attempts.get(name)):
-                self._stop(running, reply)
-
-    def _stop(self, running: RunningAttempt, reply: str) -> None:
-        if running.reply != "go":
-            return
-        running.reply, running.stop_requested_at = reply, time.monotonic()
-        # At its time limit a process stops by itself, and reports what it has done so far.
-        if reply in ("cancel", "lost", "release"):
-            running.signal(signal.SIGINT)
+                running.request_stop(reply)
 
     def _kill_overdue(self) -> None:
-        now = time.monotonic()
         for running in list(self.attempts.values()):
-            if running.reply == "go" or running.has_exited:
-                continue
-            delay_s = KILL_DELAYS_S.get(running.reply, KILL_DELAY_S)
-            overdue_s = now - running.stop_requested_at - delay_s
-            if overdue_s > KILL_DELAY_S:
-                running.zygote.kill()  # the zygote, too, does not respond
-            elif overdue_s > 0:
-                running.signal(signal.SIGKILL)
+            running.kill_if_overdue()
 
     @defer.inlineCallbacks
     def stopService(self) -> Any:
@@ -242,7 +199,7 @@ class Launcher(Service):
         log.info("draining: {spiders}", spiders=counted(len(self.attempts), "running spider"))
         yield self._wait(freed, self.node.grace)
         for running in self.attempts.values():
-            self._stop(running, "release")
+            running.request_stop("release")
         yield self._wait(freed, KILL_DELAY_S)
         for running in self.attempts.values():
             running.signal(signal.SIGKILL)

@@ -22,7 +22,8 @@ from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import CatlogError, NotFound
 from catlog_scrapy.fleet.project_code import ProjectFailed
 from catlog_scrapy.fleet.projects import Projects
-from catlog_scrapy.fleet.zygotes import ZygoteProcess
+from catlog_scrapy.fleet.zygote_client import ZygoteProcess
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.project import project_database
 from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue import nodes
@@ -31,7 +32,6 @@ from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.jobs import has_project
 from catlog_scrapy.store.queue.leases import supervise
 from catlog_scrapy.store.reading.status import attempt_outcome
-from catlog_scrapy.wording import counted
 from catlog_scrapy.worker.attempt_logs import logs_folder, logs_to_delete
 
 log = Logger()

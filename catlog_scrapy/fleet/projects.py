@@ -12,8 +12,8 @@ from scrapyd.config import Config
 from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.exceptions import CatlogError, NotFound
 from catlog_scrapy.fleet.project_code import CodeStorage, ProjectCode, ProjectFailed
+from catlog_scrapy.fleet.zygote_client import ZygoteProcess
 from catlog_scrapy.fleet.zygote_pool import IMPORT_TIMEOUT_S, ZygotePool
-from catlog_scrapy.fleet.zygotes import ZygoteProcess
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.sql import clean
 

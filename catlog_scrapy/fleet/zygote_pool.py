@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 from twisted.internet.threads import blockingCallFromThread
 
 from catlog_scrapy.fleet.project_code import ProjectCode
-from catlog_scrapy.fleet.zygotes import ZygoteProcess
+from catlog_scrapy.fleet.zygote_client import ZygoteProcess
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema
 
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.records.media import FilesOf, ImagesOf
 from catlog_scrapy.records.sql_types import (
     MAX_NAME_BYTES,
@@ -20,7 +21,6 @@ from catlog_scrapy.records.sql_types import (
     sql_type_of,
 )
 from catlog_scrapy.records.storable import SUSPECT_JSON, NotStorable, require_storable
-from catlog_scrapy.wording import counted
 
 MAX_KEY_BYTES = 1000
 SQL_NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -8,11 +8,11 @@ from typing import Any
 from itemadapter import ItemAdapter
 from pydantic import ValidationError
 
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.records.storable import NotStorable
 from catlog_scrapy.records.yields import Removed, Unchanged
 from catlog_scrapy.redaction import find_secret_in, redact
-from catlog_scrapy.wording import counted
 
 # Kind, key and JSON data of a record. The data is None for Unchanged and JSON's null for Removed.
 Row = tuple[str, str, bytes | None]

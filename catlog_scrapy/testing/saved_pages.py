@@ -26,10 +26,10 @@ from scrapy.settings import Settings
 from scrapy.utils.conf import get_config
 from scrapy.utils.misc import arg_to_iter
 
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.records.lookup import record_types
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.records.yields import Batch, Cursor, Unchanged
-from catlog_scrapy.wording import counted
 
 # Default of the provider's base_url.
 BASE_URL = "https://source.example"

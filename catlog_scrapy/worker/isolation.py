@@ -12,7 +12,7 @@ from catlog_scrapy.store.queue.leases import supervise
 from catlog_scrapy.store.reading.status import attempt_outcome
 
 # Time between SIGTERM and SIGKILL.
-KILL_AFTER_S = 10.0
+KILL_DELAY_S = 10.0
 
 
 async def run_isolated(attempt: Attempt) -> None:
@@ -42,7 +42,7 @@ async def run_isolated(attempt: Attempt) -> None:
         await asyncio.wait([stopped, ended], return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             child.send_signal(signal.SIGTERM)
-            await asyncio.wait([ended], timeout=KILL_AFTER_S)
+            await asyncio.wait([ended], timeout=KILL_DELAY_S)
     finally:
         stopped.cancel()
         start_timeout.cancel()

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catlog_scrapy.crawl.attempt import Attempt
-from catlog_scrapy.wording import counted
+from catlog_scrapy.plurals import counted
 
 # Without a terminal: time between two lines about the running attempts.
 REPORT_INTERVAL_S = 15.0

@@ -21,7 +21,7 @@ from catlog_scrapy.scheduling.cursor import CursorError
 from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.queue import executors as external
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.queue.batches import kinds_of, store_batch
+from catlog_scrapy.store.queue.external_batches import kinds_of, store_batch
 from catlog_scrapy.store.sql import Transaction, transaction
 
 MAX_BATCH_NUMBER = 2**31 - 1

@@ -7,7 +7,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from catlog_scrapy.api.resources.parameters import COLUMN_TYPES
-from catlog_scrapy.api.resources.readable import ReadableResource
+from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.declarations.resources import Resource, Resources
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.definitions import KindDefinition
@@ -72,7 +72,7 @@ def _declared_resource(connection: Connection, file: str, resource: Resource) ->
         resource.fields or tuple(view),
         as_of_source=as_of_source,
         search=resource.search,
-        hidden=resource.hidden,
+        visibility=resource.visibility,
         model=resource.model,
         kinds=sources.cacheable_kinds,
         view=resource.view,
@@ -87,7 +87,7 @@ def _mistakes(
     if not view:
         yield f'the view "{resource.view}" does not exist; run scrapy apply, or correct the name'
         return
-    hidden = {column for columns in resource.hidden.values() for column in columns}
+    hidden = resource.visibility.hidden_columns
     for name in (*resource.key, *resource.fields, *resource.search, *hidden):
         if name not in view:
             yield f'the view "{resource.view}" has no column "{name}"'

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from catlog_scrapy.api.problems import problem_responses
 from catlog_scrapy.api.resources.parameters import row_schema
-from catlog_scrapy.api.resources.readable import ReadableResource
+from catlog_scrapy.api.resources.readable_resource import ReadableResource
 
 PROBLEMS = problem_responses(401, 403, 422)
 SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}]

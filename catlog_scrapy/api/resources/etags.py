@@ -8,7 +8,7 @@ import orjson
 from fastapi import Request
 from sqlalchemy import Connection
 
-from catlog_scrapy.api.resources.readable import ReadableResource
+from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.store.views import change_stamps, lineage, time_travel
 
 

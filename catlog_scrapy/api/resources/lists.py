@@ -19,7 +19,7 @@ from catlog_scrapy.api.resources.etags import (
 from catlog_scrapy.api.resources.links import cursor_links, offset_links
 from catlog_scrapy.api.resources.parameters import Parameters, list_parameters, read_query
 from catlog_scrapy.api.resources.queries import build_query, refuse_paging
-from catlog_scrapy.api.resources.readable import ReadableResource
+from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.api.resources.streams import MEDIA_TYPES, Streams
 from catlog_scrapy.store.reading.pages import (
     Page,

@@ -8,7 +8,7 @@ from catlog_scrapy.api.resources.parameters import (
     Parameters,
     requested_filters,
 )
-from catlog_scrapy.api.resources.readable import ReadableResource
+from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.store.reading.pages import OrderTerm, PageQuery, PageSource
 
 

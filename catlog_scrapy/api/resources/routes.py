@@ -17,7 +17,7 @@ from catlog_scrapy.api.resources.documentation import (
     row_responses,
 )
 from catlog_scrapy.api.resources.lists import ListRoute
-from catlog_scrapy.api.resources.readable import ReadableResource
+from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.api.resources.rows import HistoryRoute, RowRoute
 from catlog_scrapy.api.resources.streams import Streams
 

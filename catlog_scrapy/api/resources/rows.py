@@ -23,7 +23,7 @@ from catlog_scrapy.api.resources.parameters import (
     read_query,
     validate,
 )
-from catlog_scrapy.api.resources.readable import ReadableResource
+from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.store.reading.history import record_history, row_history
 from catlog_scrapy.store.reading.pages import PageQuery, read_page, snapshot
 from catlog_scrapy.store.views import time_travel

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.publishing.cursors import CursorRange, move_cursors, read_cursor_range
-from catlog_scrapy.store.publishing.removals import refuse_too_many_removals
+from catlog_scrapy.store.publishing.removal_limit import refuse_too_many_removals
 from catlog_scrapy.store.sql import load_sql, one, rows, run, scalar
 
 # Changes that readers see.
@@ -272,11 +272,11 @@ OUTDATED = f"""
           AND (a.data <> k.data OR k.removed_at IS NOT NULL))"""
 
 MERGE = f"WITH arrived AS (SELECT kind, key, data FROM ({RESULTS}) AS results),\n" + load_sql(
-    __name__, "merge"
+    __name__, "detect_changes"
 )
 
 # Of duplicate keys the last row by part and number counts; data wins over `Unchanged`.
 MERGE_DISTINCT = f"""WITH arrived AS (
     SELECT DISTINCT ON (kind, key) kind, key, data FROM ({RESULTS}) AS results
     ORDER BY kind, key, data IS NULL, part DESC, seq DESC),
-""" + load_sql(__name__, "merge")
+""" + load_sql(__name__, "detect_changes")

@@ -13,11 +13,11 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.scheduling.backoff import Backoff
 from catlog_scrapy.store.queue.catalog_states import LockedCatalog, lock_catalog, stop_catalog
 from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.sql import Database, clean, row, rows, run, scalar
-from catlog_scrapy.wording import counted
 
 # An instance that is lost so often makes its workers crash.
 MAX_LOST_IN_A_ROW = 3

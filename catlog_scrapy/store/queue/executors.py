@@ -14,15 +14,11 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.scheduling.cursor import CursorError, validate_cursor
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
 from catlog_scrapy.store.queue import attempts, claims, leases
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.queue.batches import (
-    BATCH_STATEMENT_TIMEOUT_S,
-    BatchCounts,
-    count_batches,
-)
 from catlog_scrapy.store.queue.external_attempts import (
     AttemptState,
     ended_message,
@@ -30,10 +26,14 @@ from catlog_scrapy.store.queue.external_attempts import (
     read_state,
     require_owner,
 )
+from catlog_scrapy.store.queue.external_batches import (
+    BATCH_STATEMENT_TIMEOUT_S,
+    BatchCounts,
+    count_batches,
+)
 from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.queue.resuming import resume_cursor
 from catlog_scrapy.store.sql import Database, Transaction, one, row, rows
-from catlog_scrapy.wording import counted
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from catlog_scrapy.wording import counted
+from catlog_scrapy.plurals import counted
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from catlog_scrapy.declarations.column_visibility import ColumnVisibility
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.reading.pages import PageSource
 
@@ -27,7 +28,7 @@ class ReadableResource:
     fields: tuple[str, ...]
     as_of_source: PageSource | None = None
     search: tuple[str, ...] = ()
-    hidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    visibility: ColumnVisibility = field(default_factory=ColumnVisibility)
     model: type[BaseModel] | None = None
     kinds: tuple[str, ...] | None = None
     view: str | None = None
@@ -45,8 +46,7 @@ class ReadableResource:
 
     def visible_fields(self, role: str) -> tuple[str, ...]:
         """Return the fields that *role* may see."""
-        hidden = self.hidden.get(role, frozenset())
-        return tuple(name for name in self.fields if name not in hidden)
+        return self.visibility.visible(self.fields, role)
 
     def source_at(self, as_of: object) -> PageSource:
         """Return the source of the rows as of a time, or of the current rows for None."""

@@ -6,9 +6,9 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from catlog_scrapy.exceptions import PublishRefused
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.store.queue.report import exceeds
 from catlog_scrapy.store.sql import scalar
-from catlog_scrapy.wording import counted
 
 # Share of an operation's records that a snapshot may remove unless `tolerate.removed` says more.
 DEFAULT_MAX_REMOVED_SHARE = 0.5
