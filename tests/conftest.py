@@ -1,4 +1,4 @@
-"""Real parts for all tests: one PostgreSQL a run, a database cloned from a template a test."""
+"""Fixtures for all tests: a PostgreSQL server per run, a cloned database per test."""
 
 import os
 import shutil
@@ -42,21 +42,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """The PostgreSQL of this test run, shared by all workers."""
+    """Return the PostgreSQL server of this test run, which all workers share."""
     with Postgres(Path(os.environ[HOME])) as postgres:
         yield postgres
 
 
 @pytest.fixture
 def database_url(postgres: Postgres) -> Iterator[str]:
-    """The URL of a fresh database at the head revision."""
+    """Return the URL of a new database at the head revision."""
     with postgres.clone() as url:
         yield url
 
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """An engine on a fresh database at the head revision."""
+    """Return an engine on a new database at the head revision."""
     engine = make_engine(database_url)
     yield engine
     engine.dispose()
@@ -64,6 +64,6 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def worlds(postgres: Postgres) -> Iterator[Worlds]:
-    """Clones of a database of this project that holds something real, and servers of them."""
+    """Return a maker of clones of a filled database of this project, and of their servers."""
     with tempfile.TemporaryDirectory(prefix="catlog-world-") as folder:
         yield make_worlds(postgres, Path(folder))

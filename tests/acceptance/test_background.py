@@ -26,7 +26,7 @@ application = catlog_scrapy.fleet.app.application
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    """A project on the embedded server; what a failed test leaves in the background is ended."""
+    """Return a project on the embedded server; stop its background processes at the end."""
     project = Project(tmp_path, None)
     project.write("scrapy.cfg", CONFIGURATION)
     project.write("shop/providers/__init__.py", "")
@@ -45,7 +45,7 @@ def background(project: Project, name: str) -> psutil.Process:
     return psutil.Process(int((project.folder / ".catlog" / f"{name}.pid").read_text()))
 
 
-def test_up_returns_when_node_and_api_answer_and_stops_all_of_it(project: Project) -> None:
+def test_up_returns_when_node_and_api_respond_and_stop_ends_both(project: Project) -> None:
     port = free_port()
     out = project.scrapy("up", "--wait", "--port", str(port), "--api-port", "0")
     node, api = (word.rstrip(",") for word in out.split() if word.startswith("http://"))
@@ -77,7 +77,7 @@ def test_up_that_cannot_start_shows_why(project: Project) -> None:
     assert not (project.folder / ".catlog" / "postgres" / "postmaster.pid").exists()
 
 
-def test_serve_returns_when_it_answers_and_a_killed_one_is_started_again(project: Project) -> None:
+def test_serve_returns_when_it_responds_and_restarts_a_killed_server(project: Project) -> None:
     for _ in range(2):
         out = project.scrapy("serve", "--wait", "--port", "0")
         [api] = (word for word in out.split() if word.startswith("http://"))
@@ -88,7 +88,7 @@ def test_serve_returns_when_it_answers_and_a_killed_one_is_started_again(project
     assert "does not run in the background" in project.scrapy("serve", "--stop")
 
 
-def test_interrupted_wait_leaves_nothing_in_the_background(project: Project) -> None:
+def test_interrupted_wait_leaves_no_background_process(project: Project) -> None:
     waiting = project.start("serve", "--wait", "--port", "0")
     pid_file = project.folder / ".catlog" / "serve.pid"
     while waiting.poll() is None and not (pid_file.exists() and pid_file.read_text()):

@@ -1,4 +1,4 @@
-"""Every second something breaks, at random; in the end all is loaded, once, and nothing is left.
+"""Random faults every second: each catalog is loaded once, and no process is left.
 
     CHAOS_SEED=7 CHAOS_SECONDS=120 python -m pytest -s tests/acceptance/test_chaos.py
 
@@ -53,7 +53,7 @@ TRUE_REASONS = {
 
 
 class Chaos:
-    """Breaks a fleet, one thing at a time, and mends it a little later."""
+    """Fault injector: breaks parts of a fleet at random, and repairs each a little later."""
 
     def __init__(
         self, seed: int, fleet: Fleet, database: Database, proxies: dict[str, Proxy]
@@ -82,7 +82,7 @@ class Chaos:
             self.sorts["logs filled"] = (1, self.fill_logs)
 
     def go_on_for(self, seconds: float) -> None:
-        """Break something every second, and mend what is to be mended."""
+        """Inject a fault every second, and run the repairs that are due."""
         end = time.monotonic() + seconds
         following = time.monotonic()
         while time.monotonic() < end:
@@ -220,14 +220,14 @@ class Chaos:
         return self.ails("database", 1, 4, self.database.start)
 
     def fill_logs(self) -> bool | None:
-        """A disk is full for a while."""
+        """Fill the disk of a node's logs for a while."""
         node = self.chance.choice(self.fleet.nodes)
         file = fill(node.home / "logs")
         return self.later(1, 6, lambda: file.unlink(missing_ok=True))
 
 
 def declare(fleet: Fleet) -> None:
-    """Some providers, and for each batch a schedule that will be due once."""
+    """Declare the providers, and a schedule for each batch that will be due once."""
     declaration = (fleet.project.folder / "shop/providers/maker.toml").read_text()
     provider, _, _ = declaration.partition("[[schedule]]")
     for maker in range(MAKERS):
@@ -265,7 +265,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.mark.timeout(SECONDS + 1800)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_chaos(seed: int, tmp_path: Path, database: Database) -> None:
+def test_fleet_under_random_faults_loads_each_catalog_once(
+    seed: int, tmp_path: Path, database: Database
+) -> None:
     engine = make_engine(database.url)
     upgrade(engine)
     with ExitStack() as stack:
@@ -324,12 +326,12 @@ def test_chaos(seed: int, tmp_path: Path, database: Database) -> None:
 
 
 def without_names(error: str) -> str:
-    """The same for every node."""
+    """Return *error* with a placeholder for each node name, to compare errors of nodes."""
     return re.sub(r"\w+:\d{4,5}", "NODE", error)
 
 
 def all_errors_are_true(fleet: Fleet) -> None:
-    """Every attempt that was not done says what was done to it."""
+    """Assert that the error of each unfinished attempt names the injected fault."""
     untrue = []
     for error in fleet.errors():
         outcome, _, reason = error.partition(": ")
@@ -339,7 +341,7 @@ def all_errors_are_true(fleet: Fleet) -> None:
 
 
 def failed_catalogs_were_lost(fleet: Fleet) -> None:
-    """Only what was lost three times in a row has failed its catalog, and a retry loads it."""
+    """Assert that only three losses in a row failed a catalog, and that its retry loads it."""
     failed = rows(
         fleet.engine,
         """SELECT c.id, c.error, (

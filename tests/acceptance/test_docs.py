@@ -64,7 +64,7 @@ def with_commands() -> list[str]:
 
 
 def fences(page: str, *languages: str) -> list[tuple[str, dict[str, str], str]]:
-    """Return the fences of a page in some *languages*, all by default: language, options, body."""
+    """Return language, options and body of a page's fences; *languages* is a filter."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return [
         (language, dict(option.split("=", 1) for option in options.split()), body)

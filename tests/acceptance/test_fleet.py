@@ -1,4 +1,4 @@
-"""A fleet as its users meet it: real nodes, stock scrapyd-client, HTTP and the command line."""
+"""Fleet from a user's view: real nodes, stock scrapyd-client, HTTP and the command line."""
 
 import json
 import os
@@ -109,7 +109,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 class Node:
-    """A `scrapyd`, started in *folder*."""
+    """Node process: `scrapyd`, started in *folder*."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.port = free_port()
@@ -138,7 +138,7 @@ class Node:
         return self.client.status(job)["currstate"]
 
     def finish(self, job: str) -> dict[str, Any]:
-        """Wait for the end of a job; what the node lists of it."""
+        """Wait for the end of a job, and return the job as the node lists it."""
         until(lambda: self.state(job) == "finished")
         return next(j for j in self.client.jobs("shop")["finished"] if j["id"] == job)
 
@@ -160,7 +160,7 @@ def source() -> Iterator[Source]:
 
 @pytest.fixture
 def project(database_url: str, tmp_path: Path, source: Source) -> Project:
-    """A project `shop` in the folder `checkout`, applied."""
+    """Create and apply a project `shop` in the folder `checkout`."""
     project = Project(tmp_path / "checkout", database_url, CATLOG_GRACE="1")
     project.write("scrapy.cfg", NODE)
     project.write("shop/spiders/pages.py", SPIDERS)
@@ -171,7 +171,7 @@ def project(database_url: str, tmp_path: Path, source: Source) -> Project:
 
 @pytest.fixture
 def start(project: Project) -> Iterator[Callable[..., Node]]:
-    """Starts nodes; what still runs in the end is killed."""
+    """Return a function that starts nodes; kill the running nodes at the end."""
     nodes: list[Node] = []
 
     def begin(folder: Path | None = None, **environment: str) -> Node:
@@ -186,7 +186,7 @@ def start(project: Project) -> Iterator[Callable[..., Node]]:
         node.log.close()
 
 
-def test_a_job_given_to_one_node_is_known_to_all(
+def test_job_is_known_to_all_nodes(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
     here, there = start(), start()
@@ -214,7 +214,7 @@ def test_a_job_given_to_one_node_is_known_to_all(
         pass
 
 
-def test_a_restart_forgets_nothing(start: Callable[..., Node]) -> None:
+def test_restarted_node_lists_its_former_jobs(start: Callable[..., Node]) -> None:
     node = start()
     job = node.client.schedule("shop", "pages", [("jobid", "mine")])
     assert job == "mine"
@@ -241,21 +241,21 @@ def test_invalid_job_is_refused_with_a_sentence(start: Callable[..., Node]) -> N
         node.client.schedule("shop", "pages", [("jobid", "twice")])
 
 
-def test_a_project_has_two_names(start: Callable[..., Node]) -> None:
+def test_node_project_also_answers_to_default(start: Callable[..., Node]) -> None:
     node = start()
     until(lambda: node.client.projects() == ["shop"])
     for name in ("shop", "default"):
         assert node.client.spiders(name) == ["blocks", "pages", "rocks"]
 
 
-def test_a_misspelt_argument_is_refused(start: Callable[..., Node]) -> None:
+def test_job_with_an_unknown_argument_is_refused(start: Callable[..., Node]) -> None:
     with pytest.raises(
         ErrorResponse, match="has an argument 'lasst'; the arguments are: base_url, f"
     ):
         start().client.schedule("shop", "pages", [("lasst", "3")])
 
 
-def test_a_spider_that_is_added_while_the_node_runs_runs(
+def test_node_runs_a_spider_that_was_added_after_its_start(
     engine: Engine, project: Project, start: Callable[..., Node], source: Source
 ) -> None:
     node = start()
@@ -269,7 +269,7 @@ def test_a_spider_that_is_added_while_the_node_runs_runs(
     assert node.finish(node.client.schedule("shop", "leaves"))["outcome"] == "done"
 
 
-def test_a_mistake_in_any_spider_costs_no_error(
+def test_broken_spider_module_counts_no_error_of_a_catalog(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
     node = start()
@@ -282,7 +282,7 @@ def test_a_mistake_in_any_spider_costs_no_error(
     assert rows(engine, "SELECT errors FROM catlog.catalog") == [(0,)]
 
 
-def test_a_taken_port_is_told_in_a_line(project: Project, start: Callable[..., Node]) -> None:
+def test_occupied_port_is_reported_in_a_line(project: Project, start: Callable[..., Node]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -330,7 +330,7 @@ def test_a_node_drains_and_ends(engine: Engine, start: Callable[..., Node]) -> N
     assert "Traceback" not in node.said()
 
 
-def test_nodes_are_listed_and_a_silent_one_shows(
+def test_nodes_are_listed_with_silent_nodes_marked(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
     assert "no node yet" in project.scrapy("nodes")
@@ -347,7 +347,7 @@ def test_nodes_are_listed_and_a_silent_one_shows(
     )
 
 
-def test_a_project_that_cannot_be_imported_shows(
+def test_project_that_cannot_be_imported_is_reported_by_its_node(
     project: Project, start: Callable[..., Node]
 ) -> None:
     project.write("shop/spiders/wrong.py", "import nothing_of_that_name")
@@ -357,7 +357,9 @@ def test_a_project_that_cannot_be_imported_shows(
         node.client.spiders("default")
 
 
-def test_the_world_needs_a_password(project: Project, start: Callable[..., Node]) -> None:
+def test_node_on_a_public_address_needs_a_password(
+    project: Project, start: Callable[..., Node]
+) -> None:
     node = start(SCRAPYD_BIND_ADDRESS="0.0.0.0")
     assert node.process.wait(WAIT_LIMIT_S) != 0
     assert "set username and password" in node.said()
@@ -370,7 +372,7 @@ def test_the_world_needs_a_password(project: Project, start: Callable[..., Node]
 def test_a_deployed_egg_runs_without_a_checkout(
     engine: Engine, project: Project, start: Callable[..., Node], tmp_path: Path
 ) -> None:
-    """Its declarations are applied, its views made; the node's own folder holds nothing of it."""
+    """The egg brings declarations and views; the node's folder holds no file of the project."""
     bare = tmp_path / "bare"
     bare.mkdir()
     node = start(given_a_bare_folder(bare), PYTHONPATH="")
@@ -386,10 +388,10 @@ def test_a_deployed_egg_runs_without_a_checkout(
     assert rows(engine, "SELECT numbers FROM all_pages") == [(2,)]
 
 
-def test_the_version_that_a_job_names_runs_it(
+def test_job_runs_the_project_version_that_it_names(
     engine: Engine, project: Project, start: Callable[..., Node], tmp_path: Path
 ) -> None:
-    """Be the node started in a checkout of a newer one: it is the egg's code that runs."""
+    """The egg's code runs, even if the node's folder is a checkout of a newer version."""
     node = start()
     deploy(project, node, "1")
     project.write("shop/settings.py", SETTINGS_OF_TWO)
@@ -399,7 +401,7 @@ def test_the_version_that_a_job_names_runs_it(
         assert {seen[: len(agent)] for (seen,) in rows(engine, "SELECT seen FROM pages")} == {agent}
 
 
-def test_a_project_that_does_more_than_define_when_imported_starts_cold(
+def test_project_that_opens_files_when_imported_starts_cold(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
     """The project opens a file and starts a process, which no child may share."""
@@ -413,7 +415,7 @@ def test_a_project_that_does_more_than_define_when_imported_starts_cold(
     assert "start cold: importing the project opened files" in node.said()
 
 
-def test_a_corrupt_egg_leaves_other_projects_alone(
+def test_corrupt_egg_does_not_affect_other_projects(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
     node = start()
@@ -458,7 +460,7 @@ def given_a_bare_folder(folder: Path) -> Path:
 
 
 def deploy(project: Project, node: Node, version: str) -> None:
-    """`scrapyd-deploy`, of an egg that holds the declarations and a view."""
+    """Run `scrapyd-deploy` for an egg with the declarations and a view."""
     project.write("setup.py", SETUP)
     project.write("shop/views/all_pages.sql", "SELECT count(*) AS numbers FROM pages")
     project.write("scrapy.cfg", f"{NODE}\n[deploy]\nurl = {node.url}/\nproject = shop\n")
@@ -477,7 +479,7 @@ def deploy(project: Project, node: Node, version: str) -> None:
 def test_up_starts_and_stops_scheduler_node_and_server(
     engine: Engine, project: Project, source: Source
 ) -> None:
-    """On the embedded server, which is stopped as well."""
+    """`scrapy up` also starts and stops the embedded server."""
     environment = {k: v for k, v in project.environment.items() if k != "CATLOG_DATABASE_URL"}
     alone = Project(project.folder, None)
     alone.environment = environment

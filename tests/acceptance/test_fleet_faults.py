@@ -1,4 +1,4 @@
-"""Break a fleet in each way that has a name: all is loaded once or says why, nothing is left."""
+"""Named faults of a fleet: each catalog loads once or names the fault, no process is left."""
 
 import os
 import resource
@@ -55,7 +55,7 @@ def source() -> Iterator[Source]:
 def applied(
     postgres: Postgres, source: Source, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The name of a database that knows the project already: to apply it takes a moment."""
+    """Return the name of a database with the project applied, which tests clone to save time."""
     with postgres.clone() as url:
         engine = make_engine(url)
         Fleet(tmp_path_factory.mktemp("applied"), engine, url, source, parts=PARTS).apply()
@@ -67,7 +67,7 @@ def applied(
 def given_a_fleet(
     tmp_path: Path, postgres: Postgres, applied: str, source: Source
 ) -> Iterator[GivenAFleet]:
-    """Makes a fleet without nodes, and ends what the test leaves."""
+    """Return a function that makes a fleet without nodes; end its processes after the test."""
     with ExitStack() as stack:
 
         def make(**options: Any) -> Fleet:
@@ -96,7 +96,7 @@ def post(url: str, **values: str) -> str:
         return str(answer.read().decode())
 
 
-def test_a_node_killed_with_four_spiders_takes_them_along_and_goes_on_at_once(
+def test_node_killed_with_four_spiders_ends_them_and_resumes_at_its_restart(
     given_a_fleet: GivenAFleet,
 ) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="600")
@@ -132,7 +132,7 @@ def test_attempts_of_a_killed_node_go_to_another_node_after_the_lease(
     assert fleet.errors() == [f"lost: its worker on {killed.name} vanished"] * 4
 
 
-def test_a_killed_spider_is_lost_at_once(given_a_fleet: GivenAFleet) -> None:
+def test_killed_spider_is_lost_before_its_lease_ends(given_a_fleet: GivenAFleet) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="600")
     node = fleet.node()
     hold = fleet.hold()
@@ -146,7 +146,7 @@ def test_a_killed_spider_is_lost_at_once(given_a_fleet: GivenAFleet) -> None:
     assert fleet.outcomes().count("lost") == 1
 
 
-def test_a_spider_that_ends_its_own_process_has_failed(given_a_fleet: GivenAFleet) -> None:
+def test_spider_that_ends_its_own_process_fails(given_a_fleet: GivenAFleet) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="600")
     fleet.node()
     for trouble in ("exits", "segfaults"):
@@ -160,7 +160,7 @@ def test_a_spider_that_ends_its_own_process_has_failed(given_a_fleet: GivenAFlee
     assert rows(fleet.engine, failures) == [(1,), (1,)]
 
 
-def test_a_killed_warm_parent_takes_its_spiders_along_and_another_one_is_there(
+def test_killed_zygote_ends_its_spiders_and_is_replaced(
     given_a_fleet: GivenAFleet,
 ) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="600")
@@ -181,7 +181,7 @@ def test_a_killed_warm_parent_takes_its_spiders_along_and_another_one_is_there(
     fleet.is_sound(DONE)
 
 
-def test_a_fork_that_fails_costs_nothing_but_a_pause(given_a_fleet: GivenAFleet) -> None:
+def test_failed_fork_releases_its_claims_and_pauses_the_node(given_a_fleet: GivenAFleet) -> None:
     fleet = given_a_fleet()
     somebody: list[str] = []
     if os.geteuid() == 0:  # root may always fork, but need not be able to, to read all files
@@ -208,7 +208,7 @@ def test_a_fork_that_fails_costs_nothing_but_a_pause(given_a_fleet: GivenAFleet)
     assert rows(fleet.engine, "SELECT max(errors) FROM catlog.catalog") == [(0,)]
 
 
-def test_a_warm_parent_killed_while_it_imports_costs_nothing_but_a_pause(
+def test_zygote_killed_during_its_import_counts_no_error(
     given_a_fleet: GivenAFleet,
 ) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="600")
@@ -227,9 +227,7 @@ def test_a_warm_parent_killed_while_it_imports_costs_nothing_but_a_pause(
     assert rows(fleet.engine, "SELECT max(errors) FROM catlog.catalog") == [(0,)]
 
 
-def test_a_database_killed_in_mid_crawl_and_back_after_ten_seconds(
-    tmp_path: Path, source: Source
-) -> None:
+def test_crawls_survive_a_database_killed_for_ten_seconds(tmp_path: Path, source: Source) -> None:
     with Database(tmp_path / "database") as database, ExitStack() as stack:
         engine = make_engine(database.url)
         stack.callback(engine.dispose)
@@ -259,7 +257,7 @@ def test_a_database_killed_in_mid_crawl_and_back_after_ten_seconds(
 
 @AS_ROOT
 @pytest.mark.parametrize("disk_is_full", [False, True])
-def test_a_database_that_is_away_when_spiders_begin_is_no_failure_of_theirs(
+def test_unreachable_database_at_the_start_of_spiders_counts_no_error(
     given_a_fleet: GivenAFleet, disk_is_full: bool
 ) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="600")
@@ -356,7 +354,7 @@ print(killed)
 """
 
 
-def test_a_scheduler_killed_between_any_two_statements_makes_one_catalog_a_due_time(
+def test_scheduler_killed_between_any_statements_makes_one_catalog_per_due_time(
     given_a_fleet: GivenAFleet,
 ) -> None:
     fleet = given_a_fleet()
@@ -400,7 +398,7 @@ def test_a_scheduler_killed_between_any_two_statements_makes_one_catalog_a_due_t
 
 
 @AS_ROOT
-def test_a_disk_full_of_logs_loses_nothing_but_logs(given_a_fleet: GivenAFleet) -> None:
+def test_full_log_disk_fails_no_load(given_a_fleet: GivenAFleet) -> None:
     fleet = given_a_fleet()
     with small_disk(fleet.project.folder / "home-one/logs", 64) as logs:
         node = fleet.node()
@@ -420,7 +418,7 @@ def test_a_disk_full_of_logs_loses_nothing_but_logs(given_a_fleet: GivenAFleet) 
         node.kill()
 
 
-def test_nodes_whose_clocks_are_an_hour_off(given_a_fleet: GivenAFleet) -> None:
+def test_node_clocks_that_are_an_hour_off_do_not_matter(given_a_fleet: GivenAFleet) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="10")
     libraries = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     assert libraries, "libfaketime is missing; apt-get install faketime"
@@ -450,7 +448,7 @@ def test_nodes_whose_clocks_are_an_hour_off(given_a_fleet: GivenAFleet) -> None:
     assert fast[:13] > slow[:13]
 
 
-def test_a_network_that_swallows_everything_for_longer_than_a_lease(
+def test_attempts_behind_a_silent_network_are_lost_and_repeated(
     given_a_fleet: GivenAFleet,
 ) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="8")
@@ -472,10 +470,7 @@ def test_a_network_that_swallows_everything_for_longer_than_a_lease(
 
 @contextmanager
 def network_of_its_own(source: Source) -> Iterator[tuple[str, str, str]]:
-    """A network namespace, a link to it, and the address of this side, where *source* is too.
-
-    The source's URL there is the third.
-    """
+    """Create a network namespace; yield its name, its link, and the URL of *source* in it."""
     # Others may run these tests on this machine as well.
     own = os.getpid()
     space, ours, theirs = f"catlog-{own}", f"ours-{own}", f"theirs-{own}"
@@ -507,7 +502,7 @@ def network_of_its_own(source: Source) -> Iterator[tuple[str, str, str]]:
 
 
 @AS_ROOT
-def test_a_link_that_is_down_for_longer_than_a_lease(
+def test_attempts_behind_a_broken_link_are_lost_and_repeated(
     given_a_fleet: GivenAFleet, source: Source
 ) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="8")
@@ -619,7 +614,7 @@ def test_a_terminated_node_drains(given_a_fleet: GivenAFleet) -> None:
     fleet.is_sound(things(["a", "b", "c", "d", "e"]))
 
 
-def test_cancel_ends_a_spider_wherever_it_runs_even_one_that_does_not_listen(
+def test_cancel_by_command_or_another_node_ends_even_hung_spiders(
     given_a_fleet: GivenAFleet,
 ) -> None:
     fleet = given_a_fleet(CATLOG_LEASE="600")
@@ -647,7 +642,7 @@ def test_cancel_ends_a_spider_wherever_it_runs_even_one_that_does_not_listen(
     fleet.is_sound(things(["a", "b", "c"]))
 
 
-def test_three_nodes_together_never_run_more_of_a_provider_than_it_allows(
+def test_three_nodes_respect_max_running_of_a_provider(
     given_a_fleet: GivenAFleet,
 ) -> None:
     parts = [f"p{number}" for number in range(40)]

@@ -1,4 +1,4 @@
-"""`scrapy genoperation` and `scrapy golden`, in somebody's project, on pages really served."""
+"""`scrapy genoperation` and `scrapy golden` in a foreign project, on pages of a real server."""
 
 import json
 import subprocess
@@ -60,7 +60,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def given_a_project(folder: Path, url: str | None) -> Project:
-    """A project with a spider `paper`, of no provider yet."""
+    """Create a project with a spider `paper`, which no provider declares yet."""
     project = Project(folder, url)
     project.write("shop/spiders/printing.py", PAPER)
     return project
@@ -73,7 +73,7 @@ def given_a_provider(project: Project, source: Source) -> Path:
 
 
 def files(project: Project) -> dict[str, bytes]:
-    """All that the project has, but for what running it leaves."""
+    """Return the content of each file of the project, except files that a run writes."""
     return {
         str(path.relative_to(project.folder)): path.read_bytes()
         for path in project.folder.rglob("*")
@@ -82,7 +82,7 @@ def files(project: Project) -> dict[str, bytes]:
 
 
 def the_test(project: Project, name: str) -> tuple[int, str]:
-    """The exit code and output of the generated test."""
+    """Run the generated test; return its exit code and output."""
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"tests/test_{name}.py"],
         cwd=project.folder,
@@ -101,7 +101,7 @@ def fill_in(project: Project, name: str, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def test_from_a_page_to_a_green_test_and_a_load(
+def test_generated_operation_passes_its_test_and_loads(
     tmp_path: Path, database_url: str, source: Source
 ) -> None:
     project = given_a_project(tmp_path, database_url)
@@ -139,7 +139,7 @@ def test_from_a_page_to_a_green_test_and_a_load(
     assert "wood/trees: loaded (2 created, 2 received" in project.scrapy("load", "wood/trees")
 
 
-def test_a_golden_result_is_kept(project: Project, source: Source) -> None:
+def test_golden_result_is_overwritten_only_with_force(project: Project, source: Source) -> None:
     project.scrapy("genoperation", "prices", f"{source.url}/prices.json")
     fill_in(project, "prices", '"FILL IN"', '"name"')
     project.scrapy("golden", "prices")
@@ -158,7 +158,9 @@ def test_a_golden_result_is_kept(project: Project, source: Source) -> None:
     assert "write the name of one spider" in project.scrapy("golden", code=2)
 
 
-def test_json_elsewhere(project: Project, source: Source) -> None:
+def test_genoperation_finds_records_in_a_redirected_json_page(
+    project: Project, source: Source
+) -> None:
     project.scrapy("genoperation", "prices", f"{source.url}/moved", "--provider", "wood")
     spider = (project.folder / "shop/spiders/prices.py").read_text("utf-8")
     assert "    name, price.\n" in spider
@@ -169,7 +171,7 @@ def test_json_elsewhere(project: Project, source: Source) -> None:
     assert the_test(project, "prices")[0] == 0
 
 
-def test_a_saved_page_and_its_kind(project: Project) -> None:
+def test_genoperation_reads_a_saved_page_of_a_given_kind(project: Project) -> None:
     saved = project.write("download", '{"a": [{"name": "oak"}]}')
     given = ("http://unreachable.invalid/x?y", "--page", "download")
     assert "neither HTML nor JSON" in project.scrapy("genoperation", "a", *given, code=2)
@@ -180,7 +182,7 @@ def test_a_saved_page_and_its_kind(project: Project) -> None:
     ).read_text("utf-8")
 
 
-def test_templates_of_scrapy_and_of_the_project(
+def test_genoperation_uses_templates_of_scrapy_and_of_the_project(
     tmp_path: Path, database_url: str, source: Source
 ) -> None:
     project = given_a_project(tmp_path, database_url)
@@ -206,7 +208,7 @@ def test_templates_of_scrapy_and_of_the_project(
     assert spider == f"# ours: Ours reads {source.url}/shop/trees?all=1\n"
 
 
-def test_nothing_is_overwritten_but_by_force(project: Project, source: Source) -> None:
+def test_genoperation_overwrites_files_only_with_force(project: Project, source: Source) -> None:
     url = f"{source.url}/prices.json"
     project.scrapy("genoperation", "prices", url, "-p", "wood")
     made = files(project)
@@ -240,7 +242,9 @@ def test_nothing_is_overwritten_but_by_force(project: Project, source: Source) -
         ("/broken", "/broken is not valid JSON"),
     ],
 )
-def test_a_page_that_cannot_be_used(project: Project, source: Source, path: str, said: str) -> None:
+def test_genoperation_refuses_an_unusable_page(
+    project: Project, source: Source, path: str, said: str
+) -> None:
     before = files(project)
     assert said in project.scrapy("genoperation", "trees", source.url + path, code=2)
     assert files(project) == before
@@ -260,7 +264,7 @@ def test_a_page_that_cannot_be_used(project: Project, source: Source, path: str,
         (["trees", "{url}", "--colour"], "unknown option --colour"),
     ],
 )
-def test_a_request_that_is_refused(
+def test_genoperation_refuses_invalid_arguments(
     project: Project, source: Source, arguments: list[str], said: str
 ) -> None:
     project.write("page.html", "<p>A page.</p>")
@@ -276,7 +280,9 @@ def test_a_request_that_is_refused(
     assert files(project) == before
 
 
-def test_provider_files_with_mistakes_are_mended_first(project: Project, source: Source) -> None:
+def test_genoperation_refuses_a_project_with_invalid_declarations(
+    project: Project, source: Source
+) -> None:
     provider = given_a_provider(project, source)
     provider.write_bytes(provider.read_bytes() + b"\r\nversoin = 2\r\n")
     before = files(project)
@@ -311,7 +317,7 @@ def test_failed_genoperation_leaves_no_files(project: Project, source: Source) -
     assert provider.exists()
 
 
-def test_a_server_that_does_not_answer(project: Project) -> None:
+def test_genoperation_reports_an_unreachable_server(project: Project) -> None:
     before = files(project)
     said = project.scrapy("genoperation", "trees", "http://127.0.0.1:1/", code=2)
     assert "was not fetched: " in said
@@ -319,7 +325,7 @@ def test_a_server_that_does_not_answer(project: Project) -> None:
     assert files(project) == before
 
 
-def test_outside_of_a_project(tmp_path: Path, project: Project) -> None:
+def test_genoperation_outside_of_a_project_is_refused(tmp_path: Path, project: Project) -> None:
     (project.folder / "scrapy.cfg").unlink()
     said = project.scrapy("genoperation", "trees", "http://127.0.0.1:1/", code=2)
     assert "no Scrapy project here" in said

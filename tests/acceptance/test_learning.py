@@ -1,4 +1,4 @@
-"""The learning platform from outside: secrets stay secret, a load of a day touches that day alone.
+"""Learning platform: secrets are stored nowhere, and a load of a day changes only that day.
 
 Real processes of catlog's own project, against the local source, which misbehaves when told.
 """
@@ -26,7 +26,7 @@ KEYS = re.compile(r"key\W+\w{0,6}of\W+\w{0,6}(?:the|nobody)", re.IGNORECASE)
 
 
 class Platform:
-    """catlog's own project in *home*, and the local platform; `said` is all that it printed."""
+    """Project of catlog in *home*, with the local platform; `said` is the printed output."""
 
     def __init__(self, database_url: str, home: Path, source: DemoServer) -> None:
         self.home = home
@@ -43,7 +43,7 @@ class Platform:
         }
 
     def scrapy(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        """`scrapy ARGUMENTS...` with a log of everything; its output, on one line."""
+        """Run `scrapy ARGUMENTS...` with the log level DEBUG; return its output on one line."""
         command, *rest = arguments
         words = (command, "-s", "LOG_LEVEL=DEBUG", *rest)
         ended = Command(words, ROOT, self.environment | environment)
@@ -56,7 +56,7 @@ class Platform:
         return self.scrapy("load", "learning/attempts", "-a", f"date={date}", *arguments)
 
     def rewrite(self, change: Callable[[list[dict[str, object]]], None]) -> None:
-        """Let *change* work on the attempts of the next answer."""
+        """Apply *change* to the attempts of the next response."""
 
         def rewritten(body: bytes) -> bytes:
             found = orjson.loads(body)
@@ -75,7 +75,7 @@ def platform(database_url: str, tmp_path: Path) -> Iterator[Platform]:
 
 
 def everything_written(engine: Engine, platform: Platform) -> dict[str, str]:
-    """All that catlog left behind, by where it is: tables, files, and what it printed."""
+    """Return all stored tables, files and printed output, by place."""
     tables = rows(
         engine,
         "SELECT relname FROM pg_class WHERE relnamespace = 'catlog'::regnamespace"
@@ -102,14 +102,16 @@ def leaks(written: dict[str, str]) -> list[str]:
 
 
 def with_keys(found: list[dict[str, object]]) -> None:
-    """Attempts whose data hold the key: one that is wrong anyhow, and some that were right."""
+    """Put the client key into the data of an invalid attempt and of some valid attempts."""
     found[0]["user_id"] = CLIENT_KEY
     found[1]["course"] = [CLIENT_KEY]
     found[2]["task"] = f"see {quote(CLIENT_KEY, safe='')}"
     found[3]["task"] = f'"{CLIENT_KEY}"'
 
 
-def test_a_secret_is_written_nowhere(engine: Engine, platform: Platform) -> None:
+def test_learning_secret_is_not_written_to_database_files_or_output(
+    engine: Engine, platform: Platform
+) -> None:
     assert leaks({"a": quote(quote(CLIENT_KEY)), "b": CLIENT, "c": WRONG_KEY, "d": "the key"}) == [
         *"abc"
     ]
@@ -151,7 +153,7 @@ def test_a_secret_is_written_nowhere(engine: Engine, platform: Platform) -> None
     assert leaks(written) == []
 
 
-def test_a_secret_reaches_a_process_of_its_own_and_is_written_nowhere(
+def test_learning_secret_reaches_an_isolated_process_and_is_not_written(
     engine: Engine, platform: Platform, tmp_path: Path
 ) -> None:
     own = tmp_path / "providers"
@@ -172,7 +174,7 @@ def test_a_secret_reaches_a_process_of_its_own_and_is_written_nowhere(
     assert leaks(written) == []
 
 
-def test_without_its_secret_an_operation_fails_and_says_what_is_missing(
+def test_operation_without_its_secret_fails_with_the_missing_variable(
     engine: Engine, platform: Platform
 ) -> None:
     del platform.environment[KEY]
@@ -186,7 +188,7 @@ def test_without_its_secret_an_operation_fails_and_says_what_is_missing(
 
 
 def current(engine: Engine) -> dict[str, dict[int, str]]:
-    """The attempts of each day, by id, each with when it was last touched."""
+    """Return the `updated_at` of each learning attempt, by day and id."""
     found: dict[str, dict[int, str]] = {}
     for day, number, touched in rows(
         engine, "SELECT day::text, id, updated_at::text FROM learning_attempts"
@@ -195,7 +197,7 @@ def current(engine: Engine) -> dict[str, dict[int, str]]:
     return found
 
 
-def test_a_backfill_loads_days_and_a_reload_touches_its_day_alone(
+def test_backfill_loads_each_day_and_a_reload_changes_only_its_day(
     engine: Engine, platform: Platform
 ) -> None:
     days = [f"2026-01-0{number}" for number in range(1, 6)]
@@ -226,7 +228,7 @@ def test_a_backfill_loads_days_and_a_reload_touches_its_day_alone(
     ]
 
 
-def test_test_mode_reads_an_hour_and_a_length_decides_what_is_a_user_id(
+def test_learning_test_mode_reads_an_hour_and_id_length_is_checked(
     engine: Engine, platform: Platform
 ) -> None:
     platform.load("2026-01-05", "-a", "test=1")
@@ -246,7 +248,7 @@ def test_test_mode_reads_an_hour_and_a_length_decides_what_is_a_user_id(
     )
 
 
-def test_a_reset_says_what_goes_and_the_next_load_starts_from_nothing(
+def test_reset_prints_its_counts_and_the_next_load_creates_all_records(
     engine: Engine, platform: Platform
 ) -> None:
     days = ("--from", "2026-01-01", "--to", "2026-01-02")

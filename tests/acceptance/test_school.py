@@ -1,4 +1,4 @@
-"""The school data, loaded by real processes: the whole, then what changes, under faults."""
+"""School data, loaded by real processes: a full load, then incremental loads, under faults."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ def source() -> Iterator[DemoServer]:
 
 @pytest.fixture
 def fresh(postgres: Postgres) -> Iterator[str]:
-    """The URL of a second database."""
+    """Return the URL of a second database."""
     with postgres.clone() as url:
         yield url
 
@@ -38,7 +38,7 @@ def project(tmp_path: Path, database_url: str, source: DemoServer) -> Project:
 
 
 def given_a_school(folder: Path, url: str, source: DemoServer) -> Project:
-    """Catlog's own spiders and its declaration of the school, which waits less after a failure."""
+    """Create a project with catlog's spiders and its school provider, with a short backoff."""
     project = Project(
         folder,
         url,
@@ -68,7 +68,7 @@ def current(engine: Engine, view: str) -> list[Any]:
 
 
 def pupils(engine: Engine) -> dict[int, int]:
-    """The class of each pupil."""
+    """Return the class of each pupil."""
     return dict(rows(engine, "SELECT id, class_id FROM pupils"))
 
 
@@ -76,7 +76,7 @@ def pupils_after(step: int) -> dict[int, int]:
     return {number: pupil["class"] for number, pupil in school.state(step)["pupils"].items()}
 
 
-def test_the_whole_and_then_what_has_changed(
+def test_incremental_school_loads_equal_a_full_load(
     engine: Engine, project: Project, fresh: str, tmp_path: Path, source: DemoServer
 ) -> None:
     project.scrapy("load", "school/everything")
@@ -123,7 +123,7 @@ def test_the_whole_and_then_what_has_changed(
 
 
 @pytest.mark.parametrize(("overlap", "arrives"), [("10m", True), ("1m", False)])
-def test_a_late_change_arrives_within_the_overlap(
+def test_late_school_change_is_loaded_within_the_overlap(
     engine: Engine, project: Project, source: DemoServer, overlap: str, arrives: bool
 ) -> None:
     declaration = project.folder / "providers/school.toml"
@@ -139,7 +139,7 @@ def test_a_late_change_arrives_within_the_overlap(
     assert (pupils(engine) == pupils_after(1)) is arrives
 
 
-def test_a_failed_load_leaves_the_cursor(
+def test_failed_school_load_does_not_move_the_cursor(
     engine: Engine, project: Project, source: DemoServer
 ) -> None:
     project.scrapy("load", "school/pupils")
@@ -160,7 +160,7 @@ def test_a_failed_load_leaves_the_cursor(
 
 
 @pytest.mark.parametrize("path", ["/school/pupils?page=2", "/school/pupils/changes"])
-def test_a_worker_killed_in_mid_load(
+def test_school_load_of_a_killed_worker_is_repeated_from_its_cursor(
     engine: Engine, project: Project, source: DemoServer, path: str
 ) -> None:
     if path.endswith("changes"):
@@ -183,7 +183,7 @@ def test_a_worker_killed_in_mid_load(
     assert last[1] == lost[1], "from where the lost one began"
 
 
-def test_a_token_that_expires_in_mid_load(
+def test_school_token_that_expires_during_a_load_is_renewed(
     engine: Engine, project: Project, source: DemoServer
 ) -> None:
 
@@ -264,7 +264,7 @@ def test_transient_source_fault_is_overcome(
     assert pupils(engine) == pupils_after(0)
 
 
-def test_empty_cursor_reads_from_the_beginning(
+def test_school_load_without_a_cursor_reads_from_the_beginning(
     engine: Engine, project: Project, source: DemoServer
 ) -> None:
     project.scrapy("load", "school/pupils")

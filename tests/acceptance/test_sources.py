@@ -1,4 +1,4 @@
-"""All five sources under all that sources do: loaded and right, or failed with the true reason.
+"""Faults of all five sources: a load is complete, or fails with the true reason.
 
 By the spiders and declarations of catlog's own project, from the local server.
 """
@@ -58,7 +58,7 @@ def demo() -> Iterator[DemoServer]:
 
 @pytest.fixture
 def project(tmp_path: Path, database_url: str, demo: DemoServer, engine: Engine) -> Project:
-    """Catlog's own spiders and declarations; nothing waits long, the first failure is the last."""
+    """Create a project with catlog's spiders, short delays, and 1 as `max_errors`."""
     project = Project(
         tmp_path,
         database_url,
@@ -84,7 +84,7 @@ def project(tmp_path: Path, database_url: str, demo: DemoServer, engine: Engine)
 
 
 def create(engine: Engine, schemes: Mapping[str, Mapping[str, str]]) -> list[Any]:
-    """A catalog of each scheme."""
+    """Create a catalog of each scheme."""
     return [
         catalogs.create(engine, *name.split("/"), arguments=dict(arguments))
         for name, arguments in schemes.items()
@@ -92,7 +92,7 @@ def create(engine: Engine, schemes: Mapping[str, Mapping[str, str]]) -> list[Any
 
 
 def load(engine: Engine, project: Project, schemes: Mapping[str, Mapping[str, str]]) -> None:
-    """Load *schemes* together, by one worker, all from the beginning."""
+    """Load all *schemes* by one worker, without their cursors."""
     rows(engine, "DELETE FROM catlog.cursor RETURNING part")
     rows(engine, "UPDATE catlog.record SET read_at = NULL RETURNING key")
     create(engine, schemes)
@@ -124,7 +124,7 @@ class Case:
 
 
 def renamed(body: bytes) -> bytes:
-    """After a change of markup: other words for what the spiders look for."""
+    """Return *body* after a change of markup: other words than the spiders look for."""
     for old, new in MARKUP.items():
         body = re.sub(old, new, body)
     return body
@@ -180,7 +180,7 @@ FIRST = {
 ONE_ATTEMPT = {"SK/new"}
 
 
-def test_done_and_right_or_failed_with_the_true_reason(
+def test_load_under_source_faults_is_complete_or_fails_with_the_true_reason(
     engine: Engine, project: Project, demo: DemoServer
 ) -> None:
     load(engine, project, ALL)
@@ -208,7 +208,7 @@ def test_done_and_right_or_failed_with_the_true_reason(
 
 
 def killed(project: Project, chance: random.Random, took: float) -> None:
-    """A worker, killed at a random moment of the *took* seconds that all of it takes."""
+    """Start a worker, and kill it at a random moment of the first *took* seconds."""
     worker = project.start("work", "--drain")
     time.sleep(chance.random() * took)
     worker.kill()
@@ -217,7 +217,7 @@ def killed(project: Project, chance: random.Random, took: float) -> None:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("source", FIVE)
-def test_a_worker_killed_at_random_moments(
+def test_loads_of_workers_killed_at_random_moments_become_complete(
     engine: Engine, project: Project, source: str, undisturbed_of: Callable[[str], list[Any]]
 ) -> None:
     expected = undisturbed_of(source)
@@ -244,14 +244,14 @@ def test_a_worker_killed_at_random_moments(
 
 
 def finished(engine: Engine, project: Project) -> set[str]:
-    """The states of all catalogs, when a worker has gone on to the end."""
+    """Run a worker until the queue is empty; return the states of all catalogs."""
     project.scrapy("work", "--drain")
     return {state for state, _ in ends(engine).values()}
 
 
 @pytest.fixture
 def undisturbed_of(engine: Engine, project: Project) -> Callable[[str], list[Any]]:
-    """The data of a source after a load that nobody disturbed, which is then forgotten."""
+    """Return a function that loads a source without faults, and returns and deletes its data."""
 
     def undisturbed(source: str) -> list[Any]:
         load(engine, project, FIVE[source])

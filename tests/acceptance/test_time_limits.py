@@ -25,7 +25,7 @@ def source() -> Iterator[Source]:
 
 
 def requests_at_rest(source: Source) -> int:
-    """Return the number of requests once it has stopped growing."""
+    """Wait until the number of requests stops growing, and return the number."""
     asked = -1
     while len(source.requests) != asked:
         asked = len(source.requests)

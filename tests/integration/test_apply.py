@@ -362,7 +362,7 @@ def test_limits_and_times_change_in_place(shop: Shop) -> None:
     assert shop.apply() == []
 
 
-def test_versions_only_rise(shop: Shop) -> None:
+def test_lower_scheme_version_is_refused(shop: Shop) -> None:
     shop.apply()
     shop.declare(SCHEME.format(version=3))
     assert shop.apply() == ["+ scheme acme/goods 3", "- scheme acme/goods 1: retired"]
@@ -425,7 +425,7 @@ def test_a_schedule_keeps_its_next_due_time_until_its_line_changes(shop: Shop) -
     assert shop.next_due() is None
 
 
-def test_the_view_shows_typed_records(shop: Shop) -> None:
+def test_view_of_a_kind_shows_typed_records(shop: Shop) -> None:
     shop.given_fields(
         "price: Decimal | None = None",
         "number: int | None = None",
@@ -506,7 +506,7 @@ def test_the_view_shows_typed_records(shop: Shop) -> None:
     assert one(shop.engine, "SELECT count(*) FROM public.goods WHERE extra IS NULL") == 2
 
 
-def test_the_history_shows_every_state(shop: Shop) -> None:
+def test_history_view_shows_every_state(shop: Shop) -> None:
     shop.apply()
     shop.add({"id": "a", "price": "2"}, former={"id": "a", "price": "1"})
     shop.add({"id": "b", "price": "5"}, removed=True)
@@ -540,7 +540,7 @@ def test_foreign_kind_shows_all_its_data(shop: Shop) -> None:
     assert one(shop.engine, "SELECT data ->> 'more' FROM public.things") == "2"
 
 
-def test_a_kind_has_a_table_of_its_own(shop: Shop) -> None:
+def test_kind_has_its_own_table(shop: Shop) -> None:
     shop.apply()
     shop.add(DATA)
     assert one(shop.engine, "SELECT count(*) FROM catlog.record_goods") == 1
@@ -712,7 +712,7 @@ def test_foreign_dependents_of_a_changed_view_are_refused(shop: Shop, reader: st
     assert "mine" in message and "drop what reads it" in message
 
 
-def test_fields_only_widen(shop: Shop) -> None:
+def test_field_types_can_only_be_widened(shop: Shop) -> None:
     shop.given_fields("n: int | None = None", "t: str | None = None", "j: list[str] = []")
     shop.apply()
     shop.use()
@@ -776,7 +776,7 @@ def test_dropped_view_is_recreated(shop: Shop) -> None:
     assert shop.apply() == ["+ view goods"]
 
 
-def test_a_missing_folder_retires_nothing(shop: Shop) -> None:
+def test_missing_provider_folder_retires_no_declaration(shop: Shop) -> None:
     shop.apply()
     (shop.folder / "providers").rename(shop.folder / "elsewhere")
     assert "does not exist; create it, or correct CATLOG_PROVIDERS" in shop.refused()

@@ -1,4 +1,4 @@
-"""Ends of attempts: complete or not, lost or late, and what a fenced attempt cannot do."""
+"""Ends of attempts: complete, incomplete, lost, late and fenced attempts."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def lose(engine: Engine, claimed: Claim) -> None:
 
 
 def everything(engine: Engine) -> dict[str, list[dict[str, Any]]]:
-    """All that an attempt could change."""
+    """Return all rows that an attempt could change."""
     names = ("catalog", "catalog_scheme_operation_instance", "instance_attempt")
     return {name: sql(engine, f"SELECT * FROM catlog.{name} ORDER BY 1, 2") for name in names}
 
@@ -93,7 +93,7 @@ def test_an_incomplete_attempt_says_why(
     assert the_catalog(engine, found.catalog)["errors"] == 1
 
 
-def test_the_database_must_hold_what_was_accepted(engine: Engine) -> None:
+def test_attempt_with_fewer_stored_than_accepted_results_is_incomplete(engine: Engine) -> None:
     found = given_a_claim(engine)
     send(engine, found, {"a": 1, "b": 2})
     assert attempts.complete(engine, found.attempt, Report(accepted=3)) == "incomplete"
@@ -114,7 +114,7 @@ def test_an_attempt_is_judged_by_the_limits_it_began_with(engine: Engine) -> Non
     assert attempts.complete(engine, found.attempt, Report(rejected=1)) == "done"
 
 
-def test_any_scrapy_stats_are_stored(engine: Engine) -> None:
+def test_unstorable_scrapy_stats_are_converted(engine: Engine) -> None:
     found = given_a_claim(engine)
     stats = {"start": the_catalog(engine, found.catalog)["created_at"], 5: {1}, "nul": "\0"}
     report = Report(stats=stats, reason="bad\0\ud800", log="/var/log/x")
@@ -124,7 +124,7 @@ def test_any_scrapy_stats_are_stored(engine: Engine) -> None:
     assert attempt["log"] == "/var/log/x"
 
 
-def test_completing_twice_is_completing_once(engine: Engine) -> None:
+def test_second_end_of_an_attempt_changes_nothing(engine: Engine) -> None:
     found = given_a_claim(engine)
     deliver(engine, found, {"a": 1})
     before = everything(engine)
@@ -142,7 +142,7 @@ def test_a_catalog_is_published_when_its_last_instance_is_done(engine: Engine) -
     assert state_of(engine, catalog) == "publishing"
 
 
-def test_at_max_errors_the_catalog_fails_and_the_others_are_cancelled(engine: Engine) -> None:
+def test_catalog_at_max_errors_fails_and_cancels_its_other_instances(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each=PARTS), max_errors=3)
     catalog = given_a_catalog(engine)
     north, south, _ = claim_all(engine, catalog)
@@ -192,7 +192,7 @@ def test_lost_attempt_costs_no_error_and_is_repeated(engine: Engine) -> None:
     assert claim_of(engine, found.catalog).attempt.number == 2
 
 
-def test_lost_three_times_in_a_row_is_failed(engine: Engine) -> None:
+def test_catalog_of_an_instance_lost_three_times_in_a_row_fails(engine: Engine) -> None:
     found = given_a_claim(engine)
     catalog = found.catalog
     for _ in range(2):
@@ -204,7 +204,7 @@ def test_lost_three_times_in_a_row_is_failed(engine: Engine) -> None:
     assert "lost 3 times in a row" in failed["error"]
 
 
-def test_a_failure_in_between_is_no_row(engine: Engine) -> None:
+def test_failed_attempt_restarts_the_count_of_lost_attempts(engine: Engine) -> None:
     found = given_a_claim(engine)
     for _ in range(2):
         lose(engine, found)
@@ -225,7 +225,7 @@ def test_released_attempt_costs_no_error(engine: Engine) -> None:
 
 
 def ways_to_end(engine: Engine, name: AttemptName) -> list[str]:
-    """Try everything as a worker that wakes up too late, and return the outcomes."""
+    """End an attempt in every way, as a worker that wakes up late; return the outcomes."""
     return [
         attempts.complete(engine, name, Report(accepted=1)),
         attempts.fail(engine, name, "too late"),
@@ -234,7 +234,7 @@ def ways_to_end(engine: Engine, name: AttemptName) -> list[str]:
     ]
 
 
-def test_a_worker_that_wakes_up_after_the_reap_changes_nothing(engine: Engine) -> None:
+def test_reaped_worker_changes_nothing(engine: Engine) -> None:
     stale = given_a_claim(engine)
     send(engine, stale, {"a": "old"})
     lose(engine, stale)
@@ -243,7 +243,7 @@ def test_a_worker_that_wakes_up_after_the_reap_changes_nothing(engine: Engine) -
     assert everything(engine) == before
 
 
-def test_nor_does_it_beside_or_after_a_newer_attempt(engine: Engine) -> None:
+def test_reaped_worker_changes_nothing_during_and_after_a_newer_attempt(engine: Engine) -> None:
     stale = given_a_claim(engine)
     lose(engine, stale)
     newer = claim_of(engine, stale.catalog)
@@ -271,14 +271,14 @@ def test_late_end_before_the_reap_is_honoured(engine: Engine) -> None:
     assert reaped(engine) == 0
 
 
-def test_nothing_is_reaped_within_a_lease_of_the_servers_start(engine: Engine) -> None:
+def test_no_attempt_is_reaped_within_a_lease_of_the_server_start(engine: Engine) -> None:
     found = given_a_claim(engine)
     expire_lease(engine, found)
     assert reap(engine, lease=1e6) == 0
     assert heartbeat(engine, [found.attempt]) == {found.attempt: "go"}
 
 
-def test_beyond_its_deadline_an_attempt_is_told_to_stop_and_no_longer_renewed(
+def test_heartbeat_beyond_the_deadline_times_out_and_renews_no_lease(
     engine: Engine,
 ) -> None:
     found = given_a_claim(engine, timeout=-1.0)
@@ -290,7 +290,7 @@ def test_beyond_its_deadline_an_attempt_is_told_to_stop_and_no_longer_renewed(
     assert the_catalog(engine, found.catalog)["errors"] == 1
 
 
-def test_a_worker_that_does_not_stop_at_its_deadline_is_timed_out_by_the_reap(
+def test_reap_times_out_an_attempt_beyond_its_deadline(
     engine: Engine,
 ) -> None:
     found = given_a_claim(engine, timeout=-1.0)
@@ -299,7 +299,7 @@ def test_a_worker_that_does_not_stop_at_its_deadline_is_timed_out_by_the_reap(
     assert the_catalog(engine, found.catalog)["errors"] == 1
 
 
-def test_a_heartbeat_answers_each_attempt(engine: Engine) -> None:
+def test_heartbeat_returns_an_instruction_for_each_attempt(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each=[*PARTS, "east"]))
     stopped = claim_of(engine, given_a_catalog(engine))
     catalogs.cancel(engine, stopped.catalog)
@@ -315,8 +315,8 @@ def test_a_heartbeat_answers_each_attempt(engine: Engine) -> None:
     assert heartbeat(engine, []) == {}
 
 
-def test_a_worker_that_stopped_for_fear_of_its_lease_was_lost(engine: Engine) -> None:
-    """The worker believes that it was stopped; the catalog must not wait for it for ever."""
+def test_attempt_cancelled_by_its_worker_alone_is_lost(engine: Engine) -> None:
+    """The worker reports a cancelled attempt; the catalog must not wait for the worker."""
     found = given_a_claim(engine)
     assert attempts.fail(engine, found.attempt, "stopped", outcome="cancelled") == "lost"
     assert claim_of(engine, found.catalog).attempt.number == 2
@@ -336,7 +336,7 @@ def test_attempt_that_ends_after_a_cancel_is_cancelled(engine: Engine) -> None:
     assert the_catalog(engine, catalog)["errors"] == 0
 
 
-def test_a_name_that_is_no_attempt_is_said_to_be_none(engine: Engine) -> None:
+def test_unknown_attempt_name_is_refused(engine: Engine) -> None:
     found = given_a_claim(engine)
     with pytest.raises(NotFound, match="no attempt"):
         attempts.complete(engine, AttemptName(found.attempt.instance, 9), Report())
@@ -354,7 +354,7 @@ def test_claimed_or_done_instance_is_not_claimed_again(engine: Engine) -> None:
     assert claim(engine, "other") == []
 
 
-def test_a_late_batch_of_an_older_attempt_is_not_seen(engine: Engine) -> None:
+def test_late_batch_of_an_older_attempt_is_not_published(engine: Engine) -> None:
     stale = given_a_claim(engine)
     lose(engine, stale)
     newer = claim_of(engine, stale.catalog)

@@ -1,4 +1,4 @@
-"""A batch is stored once, whatever becomes of the connection that brings it."""
+"""Batches: each is stored exactly once, even if its connection is lost."""
 
 import time
 
@@ -72,7 +72,7 @@ def test_a_batch_that_cannot_be_read_leaves_the_connection_usable(
 
 
 def cut_the_copy(engine: Engine) -> None:
-    """End the backend that stores a batch, as soon as it waits for the table."""
+    """Terminate the backend that stores a batch while it waits for the table's lock."""
     query = f"SELECT pg_terminate_backend(pid) FROM ({WAITING_BACKENDS}) AS waiting"
     while not sql(engine, query):
         time.sleep(0.01)
@@ -103,10 +103,10 @@ def test_a_batch_whose_answer_was_lost_is_found_stored(engine: Engine, claimed: 
     assert not settle_batch(engine, gone, claimed.attempt, 5, 10)
 
 
-def test_settling_waits_until_a_backend_that_still_works_is_gone(
+def test_settling_a_batch_waits_for_the_end_of_a_working_backend(
     engine: Engine, claimed: Claim
 ) -> None:
-    """Its sender has given up on it; it has not given up on the batch."""
+    """The client has given up on the backend, but the backend may still store the batch."""
     slow = engine.connect()
     backend = results._backend(slow)
     driver = slow.connection.dbapi_connection
@@ -128,7 +128,9 @@ def test_settling_waits_until_a_backend_that_still_works_is_gone(
     assert one(engine, COUNT) == 0
 
 
-def test_settling_leaves_a_newer_backend_with_the_same_pid(engine: Engine, claimed: Claim) -> None:
+def test_settling_a_batch_leaves_a_newer_backend_with_the_same_pid(
+    engine: Engine, claimed: Claim
+) -> None:
     with engine.connect() as bystander:
         pid, _ = results._backend(bystander)
         settle_batch(engine, (pid, "2026-01-01"), claimed.attempt, 0, 10)

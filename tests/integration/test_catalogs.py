@@ -1,4 +1,4 @@
-"""The life of a catalog: retry, cancel, sub-catalogs, and what makes it fail at once."""
+"""States of a catalog: retry, cancel, sub-catalogs, and immediate failures."""
 
 import pytest
 from sqlalchemy import Engine
@@ -48,7 +48,7 @@ def test_a_catalog_starts_once(engine: Engine) -> None:
     assert states_of(engine, catalog) == ["new"]
 
 
-def test_nothing_to_load_is_an_error(engine: Engine) -> None:
+def test_catalog_without_parts_fails(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(kinds=[], for_each="links"))
     catalog = given_a_catalog(engine)
     failed = the_catalog(engine, catalog)
@@ -56,7 +56,7 @@ def test_nothing_to_load_is_an_error(engine: Engine) -> None:
     assert "there are none" in failed["error"]
 
 
-def test_a_plan_makes_nothing(engine: Engine) -> None:
+def test_plan_creates_no_catalog(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each=PARTS))
     planned = starting.plan(engine, "acme", "goods", None, {})
     assert [each["part"] for each in planned] == PARTS
@@ -66,7 +66,7 @@ def test_a_plan_makes_nothing(engine: Engine) -> None:
 # Retry
 
 
-def test_a_retry_loads_what_is_not_done_and_keeps_what_is(engine: Engine) -> None:
+def test_retry_loads_unfinished_instances_and_keeps_done_instances(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each=PARTS), max_errors=1)
     catalog = given_a_catalog(engine)
     north, south = claim_all(engine, catalog)
@@ -84,7 +84,7 @@ def test_a_retry_loads_what_is_not_done_and_keeps_what_is(engine: Engine) -> Non
     assert current(engine) == {"a": 1, "b": 1}
 
 
-def test_a_retry_of_a_cancelled_catalog_fences_off_what_still_runs(engine: Engine) -> None:
+def test_retry_of_a_cancelled_catalog_fences_off_running_attempts(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_catalog(engine)
     running = claim_of(engine, catalog)
@@ -119,7 +119,7 @@ def test_retry_of_an_empty_catalog_expands_its_parts_again(engine: Engine) -> No
     assert [each["part"] for each in instances_of(engine, catalog)] == ["a"]
 
 
-def test_a_retry_of_what_was_refused_publishes_again_without_a_crawl(engine: Engine) -> None:
+def test_retry_of_a_refused_publish_does_not_crawl_again(engine: Engine) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1, "b": 1, "c": 1})
     catalog = given_a_loaded_catalog(engine, {"d": 1})
@@ -132,7 +132,7 @@ def test_a_retry_of_what_was_refused_publishes_again_without_a_crawl(engine: Eng
     assert current(engine) == {"d": 1}
 
 
-def test_only_what_failed_or_was_cancelled_can_be_retried(engine: Engine) -> None:
+def test_loading_or_loaded_catalog_cannot_be_retried(engine: Engine) -> None:
     given_a_scheme(engine)
     with pytest.raises(NotPossible, match="is loading"):
         catalogs.retry(engine, given_a_catalog(engine))
@@ -149,7 +149,7 @@ def test_purged_catalog_cannot_be_retried(engine: Engine) -> None:
         catalogs.retry(engine, catalog)
 
 
-def test_only_what_is_open_can_be_cancelled(engine: Engine) -> None:
+def test_cancelled_catalog_cannot_be_cancelled_again(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_catalog(engine)
     catalogs.cancel(engine, catalog)
@@ -186,10 +186,10 @@ UNFILLABLE = [
 
 
 @pytest.mark.parametrize("argument", UNFILLABLE, ids=range(len(UNFILLABLE)))
-def test_an_argument_that_cannot_be_filled_in_fails_its_catalog_alone(
+def test_argument_that_cannot_be_rendered_fails_only_its_catalog(
     engine: Engine, argument: str
 ) -> None:
-    """As one that is there from before; a new one is refused."""
+    """Only a stored catalog can have such an argument: a new catalog is refused."""
     given_a_scheme(engine)
     with pytest.raises(NotPossible, match=r"the argument day = .* cannot be rendered"):
         catalogs.create(engine, "acme", "goods", arguments={"day": argument})
@@ -202,7 +202,7 @@ def test_an_argument_that_cannot_be_filled_in_fails_its_catalog_alone(
     assert "day" in failed["error"]
 
 
-def test_start_refused_by_the_database_fails_its_catalog_alone(engine: Engine) -> None:
+def test_start_refused_by_the_database_fails_only_its_catalog(engine: Engine) -> None:
     """The other catalogs start, and a lock only delays a catalog."""
     given_a_scheme(engine)
     bad = given_a_waiting_catalog(engine, arguments={"day": "bad"})
@@ -240,7 +240,7 @@ def test_record_without_the_argument_field_fails_its_catalog(engine: Engine) -> 
 
 
 def given_a_family(engine: Engine, *names: str) -> tuple[object, ...]:
-    """Start a parent and its sub-catalogs, and return both, the latter by scheme name."""
+    """Start a parent; return it and its sub-catalogs, ordered by scheme name."""
     for name in names:
         given_a_scheme(engine, an_operation(name), name=name, max_errors=1)
     given_a_scheme(engine, name="all", includes=names)
@@ -260,7 +260,7 @@ def finish(engine: Engine, catalog: object) -> None:
     assert publishing.publish(engine, catalog)
 
 
-def test_a_parent_is_loaded_when_all_its_children_are(engine: Engine) -> None:
+def test_parent_is_loaded_when_all_children_are_loaded(engine: Engine) -> None:
     parent, goods, prices = given_a_family(engine, "goods", "prices")
     finish(engine, goods)
     assert current(engine, "goods") == {"a": 1}
@@ -270,7 +270,7 @@ def test_a_parent_is_loaded_when_all_its_children_are(engine: Engine) -> None:
     assert the_catalog(engine, parent)["finished_at"]
 
 
-def test_a_parent_fails_when_its_last_child_has_ended_and_one_failed(engine: Engine) -> None:
+def test_parent_with_a_failed_child_fails_at_the_end_of_its_last_child(engine: Engine) -> None:
     parent, goods, prices = given_a_family(engine, "goods", "prices")
     attempts.fail(engine, claim_of(engine, goods).attempt, "it broke")
     assert state_of(engine, parent) == "loading"
@@ -303,7 +303,7 @@ def test_a_retry_of_a_child_reopens_its_parent(engine: Engine) -> None:
     assert state_of(engine, parent) == "loaded"
 
 
-def test_cancelling_a_parent_cancels_all_that_is_open(engine: Engine) -> None:
+def test_cancelling_a_parent_cancels_its_open_children(engine: Engine) -> None:
     parent, goods, prices = given_a_family(engine, "goods", "prices")
     finish(engine, goods)
     catalogs.cancel(engine, parent)
@@ -315,7 +315,7 @@ def test_cancelling_a_parent_cancels_all_that_is_open(engine: Engine) -> None:
     assert states_of(engine, prices) == ["cancelled"]
 
 
-def test_a_retry_of_one_child_reopens_a_cancelled_parent_too(engine: Engine) -> None:
+def test_retry_of_a_child_reopens_a_cancelled_parent(engine: Engine) -> None:
     parent, goods = given_a_family(engine, "goods")
     catalogs.cancel(engine, parent)
     catalogs.retry(engine, goods)

@@ -1,4 +1,4 @@
-"""Claims: the order of the queue, and never more than a provider's max_running."""
+"""Claims: the order of the queue, and the limit max_running of a provider."""
 
 import threading
 from functools import partial
@@ -39,7 +39,7 @@ def parts(claims: list[Claim]) -> list[str]:
     return [each.part for each in claims]
 
 
-def test_a_claim_has_all_that_running_it_needs(engine: Engine) -> None:
+def test_claim_holds_all_data_of_its_attempt(engine: Engine) -> None:
     given_a_scheme(
         engine, an_operation(arguments={"year": "2026"}, timeout=90.0, tolerate={"rejected": 3})
     )
@@ -80,7 +80,7 @@ def test_claim_of_many_instances_keeps_the_order(engine: Engine) -> None:
     assert {each.catalog for each in first[:40]} == {urgent}
 
 
-def test_a_provider_runs_no_more_than_it_allows(engine: Engine) -> None:
+def test_claims_respect_max_running_of_a_provider(engine: Engine) -> None:
     given_many(engine, max_running=3)
     catalog = given_a_catalog(engine)
     first = claim(engine, "node", limit=10)
@@ -103,7 +103,7 @@ def test_cancelled_instance_keeps_its_slot_until_its_crawl_has_ended(engine: Eng
 
 
 class Gauge:
-    """Counts in the database what runs for each provider, in a moment when nobody claims."""
+    """Count of running instances per provider, read while no worker claims."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -119,8 +119,8 @@ class Gauge:
 
 
 @pytest.mark.parametrize("providers", [1, 3])
-def test_workers_that_claim_at_once_never_run_too_much(engine: Engine, providers: int) -> None:
-    """Four workers, forty rounds: one statement that locks and counts would overshoot here."""
+def test_concurrent_claims_respect_max_running(engine: Engine, providers: int) -> None:
+    """A single statement that locks and counts exceeds max_running here."""
     names = [f"acme_{number}" for number in range(providers)]
     for name in names:
         given_many(engine, name, max_running=2)
@@ -140,8 +140,8 @@ def test_workers_that_claim_at_once_never_run_too_much(engine: Engine, providers
     assert len({each.provider for each in seen}) == providers
 
 
-def test_nor_do_workers_that_keep_to_catalogs_of_their_own(engine: Engine) -> None:
-    """No two of them want the same instance, so nothing but the provider's lock is in their way."""
+def test_concurrent_claims_of_different_catalogs_respect_max_running(engine: Engine) -> None:
+    """The workers claim different instances, so only the provider's lock limits them."""
     given_many(engine, max_running=3)
     own = [given_a_catalog(engine) for _ in range(4)]
     workers = [partial(claim, engine, "node", limit=3, catalogs=[catalog]) for catalog in own]
@@ -152,7 +152,7 @@ def test_nor_do_workers_that_keep_to_catalogs_of_their_own(engine: Engine) -> No
             deliver(engine, each)
 
 
-def test_workers_that_claim_and_complete_at_once_do_each_instance_once(engine: Engine) -> None:
+def test_concurrent_workers_complete_each_instance_once(engine: Engine) -> None:
     given_many(engine, max_running=3)
     catalog = given_a_catalog(engine)
     done: list[str] = []
@@ -181,7 +181,7 @@ def test_a_backlog_of_one_provider_does_not_starve_another(engine: Engine) -> No
     assert claims.count("calm") == 5
 
 
-def test_nor_does_it_where_one_worker_does_one_thing_at_a_time(engine: Engine) -> None:
+def test_single_worker_with_one_slot_serves_both_providers(engine: Engine) -> None:
     for provider in ("busy", "calm"):
         given_many(engine, provider)
         given_a_catalog(engine, provider=provider)
@@ -193,7 +193,7 @@ def test_nor_does_it_where_one_worker_does_one_thing_at_a_time(engine: Engine) -
     assert served == {"busy", "calm"}
 
 
-def test_a_provider_at_its_limit_holds_nobody_back(engine: Engine) -> None:
+def test_provider_at_its_limit_does_not_delay_other_providers(engine: Engine) -> None:
     given_many(engine, "busy", max_running=1)
     given_a_catalog(engine, provider="busy", priority=9)
     given_many(engine, "calm")
@@ -201,7 +201,7 @@ def test_a_provider_at_its_limit_holds_nobody_back(engine: Engine) -> None:
     assert [claim(engine, "node")[0].provider for _ in range(3)] == ["busy", "calm", "calm"]
 
 
-def test_a_provider_that_somebody_else_claims_from_is_passed_over(engine: Engine) -> None:
+def test_provider_locked_by_another_claim_is_skipped(engine: Engine) -> None:
     for name in ("one", "two"):
         given_many(engine, name)
         given_a_catalog(engine, provider=name)
@@ -221,14 +221,14 @@ def test_an_instance_that_waits_is_not_claimed_before_its_time(engine: Engine) -
     assert again.attempt == (found.attempt.instance, 2)
 
 
-def test_executor_claims_its_own_operations_alone(engine: Engine) -> None:
+def test_executor_claims_only_its_own_operations(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("ours"), an_operation("theirs", executor="external"))
     given_a_catalog(engine)
     assert [c.operation for c in claim(engine, "node", limit=9)] == ["ours"]
     assert [c.operation for c in claim(engine, "node", limit=9, executor="external")] == ["theirs"]
 
 
-def test_a_worker_may_keep_to_some_catalogs(engine: Engine) -> None:
+def test_claim_can_be_limited_to_some_catalogs(engine: Engine) -> None:
     given_a_scheme(engine)
     first, second = given_a_catalog(engine), given_a_catalog(engine)
     assert claim(engine, "node", catalogs=[]) == []
@@ -236,7 +236,7 @@ def test_a_worker_may_keep_to_some_catalogs(engine: Engine) -> None:
     assert [c.catalog for c in claim(engine, "node", limit=9)] == [first]
 
 
-def test_a_catalog_speaks_for_the_time_of_its_first_claim(engine: Engine) -> None:
+def test_as_of_of_a_catalog_is_the_time_of_its_first_claim(engine: Engine) -> None:
     given_many(engine)
     catalog = given_a_catalog(engine)
     assert the_catalog(engine, catalog)["as_of"] is None
@@ -252,7 +252,7 @@ def test_a_catalog_speaks_for_the_time_of_its_first_claim(engine: Engine) -> Non
     assert the_catalog(engine, catalog)["as_of"] == as_of
 
 
-def test_nothing_is_claimed_of_a_catalog_whose_time_cannot_be_set_just_now(engine: Engine) -> None:
+def test_catalog_whose_as_of_cannot_be_set_is_not_claimed(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_catalog(engine)
     with engine.begin() as connection:
@@ -262,7 +262,7 @@ def test_nothing_is_claimed_of_a_catalog_whose_time_cannot_be_set_just_now(engin
     assert the_catalog(engine, catalog)["as_of"]
 
 
-def test_a_catalog_that_speaks_for_its_due_time_keeps_it(engine: Engine) -> None:
+def test_as_of_of_a_catalog_that_uses_its_due_time_is_the_due_time(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(arguments={"date": "{due_at:%Y-%m-%d}"}))
     catalog = given_a_catalog(engine, due_at=day(3))
     found = claim_of(engine, catalog)

@@ -1,4 +1,4 @@
-"""Reading without SQLAlchemy: the same rows, and SQLAlchemy's way wherever there is more to do."""
+"""Reading with psycopg2 alone: equal rows, and SQLAlchemy for unusual URLs and revisions."""
 
 import datetime as dt
 import subprocess
@@ -78,11 +78,11 @@ def test_lost_driver_connection_is_reported_as_unavailable(engine: Engine) -> No
         ("nonsense", False),
     ],
 )
-def test_unusual_urls_are_left_to_sqlalchemy(url: str, is_plain: bool) -> None:
+def test_driver_leaves_unusual_urls_to_sqlalchemy(url: str, is_plain: bool) -> None:
     assert (PLAIN_URL.fullmatch(url) is not None) == is_plain
 
 
-def test_other_revision_is_left_to_sqlalchemy(engine: Engine) -> None:
+def test_driver_leaves_another_revision_to_sqlalchemy(engine: Engine) -> None:
     url = engine.url.render_as_string(hide_password=False)
     with engine.begin() as connection:
         connection.execute(text("UPDATE catlog.alembic_version SET version_num = '0000'"))

@@ -1,4 +1,4 @@
-"""The embedded server, with real processes: it starts once, survives kills, ends with its users.
+"""Embedded server with real processes: single start, kills, and stop after its last user.
 
 As root these tests also cover the change of user, since temporary folders are closed to others.
 """
@@ -38,13 +38,13 @@ from tests.support.looking import WAIT_LIMIT_S
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A home of the test's own; whatever server a failed test leaves there is ended."""
+    """Return a new home; end a server that a failed test leaves in it."""
     yield tmp_path / "home"
     end_servers(tmp_path)
     shutil.rmtree(EmbeddedServer(tmp_path / "home").socket, ignore_errors=True)
 
 
-def test_starts_in_an_empty_home_and_ends_with_its_only_user(
+def test_server_starts_in_an_empty_home_and_ends_with_its_only_user(
     home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with EmbeddedServer(home) as url:
@@ -59,7 +59,7 @@ def test_starts_in_an_empty_home_and_ends_with_its_only_user(
     assert capfd.readouterr() == ("", "")
 
 
-def test_listens_on_a_socket_closed_to_others_and_on_no_port(home: Path) -> None:
+def test_server_listens_only_on_a_private_socket(home: Path) -> None:
     with EmbeddedServer(home):
         assert not postmaster(home).net_connections("inet")
         folder = EmbeddedServer(home).socket
@@ -97,7 +97,7 @@ def test_two_users_in_one_process_count_as_two(home: Path) -> None:
     assert gone(server)
 
 
-def test_a_killed_user_counts_no_more(home: Path) -> None:
+def test_killed_user_does_not_keep_the_server_running(home: Path) -> None:
     with a_user(home) as user:
         server = postmaster(home)
         user.kill()
@@ -132,7 +132,7 @@ def test_a_killed_server_recovers_what_was_committed(home: Path) -> None:
     assert gone(revived)
 
 
-def test_waits_for_a_backend_that_outlives_its_killed_server(home: Path) -> None:
+def test_restart_waits_for_a_backend_that_outlives_its_killed_server(home: Path) -> None:
     def work() -> None:
         with suppress(psycopg2.OperationalError):  # its answer finds the server dead
             ask(url, "SELECT count(*) FROM generate_series(1, 700) a, generate_series(1, 30000) b")
@@ -214,7 +214,7 @@ def test_users_that_come_and_go_at_once_never_fail(home: Path) -> None:
     assert not (home / "postgres" / "postmaster.pid").exists()
 
 
-def test_users_killed_at_any_moment_need_no_hand(home: Path) -> None:
+def test_server_recovers_from_users_killed_at_random_moments(home: Path) -> None:
     moments = random.Random(7)
     for _ in range(12):
         with start_user(home) as user:
@@ -228,7 +228,7 @@ def test_users_killed_at_any_moment_need_no_hand(home: Path) -> None:
     assert not list(home.glob("postgres.new-*"))
 
 
-def test_a_killed_initdb_is_begun_anew(home: Path) -> None:
+def test_killed_initdb_is_repeated(home: Path) -> None:
     with start_user(home) as user:
         wait_for(lambda: list(home.glob("postgres.new-*/PG_VERSION")))
         for process in (psutil.Process(user.pid), *psutil.Process(user.pid).children(True)):
@@ -241,7 +241,7 @@ def test_a_killed_initdb_is_begun_anew(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["deep/" * 30, "a b,c'd\"$(false)`e;ё%20", "a" * 70])
-def test_any_path_will_do_for_a_home(home: Path, name: str) -> None:
+def test_home_may_have_any_path(home: Path, name: str) -> None:
     place = home / name
     with EmbeddedServer(place) as url:
         assert ask(url, "SELECT 1") == 1
@@ -275,7 +275,7 @@ def test_a_start_that_fails_shows_the_log_and_a_remedy(home: Path) -> None:
     assert "CATLOG_DATABASE_URL" in str(caught.value)
 
 
-def test_a_server_that_does_not_answer_in_time_is_named(home: Path) -> None:
+def test_server_that_does_not_respond_in_time_is_reported(home: Path) -> None:
     with EmbeddedServer(home):
         server = postmaster(home)
         server.suspend()
@@ -292,7 +292,7 @@ def test_a_home_that_cannot_be_written_is_refused_with_a_remedy(home: Path) -> N
         EmbeddedServer(home).acquire()
 
 
-def test_a_long_log_makes_room_at_the_next_start(home: Path) -> None:
+def test_long_server_log_is_shortened_at_the_next_start(home: Path) -> None:
     with EmbeddedServer(home):
         pass
     with (home / "postgres.log").open("a") as log:

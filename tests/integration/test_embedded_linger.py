@@ -1,4 +1,4 @@
-"""The embedded server after its last user: it lingers for people at a terminal, never for ever."""
+"""Embedded server after its last user: it lingers for a limited time at a terminal."""
 
 import os
 import pty
@@ -52,7 +52,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def lingerers(home: Path) -> list[psutil.Process]:
-    """The processes that let a server under *home* linger."""
+    """Return the processes that keep the server in *home* running after its last user."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -63,7 +63,7 @@ def lingerers(home: Path) -> list[psutil.Process]:
 
 
 def use(home: Path, linger: float | None) -> psutil.Process:
-    """Use the server once; the server's process."""
+    """Use the server once, and return its process."""
     with EmbeddedServer(home, linger=linger) as url:
         assert ask(url, "SELECT 1") == 1
         return postmaster(home)

@@ -52,7 +52,7 @@ def given_attempts(engine: Engine, *parts: str, **limits: float) -> list[Attempt
 
 @contextmanager
 def beating(engine: Engine, *attempts: Attempt, lease: float = LEASE) -> Iterator[threading.Event]:
-    """Run a heartbeat with *attempts*; the event tells that it would replace its process."""
+    """Run a heartbeat with *attempts*; yield an event, set when it would replace its process."""
     replaced = threading.Event()
 
     def replace_process() -> None:

@@ -1,4 +1,4 @@
-"""The queue as scrapyd's API shows it."""
+"""Jobs: the queue in the terms of scrapyd's API."""
 
 import pytest
 from sqlalchemy import Engine
@@ -18,7 +18,7 @@ def given_a_job(engine: Engine, **options: object) -> str:
     return made
 
 
-def test_a_job_waits_runs_and_is_over(engine: Engine) -> None:
+def test_job_is_pending_then_running_then_finished(engine: Engine) -> None:
     given_a_scheme(engine)
     job = given_a_job(engine, job="mine", arguments={"year": "2026"})
     assert jobs.state(engine, "shop", job) == ("pending", "loading")
@@ -34,14 +34,14 @@ def test_a_job_waits_runs_and_is_over(engine: Engine) -> None:
     assert find_catalog(engine, "mine")["job"] == "mine"
 
 
-def test_a_setting_narrows_a_load(engine: Engine) -> None:
+def test_job_with_a_setting_is_a_partial_load(engine: Engine) -> None:
     """A setting may leave records out, which a full load would remove."""
     given_a_scheme(engine)
     given_a_job(engine, settings={"DEPTH_LIMIT": "1"})
     assert one(engine, "SELECT is_full FROM catlog.catalog") is False
 
 
-def test_a_job_has_its_id_alone(engine: Engine) -> None:
+def test_job_id_is_unique(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_job(engine, job="mine")
     with pytest.raises(NotPossible, match="a job 'mine' exists already"):

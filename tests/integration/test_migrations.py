@@ -1,4 +1,4 @@
-"""The schema's versions: equal to the models, made once, refused where unknown."""
+"""Migrations: equal to the models, applied once, and refused for an unknown revision."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ from tests.support.postgres import Postgres
 
 @pytest.fixture
 def empty(postgres: Postgres) -> Iterator[Engine]:
-    """Give an engine on an empty database."""
+    """Return an engine on an empty database."""
     with postgres.clone("template0") as url:
         engine = make_engine(url)
         yield engine
@@ -55,7 +55,7 @@ def test_revisions_read_from_file_names_match_alembic() -> None:
 
 
 def test_check_constraints_match_models(engine: Engine) -> None:
-    """Alembic does not compare them: each is there, with all the words that the model allows."""
+    """Alembic does not compare check constraints or their allowed values."""
     found = sql(
         engine,
         """SELECT conname, pg_get_constraintdef(oid) AS says FROM pg_constraint
@@ -75,7 +75,7 @@ def words(condition: str) -> set[str]:
     return set(condition.split("'")[1::2])
 
 
-def test_upgrading_twice_is_upgrading_once(empty: Engine) -> None:
+def test_second_upgrade_changes_nothing(empty: Engine) -> None:
     assert present_revision(empty) is None
     with pytest.raises(SchemaMismatch, match="run scrapy migrate"):
         require_head(empty)
@@ -100,8 +100,8 @@ def test_newer_database_is_refused_and_left_unchanged(engine: Engine) -> None:
     assert present_revision(engine) == "later"
 
 
-def test_readers_see_no_table_of_ours(engine: Engine) -> None:
-    """The schema `public` is left to the views."""
+def test_public_schema_has_no_catlog_tables(engine: Engine) -> None:
+    """The schema `public` is reserved for views, which readers query."""
     found = sql(
         engine,
         """SELECT c.relname FROM pg_class c

@@ -93,7 +93,7 @@ def test_stale_full_catalog_removes_only_records_that_no_newer_load_read(engine:
     assert current(engine) == {"b": 3, "c": 2}
 
 
-def test_a_partial_catalog_removes_nothing(engine: Engine) -> None:
+def test_partial_catalog_removes_no_records(engine: Engine) -> None:
     given_goods(engine)
     load(engine, {"a": 1, "b": 1}, as_of=1)
     load(engine, {"a": 2}, as_of=2, operation="goods")
@@ -101,7 +101,7 @@ def test_a_partial_catalog_removes_nothing(engine: Engine) -> None:
     assert current(engine) == {"a": 3, "b": 1}
 
 
-def test_an_incremental_operation_removes_nothing_and_its_order_is_kept(engine: Engine) -> None:
+def test_incremental_operation_removes_no_records_and_keeps_their_order(engine: Engine) -> None:
     given_goods(engine, mode="incremental")
     load(engine, {"a": 3, "b": 3}, as_of=3)
     load(engine, {"a": 1, "c": 1}, as_of=1)
@@ -192,7 +192,7 @@ def test_unchanged_keeps_a_record_and_its_data(engine: Engine) -> None:
     assert current(engine) == {"a": 1, "b": 2, "c": 1}
 
 
-def test_unchanged_for_what_was_never_loaded_is_refused(engine: Engine) -> None:
+def test_unchanged_for_an_unknown_record_is_refused(engine: Engine) -> None:
     given_goods(engine)
     load(engine, {"a": 1}, as_of=1)
     refused = load(engine, {"a": 2, "b": UNCHANGED}, as_of=2)
@@ -212,7 +212,7 @@ def test_a_catalog_that_would_remove_too_much_fails_and_changes_nothing(engine: 
     assert current(engine) == {"a": 1, "b": 1, "c": 1}
 
 
-def test_publishing_twice_changes_nothing(engine: Engine) -> None:
+def test_second_publish_of_a_catalog_changes_nothing(engine: Engine) -> None:
     given_goods(engine)
     load(engine, {"a": 1, "b": 1}, as_of=1)
     catalog = given_a_loaded_catalog(engine, [("a", 2), ("a", 3), ("c", 1)], as_of=2)

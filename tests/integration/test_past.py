@@ -75,7 +75,7 @@ def given_views(
 
 
 def given_goods_and_makers(engine: Engine) -> None:
-    """Two operations whose records have a value; makers have a declared kind, no record type."""
+    """Insert operations `goods` and `makers`; `makers` has a declared kind, no record type."""
     both = (an_operation(name, tolerate=UNLIMITED_REMOVALS) for name in ("goods", "makers"))
     given_a_scheme(engine, *both)
     sql(
@@ -112,7 +112,7 @@ def stamps(engine: Engine) -> dict[str, Any]:
 
 
 def with_removals(published: list[tuple[int, Load]]) -> list[tuple[int, Load]]:
-    """Let incremental loads report some keys as deleted by the source."""
+    """Load incrementally, with some keys reported as deleted by the source."""
     return [
         (
             day,

@@ -32,7 +32,7 @@ WEEK = 7 * 86400.0
 
 
 def days_pass(engine: Engine, days: int) -> None:
-    """Everything that has ended did so as many days earlier."""
+    """Move the ends of catalogs and the times of versions *days* days back."""
     for table, column in (
         ("catalog", "finished_at"),
         ("record_version", "valid_from"),
@@ -42,7 +42,7 @@ def days_pass(engine: Engine, days: int) -> None:
 
 
 def rows_of(engine: Engine, catalog: UUID) -> dict[str, int]:
-    """Count the results of a catalog that are left, by operation."""
+    """Return the number of a catalog's remaining results, by operation."""
     found = sql(
         engine,
         """SELECT o.name, count(*) AS rows FROM catlog.catalog_operation_instance_result r
@@ -84,7 +84,7 @@ def test_catalog_that_is_kept_for_ever_can_always_be_retried(engine: Engine) -> 
 
 
 def given_a_failed_catalog(engine: Engine) -> UUID:
-    """Its operation `goods`, or its part `a`, is done; what comes after that has failed."""
+    """Return a failed catalog whose operation `goods`, or whose part `a`, is done."""
     catalog = given_a_catalog(engine)
     first, *others = claim_all(engine, catalog)
     if others:
@@ -102,7 +102,7 @@ def test_a_failed_catalog_without_its_rows_cannot_be_retried(engine: Engine) -> 
         catalogs.retry(engine, catalog)
 
 
-def test_a_catalog_that_is_retried_just_now_is_not_pruned(engine: Engine) -> None:
+def test_catalog_that_is_being_retried_is_not_pruned(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(for_each=["a", "b"], keep=WEEK), max_errors=1)
     catalog = given_a_failed_catalog(engine)
     days_pass(engine, 8)
@@ -116,7 +116,7 @@ def test_a_catalog_that_is_retried_just_now_is_not_pruned(engine: Engine) -> Non
     assert current(engine) == {"a": 1, "b": 1}
 
 
-def test_a_dry_run_counts_and_deletes_nothing(engine: Engine) -> None:
+def test_dry_run_of_prune_counts_and_deletes_no_rows(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(keep=WEEK))
     for rows in ({"a": 1, "b": 1}, {"a": 2, "b": 1}):
         catalog = given_a_catalog(engine)
@@ -151,7 +151,9 @@ def test_versions_are_kept_as_long_as_their_kind_is(engine: Engine) -> None:
     ]
 
 
-def test_the_rows_of_attempts_that_lost_go_when_their_catalog_is_loaded(engine: Engine) -> None:
+def test_results_of_failed_attempts_are_deleted_when_their_catalog_is_loaded(
+    engine: Engine,
+) -> None:
     given_a_scheme(engine)
     catalog = given_a_catalog(engine)
     failing = claim_of(engine, catalog)
@@ -162,7 +164,7 @@ def test_the_rows_of_attempts_that_lost_go_when_their_catalog_is_loaded(engine: 
     assert rows_of(engine, catalog) == {"goods": 1}
 
 
-def test_a_batch_that_lands_after_the_end_goes_with_the_next_prune(engine: Engine) -> None:
+def test_batch_stored_after_the_end_of_its_attempt_is_pruned(engine: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_catalog(engine)
     failing = claim_of(engine, catalog)

@@ -1,4 +1,4 @@
-"""Nothing partial is visible: killed, failing, concurrent and observed publishes."""
+"""Faults of a publish: killed, failing and concurrent publishes show no partial data."""
 
 import multiprocessing
 import os

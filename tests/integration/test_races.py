@@ -1,4 +1,4 @@
-"""Everybody at once: no deadlock, no catalog that loads for ever, and states that agree."""
+"""Races: concurrent work causes no deadlock, no endless load and no inconsistent state."""
 
 import random
 import time
@@ -74,8 +74,8 @@ def assert_that_states_agree(engine: Engine) -> None:
         assert sql(engine, contradictions) == []
 
 
-def test_the_last_two_of_a_catalog_complete_in_the_same_instant(engine: Engine) -> None:
-    """Each would count the other as open, and the catalog would be loading for ever."""
+def test_last_two_instances_of_a_catalog_complete_concurrently(engine: Engine) -> None:
+    """Without a lock, each counts the other as open, and the catalog never ends."""
     given_a_scheme(engine, an_operation(for_each=PARTS[:2]))
     for _ in range(30):
         catalog = given_a_catalog(engine)
@@ -86,7 +86,7 @@ def test_the_last_two_of_a_catalog_complete_in_the_same_instant(engine: Engine) 
         assert publishing.publish_next(engine) == catalog
 
 
-def test_the_last_two_children_end_in_the_same_instant(engine: Engine) -> None:
+def test_last_two_children_of_a_parent_end_concurrently(engine: Engine) -> None:
     for name in ("goods", "prices"):
         given_a_scheme(engine, an_operation(name), name=name, max_errors=1)
     given_a_scheme(engine, name="all", includes=["goods", "prices"])
@@ -140,8 +140,8 @@ def test_a_catalog_started_by_many_is_started_once(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_happens_at_once_states_agree(engine: Engine, seed: int) -> None:
-    """Six of these at a time: a deadlock or a lock time-out would raise here."""
+def test_states_agree_after_random_concurrent_actions(engine: Engine, seed: int) -> None:
+    """A deadlock or a lock timeout among the six threads would raise here."""
     rng = random.Random(seed)
     for name in ("goods", "prices"):
         given_a_scheme(engine, an_operation(name, for_each=PARTS), name=name, max_errors=3)
@@ -159,7 +159,7 @@ def test_whatever_happens_at_once_states_agree(engine: Engine, seed: int) -> Non
 def a_deed(
     engine: Engine, rng: random.Random, family: list[UUID], held: list[Claim]
 ) -> Callable[[], object]:
-    """Something that a worker, a scheduler or a person does."""
+    """Do a random action of a worker, a scheduler or a user."""
     claimed = rng.choice(held) if held else None
     catalog = rng.choice(family)
     deeds: dict[Callable[[], object], int] = {
@@ -195,7 +195,7 @@ def retry_or_not(engine: Engine, catalog: UUID) -> None:
 
 
 def test_an_attempt_of_a_sibling_ends_while_a_large_catalog_is_published(engine: Engine) -> None:
-    """Publishing takes minutes; the parent both belong to is not locked for so long."""
+    """Publishing takes minutes, and must not lock the common parent for that time."""
     for name in ("goods", "prices"):
         given_a_scheme(engine, an_operation(name), name=name)
     given_a_scheme(engine, name="all", includes=["goods", "prices"])

@@ -1,4 +1,4 @@
-"""A reset deletes what was asked for, all of it and nothing else, while nothing is open."""
+"""Reset: deletes exactly the data of the given scope, and only if no catalog is open."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def test_a_load_after_a_reset_starts_from_nothing(engine: Engine) -> None:
     assert current(engine) == {"a": 3}
 
 
-def test_a_dry_run_counts_and_changes_nothing(engine: Engine) -> None:
+def test_dry_run_of_reset_counts_and_changes_nothing(engine: Engine) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1, "b": 1}, as_of=1)
     catalog = load(engine, {"a": 2, "b": 1}, as_of=2)
@@ -91,8 +91,8 @@ def test_reset_leaves_other_schemes_and_providers(engine: Engine) -> None:
     assert current(engine, "goods", "other") == {"a": 2}
 
 
-def test_records_and_high_water_marks_of_former_versions_go_too(engine: Engine) -> None:
-    """Records move on to the operation that writes their kind now; what it said of them counts."""
+def test_reset_deletes_records_and_high_water_marks_of_former_versions(engine: Engine) -> None:
+    """A record belongs to the operation that writes its kind now, not to its former operation."""
     given_a_scheme(engine, an_operation("old", kinds=["goods"]))
     load(engine, {"a": 1, "b": 1}, as_of=5)
     given_a_scheme(engine, an_operation("new", kinds=["goods"]), version=2)
@@ -105,7 +105,7 @@ def test_records_and_high_water_marks_of_former_versions_go_too(engine: Engine) 
     assert current(engine) == {"a": 2}
 
 
-def test_an_incremental_operation_reads_everything_again(engine: Engine) -> None:
+def test_incremental_operation_reads_from_the_beginning_after_a_reset(engine: Engine) -> None:
     given_a_scheme(engine, an_operation(mode="incremental"))
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
@@ -118,7 +118,7 @@ def test_an_incremental_operation_reads_everything_again(engine: Engine) -> None
     assert resume_cursor(engine, claim_of(engine, given_a_catalog(engine))) == ""
 
 
-def test_history_stays_and_cannot_be_retried(engine: Engine) -> None:
+def test_reset_keeps_attempts_of_catalogs_and_their_retry_is_refused(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("goods"), an_operation("makers"))
     failed = given_a_catalog(engine)
     claimed = claim_of(engine, failed)
@@ -133,7 +133,7 @@ def test_history_stays_and_cannot_be_retried(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_an_open_catalog_is_in_the_way(engine: Engine, started: bool) -> None:
+def test_reset_with_an_open_catalog_is_refused(engine: Engine, started: bool) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1})
     catalog = given_a_waiting_catalog(engine)
@@ -147,7 +147,7 @@ def test_an_open_catalog_is_in_the_way(engine: Engine, started: bool) -> None:
     assert current(engine) == {}
 
 
-def test_a_publisher_is_in_the_way(engine: Engine) -> None:
+def test_reset_during_a_publish_is_refused(engine: Engine) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1})
     with engine.begin() as connection:

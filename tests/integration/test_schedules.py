@@ -1,4 +1,4 @@
-"""A due time makes one catalog: two schedulers, edits, clock changes, backfills and all."""
+"""Schedules: each due time creates one catalog, with two schedulers, edits and backfills."""
 
 import datetime as dt
 import re
@@ -95,8 +95,8 @@ def test_due_schedules_alone_make_catalogs(engine: Engine) -> None:
     assert next_due_of(engine, due) > one(engine, "SELECT now()")
 
 
-def test_a_due_time_that_has_its_catalog_makes_no_other(engine: Engine) -> None:
-    """As where a scheduler's clock was set back, or an edited cron line is due again."""
+def test_due_time_with_a_catalog_makes_no_second_catalog(engine: Engine) -> None:
+    """The time is due again after a clock was set back, or after an edit of the cron line."""
     given_a_scheme(engine)
     schedule = given_a_schedule(engine)
     at = next_due_of(engine, schedule)
@@ -115,7 +115,7 @@ def test_a_due_time_that_has_its_catalog_makes_no_other(engine: Engine) -> None:
         ({"timezone": "Nowhere/City"}, "not created: .*Nowhere/City"),
     ],
 )
-def test_a_schedule_of_which_nothing_can_be_made_stops_no_other(
+def test_schedule_that_cannot_make_a_catalog_does_not_stop_others(
     engine: Engine, wrong: dict[str, str], said: str
 ) -> None:
     given_a_scheme(engine)
@@ -143,7 +143,7 @@ def test_catch_up_latest_makes_one_catalog_and_records_skipped_ones(
     assert skipped["finished_at"]
 
 
-def test_without_catching_up_all_that_was_missed_is_skipped(engine: Engine) -> None:
+def test_catch_up_none_skips_all_missed_due_times(engine: Engine) -> None:
     given_a_scheme(engine)
     due = "date_trunc('day', now()) - interval '2 days 30 minutes'"
     given_a_schedule(engine, cron="30 23 * * *", due=due, catch_up="none")
@@ -153,13 +153,13 @@ def test_without_catching_up_all_that_was_missed_is_skipped(engine: Engine) -> N
     assert set(states(engine)) == {"skipped"}
 
 
-def test_without_catching_up_what_is_due_now_is_made(engine: Engine) -> None:
+def test_catch_up_none_makes_the_catalog_that_is_due_now(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_schedule(engine, due="now() - interval '1 minute'", catch_up="none")
     assert len(make_due(engine)) == 1
 
 
-def test_years_of_missed_minutes_leave_no_more_than_a_thousand_traces(engine: Engine) -> None:
+def test_missed_due_times_store_at_most_1000_skipped_catalogs(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_schedule(engine, cron="* * * * *", due="now() - interval '20 hours'")
     assert len(make_due(engine)) == 1
@@ -167,7 +167,7 @@ def test_years_of_missed_minutes_leave_no_more_than_a_thousand_traces(engine: En
 
 
 @pytest.mark.parametrize("state", ["waiting", "loading", "publishing"])
-def test_while_the_former_catalog_is_open_a_due_time_is_skipped(engine: Engine, state: str) -> None:
+def test_due_time_is_skipped_while_the_previous_catalog_is_open(engine: Engine, state: str) -> None:
     given_a_scheme(engine)
     now = dt.datetime.now(dt.UTC)
     # At any hour but this one and the last: no second due time has passed.
@@ -184,7 +184,7 @@ def test_while_the_former_catalog_is_open_a_due_time_is_skipped(engine: Engine, 
     )
 
 
-def test_a_schedule_without_a_scheme_makes_nothing_and_holds_nobody_back(engine: Engine) -> None:
+def test_schedule_without_a_scheme_does_not_stop_others(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_schedule(engine, scheme="gone", name="gone")
     given_a_schedule(engine)
@@ -232,7 +232,7 @@ def test_an_operation_runs_for_each_record_with_its_fields(engine: Engine) -> No
     assert instance["arguments"] == {"url": "http://b.example", "name": "b"}
 
 
-def test_an_argument_narrows_the_parts(engine: Engine) -> None:
+def test_argument_limits_the_parts_of_an_operation(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("links"), name="links")
     load(engine, {"a": 1973, "b": 1974, "c": 1974}, scheme="links")
     given_a_scheme(engine, an_operation(for_each="links"))
@@ -250,7 +250,7 @@ def test_for_each_operation_can_load_a_single_part(engine: Engine) -> None:
     assert one_part["part"] == "south"
 
 
-def test_an_argument_that_stands_alone_needs_no_part(engine: Engine) -> None:
+def test_standalone_argument_needs_no_part(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("links"), name="links")
     arguments = {
         "at": "{part}",
@@ -346,7 +346,7 @@ def test_a_backfill_makes_a_catalog_for_each_past_due_time(engine: Engine) -> No
     assert backfill(engine, "acme", "goods", first, last) == ([], 3)
 
 
-def test_a_backfill_makes_good_what_was_skipped(engine: Engine) -> None:
+def test_backfill_restores_skipped_catalogs(engine: Engine) -> None:
     schedule = given_a_daily_scheme(engine)
     first, last = since(engine, 1)
     moscow = dt.timezone(dt.timedelta(hours=3))
@@ -363,7 +363,7 @@ def test_a_backfill_makes_good_what_was_skipped(engine: Engine) -> None:
     assert revived["as_of"] == due_at
 
 
-def test_a_backfill_of_what_has_no_past_is_refused(engine: Engine) -> None:
+def test_backfill_of_a_scheme_without_due_times_is_refused(engine: Engine) -> None:
     given_a_scheme(engine)
     with pytest.raises(NotPossible, match="has no schedule"):
         backfill(engine, "acme", "goods", FIRST, LAST)

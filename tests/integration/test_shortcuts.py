@@ -1,4 +1,4 @@
-"""While claims are slow, a process starts where it knows the queue to begin: nothing is lost."""
+"""Claim hints: while claims are slow, they skip the known empty part of the queue."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ WORDS = [f"{number:02}" for number in range(12)]
 
 @pytest.fixture(autouse=True)
 def all_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every claim counts as slow, and every look is believed for an hour."""
+    """Treat every claim as slow, and keep claim hints for an hour."""
     monkeypatch.setattr(claim_hints, "SLOW_SEARCH_S", -1.0)
     monkeypatch.setattr(claim_hints, "MAX_SCAN_SHARE", 1e-7)
 
@@ -37,14 +37,14 @@ def parts(claims: list[Claim]) -> list[str]:
     return [each.part for each in claims]
 
 
-def test_the_queue_is_claimed_in_order_to_its_end(engine: Engine) -> None:
+def test_claims_with_hints_follow_the_order_of_the_queue(engine: Engine) -> None:
     given_a_queue(engine)
     assert [part for _ in WORDS for part in parts(claim(engine, "here"))] == WORDS
     assert claim_hints_of(engine).heads
     assert claim(engine, "here") == []
 
 
-def test_a_later_catalog_is_found_behind_an_empty_queue(engine: Engine) -> None:
+def test_claim_with_hints_finds_a_later_catalog(engine: Engine) -> None:
     given_a_queue(engine)
     claim(engine, "here", limit=len(WORDS))
     claim(engine, "here")  # looks: the queue is empty
@@ -76,7 +76,7 @@ def test_claim_hints_end_when_claims_are_quick(
     assert claim_hints_of(engine).next_scan_at is None
 
 
-def test_never_more_run_than_allowed(engine: Engine) -> None:
+def test_claims_with_hints_respect_max_running(engine: Engine) -> None:
     given_a_queue(engine, max_running=3)
     held: list[Claim] = []
     for _ in range(4):

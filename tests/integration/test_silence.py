@@ -1,4 +1,4 @@
-"""A database that is there and says nothing."""
+"""Connection watchdog: ends statements when the database sends no data."""
 
 import io
 import threading
@@ -66,7 +66,7 @@ def test_slow_copy_that_sends_rows_is_not_silent(database_url: str) -> None:
 
 
 def sleeping_on(engine: Engine, table: str) -> None:
-    """Each insert into *table* takes longer than `hurried` waits."""
+    """Make each insert into *table* slower than the statement timeout of `hurried`."""
     sql(
         engine,
         """CREATE FUNCTION catlog.dream() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -86,7 +86,7 @@ def hurried(database_url: str) -> Iterator[Engine]:
     made.dispose()
 
 
-def test_a_publish_takes_its_time_and_the_next_statement_does_not(
+def test_publish_may_exceed_the_statement_timeout_that_applies_again_afterwards(
     engine: Engine, hurried: Engine
 ) -> None:
     given_a_scheme(engine)
@@ -121,7 +121,7 @@ def test_end_of_an_attempt_may_take_longer_than_the_statement_timeout(
     assert "done" in at_once(hold, complete)
 
 
-def test_a_server_tends_with_the_patience_that_it_takes(engine: Engine, hurried: Engine) -> None:
+def test_maintenance_may_exceed_the_statement_timeout(engine: Engine, hurried: Engine) -> None:
     given_a_scheme(engine)
     catalog = given_a_waiting_catalog(engine)
     sleeping_on(engine, "catalog_scheme_operation_instance")

@@ -21,12 +21,12 @@ SENTENCE = re.compile(r"[\w)\]`'\"][.!?:](?=\s|$)")
 
 
 def modules_of(package: ModuleType) -> list[str]:
-    """The names of a package's modules."""
+    """Return the names of a package's modules."""
     return [module.name for module in iter_modules(package.__path__)]
 
 
 def spiders_of(module: str) -> list[type[Spider]]:
-    """The spiders that a module defines; those that it imports are another's."""
+    """Return the spiders that a module defines, without imported spiders."""
     return [
         value
         for _, value in inspect.getmembers(import_module(module), inspect.isclass)
@@ -35,7 +35,7 @@ def spiders_of(module: str) -> list[type[Spider]]:
 
 
 def operations_of(provider: ProviderFile) -> list[OperationTable]:
-    """All operations of a provider that are spiders."""
+    """Return all operations of a provider that run spiders."""
     operations: list[OperationTable] = []
     for scheme in provider.scheme:
         operations += [OperationTable(name=name) for name in scheme.operations] + scheme.operation
@@ -45,7 +45,7 @@ def operations_of(provider: ProviderFile) -> list[OperationTable]:
 def of_spider(
     spidercls: type[Spider], file: str, operations: Iterable[OperationTable]
 ) -> Iterator[str]:
-    """Complaints about a spider in *file*.py, and what the *operations* that run it say."""
+    """Yield violations of a spider in *file*.py, and of the *operations* that run it."""
     if spidercls.name != file:
         yield f'it is called "{spidercls.name}", its file "{file}"'
     if spidercls.__name__ != file.title().replace("_", ""):
@@ -69,7 +69,7 @@ def of_spider(
 
 
 def of_pages(spidercls: type[Spider], pages: Collection[SavedPage]) -> Iterator[str]:
-    """Complaints about the saved *pages* of a spider, and about what it makes of them."""
+    """Yield violations of a spider's saved *pages* and of their golden results."""
     golden = [page for page in pages if page.golden_path.exists()]
     if not golden:
         yield "it has no saved page with a golden result"
@@ -81,7 +81,7 @@ def of_pages(spidercls: type[Spider], pages: Collection[SavedPage]) -> Iterator[
 
 
 def of_provider(provider: ProviderFile, file: str, spiders: Collection[str]) -> Iterator[str]:
-    """Complaints about the provider in *file*.toml."""
+    """Yield violations of the provider in *file*.toml."""
     table = provider.provider
     if table.name != file:
         yield f'it is called "{table.name}", its file "{file}"'

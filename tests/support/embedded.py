@@ -1,4 +1,4 @@
-"""Processes that use an embedded server, and a look at the server."""
+"""Processes that use an embedded server, and queries of the server's state."""
 
 import signal
 import subprocess
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 import psycopg2
 from catlog_scrapy.db.embedded import EmbeddedServer
-# Whoever started the tests in the background had Ctrl-C ignored, and that is inherited.
+# A shell starts background jobs with SIGINT ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 home = Path(sys.argv[1])
 """
@@ -48,7 +48,7 @@ def start_user(home: Path, script: str = USER) -> subprocess.Popen[str]:
 
 @contextmanager
 def a_user(home: Path, script: str = USER) -> Iterator[subprocess.Popen[str]]:
-    """A process that uses the server until the block ends, or somebody kills it."""
+    """Start a process that uses the server until the block ends or the process is killed."""
     with start_user(home, script) as user:
         try:
             assert user.stdout and user.stdin
@@ -66,7 +66,7 @@ def postmaster(home: Path) -> psutil.Process:
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether it ends. It may stay a zombie for long: init decides when to reap."""
+    """Wait for the end of a process, and return whether it ended; a zombie has ended."""
     deadline = time.monotonic() + WAIT_LIMIT_S
     with suppress(psutil.NoSuchProcess):
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
@@ -89,7 +89,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def ask(url: str, query: str) -> object:
-    """The first value that `query` gives, None if it gives no rows."""
+    """Return the first value of the result of *query*, None if it has no rows."""
     with closing(psycopg2.connect(url.replace("+psycopg2", ""))) as connection:
         connection.autocommit = True
         cursor = connection.cursor()

@@ -1,7 +1,7 @@
 """`scrapy` in processes that are forked from one that has imported Scrapy and catlog.
 
-To import them takes two seconds of CPU, and tests run hundreds of commands. Each command has its
-own process, folder, environment and output all the same.
+Importing Scrapy and catlog takes two seconds of CPU, and tests run hundreds of commands. Each
+command still has its own process, folder, environment and output.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from catlog_scrapy import commands
 
 BASES = ("DOWNLOADER_MIDDLEWARES_BASE", "SPIDER_MIDDLEWARES_BASE", "EXTENSIONS_BASE")
 TIMEOUT_S = 540
-# None of these imports the reactor, which a fork must not share.
+# The preloaded modules must not import the reactor, which a fork must not share.
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
     [
@@ -37,7 +37,7 @@ FORKSERVER.set_forkserver_preload(
 
 
 class Command:
-    """`scrapy ARGUMENTS...` in *folder*, running; used like a `subprocess.Popen` of text."""
+    """Running `scrapy ARGUMENTS...` in *folder*, with the interface of `subprocess.Popen`."""
 
     def __init__(
         self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
@@ -61,7 +61,7 @@ class Command:
 
     @property
     def returncode(self) -> int | None:
-        """Its exit code, or less than zero the signal that killed it; None while it runs."""
+        """Return the exit code, the negative number of a fatal signal, or None while running."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
@@ -78,17 +78,17 @@ class Command:
         self.send_signal(signal.SIGKILL)
 
     def written(self) -> tuple[str, str]:
-        """What it has written so far, to stdout and to stderr."""
+        """Return the output so far: stdout and stderr."""
         out, err = (file.read_text(encoding="utf-8", errors="replace") for file in self._files)
         return out, err
 
     def communicate(self) -> tuple[str, str]:
-        """Wait for its end; return what it has written."""
+        """Wait for the end of the command; return stdout and stderr."""
         self._process.join(TIMEOUT_S)
         if self.returncode is None:
             self.kill()
             self._process.join()
-            raise TimeoutError(f"it did not end in {TIMEOUT_S} s: {self.written()}")
+            raise TimeoutError(f"the command did not end in {TIMEOUT_S} s: {self.written()}")
         return self.written()
 
 

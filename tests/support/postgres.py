@@ -1,4 +1,4 @@
-"""One PostgreSQL for all processes of a test run, and databases cloned from templates."""
+"""PostgreSQL server for all processes of a test run, and databases cloned from templates."""
 
 import fcntl
 import itertools
@@ -35,7 +35,7 @@ HOME = "TEST_POSTGRES_HOME"
 
 
 def make_home() -> Path:
-    """Make the folder of the run's server, in memory where there is enough, and tell workers."""
+    """Make the folder of the run's server, in memory if possible, and tell workers its path."""
     in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MIN_MEMORY_BYTES
     home = Path(tempfile.mkdtemp(prefix="catlog-tests-", dir=MEMORY if in_memory else None))
     os.environ[HOME] = str(home)
@@ -43,7 +43,7 @@ def make_home() -> Path:
 
 
 class Postgres:
-    """The run's server, used by this process; the last process to leave stops the server."""
+    """PostgreSQL server of the run, used by this process; the last process stops the server."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -66,7 +66,7 @@ class Postgres:
 
     @contextmanager
     def clone(self, template: str = TEMPLATE) -> Iterator[str]:
-        """Create a database like *template*, yield its URL, drop the database."""
+        """Clone *template*, yield the clone's URL, and drop the clone."""
         name = next(self.names)
         with self._admin() as connection:
             connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))

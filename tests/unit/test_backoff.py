@@ -15,9 +15,9 @@ def test_backoff_doubles_with_every_failure_up_to_the_cap(failures: int, seconds
 
 
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 90), (0.5, 100), (1.0, 110)])
-def test_jitter_spreads_it_by_a_tenth(chance: float, seconds: float) -> None:
+def test_jitter_spreads_the_backoff_by_a_tenth(chance: float, seconds: float) -> None:
     assert Backoff(base=100, cap=600).delay(1, chance) == pytest.approx(seconds)
 
 
-def test_without_a_base_there_is_no_wait() -> None:
+def test_backoff_without_a_base_is_zero() -> None:
     assert Backoff(base=0, cap=600).delay(5, MIDDLE) == 0

@@ -687,7 +687,7 @@ def test_valid_file_becomes_definitions(tmp_path: Path) -> None:
 
 
 class Paged:
-    """A mixin."""
+    """Mixin with a spider argument."""
 
     page: int = 1
 

@@ -43,7 +43,7 @@ def settings(tmp_path: Path) -> Settings:
         ("shop", "is the name of the project"),
     ],
 )
-def test_a_name_that_is_refused(name: str, expected: str) -> None:
+def test_invalid_operation_name_is_refused(name: str, expected: str) -> None:
     check_name("trees_2", "shop")
     with pytest.raises(NotPossible, match=expected):
         check_name(name, "shop")
@@ -88,7 +88,7 @@ def test_provider_is_found_by_the_url_of_a_page(
         ("https://[::1/", None, "is not a valid URL: "),
     ],
 )
-def test_a_target_that_is_refused(
+def test_unusable_target_of_an_operation_is_refused(
     settings: Settings, url: str, provider: str | None, expected: str
 ) -> None:
     with pytest.raises(NotPossible, match=expected):

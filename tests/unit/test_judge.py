@@ -1,4 +1,4 @@
-"""Done means complete: how a report is judged."""
+"""Outcome of an attempt, derived from its report and its limits."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def judge(
     return report.judge(limits, report.accepted if stored is None else stored)
 
 
-def test_a_complete_load_is_done() -> None:
+def test_report_of_a_complete_load_is_done() -> None:
     assert judge() == ("done", None)
 
 
@@ -43,17 +43,17 @@ def test_incomplete_attempt_says_why(said: dict[str, Any], outcome: str, reason:
     assert reason in why
 
 
-def test_the_first_reason_is_told() -> None:
+def test_outcome_names_the_first_failed_request() -> None:
     reasons = {"failed_requests": "HTTP 500 at http://a.example"}
     _, why = judge(failed_requests=2, reasons=reasons)
     assert why == "2 requests failed, tolerated 0; the first: HTTP 500 at http://a.example"
 
 
-def test_an_exception_weighs_more_than_a_shortfall() -> None:
+def test_exception_outweighs_failed_requests_and_missing_results() -> None:
     assert judge(raised=1, errors=["broken"], failed_requests=5, stored=3) == ("failed", "broken")
 
 
-def test_dropping_items_is_the_projects_own_intent() -> None:
+def test_dropped_items_are_tolerated_by_default() -> None:
     assert judge(dropped=5000) == ("done", None)
     assert judge(dropped=1, tolerate={"dropped": 0})[0] == "incomplete"
 
@@ -69,14 +69,14 @@ def test_dropping_items_is_the_projects_own_intent() -> None:
         (0.0, 1, "incomplete"),
     ],
 )
-def test_a_tolerance_is_a_count_or_a_share_of_all(
+def test_tolerance_is_a_count_or_a_share_of_all_items(
     name: str, tolerated: float, count: int, outcome: str
 ) -> None:
-    """25 besides 100 good ones are a fifth of all."""
+    """25 items beside 100 accepted items are a share of 0.2."""
     assert judge(tolerate={name: tolerated}, **{name: count})[0] == outcome
 
 
-def test_nothing_of_nothing_is_within_any_share() -> None:
+def test_empty_report_is_within_any_share() -> None:
     limits = {"min_results": 0, "tolerate": {"rejected": 0.0}}
     assert Report().judge(limits, 0) == ("done", None)
 

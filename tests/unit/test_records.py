@@ -173,7 +173,7 @@ def test_decimals_that_numeric_holds_validate(price: Any) -> None:
     assert Thing(id=1, price=price).row()
 
 
-def test_a_missing_key_does_not_validate() -> None:
+def test_record_without_its_key_does_not_validate() -> None:
     with pytest.raises(ValidationError) as refused:
         Thing.model_validate({"name": "x"})
     assert reason(refused) == ("id", "missing")
@@ -235,7 +235,7 @@ def test_unstorable_record_is_refused(values: dict[str, Any], message: str) -> N
 
 
 def test_lone_surrogate_in_a_dict_key_is_refused() -> None:
-    """Pydantic would write U+FFFD instead and silently change the data."""
+    """Otherwise pydantic would write U+FFFD and silently change the data."""
 
     class Loose(Record, key="id", view="loose"):
         id: int
@@ -315,7 +315,7 @@ def test_record_type_without_a_valid_table_is_refused(
         )
 
 
-def test_a_subclass_inherits_key_and_view() -> None:
+def test_record_subclass_inherits_key_and_view() -> None:
     class Better(Thing):
         colour: str = ""
 
@@ -326,7 +326,7 @@ def test_a_subclass_inherits_key_and_view() -> None:
     assert (Other.key_fields, Other.kind) == (("id",), "others")
 
 
-def test_a_draft_is_an_unvalidated_item() -> None:
+def test_draft_of_a_record_is_not_validated() -> None:
     draft = Thing.draft(id="seven", cls="any", self=1, values=2)
     assert draft == {"id": "seven", "cls": "any", "self": 1, "values": 2}
     assert draft.record is Thing
@@ -364,7 +364,7 @@ def test_record_type_of_a_foreign_spider() -> None:
     assert reason(refused) == ("shop", "missing")
 
 
-def test_every_field_type_of_a_foreign_spider() -> None:
+def test_field_types_of_foreign_record_types() -> None:
     words = ["text", "bigint", "double precision", "numeric", "boolean", "jsonb"]
     fields = {f"f{number}": word for number, word in enumerate(words)}
     made = make_record_type("words", ["id"], fields)
