@@ -29,7 +29,7 @@ def prepare(settings: Settings) -> None:
     """
     if not inside_project():
         raise CatlogError(
-            "there is no Scrapy project here; go to the folder that holds its scrapy.cfg"
+            "no Scrapy project here; go to the folder that holds its scrapy.cfg"
         )
     if not addon.is_enabled(settings):
         raise CatlogError(

@@ -16,7 +16,7 @@ from catlog_scrapy.readiness import NOTIFY_SOCKET, Readiness
 
 POLL_INTERVAL_S = 0.1
 MAX_LOG_LINES = 10
-# How long a process may take to stop, beyond CATLOG_GRACE.
+# Time that a process gets to stop, beyond CATLOG_GRACE.
 STOP_TIMEOUT_S = 60.0
 
 

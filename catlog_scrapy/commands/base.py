@@ -55,7 +55,7 @@ class CatlogCommand(ScrapyCommand):
             self.prepare()
 
     def prepare(self) -> None:
-        """Prepare the project. Raises CatlogError where there is no catlog project."""
+        """Prepare the project. Raises CatlogError outside a catlog project."""
         prepare(self.project_settings)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
@@ -89,7 +89,7 @@ class CatlogCommand(ScrapyCommand):
 
     @property
     def console(self) -> Console:
-        """Return a console on standard output, which is plain where there is no terminal."""
+        """Return a console on standard output, plain outside a terminal."""
         return make_console()
 
     @contextmanager

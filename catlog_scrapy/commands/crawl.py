@@ -51,7 +51,7 @@ class Command(crawl.Command, CatlogCommand):
                 return
             spiders = load_spiders(self.project_settings).list()
             if args[0] not in spiders:
-                raise NotFound(f"there is no spider {args[0]!r}; {suggest(args[0], spiders)}")
+                raise NotFound(f"unknown spider {args[0]!r}; {suggest(args[0], spiders)}")
             operations = operations_of_spider(engine, args[0])
             if operations:
                 self.exitcode = self._load(engine, operations, opts.spargs)

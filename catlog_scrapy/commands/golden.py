@@ -35,7 +35,7 @@ class Command(CatlogCommand):
         name = args[0]
         loader = load_spiders(self.project_settings)
         if name not in loader.list():
-            raise NotFound(f"there is no spider {name!r}; {suggest(name, loader.list())}")
+            raise NotFound(f"unknown spider {name!r}; {suggest(name, loader.list())}")
         folder = Path(closest_scrapy_cfg()).parent / "tests" / "pages" / name
         pages = saved_pages(folder)
         if not pages:

@@ -28,7 +28,7 @@ class Command(CatlogCommand):
             self.console.print(text.decode(), markup=False, soft_wrap=True)
             return
         if not found:
-            self.console.print("there is no node yet; start scrapyd on this or another machine")
+            self.console.print("no nodes yet; start scrapyd on this or another machine")
             return
         table = Table("node", "state", "running", "catlog", "projects", "polled", "page", box=None)
         for node in found:

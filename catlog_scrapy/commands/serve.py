@@ -18,7 +18,7 @@ from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.exceptions import NotPossible
 
-# How long a request waits for a connection to the database.
+# Time that a request waits for a connection to the database.
 CONNECT_TIMEOUT_S = 3.0
 
 

@@ -42,7 +42,7 @@ class Command(CatlogCommand):
             raise UsageError('write one query in quotes, or a file: scrapy sql "select 1"')
         text = sys.stdin.read() if args[0] == "-" else args[0]
         if args[0].endswith(".sql") and not Path(args[0]).is_file():
-            raise NotPossible(f"there is no file {args[0]}")
+            raise NotPossible(f"the file {args[0]} does not exist")
         if args[0].endswith(".sql") and Path(args[0]).is_file():
             text = Path(args[0]).read_text(encoding="utf-8")
         statements = [found[0].strip() for found in STATEMENT.finditer(text)]

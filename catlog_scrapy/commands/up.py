@@ -22,7 +22,7 @@ from catlog_scrapy.readiness import NOTIFY_SOCKET, Readiness, notify_ready
 from catlog_scrapy.worker.scheduler import run_scheduler
 
 APPLICATION = "catlog_scrapy.fleet.app.application"
-# How long a node may take to drain, beyond CATLOG_GRACE; then it is killed.
+# Time that a node gets to drain, beyond CATLOG_GRACE; then it is killed.
 DRAIN_TIMEOUT_S = 40.0
 
 

@@ -340,7 +340,7 @@ def _let_traverse(folder: Path) -> None:
 
 
 def _pid_in(path: Path) -> int:
-    """Read the pid in a lock file of PostgreSQL; 0 if there is no pid."""
+    """Read the pid in a lock file of PostgreSQL, or return 0."""
     with suppress(FileNotFoundError, IndexError, ValueError):
         return int(path.read_text().split()[0])
     return 0

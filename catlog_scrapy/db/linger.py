@@ -29,7 +29,7 @@ def start_lingering(server: EmbeddedServer, seconds: float) -> None:
     try:
         if not try_exclusive(lock):
             return
-        # The process inherits the lock with the descriptor, so there is no moment without it. The
+        # The process inherits the lock with the descriptor, so it is held at every moment. The
         # shell ends at once: nobody has to wait for the process, which has a session of its own.
         command = [sys.executable, "-m", __name__, str(server.home), str(seconds), str(lock)]
         kept = {k: v for k, v in os.environ.items() if not k.startswith("CATLOG_")}

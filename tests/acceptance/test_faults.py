@@ -342,7 +342,7 @@ def test_mistake_of_a_user_is_one_line_and_exit_code_2(
         (("sql", "delete from catlog.provider"), "read-only"),
         (("backfill", "maker/things", "--from", "x", "--to", "y"), "--from YYYY-MM-DD"),
         (("retry", "ffffffff"), "no catalog with the id"),
-        (("crawl", "nobody"), "no spider 'nobody'"),
+        (("crawl", "nobody"), "unknown spider 'nobody'"),
         (("work", "--concurrency", "0"), "use a whole number above 0"),
     ):
         said = project.scrapy(*arguments, code=2)

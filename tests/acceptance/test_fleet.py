@@ -288,7 +288,7 @@ def test_occupied_port_is_reported_in_a_line(project: Project, start: Callable[.
         taken.listen()
         up = project.scrapy("up", "--api-port", "0", "--port", str(taken.getsockname()[1]), code=1)
     assert "choose another http_port" in up
-    assert "no node yet" in project.scrapy("nodes")
+    assert "no nodes yet" in project.scrapy("nodes")
 
 
 def test_a_job_is_cancelled_from_another_node(
@@ -333,7 +333,7 @@ def test_a_node_drains_and_ends(engine: Engine, start: Callable[..., Node]) -> N
 def test_nodes_are_listed_with_silent_nodes_marked(
     engine: Engine, project: Project, start: Callable[..., Node]
 ) -> None:
-    assert "no node yet" in project.scrapy("nodes")
+    assert "no nodes yet" in project.scrapy("nodes")
     node = start(CATLOG_NODE="harbour")
     assert "harbour" in project.scrapy("nodes")
     node.process.send_signal(signal.SIGSTOP)

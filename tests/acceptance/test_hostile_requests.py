@@ -53,7 +53,7 @@ class Asking:
             self.connection.request(method, url, body, {**self.headers, **headers})
             answer = self.connection.getresponse()
             return answer.status, answer.read()
-        except ConnectionError:  # a head that is no HTTP: the connection is closed
+        except ConnectionError:  # an invalid HTTP head: the connection is closed
             self.connection.close()
             return 400, b'{"status": 400}'
 
