@@ -1,4 +1,4 @@
-"""Every spider and every declaration is what the others are; and each rule is seen to refuse."""
+"""Conformance of every spider and declaration, and a violation of each rule."""
 
 import json
 import os
@@ -81,7 +81,7 @@ class Leaves(Spider):
 
 
 def leaves(**attributes: Any) -> type[Spider]:
-    """A spider like Leaves, but for its *attributes*."""
+    """Return a spider like Leaves with other *attributes*."""
     title = attributes.pop("title", "Leaves")
     return type(title, (Leaves,), {"__doc__": Leaves.__doc__, **attributes})
 
@@ -118,7 +118,7 @@ def test_an_argument_that_the_spider_does_not_take() -> None:
 
 
 def provider(**changed: Any) -> ProviderFile:
-    """A provider file like that of the fuel network, but for what is *changed*."""
+    """Return the provider file of the fuel network with *changed* tables."""
     table = {"name": "tatneft", "title": "Fuel", "base_url": "http://127.0.0.1:8765/fuel"}
     tables: dict[str, Any] = {
         "scheme": [{"name": "prices", "operations": ["fuel_prices"]}],
@@ -154,7 +154,7 @@ ITEMS = [{"name": "oak", "count": 1}, {"name": "ash", "count": 2}]
 
 @pytest.fixture
 def given(tmp_path: Path) -> Callable[..., list[SavedPage]]:
-    """Makes the saved page `leaves.json` with its golden result; None: without."""
+    """Return a function that saves `leaves.json` and its golden result, unless None."""
 
     def make(page: Any, golden: Any = ITEMS, asked: Any = None) -> list[SavedPage]:
         for suffix, what in (("", page), (".items", golden), (".request", asked)):

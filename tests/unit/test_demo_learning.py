@@ -1,4 +1,4 @@
-"""The local learning platform: any day, always the same attempts, some defects, some late."""
+"""Learning platform of the demo: stable attempts of any day, with defects and late attempts."""
 
 import datetime as dt
 import subprocess
@@ -87,7 +87,7 @@ def test_a_change_adds_late_attempts_and_touches_no_other() -> None:
 
 
 def test_span_has_the_attempts_of_its_time(server: DemoServer) -> None:
-    """A day of Moscow begins at 21:00 of the day before, by UTC."""
+    """A Moscow day begins at 21:00 UTC of the previous day."""
     status, found = ask(server)
     assert status == 200
     instants = [dt.datetime.fromisoformat(one["created_at"]) for one in found]

@@ -1,4 +1,4 @@
-"""The local ornament shops: the owners' numbers, all products on the pages, changes."""
+"""Ornament shops of the demo: the owners' figures, complete pages, changes."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ SIZES = {hallmark: 10270, hooked: 6689, ornament_shop: 1128}
 
 
 def body(source: DemoSource, path: str, world: World | None = None, **query: str) -> str | None:
-    """The page that a shop has at *path*; None where it has none."""
+    """Return the shop's page at *path*, or None."""
     reply = source.respond(DemoRequest("GET", path, query), world or World())
     return reply.body.decode() if reply else None
 
@@ -29,7 +29,7 @@ def shop_named(shop: Any) -> str:
 
 @pytest.fixture(params=SHOPS, ids=shop_named)
 def shop(request: pytest.FixtureRequest) -> Any:
-    """Each of the shops, as its module."""
+    """Return the module of each shop."""
     return request.param
 
 
@@ -181,7 +181,7 @@ def test_removed_product_has_no_page(shop: Any) -> None:
 
 
 def test_demo_shops_are_the_same_in_every_process() -> None:
-    """The hashes of strings differ from process to process; nothing may depend on them."""
+    """Hashes of strings differ between processes, so pages must not depend on them."""
     program = (
         "import hashlib\n"
         "from catlog_scrapy.demo import hallmark, hooked, ornament_shop\n"

@@ -1,4 +1,4 @@
-"""The pictures of the local sources are real, differ, and are always the same."""
+"""Pictures of the demo: valid, distinct and stable."""
 
 import hashlib
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""The grocery delivery: the same bytes for the same step, whole showcases, changes that show."""
+"""Grocery delivery of the demo: stable bytes per step, complete showcases, changes."""
 
 import json
 from itertools import pairwise
@@ -11,7 +11,7 @@ from catlog_scrapy.demo.server import DemoServer
 
 
 def documents(server: DemoServer, showcase: str) -> list[dict[str, object]]:
-    """All that the page asks for after a click."""
+    """Return the documents that the page requests after a click."""
     found = []
     for page in range(1, samokat.pages(showcase) + 1):
         url = f"{server.url}/samokat/v2/showcases/{showcase}?page={page}"

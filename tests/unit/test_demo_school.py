@@ -1,4 +1,4 @@
-"""The local platform of school data: its size, its pages, its feed of changes, its login."""
+"""School platform of the demo: size, pages, change feed and login."""
 
 import datetime as dt
 from collections import Counter
@@ -27,7 +27,7 @@ def log_in(world: World, **said: str) -> tuple[int, Any]:
 
 
 def pages(path: str, world: World, **query: Any) -> list[Any]:
-    """All entries of *path*, by following `next`."""
+    """Return all entries of *path*, by following `next`."""
     found: list[Any] = []
     while True:
         status, page = get(path, world, **query)

@@ -1,4 +1,4 @@
-"""The local sources: the owners' numbers, the same world every time, changes, misbehaviour."""
+"""Demo server: the owners' figures, stable pages, changes and injected faults."""
 
 import http.client
 import json

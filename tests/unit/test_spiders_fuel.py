@@ -1,4 +1,4 @@
-"""The spiders of the fuel network that link pictures, against saved documents."""
+"""Fuel spiders that link pictures, tested with saved documents."""
 
 import json
 from typing import Any
@@ -40,7 +40,7 @@ def test_a_field_renamed_in_the_source_does_not_validate(
 
 
 def test_icons_renamed_in_the_source_fail_the_load() -> None:
-    """They may be null, but not gone."""
+    """An icon may be null, but must be present."""
     spider = FuelTypes(base_url=FUEL)
     response = changed(page(spider, "fuel-types.json", FUEL), '"icon"', '"picture"')
     with pytest.raises(KeyError, match="icon"):

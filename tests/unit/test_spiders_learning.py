@@ -1,4 +1,4 @@
-"""The learning platform's spider: what it asks for, what it makes of an answer, what it refuses."""
+"""Spider of the learning platform: requests, records and refused documents."""
 
 import datetime as dt
 import json
@@ -36,7 +36,7 @@ def an_item(**fields: Any) -> dict[str, Any]:
 
 
 def test_learning_attempts() -> None:
-    """Learners of Moscow and of Belgrade, whose clocks change in between: NN:10 follows NN:51."""
+    """Moscow and Belgrade have different clock changes, so local times are not in order."""
     spider = a_spider()
     response = page(spider, "2026-03-29.json", f"{API}/attempts")
     golden = (PAGES / spider.name / "2026-03-29.items.json").read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ def test_a_date_that_is_none_is_refused() -> None:
 def test_a_user_id_has_exactly_so_many_characters(
     user_id: Any, length: str, reason: str | None
 ) -> None:
-    """The check hands the spider, with its arguments, to the record type."""
+    """The spider, with its arguments, is the validation context of the record type."""
     spider = a_spider(id_length=length)
     item = an_item(user_id=user_id)
     if reason is None:

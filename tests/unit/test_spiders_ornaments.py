@@ -1,4 +1,4 @@
-"""The spiders of the ornament shops: whole items, the way through the pages, refusals."""
+"""Spiders of the ornament shops: complete items, pagination and refused pages."""
 
 import json
 from typing import Any
@@ -46,14 +46,14 @@ def golden(spider: Any, file: str) -> Any:
 def year_of(
     shop: type[ProductsByYear], year: str, **arguments: Any
 ) -> tuple[ProductsByYear, TextResponse]:
-    """The spider of a year, and the saved first page of it."""
+    """Return the spider of a year and the year's saved first page."""
     base_url, template = YEARS[shop]
     spider = shop(base_url=base_url, year=year, **arguments)
     return spider, page(spider, f"{year}.html", template.format(base_url, year))
 
 
 def product_of(shop: type[ProductPages], file: str = "product") -> tuple[Any, TextResponse, str]:
-    """The spider, a saved page of a product, and the product's link."""
+    """Return the spider, a saved page of a product, and the product's link."""
     url, link = PRODUCTS[shop]
     spider = shop(base_url=YEARS[shop][0])
     return spider, page(spider, f"{file}.html", url), link

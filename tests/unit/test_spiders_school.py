@@ -1,4 +1,4 @@
-"""The spiders of the school data: whole items, the login, the feed of changes, refusals."""
+"""School spiders: complete items, login, change feed and refused pages."""
 
 import json
 from collections.abc import Iterator
