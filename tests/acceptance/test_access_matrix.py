@@ -216,7 +216,7 @@ def password_hash(served: Served, name: str) -> str:
         return hash_
 
 
-def test_every_endpoint_allows_its_roles_alone(served: Served) -> None:
+def test_every_endpoint_allows_only_its_roles(served: Served) -> None:
     found = endpoints(served)
     good: list[tuple[str, str, bool, str]] = []
     for role in ROLES:

@@ -159,7 +159,7 @@ def test_requests_of_the_fuel_clients_are_answered(served: Served) -> None:
     assert services == {"Кафе", "Автомойка"}
 
 
-def test_pages_of_the_fuel_clients(served: Served) -> None:
+def test_fuel_clients_can_page_through_stations(served: Served) -> None:
     client = served.client(served.tokens("user-user")["access"])
     path = "/api/v1/fuel-stations"
     whole = ask(client, "GET", path)["results"]

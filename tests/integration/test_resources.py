@@ -551,7 +551,7 @@ def serve(
         yield served
 
 
-def test_each_line_of_a_stream_is_one_row(engine: Engine, serve: Callable[..., TestClient]) -> None:
+def test_line_of_a_stream_is_a_single_row(engine: Engine, serve: Callable[..., TestClient]) -> None:
     """Line breaks inside json values must not break the line format."""
     broken = "SELECT n, json(E'[1,\\n\\r2, \"\\\\n\"]') AS parts FROM generate_series(1, 2) AS n"
     given_own_views(engine, broken=broken)

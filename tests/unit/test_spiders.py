@@ -47,7 +47,7 @@ def validated(spider: Spider, items: list[Any]) -> list[dict[str, Any]]:
     return [one.model_dump(mode="json") for one in records]
 
 
-def test_fuel_prices() -> None:
+def test_fuel_prices_spider_requests_its_document() -> None:
     assert first_requests(FuelPrices(base_url=FUEL)) == [f"{FUEL}/fuel-prices"]
 
 
