@@ -28,9 +28,7 @@ def prepare(settings: Settings) -> None:
     Raises CatlogError. Warns on stderr of names that are not settings.
     """
     if not inside_project():
-        raise CatlogError(
-            "no Scrapy project here; go to the folder that holds its scrapy.cfg"
-        )
+        raise CatlogError("no Scrapy project here; go to the folder that holds its scrapy.cfg")
     if not addon.is_enabled(settings):
         raise CatlogError(
             "this project does not use catlog; add to its settings:"

@@ -168,7 +168,7 @@ def with_another_letter(part: str) -> str:
 
 
 def with_another_role(payload: str) -> str:
-    """The payload of a token, of an admin who never expires."""
+    """Return *payload* with the role admin and a distant expiry."""
     claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
     said = json.dumps({**claims, "role": "admin", "exp": 2**33}).encode()
     return base64.urlsafe_b64encode(said).rstrip(b"=").decode()
@@ -216,7 +216,7 @@ def password_hash(served: Served, name: str) -> str:
         return hash_
 
 
-def test_every_endpoint_allows_its_roles_alone(served: Served) -> None:
+def test_every_endpoint_allows_only_its_roles(served: Served) -> None:
     found = endpoints(served)
     good: list[tuple[str, str, bool, str]] = []
     for role in ROLES:

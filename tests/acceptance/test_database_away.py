@@ -1,4 +1,4 @@
-"""PostgreSQL is away, and comes back: what the server says meanwhile."""
+"""Responses of the server while PostgreSQL is unreachable, and its recovery."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ def proxied(worlds: Worlds) -> Iterator[tuple[Proxy, Served]]:
 
 
 def asked(served: Served, endpoint: Endpoint) -> tuple[httpx.Response, float]:
-    """The answer, and the seconds that it took."""
+    """Send the endpoint's request; return the response and its duration in seconds."""
     began = time.monotonic()
     headers = {"Authorization": f"Bearer {served.world.keys['admin']}"}
     body = endpoint.body

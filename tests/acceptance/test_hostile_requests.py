@@ -40,7 +40,7 @@ def served(worlds: Worlds, log: list[str]) -> Iterator[Served]:
 
 
 class Asking:
-    """A connection that asks for paths as they are."""
+    """Connection that sends paths unchanged, without URL encoding."""
 
     def __init__(self, served: Served, credentials: str) -> None:
         self.connection = HTTPConnection("127.0.0.1", served.port, timeout=WAIT_LIMIT_S)
@@ -133,7 +133,7 @@ def test_filters_resist_sql_injection(ask: Asking) -> None:
 
 
 def hostile(body: Any) -> Iterator[tuple[bytes, dict[str, str]]]:
-    """Bodies that are wrong, with the headers that they come with; *body* would be right."""
+    """Return invalid variants of the valid *body*, with their headers."""
     as_json = {"Content-Type": "application/json"}
     right = json.dumps(body).encode()
     yield b"[" * 100_000, as_json
@@ -195,7 +195,7 @@ def raw(served: Served, *parts: bytes, pause: float = 0.0, seconds: float = WAIT
 
 
 def head(served: Served, line: str, *headers: str) -> bytes:
-    """The head of a request of an admin."""
+    """Return the head of a request with an admin's key."""
     said = [line, "Host: x", f"Authorization: Bearer {served.world.keys['admin']}", *headers]
     return "\r\n".join([*said, "", ""]).encode()
 
@@ -266,7 +266,7 @@ def test_slow_readers_hold_no_connection_to_the_database(served: Served) -> None
 
 
 def many(served: Served) -> None:
-    """Many stations, more than the buffers between server and client hold."""
+    """Insert more stations than the buffers between server and client hold."""
     with served.engine.begin() as connection:
         connection.execute(
             text(
@@ -328,7 +328,7 @@ def test_many_log_ins_do_not_block_requests(served: Served) -> None:
 
 
 def test_secrets_are_not_logged(served: Served, log: list[str]) -> None:
-    """The last one: it looks at the log of all the others."""
+    """Runs last, because it checks the log of all other tests of the module."""
     with served.engine.begin() as connection:
         connection.execute(text("DELETE FROM catlog.login_failure"))
     pair = served.tokens("service-user")

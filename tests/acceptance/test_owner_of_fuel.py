@@ -102,7 +102,7 @@ PRICES = {
 
 @pytest.fixture(scope="module")
 def served(worlds: Worlds) -> Iterator[Served]:
-    """A server of what the demonstration source said first, loaded by `scrapy load`."""
+    """Return a server of the first state of the demo source, loaded by `scrapy load`."""
     with worlds.database() as url, DemoServer(fuel_delay=0) as source:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CATLOG")},
@@ -129,7 +129,7 @@ def served(worlds: Worlds) -> Iterator[Served]:
 
 
 def ask(client: httpx.Client, method: str, path: str, **given: Any) -> Any:
-    """The answer to one of the owner's requests, which has to be as they wrote it down."""
+    """Return the body of a response, validated by the schema in the owner's document."""
     answer = client.request(method, path, **given)
     assert answer.status_code == 200, answer.text
     body = answer.json()
@@ -159,7 +159,7 @@ def test_requests_of_the_fuel_clients_are_answered(served: Served) -> None:
     assert services == {"Кафе", "Автомойка"}
 
 
-def test_pages_of_the_fuel_clients(served: Served) -> None:
+def test_fuel_clients_can_page_through_stations(served: Served) -> None:
     client = served.client(served.tokens("user-user")["access"])
     path = "/api/v1/fuel-stations"
     whole = ask(client, "GET", path)["results"]

@@ -1,4 +1,4 @@
-"""Loads published between pages: each response shows one load, and its ETag says which."""
+"""Publishes between page requests: each response and its ETag belong to a single load."""
 
 import contextlib
 import csv
@@ -33,7 +33,7 @@ def served(worlds: Worlds) -> Iterator[Served]:
 
 
 def publish(served: Served, worlds: Worlds, n: int) -> None:
-    """The *n*-th load of stations: each says *n*, and there are 299 + *n* of them."""
+    """Load and publish 299 + *n* stations that all have the number *n*."""
     rows = [{**STATION, "id": id_, "number": str(n)} for id_ in range(1, size(n) + 1)]
     load(served.engine, settings_of(worlds.folder), "tatneft", "stations", {"fuel_stations": rows})
 

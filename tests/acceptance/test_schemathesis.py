@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: schemathesis asks what it allows, and what it does not.
+"""Requests by schemathesis, inside and outside of what the OpenAPI document allows.
 
 SCHEMATHESIS_EXAMPLES is how many requests an operation gets of each role; from 20 on, all
 operations are asked, and all that follows from the document besides.
@@ -37,7 +37,7 @@ def served(worlds: Worlds) -> Iterator[Served]:
 
 
 def schemathesis(served: Served, folder: Path, key: str, *options: str) -> int:
-    """Run it; how many requests it made. Fails with what it says where it finds something."""
+    """Run schemathesis, and return its number of requests. Fails with its findings."""
     (folder / "schemathesis.toml").write_text(f'hooks = "{HOOKS}"\n', encoding="utf-8")
     done = subprocess.run(
         [

@@ -34,7 +34,7 @@ SCHEDULE = {"provider": "acme", "scheme": "goods", "name": "hourly", "cron": "0 
 
 @pytest.fixture
 def client(engine: Engine, tmp_path: Path) -> Iterator[TestClient]:
-    """An internal one's, of a server whose spiders `goods` and `prices` know `colour`."""
+    """Return an internal user's client; the spiders `goods` and `prices` take `colour`."""
     given_a_scheme(engine)
     capabilities = Capabilities("shop", {}, {"goods": ["colour"], "prices": ["colour"]})
     app = application(engine, capabilities=capabilities, CATLOG_HOME=str(tmp_path), CATLOG_POLL=60)
@@ -60,7 +60,7 @@ def audit(engine: Engine) -> list[tuple[str, str, str]]:
 
 
 def test_post_loads_an_operation_by_its_id(client: TestClient, engine: Engine) -> None:
-    """The only one of its scheme: all of it, so that it may remove records."""
+    """The operation is the only operation of its scheme, so the load is full."""
     path = f"/schedule_catalog_scheme_operation/{operation_id(engine)}"
     answer = client.post(path)
     assert answer.status_code == 201
@@ -289,7 +289,7 @@ def test_schedule_removed_from_its_file_can_be_created_by_the_api(
 def apply(
     engine: Engine, provider: ProviderDefinition, schedules: tuple[ScheduleDefinition, ...]
 ) -> None:
-    """The provider as its file declares it, with these schedules."""
+    """Store the provider as `scrapy apply` does, with these schedules."""
     schemes: tuple[SchemeDefinition, ...] = provider.schemes
     declared = ProviderDefinition(provider.name, schemes=schemes, schedules=schedules)
     with engine.begin() as connection:

@@ -68,7 +68,7 @@ def test_server_listens_only_on_a_private_socket(home: Path) -> None:
         assert postmaster(home).uids().real == folder.stat().st_uid != 0
 
 
-def test_the_server_inherits_no_lock(home: Path) -> None:
+def test_embedded_server_inherits_no_lock(home: Path) -> None:
     with EmbeddedServer(home):
         server = postmaster(home)
         files = [Path(file.path).name for file in server.open_files()]

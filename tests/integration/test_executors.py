@@ -1,4 +1,4 @@
-"""External executors over real HTTP: nothing is lost, nothing is double, whoever comes late."""
+"""External executors over real HTTP: each record is stored exactly once."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def robot(engine: Engine) -> Iterator[Client]:
 
 @pytest.fixture
 def hasty(engine: Engine) -> Iterator[Client]:
-    """At a server whose leases are short."""
+    """Yield an executor's client of a server with short leases."""
     with serving(application(engine, CATLOG_LEASE=2.0)) as port:
         yield Client(port, a_key(engine, "hasty"))
 
@@ -554,7 +554,7 @@ def test_unreliable_executors_load_each_record_once(engine: Engine) -> None:
 
 
 class Worker(threading.Thread):
-    """An executor that now and then is taken for dead, and goes on as if nothing were."""
+    """Executor that sometimes exceeds its lease and continues to send."""
 
     def __init__(self, client: Client, seed: int, state: Callable[[], str]) -> None:
         super().__init__(daemon=True)

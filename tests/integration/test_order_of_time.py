@@ -176,7 +176,7 @@ def test_a_kind_may_move_to_another_operation(engine: Engine) -> None:
     assert len(history(engine)) == 3
 
 
-def test_of_duplicate_keys_the_last_row_by_part_and_number_wins(engine: Engine) -> None:
+def test_last_row_of_a_duplicate_key_by_part_and_number_wins(engine: Engine) -> None:
     given_goods(engine, for_each=["north", "south"])
     rows = {"north": [("a", 9), ("b", 1), ("b", 2)], "south": [("a", 1), ("b", UNCHANGED)]}
     assert published(load(engine, parts=rows)) == {"received": 5, "duplicates": 3, "created": 2}

@@ -59,7 +59,7 @@ GOODS: list[dict[str, Any]] = [
 
 
 def load_goods(engine: Engine, goods: Sequence[dict[str, Any]] = GOODS) -> None:
-    """A whole load of the goods, published."""
+    """Load and publish all goods."""
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
     instance, number = claimed.attempt
@@ -81,13 +81,13 @@ def declared(folder: Path, text: str = RESOURCES) -> Resources:
 
 @pytest.fixture(autouse=True)
 def no_maintenance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a server that has just begun may start or publish a load before the test does."""
+    """Disable maintenance, which may start or publish a load before the test does."""
     monkeypatch.setattr(MaintenanceThread, "_run", lambda self: None)
 
 
 @pytest.fixture
 def client(engine: Engine, tmp_path: Path) -> Iterator[TestClient]:
-    """An admin's, of a server with the goods."""
+    """Return an admin's client of a server with the goods."""
     given_a_scheme(engine, an_operation(tolerate={"removed": 1.0}))
     sql(
         engine,
@@ -108,7 +108,7 @@ def ids(answer: Any) -> list[int]:
 
 
 def walk(client: TestClient, url: str, way: str = "next") -> Iterator[dict[str, Any]]:
-    """The pages from *url* on, forwards or backwards."""
+    """Yield the pages from *url* on, forwards or backwards."""
     following: str | None = url
     while following:
         answer = client.get(following)
@@ -138,7 +138,7 @@ ORDERS = ("", "id", "-id", "price", "-price", "made,-price", "-name", "-made,nam
 
 
 def test_cursors_walk_through_the_whole_listing_and_back(client: TestClient) -> None:
-    """Whatever is null: as the whole has it in one page."""
+    """Pages by cursor equal the unpaged listing, with null values too."""
     for order, limit in itertools.product(ORDERS, (1, 2, 5)):
         check_cursors(client, order, limit)
 
@@ -302,7 +302,7 @@ def test_etag_stays_until_rows_change(client: TestClient, engine: Engine) -> Non
 
 
 def test_new_view_changes_the_etag(client: TestClient, engine: Engine) -> None:
-    """And by what the view reads from then on."""
+    """The ETag also depends on the kinds that the new view reads."""
     client.get("/cheap-goods")
     given_a_scheme(engine, an_operation("makers"), name="makers")
     fields = '[{"name": "value", "type": "jsonb"}]'
@@ -456,7 +456,7 @@ def test_results_are_listed_once_their_catalog_is_loaded(
 
 
 def test_every_listing_responds(client: TestClient) -> None:
-    """With and without the prefix, with and without a slash at the end."""
+    """Test each listing with and without the prefix and a final slash."""
     for path in ("providers", "catalogs", "catalog_schemes", "catalog_scheme_operations"):
         said = client.get(f"/{path}?limit=1").json()
         assert said["count"] >= 1
@@ -539,7 +539,7 @@ def given_own_views(engine: Engine, **views: str) -> None:
 def serve(
     client: TestClient, engine: Engine, tmp_path: Path
 ) -> Iterator[Callable[..., TestClient]]:
-    """An admin's client of another server, with these resources and settings."""
+    """Return a function that starts a server and returns an admin's client of it."""
     with ExitStack() as stack:
 
         def served(text: str, **settings: Any) -> TestClient:
@@ -551,8 +551,8 @@ def serve(
         yield served
 
 
-def test_each_line_of_a_stream_is_one_row(engine: Engine, serve: Callable[..., TestClient]) -> None:
-    """Whatever blanks a column of the type json holds."""
+def test_line_of_a_stream_is_a_single_row(engine: Engine, serve: Callable[..., TestClient]) -> None:
+    """Line breaks inside json values must not break the line format."""
     broken = "SELECT n, json(E'[1,\\n\\r2, \"\\\\n\"]') AS parts FROM generate_series(1, 2) AS n"
     given_own_views(engine, broken=broken)
     client = serve("[resources]\nbroken = { view = 'broken', key = 'n' }")
@@ -635,7 +635,7 @@ def test_cursor_pages_include_rows_with_null_keys(
 
 
 def test_changed_declaration_changes_the_etag(serve: Callable[..., TestClient]) -> None:
-    """Wherever the answer may be another one by it."""
+    """A declaration or setting that can change the response changes the ETag."""
     text = "[resources]\ngoods = { view = 'goods', key = 'id', search = ['name'] }"
     others = [
         (text.replace("'id'", "['id', 'name']"), {}),

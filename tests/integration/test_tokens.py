@@ -61,13 +61,13 @@ def audit(engine: Engine) -> list[tuple[str, str]]:
 
 
 def a_minute_passes(engine: Engine) -> None:
-    """Since every token was replaced."""
+    """Move the replacement of every token a minute back."""
     sql(engine, "UPDATE catlog.refresh_token SET replaced_at = replaced_at - interval '1 minute'")
 
 
 @pytest.fixture
 def client(engine: Engine) -> Any:
-    """A client of a server that knows alice, who is internal."""
+    """Return a client of a server with the internal user alice."""
     given_a_user(engine)
     return a_client(given_access(engine))
 

@@ -27,7 +27,7 @@ COST = {"time_cost": 1, "memory_cost": 8, "parallelism": 1}
 
 
 class CountingHasher(PasswordHasher):
-    """Counts what it was made to do."""
+    """Password hasher that counts verifications and the longest password."""
 
     def __init__(self) -> None:
         super().__init__(**COST)
@@ -47,7 +47,7 @@ class CountingHasher(PasswordHasher):
 def given_access(
     engine: Engine, roles: Mapping[str, frozenset[str]] = DEFAULT_ROLES, **settings: Any
 ) -> Access:
-    """Access with cheap passwords; *settings* without their prefix: `access=0.1`."""
+    """Return Access with fast hashes; *settings* have no prefix: `access=0.1`."""
     given = {f"CATLOG_API_{name.upper()}": value for name, value in settings.items()}
     return Access(
         engine, roles, Settings({**DEFAULTS, **given}), passwords=Passwords(CountingHasher())
@@ -55,13 +55,13 @@ def given_access(
 
 
 def given_a_user(engine: Engine, name: str = "alice", role: str = "internal") -> str:
-    """A user whose password is PASSWORD; their name."""
+    """Add a user with the password PASSWORD, and return the name."""
     add_user(engine, name, role, PasswordHasher(**COST).hash(PASSWORD))
     return name
 
 
 def a_client(access: Access, *, address: str = "192.0.2.1") -> TestClient:
-    """A client of a server with the tokens of *access*, and one resource, `catalogs`."""
+    """Return a client of a server with the tokens of *access* and the resource `catalogs`."""
     app = FastAPI()
     app.state.access = access
     app.include_router(router, prefix="/api/v1")
@@ -93,17 +93,17 @@ def a_client(access: Access, *, address: str = "192.0.2.1") -> TestClient:
 
 
 def log_in(client: TestClient, name: str = "alice", password: str = PASSWORD) -> Any:
-    """The answer to a log-in."""
+    """Log in, and return the response."""
     return client.post("/api/v1/token", json={"username": name, "password": password})
 
 
 def with_token(token: str) -> dict[str, str]:
-    """The header that brings it."""
+    """Return the header that carries *token*."""
     return {"Authorization": f"Bearer {token}"}
 
 
 def command(name: str, database_url: str, *arguments: str, resources: str | None = None) -> None:
-    """`scrapy NAME ARGUMENTS...`, in this process; *resources* is the file that declares them."""
+    """Run `scrapy NAME ARGUMENTS...` in this process; *resources* is the declaration file."""
     made = import_module(f"catlog_scrapy.commands.{name}").Command()
     made.settings = Settings(
         {

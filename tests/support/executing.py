@@ -35,7 +35,7 @@ def application(
     capabilities: Capabilities = NO_SPIDERS,
     **settings: Any,
 ) -> FastAPI:
-    """The whole server; it looks at the queue often."""
+    """Return the complete application, with a short polling interval."""
     given = Settings(
         {
             **DEFAULTS,
@@ -50,7 +50,7 @@ def application(
 
 @contextmanager
 def serving(app: FastAPI, **settings: Any) -> Iterator[int]:
-    """The port of 127.0.0.1 where *app* answers, as `scrapy serve` lets it; then Ctrl-C ends it."""
+    """Serve *app* on 127.0.0.1 as `scrapy serve` does; yield the port, then send SIGINT."""
     port = free_port()
     server = make_server(app, Settings({**SERVING, **settings}))
     with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
@@ -73,13 +73,13 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """All that it says."""
+        """Return the body as JSON."""
         return json.dumps(self.body)
 
 
 @dataclass
 class Client:
-    """An executor's view of the server at *port*, with a *key*."""
+    """Client of an external executor for the server at *port*, with a *key*."""
 
     port: int
     key: str
@@ -109,7 +109,7 @@ class Client:
         return attempts
 
     def claim_one(self, **given: Any) -> str:
-        """Claim an attempt, waiting for it; its name."""
+        """Wait for an attempt, claim it, and return its name."""
         [claimed] = self.claim(wait=20, **given)
         return str(claimed["attempt"])
 

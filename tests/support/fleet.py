@@ -1,4 +1,4 @@
-"""A fleet on this machine: real nodes of a throw-away project, to be killed, frozen and asked."""
+"""Fleet on this machine: real nodes of a temporary project that tests kill, stop and query."""
 
 import os
 import signal
@@ -161,7 +161,7 @@ def things(parts: Sequence[str], batch: str = "-", pages: int = 5) -> set[tuple[
 
 
 class NodeProcess:
-    """A scrapyd of the project, called *name*. It may be started, ended and started again."""
+    """Node process (scrapyd) of the project, called *name*; it can be restarted."""
 
     def __init__(
         self,
@@ -255,7 +255,7 @@ class NodeProcess:
 
 
 class Fleet:
-    """A project with its database and its nodes; whatever still runs in the end is killed."""
+    """Project with its database and nodes; all processes are killed at the end."""
 
     def __init__(
         self,
@@ -287,7 +287,7 @@ class Fleet:
             source.answers[f"/page?{page}"] = Answer(b"[]", delay=0.05)
 
     def make_project(self, folder: Path, database_url: str) -> Project:
-        """The project in a folder of its own, as another machine has it."""
+        """Create the project in *folder*, as on another machine."""
         project = Project(folder, database_url, **self.environment)
         project.write("scrapy.cfg", CONFIGURATION.format(slots=self.slots))
         project.write("shop/spiders/things.py", SPIDERS)
@@ -329,7 +329,7 @@ class Fleet:
             other.wait()
 
     def node(self, name: str = "one", *, ready: bool = True, **options: Any) -> NodeProcess:
-        """A new node; *ready* to claim, unless told otherwise."""
+        """Start a node; wait until it can claim, unless *ready* is False."""
         project = options.pop("project", self.project)
         node = NodeProcess(project, name, **options).start()
         self.nodes.append(node)
@@ -338,7 +338,7 @@ class Fleet:
         return node
 
     def ready(self, *nodes: NodeProcess) -> None:
-        """Wait until nodes have told the database that they can run the project."""
+        """Wait until the nodes have reported that they can run the project."""
 
         def told(node: NodeProcess) -> bool:
             assert node.is_running, node.said()
@@ -356,7 +356,7 @@ class Fleet:
             until(lambda node=node: told(node), what=node.said)
 
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
-        """`scrapy ARGUMENTS...` beside the nodes, running; its output goes nowhere."""
+        """Start `scrapy ARGUMENTS...` beside the nodes, without its output."""
         process = subprocess.Popen(
             [sys.executable, "-m", "scrapy", *arguments],
             cwd=self.project.folder,
@@ -369,14 +369,14 @@ class Fleet:
         return process
 
     def load(self, name: str = "maker/things", **arguments: str) -> str:
-        """Queue a catalog; its id."""
+        """Queue a catalog, and return its id."""
         provider, _, scheme = name.partition("/")
         catalog = catalogs.create(self.engine, provider, scheme, arguments=arguments)
         starting.start_waiting(self.engine)
         return str(catalog)
 
     def hold(self, name: str = "hold") -> Path:
-        """A file that is not there yet: the spiders' argument `hold`."""
+        """Return the path of a new file, for the spiders' argument `hold`."""
         return self.folder / name
 
     # Queries of the database.
@@ -457,7 +457,7 @@ class Fleet:
         return [process for process in self.marked() if process.pid not in known]
 
     def is_sound(self, expected: set[tuple[str, str, int]]) -> None:
-        """All is loaded, once, as undisturbed; nothing runs any more, and every slot is there."""
+        """Assert that all records are loaded, no process is left, and every slot is usable."""
         self.ends()
         assert self.states() == {"loaded"}, self.report()
         assert set(rows(self.engine, "SELECT batch, part, number FROM things")) == expected
@@ -465,7 +465,7 @@ class Fleet:
         self.has_all_its_slots()
 
     def nothing_is_left(self) -> None:
-        """No instance is held, no attempt is open, none was done twice, and no process is left."""
+        """Assert that no instance, attempt or process is left, and no instance was done twice."""
         held = """SELECT id FROM catlog.catalog_scheme_operation_instance
                   WHERE node IS NOT NULL OR state = 'running'"""
         until(lambda: not rows(self.engine, held), what=self.report)
@@ -493,7 +493,7 @@ class Fleet:
         assert too_many == []
 
     def has_all_its_slots(self) -> None:
-        """Every node that runs can run as many at once as it has slots, and not one more."""
+        """Assert that every running node runs exactly as many spiders as it has slots."""
         nodes = [node for node in self.nodes if node.is_running]
         if not nodes:
             return
@@ -517,7 +517,7 @@ class Fleet:
 
 
 class Database:
-    """A PostgreSQL of its own, to be killed; used like the one that all tests share."""
+    """Separate PostgreSQL server that a test can kill."""
 
     def __init__(self, home: Path) -> None:
         self.server = EmbeddedServer(home)
@@ -532,17 +532,17 @@ class Database:
         self.server.release()
 
     def kill(self) -> None:
-        """As a machine that loses power, as far as PostgreSQL is concerned."""
+        """Kill the postmaster, as a power failure does."""
         pid = int((self.home / "postgres" / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
 
     def start(self) -> None:
-        """Start it again, if it does not run."""
+        """Start the server, if it does not run."""
         self.server.acquire()
 
 
 class ProxyAt(Proxy):
-    """A proxy for those who can reach *address*, but not this machine's own 127.0.0.1."""
+    """Proxy for clients that reach *address*, but not this machine's 127.0.0.1."""
 
     def __init__(self, target: str, address: str) -> None:
         self.address = address
@@ -550,7 +550,7 @@ class ProxyAt(Proxy):
 
     @property
     def url(self) -> str:
-        """A database URL by way of the proxy."""
+        """Return a database URL through the proxy."""
         return super().url.replace("127.0.0.1", self.address)
 
     def _listen(self, port: int) -> socket.socket:
@@ -559,7 +559,7 @@ class ProxyAt(Proxy):
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    """A file system of its own at *folder*, that small. Only root can make one."""
+    """Mount a small file system at *folder*; this needs root."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     subprocess.run(mount, check=True)
@@ -571,7 +571,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Write into *folder* until nothing more can be written; the file."""
+    """Fill the file system of *folder* with a file, and return the file."""
     file = folder / "filler"
     with suppress(OSError), file.open("ab", buffering=0) as output:
         while True:

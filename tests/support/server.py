@@ -1,4 +1,4 @@
-"""The server of this project over a database that holds something real, for tests of it as a whole.
+"""Server of this project on a filled database, for tests of the complete server.
 
 The rows are those of the saved pages, so they are true to their record types.
 """
@@ -90,7 +90,7 @@ class World:
 
 
 def settings_of(folder: Path, **given: Any) -> Settings:
-    """The project's settings, with an external operation and hidden columns, in *folder*."""
+    """Return the project's settings for *folder*, with an external operation and hidden columns."""
     providers = folder / "providers"
     if not providers.exists():
         shutil.copytree(PACKAGE / "providers", providers)
@@ -118,7 +118,7 @@ def settings_of(folder: Path, **given: Any) -> Settings:
 
 
 def fill(engine: Engine, settings: Settings) -> World:
-    """Declarations, loads in several states, users and keys of every role."""
+    """Insert declarations, loads in several states, and users and keys of every role."""
     apply(engine, settings)
     world = World()
     for (provider, scheme), spiders in LOADED.items():
@@ -170,13 +170,13 @@ def fill(engine: Engine, settings: Settings) -> World:
 
 
 def saved(spider: str) -> list[dict[str, Any]]:
-    """The items of a spider's saved pages."""
+    """Return the items of a spider's saved pages."""
     files = sorted((PAGES / spider).glob("*.items.json"))
     return [item for file in files for item in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def raised(prices: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same, each a unit dearer."""
+    """Return *prices*, each raised by one."""
     return [{**row, "price": str(int(row["price"]) + 1)} for row in prices]
 
 
@@ -187,7 +187,7 @@ def load(
     scheme: str,
     items: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> UUID:
-    """A catalog from its making to its publishing: *items* by spider, to each part its year's."""
+    """Create, load and publish a catalog of *items* by spider; a part gets its year's items."""
     spiders = load_spiders(settings)
     arguments = {"date": "2026-03-29"} if scheme == "attempts" else {}
     catalog = catalogs.create(engine, provider, scheme, arguments=arguments)
@@ -231,14 +231,14 @@ def _failed(engine: Engine) -> UUID:
 
 
 def project_app(engine: Engine, settings: Settings) -> FastAPI:
-    """The whole server of the project."""
+    """Return the complete application of the project."""
     capabilities = read_capabilities(settings, load_spiders(settings))
     return create_app(engine, settings, read_resources(settings), capabilities)
 
 
 @dataclass
 class Served:
-    """A server, and what is behind it."""
+    """Running server with its database and content."""
 
     engine: Engine
     port: int
@@ -251,7 +251,7 @@ class Served:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, credentials: str | None = None, **options: Any) -> httpx.Client:
-        """A client that sends *credentials*, if any, with each request, while the server runs."""
+        """Return a client that sends *credentials*, if any; it is closed with the server."""
         headers = {"Authorization": f"Bearer {credentials}"} if credentials else {}
         client = httpx.Client(
             base_url=self.url, headers=headers, timeout=WAIT_LIMIT_S, trust_env=False, **options
@@ -259,7 +259,7 @@ class Served:
         return self.closing.enter_context(client)
 
     def tokens(self, name: str) -> dict[str, str]:
-        """A pair of tokens of a user, through a log-in."""
+        """Log in as a user, and return the pair of tokens."""
         said = {"username": name, "password": PASSWORD}
         answer = httpx.post(f"{self.url}/api/v1/token/", json=said, trust_env=False)
         assert answer.status_code == 200, answer.text
@@ -269,7 +269,7 @@ class Served:
 
 @dataclass
 class Worlds:
-    """Databases that are clones of one that was filled."""
+    """Factory of databases cloned from a filled template, and of their servers."""
 
     postgres: Postgres
     folder: Path
@@ -277,19 +277,19 @@ class Worlds:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """The URL of a fresh clone."""
+        """Yield the URL of a new clone."""
         with self.postgres.clone(WORLD) as url:
             yield url
 
     @contextmanager
     def serving(self, **settings: Any) -> Iterator[Served]:
-        """A server of a fresh clone, which is dropped at the end."""
+        """Yield a server of a new clone, which is dropped at the end."""
         with self.database() as url, self.serving_at(url, **settings) as served:
             yield served
 
     @contextmanager
     def serving_at(self, url: str, **settings: Any) -> Iterator[Served]:
-        """A server of the database at *url*."""
+        """Yield a server of the database at *url*."""
         given = settings_of(self.folder, **settings)
         engine = make_engine(
             url, statement_timeout=given.getfloat("CATLOG_API_TIMEOUT"), connect_timeout=3.0
@@ -303,7 +303,7 @@ class Worlds:
 
 
 def make_worlds(postgres: Postgres, folder: Path) -> Worlds:
-    """Fill a template, unless another process of the run has."""
+    """Fill the template database once per run, and return its Worlds."""
 
     def fill_at(url: str) -> dict[str, Any]:
         engine = make_engine(url)
@@ -316,7 +316,7 @@ def make_worlds(postgres: Postgres, folder: Path) -> Worlds:
 
 
 def checksum(engine: Engine, but: Iterable[str] = ()) -> str:
-    """A hash of all tables of the schema `catlog`, except what every request may note."""
+    """Return a hash of all tables of the schema `catlog` that requests must not change."""
     left_out = {"audit", "login_failure", *but}
     with engine.connect() as connection:
         names = connection.execute(
@@ -338,7 +338,7 @@ def checksum(engine: Engine, but: Iterable[str] = ()) -> str:
 
 @contextmanager
 def collected_log() -> Iterator[list[str]]:
-    """All that is logged meanwhile, at any level, with tracebacks."""
+    """Collect all log messages of the block, at any level, with tracebacks."""
     said: list[str] = []
 
     class Collecting(logging.Handler):

@@ -1,4 +1,4 @@
-"""Every spider and every declaration is what the others are; and each rule is seen to refuse."""
+"""Conformance of every spider and declaration, and a violation of each rule."""
 
 import json
 import os
@@ -31,23 +31,23 @@ OPERATIONS = [operation for file in PROVIDERS.values() for operation in operatio
 
 
 @pytest.mark.parametrize("name", SPIDERS)
-def test_a_spider(name: str) -> None:
+def test_spider_conforms(name: str) -> None:
     (spidercls,) = spiders_of(f"catlog_scrapy.spiders.{name}")
     assert not list(of_spider(spidercls, name, OPERATIONS))
 
 
 @pytest.mark.parametrize("name", SPIDERS)
-def test_the_saved_pages_of_a_spider(name: str) -> None:
+def test_saved_pages_of_a_spider_conform(name: str) -> None:
     (spidercls,) = spiders_of(f"catlog_scrapy.spiders.{name}")
     assert not list(of_pages(spidercls, saved_pages(PAGES / name)))
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_provider(name: str) -> None:
+def test_provider_declaration_conforms(name: str) -> None:
     assert not list(of_provider(PROVIDERS[name], name, SPIDERS))
 
 
-def test_nothing_is_left_over() -> None:
+def test_every_declaration_is_valid_and_every_page_folder_has_a_spider() -> None:
     assert not MISTAKES
     assert {folder.name for folder in PAGES.iterdir()} <= set(SPIDERS)
 
@@ -81,12 +81,12 @@ class Leaves(Spider):
 
 
 def leaves(**attributes: Any) -> type[Spider]:
-    """A spider like Leaves, but for its *attributes*."""
+    """Return a spider like Leaves with other *attributes*."""
     title = attributes.pop("title", "Leaves")
     return type(title, (Leaves,), {"__doc__": Leaves.__doc__, **attributes})
 
 
-def test_a_good_spider_has_no_complaints() -> None:
+def test_conforming_spider_has_no_violations() -> None:
     operation = OperationTable(name="autumn", spider="leaves", arguments={"day": "1"})
     assert not list(of_spider(Leaves, "leaves", [operation]))
 
@@ -106,19 +106,19 @@ def test_a_good_spider_has_no_complaints() -> None:
         (leaves(__doc__="One sentence. Another."), 'says what the argument "day" is'),
     ],
 )
-def test_a_spider_that_breaks_a_rule(spidercls: type[Spider], said: str) -> None:
+def test_violation_of_a_spider_is_reported(spidercls: type[Spider], said: str) -> None:
     operation = OperationTable(name="leaves", arguments={"day": "{due_at}"})
     assert said in "\n".join(of_spider(spidercls, "leaves", [operation]))
 
 
-def test_an_argument_that_the_spider_does_not_take() -> None:
+def test_unknown_argument_of_a_spider_is_reported() -> None:
     operation = OperationTable(name="leaves", arguments={"hour": "1"})
     said = 'it does not take the argument "hour"'
     assert list(of_spider(Leaves, "leaves", [operation])) == [said]
 
 
 def provider(**changed: Any) -> ProviderFile:
-    """A provider file like that of the fuel network, but for what is *changed*."""
+    """Return the provider file of the fuel network with *changed* tables."""
     table = {"name": "tatneft", "title": "Fuel", "base_url": "http://127.0.0.1:8765/fuel"}
     tables: dict[str, Any] = {
         "scheme": [{"name": "prices", "operations": ["fuel_prices"]}],
@@ -144,7 +144,7 @@ def provider(**changed: Any) -> ProviderFile:
         ),
     ],
 )
-def test_a_provider_that_breaks_a_rule(changed: dict[str, Any], said: str) -> None:
+def test_violation_of_a_provider_is_reported(changed: dict[str, Any], said: str) -> None:
     assert not list(of_provider(provider(), "tatneft", SPIDERS))
     assert said in "\n".join(of_provider(provider(**changed), "tatneft", SPIDERS))
 
@@ -154,7 +154,7 @@ ITEMS = [{"name": "oak", "count": 1}, {"name": "ash", "count": 2}]
 
 @pytest.fixture
 def given(tmp_path: Path) -> Callable[..., list[SavedPage]]:
-    """Makes the saved page `leaves.json` with its golden result; None: without."""
+    """Return a function that saves `leaves.json` and its golden result, unless None."""
 
     def make(page: Any, golden: Any = ITEMS, asked: Any = None) -> list[SavedPage]:
         for suffix, what in (("", page), (".items", golden), (".request", asked)):
@@ -181,13 +181,13 @@ def given(tmp_path: Path) -> Callable[..., list[SavedPage]]:
         (ITEMS, ITEMS, {"call": "parse"}, "Extra inputs"),
     ],
 )
-def test_a_page_that_breaks_a_rule(
+def test_violation_of_a_saved_page_is_reported(
     given: Any, page: Any, golden: Any, asked: Any, said: str
 ) -> None:
     assert said in "\n".join(of_pages(Leaves, given(page, golden, asked)))
 
 
-def test_a_spider_has_the_settings_of_its_project(given: Any) -> None:
+def test_spider_of_a_saved_page_has_its_project_settings(given: Any) -> None:
     def parse(self: Spider, response: Any) -> Any:
         yield {"name": self.settings["BOT_NAME"], "count": self.settings["DEPTH_LIMIT"]}
 
@@ -208,7 +208,7 @@ def test_golden_result_has_items_only(given: Any) -> None:
     assert not list(of_pages(leaves(parse=parse), given(ITEMS)))
 
 
-def test_a_page_says_how_it_is_asked_for(given: Any) -> None:
+def test_saved_page_declares_its_request(given: Any) -> None:
     async def parse_day(self: Any, response: Any, tree: str) -> Any:
         yield {"name": f"{tree} {self.day} {response.url}", "count": response.meta["count"]}
 
@@ -223,7 +223,7 @@ def test_a_page_says_how_it_is_asked_for(given: Any) -> None:
     assert not list(of_pages(leaves(parse_day=parse_day), given([], golden, asked)))
 
 
-def test_a_page_may_be_the_documents_that_a_browser_gathered(given: Any) -> None:
+def test_saved_page_may_hold_documents_of_a_browser(given: Any) -> None:
     def items(self: Any, documents: list[Any]) -> Any:
         for document in documents:
             yield from document
@@ -233,7 +233,7 @@ def test_a_page_may_be_the_documents_that_a_browser_gathered(given: Any) -> None
     assert not list(of_pages(leaves(items=items, parse=None), given(documents, ITEMS, asked)))
 
 
-def test_several_record_types(given: Any) -> None:
+def test_saved_page_of_several_record_types(given: Any) -> None:
     def parse(self: Spider, response: Any) -> Any:
         for item in response.json():
             yield Leaf.draft(**item)
@@ -246,7 +246,7 @@ def test_several_record_types(given: Any) -> None:
     assert "an item without its type" in "".join(of_pages(plain, given(ITEMS)))
 
 
-def test_a_spider_without_a_request_of_its_own(given: Any) -> None:
+def test_saved_page_of_a_spider_without_start_requests(given: Any) -> None:
     async def start(self: Spider) -> Any:
         yield ITEMS[0]
 

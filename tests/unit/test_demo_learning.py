@@ -1,4 +1,4 @@
-"""The local learning platform: any day, always the same attempts, some defects, some late."""
+"""Learning platform of the demo: stable attempts of any day, with defects and late attempts."""
 
 import datetime as dt
 import subprocess
@@ -37,7 +37,7 @@ def ask(server: DemoServer, **query: str) -> tuple[int, Any]:
     return status, orjson.loads(body)
 
 
-def test_every_day_has_attempts_and_a_few_defects() -> None:
+def test_demo_day_has_attempts_and_a_few_defects() -> None:
     for day in (*JANUARY, dt.date(1999, 12, 31), dt.date(2040, 2, 29)):
         found = learning.attempts(day)
         assert (
@@ -52,7 +52,7 @@ def test_every_day_has_attempts_and_a_few_defects() -> None:
         assert lengths[0] + lengths[31] < 0.05 * len(found)
 
 
-def test_attempts_have_ids_of_their_own_and_only_submissions_a_verdict() -> None:
+def test_demo_attempts_have_unique_ids_and_only_submissions_a_verdict() -> None:
     found = [one for day in JANUARY for one in learning.attempts(day, 5)]
     assert len({one["id"] for one in found}) == len(found)
     verdicts = {(one["attempt_type"], one["is_correct"]) for one in found}
@@ -80,14 +80,14 @@ def test_demo_attempts_are_the_same_in_every_process() -> None:
     assert len(outputs) == 1
 
 
-def test_a_change_adds_late_attempts_and_touches_no_other() -> None:
+def test_change_of_demo_attempts_only_adds_late_attempts() -> None:
     former, latter = (learning.attempts(DAY, step) for step in (1, 2))
     assert len(latter) == len(former) + learning.LATE_ATTEMPTS
     assert [one for one in latter if one in former] == former
 
 
-def test_span_has_the_attempts_of_its_time(server: DemoServer) -> None:
-    """A day of Moscow begins at 21:00 of the day before, by UTC."""
+def test_learning_source_returns_the_attempts_of_the_requested_time(server: DemoServer) -> None:
+    """A Moscow day begins at 21:00 UTC of the previous day."""
     status, found = ask(server)
     assert status == 200
     instants = [dt.datetime.fromisoformat(one["created_at"]) for one in found]

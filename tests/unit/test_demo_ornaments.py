@@ -1,4 +1,4 @@
-"""The local ornament shops: the owners' numbers, all products on the pages, changes."""
+"""Ornament shops of the demo: the owners' figures, complete pages, changes."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ SIZES = {hallmark: 10270, hooked: 6689, ornament_shop: 1128}
 
 
 def body(source: DemoSource, path: str, world: World | None = None, **query: str) -> str | None:
-    """The page that a shop has at *path*; None where it has none."""
+    """Return the shop's page at *path*, or None."""
     reply = source.respond(DemoRequest("GET", path, query), world or World())
     return reply.body.decode() if reply else None
 
@@ -29,11 +29,11 @@ def shop_named(shop: Any) -> str:
 
 @pytest.fixture(params=SHOPS, ids=shop_named)
 def shop(request: pytest.FixtureRequest) -> Any:
-    """Each of the shops, as its module."""
+    """Return the module of each shop."""
     return request.param
 
 
-def test_a_shop_has_its_owners_numbers(shop: Any) -> None:
+def test_demo_shop_has_its_owners_number_of_products(shop: Any) -> None:
     assert (min(YEARS), max(YEARS), len(YEARS)) == (1973, 2020, 48)
     products = [product for year in YEARS for product in shop.GOODS.products(year)]
     assert len(products) == SIZES[shop]
@@ -42,7 +42,7 @@ def test_a_shop_has_its_owners_numbers(shop: Any) -> None:
     assert all(product.name.startswith(f"{product.year} ") for product in products)
 
 
-def test_the_first_years_of_hallmark_are_known() -> None:
+def test_hallmark_has_its_owners_numbers_for_the_first_years() -> None:
     assert [hallmark.GOODS.size(year) for year in range(1973, 1977)] == [21, 19, 30, 49]
 
 
@@ -60,7 +60,7 @@ def test_hallmark_has_its_owners_products(name: str, price: str) -> None:
     assert [(product.price, product.in_stock) for product in found] == [(Decimal(price), True)]
 
 
-def test_shops_have_what_real_ones_have() -> None:
+def test_demo_shop_has_special_letters_prices_and_sold_out_products() -> None:
     products = [product for year in YEARS for product in hallmark.GOODS.products(year)]
     for letter in "'&\"éñ–":
         assert any(letter in product.name for product in products), letter
@@ -92,7 +92,7 @@ def test_hallmark_lists_all_products_as_data() -> None:
 
 
 @pytest.mark.parametrize("shop", [hooked, ornament_shop], ids=shop_named)
-def test_the_pages_of_years_link_to_all_products(shop: Any) -> None:
+def test_year_pages_link_to_all_products(shop: Any) -> None:
     paths = re.compile(rf'href="{shop.ROOT}/((?:products|artikel)/[^"]+)"')
     links = {
         path
@@ -104,14 +104,14 @@ def test_the_pages_of_years_link_to_all_products(shop: Any) -> None:
     assert all(body(shop.SOURCE, path) for path in links)
 
 
-def test_a_view_of_all_has_the_links_of_all_pages() -> None:
+def test_demo_view_of_all_has_the_links_of_all_pages() -> None:
     everything = body(hooked.SOURCE, "year-2014.html", view="all") or ""
     assert everything.count('class="item"') == 209
     assert "Items 1 to 209 of 209" in everything
     assert "view-all" not in everything
 
 
-def test_a_product_is_found_by_its_number() -> None:
+def test_demo_shop_finds_a_product_by_its_number() -> None:
     assert "1–1 of 1 ornaments" in (body(hallmark.SOURCE, "search", q="795QX73021") or "")
     assert "1 to 1 of 1" in (body(hooked.SOURCE, "search.html", item="HOH14-208") or "")
     assert "2010-014" in (body(ornament_shop.SOURCE, "artikel/2010-014") or "")
@@ -119,7 +119,7 @@ def test_a_product_is_found_by_its_number() -> None:
     assert "No items" in (body(hooked.SOURCE, "search.html") or "")
 
 
-def test_a_product_of_hallmark_has_a_page() -> None:
+def test_hallmark_product_has_a_page() -> None:
     product = next(hallmark.GOODS.products(1973))
     assert product.sku in (body(hallmark.SOURCE, product.path) or "")
 
@@ -141,7 +141,7 @@ def test_demo_shop_has_no_page_for_unknown_paths(shop: Any, path: str) -> None:
     assert body(shop.SOURCE, path) is None
 
 
-def test_a_shop_of_a_few_years(shop: Any) -> None:
+def test_demo_shop_can_be_limited_to_some_years(shop: Any) -> None:
     world = World(years=(1973, 2014))
     assert (
         len(re.findall(r"\b(19|20)\d\d\b(?=( Ornaments)?<)", shop.index_page(world.years).decode()))
@@ -154,7 +154,7 @@ def test_a_shop_of_a_few_years(shop: Any) -> None:
 
 
 @pytest.mark.parametrize("step", (1, 2, 8, 9, 16, 17))
-def test_a_change_of_a_shop(shop: Any, step: int) -> None:
+def test_change_of_a_demo_shop(shop: Any, step: int) -> None:
     for year in YEARS:
         before, after = (
             {product.sku: product.price for product in shop.GOODS.products(year, when)}
@@ -181,7 +181,7 @@ def test_removed_product_has_no_page(shop: Any) -> None:
 
 
 def test_demo_shops_are_the_same_in_every_process() -> None:
-    """The hashes of strings differ from process to process; nothing may depend on them."""
+    """Hashes of strings differ between processes, so pages must not depend on them."""
     program = (
         "import hashlib\n"
         "from catlog_scrapy.demo import hallmark, hooked, ornament_shop\n"

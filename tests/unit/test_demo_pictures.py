@@ -1,4 +1,4 @@
-"""The pictures of the local sources are real, differ, and are always the same."""
+"""Pictures of the demo: valid, distinct and stable."""
 
 import hashlib
 from io import BytesIO
@@ -22,7 +22,7 @@ def test_demo_picture_is_a_valid_image() -> None:
     )
 
 
-def test_every_picture_that_is_linked_is_served_and_is_another() -> None:
+def test_linked_demo_pictures_are_served_and_distinct() -> None:
     linked = [url for station in fuel.stations(0) for url in station["image_urls"]]
     for names, kind in ((fuel.FUELS, "fuel"), (fuel.SERVICES, "service")):
         linked += [entry["icon"] for entry in fuel.references(names, kind)]

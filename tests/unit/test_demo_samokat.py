@@ -1,4 +1,4 @@
-"""The grocery delivery: the same bytes for the same step, whole showcases, changes that show."""
+"""Grocery delivery of the demo: stable bytes per step, complete showcases, changes."""
 
 import json
 from itertools import pairwise
@@ -11,7 +11,7 @@ from catlog_scrapy.demo.server import DemoServer
 
 
 def documents(server: DemoServer, showcase: str) -> list[dict[str, object]]:
-    """All that the page asks for after a click."""
+    """Return the documents that the page requests after a click."""
     found = []
     for page in range(1, samokat.pages(showcase) + 1):
         url = f"{server.url}/samokat/v2/showcases/{showcase}?page={page}"
@@ -29,7 +29,7 @@ def test_showcase_is_complete_and_stable(showcase: str) -> None:
     assert len({product["id"] for product in shown}) == samokat.SIZES[showcase] == len(shown)
 
 
-def test_a_change_brings_a_product_takes_one_and_touches_some_prices() -> None:
+def test_change_of_a_showcase_adds_and_removes_a_product_and_changes_prices() -> None:
     for before, after in pairwise(
         {one["id"]: one["prices"] for one in samokat.products("new", step)} for step in range(12)
     ):
@@ -38,7 +38,7 @@ def test_a_change_brings_a_product_takes_one_and_touches_some_prices() -> None:
         assert 0 < sum(before[id_] != after[id_] for id_ in kept) < len(kept) / 4
 
 
-def test_a_change_renews_the_hashes_of_classes() -> None:
+def test_change_of_a_showcase_renews_the_hashes_of_css_classes() -> None:
     with DemoServer() as server, urlopen(f"{server.url}/samokat/") as response:
         before = response.read()
         server.change()

@@ -1,4 +1,4 @@
-"""The local platform of school data: its size, its pages, its feed of changes, its login."""
+"""School platform of the demo: size, pages, change feed and login."""
 
 import datetime as dt
 from collections import Counter
@@ -27,7 +27,7 @@ def log_in(world: World, **said: str) -> tuple[int, Any]:
 
 
 def pages(path: str, world: World, **query: Any) -> list[Any]:
-    """All entries of *path*, by following `next`."""
+    """Return all entries of *path*, by following `next`."""
     found: list[Any] = []
     while True:
         status, page = get(path, world, **query)
@@ -76,7 +76,7 @@ def test_demo_school_has_foreign_scripts_and_odd_values() -> None:
 
 
 @pytest.mark.parametrize("step", range(1, 8))
-def test_a_day_changes_about_one_of_a_hundred(step: int) -> None:
+def test_change_of_the_demo_school_is_small(step: int) -> None:
     for kind in school.KINDS:
         ops = Counter(change.op for change in school.changes(kind, step))
         assert set(ops) >= {"created", "deleted"}, kind
@@ -84,7 +84,7 @@ def test_a_day_changes_about_one_of_a_hundred(step: int) -> None:
         assert kind in ("organisations", "classes") or ops["updated"] > 0
 
 
-def test_the_whole_and_then_the_changes_are_the_whole_of_a_later_day() -> None:
+def test_demo_school_changes_lead_to_the_full_state_of_a_later_day() -> None:
     world = World()
     first = {kind: pages(kind, world) for kind in school.KINDS}
     assert [len(first[kind]) for kind in school.KINDS] == [2000, 20, 60, 1500, 90_000, 18_000]
@@ -100,7 +100,7 @@ def test_the_whole_and_then_the_changes_are_the_whole_of_a_later_day() -> None:
         assert known == school.state(3)[kind], kind
 
 
-def test_the_feed_is_in_the_order_of_time_and_one_comes_late() -> None:
+def test_demo_change_feed_is_ordered_by_time_with_a_late_change() -> None:
     for kind in school.KINDS:
         at = [change.at for change in school.feed(kind, school.now(0), 2)]
         assert at == sorted(at), kind
@@ -112,7 +112,7 @@ def test_the_feed_is_in_the_order_of_time_and_one_comes_late() -> None:
         assert all(change.at <= school.now(2) for change in school.changes(kind, 2))
 
 
-def test_pages_stay_at_the_moment_of_the_first() -> None:
+def test_demo_school_pages_keep_the_time_of_the_first_page() -> None:
     world = World()
     first = get("pupils", world)[1]
     assert (first["cursor"], len(first["items"])) == ("2026-03-27T21:00:00+03:00", 500)
@@ -123,7 +123,7 @@ def test_pages_stay_at_the_moment_of_the_first() -> None:
     assert get("pupils", world, page=2)[1]["items"][0]["id"] == 506
 
 
-def test_a_login_is_good_until_the_world_changes() -> None:
+def test_demo_school_login_expires_with_the_next_change() -> None:
     world = World()
     assert log_in(world, user=school.USER, password="x") == (
         403,

@@ -1,4 +1,4 @@
-"""The local sources: the owners' numbers, the same world every time, changes, misbehaviour."""
+"""Demo server: the owners' figures, stable pages, changes and injected faults."""
 
 import http.client
 import json
@@ -75,18 +75,18 @@ def test_unknown_path_is_not_found(server: DemoServer, path: str) -> None:
     assert get(server, path) == (404, b"Not Found")
 
 
-def test_a_shop_of_a_few_years() -> None:
+def test_demo_server_can_be_limited_to_some_years() -> None:
     with DemoServer(years=(1973, 2014)) as server:
         assert get(server, "/hallmark/")[1].count(b'class="year-link"') == 2
         assert get(server, "/hallmark/year/2014?page=8")[0] == 200
         assert get(server, "/hallmark/year/1974")[0] == 404
 
 
-def test_robots_may_read_everything(server: DemoServer) -> None:
+def test_demo_robots_txt_allows_all_pages(server: DemoServer) -> None:
     assert get(server, "/robots.txt") == (200, b"User-agent: *\nAllow: /\n")
 
 
-def test_the_fuel_network_has_its_owners_numbers(server: DemoServer) -> None:
+def test_demo_fuel_network_has_its_owners_numbers(server: DemoServer) -> None:
     stations = document(server, "/fuel/fuel-stations")
     assert [station["id"] for station in stations] == [1, 2, 3, 4]
     assert [station["coordinates"] for station in stations] == [
@@ -106,7 +106,7 @@ def test_the_fuel_network_has_its_owners_numbers(server: DemoServer) -> None:
     }
 
 
-def test_the_stations_take_their_time() -> None:
+def test_demo_stations_respond_after_their_delay() -> None:
     with DemoServer(fuel_delay=1.0) as server:
         started = time.monotonic()
         document(server, "/fuel/fuel-prices")
@@ -117,7 +117,7 @@ def test_the_stations_take_their_time() -> None:
 
 
 @pytest.mark.parametrize("step", range(1, 10))
-def test_a_change_of_the_fuel_network(step: int) -> None:
+def test_change_of_the_demo_fuel_network(step: int) -> None:
     before, after = (
         {station["id"]: station for station in fuel.stations(one)} for one in (step - 1, step)
     )
@@ -132,7 +132,7 @@ def test_a_change_of_the_fuel_network(step: int) -> None:
     assert sum(old != new for old, new in zip(before, after, strict=True)) == 2
 
 
-def test_a_change_shows_on_the_pages(server: DemoServer) -> None:
+def test_change_of_the_demo_shows_on_most_pages(server: DemoServer) -> None:
     paths = ["/fuel/fuel-stations", "/fuel/fuel-prices", *SHOP_PATHS]
     before = [get(server, path) for path in paths]
     server.change()
@@ -140,7 +140,7 @@ def test_a_change_shows_on_the_pages(server: DemoServer) -> None:
     assert sum(old != new for old, new in zip(before, after, strict=True)) > len(paths) * 0.9
 
 
-def test_a_connection_serves_many_requests(server: DemoServer) -> None:
+def test_demo_connection_serves_many_requests(server: DemoServer) -> None:
     connection = connect(server)
     connection.connect()
     kept = connection.sock
@@ -153,7 +153,7 @@ def test_a_connection_serves_many_requests(server: DemoServer) -> None:
     connection.close()
 
 
-def test_a_stopped_server_answers_nobody_and_comes_back_where_it_was() -> None:
+def test_stopped_demo_server_restarts_on_the_same_port() -> None:
     server = DemoServer().start()
     url, connection = server.url, connect(server)
     connection.request("GET", "/robots.txt")
@@ -172,7 +172,7 @@ def test_a_stopped_server_answers_nobody_and_comes_back_where_it_was() -> None:
     server.stop()
 
 
-def test_a_stop_does_not_wait_for_a_slow_page() -> None:
+def test_stop_of_the_demo_server_does_not_wait_for_a_slow_page() -> None:
     with DemoServer(fuel_delay=60) as server:
         connection = connect(server)
         connection.request("GET", "/fuel/fuel-stations")
@@ -183,7 +183,7 @@ def test_a_stop_does_not_wait_for_a_slow_page() -> None:
     connection.close()
 
 
-def test_misbehaviour(server: DemoServer) -> None:
+def test_demo_server_injects_faults(server: DemoServer) -> None:
     right = get(server, "/hallmark/")
     server.misbehave("/hallmark", status=503)
     assert get(server, "/hallmark/") == (503, b"Service Unavailable")
@@ -220,7 +220,7 @@ def test_misbehaviour(server: DemoServer) -> None:
     assert get(server, "/hallmark/") == right
 
 
-def test_a_redirect_leads_on(server: DemoServer) -> None:
+def test_demo_server_injects_redirects(server: DemoServer) -> None:
     server.misbehave("/old", redirect="/hallmark/")
     with urlopen(Request(f"{server.url}/old")) as response:
         assert urlsplit(response.url).path == "/hallmark/"

@@ -1,4 +1,4 @@
-"""The fuel spiders: their requests, and what they refuse; helpers for tests of other spiders.
+"""Fuel spiders: requests and refused documents; helpers for tests of other spiders.
 
 What a spider makes of its saved pages is checked with all others': see test_conformance.
 """
@@ -20,14 +20,14 @@ FUEL = "https://fuel.example"
 
 
 def page(spider: Spider, file: str, url: str) -> TextResponse:
-    """A saved page of *spider*, as if it came from *url*."""
+    """Return a saved page of *spider* as the response from *url*."""
     path = PAGES / spider.name / file
     kind = HtmlResponse if path.suffix == ".html" else TextResponse
     return kind(url, body=path.read_bytes(), encoding="utf-8", request=Request(url))
 
 
 def changed(response: TextResponse, old: str, new: str) -> TextResponse:
-    """The page after the source has changed its markup."""
+    """Return the page with *old* replaced by *new*, as after a change of markup."""
     assert old in response.text
     return response.replace(body=response.text.replace(old, new).encode())
 
@@ -40,14 +40,14 @@ def first_requests(spider: Spider) -> list[str]:
 
 
 def validated(spider: Spider, items: list[Any]) -> list[dict[str, Any]]:
-    """The records that *items* become, as JSON would show them."""
+    """Return the validated records of *items*, as JSON values."""
     (record,) = record_types(spider)
     records = [record.model_validate(item) for item in items]
     assert len({one.row()[0] for one in records}) == len(items), "each has a key of its own"
     return [one.model_dump(mode="json") for one in records]
 
 
-def test_fuel_prices() -> None:
+def test_fuel_prices_spider_requests_its_document() -> None:
     assert first_requests(FuelPrices(base_url=FUEL)) == [f"{FUEL}/fuel-prices"]
 
 

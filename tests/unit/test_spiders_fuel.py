@@ -1,4 +1,4 @@
-"""The spiders of the fuel network that link pictures, against saved documents."""
+"""Fuel spiders that link pictures, tested with saved documents."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ SPIDERS = [
 
 
 @pytest.mark.parametrize(("spider", "path"), SPIDERS, ids=lambda one: getattr(one, "name", ""))
-def test_whole_items(spider: Any, path: str) -> None:
+def test_fuel_items_match_the_golden_result(spider: Any, path: str) -> None:
     assert first_requests(spider) == [f"{FUEL}/{path}"]
     items = list(spider.parse(page(spider, f"{path}.json", f"{FUEL}/{path}")))
     golden = (PAGES / spider.name / f"{path}.items.json").read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def test_whole_items(spider: Any, path: str) -> None:
     ("spider", "path", "old"),
     [(*SPIDERS[0], "image_urls"), (*SPIDERS[0], "coordinates"), (*SPIDERS[1], "name")],
 )
-def test_a_field_renamed_in_the_source_does_not_validate(
+def test_fuel_field_renamed_in_the_source_does_not_validate(
     spider: Spider, path: str, old: str
 ) -> None:
     response = changed(page(spider, f"{path}.json", f"{FUEL}/{path}"), old, "other")
@@ -40,7 +40,7 @@ def test_a_field_renamed_in_the_source_does_not_validate(
 
 
 def test_icons_renamed_in_the_source_fail_the_load() -> None:
-    """They may be null, but not gone."""
+    """An icon may be null, but must be present."""
     spider = FuelTypes(base_url=FUEL)
     response = changed(page(spider, "fuel-types.json", FUEL), '"icon"', '"picture"')
     with pytest.raises(KeyError, match="icon"):
@@ -48,14 +48,14 @@ def test_icons_renamed_in_the_source_fail_the_load() -> None:
 
 
 @pytest.mark.parametrize("link", [None, "", 5, ["a.png"], "http://["])
-def test_a_link_that_is_none_is_left_to_the_check(link: Any) -> None:
+def test_invalid_icon_link_is_left_to_validation(link: Any) -> None:
     spider = FuelTypes(base_url=FUEL)
     body = json.dumps([{"id": 1, "name": "АИ-95", "icon": link}]).encode()
     [item] = spider.parse(TextResponse(FUEL, body=body, encoding="utf-8"))
     assert item == {"id": 1, "name": "АИ-95", "icon_url": link}
 
 
-def test_a_station_with_a_defect_takes_no_other_along() -> None:
+def test_defective_station_does_not_affect_other_stations() -> None:
     spider = FuelStations(base_url=FUEL)
     response = TextResponse(
         FUEL, body=b'[{"id": 1, "coordinates": null}, {"coordinates": [1]}]', encoding="utf-8"

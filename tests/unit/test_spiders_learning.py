@@ -1,4 +1,4 @@
-"""The learning platform's spider: what it asks for, what it makes of an answer, what it refuses."""
+"""Spider of the learning platform: requests, records and refused documents."""
 
 import datetime as dt
 import json
@@ -35,8 +35,8 @@ def an_item(**fields: Any) -> dict[str, Any]:
     }
 
 
-def test_learning_attempts() -> None:
-    """Learners of Moscow and of Belgrade, whose clocks change in between: NN:10 follows NN:51."""
+def test_learning_attempts_match_the_golden_result() -> None:
+    """Moscow and Belgrade have different clock changes, so local times are not in order."""
     spider = a_spider()
     response = page(spider, "2026-03-29.json", f"{API}/attempts")
     golden = (PAGES / spider.name / "2026-03-29.items.json").read_text(encoding="utf-8")
@@ -74,7 +74,7 @@ def test_learning_spider_requests_its_day(arguments: dict[str, str], start: str,
     }
 
 
-def test_a_date_that_is_none_is_refused() -> None:
+def test_invalid_date_of_the_learning_spider_is_refused() -> None:
     with pytest.raises(ValueError, match="Invalid isoformat string"):
         first_requests(a_spider(date="29.03.2026"))
 
@@ -92,10 +92,10 @@ def test_a_date_that_is_none_is_refused() -> None:
         (7, "32", "Input should be a valid string"),
     ],
 )
-def test_a_user_id_has_exactly_so_many_characters(
+def test_user_id_has_exactly_the_given_length(
     user_id: Any, length: str, reason: str | None
 ) -> None:
-    """The check hands the spider, with its arguments, to the record type."""
+    """The spider, with its arguments, is the validation context of the record type."""
     spider = a_spider(id_length=length)
     item = an_item(user_id=user_id)
     if reason is None:
@@ -109,7 +109,7 @@ def test_a_user_id_has_exactly_so_many_characters(
     "field",
     ["id", "user_id", "course", "task", "attempt_type", "is_correct", "created_at"],
 )
-def test_a_field_renamed_in_the_source_is_found(field: str) -> None:
+def test_learning_field_renamed_in_the_source_does_not_validate(field: str) -> None:
     spider = a_spider()
     response = page(spider, "2026-03-29.json", f"{API}/attempts")
     items = list(spider.parse(changed(response, f'"{field}"', '"renamed"')))
@@ -119,7 +119,7 @@ def test_a_field_renamed_in_the_source_is_found(field: str) -> None:
             LearningAttempt.model_validate(item)
 
 
-def test_a_submission_that_nobody_judged_is_found() -> None:
+def test_submission_without_a_verdict_does_not_validate() -> None:
     with pytest.raises(ValidationError, match="a submitted attempt needs is_correct"):
         LearningAttempt.model_validate(an_item(is_correct=None))
     LearningAttempt.model_validate(an_item(attempt_type="run", is_correct=None))

@@ -1,4 +1,4 @@
-"""The spiders of the ornament shops: whole items, the way through the pages, refusals."""
+"""Spiders of the ornament shops: complete items, pagination and refused pages."""
 
 import json
 from typing import Any
@@ -46,14 +46,14 @@ def golden(spider: Any, file: str) -> Any:
 def year_of(
     shop: type[ProductsByYear], year: str, **arguments: Any
 ) -> tuple[ProductsByYear, TextResponse]:
-    """The spider of a year, and the saved first page of it."""
+    """Return the spider of a year and the year's saved first page."""
     base_url, template = YEARS[shop]
     spider = shop(base_url=base_url, year=year, **arguments)
     return spider, page(spider, f"{year}.html", template.format(base_url, year))
 
 
 def product_of(shop: type[ProductPages], file: str = "product") -> tuple[Any, TextResponse, str]:
-    """The spider, a saved page of a product, and the product's link."""
+    """Return the spider, a saved page of a product, and the product's link."""
     url, link = PRODUCTS[shop]
     spider = shop(base_url=YEARS[shop][0])
     return spider, page(spider, f"{file}.html", url), link
@@ -71,7 +71,9 @@ def without_view_all(response: TextResponse) -> TextResponse:
         (OrnamentShopYearLinks, *YEARS[OrnamentShopProducts]),
     ],
 )
-def test_year_links(shop: type[YearLinks], base_url: str, template: str) -> None:
+def test_year_links_match_the_golden_result(
+    shop: type[YearLinks], base_url: str, template: str
+) -> None:
     spider = shop(base_url=base_url)
     assert first_requests(spider) == [f"{base_url}/"]
     response = page(spider, "index.html", f"{base_url}/")
@@ -90,7 +92,7 @@ def test_year_links(shop: type[YearLinks], base_url: str, template: str) -> None
 
 
 @pytest.mark.parametrize("shop", YEARS)
-def test_a_year_a_url_or_a_number_says_what_to_read(shop: type[ProductsByYear]) -> None:
+def test_ornament_spider_requests_a_year_a_url_or_a_number(shop: type[ProductsByYear]) -> None:
     base_url, template = YEARS[shop]
     by_year = template.format(base_url, 1999)
     in_the_shop = template.format(shop.site, 1999)
@@ -109,7 +111,7 @@ def test_a_year_a_url_or_a_number_says_what_to_read(shop: type[ProductsByYear]) 
 
 # 1973: one page. 2014: the first of eight.
 @pytest.mark.parametrize(("year", "following"), [("1973", []), ("2014", ["?page=2"])])
-def test_a_table_of_data_in_a_script(year: str, following: list[str]) -> None:
+def test_hallmark_products_are_read_from_a_script(year: str, following: list[str]) -> None:
     spider, response = year_of(HallmarkProducts, year)
     results = list(spider.parse(response))
     items = [one for one in results if isinstance(one, dict)]
@@ -127,7 +129,7 @@ def test_a_table_of_data_in_a_script(year: str, following: list[str]) -> None:
         (OrnamentShopProducts, "2014", 24, f"{GERMAN}/artikel/2014-009"),
     ],
 )
-def test_a_listing_leads_to_the_page_of_each_product(
+def test_ornament_listing_leads_to_the_page_of_each_product(
     shop: type[ProductPages], year: str, products: int, last: str
 ) -> None:
     spider, response = year_of(shop, year)
@@ -140,7 +142,7 @@ def test_a_listing_leads_to_the_page_of_each_product(
     assert following == ([f"{GERMAN}/jahrgang/2014?page=2"] if year == "2014" else [])
 
 
-def test_a_view_of_all_is_read_instead_of_the_pages() -> None:
+def test_ornament_spider_reads_the_view_of_all_instead_of_pages() -> None:
     spider, response = year_of(HookedProducts, "2014")
     [request] = spider.parse(response)
     assert request.url == f"{HOOKED}/year-2014.html?view=all"
@@ -185,7 +187,7 @@ def test_fresh_product_is_not_requested(shop: type[ProductPages]) -> None:
         (OrnamentShopProducts, "1 bis 24", "1 bis 25", "has 24 products, but claims 1 to 25 of 32"),
     ],
 )
-def test_a_changed_listing_fails_the_load(
+def test_changed_ornament_listing_fails_the_load(
     shop: type[ProductsByYear], old: str, new: str, message: str
 ) -> None:
     spider, response = year_of(shop, "2014")
@@ -193,20 +195,20 @@ def test_a_changed_listing_fails_the_load(
         list(spider.parse(without_view_all(changed(response, old, new))))
 
 
-def test_a_page_that_does_not_follow_the_former_one_fails_the_load() -> None:
+def test_ornament_page_out_of_sequence_fails_the_load() -> None:
     spider, response = year_of(OrnamentShopProducts, "2014")
     with pytest.raises(ValueError, match="claims 1 to 24 of 32 after 24"):
         list(spider.parse(response, shown=24))
 
 
-def test_a_single_page_may_be_asked_for_by_its_url() -> None:
+def test_single_ornament_page_is_read_by_its_url() -> None:
     spider, response = year_of(OrnamentShopProducts, "2014")
     spider.year = ""
     later = changed(response, "1 bis 24 von 32", "25 bis 48 von 48")
     assert len(list(spider.parse(changed(later, "weiter", "zurück")))) == 24
 
 
-def test_a_number_that_nothing_has_is_told() -> None:
+def test_unknown_ornament_number_fails_the_load() -> None:
     spider = HookedProducts(base_url=HOOKED, sku="HOH99-999")
     response = TextResponse(f"{HOOKED}/search.html", body=b"<p>No items</p>", encoding="utf-8")
     with pytest.raises(
@@ -225,7 +227,9 @@ def test_a_number_that_nothing_has_is_told() -> None:
         *((OrnamentShopProducts, file) for file in ("product", "sold-out", "hebrew", "emoji")),
     ],
 )
-def test_the_page_of_a_product(shop: type[ProductPages], file: str) -> None:
+def test_ornament_product_page_matches_the_golden_result(
+    shop: type[ProductPages], file: str
+) -> None:
     [expected] = golden(shop, file)
     spider = shop(base_url=YEARS[shop][0])
     link = expected["link"]
@@ -246,7 +250,7 @@ def test_the_page_of_a_product(shop: type[ProductPages], file: str) -> None:
         ("release_year", "Year:", "Jahrgang<"),
     ],
 )
-def test_a_product_without_a_label_does_not_validate(
+def test_ornament_product_without_a_label_does_not_validate(
     shop: type[ProductPages], field: str, english: str, german: str
 ) -> None:
     spider, response, link = product_of(shop)
@@ -266,7 +270,7 @@ def test_a_product_without_a_label_does_not_validate(
         (OrnamentShopProducts, "auf Lager", "bald", "availability"),
     ],
 )
-def test_a_changed_value_does_not_validate(
+def test_changed_value_of_an_ornament_does_not_validate(
     shop: type[ProductPages], old: str, new: str, field: str
 ) -> None:
     spider, response, link = product_of(shop)
@@ -288,14 +292,14 @@ def test_a_changed_value_does_not_validate(
         ('"url"', '"href"', "link"),
     ],
 )
-def test_a_changed_table_does_not_validate(old: str, new: str, field: str) -> None:
+def test_changed_hallmark_table_does_not_validate(old: str, new: str, field: str) -> None:
     spider, response = year_of(HallmarkProducts, "1973")
     with pytest.raises(ValueError, match=rf"\b{field}\n"):
         validated(spider, list(spider.parse(changed(response, old, new))))
 
 
 @pytest.mark.parametrize("shop", PRODUCTS)
-def test_a_product_that_leads_elsewhere_fails_the_load(shop: type[ProductPages]) -> None:
+def test_ornament_product_that_leads_elsewhere_fails_the_load(shop: type[ProductPages]) -> None:
     spider, response, link = product_of(shop)
     with pytest.raises(ValueError, match=f"other leads to {response.url}: the product has moved"):
         list(spider.parse_product(response, f"{link}/other"))
@@ -321,7 +325,7 @@ def test_a_product_that_leads_elsewhere_fails_the_load(shop: type[ProductPages])
         (" — ", "EUR", None),
     ],
 )
-def test_a_price(text: str, currency: str, price: str | None) -> None:
+def test_price_text_becomes_a_number(text: str, currency: str, price: str | None) -> None:
     assert plain_price(text, currency) == price
 
 

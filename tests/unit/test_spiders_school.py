@@ -1,4 +1,4 @@
-"""The spiders of the school data: whole items, the login, the feed of changes, refusals."""
+"""School spiders: complete items, login, change feed and refused pages."""
 
 import json
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def a_page(url: str, **members: Any) -> TextResponse:
 
 
 @pytest.mark.parametrize("kind", SPIDERS)
-def test_a_whole_page(kind: str) -> None:
+def test_school_page_matches_the_golden_result(kind: str) -> None:
     spider = a_spider(kind)
     response = page(spider, f"{kind}.json", f"{URL}/{kind}")
     results = list(spider.parse(response))
@@ -61,7 +61,7 @@ def test_a_whole_page(kind: str) -> None:
         ]
 
 
-def test_changes_are_what_they_came_to() -> None:
+def test_school_changes_yield_the_last_state_of_each_record() -> None:
     spider = a_spider("pupils", cursor=BEGUN)
     url = f"{URL}/pupils/changes"
     results = list(spider.parse(page(spider, "changes.json", url)))
@@ -72,7 +72,7 @@ def test_changes_are_what_they_came_to() -> None:
     assert results[-1] == Cursor("2026-03-29T21:00:00+03:00")
 
 
-def test_the_last_word_on_a_record_counts_over_all_pages() -> None:
+def test_last_school_change_of_a_record_counts_over_all_pages() -> None:
     spider = a_spider("pupils", cursor=BEGUN)
     first = [
         {"op": "created", "id": 1, "data": {"id": 1, "class": 1}},
@@ -98,7 +98,7 @@ def test_the_last_word_on_a_record_counts_over_all_pages() -> None:
     ]
 
 
-def test_nothing_new_is_an_answer() -> None:
+def test_empty_school_page_yields_the_cursor_only() -> None:
     spider = a_spider("pupils", cursor=BEGUN)
     assert list(spider.parse(a_page(URL, changes=[]))) == [Cursor(BEGUN)]
     spider = a_spider("pupils")
@@ -124,7 +124,7 @@ def test_school_spider_logs_in_and_requests_its_kind(arguments: dict[str, str], 
     assert (request.url, request.headers[b"Authorization"]) == (url, b"Bearer t1")
 
 
-def test_an_expired_token_is_renewed_once() -> None:
+def test_expired_school_token_is_renewed_once() -> None:
     spider = a_spider("pupils")
     refused = TextResponse(f"{URL}/pupils?page=2", status=401)
     (login,) = spider.parse(refused, read=500)
@@ -142,7 +142,7 @@ def test_an_expired_token_is_renewed_once() -> None:
     assert login.url == f"{URL}/login"
 
 
-def test_without_a_password_it_asks_for_nothing() -> None:
+def test_school_spider_without_a_password_sends_no_request() -> None:
     with pytest.raises(ValueError, match="school_pupils cannot log in; set the arguments user"):
         first_requests(SchoolPupils(base_url=URL, user="u"))
 
@@ -156,7 +156,7 @@ def test_without_a_password_it_asks_for_nothing() -> None:
         (200, b"<html>", "Expecting value"),
     ],
 )
-def test_a_login_that_fails(status: int, body: bytes, message: str) -> None:
+def test_failed_school_login_fails_the_load(status: int, body: bytes, message: str) -> None:
     response = TextResponse(f"{URL}/login", status=status, body=body)
     with pytest.raises(ValueError, match=message):
         list(a_spider("pupils").logged_in(response, url=URL, read=0))
@@ -172,7 +172,7 @@ def test_a_login_that_fails(status: int, body: bytes, message: str) -> None:
         ('"total": 20', '"total": 21', "ends after 20 of 21 items, and its next page is None"),
     ],
 )
-def test_a_changed_page_fails_the_load(old: str, new: str, message: str) -> None:
+def test_changed_school_page_fails_the_load(old: str, new: str, message: str) -> None:
     spider = a_spider("organisations")
     response = page(spider, "organisations.json", f"{URL}/organisations")
     with pytest.raises(ValueError, match=message):
@@ -188,7 +188,9 @@ def test_a_changed_page_fails_the_load(old: str, new: str, message: str) -> None
         ({"total": 1, "items": [7]}, "has no array of items: the source has changed"),
     ],
 )
-def test_pages_without_end_or_entries_fail_the_load(members: dict[str, Any], message: str) -> None:
+def test_school_pages_without_end_or_entries_fail_the_load(
+    members: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         list(a_spider("pupils").parse(a_page(URL, **members)))
 
@@ -201,7 +203,7 @@ def test_pages_without_end_or_entries_fail_the_load(members: dict[str, Any], mes
         {"op": "updated", "data": {"id": 1}},
     ],
 )
-def test_an_unknown_change_fails_the_load(change: Any) -> None:
+def test_unknown_school_change_fails_the_load(change: Any) -> None:
     spider = a_spider("pupils", cursor=BEGUN)
     with pytest.raises(ValueError, match="has a change that is not created, updated or deleted"):
         list(spider.parse(a_page(URL, total=1, changes=[change])))
@@ -220,7 +222,7 @@ def test_an_unknown_change_fails_the_load(change: Any) -> None:
         ("averages", "mean", "average", "mean"),
     ],
 )
-def test_a_changed_record_does_not_validate(kind: str, old: str, new: str, field: str) -> None:
+def test_changed_school_record_does_not_validate(kind: str, old: str, new: str, field: str) -> None:
     spider = a_spider(kind)
     response = changed(page(spider, f"{kind}.json", f"{URL}/{kind}"), old, new)
     with pytest.raises(ValueError, match=rf"\b{field}\n"):
