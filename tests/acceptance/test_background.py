@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from tests.support.embedded import end_servers, gone
-from tests.support.looking import free_port
 from tests.support.project import Project
+from tests.support.waiting import free_port
 
 CONFIGURATION = """
 [settings]

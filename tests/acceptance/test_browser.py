@@ -20,8 +20,8 @@ from catlog_scrapy.demo.samokat import SIZES
 from catlog_scrapy.demo.server import DemoServer
 from catlog_scrapy.store.queue import catalogs, starting
 from tests.support.fleet import CONFIGURATION, NodeProcess
-from tests.support.looking import rows, until
 from tests.support.project import Project
+from tests.support.waiting import rows, until
 
 pytestmark = pytest.mark.slow
 

@@ -23,9 +23,9 @@ from sqlalchemy import Engine
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.db.migrations import upgrade
 from tests.support.fleet import Database, Fleet, NodeProcess, fill, small_disk, things
-from tests.support.looking import rows, until
 from tests.support.proxy import Proxy
 from tests.support.source import Answer, Source
+from tests.support.waiting import rows, until
 
 pytestmark = pytest.mark.slow
 

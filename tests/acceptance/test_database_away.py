@@ -15,9 +15,9 @@ from catlog_scrapy.api.paths import PREFIX
 from catlog_scrapy.db.engine import make_engine
 from tests.acceptance.test_access_matrix import Endpoint, endpoints
 from tests.acceptance.test_hostile_requests import head
-from tests.support.looking import WAIT_LIMIT_S, until
 from tests.support.proxy import Proxy
 from tests.support.server import Served, Worlds, collected_log
+from tests.support.waiting import WAIT_LIMIT_S, until
 
 MANY = 100_000
 

@@ -13,9 +13,9 @@ from sqlalchemy import Engine
 from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.db.engine import make_engine
 from tests.support.forked import Command
-from tests.support.looking import rows, until
 from tests.support.project import Project
 from tests.support.source import Answer, Source
+from tests.support.waiting import rows, until
 
 SPIDER = """
 import json

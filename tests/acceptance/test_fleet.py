@@ -22,9 +22,9 @@ from scrapyd_client import ScrapydClient
 from scrapyd_client.exceptions import ErrorResponse
 from sqlalchemy import Engine
 
-from tests.support.looking import WAIT_LIMIT_S, free_port, rows, until
 from tests.support.project import Project
 from tests.support.source import Answer, Source
+from tests.support.waiting import WAIT_LIMIT_S, free_port, rows, until
 
 SPIDERS = """
 import time

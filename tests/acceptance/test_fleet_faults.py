@@ -22,10 +22,10 @@ from sqlalchemy import make_url
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.db.migrations import upgrade
 from tests.support.fleet import Database, Fleet, ProxyAt, fill, small_disk, things
-from tests.support.looking import WAIT_LIMIT_S, rows, until
 from tests.support.postgres import TEMPLATE, Postgres
 from tests.support.proxy import Proxy
 from tests.support.source import Source
+from tests.support.waiting import WAIT_LIMIT_S, rows, until
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from sqlalchemy import text
 
 from catlog_scrapy.api.paths import PREFIX
 from tests.acceptance.test_access_matrix import BODIES, endpoints, path_values
-from tests.support.looking import THIS_DATABASE, WAIT_LIMIT_S, until
 from tests.support.server import PASSWORD, Served, Worlds, collected_log
+from tests.support.waiting import THIS_DATABASE, WAIT_LIMIT_S, until
 
 # As they stand in a URL.
 INJECTED = ("'%20OR%201=1%20--", '"%3B%20DROP%20TABLE%20catlog.record--', "%25")

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.demo.learning import CLIENT, CLIENT_KEY
 from catlog_scrapy.demo.server import DemoServer
 from tests.support.forked import Command
-from tests.support.looking import rows
+from tests.support.waiting import rows
 
 ROOT = Path(__file__).parents[2]
 KEY = "CATLOG_SECRET_LEARNING_CLIENT_KEY"

@@ -15,9 +15,9 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.demo.pictures import picture
 from catlog_scrapy.demo.server import DemoServer
-from tests.support.looking import rows
 from tests.support.project import Project
 from tests.support.source import Answer, Source
+from tests.support.waiting import rows
 
 PACKAGE = Path(__file__).parents[2] / "catlog_scrapy"
 FUEL_SETTINGS = f"""

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from catlog_scrapy.api.paths import PREFIX
-from tests.support.looking import until
 from tests.support.server import Served, Worlds, load, settings_of
+from tests.support.waiting import until
 
 SECONDS = 3.0
 STATION = {

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.demo.server import DemoServer, Visit
-from tests.support.looking import rows, until
 from tests.support.project import Project
+from tests.support.waiting import rows, until
 
 # Twenty pages, eight of them requested at once.
 SPIDER = """

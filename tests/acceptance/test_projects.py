@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.looking import rows
 from tests.support.project import Project
 from tests.support.source import Answer, Source
+from tests.support.waiting import rows
 
 SPIDER = """
 from catlog_scrapy.records import Record

@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.demo import school
 from catlog_scrapy.demo.server import DemoServer
-from tests.support.looking import rows, until
 from tests.support.postgres import Postgres
 from tests.support.project import Project
+from tests.support.waiting import rows, until
 
 PROVIDERS = Path(school.__file__).parents[1] / "providers"
 VIEWS = ("persons", "organisations", "classes", "pupils", "marks", "pupil_averages")

@@ -18,8 +18,8 @@ from sqlalchemy import Engine
 from catlog_scrapy.demo import learning, school
 from catlog_scrapy.demo.server import SOURCES, DemoServer
 from catlog_scrapy.store.queue import catalogs
-from tests.support.looking import rows
 from tests.support.project import Project
+from tests.support.waiting import rows
 
 pytestmark = pytest.mark.slow
 

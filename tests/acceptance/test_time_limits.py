@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.acceptance.test_faults import SPIDER, given_a_project, kill, states
-from tests.support.looking import rows, until
 from tests.support.proxy import Proxy
 from tests.support.source import Answer, Source
+from tests.support.waiting import rows, until
 
 ATTEMPTS = """SELECT i.part, a.outcome, a.error FROM catlog.instance_attempt a
     JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id

@@ -22,7 +22,7 @@ from tests.support.factories import (
     one,
     sql,
 )
-from tests.support.looking import WAITING_BACKENDS
+from tests.support.waiting import WAITING_BACKENDS
 
 COUNT = "SELECT count(*) FROM catlog.catalog_operation_instance_result"
 TEN = [(f"key {number}", number) for number in range(10)]

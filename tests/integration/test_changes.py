@@ -16,7 +16,7 @@ from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.store.sql import Transaction, run
 from tests.support.access import a_client, given_a_user, given_access, log_in, with_token
 from tests.support.factories import at_once, one, sql
-from tests.support.looking import WAIT_LIMIT_S
+from tests.support.waiting import WAIT_LIMIT_S
 
 ALICE = Caller("user:alice", "admin", frozenset({"*:*"}), "192.0.2.1")
 BOB = Caller("user:bob", "admin", frozenset({"*:*"}), "192.0.2.2")

@@ -10,7 +10,7 @@ from catlog_scrapy.db import watchdog
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.models import Provider
 from catlog_scrapy.store.sql import RowMissing, one, scalar, upsert
-from tests.support.looking import rows
+from tests.support.waiting import rows
 
 
 def test_a_server_replaces_connections_that_died(

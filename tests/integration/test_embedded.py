@@ -33,7 +33,7 @@ from tests.support.embedded import (
     starts,
     wait_for,
 )
-from tests.support.looking import WAIT_LIMIT_S
+from tests.support.waiting import WAIT_LIMIT_S
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from tests.support.embedded import (
     starts,
     wait_for,
 )
-from tests.support.looking import WAIT_LIMIT_S
 from tests.support.project import Project
+from tests.support.waiting import WAIT_LIMIT_S
 
 # Seconds: so long that a slow machine does not end it, and so short that a test waits for it.
 LONG, SHORT = 600, 1

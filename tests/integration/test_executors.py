@@ -21,7 +21,7 @@ from sqlalchemy import Engine, text
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.store.access.keys import add_key, revoke_key
 from catlog_scrapy.store.queue import catalogs
-from tests.support.executing import Answer, Client, application, serving
+from tests.support.executor import Answer, Client, application, serving
 from tests.support.factories import (
     an_operation,
     at_once,
@@ -35,9 +35,9 @@ from tests.support.factories import (
     state_of,
     the_catalog,
 )
-from tests.support.looking import WAIT_LIMIT_S, WAITING_BACKENDS, until
 from tests.support.project import Project
 from tests.support.proxy import Proxy
+from tests.support.waiting import WAIT_LIMIT_S, WAITING_BACKENDS, until
 
 CLAIM = {"operations": ["acme/goods"], "worker": "one"}
 STORED = "SELECT count(*) FROM catlog.catalog_operation_instance_result"

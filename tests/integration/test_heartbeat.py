@@ -25,8 +25,8 @@ from tests.support.factories import (
     sql,
     the_attempt,
 )
-from tests.support.looking import WAIT_LIMIT_S
 from tests.support.proxy import Proxy
+from tests.support.waiting import WAIT_LIMIT_S
 
 LEASE = 3.0
 # Shorter than the time-outs of TCP, and longer than a slow machine needs.

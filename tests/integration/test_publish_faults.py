@@ -31,7 +31,7 @@ from tests.support.factories import (
     state_of,
     the_catalog,
 )
-from tests.support.looking import THIS_DATABASE, WAITING_BACKENDS
+from tests.support.waiting import THIS_DATABASE, WAITING_BACKENDS
 
 MANY = 50_000
 PUBLISHES = """

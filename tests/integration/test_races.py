@@ -33,7 +33,7 @@ from tests.support.factories import (
     states_of,
     the_attempt,
 )
-from tests.support.looking import WAITING_BACKENDS
+from tests.support.waiting import WAITING_BACKENDS
 
 PARTS = ["east", "north", "south", "west"]
 

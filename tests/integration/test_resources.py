@@ -25,8 +25,8 @@ from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import results
 from catlog_scrapy.store.queue.attempts import complete
 from catlog_scrapy.store.queue.report import Report
-from tests.integration.test_past import given_views
-from tests.support.executing import application
+from tests.integration.test_time_travel import given_views
+from tests.support.executor import application
 from tests.support.factories import (
     an_operation,
     claim_of,

@@ -39,7 +39,7 @@ from tests.support.access import (
     with_token,
 )
 from tests.support.factories import at_once, one, sql
-from tests.support.looking import until
+from tests.support.waiting import until
 
 
 def claims_of(token: str) -> dict[str, Any]:

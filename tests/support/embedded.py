@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import psycopg2
 
-from tests.support.looking import WAIT_LIMIT_S
+from tests.support.waiting import WAIT_LIMIT_S
 
 PROJECT = Path(__file__).parents[2]
 PREAMBLE = """

@@ -16,7 +16,7 @@ from catlog_scrapy.store.queue import attempts, catalogs, results, starting
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.report import Report
-from tests.support.looking import WAIT_LIMIT_S
+from tests.support.waiting import WAIT_LIMIT_S
 
 T = TypeVar("T")
 Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]

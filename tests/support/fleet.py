@@ -16,10 +16,10 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.store.queue import catalogs, starting
-from tests.support.looking import WAIT_LIMIT_S, free_port, rows, until
 from tests.support.project import Project
 from tests.support.proxy import Proxy
 from tests.support.source import Answer, Source
+from tests.support.waiting import WAIT_LIMIT_S, free_port, rows, until
 
 # In the environment of every process of a fleet, and so of all that they start.
 MARK = "FLEET_OF_A_TEST"

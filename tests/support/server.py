@@ -38,9 +38,9 @@ from catlog_scrapy.store.queue.claims import claim
 from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.queue.schedules import changes as timetable
 from tests.support.access import COST
-from tests.support.executing import serving
-from tests.support.looking import WAIT_LIMIT_S
+from tests.support.executor import serving
 from tests.support.postgres import Postgres
+from tests.support.waiting import WAIT_LIMIT_S
 
 PACKAGE = Path(catlog_scrapy.__file__).parent
 PAGES = Path(__file__).parents[1] / "pages"

@@ -16,7 +16,7 @@ from catlog_scrapy.store.definitions import ProviderDefinition, ScheduleDefiniti
 from catlog_scrapy.store.queue.schedules.due import make_due
 from catlog_scrapy.store.queue.starting import start_waiting
 from catlog_scrapy.store.schemes import stored_providers, write_provider
-from tests.support.executing import application
+from tests.support.executor import application
 from tests.support.factories import (
     an_operation,
     at_once,

@@ -26,8 +26,8 @@ from tests.support.factories import (
     sql,
     state_of,
 )
-from tests.support.looking import WAIT_LIMIT_S
 from tests.support.proxy import Proxy
+from tests.support.waiting import WAIT_LIMIT_S
 
 
 def test_statement_on_a_silent_database_ends(database_url: str) -> None:

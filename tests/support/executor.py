@@ -22,7 +22,7 @@ from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.declarations.resources import Resources
 from catlog_scrapy.declarations.roles import DEFAULT_ROLES
-from tests.support.looking import WAIT_LIMIT_S, free_port
+from tests.support.waiting import WAIT_LIMIT_S, free_port
 
 NO_RESOURCES = Resources((), DEFAULT_ROLES)
 SERVING = {**DEFAULTS, "CATLOG_GRACE": 2, "CATLOG_API_TIMEOUT": WAIT_LIMIT_S}

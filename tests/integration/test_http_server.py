@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI, Response
 
 from catlog_scrapy.api import server as protocol
-from tests.support.executing import serving
-from tests.support.looking import WAIT_LIMIT_S
+from tests.support.executor import serving
+from tests.support.waiting import WAIT_LIMIT_S
 
 PATIENCE = 0.5
 HEALTH = b"GET /health HTTP/1.1\r\nHost: here\r\n"
