@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from catlog_scrapy.db.embedded import EmbeddedServer
+from catlog_scrapy.demo.command import SECRETS
+from catlog_scrapy.redaction import secret_variable
 from tests.support.source import Answer, Source
 
 SHELL_TIMEOUT_S = 1200
@@ -231,6 +233,8 @@ def shell(folder: Path, commands: str, variables: dict[str, str] | None = None) 
         if not name.startswith(("CATLOG", "VIRTUAL_ENV", "PYTHONPATH"))
     }
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    # A schedule may be due while a page runs; loads without secrets would be retried for minutes.
+    environment |= {secret_variable(*name): value for name, value in SECRETS.items()}
     trap = "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"
     with subprocess.Popen(
         ["bash", "-c", f"set -e; {trap}\n{commands}"],
