@@ -54,7 +54,7 @@ class Command(CatlogCommand):
                     f"{label(page.golden_path)} holds other items; --force overwrites it"
                 )
             page.write_golden(items)
-            self._say(f"+ {label(page.golden_path)}: {counted(len(items), 'item')}, first")
+            self._say(f"+ {label(page.golden_path)}: {counted(len(items), 'item')}; the first:")
             self._say(json.dumps(items[0], ensure_ascii=False))
 
     def _say(self, line: str) -> None:

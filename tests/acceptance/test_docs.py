@@ -230,7 +230,7 @@ def shell(folder: Path, commands: str, variables: dict[str, str] | None = None) 
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("CATLOG", "VIRTUAL_ENV", "PYTHONPATH"))
+        if not name.startswith(("CATLOG", "SCRAPY", "VIRTUAL_ENV", "PYTHONPATH"))
     }
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     # A schedule may be due while a page runs; loads without secrets would be retried for minutes.

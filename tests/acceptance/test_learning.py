@@ -33,7 +33,11 @@ class Platform:
         self.source = source
         self.said = ""
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("CATLOG")},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("CATLOG", "SCRAPY"))
+            },
             "CATLOG_DATABASE_URL": database_url,
             "CATLOG_HOME": str(home),
             "CATLOG_BASE_URL_LEARNING": f"{source.url}/learning",

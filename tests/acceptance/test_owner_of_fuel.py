@@ -105,7 +105,11 @@ def served(worlds: Worlds) -> Iterator[Served]:
     """Return a server of the first state of the demo source, loaded by `scrapy load`."""
     with worlds.database() as url, DemoServer(fuel_delay=0) as source:
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("CATLOG")},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("CATLOG", "SCRAPY"))
+            },
             "CATLOG_DATABASE_URL": url,
             "CATLOG_HOME": str(worlds.folder / "owner"),
             "CATLOG_BASE_URL_TATNEFT": f"{source.url}/fuel",

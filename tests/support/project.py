@@ -13,7 +13,11 @@ class Project:
     def __init__(self, folder: Path, database_url: str | None, **environment: str) -> None:
         self.folder = folder
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("CATLOG")},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("CATLOG", "SCRAPY"))
+            },
             **({"CATLOG_DATABASE_URL": database_url} if database_url else {}),
             "CATLOG_POLL": "0.1",
             "PYTHONPATH": str(folder),
