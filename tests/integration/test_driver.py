@@ -8,8 +8,10 @@ from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
+from scrapy.settings import Settings
 from sqlalchemy import Engine, text
 
+from catlog_scrapy.commands.status import Command as StatusCommand
 from catlog_scrapy.db.driver import PLAIN_URL, connect
 from catlog_scrapy.exceptions import DatabaseUnavailable
 from catlog_scrapy.store.sql import rows
@@ -62,6 +64,30 @@ def test_lost_driver_connection_is_reported_as_unavailable(engine: Engine) -> No
             connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
         with pytest.raises(DatabaseUnavailable, match="the database failed: "):
             database.rows("SELECT 1 AS one", {})
+
+
+def test_lost_connection_of_an_unusual_url_is_reported_as_unavailable(database_url: str) -> None:
+    command = StatusCommand()
+    url = f"{database_url}&application_name=a+b"
+    command.settings = Settings({"CATLOG_DATABASE_URL": url})
+    assert connect(url) is None
+    with (
+        pytest.raises(
+            DatabaseUnavailable, match=r"^the database failed: .*; nothing was left half"
+        ),
+        command.readable_database() as database,
+        database.connect() as connection,
+    ):
+        rows(connection, "SELECT pg_terminate_backend(pg_backend_pid()) AS ended")
+
+
+def test_query_that_loses_its_connection_ends_with_one_line(
+    database_url: str, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, database_url)
+    printed = project.scrapy("sql", "select pg_terminate_backend(pg_backend_pid())", code=2)
+    assert printed.startswith("scrapy sql: the database failed: ")
+    assert len(printed.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
