@@ -29,6 +29,15 @@ QUERIES = {
         " '50%' LIKE '5%' AS likes, ':' || :two AS two",
         {"one": 1, "two": "it's"},
     ),
+    "big integers in JSON": (
+        """SELECT '{"n": 123456789012345678901234567890}'::jsonb AS data,"""
+        " '[18446744073709551616]'::json AS list",
+        {},
+    ),
+    "arrays": (
+        f"""SELECT ARRAY['{ID}'::uuid, null] AS ids, ARRAY['{{"a": 1}}'::jsonb] AS data""",
+        {},
+    ),
     "no rows": ("SELECT 1 AS one WHERE :flag", {"flag": False}),
 }
 
@@ -46,6 +55,25 @@ def test_driver_and_sqlalchemy_read_the_same_rows(engine: Engine, name: str) -> 
     assert [type(value) for row in found for value in row.values()] == [
         type(value) for row in expected for value in row.values()
     ]
+
+
+def test_driver_reads_hstore_as_a_dict(engine: Engine) -> None:
+    with engine.begin() as connection:
+        # The embedded server has no extensions; this type is read and printed as text is.
+        connection.execute(
+            text(
+                """CREATE TYPE hstore;
+                   CREATE FUNCTION hstore_in(cstring) RETURNS hstore
+                       IMMUTABLE STRICT LANGUAGE internal AS 'textin';
+                   CREATE FUNCTION hstore_out(hstore) RETURNS cstring
+                       IMMUTABLE STRICT LANGUAGE internal AS 'textout';
+                   CREATE TYPE hstore (INPUT = hstore_in, OUTPUT = hstore_out, LIKE = text)"""
+            )
+        )
+    database = connect(engine.url.render_as_string(hide_password=False))
+    assert database is not None
+    with database:
+        assert database.scalar('SELECT \'"a"=>"1", "b"=>NULL\'::hstore') == {"a": "1", "b": None}
 
 
 def test_driver_connection_reads_only(engine: Engine) -> None:
