@@ -32,10 +32,11 @@ LEAST_SERVER_VERSION = 140_000  # as libpq counts versions
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 60.0
 
-# URLs that libpq and SQLAlchemy read alike; they differ in lists of hosts and unescaped characters.
+# URLs that libpq and SQLAlchemy read alike. They differ in lists of hosts, unescaped characters,
+# blank values, repeated keys and the key `ssl`.
 PLAIN_URL = re.compile(
     r"postgres(?:ql)?(?:\+psycopg2)?(://(?:[\w.%-]+(?::[\w.%-]*)?@)?[\w.-]*(?::\d+)?/[\w.%-]+"
-    r"(?:\?[\w.%/=&-]*)?)",
+    r"(?:\?(?!(?:.*&)?(?:ssl|(?P<key>\w+)=.*&(?P=key))=)\w+=[\w.%/-]+(?:&\w+=[\w.%/-]+)*)?)",
     re.ASCII,
 )
 # As SQLAlchemy's text() finds parameters: not the colons of a cast, nor those of a time.
