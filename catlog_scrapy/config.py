@@ -278,13 +278,15 @@ PLACES = {
 def fill_in(settings: BaseSettings, environment: Mapping[str, str] = os.environ) -> None:
     """Set defaults, values of the environment and computed defaults in *settings*.
 
-    Secrets stay out: Scrapy copies, logs and shows settings.
+    The environment also overrides CATLOG_ settings of the project's own. Secrets stay out: Scrapy
+    copies, logs and shows settings.
     """
     for name, default in DEFAULTS.items():
         if name not in settings:
             settings.set(name, default, priority="default")
     for name, value in environment.items():
-        if name in DEFAULTS or name.startswith(SETTING_PREFIXES):
+        is_own = name.startswith(PREFIX) and name in settings and not _is_known(name)
+        if name in DEFAULTS or name.startswith(SETTING_PREFIXES) or is_own:
             settings.set(name, value, priority=ENVIRONMENT_PRIORITY)
     root = Path(closest_scrapy_cfg() or "scrapy.cfg").absolute().parent
     home = root / (settings["CATLOG_HOME"] or ".catlog")
@@ -306,9 +308,9 @@ def unknown_names(settings: BaseSettings, environment: Iterable[str] = os.enviro
     """Return a line for each CATLOG_ name that is not a setting: a typing mistake, probably.
 
     Not an error: a platform may add variables of its own, as Kubernetes does for a service that is
-    named catlog.
+    named catlog. A name in both *settings* and *environment* is a setting of the project's own.
     """
-    names = {name for name in (*settings, *environment) if name.startswith(PREFIX)}
+    names = {name for name in set(settings) ^ set(environment) if name.startswith(PREFIX)}
     known = [setting.name.removeprefix(PREFIX) for setting in SETTINGS if not setting.is_internal]
     lines = []
     for name in sorted(name for name in names if not _is_known(name)):

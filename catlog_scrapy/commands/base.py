@@ -95,21 +95,16 @@ class CatlogCommand(ScrapyCommand):
     @contextmanager
     def database(self, *, any_revision: bool = False) -> Iterator[Engine]:
         """Open the project's database; see `project_database`."""
-        from catlog_scrapy.db.engine import UNAVAILABLE, reason
-
-        try:
-            with project_database(self.project_settings, any_revision=any_revision) as engine:
-                yield engine
-        except UNAVAILABLE as error:
-            raise DatabaseUnavailable(
-                f"the database failed: {reason(error)}; nothing was left half done, so run the"
-                " command again"
-            ) from error
+        with (
+            _outage_reported(),
+            project_database(self.project_settings, any_revision=any_revision) as engine,
+        ):
+            yield engine
 
     @contextmanager
     def readable_database(self) -> Iterator[Engine | DriverConnection]:
         """Open the project's database to read it; see `readable_database`."""
-        with readable_database(self.project_settings) as database:
+        with _outage_reported(), readable_database(self.project_settings) as database:
             yield database
 
     @contextmanager
@@ -131,6 +126,25 @@ class CatlogCommand(ScrapyCommand):
         """Print *message* on stderr and exit with *code*."""
         print(f"scrapy {self.name}: {message}", file=sys.stderr)  # noqa: T201
         raise SystemExit(code)
+
+
+@contextmanager
+def _outage_reported() -> Iterator[None]:
+    """Raise DatabaseUnavailable in place of SQLAlchemy's errors of an unreachable database."""
+    try:
+        yield
+    except CatlogError:
+        raise
+    except Exception as error:
+        # Imported only here: commands that only read do without SQLAlchemy.
+        from catlog_scrapy.db.engine import UNAVAILABLE, reason
+
+        if not isinstance(error, UNAVAILABLE):
+            raise
+        raise DatabaseUnavailable(
+            f"the database failed: {reason(error)}; nothing was left half done, so run the"
+            " command again"
+        ) from error
 
 
 def stop_signals() -> threading.Event:

@@ -12,8 +12,8 @@ from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.console import counted
-from catlog_scrapy.db.driver import DriverConnection
-from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.db.driver import DriverConnection, first_line
+from catlog_scrapy.exceptions import DatabaseUnavailable, NotPossible
 
 # A statement ends with a semicolon outside of quotes, dollar quotes and comments.
 STATEMENT = re.compile(
@@ -69,7 +69,7 @@ class Command(CatlogCommand):
             cursor.execute(statement)
         except psycopg2.Error as error:
             if cursor.connection.closed:
-                raise
+                raise DatabaseUnavailable(f"the database failed: {first_line(error)}") from error
             raise NotPossible(f"PostgreSQL refused the query: {str(error).strip()}") from error
         if cursor.description is None:
             return

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
-from uuid import UUID
 
+import orjson
 import psycopg2
-from psycopg2 import extensions
+from psycopg2 import extensions, extras
 
 from catlog_scrapy.db.migrations import head, revision
 from catlog_scrapy.exceptions import DatabaseUnavailable
@@ -32,17 +32,15 @@ LEAST_SERVER_VERSION = 140_000  # as libpq counts versions
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 60.0
 
-# URLs that libpq and SQLAlchemy read alike; they differ in lists of hosts and unescaped characters.
+# URLs that libpq and SQLAlchemy read alike. They differ in lists of hosts, unescaped characters,
+# blank values, repeated keys and the key `ssl`.
 PLAIN_URL = re.compile(
     r"postgres(?:ql)?(?:\+psycopg2)?(://(?:[\w.%-]+(?::[\w.%-]*)?@)?[\w.-]*(?::\d+)?/[\w.%-]+"
-    r"(?:\?[\w.%/=&-]*)?)",
+    r"(?:\?(?!(?:.*&)?(?:ssl|(?P<key>\w+)=.*&(?P=key))=)\w+=[\w.%/-]+(?:&\w+=[\w.%/-]+)*)?)",
     re.ASCII,
 )
 # As SQLAlchemy's text() finds parameters: not the colons of a cast, nor those of a time.
 PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
-UUID_TYPE = extensions.new_type((2950,), "UUID", lambda value, _: UUID(value) if value else None)
-# SQLAlchemy's dialect does it too, but is not imported here.
-extensions.register_adapter(UUID, lambda value: extensions.AsIs(f"'{value}'::uuid"))
 
 
 def connect_options(statement_timeout: float) -> str:
@@ -56,7 +54,7 @@ class DriverConnection:
     def __init__(self, connection: extensions.connection) -> None:
         self.driver_connection = connection
         connection.set_session(readonly=True)
-        extensions.register_type(UUID_TYPE, connection)
+        _register_types(connection)
 
     def __enter__(self) -> Self:
         return self
@@ -106,14 +104,23 @@ def connect(url: str) -> DriverConnection | None:
             options=connect_options(STATEMENT_TIMEOUT_S),
             **CONNECT_ARGUMENTS,
         )
+        made = DriverConnection(connection)
     except psycopg2.Error:
         return None
-    made = DriverConnection(connection)
     if connection.server_version < LEAST_SERVER_VERSION or revision(made.scalar) != head():
         connection.close()
         return None
     connection.rollback()
     return made
+
+
+def _register_types(connection: extensions.connection) -> None:
+    """Decode values as SQLAlchemy's dialect and the engine of db/engine.py do."""
+    extras.register_uuid(None, connection)
+    extras.register_default_json(connection, loads=orjson.loads)
+    extras.register_default_jsonb(connection, loads=orjson.loads)
+    if oids := extras.HstoreAdapter.get_oids(connection):
+        extras.register_hstore(connection, oid=oids[0], array_oid=oids[1])
 
 
 def first_line(error: Exception) -> str:

@@ -3,10 +3,11 @@
 import time
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, exc, text
 
 from catlog_scrapy.store.queue import results
 from catlog_scrapy.store.queue.claims import Claim
+from catlog_scrapy.store.queue.external_batches import count_batches
 from catlog_scrapy.store.queue.results import (
     BatchUncertain,
     copy_batch,
@@ -69,6 +70,27 @@ def test_a_batch_that_cannot_be_read_leaves_the_connection_usable(
         copy_batch(engine, batch(claimed) + b"nonsense\n")
     assert one(engine, COUNT) == 0
     copy_batch(engine, batch(claimed))
+
+
+def test_unlisted_backend_is_an_error_that_is_retried(
+    engine: Engine, claimed: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "row", lambda *_, **__: None)
+    with pytest.raises(exc.OperationalError, match="no row for this backend"):
+        copy_batch(engine, batch(claimed))
+    assert one(engine, COUNT) == 0
+
+
+def test_items_of_batches_are_counted_beyond_32_bits(engine: Engine, claimed: Claim) -> None:
+    sql(
+        engine,
+        """INSERT INTO catlog.result_batch (instance_id, attempt, number, hash, accepted, rejected)
+           SELECT :instance, 1, number, '', 2147483647, 2147483647
+           FROM generate_series(1, 3) AS number""",
+        instance=claimed.attempt.instance,
+    )
+    with engine.connect() as connection:
+        assert count_batches(connection, claimed.attempt) == (3, 6442450941, 6442450941)
 
 
 def cut_the_copy(engine: Engine) -> None:

@@ -270,10 +270,17 @@ def test_as_of_of_a_catalog_that_uses_its_due_time_is_the_due_time(engine: Engin
     assert the_catalog(engine, catalog)["as_of"] == day(3)
 
 
-def test_a_worker_of_another_revision_stops_claiming(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE catlog.alembic_version SET version_num = 'later'",
+        "DELETE FROM catlog.alembic_version",
+    ],
+)
+def test_a_worker_of_another_revision_stops_claiming(engine: Engine, change: str) -> None:
     given_a_scheme(engine)
     catalog = given_a_catalog(engine)
-    sql(engine, "UPDATE catlog.alembic_version SET version_num = 'later'")
+    sql(engine, change)
     with pytest.raises(SchemaMismatch, match="another revision"):
         claim(engine, "node")
     assert [instance["state"] for instance in instances_of(engine, catalog)] == ["new"]

@@ -8,8 +8,10 @@ from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
+from scrapy.settings import Settings
 from sqlalchemy import Engine, text
 
+from catlog_scrapy.commands.status import Command as StatusCommand
 from catlog_scrapy.db.driver import PLAIN_URL, connect
 from catlog_scrapy.exceptions import DatabaseUnavailable
 from catlog_scrapy.store.sql import rows
@@ -26,6 +28,15 @@ QUERIES = {
         "SELECT :one AS one, CAST(:one AS text) AS cast, '12:30'::time AS at,"
         " '50%' LIKE '5%' AS likes, ':' || :two AS two",
         {"one": 1, "two": "it's"},
+    ),
+    "big integers in JSON": (
+        """SELECT '{"n": 123456789012345678901234567890}'::jsonb AS data,"""
+        " '[18446744073709551616]'::json AS list",
+        {},
+    ),
+    "arrays": (
+        f"""SELECT ARRAY['{ID}'::uuid, null] AS ids, ARRAY['{{"a": 1}}'::jsonb] AS data""",
+        {},
     ),
     "no rows": ("SELECT 1 AS one WHERE :flag", {"flag": False}),
 }
@@ -46,6 +57,25 @@ def test_driver_and_sqlalchemy_read_the_same_rows(engine: Engine, name: str) -> 
     ]
 
 
+def test_driver_reads_hstore_as_a_dict(engine: Engine) -> None:
+    with engine.begin() as connection:
+        # The embedded server has no extensions; this type is read and printed as text is.
+        connection.execute(
+            text(
+                """CREATE TYPE hstore;
+                   CREATE FUNCTION hstore_in(cstring) RETURNS hstore
+                       IMMUTABLE STRICT LANGUAGE internal AS 'textin';
+                   CREATE FUNCTION hstore_out(hstore) RETURNS cstring
+                       IMMUTABLE STRICT LANGUAGE internal AS 'textout';
+                   CREATE TYPE hstore (INPUT = hstore_in, OUTPUT = hstore_out, LIKE = text)"""
+            )
+        )
+    database = connect(engine.url.render_as_string(hide_password=False))
+    assert database is not None
+    with database:
+        assert database.scalar('SELECT \'"a"=>"1", "b"=>NULL\'::hstore') == {"a": "1", "b": None}
+
+
 def test_driver_connection_reads_only(engine: Engine) -> None:
     database = connect(engine.url.render_as_string(hide_password=False))
     assert database is not None
@@ -64,12 +94,42 @@ def test_lost_driver_connection_is_reported_as_unavailable(engine: Engine) -> No
             database.rows("SELECT 1 AS one", {})
 
 
+def test_lost_connection_of_an_unusual_url_is_reported_as_unavailable(database_url: str) -> None:
+    command = StatusCommand()
+    url = f"{database_url}&application_name=a+b"
+    command.settings = Settings({"CATLOG_DATABASE_URL": url})
+    assert connect(url) is None
+    with (
+        pytest.raises(
+            DatabaseUnavailable, match=r"^the database failed: .*; nothing was left half"
+        ),
+        command.readable_database() as database,
+        database.connect() as connection,
+    ):
+        rows(connection, "SELECT pg_terminate_backend(pg_backend_pid()) AS ended")
+
+
+def test_query_that_loses_its_connection_ends_with_one_line(
+    database_url: str, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, database_url)
+    printed = project.scrapy("sql", "select pg_terminate_backend(pg_backend_pid())", code=2)
+    assert printed.startswith("scrapy sql: the database failed: ")
+    assert len(printed.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("url", "is_plain"),
     [
         ("postgresql://user:p%40ss@host:5432/database", True),
         ("postgres://host/database?sslmode=require", True),
         ("postgresql+psycopg2://catlog@/catlog?host=/tmp/a%20b&port=5432", True),
+        ("postgresql://host/database?host=a&sslmode=require&port=1", True),
+        ("postgresql://host/database?host=a&port=1&host=b", False),
+        ("postgresql://host/database?host=a&host=a", False),
+        ("postgresql://host/database?ssl=true", False),
+        ("postgresql://host/database?port=1&ssl=true", False),
+        ("postgresql://host/database?application_name=", False),
         ("postgresql://user:p@ss@host/database", False),
         ("postgresql://a:1,b:2/database", False),
         ("postgresql://host/database?host=a:1", False),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.client import HTTPConnection
@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.store.access.keys import add_key, revoke_key
-from catlog_scrapy.store.queue import catalogs
+from catlog_scrapy.store.queue import catalogs, executors, external_batches, leases
+from catlog_scrapy.store.queue.attempts import AttemptName
 from tests.support.executor import Answer, Client, application, serving
 from tests.support.factories import (
     an_operation,
@@ -167,6 +168,30 @@ def test_attempt_of_another_owner_is_not_found(engine: Engine, robot: Client) ->
     assert robot.ask(f"{attempt}9999999999/heartbeat").status == 422
     assert robot.ask(f"{attempt}/results?batch=0").status == 422
     assert robot.ask(f"{attempt}/results?batch=99999999999999").status == 422
+
+
+def test_attempt_deleted_during_a_request_is_not_found(
+    engine: Engine, robot: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+
+    def delete(connection: Connection, name: AttemptName, _: str) -> None:
+        query = "DELETE FROM catlog.instance_attempt WHERE instance_id = :id"
+        connection.execute(text(query), {"id": name.instance})
+
+    def heartbeat(_: Any, names: Sequence[AttemptName], **__: float) -> dict[AttemptName, str]:
+        return dict.fromkeys(names, "go")
+
+    monkeypatch.setattr(executors, "require_owner", delete)
+    monkeypatch.setattr(external_batches, "require_owner", delete)
+    monkeypatch.setattr(leases, "heartbeat", heartbeat)
+    for answer in (
+        robot.ask(f"{attempt}/heartbeat"),
+        robot.send(attempt, 1),
+        robot.complete(attempt, 0),
+    ):
+        assert answer.status == 404, answer
 
 
 def test_batches_come_in_order_and_count_once(engine: Engine, robot: Client) -> None:

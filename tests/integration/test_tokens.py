@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -435,6 +436,21 @@ def test_own_log_in_does_not_clear_failures_of_other_accounts(engine: Engine) ->
         record_login(engine, "mine", "192.0.2.1")
     assert begin_login(engine, "victim", "192.0.2.1") == 0
     assert begin_login(engine, "mine", "192.0.2.1") > 0
+
+
+def test_concurrent_log_ins_of_one_user_are_counted(engine: Engine) -> None:
+    def log_in_often(address: str) -> int:
+        succeeded = 0
+        for _ in range(200):
+            if begin_login(engine, "alice", address) == 0:
+                record_login(engine, "alice", address)
+                succeeded += 1
+        return succeeded
+
+    with ThreadPoolExecutor(2) as threads:
+        succeeded = list(threads.map(log_in_often, ["192.0.2.1", "192.0.2.2"]))
+    assert succeeded == [200, 200]
+    assert one(engine, "SELECT sum(failures) FROM catlog.login_failure") == 0
 
 
 def test_correct_password_also_waits_after_failed_log_ins(engine: Engine) -> None:

@@ -89,6 +89,17 @@ def test_environment_overrides_the_project_but_not_the_command_line(settings: Se
     check(settings)
 
 
+def test_environment_overrides_a_setting_of_the_projects_own(settings: Settings) -> None:
+    settings.set("CATLOG_MYOWN", "3", "project")
+    environment = {"CATLOG_MYOWN": "5", "CATLOG_PORT": "tcp://10.0.0.1:80"}
+    fill_in(settings, environment)
+    assert settings["CATLOG_MYOWN"] == "5"
+    assert "CATLOG_PORT" not in settings
+    assert unknown_names(settings, environment) == [
+        "CATLOG_PORT is not a setting of catlog; did you mean CATLOG_API_PORT?"
+    ]
+
+
 def test_secrets_and_keys_of_clients_do_not_become_settings(settings: Settings) -> None:
     environment = {"CATLOG_SECRET_SHOP_TOKEN": "s3cret", "CATLOG_KEY": "s3cret"}
     fill_in(settings, environment)

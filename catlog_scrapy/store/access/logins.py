@@ -57,18 +57,16 @@ def record_login(database: Database, user: str, address: str) -> None:
 
 
 def _count(connection: Connection, subject: str) -> None:
-    run(
-        connection,
-        """INSERT INTO catlog.login_failure (subject, failures, last_at)
-           VALUES (:subject, 0, clock_timestamp()) ON CONFLICT (subject) DO NOTHING""",
-        subject=subject,
-    )
+    # One statement: between an insert and a select, `record_login` of another session could delete
+    # the row. The update changes nothing, but locks a row that exists.
     found = one(
         connection,
-        """SELECT CASE WHEN last_at < clock_timestamp() - make_interval(secs => :forgotten) THEN 0
-                       ELSE failures END AS failures,
-               extract(epoch FROM blocked_until - clock_timestamp())::float8 AS wait
-           FROM catlog.login_failure WHERE subject = :subject FOR UPDATE""",
+        """INSERT INTO catlog.login_failure AS f (subject, failures, last_at)
+           VALUES (:subject, 0, clock_timestamp())
+           ON CONFLICT (subject) DO UPDATE SET subject = excluded.subject
+           RETURNING CASE WHEN f.last_at < clock_timestamp() - make_interval(secs => :forgotten)
+                          THEN 0 ELSE f.failures END AS failures,
+               extract(epoch FROM f.blocked_until - clock_timestamp())::float8 AS wait""",
         subject=subject,
         forgotten=FORGET_FAILURES_AFTER_S,
     )

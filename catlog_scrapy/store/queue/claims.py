@@ -101,7 +101,9 @@ def claim(
     }
     hints = claim_hints_of(engine)
     with engine.begin() as connection:
-        if scalar(connection, "SELECT version_num FROM catlog.alembic_version") != head():
+        # A subquery, because a downgrade to nothing leaves no row.
+        revision = scalar(connection, "SELECT (SELECT version_num FROM catlog.alembic_version)")
+        if revision != head():
             raise SchemaMismatch(
                 "the database has moved to another revision; restart with its catlog."
             )

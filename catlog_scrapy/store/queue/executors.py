@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.plurals import counted
 from catlog_scrapy.scheduling.cursor import CursorError, validate_cursor
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
@@ -33,7 +33,7 @@ from catlog_scrapy.store.queue.external_batches import (
 )
 from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.queue.resuming import resume_cursor
-from catlog_scrapy.store.sql import Database, Transaction, one, row, rows
+from catlog_scrapy.store.sql import Database, Transaction, row, rows
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def take(
 
 
 def _times(connection: Connection, name: AttemptName) -> dict[str, Any]:
-    found = one(
+    found = row(
         connection,
         """SELECT i.lease_expires_at AS expires_at, a.deadline_at FROM catlog.instance_attempt a
            JOIN catlog.catalog_scheme_operation_instance i ON i.id = a.instance_id
@@ -136,6 +136,8 @@ def _times(connection: Connection, name: AttemptName) -> dict[str, Any]:
         instance=name.instance,
         number=name.number,
     )
+    if found is None:  # deleted since the caller found the attempt
+        raise NotFound(f"you have no attempt {name}.")
     return dict(found)
 
 

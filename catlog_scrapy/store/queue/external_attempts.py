@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.sql import one, row, run
+from catlog_scrapy.store.sql import row, run
 
 
 def require_owner(connection: Connection, name: AttemptName, owner: str) -> None:
@@ -52,8 +52,8 @@ class AttemptState:
 
 
 def read_state(connection: Connection, name: AttemptName) -> AttemptState:
-    """Read the state of an attempt, which must exist."""
-    found = one(
+    """Read the state of an attempt. Raises NotFound."""
+    found = row(
         connection,
         """SELECT a.outcome, a.error, a.read_from, a.limits, o.mode,
                a.deadline_at < clock_timestamp() AS is_late,
@@ -67,6 +67,8 @@ def read_state(connection: Connection, name: AttemptName) -> AttemptState:
         instance=name.instance,
         number=name.number,
     )
+    if found is None:  # deleted since the caller found the attempt
+        raise NotFound(f"you have no attempt {name}.")
     return AttemptState(**found)
 
 

@@ -112,8 +112,8 @@ def count_batches(connection: Connection, name: AttemptName) -> BatchCounts:
     """Count the stored batches of an attempt and their items."""
     found = one(
         connection,
-        """SELECT count(*) AS batches, coalesce(sum(accepted), 0)::int AS accepted,
-               coalesce(sum(rejected), 0)::int AS rejected
+        """SELECT count(*) AS batches, coalesce(sum(accepted), 0)::bigint AS accepted,
+               coalesce(sum(rejected), 0)::bigint AS rejected
            FROM catlog.result_batch WHERE instance_id = :instance AND attempt = :number""",
         instance=name.instance,
         number=name.number,

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, exc, text
 
 from catlog_scrapy.records.validation import Row
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.sql import Database, clean, one, row, run, scalar
+from catlog_scrapy.store.sql import Database, clean, row, run, scalar
 
 # An attempt keeps so many rejected items, each up to this size.
 MAX_REJECTED_ITEM_BYTES = 65536
@@ -103,10 +103,10 @@ def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
 
 
 def _backend(connection: Connection) -> tuple[int, Any]:
-    found = one(
-        connection,
-        "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
-    )
+    query = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+    found = row(connection, query)
+    if found is None:  # retried by the caller
+        raise exc.OperationalError(query, None, Exception("no row for this backend"))
     return found["pid"], found["backend_start"]
 
 
