@@ -23,7 +23,7 @@ class Command(CatlogCommand):
             "--concurrency",
             type=int,
             metavar="N",
-            help=f"crawls at the same time (default: CATLOG_CONCURRENCY, {crawls})",
+            help=f"crawls at the same time (default CATLOG_CONCURRENCY, {crawls})",
         )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
