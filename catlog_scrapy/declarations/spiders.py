@@ -120,9 +120,12 @@ def operation_record_types(
     )
 
 
+def base_url_variable(provider: str) -> str:
+    """Return the name of the variable that overrides a provider's base URL."""
+    return "CATLOG_BASE_URL_" + provider.upper().replace("-", "_")
+
+
 def base_url_of(settings: BaseSettings, provider: str, declared: str | None) -> str | None:
     """Return a provider's base URL: CATLOG_BASE_URL_<PROVIDER>, or else the *declared* URL."""
-    override: str | None = settings.get(
-        "CATLOG_BASE_URL_" + provider.upper().replace("-", "_"), declared
-    )
+    override: str | None = settings.get(base_url_variable(provider), declared)
     return override or declared
