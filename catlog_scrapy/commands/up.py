@@ -122,6 +122,7 @@ class Command(CatlogCommand):
         urls = [part.readiness.wait(part.has_ended) for part in parts]
         if None not in urls:
             status = ", ".join(f"{part.name} {url}" for part, url in zip(parts, urls, strict=True))
+            status += f", documentation {urls[-1]}/docs"
             self.console.print(f"ready: {status}", markup=False, soft_wrap=True)
             notify_ready(status)
 
