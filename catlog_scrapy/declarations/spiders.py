@@ -52,7 +52,7 @@ def load_spiders(settings: BaseSettings) -> SpiderLoaderProtocol:
         return get_spider_loader(settings)
     except Exception as error:  # the boundary to the project's modules: they may raise anything
         raise DeclarationError(
-            f"nothing was changed: the project's spiders cannot be imported:{_place(error)}"
+            f"the project's spiders cannot be imported:{_place(error)}"
             f" {type(error).__name__}: {str(error).rstrip('.')};"
             " correct the module; scrapy list shows the traceback"
         ) from error
