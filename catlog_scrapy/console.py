@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # importing Rich takes a tenth of a second
@@ -9,11 +10,13 @@ if TYPE_CHECKING:  # importing Rich takes a tenth of a second
 
 
 def make_console(**options: Any) -> Console:
-    """Make a console, which wraps lines for a terminal only."""
+    """Make a console, which wraps lines for a terminal, or at COLUMNS, otherwise at 200."""
     from rich.console import Console
 
     console = Console(highlight=False, **options)
-    return console if console.is_terminal else Console(highlight=False, width=200, **options)
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return console
+    return Console(highlight=False, width=200, **options)
 
 
 def counted(number: int, noun: str) -> str:

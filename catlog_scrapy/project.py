@@ -40,6 +40,14 @@ def prepare(settings: Settings) -> None:
     config.check(settings)
 
 
+def warn_of_unmatched_variables(engine: Engine, settings: BaseSettings) -> None:
+    """Warn on stderr of variables that are named after a provider that is not declared."""
+    from catlog_scrapy.declarations.variables import unmatched_variables
+
+    for line in unmatched_variables(engine, settings):
+        print(f"warning: {line}", file=sys.stderr)  # noqa: T201
+
+
 @contextmanager
 def project_database(settings: BaseSettings, *, any_revision: bool = False) -> Iterator[Engine]:
     """Open the database that *settings* name; unless *any_revision*, at catlog's schema revision.

@@ -4,6 +4,7 @@ import argparse
 
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import apply
+from catlog_scrapy.project import warn_of_unmatched_variables
 
 
 class Command(CatlogCommand):
@@ -23,6 +24,8 @@ class Command(CatlogCommand):
     def execute(self, args: list[str], opts: argparse.Namespace) -> int:
         with self.database() as engine:
             changes = apply(engine, self.project_settings, check_only=opts.check)
+            if not opts.check:  # a check does not store new providers
+                warn_of_unmatched_variables(engine, self.project_settings)
         for change in changes:
             self.console.print(str(change), markup=False, soft_wrap=True)
         if not changes:

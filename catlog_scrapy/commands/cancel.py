@@ -12,7 +12,7 @@ from catlog_scrapy.store.reading.status import find_catalog
 class Command(CatlogCommand):
     """Cancel a catalog, wherever it runs.
 
-    AttemptRunner that run for it end at their next heartbeat.
+    Attempts that run for it end at their next heartbeat.
     """
 
     def syntax(self) -> str:

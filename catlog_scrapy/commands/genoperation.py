@@ -46,10 +46,10 @@ class Command(genspider.Command, CatlogCommand):
             "-p",
             "--provider",
             metavar="PROVIDER",
-            help="provider of the page (default: the provider with that base_url, else the host)",
+            help="provider of the page, by default the provider with that base_url, else the host",
         )
         parser.add_argument(
-            "--kind", choices=tuple(SUFFIXES), help="type of the page (default: its Content-Type)"
+            "--kind", choices=tuple(SUFFIXES), help="type of the page, by default its Content-Type"
         )
         parser.add_argument(
             "--page", metavar="FILE", help="read the page from this file instead of fetching it"

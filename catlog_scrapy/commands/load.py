@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.capabilities import read_capabilities
+from catlog_scrapy.project import warn_of_unmatched_variables
 from catlog_scrapy.store.queue import catalogs, starting
 from catlog_scrapy.store.reading.status import scheme_operations
 from catlog_scrapy.worker.catalog_run import run_catalog
@@ -53,6 +54,7 @@ class Command(CatlogCommand):
         with self.database() as engine:
             if resumed := self.project_settings["CATLOG_RESUME"]:
                 return run_catalog(engine, self.project_settings, self.console, UUID(resumed))
+            warn_of_unmatched_variables(engine, self.project_settings)
             operations = [
                 found
                 for found in scheme_operations(engine, provider, scheme)

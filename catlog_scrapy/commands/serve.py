@@ -31,13 +31,13 @@ class Command(CatlogCommand):
         parser.add_argument(
             "--host",
             metavar="HOST",
-            help=f"address to listen on (default: CATLOG_API_HOST, {host})",
+            help=f"address to listen on (default CATLOG_API_HOST, {host})",
         )
         parser.add_argument(
             "--port",
             type=int,
             metavar="N",
-            help=f"port to listen on, 0 for a free port (default: CATLOG_API_PORT, {port})",
+            help=f"port to listen on, 0 for a free port (default CATLOG_API_PORT, {port})",
         )
 
         add_background_options(parser)

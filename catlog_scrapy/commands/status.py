@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from catlog_scrapy.store.reading.status import (
 
 if TYPE_CHECKING:
     from catlog_scrapy.store.sql import Readable
+
+# A backslash, or characters that JSON writes in ASCII; two escapes make a character beyond U+FFFF.
+ESCAPED = re.compile(r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\u(?!d[89a-f])[0-9a-f]{4}")
 
 
 class Command(CatlogCommand):
@@ -92,11 +96,11 @@ class Command(CatlogCommand):
         for attempt in attempts:
             self._attempt(attempt)
         for item in rejected:
-            self._say(f"rejected by {item['operation']} {item['part']} at {item['url']}:")
-            self._say(f"  {'; '.join(item['errors'])}: {item['data']}")
+            self._say(f"rejected by {_title(item)} at {item['url']}:")
+            self._say(f"  {'; '.join(item['errors'])}: {readable(item['data'])}")
 
     def _attempt(self, attempt: Mapping[str, Any]) -> None:
-        title = f"{attempt['operation']} {attempt['part']}".rstrip()
+        title = _title(attempt)
         if attempt["attempt"] is None:
             self._say(f"{title}: {attempt['state']}")
             return
@@ -122,6 +126,24 @@ class Command(CatlogCommand):
         options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
         text = orjson.dumps(value, default=dict, option=options).decode()
         self.console.print(text, markup=False, soft_wrap=True)
+
+
+def readable(data: str) -> str:
+    """Return the ASCII text of a rejected item with its printable characters decoded.
+
+    The text may be cut, so it is not parsed as JSON. Control characters stay escaped.
+    """
+
+    def decode(escaped: re.Match[str]) -> str:
+        text = str(orjson.loads(f'"{escaped[0]}"'))
+        return text if text.isprintable() and text != "\\" else escaped[0]
+
+    return ESCAPED.sub(decode, data)
+
+
+def _title(instance: Mapping[str, Any]) -> str:
+    """Return the operation of *instance*, with the part if there is one."""
+    return f"{instance['operation']} {instance['part']}".rstrip()
 
 
 def moment(instant: Any) -> str:

@@ -67,14 +67,14 @@ class Command(CatlogCommand):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         parser.add_argument(
-            "--port", type=int, metavar="N", help="port of the node's web page (default: 6800)"
+            "--port", type=int, metavar="N", help="port of the node's web page (default 6800)"
         )
         port = DEFAULTS["CATLOG_API_PORT"]
         parser.add_argument(
             "--api-port",
             type=int,
             metavar="N",
-            help=f"port of the HTTP API, 0 for a free port (default: CATLOG_API_PORT, {port})",
+            help=f"port of the HTTP API, 0 for a free port (default CATLOG_API_PORT, {port})",
         )
 
         add_background_options(parser)
@@ -122,6 +122,7 @@ class Command(CatlogCommand):
         urls = [part.readiness.wait(part.has_ended) for part in parts]
         if None not in urls:
             status = ", ".join(f"{part.name} {url}" for part, url in zip(parts, urls, strict=True))
+            status += f", documentation {urls[-1]}/docs"
             self.console.print(f"ready: {status}", markup=False, soft_wrap=True)
             notify_ready(status)
 

@@ -4,6 +4,7 @@ import argparse
 
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.config import DEFAULTS
+from catlog_scrapy.project import warn_of_unmatched_variables
 from catlog_scrapy.store.reading.status import has_open_work
 from catlog_scrapy.worker.progress import Progress
 from catlog_scrapy.worker.worker import Worker
@@ -23,13 +24,14 @@ class Command(CatlogCommand):
             "--concurrency",
             type=int,
             metavar="N",
-            help=f"crawls at the same time (default: CATLOG_CONCURRENCY, {crawls})",
+            help=f"crawls at the same time (default CATLOG_CONCURRENCY, {crawls})",
         )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if opts.concurrency is not None and opts.concurrency < 1:
             self.fail(f"--concurrency is {opts.concurrency}; use a whole number above 0")
         with self.database() as engine:
+            warn_of_unmatched_variables(engine, self.project_settings)
             Worker(
                 engine,
                 self.project_settings,

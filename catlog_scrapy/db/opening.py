@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, exc, text
+from sqlalchemy import Engine, exc, make_url, text
 
 from catlog_scrapy.db.driver import LEAST_SERVER_VERSION
 from catlog_scrapy.db.engine import make_engine, reason
@@ -22,7 +22,7 @@ def open_database(url: str, *, wait: bool = False) -> Iterator[Engine]:
         try:
             version = _version(engine, wait=wait)
         except exc.OperationalError as error:
-            place = engine.url.render_as_string(hide_password=True)
+            place = make_url(url).render_as_string(hide_password=True)
             raise DatabaseUnavailable(
                 f"No connection to {place}: {reason(error)}. Start that server or correct"
                 " CATLOG_DATABASE_URL; unset it for the embedded one."

@@ -52,7 +52,7 @@ def load_spiders(settings: BaseSettings) -> SpiderLoaderProtocol:
         return get_spider_loader(settings)
     except Exception as error:  # the boundary to the project's modules: they may raise anything
         raise DeclarationError(
-            f"nothing was changed: the project's spiders cannot be imported:{_place(error)}"
+            f"the project's spiders cannot be imported:{_place(error)}"
             f" {type(error).__name__}: {str(error).rstrip('.')};"
             " correct the module; scrapy list shows the traceback"
         ) from error
@@ -120,9 +120,12 @@ def operation_record_types(
     )
 
 
+def base_url_variable(provider: str) -> str:
+    """Return the name of the variable that overrides a provider's base URL."""
+    return "CATLOG_BASE_URL_" + provider.upper().replace("-", "_")
+
+
 def base_url_of(settings: BaseSettings, provider: str, declared: str | None) -> str | None:
     """Return a provider's base URL: CATLOG_BASE_URL_<PROVIDER>, or else the *declared* URL."""
-    override: str | None = settings.get(
-        "CATLOG_BASE_URL_" + provider.upper().replace("-", "_"), declared
-    )
+    override: str | None = settings.get(base_url_variable(provider), declared)
     return override or declared

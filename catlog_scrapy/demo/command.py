@@ -125,7 +125,9 @@ class Command(CatlogCommand):
         """Load all schemes twice in one worker, and change the sources between the loads."""
         for (provider, name), value in SECRETS.items():
             os.environ[secret_variable(provider, name)] = value
-        self.console.rule("First load")
+        # Printed by the console of the live table, which then stays below the output.
+        progress = Progress(self.console)
+        progress.console.rule("First load")
         self._create(engine, schemes)
         is_second = False
 
@@ -136,12 +138,12 @@ class Command(CatlogCommand):
             if is_second:
                 return True
             is_second = True
-            self.console.rule("Second load: prices changed, records were added and removed")
+            progress.console.rule("Second load: prices changed, records were added and removed")
             sources.change()
             self._create(engine, schemes)
             return False
 
-        Worker(engine, self.project_settings, Progress(self.console), finished=finished).run()
+        Worker(engine, self.project_settings, progress, finished=finished).run()
         failed = [c for c in latest_catalogs(engine, limit=LOADS) if c["state"] == "failed"]
         if failed:
             raise NotPossible(

@@ -143,7 +143,7 @@ def _require_port(address: str, port: int) -> None:
         except OSError as error:
             raise ConfigError(
                 f"scrapyd: cannot listen on {address}:{port}: {error.strerror}; choose another"
-                " http_port (or SCRAPYD_HTTP_PORT)"
+                " http_port (or SCRAPYD_HTTP_PORT, or --port of scrapy up)"
             ) from error
 
 

@@ -64,7 +64,6 @@ def main() -> None:
     except BaseException as error:  # the boundary to the project's modules: they may raise anything
         traceback.print_exc()
         text = str(error) if isinstance(error, CatlogError) else f"{type(error).__name__}: {error}"
-        text = text.removeprefix("nothing was changed: ")
         messages.write(_line({"failed": text, "files": project_files()}))
         sys.exit(1)
     obstacle = "warm = off" if "cold" in sys.argv[1:] else fork_obstacle(descriptors_before)

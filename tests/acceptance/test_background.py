@@ -48,10 +48,11 @@ def background(project: Project, name: str) -> psutil.Process:
 def test_up_returns_when_node_and_api_respond_and_stop_ends_both(project: Project) -> None:
     port = free_port()
     out = project.scrapy("up", "--wait", "--port", str(port), "--api-port", "0")
-    node, api = (word.rstrip(",") for word in out.split() if word.startswith("http://"))
+    node, api, docs = (word.rstrip(",") for word in out.split() if word.startswith("http://"))
     assert node == f"http://127.0.0.1:{port}"
     assert answer(f"{node}/daemonstatus.json")["status"] == "ok"  # type: ignore[index]
     assert answer(f"{api}/readyz") == {"status": "ok"}
+    assert docs == f"{api}/docs"
     up = background(project, "up")
     assert f"process {up.pid}, log {project.folder}/.catlog/up.log; scrapy up --stop" in out
     assert os.getsid(up.pid) == up.pid
@@ -73,6 +74,7 @@ def test_up_that_cannot_start_shows_why(project: Project) -> None:
         out = project.scrapy("up", "--wait", "--api-port", "0", "--port", port, code=2)
     assert "scrapy up: it did not start; the end of its log, " in out
     assert "choose another http_port" in out
+    assert "--port of scrapy up" in out
     assert "the node ended with exit status 1" in out
     assert not (project.folder / ".catlog" / "postgres" / "postmaster.pid").exists()
 

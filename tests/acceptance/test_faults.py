@@ -351,8 +351,9 @@ def test_mistake_of_a_user_is_one_line_and_exit_code_2(
 
 
 def test_unreachable_database_is_one_line(tmp_path: Path) -> None:
-    project = Project(tmp_path, "postgresql://nobody@127.0.0.1:1/nothing")
-    assert "No connection to" in project.scrapy("status", code=2)
+    project = Project(tmp_path, "postgresql://nobody:hidden@127.0.0.1:1/nothing")
+    said = project.scrapy("status", code=2)
+    assert "No connection to postgresql://nobody:***@127.0.0.1:1/nothing: " in said
 
 
 def test_commands_outside_of_a_catlog_project_fail_with_one_line(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Commands: their one list in pyproject.toml, and what Scrapy shows of them."""
 
 import argparse
+import re
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -19,6 +21,8 @@ POINTS = {
     for point in entry_points(group="scrapy.commands")
     if point.value.startswith("catlog_scrapy.")
 }
+# Title of a section of Scrapy's help, underlined.
+HEADING = re.compile(r"^(.+)\n[=-]+$", re.MULTILINE)
 # Scrapy's own columns before the summary.
 LIST_INDENT = 16
 
@@ -53,6 +57,24 @@ def test_every_option_of_a_command_is_described(name: str) -> None:
     command.add_options(parser)
     assert [action.dest for action in parser._actions if not action.help] == []
     parser.format_help()
+
+
+@pytest.mark.parametrize("name", sorted(POINTS))
+def test_help_of_a_command_has_no_headings_but_its_own(name: str) -> None:
+    """Scrapy makes a heading of each line that ends in a colon once it is wrapped."""
+    command = POINTS[name].load()()
+    command.settings = Settings()
+    headings = set()
+    for width in range(60, 121):
+        parser = argparse.ArgumentParser(
+            usage=f"scrapy {name} {command.syntax()}",
+            description=command.long_desc(),
+            conflict_handler="resolve",
+            formatter_class=partial(ScrapyHelpFormatter, width=width),
+        )
+        command.add_options(parser)
+        headings |= set(HEADING.findall(parser.format_help()))
+    assert headings == {"Usage", "Options", "Global Options"}
 
 
 def test_unknown_command_is_not_an_attribute() -> None:
