@@ -40,10 +40,11 @@ def share(lock: int) -> None:
     fcntl.flock(lock, fcntl.LOCK_SH)
 
 
-def wait_until_free(lock: int) -> None:
-    """Wait until nobody else holds the lock, and release it at once."""
-    fcntl.flock(lock, fcntl.LOCK_EX)
+def is_free(lock: int) -> bool:
+    """Return whether nobody holds the lock; this process does not hold it afterwards."""
+    free = try_exclusive(lock)
     fcntl.flock(lock, fcntl.LOCK_UN)
+    return free
 
 
 def try_exclusive(lock: int) -> bool:

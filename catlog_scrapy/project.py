@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,8 @@ def _database_url(settings: BaseSettings) -> Iterator[str]:
         yield url
         return
     linger = settings.getfloat("CATLOG_EMBEDDED_LINGER")
-    has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    # Descriptors, because sys.stdin and sys.stdout are None where they are closed.
+    has_terminal = os.isatty(0) and os.isatty(1)
     with EmbeddedServer(
         Path(settings["CATLOG_HOME"]), linger=linger if has_terminal or not linger else None
     ) as url:

@@ -8,21 +8,25 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 NOTIFY_SOCKET = "NOTIFY_SOCKET"
 POLL_INTERVAL_S = 0.1
+# A socket's path has room for 103 bytes; the rest of them is for "/catlog-xxxxxxxx/notify".
+MAX_TMPDIR_BYTES = 80
 
 
 def notify_ready(status: str) -> None:
     """Tell whoever waits for this process that it is ready; *status* is a line for people.
 
-    The variable is unset: processes that this process starts have nothing to tell there.
+    The variable is unset: processes that this process starts have nothing to tell there. Nobody
+    may listen, as sd_notify(3) allows: the process works without a supervisor.
     """
     address = os.environ.pop(NOTIFY_SOCKET, None)
     if address is None:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.connect("\0" + address[1:] if address.startswith("@") else address)
         sender.send(f"READY=1\nSTATUS={status}".encode())
 
@@ -31,7 +35,8 @@ class Readiness:
     """Socket on which a service tells that it is ready."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="catlog-"))
+        fits = len(os.fsencode(tempfile.gettempdir())) <= MAX_TMPDIR_BYTES
+        self._folder = Path(tempfile.mkdtemp(prefix="catlog-", dir=None if fits else "/tmp"))
         self.address = str(self._folder / "notify")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.address)

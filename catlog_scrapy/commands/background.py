@@ -5,12 +5,13 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scrapy.settings import Settings
 
-from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.exceptions import ConfigurationError, NotPossible
 from catlog_scrapy.file_locks import close_lock, open_lock, try_exclusive
 from catlog_scrapy.readiness import NOTIFY_SOCKET, Readiness
 
@@ -49,7 +50,7 @@ class Background:
     """
 
     def __init__(self, home: Path, name: str) -> None:
-        home.mkdir(parents=True, exist_ok=True)
+        self.home = home
         self.name = name
         self.pid_file = home / f"{name}.pid"
         self.log = home / f"{name}.log"
@@ -59,23 +60,25 @@ class Background:
 
         Raises NotPossible where there is a process already, or it ends before it is ready.
         """
-        lock = open_lock(self.pid_file)
-        if not try_exclusive(lock):
-            os.close(lock)
-            raise NotPossible(
-                f"scrapy {self.name} already runs in the background, as process"
-                f" {self.pid_file.read_text()}; stop it with scrapy {self.name} --stop"
-            )
+        with self._readable_errors():
+            lock = self._open_lock()
+            if not try_exclusive(lock):
+                os.close(lock)
+                raise NotPossible(
+                    f"scrapy {self.name} already runs in the background, as process"
+                    f" {self.pid_file.read_text()}; stop it with scrapy {self.name} --stop"
+                )
+            self.pid_file.write_text("")  # the pid of a former process may be another's by now
         sys.stdout.flush()
         sys.stderr.flush()
         readiness = Readiness()
         pid = os.fork()
         if pid == 0:
+            self.pid_file.write_text(str(os.getpid()))
             os.environ[NOTIFY_SOCKET] = readiness.address
             self._detach()
             return None  # the lock stays open until the process ends
         os.close(lock)  # without releasing it: the process has it now
-        self.pid_file.write_text(str(pid))
         try:
             status = readiness.wait(lambda: self._has_ended(pid))
         except BaseException:  # Ctrl-C, say: a process that nobody has seen start must not stay
@@ -97,22 +100,39 @@ class Background:
         Raises NotPossible where it takes longer than *timeout* seconds.
         """
         deadline = time.monotonic() + timeout
-        lock = open_lock(self.pid_file)
+        with self._readable_errors():
+            lock = self._open_lock()
+        pid = ""
         try:
-            if try_exclusive(lock):
-                return f"scrapy {self.name} does not run in the background"
-            pid = int(self.pid_file.read_text())
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
             while not try_exclusive(lock):
+                if not pid and (pid := self.pid_file.read_text()):  # empty while it starts
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGTERM)
                 if time.monotonic() > deadline:
                     raise NotPossible(
-                        f"process {pid} has not stopped in {timeout:g} s; see {self.log}"
+                        f"process {pid or 'that starts'} has not stopped in {timeout:g} s;"
+                        f" see {self.log}"
                     )
                 time.sleep(POLL_INTERVAL_S)
-            return f"scrapy {self.name} has stopped"
+            return f"scrapy {self.name} " + (
+                "has stopped" if pid else "does not run in the background"
+            )
         finally:
             close_lock(lock)
+
+    def _open_lock(self) -> int:
+        self.home.mkdir(parents=True, exist_ok=True)
+        return open_lock(self.pid_file)
+
+    @contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigurationError(
+                f"CATLOG_HOME {self.home} cannot hold {self.pid_file.name} ({error.strerror});"
+                " make the folder writable or choose another CATLOG_HOME"
+            ) from error
 
     def _detach(self) -> None:
         """Leave the terminal; write to the log."""

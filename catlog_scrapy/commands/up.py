@@ -82,7 +82,8 @@ class Command(CatlogCommand):
     def execute(self, args: list[str], opts: argparse.Namespace) -> int:
         if args:
             raise UsageError(f"unexpected argument {args[0]!r}")
-        self._require_node()
+        if not opts.stop:
+            self._require_node()
         if message := run_in_background(self.name, self.project_settings, opts):
             self.console.print(message, markup=False, soft_wrap=True)
             return 0

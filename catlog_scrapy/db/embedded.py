@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -129,6 +130,16 @@ class EmbeddedServer:
             with suppress(OSError):  # it is empty unless the server is still stopping
                 self.socket.rmdir()
 
+    def pid(self) -> int:
+        """Return the pid in the server's pid file, or 0."""
+        return _pid_in(self.data / "postmaster.pid")
+
+    def kill(self, pid: int) -> None:
+        """Kill the process if it is a server of this home."""
+        if self._is_ours(pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def _leave(self, *, stop: bool) -> None:
         if self._users is None:
             return
@@ -164,7 +175,7 @@ class EmbeddedServer:
         while not self._answers():
             alive = self._is_alive()
             if time.monotonic() > deadline:
-                who = f"process {_pid_in(self.data / 'postmaster.pid')}" if alive else "no process"
+                who = f"process {self.pid()}" if alive else "no process"
                 what = f"does not answer on {self.socket} after {self.start_timeout:g} s ({who})"
                 raise self._failure(what, f"Try again later (its log: {self.log})")
             if alive:  # it starts, recovers or stops: a former user was killed meanwhile
@@ -239,7 +250,7 @@ class EmbeddedServer:
         os.close(home)
 
     def _is_alive(self) -> bool:
-        return self._is_ours(_pid_in(self.data / "postmaster.pid"))
+        return self._is_ours(self.pid())
 
     def _is_ours(self, pid: int) -> bool:
         """Return whether the process is a server of this home, not a later process with its pid."""

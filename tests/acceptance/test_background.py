@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from catlog_scrapy.commands.background import Background
+from catlog_scrapy.readiness import NOTIFY_SOCKET, Readiness
 from tests.support.embedded import end_servers, gone
 from tests.support.project import Project
 from tests.support.waiting import free_port
@@ -21,6 +25,20 @@ default = shop.settings
 
 [scrapyd]
 application = catlog_scrapy.fleet.app.application
+"""
+
+# Process that holds the lock of its pid file some time before it writes its pid.
+STARTING = """
+import os, sys, time
+from pathlib import Path
+from catlog_scrapy.file_locks import open_lock, try_exclusive
+path = Path(sys.argv[1])
+path.write_text("")
+assert try_exclusive(open_lock(path))
+print("locked", flush=True)
+time.sleep(0.5)
+path.write_text(str(os.getpid()))
+time.sleep(600)
 """
 
 
@@ -100,3 +118,53 @@ def test_interrupted_wait_leaves_no_background_process(project: Project) -> None
     waiting.communicate()
     assert waiting.returncode in (0, 130)
     assert waiting.returncode == 0 or gone(server)
+
+
+def test_serve_does_not_need_the_home_folder(database_url: str, tmp_path: Path) -> None:
+    home = tmp_path / "file" / "home"
+    (tmp_path / "file").touch()
+    readiness = Readiness()
+    project = Project(
+        tmp_path, database_url, CATLOG_HOME=str(home), **{NOTIFY_SOCKET: readiness.address}
+    )
+    project.write("shop/providers/__init__.py", "")
+    for option in ("--wait", "--stop"):
+        out = project.scrapy("serve", option, code=2)
+        assert f"CATLOG_HOME {home} cannot hold serve.pid (Not a directory); make" in out
+    server = project.start("serve", "--port", "0")
+    assert (readiness.wait(lambda: server.poll() is not None) or "").startswith("http://")
+    server.send_signal(signal.SIGINT)
+    server.communicate()
+    readiness.close()
+
+
+def test_stop_does_not_need_a_node_in_scrapy_cfg(tmp_path: Path) -> None:
+    project = Project(tmp_path, None)
+    assert "does not run in the background" in project.scrapy("up", "--stop")
+    assert "add to scrapy.cfg" in project.scrapy("up", "--wait", code=2)
+
+
+def test_stop_waits_for_the_pid_of_a_starting_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STARTING, tmp_path / "up.pid"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starting:
+        assert starting.stdout
+        assert starting.stdout.readline() == "locked\n"
+        assert Background(tmp_path, "up").stop(60) == "scrapy up has stopped"
+        assert starting.wait() == -signal.SIGTERM
+
+
+def test_stop_never_signals_the_former_pid_while_a_process_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid_file = tmp_path / "up.pid"
+    with subprocess.Popen(["sleep", "600"]) as foreign:
+        pid_file.write_text(str(foreign.pid))
+
+        def before_fork() -> Readiness:
+            assert pid_file.read_text() == ""
+            raise BlockingIOError
+
+        monkeypatch.setattr("catlog_scrapy.commands.background.Readiness", before_fork)
+        with pytest.raises(BlockingIOError):
+            Background(tmp_path, "up").start()
+        foreign.kill()

@@ -153,7 +153,35 @@ def test_lingering_ends_when_the_home_is_removed(home: Path) -> None:
         while home.exists():
             shutil.rmtree(home, ignore_errors=True)  # the server still writes there
     assert gone(process)
-    kill(server)  # it would notice within a minute by itself
+    assert gone(server)
+
+
+def test_removed_home_leaves_the_next_server_of_the_path_alone(home: Path) -> None:
+    orphan = use(home, LONG)
+    [process] = lingerers(home)
+    while home.exists():
+        shutil.rmtree(home, ignore_errors=True)
+    with EmbeddedServer(home) as url:
+        assert gone(orphan)
+        assert gone(process)
+        assert ask(url, "SELECT 1") == 1, "the orphan has removed the socket"
+
+
+def test_removed_data_folder_ends_the_lingering_server(home: Path) -> None:
+    server = use(home, LONG)
+    while (home / "postgres").exists():
+        shutil.rmtree(home / "postgres", ignore_errors=True)
+    assert gone(server)
+    assert use(home, LONG).is_running()
+    assert len(lingerers(home)) == 1
+
+
+def test_moved_home_leaves_no_process_behind(home: Path) -> None:
+    server = use(home, LONG)
+    processes = [server, *server.children(recursive=True), *lingerers(home)]
+    home.rename(home.with_name("elsewhere"))
+    assert all(gone(process) for process in processes)
+    assert gone(use(home.with_name("elsewhere"), None)), "the data are intact"
 
 
 def test_lingering_process_knows_no_secrets_and_holds_no_folder(
@@ -184,6 +212,24 @@ def test_server_lingers_for_commands_at_a_terminal_only(home: Path, tmp_path: Pa
     project.environment["CATLOG_EMBEDDED_LINGER"] = "0"
     at_a_terminal(project, "status")
     assert gone(server)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-"])
+def test_closed_standard_streams_are_not_a_terminal(
+    home: Path, tmp_path: Path, closed: str
+) -> None:
+    project = Project(tmp_path, None, CATLOG_HOME=str(home), CATLOG_EMBEDDED_LINGER=str(LONG))
+    command = f'exec "$0" -m scrapy sql "select 1" {closed}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not lingerers(home)
 
 
 def at_a_terminal(project: Project, *arguments: str) -> None:
