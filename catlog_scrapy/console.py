@@ -17,8 +17,3 @@ def make_console(**options: Any) -> Console:
     if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
         return console
     return Console(highlight=False, width=200, **options)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 item", "2 items"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""Wording of messages for people."""
+"""Numbers with their nouns."""
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

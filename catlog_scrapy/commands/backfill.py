@@ -6,7 +6,7 @@ import datetime as dt
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.console import counted
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.store.queue.schedules.backfill import backfill
 
 

@@ -9,10 +9,10 @@ from scrapy.exceptions import UsageError
 from scrapy.utils.conf import closest_scrapy_cfg
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.console import counted
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.source import suggest
 from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.testing.saved_pages import label, saved_pages
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.console import counted
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.worker.attempt_logs import logs_to_delete
 

@@ -5,7 +5,7 @@ import argparse
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.console import counted
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.store.maintenance.reset import reset
 
 

@@ -11,9 +11,9 @@ import psycopg2
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.console import counted
 from catlog_scrapy.db.driver import DriverConnection, first_line
 from catlog_scrapy.exceptions import DatabaseUnavailable, NotPossible
+from catlog_scrapy.plurals import counted
 
 # A statement ends with a semicolon outside of quotes, dollar quotes and comments.
 STATEMENT = re.compile(

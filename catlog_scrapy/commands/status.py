@@ -11,7 +11,7 @@ import orjson
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.console import counted
+from catlog_scrapy.plurals import counted
 from catlog_scrapy.store.reading.status import (
     attempts_of,
     find_catalog,

@@ -184,6 +184,11 @@ def test_moved_home_leaves_no_process_behind(home: Path) -> None:
     assert gone(use(home.with_name("elsewhere"), None)), "the data are intact"
 
 
+def open_names(process: psutil.Process) -> set[str]:
+    """Return the names of the files that a process has open."""
+    return {Path(file.path).name for file in process.open_files()}
+
+
 def test_lingering_process_knows_no_secrets_and_holds_no_folder(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,8 +198,8 @@ def test_lingering_process_knows_no_secrets_and_holds_no_folder(
     assert not [name for name in process.environ() if name.startswith("CATLOG_")]
     assert process.cwd() == "/"
     assert os.getsid(process.pid) != os.getsid(0)
-    files = {Path(file.path).name for file in process.open_files()}
-    assert files <= {"linger.lock", "users.lock"}
+    # Python reads its own files while it starts.
+    wait_for(lambda: open_names(process) <= {"linger.lock", "users.lock"})
     if os.geteuid() == 0:
         assert not [name for name in server.environ() if name.startswith("CATLOG_")]
 
