@@ -93,6 +93,8 @@ class Command(CatlogCommand):
 
 def _password() -> str:
     """Ask for a password twice, or read it from standard input. Raises NotPossible."""
+    if sys.stdin is None:
+        raise NotPossible("standard input is closed; write the password to it")
     if sys.stdin.isatty():
         password = getpass("password: ")
         if getpass("once more: ") != password:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Scrapy logs here what a signal handler raises.
 SIGNAL_LOGGER = logging.getLogger("scrapy.utils.signal")
-# Time for a stopped crawl to store its outcome while the database is away.
+# Time for a stopped crawl to store its outcome while the database is unavailable.
 DATABASE_GRACE_S = 10.0
 
 

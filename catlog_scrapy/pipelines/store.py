@@ -31,7 +31,7 @@ T = TypeVar("T")
 # A batch is sent when it has reached either limit.
 MAX_BATCH_ROWS = 10_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-# Pause between two attempts to reach a database that is away.
+# Pause between two attempts to reach an unavailable database.
 RETRY_INTERVAL_S = 0.5
 # Characters of a rejected item that the report quotes.
 MAX_QUOTED_CHARS = 200
@@ -154,7 +154,7 @@ class ResultWriter:
 
 
 async def persist_in_thread(attempt: Attempt, work: Callable[[], T], *, grace_s: float = 0.0) -> T:
-    """Do *work* in a thread, and again while the database is away; see `persist`."""
+    """Do *work* in a thread, and again while the database is unavailable; see `persist`."""
     return await run_in_thread(attempt, lambda: persist(attempt, work, grace_s=grace_s))
 
 
@@ -168,7 +168,7 @@ async def run_in_thread(attempt: Attempt, work: Callable[[], T]) -> T:
 
 
 def persist(attempt: Attempt, work: Callable[[], T], *, grace_s: float = 0.0) -> T:
-    """Do *work*, and again while the database is away.
+    """Do *work*, and again while the database is unavailable.
 
     Raises AttemptLost if the database is still away when the attempt has to stop, at least
     *grace_s* seconds after the call.
@@ -180,5 +180,5 @@ def persist(attempt: Attempt, work: Callable[[], T], *, grace_s: float = 0.0) ->
         except UNAVAILABLE as error:
             if attempt.stop_code and time.monotonic() - started >= grace_s:
                 raise AttemptLost(f"the database was away for too long: {reason(error)}") from error
-            logger.warning("the database is away: %s", reason(error))
+            logger.warning("the database is unavailable: %s", reason(error))
             time.sleep(RETRY_INTERVAL_S)

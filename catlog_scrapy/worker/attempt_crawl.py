@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Time to store the end of an attempt without an open spider while the database is away.
+# Time to store the end of an attempt without an open spider while the database is unavailable.
 DATABASE_GRACE_S = 10.0
 # Limit for reading an attempt's error, which is only shown.
 ERROR_QUERY_TIMEOUT_S = 10.0
@@ -79,7 +79,7 @@ async def _crawl(process: AsyncCrawlerProcess, settings: Settings, attempt: Atte
 
 
 async def _query(attempt: Attempt, query: Callable[[Engine, Claim], T]) -> T:
-    """Return the result of *query*, however long the database is away."""
+    """Return the result of *query*, however long the database is unavailable."""
     return await persist_in_thread(attempt, lambda: query(attempt.engine, attempt.claim))
 
 

@@ -21,10 +21,10 @@ def schedule_once(engine: Engine, settings: Settings, console: Console) -> None:
 def run_scheduler(
     engine: Engine, settings: Settings, console: Console, stopping: threading.Event
 ) -> None:
-    """Schedule every CATLOG_POLL seconds until *stopping*, even while the database is away."""
+    """Schedule every CATLOG_POLL seconds until *stopping*, with or without a database."""
     while not stopping.is_set():
         try:
             schedule_once(engine, settings, console)
         except UNAVAILABLE as error:
-            console.print(f"the database is away: {reason(error)}", markup=False)
+            console.print(f"the database is unavailable: {reason(error)}", markup=False)
         stopping.wait(settings.getfloat("CATLOG_POLL"))

@@ -44,7 +44,7 @@ def run_attempt(engine: Engine, settings: Settings, console: Console, name: Atte
         claimed = replace(begin(engine, name, os.getpid()), isolate=False)
     except UNAVAILABLE as error:
         # No retry: the attempt may have been marked as begun.
-        progress.print_line(f"the database is away: {reason(error)}")
+        progress.print_line(f"the database is unavailable: {reason(error)}")
         return EXIT_OUTCOME_UNKNOWN
     runner.claim = claimed
     runner.run()

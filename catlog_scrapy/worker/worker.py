@@ -70,7 +70,7 @@ class Worker(AttemptRunner):
             try:
                 idle = await self._round()
             except UNAVAILABLE as error:
-                logger.warning("the database is away: %s", reason(error))
+                logger.warning("the database is unavailable: %s", reason(error))
                 idle = True
             except Exception:  # running crawls finish before the error ends the worker
                 self.stopping.set()

@@ -186,7 +186,7 @@ def test_crawl_survives_ten_seconds_without_the_database(tmp_path: Path, source:
             parts=["a", "b"],
             **environment,  # type: ignore[arg-type]
         )
-        # More than one batch of rows comes while the database is away.
+        # More than one batch of rows comes while the database is unavailable.
         many = SPIDER.replace("range(10)", "range(4000)").replace("page * 10", "page * 4000")
         project.write("shop/spiders/things.py", many)
         for page in range(1, 100):
