@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # importing Rich takes a tenth of a second
@@ -10,10 +9,8 @@ if TYPE_CHECKING:  # importing Rich takes a tenth of a second
 
 
 def make_console(**options: Any) -> Console:
-    """Make a console, which wraps lines for a terminal, or at COLUMNS, otherwise at 200."""
+    """Make a console, which wraps lines for a terminal only."""
     from rich.console import Console
 
     console = Console(highlight=False, **options)
-    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
-        return console
-    return Console(highlight=False, width=200, **options)
+    return console if console.is_terminal else Console(highlight=False, width=200, **options)
