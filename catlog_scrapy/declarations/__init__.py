@@ -19,8 +19,9 @@ from catlog_scrapy.declarations.spiders import (
 )
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.lock_timeouts import apply_lock, run_with_lock_timeout
-from catlog_scrapy.store.publishing.record_tables import create_partitions
+from catlog_scrapy.store.record_tables.altering import create_tables
 from catlog_scrapy.store.schemes import (
+    all_kinds,
     lock_declarations,
     retire_provider,
     stored_providers,
@@ -87,7 +88,7 @@ def _apply_rows(
                 retire_provider(connection, former.name)
         for provider in declared:
             write_provider(connection, provider)
-    create_partitions(connection)
+    create_tables(connection, all_kinds(connection, declared).values())
     plan = plan_views(connection, declared, views, project)
     dry_run_views(connection, plan)
     if check_only and transaction:

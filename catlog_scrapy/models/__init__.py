@@ -12,13 +12,7 @@ from catlog_scrapy.models.access import (
 from catlog_scrapy.models.catalog import Catalog, CatalogSchemeOperationInstance, InstanceAttempt
 from catlog_scrapy.models.node import Node
 from catlog_scrapy.models.provider import Provider
-from catlog_scrapy.models.record import (
-    Publication,
-    RecordVersion,
-    Scope,
-    StoredCursor,
-    StoredRecord,
-)
+from catlog_scrapy.models.record import Publication, Scope, StoredCursor
 from catlog_scrapy.models.result import CatalogOperationInstanceResult, RejectedResult, ResultBatch
 from catlog_scrapy.models.schedule import StoredSchedule
 from catlog_scrapy.models.scheme import CatalogScheme, CatalogSchemeOperation, StoredKind
@@ -38,7 +32,6 @@ __all__ = [
     "Node",
     "Provider",
     "Publication",
-    "RecordVersion",
     "RefreshToken",
     "RejectedResult",
     "ResultBatch",
@@ -46,6 +39,5 @@ __all__ = [
     "SigningKey",
     "StoredCursor",
     "StoredKind",
-    "StoredRecord",
     "StoredSchedule",
 ]

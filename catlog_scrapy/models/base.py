@@ -8,6 +8,8 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Double,
+    Identity,
+    Integer,
     MetaData,
     Text,
     Uuid,
@@ -38,6 +40,11 @@ Seconds = Annotated[float, mapped_column(Double)]
 
 
 Big = Annotated[int, mapped_column(BigInteger)]
+
+
+# Short name of a row, for tables with many references to it.
+Number = Annotated[int, mapped_column(Integer, Identity(), unique=True)]
+BigNumber = Annotated[int, mapped_column(BigInteger, Identity(), unique=True)]
 
 
 # Collation C compares bytes: fast, and equal only if identical, whatever the database's collation.

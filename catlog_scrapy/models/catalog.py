@@ -14,7 +14,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.models.base import Base, Big, CreatedAt, Instant, Json, UuidKey
+from catlog_scrapy.models.base import (
+    Base,
+    Big,
+    BigNumber,
+    CreatedAt,
+    Instant,
+    Json,
+    UuidKey,
+)
 
 CATALOG_STATES = (
     "waiting",
@@ -41,7 +49,8 @@ class Catalog(Base):
     `as_of` is the time for which its data is valid. `operation` names the only operation of a
     partial load. `published` counts the published changes by kind. `job` is the id that a client of
     scrapyd's API chose, `settings` are Scrapy settings for this load alone, `project_version` is
-    the only version of the project that may run the load.
+    the only version of the project that may run the load. Record tables refer to the catalog by its
+    `number`.
     """
 
     __tablename__ = "catalog"
@@ -63,6 +72,7 @@ class Catalog(Base):
     )
 
     id: Mapped[UuidKey]
+    number: Mapped[BigNumber]
     provider_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.provider.id"))
     scheme_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.catalog_scheme.id"))
     parent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("catlog.catalog.id"))

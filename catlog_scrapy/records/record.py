@@ -138,10 +138,8 @@ class Record(BaseModel):
                 n for n, v in zip(cls.key_fields, values, strict=True) if v is None or only == ""
             )
             raise NotStorable(f"{missing}: the key is missing")
-        if isinstance(only, Enum):
-            only = only.value
         try:
-            text = str(only) if len(values) == 1 else orjson.dumps(values, default=str).decode()
+            text = key_text(values)
             size = len(text if text.isascii() else text.encode())
         except UnicodeEncodeError as error:
             raise NotStorable("the key contains a lone surrogate") from error
@@ -181,6 +179,13 @@ class Record(BaseModel):
             require_storable(json.loads(data, parse_int=str))
             require_storable(self.model_dump())
         return key, data
+
+
+def key_text(values: Sequence[Any]) -> str:
+    """Return the text key of valid *values*; see `Record.make_key`."""
+    if len(values) != 1:
+        return orjson.dumps(values, default=str).decode()
+    return str(values[0].value if isinstance(values[0], Enum) else values[0])
 
 
 @cache

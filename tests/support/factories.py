@@ -11,11 +11,13 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Engine, text
 
+from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts, catalogs, results, starting
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.report import Report
+from catlog_scrapy.store.record_tables.altering import create_tables
 from tests.support.waiting import WAIT_LIMIT_S
 
 T = TypeVar("T")
@@ -26,6 +28,8 @@ UNCHANGED = None
 # The value of a record that the source has removed.
 GONE = object()
 JSON_COLUMNS = ("arguments", "for_each", "standalone_arguments", "tolerate", "refresh")
+# Fields of all kinds of these factories.
+FIELDS = (("id", "text"), ("value", "jsonb"))
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
@@ -133,19 +137,17 @@ def _add_operation(engine: Engine, scheme: UUID, columns: dict[str, Any]) -> Non
         sql(
             engine,
             """INSERT INTO catlog.kind (operation_id, name, key, fields)
-               VALUES (:operation, :kind, '["id"]', '[]')""",
+               VALUES (:operation, :kind, '["id"]', CAST(:fields AS jsonb))""",
             operation=operation,
             kind=kind,
+            fields=_json([{"name": name, "type": type_} for name, type_ in FIELDS]),
         )
-        given_a_partition(engine, kind)
+        given_record_tables(engine, kind)
 
 
-def given_a_partition(engine: Engine, kind: str) -> None:
-    sql(
-        engine,
-        f"""CREATE TABLE IF NOT EXISTS catlog.record_{kind}
-            PARTITION OF catlog.record FOR VALUES IN ('{kind}')""",
-    )
+def given_record_tables(engine: Engine, kind: str) -> None:
+    with engine.begin() as connection:
+        create_tables(connection, [KindDefinition(kind, ("id",), FIELDS)])
 
 
 def given_a_waiting_catalog(
@@ -226,7 +228,7 @@ def lines(
 ) -> bytes:
     """Return rows in COPY's text format, numbered from *first*."""
     return "".join(
-        f"{attempt.instance}\t{attempt.number}\t{seq}\t{kind}\t{key}\t{_data(value)}\n"
+        f"{attempt.instance}\t{attempt.number}\t{seq}\t{kind}\t{key}\t{_data(key, value)}\n"
         for seq, (key, value) in enumerate(pairs, first)
     ).encode()
 
@@ -327,9 +329,8 @@ def current(engine: Engine, kind: str = "goods", provider: str = "acme") -> dict
     """Return the value of each current record of a kind, by key."""
     found = sql(
         engine,
-        """SELECT r.key, r.data FROM catlog.record r
-           JOIN catlog.provider p ON p.id = r.provider_id
-           WHERE p.name = :provider AND r.kind = :kind AND r.removed_at IS NULL""",
+        """SELECT key, data FROM catlog.records(ARRAY[:kind])
+           WHERE provider = :provider AND removed_at IS NULL""",
         provider=provider,
         kind=kind,
     )
@@ -341,13 +342,12 @@ def history(engine: Engine, provider: str = "acme") -> list[dict[str, Any]]:
     return sql(
         engine,
         """SELECT kind, key, data -> 'value' AS value, valid_from, valid_to, change
-           FROM (SELECT provider_id, kind, key, data, valid_from, valid_to, change
-                 FROM catlog.record_version
+           FROM (SELECT provider, kind, key, data, valid_from, valid_to, change
+                 FROM catlog.record_versions()
                  UNION ALL
-                 SELECT provider_id, kind, key, data, updated_at, NULL, NULL
-                 FROM catlog.record WHERE removed_at IS NULL) AS states
-           JOIN catlog.provider p ON p.id = states.provider_id
-           WHERE p.name = :provider ORDER BY kind, key, valid_from""",
+                 SELECT provider, kind, key, data, updated_at, NULL, NULL
+                 FROM catlog.records() WHERE removed_at IS NULL) AS states
+           WHERE provider = :provider ORDER BY kind, key, valid_from""",
         provider=provider,
     )
 
@@ -375,10 +375,10 @@ def publish_again(engine: Engine, catalog: Any) -> None:
     assert publishing.publish(engine, catalog)
 
 
-def _data(value: Any) -> str:
+def _data(key: str, value: Any) -> str:
     if value is GONE:
         return "null"
-    return r"\N" if value is UNCHANGED else _json({"value": value})
+    return r"\N" if value is UNCHANGED else _json({"id": key, "value": value})
 
 
 def _json(value: Any) -> str:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Engine
 from catlog_scrapy.store.access.idempotency import KEEP_RESPONSES_S
 from catlog_scrapy.store.access.logins import FORGET_FAILURES_AFTER_S
 from catlog_scrapy.store.queue.results import purge_batch_log, purge_unfinished_attempts
+from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import rows, run, scalar
 
 
@@ -52,15 +53,14 @@ EXPIRED_ROWS = """
                      FOR NO KEY UPDATE SKIP LOCKED))
     SELECT count(*) FROM gone"""
 
-EXPIRED_VERSIONS = """
-    DELETE FROM catlog.record_version v
-    USING (SELECT s.provider_id, k.name AS kind, max(o.keep) AS keep
-           FROM catlog.kind k
-           JOIN catlog.catalog_scheme_operation o ON o.id = k.operation_id
-           JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
-           WHERE s.retired_at IS NULL GROUP BY 1, 2 HAVING bool_and(o.keep IS NOT NULL)) AS old
-    WHERE v.provider_id = old.provider_id AND v.kind = old.kind
-      AND v.valid_to < clock_timestamp() - make_interval(secs => old.keep)"""
+# The providers and kinds whose versions expire, each with the longest `keep`.
+EXPIRING_VERSIONS = """
+    SELECT p.number AS provider, k.name AS kind, max(o.keep) AS keep
+    FROM catlog.kind k
+    JOIN catlog.catalog_scheme_operation o ON o.id = k.operation_id
+    JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+    JOIN catlog.provider p ON p.id = s.provider_id
+    WHERE s.retired_at IS NULL GROUP BY 1, 2 HAVING bool_and(o.keep IS NOT NULL)"""
 
 
 def prune(engine: Engine, *, dry_run: bool = False) -> PruneCounts:
@@ -76,12 +76,26 @@ def prune(engine: Engine, *, dry_run: bool = False) -> PruneCounts:
         retriable = [str(catalog["id"]) for catalog in rows(connection, RETRIABLE)]
         pruned.results = _expire(connection, "catalog_operation_instance_result", retriable)
         pruned.rejected = _expire(connection, "rejected_result", retriable)
-        pruned.versions = run(connection, EXPIRED_VERSIONS)
+        pruned.versions = _expire_versions(connection)
         pruned.unfinished = purge_unfinished_attempts(connection) + purge_batch_log(connection)
         pruned.access = _forget(connection)
         if dry_run:
             transaction.rollback()
     return pruned
+
+
+def _expire_versions(connection: Connection) -> int:
+    kinds = all_kinds(connection)
+    return sum(
+        run(
+            connection,
+            f"""DELETE FROM {kinds[found["kind"]].versions_table} WHERE _provider = :provider
+                AND _valid_to < clock_timestamp() - make_interval(secs => :keep)""",
+            provider=found["provider"],
+            keep=found["keep"],
+        )
+        for found in rows(connection, EXPIRING_VERSIONS)
+    )
 
 
 def _forget(connection: Connection) -> int:

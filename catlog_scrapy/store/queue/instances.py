@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 
 from catlog_scrapy.scheduling.argument_templates import DUE_AT, render
 from catlog_scrapy.store.queue.catalog_states import LockedCatalog
+from catlog_scrapy.store.record_tables.reading import current_records
+from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import row, rows, run
 
 DUE_AT_PLACEHOLDER = "{" + DUE_AT
@@ -143,15 +145,13 @@ def _parts(
     if for_each is None or _is_standalone(catalog, operation):
         return [("", {})]
     if isinstance(for_each, str):
-        found = rows(
+        found = current_records(
             connection,
-            """SELECT key, data FROM catlog.record
-               WHERE provider_id = :provider AND kind = :kind AND removed_at IS NULL
-               ORDER BY key""",
+            all_kinds(connection)[for_each],
+            "_provider = (SELECT number FROM catlog.provider WHERE id = :provider)",
             provider=catalog.provider_id,
-            kind=for_each,
         )
-        parts = [(record["key"], {**record["data"], "part": record["key"]}) for record in found]
+        parts = [(record.key, {**record.fields, "part": record.key}) for record in found]
     else:
         parts = [(word, {"part": word}) for word in for_each]
     selected = [

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
+from uuid import UUID
 
 from psycopg2.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
 from catlog_scrapy.store.sql import rows, run, scalar, statement
 from catlog_scrapy.store.views.change_stamps import CHANGE_STAMP
+from catlog_scrapy.store.views.typed import ID_COLUMN
 
 # Statement timeout of the COPY of a whole resource.
 COPY_TIMEOUT_S = 3600
@@ -84,8 +86,8 @@ class PageSource:
 class PageQuery:
     """Query of a page: names and values that were checked against the source's columns.
 
-    `key` is the stored key of a record, for a source with INDEX_COLUMNS. `equal` maps columns to
-    the allowed values. `bounds` lists (column, operator of OPERATORS, value) or (column,
+    `ids` are possible ids of a record, for a source with ID_COLUMN. `equal` maps columns to the
+    allowed values. `bounds` lists (column, operator of OPERATORS, value) or (column,
     NULL_OPERATOR, required or not). `search` is a text that at least one of the `searched` columns
     contains. `after` holds the order's columns, as text, of the row before the page; with
     `backwards`, of the row behind the page.
@@ -101,7 +103,7 @@ class PageQuery:
     offset: int = 0
     after: tuple[str | None, ...] | None = None
     backwards: bool = False
-    key: str | None = None
+    ids: tuple[UUID, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -256,12 +258,9 @@ def _order_by(order: Sequence[OrderTerm]) -> str:
 def _conditions(source: PageSource, query: PageQuery) -> tuple[list[str], dict[str, Any]]:
     conditions: list[str] = []
     values: dict[str, Any] = {}
-    if query.key is not None:
-        # The first column of the index is the provider.
-        conditions.append(
-            "t._key = :key AND t._provider = ANY(ARRAY(SELECT p.id FROM catlog.provider p))"
-        )
-        values["key"] = query.key
+    if query.ids is not None:
+        conditions.append(f"t.{ID_COLUMN} = ANY(CAST(:ids AS uuid[]))")
+        values["ids"] = list(query.ids)
     for n, (column, allowed) in enumerate(query.equal.items()):
         conditions.append(f't."{column}" = ANY(CAST(:equal_{n} AS {source.columns[column]}[]))')
         values[f"equal_{n}"] = list(allowed)

@@ -8,8 +8,67 @@ revision = "0001"
 down_revision = None
 
 
+# A look at the records of all kinds, or of some. A function, because a view would prevent `apply`
+# from changing the columns of the tables in the schema `records`.
+FOR_EACH_KIND = """
+    FOR found IN
+        SELECT DISTINCT ON (k.name) k.name,
+            (SELECT string_agg(format('r.%I', f ->> 'name'), ', ')
+             FROM jsonb_array_elements(k.fields) AS f) AS fields,
+            CASE WHEN jsonb_array_length(k.key) = 1
+                THEN format('r.%I::text', k.key ->> 0)
+                ELSE (SELECT format('array_to_json(ARRAY[%s])::text',
+                          string_agg(format('to_json(r.%I)', name), ', '))
+                      FROM jsonb_array_elements_text(k.key) AS name) END AS key,
+            CASE WHEN k.foreign_type THEN ' || coalesce(r.data, $${}$$)' ELSE '' END AS further
+        FROM catlog.kind k
+        JOIN catlog.catalog_scheme_operation o ON o.id = k.operation_id
+        JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+        WHERE (kinds IS NULL OR k.name = ANY(kinds))
+          AND to_regclass(format('records.%I', k.name)) IS NOT NULL
+        ORDER BY k.name, s.retired_at DESC NULLS FIRST, s.version DESC
+    LOOP"""
+
+ALL_RECORDS = f"""
+    CREATE FUNCTION catlog.records(kinds text[] DEFAULT NULL) RETURNS TABLE (
+        kind text, provider text, scheme text, operation text, part text, key text, data jsonb,
+        as_of timestamptz, created_at timestamptz, updated_at timestamptz, removed_at timestamptz,
+        read_at timestamptz, catalog_id uuid)
+    LANGUAGE plpgsql STABLE AS $body$
+    DECLARE found record;
+    BEGIN
+    {FOR_EACH_KIND}
+        RETURN QUERY EXECUTE format($query$
+            SELECT %L::text, p.name, s.scheme_name, s.operation_name, coalesce(r._part, ''),
+                %s, (SELECT to_jsonb(f) FROM (SELECT %s) AS f)%s, r._as_of, r._created_at,
+                r._updated_at, r._removed_at, r._read_at, c.id
+            FROM records.%I r JOIN catlog.provider p ON p.number = r._provider
+            LEFT JOIN catlog.scope s ON s.number = r._scope
+            LEFT JOIN catlog.catalog c ON c.number = r._catalog$query$,
+            found.name, found.key, found.fields, found.further, found.name);
+    END LOOP;
+    END $body$"""
+
+ALL_RECORD_VERSIONS = f"""
+    CREATE FUNCTION catlog.record_versions(kinds text[] DEFAULT NULL) RETURNS TABLE (
+        kind text, provider text, key text, data jsonb, valid_from timestamptz,
+        valid_to timestamptz, change text, catalog_id uuid)
+    LANGUAGE plpgsql STABLE AS $body$
+    DECLARE found record;
+    BEGIN
+    {FOR_EACH_KIND}
+        RETURN QUERY EXECUTE format($query$
+            SELECT %L::text, p.name, %s, (SELECT to_jsonb(f) FROM (SELECT %s) AS f)%s,
+                r._valid_from, r._valid_to, r._change, c.id
+            FROM records.%I r JOIN catlog.provider p ON p.number = r._provider
+            LEFT JOIN catlog.catalog c ON c.number = r._catalog$query$,
+            found.name, found.key, found.fields, found.further, found.name || '_versions');
+    END LOOP;
+    END $body$"""
+
+
 def upgrade() -> None:
-    """Make the tables, the key that signs tokens, and the schema of the as-of views."""
+    """Make the tables, the key that signs tokens, and the schemas of as-of views and records."""
     _create_api_key()
     _create_api_user()
     _create_audit()
@@ -19,8 +78,6 @@ def upgrade() -> None:
     _create_node()
     _create_provider()
     _create_publication()
-    _create_record()
-    _create_record_version()
     _create_rejected_result()
     _create_result_batch()
     _create_signing_key()
@@ -40,6 +97,9 @@ def upgrade() -> None:
            FROM generate_series(1, 3)"""
     )
     op.execute("CREATE SCHEMA IF NOT EXISTS as_of")
+    op.execute("CREATE SCHEMA IF NOT EXISTS records")
+    op.execute(ALL_RECORDS)
+    op.execute(ALL_RECORD_VERSIONS)
 
 
 def _create_api_key() -> None:
@@ -213,6 +273,7 @@ def _create_provider() -> None:
     op.create_table(
         "provider",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("number", sa.Integer(), sa.Identity(always=False), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("title", sa.Text(), server_default="", nullable=False),
         sa.Column("base_url", sa.Text(), nullable=True),
@@ -224,6 +285,7 @@ def _create_provider() -> None:
         sa.CheckConstraint("max_running > 0", name=op.f("provider_max_running_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("provider_pkey")),
         sa.UniqueConstraint("name", name=op.f("provider_name_key")),
+        sa.UniqueConstraint("number", name=op.f("provider_number_key")),
         schema="catlog",
     )
 
@@ -236,58 +298,6 @@ def _create_publication() -> None:
         sa.Column("catalog_id", sa.Uuid(), nullable=True),
         sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("provider_id", "kind", name=op.f("publication_pkey")),
-        schema="catlog",
-    )
-
-
-def _create_record() -> None:
-    op.create_table(
-        "record",
-        sa.Column("provider_id", sa.Uuid(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(collation="C"), nullable=False),
-        sa.Column("scope_id", sa.Uuid(), nullable=False),
-        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("read_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("catalog_id", sa.Uuid(), nullable=False),
-        sa.CheckConstraint("octet_length(key) <= 1000", name=op.f("record_key_check")),
-        sa.PrimaryKeyConstraint("provider_id", "kind", "key", name=op.f("record_pkey")),
-        schema="catlog",
-        postgresql_partition_by="LIST (kind)",
-    )
-    op.create_index(
-        "record_created_at_idx", "record", ["created_at"], unique=False, schema="catlog"
-    )
-
-
-def _create_record_version() -> None:
-    op.create_table(
-        "record_version",
-        sa.Column("provider_id", sa.Uuid(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(collation="C"), nullable=False),
-        sa.Column("valid_from", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("valid_to", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("change", sa.Text(), nullable=False),
-        sa.Column("catalog_id", sa.Uuid(), nullable=False),
-        sa.CheckConstraint(
-            "change IN ('changed', 'removed')", name=op.f("record_version_change_check")
-        ),
-        sa.PrimaryKeyConstraint(
-            "provider_id", "kind", "key", "valid_from", name=op.f("record_version_pkey")
-        ),
-        schema="catlog",
-    )
-    op.create_index(
-        "record_version_kind_valid_to_idx",
-        "record_version",
-        ["kind", "valid_to"],
-        unique=False,
         schema="catlog",
     )
 
@@ -470,6 +480,7 @@ def _create_scope() -> None:
     op.create_table(
         "scope",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("number", sa.Integer(), sa.Identity(always=False), nullable=False),
         sa.Column("provider_id", sa.Uuid(), nullable=False),
         sa.Column("scheme_name", sa.Text(), nullable=False),
         sa.Column("operation_name", sa.Text(), nullable=False),
@@ -484,6 +495,7 @@ def _create_scope() -> None:
             "operation_name",
             name=op.f("scope_provider_id_scheme_name_operation_name_key"),
         ),
+        sa.UniqueConstraint("number", name=op.f("scope_number_key")),
         schema="catlog",
     )
 
@@ -492,6 +504,7 @@ def _create_catalog() -> None:
     op.create_table(
         "catalog",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("number", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("provider_id", sa.Uuid(), nullable=False),
         sa.Column("scheme_id", sa.Uuid(), nullable=False),
         sa.Column("parent_id", sa.Uuid(), nullable=True),
@@ -549,6 +562,7 @@ def _create_catalog() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("catalog_pkey")),
         sa.UniqueConstraint("job", name=op.f("catalog_job_key")),
         sa.UniqueConstraint("schedule_id", "due_at", name=op.f("catalog_schedule_id_due_at_key")),
+        sa.UniqueConstraint("number", name=op.f("catalog_number_key")),
         schema="catlog",
     )
     op.create_index(

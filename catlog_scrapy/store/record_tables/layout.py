@@ -1,0 +1,69 @@
+"""Layout of the record tables: fields in declared order, then narrow columns of catlog's own.
+
+Names of fields never begin with an underscore, names of catlog's columns always do.
+"""
+
+from collections.abc import Sequence
+
+from catlog_scrapy.store.definitions import KindDefinition
+
+RECORDS_SCHEMA = "records"
+
+# Former states end in two ways.
+CHANGES = ("changed", "removed")
+
+# `_hash` is NULL for a key that the source had deleted before any load read its record. `_part` is
+# NULL for the operation's only part.
+RECORD_COLUMNS = (
+    "_id uuid PRIMARY KEY",
+    "_hash uuid",
+    "_provider integer NOT NULL",
+    "_scope integer NOT NULL",
+    "_catalog bigint NOT NULL",
+    "_part text",
+    "_as_of timestamptz NOT NULL",
+    "_created_at timestamptz NOT NULL",
+    "_updated_at timestamptz NOT NULL",
+    "_removed_at timestamptz",
+    "_read_at timestamptz",
+)
+VERSION_COLUMNS = (
+    "_id uuid NOT NULL",
+    "_provider integer NOT NULL",
+    "_catalog bigint NOT NULL",
+    "_valid_from timestamptz NOT NULL",
+    "_valid_to timestamptz NOT NULL",
+    f"_change text NOT NULL CHECK (_change IN {CHANGES})",
+    "PRIMARY KEY (_id, _valid_from)",
+)
+
+
+def create_statements(kind: KindDefinition) -> list[str]:
+    """Return the statements that create both tables of *kind*."""
+    fields = [f'"{name}" {type_}' for name, type_ in kind.columns]
+    return [
+        f"CREATE TABLE {kind.table} (\n    {_lines([*fields, *RECORD_COLUMNS])})",
+        f"CREATE TABLE {kind.versions_table} (\n    {_lines([*fields, *VERSION_COLUMNS])})",
+        f"CREATE INDEX ON {kind.versions_table} (_valid_to)",
+    ]
+
+
+def column_names(kind: KindDefinition, table: str = "") -> str:
+    """Return the columns of *kind* that views show, separated by commas."""
+    prefix = f"{table}." if table else ""
+    return ", ".join(f'{prefix}"{name}"' for name, _ in kind.columns)
+
+
+def json_value(name: str, sql_type: str, data: str = "data") -> str:
+    """Return the SQL expression of a field's value in the jsonb expression *data*."""
+    if sql_type == "text":
+        return f"{data} ->> '{name}'"
+    if sql_type == "jsonb":
+        return f"nullif({data} -> '{name}', 'null'::jsonb)"
+    if sql_type == "interval":
+        return f"make_interval(secs => ({data} ->> '{name}')::double precision)"
+    return f"({data} ->> '{name}')::{sql_type}"
+
+
+def _lines(parts: Sequence[str]) -> str:
+    return ",\n    ".join(parts)
