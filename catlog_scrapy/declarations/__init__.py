@@ -18,8 +18,13 @@ from catlog_scrapy.declarations.spiders import (
     spider_arguments,
 )
 from catlog_scrapy.exceptions import DeclarationError
+from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition
 from catlog_scrapy.store.lock_timeouts import apply_lock, run_with_lock_timeout
-from catlog_scrapy.store.record_tables.altering import create_tables
+from catlog_scrapy.store.record_tables.altering import (
+    alter_tables,
+    plan_tables,
+    refused_changes,
+)
 from catlog_scrapy.store.schemes import (
     all_kinds,
     lock_declarations,
@@ -27,7 +32,12 @@ from catlog_scrapy.store.schemes import (
     stored_providers,
     write_provider,
 )
-from catlog_scrapy.store.views.applying import apply_views, dry_run_views
+from catlog_scrapy.store.views.applying import (
+    apply_views,
+    drop_kind_views,
+    dry_run_views,
+    recreate_views,
+)
 from catlog_scrapy.store.views.plan import ViewPlan, check_views, plan_views
 
 __all__ = [
@@ -72,9 +82,9 @@ def _apply_rows(
     *,
     check_only: bool,
 ) -> tuple[list[Change], ViewPlan]:
-    """Write the rows and try out the views; with *check_only*, roll back afterwards.
+    """Write the rows, change the record tables, and try out the views.
 
-    Providers of other projects stay as they are.
+    With *check_only*, roll back afterwards. Providers of other projects stay as they are.
     """
     declared = [replace(provider, project=project) for provider in checked.providers]
     transaction = connection.get_transaction()
@@ -82,18 +92,38 @@ def _apply_rows(
     stored = stored_providers(connection)
     changes, refused = compare(declared, stored, project, checked.format_mistake)
     raise_mistakes(refused + check_views(connection, declared, views, project))
+    former = all_kinds(connection)
     if changes:
-        for former in stored:
-            if former.name not in checked.files and former.project in (None, project):
-                retire_provider(connection, former.name)
-        for provider in declared:
-            write_provider(connection, provider)
-    create_tables(connection, all_kinds(connection, declared).values())
+        for provider in stored:
+            if provider.name not in checked.files and provider.project in (None, project):
+                retire_provider(connection, provider.name)
+        for declaration in declared:
+            write_provider(connection, declaration)
     plan = plan_views(connection, declared, views, project)
+    changes += _change_tables(connection, former, declared, plan, check_only=check_only)
     dry_run_views(connection, plan)
     if check_only and transaction:
         transaction.rollback()
     return changes, plan
+
+
+def _change_tables(
+    connection: Connection,
+    former: Mapping[str, KindDefinition],
+    declared: list[ProviderDefinition],
+    plan: ViewPlan,
+    *,
+    check_only: bool,
+) -> list[Change]:
+    """Change the record tables; views of kinds with a converted field are created anew."""
+    kinds = all_kinds(connection, declared)
+    changes = plan_tables(connection, kinds.values(), former)
+    raise_mistakes(refused_changes(connection, changes))
+    converted = [change.kind.name for change in changes if change.converted]
+    grants = drop_kind_views(connection, converted)
+    alter_tables(connection, changes, is_rehearsal=check_only)
+    recreate_views(connection, plan, grants)
+    return [Change(*line) for change in changes for line in change.lines()]
 
 
 def raise_mistakes(mistakes: list[str]) -> None:

@@ -1,34 +1,188 @@
-"""Creation and change of the record tables, for `scrapy apply`."""
+"""Creation and change of the record tables, for `scrapy apply`.
 
-from collections.abc import Iterable
+Fields are added and converted in place. A field that is no longer declared stays in the tables, and
+only the views leave it out.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.record_tables.layout import RECORDS_SCHEMA, create_statements
+from catlog_scrapy.store.lock_timeouts import set_statement_timeout
+from catlog_scrapy.store.record_tables.conversions import (
+    Conversion,
+    refused_values,
+    set_time_zone,
+)
+from catlog_scrapy.store.record_tables.layout import (
+    RECORDS_SCHEMA,
+    TYPE_ALIASES,
+    create_statements,
+)
 from catlog_scrapy.store.sql import execute, rows
 
 
-def stored_columns(connection: Connection, kind: str) -> dict[str, str]:
-    """Return the fields in the table of *kind* with their SQL types, in the table's order.
+@dataclass(frozen=True)
+class TableChange:
+    """Changes of the tables of a kind; all are created if `is_new`.
 
-    Fields that no declaration has any more are among them. Without a table, the result is empty.
+    `moved_in` are added fields whose values the column `data` may hold, `moved_out` are fields that
+    are no longer declared and whose values go to `data`.
+    """
+
+    kind: KindDefinition
+    is_new: bool = False
+    added: tuple[tuple[str, str], ...] = ()
+    converted: tuple[Conversion, ...] = ()
+    moved_in: tuple[Conversion, ...] = ()
+    moved_out: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield the sign (`+`, `~`, `-`) and description of each changed column."""
+        for name, type_ in self.added:
+            yield "+", f"column {self.kind.name}.{name} {type_}"
+        for change in self.converted:
+            yield "~", f"column {self.kind.name}.{change.field}: {change.was} -> {change.now}"
+        for name in self.removed:
+            yield "-", f"column {self.kind.name}.{name}: the table keeps its values"
+
+
+def plan_tables(
+    connection: Connection,
+    kinds: Iterable[KindDefinition],
+    former: Mapping[str, KindDefinition],
+) -> list[TableChange]:
+    """Compare the tables of *kinds* with their definitions; return the changes.
+
+    *former* are the stored definitions before this apply.
+    """
+    wanted = {kind.name: kind for kind in kinds}
+    stored = stored_columns(connection, wanted)
+    changes = [
+        _plan(kind, stored.get(name), former.get(name, kind)) for name, kind in wanted.items()
+    ]
+    return [change for change in changes if change != TableChange(change.kind)]
+
+
+def _plan(
+    kind: KindDefinition, stored: Mapping[str, str] | None, former: KindDefinition
+) -> TableChange:
+    if stored is None:
+        return TableChange(kind, is_new=True)
+    added = tuple((name, type_) for name, type_ in kind.columns if name not in stored)
+    columns = dict(kind.columns)
+    removed = tuple(name for name, _ in former.columns if name not in columns and name in stored)
+    has_data = kind.foreign and stored.get("data") == "jsonb"
+    return TableChange(
+        kind,
+        added=added,
+        converted=tuple(
+            Conversion(kind, name, f'"{name}"', stored[name], type_)
+            for name, type_ in kind.columns
+            if stored.get(name, type_) != type_
+        ),
+        moved_in=tuple(
+            Conversion(kind, name, f"nullif(data -> '{name}', 'null')", "jsonb", type_)
+            for name, type_ in added
+            if has_data
+        ),
+        moved_out=tuple(name for name in removed if kind.foreign and former.foreign),
+        removed=removed,
+    )
+
+
+def stored_columns(connection: Connection, kinds: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the fields in the table of each of *kinds* with their SQL types, in order.
+
+    Fields that no declaration has any more are among them. Kinds without a table are left out.
     """
     found = rows(
         connection,
-        """SELECT attname AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute
-           WHERE attrelid = to_regclass(format('%I.%I', CAST(:schema AS text), CAST(:kind AS text)))
-             AND attnum > 0 AND NOT attisdropped AND NOT starts_with(attname, '_')
-           ORDER BY attnum""",
+        """SELECT c.relname AS kind, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type
+           FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+               AND NOT a.attisdropped AND NOT starts_with(a.attname, '_')
+           WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r'
+             AND c.relname = ANY(CAST(:kinds AS text[])) ORDER BY 1, a.attnum""",
         schema=RECORDS_SCHEMA,
-        kind=kind,
+        kinds=list(kinds),
     )
-    return {column["name"]: column["type"] for column in found}
+    tables: dict[str, dict[str, str]] = {}
+    for column in found:
+        fields = tables.setdefault(column["kind"], {})
+        if column["name"]:
+            fields[column["name"]] = TYPE_ALIASES.get(column["type"], column["type"])
+    return tables
+
+
+def refused_changes(connection: Connection, changes: Iterable[TableChange]) -> list[str]:
+    """Return a message for each field with a stored value that does not convert to its new type.
+
+    Publishers wait until the transaction ends; readers go on.
+    """
+    refused: list[str] = []
+    for change in changes:
+        conversions = (*change.converted, *change.moved_in)
+        if conversions:
+            set_statement_timeout(connection)
+            set_time_zone(connection)
+            tables = f"{change.kind.table}, {change.kind.versions_table}"
+            execute(connection, f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE")
+        for conversion in conversions:
+            refused += refused_values(connection, conversion)
+    return refused
+
+
+def alter_tables(
+    connection: Connection, changes: Iterable[TableChange], *, is_rehearsal: bool = False
+) -> None:
+    """Create and change the tables. Views must not read a column that is converted.
+
+    A rehearsal, which is rolled back, spares the work on the rows.
+    """
+    for change in changes:
+        if change.is_new:
+            statements = create_statements(change.kind)
+        else:
+            statements = list(_alter_statements(change, is_rehearsal=is_rehearsal))
+        for statement in statements:
+            execute(connection, statement)
+
+
+def _alter_statements(change: TableChange, *, is_rehearsal: bool) -> Iterator[str]:
+    for table in (change.kind.table, change.kind.versions_table):
+        columns = change.added
+        actions: list[str] = []
+        if is_rehearsal:
+            columns += tuple((found.field, found.now) for found in change.converted)
+            actions += [f'DROP COLUMN "{found.field}"' for found in change.converted]
+        else:
+            actions += [
+                f'ALTER COLUMN "{found.field}" TYPE {found.now} USING {found.converted}'
+                for found in change.converted
+            ]
+        if actions:
+            yield f"ALTER TABLE {table} {', '.join(actions)}"
+        if columns:
+            added = ", ".join(f'ADD COLUMN "{name}" {type_}' for name, type_ in columns)
+            yield f"ALTER TABLE {table} {added}"
+        if is_rehearsal:
+            continue
+        for found in change.moved_in:
+            yield (
+                f'UPDATE {table} SET "{found.field}" = {found.converted},'
+                f" data = data - '{found.field}' WHERE data ? '{found.field}'"
+            )
+        for name in change.moved_out:
+            yield (
+                f"UPDATE {table} SET data = coalesce(data, '{{}}')"
+                f' || jsonb_build_object(\'{name}\', "{name}"), "{name}" = NULL'
+                f' WHERE "{name}" IS NOT NULL'
+            )
 
 
 def create_tables(connection: Connection, kinds: Iterable[KindDefinition]) -> None:
-    """Create the tables of each kind that has none."""
-    for kind in kinds:
-        if not stored_columns(connection, kind.name):
-            for statement in create_statements(kind):
-                execute(connection, statement)
+    """Create the missing tables and columns of *kinds*."""
+    alter_tables(connection, plan_tables(connection, kinds, {}))

@@ -9,6 +9,13 @@ from catlog_scrapy.store.definitions import KindDefinition
 
 RECORDS_SCHEMA = "records"
 
+# PostgreSQL's full names of types, and the names that definitions use.
+TYPE_ALIASES = {
+    "timestamp with time zone": "timestamptz",
+    "timestamp without time zone": "timestamp",
+    "time without time zone": "time",
+}
+
 # Former states end in two ways.
 CHANGES = ("changed", "removed")
 

@@ -18,8 +18,8 @@ FOR_EACH_KIND = """
             CASE WHEN jsonb_array_length(k.key) = 1
                 THEN format('r.%I::text', k.key ->> 0)
                 ELSE (SELECT format('array_to_json(ARRAY[%s])::text',
-                          string_agg(format('to_json(r.%I)', name), ', '))
-                      FROM jsonb_array_elements_text(k.key) AS name) END AS key,
+                          string_agg(format('to_json(r.%I)', part.field), ', '))
+                      FROM jsonb_array_elements_text(k.key) AS part(field)) END AS key,
             CASE WHEN k.foreign_type THEN ' || coalesce(r.data, $${}$$)' ELSE '' END AS further
         FROM catlog.kind k
         JOIN catlog.catalog_scheme_operation o ON o.id = k.operation_id
