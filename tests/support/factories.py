@@ -154,6 +154,29 @@ def given_record_tables(engine: Engine, kind: str) -> None:
         create_tables(connection, [KindDefinition(kind, ("id",), FIELDS)])
 
 
+def given_fields(
+    engine: Engine,
+    fields: Mapping[str, str],
+    *,
+    key: Sequence[str] = ("id",),
+    kinds: Sequence[str] | None = None,
+    foreign: Sequence[str] = (),
+) -> None:
+    """Give all kinds, or *kinds*, other fields and their columns; *foreign* kinds are declared."""
+    sql(
+        engine,
+        """UPDATE catlog.kind SET fields = CAST(:fields AS jsonb), key = CAST(:key AS jsonb),
+               foreign_type = name = ANY(CAST(:foreign AS text[]))
+           WHERE CAST(:kinds AS text[]) IS NULL OR name = ANY(CAST(:kinds AS text[]))""",
+        fields=_json([{"name": name, "type": type_} for name, type_ in fields.items()]),
+        key=_json(list(key)),
+        kinds=kinds and list(kinds),
+        foreign=list(foreign),
+    )
+    with engine.begin() as connection:
+        create_tables(connection, all_kinds(connection).values())
+
+
 def given_a_waiting_catalog(
     engine: Engine,
     *,
@@ -369,6 +392,25 @@ def given_a_record(
             _insert_state(
                 connection, definition.versions_table, definition, former, {**meta, **ended}
             )
+
+
+def given_copies(engine: Engine, kind: str, count: int) -> None:
+    """Insert *count* copies of a record of *kind*, with ids from 1000 on."""
+    columns = one(
+        engine,
+        """SELECT string_agg(format('%I', attname), ', ') FROM pg_attribute
+           WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped
+             AND attname NOT IN ('id', '_id')""",
+        table=f"records.{kind}",
+    )
+    sql(
+        engine,
+        f"""INSERT INTO records.{kind} ({columns}, id, _id)
+            SELECT {columns}, n, gen_random_uuid()
+            FROM (SELECT {columns} FROM records.{kind} LIMIT 1) AS r,
+                generate_series(1000, 999 + :count) AS n""",
+        count=count,
+    )
 
 
 def _insert_state(
