@@ -17,7 +17,9 @@ from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
 from catlog_scrapy.store import lock_timeouts
-from catlog_scrapy.store.schemes import stored_providers
+from catlog_scrapy.store.record_tables import indexes
+from catlog_scrapy.store.record_tables.layout import stored_columns
+from catlog_scrapy.store.schemes import all_kinds, stored_providers
 from tests.support.factories import at_once, given_a_record, given_a_waiting_catalog, one, sql
 
 _packages = itertools.count(1)
@@ -32,7 +34,7 @@ from catlog_scrapy.records import Record
 from scrapy import Spider
 
 
-class Good(Record, key="id", view="goods"):
+class Good(Record, key="id", view="goods"{options}):
     id: str
     {fields}
 
@@ -91,16 +93,19 @@ class Shop:
         self.package = ""
         (folder / "providers").mkdir()
         (folder / "views").mkdir()
+        self.given_resources("")
         self.declare(SCHEME.format(version=1))
         self.given_fields("price: Decimal | None = None")
 
-    def given_fields(self, *fields: str) -> None:
+    def given_fields(self, *fields: str, options: str = "") -> None:
         """Write the record type of goods to a new package, since Python imports a module once."""
         self.package = f"shop_of_goods_{next(_packages)}"
         package = self.folder / self.package
         package.mkdir()
         (package / "__init__.py").write_text("")
-        (package / "spiders.py").write_text(SPIDERS.format(fields="\n    ".join(fields)))
+        (package / "spiders.py").write_text(
+            SPIDERS.format(fields="\n    ".join(fields), options=options and f", {options}")
+        )
 
     def declare(self, *tables: str, provider: str = PROVIDER, name: str = "acme") -> None:
         """Write the provider's file."""
@@ -109,6 +114,9 @@ class Shop:
     def given_view(self, name: str, select: str) -> None:
         (self.folder / "views" / f"{name}.sql").write_text(textwrap.dedent(select))
 
+    def given_resources(self, toml: str) -> None:
+        (self.folder / "resources.toml").write_text(textwrap.dedent(toml))
+
     def apply(self, *, check: bool = False) -> list[str]:
         """Return the lines that apply prints."""
         settings = Settings(
@@ -116,6 +124,7 @@ class Shop:
                 "SPIDER_MODULES": [f"{self.package}.spiders"],
                 "CATLOG_PROVIDERS": str(self.folder / "providers"),
                 "CATLOG_VIEWS": str(self.folder / "views"),
+                "CATLOG_RESOURCES": str(self.folder / "resources.toml"),
             }
         )
         return [str(change) for change in apply(self.engine, settings, check_only=check)]
@@ -874,6 +883,225 @@ def test_declared_field_of_a_foreign_kind_gets_its_values_from_data(shop: Shop) 
     shop.use(3, scheme="x")
     shop.declare(table.format(version=4, fields='more = "boolean"'))
     assert "but the record a has '2'" in shop.refused()
+
+
+PRICED = ("price: Decimal | None = None", "year: int | None = None", "tags: list[str] = []")
+
+
+def indexes_of(shop: Shop, table: str = "goods") -> set[str]:
+    """Return the valid indexes of a table of records, without that of its primary key."""
+    found = sql(
+        shop.engine,
+        """SELECT pg_get_indexdef(indexrelid) AS made FROM pg_index
+           WHERE indrelid = CAST(:table AS regclass) AND indisvalid AND NOT indisprimary""",
+        table=f"records.{table}",
+    )
+    return {index["made"].partition(" INDEX ")[2] for index in found}
+
+
+def on_goods(name: str, columns: str) -> str:
+    return f"{name} ON records.goods USING btree ({columns})"
+
+
+def test_declared_indexes_are_built_and_dropped(shop: Shop) -> None:
+    shop.given_fields(*PRICED, options='index=("price", ("year", "price"))')
+    lines = ["+ index goods (price)", "+ index goods (year, price)"]
+    assert shop.apply(check=True)[-2:] == lines
+    assert shop.apply()[-2:] == lines
+    made = {
+        on_goods("goods_by_price", "price"),
+        on_goods("goods_by_year_price", "year, price"),
+    }
+    assert indexes_of(shop) == made
+    assert shop.apply() == []
+    shop.use()
+    own = on_goods("goods_price_idx", "price")
+    sql(shop.engine, f"CREATE INDEX {own}")
+    shop.given_fields(*PRICED, options='index="year", unique=("year", ("price", "year"))')
+    lines = [
+        "~ operation acme/goods/goods: indexes",
+        "+ index goods (price, year)",
+        "+ index goods (year)",
+        "- index goods (price)",
+        "- index goods (year, price)",
+    ]
+    assert shop.apply(check=True) == lines
+    assert indexes_of(shop) == {*made, own}
+    assert shop.apply() == lines
+    built = {
+        on_goods("goods_by_year", "year"),
+        on_goods("goods_by_price_year", "price, year"),
+    }
+    assert indexes_of(shop) == {*built, own}
+    assert shop.apply() == []
+    shop.given_fields(*PRICED)
+    assert shop.apply()[1:] == ["- index goods (price, year)", "- index goods (year)"]
+    assert indexes_of(shop) == {own}
+
+
+def test_indexes_of_declared_kinds_and_of_resources(shop: Shop) -> None:
+    table = (
+        '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\nkind = "things"\n'
+        'key = "id"\nfields = { n = "bigint", m = "text" }\nindex = ["n", ["m", "n"]]\n'
+    )
+    shop.declare(SCHEME.format(version=1), table)
+    resource = '[resources]\nx = {{ view = "{}", key = "id", {} }}\n'
+    shop.given_resources(resource.format("goods", 'filters = ["price"], order = ["created_at"]'))
+    assert shop.apply()[-4:] == [
+        "+ index goods (created_at)",
+        "+ index goods (price)",
+        "+ index things (m, n)",
+        "+ index things (n)",
+    ]
+    assert indexes_of(shop) == {
+        on_goods("goods_by_created_at", "_created_at"),
+        on_goods("goods_by_price", "price"),
+    }
+    assert len(indexes_of(shop, "things")) == 2
+    assert shop.apply() == []
+    shop.given_resources(resource.format("goods", 'filters = ["price"]'))
+    assert shop.apply() == ["- index goods (created_at)"]
+    shop.given_view("cheap", "SELECT id, price FROM goods")
+    for view, filters, refused in (
+        ("cheap", "price", '"cheap" is not the view of a kind; declare `index`'),
+        ("goods", "size", '"size" is not a column of "goods" that an index can hold'),
+    ):
+        shop.given_resources(resource.format(view, f'filters = ["{filters}"]'))
+        assert f"resources.toml: resources.x: {refused}" in shop.refused()
+
+
+def test_indexes_of_other_projects_resources_stay(shop: Shop) -> None:
+    shop.given_resources('[resources]\nx = { view = "goods", key = "id", filters = ["price"] }\n')
+    shop.apply()
+    shop.given_resources("")
+    sql(shop.engine, "COMMENT ON INDEX records.goods_by_price IS 'catlog resources other'")
+    assert shop.apply() == []
+    assert indexes_of(shop) == {on_goods("goods_by_price", "price")}
+
+
+def test_broken_index_is_built_again(shop: Shop) -> None:
+    shop.given_fields(*PRICED, options='index="price"')
+    shop.apply()
+    sql(
+        shop.engine,
+        """UPDATE pg_index SET indisvalid = false
+           WHERE indexrelid = 'records.goods_by_price'::regclass""",
+    )
+    assert shop.apply() == ["+ index goods (price)"]
+    assert indexes_of(shop) == {on_goods("goods_by_price", "price")}
+
+
+def test_index_waits_for_older_transactions_and_gives_up(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.apply()
+    shop.use()
+    monkeypatch.setattr(indexes, "BUILD_LOCK_TIMEOUT_S", 0.2)
+    shop.given_fields("price: Decimal | None = None", options='index="price"')
+    with shop.engine.begin() as older:
+        older.execute(text("INSERT INTO records.goods_versions SELECT FROM records.goods"))
+        older.execute(text("LOCK TABLE records.goods IN ROW EXCLUSIVE MODE"))
+        with pytest.raises(NotPossible, match="waits for older transactions"):
+            shop.apply()
+    assert indexes_of(shop) == set()
+    assert shop.apply() == ["+ index goods (price)"]
+
+
+def test_values_must_be_unique_before_they_are_declared_so(shop: Shop) -> None:
+    shop.given_fields(*PRICED)
+    shop.apply()
+    shop.use()
+    for number, year in enumerate((None, None, 2001, 2001)):
+        shop.add({"id": str(number), "year": year})
+    shop.given_fields(*PRICED, options='unique="year"')
+    message = "records of \"goods\" share year '2001'; load unique values before you declare them"
+    assert message in shop.refused()
+    sql(shop.engine, "UPDATE records.goods SET _removed_at = now() WHERE id = '3'")
+    assert shop.apply()[1:] == ["+ index goods (year)"]
+
+
+class Killed(Exception):
+    """Stands for the end of the process, before a statement."""
+
+
+def test_apply_may_be_killed_at_any_statement(shop: Shop) -> None:
+    shop.given_view("report", "SELECT id, price FROM goods")
+    shop.given_fields("price: int | None = None", "size: str = ''", options='index="size"')
+    shop.apply()
+    for number in range(200):
+        shop.add({"id": str(number), "price": number, "size": "s"}, former={"id": str(number)})
+    version = itertools.count(1)
+    kinds = itertools.cycle(("Decimal", "int"))
+    killed_at = 0
+    while True:
+        killed_at += 1
+        shop.use(next(version))
+        shop.declare(SCHEME.format(version=killed_at + 1))
+        added = f"added_{killed_at}: int | None = None"
+        shop.given_fields(
+            f"price: {next(kinds)} | None = None",
+            added,
+            options=f'index=("price", "added_{killed_at}")',
+        )
+        if not apply_until(shop, killed_at):
+            break
+        require_consistent(shop)
+        shop.apply()
+        require_consistent(shop)
+        assert shop.apply() == []
+        assert one(shop.engine, "SELECT sum(price) FROM report") == 199 * 100
+    assert killed_at > 40
+
+
+def apply_until(shop: Shop, number: int) -> bool:
+    """Apply, and kill apply before its statement *number*; return whether it came so far."""
+    count = itertools.count(1)
+
+    def kill(*_: object) -> None:
+        if next(count) == number:
+            raise Killed
+
+    event.listen(shop.engine, "before_cursor_execute", kill)
+    try:
+        shop.apply()
+    except Killed:
+        # A dead process has no sessions, and so no session locks.
+        shop.engine.dispose()
+        return True
+    finally:
+        event.remove(shop.engine, "before_cursor_execute", kill)
+    return False
+
+
+def require_consistent(shop: Shop) -> None:
+    """Read all views, and find a column for each field of each kind."""
+    for view in sql(
+        shop.engine,
+        """SELECT relnamespace::regnamespace AS schema, relname FROM pg_class
+           WHERE relkind = 'v' AND relnamespace IN
+               ('public'::regnamespace, 'as_of'::regnamespace)""",
+    ):
+        sql(shop.engine, f'SELECT * FROM {view["schema"]}."{view["relname"]}"')
+    with shop.engine.connect() as connection:
+        for kind in all_kinds(connection).values():
+            stored = stored_columns(connection, [kind.name])[kind.name]
+            assert dict(kind.columns).items() <= stored.items()
+
+
+def test_readers_and_loads_go_on_while_apply_waits(shop: Shop) -> None:
+    """A reader of the table makes apply give up, and nothing waits behind it for long."""
+    shop.apply()
+    shop.use()
+    shop.add({"id": "a", "price": "1"})
+    shop.declare(SCHEME.format(version=2))
+    shop.given_fields("price: int | None = None")
+    with shop.engine.begin() as reader:
+        reader.execute(text("SELECT * FROM goods"))
+        with pytest.raises(NotPossible, match="other sessions lock what has to change"):
+            shop.apply()
+        assert shop.columns("goods")["price"] == "numeric"
+    shop.apply()
+    assert shop.columns("goods")["price"] == "bigint"
 
 
 def test_concurrent_applies_store_declarations_once(shop: Shop) -> None:

@@ -434,6 +434,7 @@ def test_project_views_of_catlog_have_as_of_views(engine: Engine) -> None:
                 "SPIDER_MODULES": ["catlog_scrapy.spiders"],
                 "CATLOG_PROVIDERS": str(folder / "providers"),
                 "CATLOG_VIEWS": str(folder / "views"),
+                "CATLOG_RESOURCES": str(folder / "resources.toml"),
             }
         ),
     )

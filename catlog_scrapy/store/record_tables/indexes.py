@@ -42,11 +42,16 @@ class TableIndex:
     @property
     def name(self) -> str:
         """The index's name; a name that would be too long ends with a hash."""
-        name = f"{self.kind}_by_{'_'.join(self.fields)}"
+        name = f"{self.kind}_by_{'_'.join(self.shown)}"
         if len(name) <= MAX_NAME_BYTES:
             return name
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return f"{name[: MAX_NAME_BYTES - 9]}_{digest}"
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The columns as the views name them."""
+        return tuple(field.removeprefix("_") for field in self.fields)
 
     @property
     def columns(self) -> str:
@@ -54,7 +59,7 @@ class TableIndex:
         return ", ".join(f'"{name}"' for name in self.fields)
 
     def __str__(self) -> str:
-        return f"index {self.kind} ({', '.join(self.fields)})"
+        return f"index {self.kind} ({', '.join(self.shown)})"
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ def kind_indexes(kind: KindDefinition) -> list[TableIndex]:
 
 def create_index_statement(index: TableIndex, *, concurrently: bool = False) -> str:
     """Return the statement that builds *index*."""
-    mode = " CONCURRENTLY" if concurrently else ""
+    # The index of a new table exists already.
+    mode = " CONCURRENTLY IF NOT EXISTS" if concurrently else ""
     return f'CREATE INDEX{mode} "{index.name}" ON records."{index.kind}" ({index.columns})'
 
 
@@ -173,25 +179,25 @@ def apply_indexes(engine: Engine, plan: IndexPlan) -> None:
         return
     with _patient_connection(engine) as connection:
         for index in (*plan.dropped, *plan.broken):
-            _drop(connection, index)
+            drop = f'DROP INDEX CONCURRENTLY IF EXISTS records."{index.name}"'
+            _change(connection, index, drop)
         for index in plan.built:
-            try:
-                execute(connection, create_index_statement(index, concurrently=True))
-            except exc.OperationalError as error:
-                if not isinstance(error.orig, LockNotAvailable):
-                    raise
-                _drop(connection, index)
-                raise NotPossible(
-                    f"{index} waits for older transactions (a long query?); end them, and run"
-                    " apply again."
-                ) from error
+            _change(connection, index, create_index_statement(index, concurrently=True))
             if index.project:
                 comment = f"{RESOURCES_COMMENT}{index.project}"
                 execute(connection, f"COMMENT ON INDEX records.\"{index.name}\" IS '{comment}'")
 
 
-def _drop(connection: Connection, index: TableIndex) -> None:
-    execute(connection, f'DROP INDEX CONCURRENTLY IF EXISTS records."{index.name}"')
+def _change(connection: Connection, index: TableIndex, statement: str) -> None:
+    """Build or drop *index*. A build that fails leaves a broken index, as a killed one does."""
+    try:
+        execute(connection, statement)
+    except exc.OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        raise NotPossible(
+            f"{index} waits for older transactions (a long query?); end them, and run apply again."
+        ) from error
 
 
 @contextmanager
