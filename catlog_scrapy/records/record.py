@@ -27,6 +27,8 @@ MAX_KEY_BYTES = 1000
 SQL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
+# Columns that the views add, by which readers select and sort, too.
+TIME_COLUMNS = ("created_at", "updated_at")
 # Fields, and lists of fields.
 FieldLists = str | Sequence[str | Sequence[str]]
 
@@ -40,9 +42,9 @@ class Record(BaseModel):
 
     `key` names the field or fields that identify a record. `view` names the SQL view of the
     records, and is also their kind. `index` names fields by which readers select or sort, such as
-    `("price", ("vendor", "year"))`; `unique` names fields whose values no two records of a provider
-    may share. Every field is bounded by its SQL type: integers have at most
-    64 bits, floats are finite, datetimes have a time zone. An unknown field does not validate.
+    `("price", ("vendor", "created_at"))`; `unique` names fields whose values no two records of a
+    provider may share. Every field is bounded by its SQL type: integers have at most 64 bits,
+    floats are finite, datetimes have a time zone. An unknown field does not validate.
     """
 
     model_config = ConfigDict(
@@ -116,6 +118,8 @@ class Record(BaseModel):
     def _check_indexes(cls) -> None:
         types = {part["name"]: part["type"] for part in cls.sql_fields()}
         for name in itertools.chain(*cls.index_fields, *cls.unique_fields):
+            if name in TIME_COLUMNS and (name,) not in cls.unique_fields:
+                continue
             if name not in types:
                 raise RecordTypeError(
                     f"{cls.__name__} has no field {name!r} for its index; declare the field."

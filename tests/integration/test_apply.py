@@ -900,22 +900,22 @@ def indexes_of(shop: Shop, table: str = "goods") -> set[str]:
 
 
 def on_goods(name: str, columns: str) -> str:
-    return f"{name} ON records.goods USING btree ({columns})"
+    return f"{name} ON records.goods USING btree ({columns}) WHERE (_removed_at IS NULL)"
 
 
 def test_declared_indexes_are_built_and_dropped(shop: Shop) -> None:
-    shop.given_fields(*PRICED, options='index=("price", ("year", "price"))')
-    lines = ["+ index goods (price)", "+ index goods (year, price)"]
+    shop.given_fields(*PRICED, options='index=("price", ("year", "created_at"))')
+    lines = ["+ index goods (price)", "+ index goods (year, created_at)"]
     assert shop.apply(check=True)[-2:] == lines
     assert shop.apply()[-2:] == lines
     made = {
         on_goods("goods_by_price", "price"),
-        on_goods("goods_by_year_price", "year, price"),
+        on_goods("goods_by_year_created_at", "year, _created_at"),
     }
     assert indexes_of(shop) == made
     assert shop.apply() == []
     shop.use()
-    own = on_goods("goods_price_idx", "price")
+    own = "goods_price_idx ON records.goods USING btree (price)"
     sql(shop.engine, f"CREATE INDEX {own}")
     shop.given_fields(*PRICED, options='index="year", unique=("year", ("price", "year"))')
     lines = [
@@ -923,7 +923,7 @@ def test_declared_indexes_are_built_and_dropped(shop: Shop) -> None:
         "+ index goods (price, year)",
         "+ index goods (year)",
         "- index goods (price)",
-        "- index goods (year, price)",
+        "- index goods (year, created_at)",
     ]
     assert shop.apply(check=True) == lines
     assert indexes_of(shop) == {*made, own}
@@ -1048,17 +1048,19 @@ def test_apply_may_be_killed_at_any_statement(shop: Shop) -> None:
         require_consistent(shop)
         shop.apply()
         require_consistent(shop)
-        assert shop.apply() == []
         assert one(shop.engine, "SELECT sum(price) FROM report") == 199 * 100
-    assert killed_at > 40
+    assert killed_at > 20
+    assert shop.apply() == []
 
 
 def apply_until(shop: Shop, number: int) -> bool:
     """Apply, and kill apply before its statement *number*; return whether it came so far."""
     count = itertools.count(1)
 
-    def kill(*_: object) -> None:
-        if next(count) == number:
+    def kill(_: object, __: object, statement: str, *___: object) -> None:
+        # Before a statement that only reads, the database is as before the next one.
+        reads = statement.lstrip().startswith(("SELECT", "WITH", "EXPLAIN"))
+        if not reads and next(count) == number:
             raise Killed
 
     event.listen(shop.engine, "before_cursor_execute", kill)

@@ -79,15 +79,22 @@ class IndexPlan:
 def kind_indexes(kind: KindDefinition) -> list[TableIndex]:
     """Return the indexes that *kind* declares: its own, and those that check its constraints."""
     return [
-        TableIndex(kind.name, fields) for fields in dict.fromkeys((*kind.indexes, *kind.unique))
+        TableIndex(kind.name, tuple(TIME_COLUMNS.get(name, name) for name in fields))
+        for fields in dict.fromkeys((*kind.indexes, *kind.unique))
     ]
 
 
 def create_index_statement(index: TableIndex, *, concurrently: bool = False) -> str:
-    """Return the statement that builds *index*."""
+    """Return the statement that builds *index*: of current records, which the views show.
+
+    The condition lets PostgreSQL answer from the index alone.
+    """
     # The index of a new table exists already.
     mode = " CONCURRENTLY IF NOT EXISTS" if concurrently else ""
-    return f'CREATE INDEX{mode} "{index.name}" ON records."{index.kind}" ({index.columns})'
+    return (
+        f'CREATE INDEX{mode} "{index.name}" ON records."{index.kind}" ({index.columns})'
+        " WHERE _removed_at IS NULL"
+    )
 
 
 def plan_indexes(
