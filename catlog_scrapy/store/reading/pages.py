@@ -163,19 +163,18 @@ def read_page(
         stamp = f"({CHANGE_STAMP})"
         values["kinds"] = list(kinds)
     selects = [
-        f"""(SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {positions}
+        f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {positions}
             FROM {_relation(source.sql)} AS t {_where([*conditions, *branch.conditions])}
-            ORDER BY {", ".join(branch.order)} LIMIT :all)"""
+            ORDER BY {", ".join(branch.order)}"""
         for branch in _branches(source, order, query.after)
     ]
+    if len(selects) > 1:
+        selects = [f"({select} LIMIT :all)" for select in selects]
+        values["all"] = query.limit + 1 + query.offset
     if query.after is not None:
         values |= {f"after_{n}": value for n, value in enumerate(query.after)}
     page = statement("\nUNION ALL ".join(selects) + "\nLIMIT :limit OFFSET :offset")
-    values |= {
-        "limit": query.limit + 1,
-        "offset": query.offset,
-        "all": query.limit + 1 + query.offset,
-    }
+    values |= {"limit": query.limit + 1, "offset": query.offset}
     found = list(connection.execute(page, values))
     has_more = len(found) > query.limit
     found = found[: query.limit]
