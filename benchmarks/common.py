@@ -164,6 +164,7 @@ def declare(server: Server, engine: Engine, spider: str) -> None:
     settings.setmodule(SETTINGS)
     settings.set("CATLOG_PROVIDERS", str(folder))
     settings.set("CATLOG_VIEWS", str(server.folder / "views"))
+    settings.set("CATLOG_RESOURCES", str(server.folder / "resources.toml"), "default")
     apply(engine, settings)
 
 

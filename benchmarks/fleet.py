@@ -177,6 +177,7 @@ def declare(server: Server, engine: Engine) -> None:
     settings.setmodule(SETTINGS)
     settings.set("CATLOG_PROVIDERS", str(folder / "providers"))
     settings.set("CATLOG_VIEWS", str(folder / "views"))
+    settings.set("CATLOG_RESOURCES", str(folder / "resources.toml"), "default")
     apply(engine, settings)
 
 

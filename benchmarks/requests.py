@@ -15,7 +15,7 @@ from benchmarks.serving import PATH, Serving, serve
 from catlog_scrapy.db.driver import SERVER_OPTIONS
 from catlog_scrapy.store.reading.pages import OrderTerm, PageQuery, PageSource, describe, read_page
 from catlog_scrapy.store.schemes import all_kinds
-from catlog_scrapy.store.views.typed import indexed_view
+from catlog_scrapy.store.views.typed import current_view
 
 CLIENTS = 8
 
@@ -96,11 +96,9 @@ def statement(engine: Engine) -> tuple[str, dict[str, Any]]:
         sent.append((sql, values))
 
     with engine.connect() as connection:
-        sql = indexed_view(all_kinds(connection)["products"])
+        sql = current_view(all_kinds(connection)["products"], with_id=True)
         columns = describe(connection, sql)
-        source = PageSource(
-            sql, columns, tuple(OrderTerm(n) for n in ("_provider", "_kind", "_key"))
-        )
+        source = PageSource(sql, columns, (OrderTerm("_id"),))
         shown = tuple(name for name in columns if not name.startswith("_"))
         event.listen(connection, "before_cursor_execute", keep)
         read_page(connection, source, PageQuery(shown, limit=100))

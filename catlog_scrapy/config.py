@@ -214,6 +214,14 @@ SETTINGS = (
     Setting("CATLOG_API_BATCH", int, 16 * 2**20, "largest batch of results", unit="bytes"),
     Setting("CATLOG_API_PAGE", int, 1000, "largest page", unit="rows"),
     Setting(
+        "CATLOG_API_LARGE",
+        int,
+        100_000,
+        "records of a kind from which a page without an index for its filters or order has a"
+        " warning",
+        unit="rows",
+    ),
+    Setting(
         "CATLOG_API_TIMEOUT",
         float,
         10.0,

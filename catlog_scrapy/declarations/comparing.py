@@ -128,8 +128,14 @@ def _field_changes(title: str, new: object, old: object) -> Iterator[Change]:
         before = getattr(old, name)
         if name == "kinds" and value != before:
             yield Change("~", f"{title}: record types")
+        elif name == "kinds" and _indexes(value) != _indexes(before):
+            yield Change("~", f"{title}: indexes")
         elif value != before:
             yield Change("~", f"{title}: {name} {_format(before)} -> {_format(value)}")
+
+
+def _indexes(kinds: Iterable[KindDefinition]) -> list[object]:
+    return [(kind.indexes, kind.unique) for kind in kinds]
 
 
 def _format(value: object) -> str:

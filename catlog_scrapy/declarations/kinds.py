@@ -37,6 +37,8 @@ def kind_definition(record: type[Record], *, foreign: bool = False) -> KindDefin
         key=record.key_fields,
         fields=tuple((part["name"], part["type"]) for part in record.sql_fields()),
         foreign=foreign,
+        indexes=record.index_fields,
+        unique=record.unique_fields,
     )
 
 

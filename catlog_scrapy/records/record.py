@@ -1,5 +1,6 @@
 """Base class of all record types."""
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,12 @@ MAX_KEY_BYTES = 1000
 SQL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
+# Columns that the views add, by which readers select and sort, too.
+TIME_COLUMNS = ("created_at", "updated_at")
+# Fields, and lists of fields.
+FieldLists = str | Sequence[str | Sequence[str]]
+
+
 class RecordTypeError(TypeError):
     """Record type whose key, view or fields cannot become a table; raised at its definition."""
 
@@ -34,8 +41,10 @@ class Record(BaseModel):
     """Item type of a catalog: `class Product(Record, key=("vendor", "sku"), view="products")`.
 
     `key` names the field or fields that identify a record. `view` names the SQL view of the
-    records, and is also their kind. Every field is bounded by its SQL type: integers have at most
-    64 bits, floats are finite, datetimes have a time zone. An unknown field does not validate.
+    records, and is also their kind. `index` names fields by which readers select or sort, such as
+    `("price", ("vendor", "created_at"))`; `unique` names fields whose values no two records of a
+    provider may share. Every field is bounded by its SQL type: integers have at most 64 bits,
+    floats are finite, datetimes have a time zone. An unknown field does not validate.
     """
 
     model_config = ConfigDict(
@@ -47,16 +56,27 @@ class Record(BaseModel):
 
     key_fields: ClassVar[tuple[str, ...]]
     kind: ClassVar[str]
+    index_fields: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    unique_fields: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def __init_subclass__(
-        cls, key: str | Sequence[str] = (), view: str = "", **kwargs: Any
+        cls,
+        key: str | Sequence[str] = (),
+        view: str = "",
+        index: FieldLists = (),
+        unique: FieldLists = (),
+        **kwargs: Any,
     ) -> None:
-        """Set *key* and *view*; a subclass without its own inherits both."""
+        """Set *key*, *view*, *index* and *unique*; a subclass without its own inherits them."""
         super().__init_subclass__(**kwargs)
         if key:
             cls.key_fields = (key,) if isinstance(key, str) else tuple(key)
         if view:
             cls.kind = view
+        if index:
+            cls.index_fields = field_lists(index)
+        if unique:
+            cls.unique_fields = field_lists(unique)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -76,6 +96,7 @@ class Record(BaseModel):
             raise RecordTypeError(
                 f"{cls.__name__} has no field {unknown[0]!r} for its key; declare the field."
             )
+        cls._check_indexes()
         for urls in (*cls.media_fields(ImagesOf).values(), *cls.media_fields(FilesOf).values()):
             if urls not in cls.model_fields:
                 raise RecordTypeError(
@@ -91,6 +112,22 @@ class Record(BaseModel):
                 raise RecordTypeError(
                     f"{cls.__name__}: {name!r} is not a valid SQL name; use a lower-case letter,"
                     f" then letters, digits and underscores, at most {MAX_NAME_BYTES} in all."
+                )
+
+    @classmethod
+    def _check_indexes(cls) -> None:
+        types = {part["name"]: part["type"] for part in cls.sql_fields()}
+        for name in itertools.chain(*cls.index_fields, *cls.unique_fields):
+            if name in TIME_COLUMNS and (name,) not in cls.unique_fields:
+                continue
+            if name not in types:
+                raise RecordTypeError(
+                    f"{cls.__name__} has no field {name!r} for its index; declare the field."
+                )
+            if types[name] == "jsonb":
+                raise RecordTypeError(
+                    f"{cls.__name__}: {name!r} has the type jsonb, which has no useful order;"
+                    " index a field of another type."
                 )
 
     @classmethod
@@ -179,6 +216,13 @@ class Record(BaseModel):
             require_storable(json.loads(data, parse_int=str))
             require_storable(self.model_dump())
         return key, data
+
+
+def field_lists(declared: FieldLists) -> tuple[tuple[str, ...], ...]:
+    """Return declared indexes as lists of fields, without repetitions."""
+    listed = (declared,) if isinstance(declared, str) else declared
+    lists = ((part,) if isinstance(part, str) else tuple(part) for part in listed)
+    return tuple(dict.fromkeys(lists))
 
 
 def key_text(values: Sequence[Any]) -> str:

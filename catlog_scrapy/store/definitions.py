@@ -15,6 +15,10 @@ class KindDefinition:
     fields: tuple[tuple[str, str], ...]
     # Declared in the provider file, not by a record type: items may hold further fields.
     foreign: bool = False
+    # Fields of each index, and of each constraint. They may change at any time, so definitions that
+    # differ in them are equal.
+    indexes: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
+    unique: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
 
     @property
     def table(self) -> str:

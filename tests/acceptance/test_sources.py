@@ -46,7 +46,7 @@ FIVE: dict[str, dict[str, dict[str, str]]] = {
 LINKS = [name.replace("/products", "/year_links") for name in FIVE["ornaments"]]
 ALL = {name: arguments for schemes in FIVE.values() for name, arguments in schemes.items()}
 
-DATA = """SELECT kind, key, (data - 'image' - 'images')::text FROM catlog.record
+DATA = """SELECT kind, key, (data - 'image' - 'images')::text FROM catlog.records()
     WHERE removed_at IS NULL ORDER BY 1, 2"""
 
 
@@ -91,10 +91,15 @@ def create(engine: Engine, schemes: Mapping[str, Mapping[str, str]]) -> list[Any
     ]
 
 
+def kinds_of(engine: Engine) -> list[str]:
+    return [kind for (kind,) in rows(engine, "SELECT DISTINCT name FROM catlog.kind")]
+
+
 def load(engine: Engine, project: Project, schemes: Mapping[str, Mapping[str, str]]) -> None:
     """Load all *schemes* by one worker, without their cursors."""
     rows(engine, "DELETE FROM catlog.cursor RETURNING part")
-    rows(engine, "UPDATE catlog.record SET read_at = NULL RETURNING key")
+    for kind in kinds_of(engine):
+        rows(engine, f"UPDATE records.{kind} SET _read_at = NULL RETURNING _id")
     create(engine, schemes)
     project.scrapy("work", "--drain")
 
@@ -256,19 +261,17 @@ def undisturbed_of(engine: Engine, project: Project) -> Callable[[str], list[Any
     def undisturbed(source: str) -> list[Any]:
         load(engine, project, FIVE[source])
         data = rows(engine, DATA)
-        for table in ("cursor", "record", "record_version"):
-            rows(engine, f"DELETE FROM catlog.{table} WHERE {KEPT[table]} RETURNING 1")
+        rows(engine, "DELETE FROM catlog.cursor RETURNING 1")
+        for kind in kinds_of(engine):
+            # The products come from the year links.
+            if kind != "year_links":
+                rows(engine, f"DELETE FROM records.{kind} RETURNING 1")
+                rows(engine, f"DELETE FROM records.{kind}_versions RETURNING 1")
         return data
 
     return undisturbed
 
 
-# The year links, from which the products come, stay.
-KEPT = {
-    "cursor": "true",
-    "record": "kind <> 'year_links'",
-    "record_version": "kind <> 'year_links'",
-}
 NEWEST = """SELECT c.id::text FROM catlog.catalog c
     JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
     JOIN catlog.provider p ON p.id = c.provider_id

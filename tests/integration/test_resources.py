@@ -32,6 +32,7 @@ from tests.support.factories import (
     claim_of,
     given_a_catalog,
     given_a_scheme,
+    given_fields,
     load,
     one,
     sql,
@@ -89,11 +90,7 @@ def no_maintenance(monkeypatch: pytest.MonkeyPatch) -> None:
 def client(engine: Engine, tmp_path: Path) -> Iterator[TestClient]:
     """Return an admin's client of a server with the goods."""
     given_a_scheme(engine, an_operation(tolerate={"removed": 1.0}))
-    sql(
-        engine,
-        "UPDATE catlog.kind SET fields = CAST(:fields AS jsonb)",
-        fields=orjson.dumps([{"name": n, "type": t} for n, t in FIELDS.items()]).decode(),
-    )
+    given_fields(engine, FIELDS)
     given_views(engine, {"cheap": CHEAP})
     load_goods(engine)
     app = application(engine, declared(tmp_path), CATLOG_HOME=str(tmp_path), CATLOG_POLL=60)
@@ -486,7 +483,7 @@ def test_page_stays_the_same_until_a_record_changes(client: TestClient, engine: 
 
 def test_record_is_found_by_another_form_of_its_key(client: TestClient, engine: Engine) -> None:
     then = quote(str(one(engine, "SELECT clock_timestamp()")))
-    sql(engine, "UPDATE catlog.record SET key = 'three' WHERE key = '3'")
+    sql(engine, "UPDATE records.goods SET _id = gen_random_uuid() WHERE id = 3")
     for path in ("/goods/1", "/goods/3", f"/goods/1?as_of={then}", f"/goods/3?as_of={then}"):
         answer = client.get(path)
         assert answer.status_code == 200, answer.text
@@ -583,8 +580,8 @@ def test_history_keeps_the_precision_of_numbers(client: TestClient, engine: Engi
     load_goods(engine, [GOODS[0]])
     sql(
         engine,
-        "UPDATE catlog.record SET data = data || CAST(:tags AS jsonb) WHERE key = '1'",
-        tags=f'{{"tags": [{large}, {"9" * 400}], "price": 1.50}}',
+        "UPDATE records.goods SET tags = CAST(:tags AS jsonb), price = 1.50 WHERE id = 1",
+        tags=f"[{large}, {'9' * 400}]",
     )
     [state] = client.get("/goods/1/history").json()["results"]
     assert state["tags"] == [large, int("9" * 400)]
@@ -608,10 +605,9 @@ def test_history_hides_changes_of_hidden_columns(client: TestClient, engine: Eng
     assert [len(page["results"]) for page in told] == [2, 1, 1]
 
 
-def test_long_keys_and_texts_have_cursors(client: TestClient, engine: Engine) -> None:
+def test_long_texts_have_cursors(client: TestClient, engine: Engine) -> None:
     texts = [f"{'ы' * 5000}{n}" for n in range(3)]
     load_goods(engine, [{"id": n, "name": name} for n, name in enumerate(texts)])
-    sql(engine, "UPDATE catlog.record SET key = left(md5(key), 4) || repeat('k', 990)")
     for asked in ("/goods?limit=1&cursor=", "/goods?limit=1&order=name&cursor="):
         pages = list(walk(client, asked))
         found = [each["name"] for page in pages for each in page["results"]]

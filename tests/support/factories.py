@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
+from catlog_scrapy.records.hashing import record_id
+from catlog_scrapy.records.record import key_text
 from catlog_scrapy.records.validation import REMOVED_DATA
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing import publish as publishing
@@ -19,6 +21,8 @@ from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.record_tables.altering import create_tables
+from catlog_scrapy.store.record_tables.layout import json_value
+from catlog_scrapy.store.schemes import all_kinds
 from tests.support.waiting import WAIT_LIMIT_S
 
 T = TypeVar("T")
@@ -149,6 +153,29 @@ def _add_operation(engine: Engine, scheme: UUID, columns: dict[str, Any]) -> Non
 def given_record_tables(engine: Engine, kind: str) -> None:
     with engine.begin() as connection:
         create_tables(connection, [KindDefinition(kind, ("id",), FIELDS)])
+
+
+def given_fields(
+    engine: Engine,
+    fields: Mapping[str, str],
+    *,
+    key: Sequence[str] = ("id",),
+    kinds: Sequence[str] | None = None,
+    foreign: Sequence[str] = (),
+) -> None:
+    """Give all kinds, or *kinds*, other fields and their columns; *foreign* kinds are declared."""
+    sql(
+        engine,
+        """UPDATE catlog.kind SET fields = CAST(:fields AS jsonb), key = CAST(:key AS jsonb),
+               foreign_type = name = ANY(CAST(:foreign AS text[]))
+           WHERE CAST(:kinds AS text[]) IS NULL OR name = ANY(CAST(:kinds AS text[]))""",
+        fields=_json([{"name": name, "type": type_} for name, type_ in fields.items()]),
+        key=_json(list(key)),
+        kinds=kinds and list(kinds),
+        foreign=list(foreign),
+    )
+    with engine.begin() as connection:
+        create_tables(connection, all_kinds(connection).values())
 
 
 def given_a_waiting_catalog(
@@ -335,6 +362,87 @@ def expire_lease(engine: Engine, claimed: Claim) -> None:
         """UPDATE catlog.catalog_scheme_operation_instance
            SET lease_expires_at = clock_timestamp() - interval '1 minute' WHERE id = :id""",
         id=claimed.attempt.instance,
+    )
+
+
+def given_a_record(
+    engine: Engine,
+    kind: str,
+    data: Mapping[str, Any],
+    *,
+    provider: str = "acme",
+    former: Mapping[str, Any] | None = None,
+    removed: bool = False,
+) -> None:
+    """Insert a record of an applied kind, current since 2026-01-02, and its former state."""
+    with engine.begin() as connection:
+        definition = all_kinds(connection)[kind]
+        found = sql(
+            engine, "SELECT id, number FROM catlog.provider WHERE name = :name", name=provider
+        )
+        key = key_text([data[name] for name in definition.key])
+        meta = {
+            "_id": record_id(found[0]["id"], key),
+            "_provider": found[0]["number"],
+            "_catalog": 0,
+        }
+        _insert_state(
+            connection,
+            definition.table,
+            definition,
+            data,
+            {
+                **meta,
+                "_scope": 0,
+                "_as_of": day(0),
+                "_created_at": day(0),
+                "_updated_at": day(1),
+                "_removed_at": day(2) if removed else None,
+            },
+        )
+        if former is not None:
+            ended = {"_valid_from": day(0), "_valid_to": day(1), "_change": "changed"}
+            _insert_state(
+                connection, definition.versions_table, definition, former, {**meta, **ended}
+            )
+
+
+def given_copies(engine: Engine, kind: str, count: int) -> None:
+    """Insert *count* copies of a record of *kind*, with ids from 1000 on."""
+    columns = one(
+        engine,
+        """SELECT string_agg(format('%I', attname), ', ') FROM pg_attribute
+           WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped
+             AND attname NOT IN ('id', '_id')""",
+        table=f"records.{kind}",
+    )
+    sql(
+        engine,
+        f"""INSERT INTO records.{kind} ({columns}, id, _id)
+            SELECT {columns}, n, gen_random_uuid()
+            FROM (SELECT {columns} FROM records.{kind} LIMIT 1) AS r,
+                generate_series(1000, 999 + :count) AS n""",
+        count=count,
+    )
+
+
+def _insert_state(
+    connection: Connection,
+    table: str,
+    kind: KindDefinition,
+    data: Mapping[str, Any],
+    meta: Mapping[str, Any],
+) -> None:
+    columns = {f'"{name}"': json_value(name, type_) for name, type_ in kind.fields}
+    if kind.foreign:
+        columns["data"] = "data - CAST(:fields AS text[])"
+    connection.execute(
+        text(
+            f"""INSERT INTO {table} ({", ".join([*columns, *meta])})
+                SELECT {", ".join([*columns.values(), *(f":{name}" for name in meta)])}
+                FROM (SELECT CAST(:data AS jsonb) AS data) AS given"""
+        ),
+        {**meta, "data": _json(data), "fields": [name for name, _ in kind.fields]},
     )
 
 

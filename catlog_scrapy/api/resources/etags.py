@@ -24,15 +24,15 @@ class ResourceStamps:
     def read(self, connection: Connection, as_of: dt.datetime | None) -> str | None:
         """Set the time of an as-of view, and return the stamp of the rows.
 
-        None if nothing tells whether the rows have changed: rows as of a time have no stamp,
-        because pruning removes history without one.
+        None if nothing tells whether the rows have changed. Rows as of a time change when history
+        is pruned, too.
         """
         if as_of is not None:
             time_travel.set_as_of(connection, as_of)
-            return None
         if self.kinds is None or self.resource.view is None:
             return None
-        stamp = change_stamps.change_stamp(connection, self.kinds)
+        pruned = [] if as_of is None else [change_stamps.ALL_VERSIONS]
+        stamp = change_stamps.change_stamp(connection, [*self.kinds, *pruned])
         if (views_stamp := change_stamps.views_stamp(stamp)) != self.views_stamp:
             # A view was created anew since the last lookup, and may read other kinds now.
             self.kinds = lineage.view_sources(connection, self.resource.view).cacheable_kinds

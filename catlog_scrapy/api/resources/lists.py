@@ -1,6 +1,7 @@
 """Lists: pages of rows as JSON, and streams of all rows."""
 
 import hashlib
+import time
 from typing import Any
 
 import orjson
@@ -21,6 +22,8 @@ from catlog_scrapy.api.resources.parameters import Parameters, list_parameters, 
 from catlog_scrapy.api.resources.queries import build_query, refuse_paging
 from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.api.resources.streams import MEDIA_TYPES, Streams
+from catlog_scrapy.store.definitions import KindDefinition
+from catlog_scrapy.store.reading.index_use import IndexUse, read_index_use
 from catlog_scrapy.store.reading.pages import (
     Page,
     PageQuery,
@@ -30,6 +33,9 @@ from catlog_scrapy.store.reading.pages import (
     snapshot,
 )
 
+# Indexes and the size of a table are looked up again after this time.
+INDEX_USE_AGE_S = 60.0
+WARNING_HEADER = "Catlog-Warning"
 # All counts of a resource are forgotten when there are more.
 MAX_REMEMBERED_COUNTS = 1000
 # JSON first: clients that accept anything get a page.
@@ -42,22 +48,27 @@ class RowCounts:
     def __init__(self) -> None:
         self._counts: dict[str, tuple[str, int]] = {}
 
-    def known(self, query: PageQuery) -> tuple[str, int]:
+    def known(self, query: PageQuery, as_of: object = None) -> tuple[str, int]:
         """Return the last count of *query* and its stamp; without a count an empty stamp and 0."""
-        return self._counts.get(_count_key(query), ("", 0))
+        return self._counts.get(_count_key(query, as_of), ("", 0))
 
     def read(
-        self, connection: Connection, source: PageSource, query: PageQuery, stamp: str | None
+        self,
+        connection: Connection,
+        source: PageSource,
+        query: PageQuery,
+        stamp: str | None,
+        as_of: object = None,
     ) -> int:
-        """Count the rows of *query*, unless the count of this *stamp* is known."""
+        """Count the rows of *query* as of a time, unless the count of this *stamp* is known."""
         if stamp is None:
             return count(connection, source, query)
-        known_stamp, total = self.known(query)
+        known_stamp, total = self.known(query, as_of)
         if known_stamp != stamp:
             total = count(connection, source, query)
             if len(self._counts) >= MAX_REMEMBERED_COUNTS:
                 self._counts.clear()
-            self._counts[_count_key(query)] = stamp, total
+            self._counts[_count_key(query, as_of)] = stamp, total
         return total
 
 
@@ -77,6 +88,7 @@ class ListRoute:
         self.autocommit_engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self.streams = streams
         max_rows = settings.getint("CATLOG_API_PAGE")
+        self.large_rows = settings.getint("CATLOG_API_LARGE")
         self.parameters = list_parameters(
             f"{resource.path} parameters",
             resource.columns,
@@ -88,6 +100,7 @@ class ListRoute:
         # A response depends on these besides the change stamp and the request.
         declaration = repr((resource.source, resource.key, resource.search, max_rows))
         self.declaration = hashlib.sha256(declaration.encode()).hexdigest()
+        self.index_use: tuple[float, IndexUse | None] = (0.0, None)
         self.stamps = ResourceStamps(resource)
         self.counts = RowCounts()
 
@@ -160,7 +173,8 @@ class ListRoute:
                     return Response(status_code=304, headers=headers)
                 page = read_page(connection, source, query)
                 if parameters.cursor is None:
-                    total = self.counts.read(connection, source, query, stamp)
+                    total = self.counts.read(connection, source, query, stamp, as_of)
+        headers |= self._warning(query)
         if total is None:
             links = cursor_links(request, self.resource.path, source, query, page)
         else:
@@ -168,6 +182,22 @@ class ListRoute:
         return Response(
             _page_body(page, total, links), headers=headers, media_type="application/json"
         )
+
+    def _warning(self, query: PageQuery) -> dict[str, str]:
+        """Return the header that tells clients of a slow filter or order of a large kind."""
+        if self.resource.kind is None or not (query.equal or query.bounds or query.order):
+            return {}
+        use = self._index_use(self.resource.kind)
+        missing = use.missing(query) if use.rows >= self.large_rows else None
+        return {WARNING_HEADER: f"no index supports the {missing}"} if missing else {}
+
+    def _index_use(self, kind: KindDefinition) -> IndexUse:
+        read_at, use = self.index_use
+        if use is None or time.monotonic() - read_at > INDEX_USE_AGE_S:
+            with self.autocommit_engine.connect() as connection:
+                use = read_index_use(connection, kind)
+            self.index_use = time.monotonic(), use
+        return use
 
     def _page_in_one_statement(
         self, request: Request, parameters: Parameters, query: PageQuery
@@ -223,5 +253,5 @@ def _page_body(page: Page, total: int | None, links: tuple[str | None, str | Non
     return b"".join(parts)
 
 
-def _count_key(query: PageQuery) -> str:
-    return repr((query.equal, query.bounds, query.search, query.searched))
+def _count_key(query: PageQuery, as_of: object) -> str:
+    return repr((as_of, query.equal, query.bounds, query.search, query.searched))

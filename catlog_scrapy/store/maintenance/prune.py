@@ -9,6 +9,7 @@ from catlog_scrapy.store.access.logins import FORGET_FAILURES_AFTER_S
 from catlog_scrapy.store.queue.results import purge_batch_log, purge_unfinished_attempts
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import rows, run, scalar
+from catlog_scrapy.store.views.change_stamps import record_pruned_versions
 
 
 @dataclass
@@ -86,7 +87,7 @@ def prune(engine: Engine, *, dry_run: bool = False) -> PruneCounts:
 
 def _expire_versions(connection: Connection) -> int:
     kinds = all_kinds(connection)
-    return sum(
+    expired = sum(
         run(
             connection,
             f"""DELETE FROM {kinds[found["kind"]].versions_table} WHERE _provider = :provider
@@ -96,6 +97,9 @@ def _expire_versions(connection: Connection) -> int:
         )
         for found in rows(connection, EXPIRING_VERSIONS)
     )
+    if expired:
+        record_pruned_versions(connection)
+    return expired
 
 
 def _forget(connection: Connection) -> int:

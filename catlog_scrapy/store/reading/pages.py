@@ -157,20 +157,23 @@ def read_page(
     if query.backwards:
         order = tuple(term.reversed for term in order)
     conditions, values = _conditions(source, query)
-    if query.after is not None:
-        condition, position = _after_condition(source, order, query.after)
-        conditions.append(condition)
-        values |= position
     positions = ", ".join(f't."{term.column}"::text AS _{n}' for n, term in enumerate(order))
     stamp = "NULL"
     if kinds:
         stamp = f"({CHANGE_STAMP})"
         values["kinds"] = list(kinds)
-    page = statement(
+    selects = [
         f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {positions}
-            FROM {_relation(source.sql)} AS t {_where(conditions)}
-            ORDER BY {_order_by(order)} LIMIT :limit OFFSET :offset"""
-    )
+            FROM {_relation(source.sql)} AS t {_where([*conditions, *branch.conditions])}
+            ORDER BY {", ".join(branch.order)}"""
+        for branch in _branches(source, order, query.after)
+    ]
+    if len(selects) > 1:
+        selects = [f"({select} LIMIT :all)" for select in selects]
+        values["all"] = query.limit + 1 + query.offset
+    if query.after is not None:
+        values |= {f"after_{n}": value for n, value in enumerate(query.after)}
+    page = statement("\nUNION ALL ".join(selects) + "\nLIMIT :limit OFFSET :offset")
     values |= {"limit": query.limit + 1, "offset": query.offset}
     found = list(connection.execute(page, values))
     has_more = len(found) > query.limit
@@ -262,8 +265,13 @@ def _conditions(source: PageSource, query: PageQuery) -> tuple[list[str], dict[s
         conditions.append(f"t.{ID_COLUMN} = ANY(CAST(:ids AS uuid[]))")
         values["ids"] = list(query.ids)
     for n, (column, allowed) in enumerate(query.equal.items()):
-        conditions.append(f't."{column}" = ANY(CAST(:equal_{n} AS {source.columns[column]}[]))')
-        values[f"equal_{n}"] = list(allowed)
+        type_ = source.columns[column]
+        if len(allowed) == 1:  # an index then also has the order of its further columns
+            conditions.append(f't."{column}" = CAST(:equal_{n} AS {type_})')
+            values[f"equal_{n}"] = allowed[0]
+        else:
+            conditions.append(f't."{column}" = ANY(CAST(:equal_{n} AS {type_}[]))')
+            values[f"equal_{n}"] = list(allowed)
     for n, (column, operator, value) in enumerate(query.bounds):
         if operator == NULL_OPERATOR:
             conditions.append(f't."{column}" IS {"" if value else "NOT "}NULL')
@@ -279,26 +287,80 @@ def _conditions(source: PageSource, query: PageQuery) -> tuple[list[str], dict[s
     return conditions, values
 
 
-def _after_condition(
+class _Branch(NamedTuple):
+    """Rows that a page reads in the order of an index: WHERE conditions, and ORDER BY terms."""
+
+    conditions: list[str]
+    order: list[str]
+
+
+def _branches(
+    source: PageSource, order: Sequence[OrderTerm], after: Sequence[str | None] | None
+) -> list[_Branch]:
+    """Return the branches of a page in *order*, which begins after the position *after*.
+
+    An index has NULLs at one end, the requested order maybe at the other. So rows with and without
+    a value in the first column are read one after the other, and only as far as the page needs.
+    """
+    first, rest = order[0], order[1:]
+    column = f't."{first.column}"'
+    of_rest = [str(term) for term in rest]
+    if not source.has_nulls and first.column in {term.column for term in source.order}:
+        condition = [] if after is None else [_after_value(source, order, after)]
+        return [_Branch(condition, [str(first), *of_rest])]
+    direction = " DESC" if first.descending else ""
+    values = _Branch([f"{column} IS NOT NULL"], [f"{column}{direction}", *of_rest])
+    nulls = _Branch([f"{column} IS NULL"], of_rest or [column])
+    branches = [values, nulls] if first.nulls_last else [nulls, values]
+    if after is None:
+        return branches
+    if after[0] is None:
+        nulls.conditions.append(_after_rest(source, order, after, 1))
+    else:
+        values.conditions.append(_after_value(source, order, after))
+    started = nulls if after[0] is None else values
+    return branches[branches.index(started) :]
+
+
+def _after_value(
     source: PageSource, order: Sequence[OrderTerm], position: Sequence[str | None]
-) -> tuple[str, dict[str, Any]]:
-    """Return the SQL condition that a row comes after *position* in *order*."""
-    values: dict[str, Any] = {f"after_{n}": value for n, value in enumerate(position)}
-    casts = [f"CAST(:after_{n} AS {source.columns[term.column]})" for n, term in enumerate(order)]
+) -> str:
+    """Return the condition of a row after *position*, whose first column has a value.
+
+    An index supports the comparison of the first column, or of rows in one direction.
+    """
     columns = [f't."{term.column}"' for term in order]
-    # An index supports the comparison of rows. It loses NULLs, so the columns must have none.
+    casts = [_after_cast(source, order, n) for n in range(len(order))]
+    operator = "<" if order[0].descending else ">"
     of_source = [term.column for term in order] == [term.column for term in source.order]
     if of_source and len({term.descending for term in order}) == 1 and not source.has_nulls:
-        operator = "<" if order[0].descending else ">"
-        return f"({', '.join(columns)}) {operator} ({', '.join(casts)})", values
+        return f"({', '.join(columns)}) {operator} ({', '.join(casts)})"
+    rest = _after_rest(source, order, position, 1)
+    return (
+        f"({columns[0]} {operator}= {casts[0]} AND ({columns[0]} {operator} {casts[0]} OR {rest}))"
+    )
+
+
+def _after_rest(
+    source: PageSource, order: Sequence[OrderTerm], position: Sequence[str | None], start: int
+) -> str:
+    """Return the condition that the columns of *order* from *start* on come after *position*."""
     alternatives = []
-    for n, term in enumerate(order):
-        same = [f"{columns[m]} IS NOT DISTINCT FROM {casts[m]}" for m in range(n)]
+    for n in range(start, len(order)):
+        term, column, cast = order[n], f't."{order[n].column}"', _after_cast(source, order, n)
+        same = [
+            f't."{order[m].column}" IS NOT DISTINCT FROM {_after_cast(source, order, m)}'
+            for m in range(start, n)
+        ]
         if position[n] is None:
-            behind = "false" if term.nulls_last else f"{columns[n]} IS NOT NULL"
+            behind = "false" if term.nulls_last else f"{column} IS NOT NULL"
         else:
-            behind = f"{columns[n]} {'<' if term.descending else '>'} {casts[n]}"
+            behind = f"{column} {'<' if term.descending else '>'} {cast}"
             if term.nulls_last:
-                behind = f"({behind} OR {columns[n]} IS NULL)"
+                behind = f"({behind} OR {column} IS NULL)"
         alternatives.append(f"({' AND '.join([*same, behind])})")
-    return f"({' OR '.join(alternatives)})", values
+    return f"({' OR '.join(alternatives)})" if alternatives else "false"
+
+
+def _after_cast(source: PageSource, order: Sequence[OrderTerm], number: int) -> str:
+    return f"CAST(:after_{number} AS {source.columns[order[number].column]})"

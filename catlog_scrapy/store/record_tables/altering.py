@@ -16,12 +16,9 @@ from catlog_scrapy.store.record_tables.conversions import (
     refused_values,
     set_time_zone,
 )
-from catlog_scrapy.store.record_tables.layout import (
-    RECORDS_SCHEMA,
-    TYPE_ALIASES,
-    create_statements,
-)
-from catlog_scrapy.store.sql import execute, rows
+from catlog_scrapy.store.record_tables.indexes import create_index_statement, kind_indexes
+from catlog_scrapy.store.record_tables.layout import create_statements, stored_columns
+from catlog_scrapy.store.sql import execute
 
 
 @dataclass(frozen=True)
@@ -94,29 +91,6 @@ def _plan(
     )
 
 
-def stored_columns(connection: Connection, kinds: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the fields in the table of each of *kinds* with their SQL types, in order.
-
-    Fields that no declaration has any more are among them. Kinds without a table are left out.
-    """
-    found = rows(
-        connection,
-        """SELECT c.relname AS kind, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type
-           FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-               AND NOT a.attisdropped AND NOT starts_with(a.attname, '_')
-           WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r'
-             AND c.relname = ANY(CAST(:kinds AS text[])) ORDER BY 1, a.attnum""",
-        schema=RECORDS_SCHEMA,
-        kinds=list(kinds),
-    )
-    tables: dict[str, dict[str, str]] = {}
-    for column in found:
-        fields = tables.setdefault(column["kind"], {})
-        if column["name"]:
-            fields[column["name"]] = TYPE_ALIASES.get(column["type"], column["type"])
-    return tables
-
-
 def refused_changes(connection: Connection, changes: Iterable[TableChange]) -> list[str]:
     """Return a message for each field with a stored value that does not convert to its new type.
 
@@ -144,7 +118,11 @@ def alter_tables(
     """
     for change in changes:
         if change.is_new:
-            statements = create_statements(change.kind)
+            indexes = kind_indexes(change.kind)
+            statements = [
+                *create_statements(change.kind),
+                *(create_index_statement(index) for index in indexes),
+            ]
         else:
             statements = list(_alter_statements(change, is_rehearsal=is_rehearsal))
         for statement in statements:

@@ -3,9 +3,12 @@
 Names of fields never begin with an underscore, names of catlog's columns always do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection
 
 from catlog_scrapy.store.definitions import KindDefinition
+from catlog_scrapy.store.sql import rows
 
 RECORDS_SCHEMA = "records"
 
@@ -70,6 +73,29 @@ def json_value(name: str, sql_type: str, data: str = "data") -> str:
     if sql_type == "interval":
         return f"make_interval(secs => ({data} ->> '{name}')::double precision)"
     return f"({data} ->> '{name}')::{sql_type}"
+
+
+def stored_columns(connection: Connection, kinds: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the fields in the table of each of *kinds* with their SQL types, in order.
+
+    Fields that no declaration has any more are among them. Kinds without a table are left out.
+    """
+    found = rows(
+        connection,
+        """SELECT c.relname AS kind, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type
+           FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+               AND NOT a.attisdropped AND NOT starts_with(a.attname, '_')
+           WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r'
+             AND c.relname = ANY(CAST(:kinds AS text[])) ORDER BY 1, a.attnum""",
+        schema=RECORDS_SCHEMA,
+        kinds=list(kinds),
+    )
+    tables: dict[str, dict[str, str]] = {}
+    for column in found:
+        fields = tables.setdefault(column["kind"], {})
+        if column["name"]:
+            fields[column["name"]] = TYPE_ALIASES.get(column["type"], column["type"])
+    return tables
 
 
 def _lines(parts: Sequence[str]) -> str:

@@ -9,6 +9,8 @@ from catlog_scrapy.store.sql import run, scalar
 
 # Stands for the kind in the publication that records changes of views.
 ALL_VIEWS = ""
+# Stands for the kind in the publication that records the pruning of versions.
+ALL_VERSIONS = "*"
 
 
 def change_stamp(connection: Connection, kinds: Sequence[str]) -> str:
@@ -35,11 +37,20 @@ CHANGE_STAMP = f"""
 
 def record_view_change(connection: Connection) -> None:
     """Tell caches that a view was replaced or dropped."""
+    _record(connection, ALL_VIEWS)
+
+
+def record_pruned_versions(connection: Connection) -> None:
+    """Tell caches that views as of a time may have lost rows."""
+    _record(connection, ALL_VERSIONS)
+
+
+def _record(connection: Connection, what: str) -> None:
     run(
         connection,
         """INSERT INTO catlog.publication (provider_id, kind, published_at)
-           VALUES (:no_provider, :views, clock_timestamp())
+           VALUES (:no_provider, :what, clock_timestamp())
            ON CONFLICT (provider_id, kind) DO UPDATE SET published_at = excluded.published_at""",
         no_provider=UUID(int=0),
-        views=ALL_VIEWS,
+        what=what,
     )
