@@ -27,6 +27,7 @@ from tests.support.factories import (
     history,
     load,
     one,
+    send,
     sql,
     state_of,
     the_catalog,
@@ -44,18 +45,7 @@ def given_a_large_catalog(engine: Engine, value: int = 1) -> UUID:
     """Return a catalog of MANY rows that waits for publishing."""
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
-    sql(
-        engine,
-        """INSERT INTO catlog.catalog_operation_instance_result
-               (instance_id, attempt, seq, kind, key, key_hash, content_hash, data)
-           SELECT :instance, :number, n - 1, 'goods', n::text, md5(n::text)::uuid,
-               md5(CAST(:value AS text))::uuid, json_build_object('id', n::text, 'value', :value)
-           FROM generate_series(1, :many) AS n""",
-        instance=claimed.attempt.instance,
-        number=claimed.attempt.number,
-        value=value,
-        many=MANY,
-    )
+    send(engine, claimed, {str(number): value for number in range(1, MANY + 1)})
     report = attempts.Report(accepted=MANY)
     assert attempts.complete(engine, claimed.attempt, report) == "done"
     return catalog
@@ -153,7 +143,7 @@ def test_killed_publisher_leaves_nothing_and_blocks_nobody(
 
 def test_failed_publish_is_retried_without_a_crawl(engine: Engine) -> None:
     given_a_scheme(engine)
-    sql(engine, "DROP TABLE records.goods")
+    sql(engine, "DROP TABLE records.goods, records.goods_versions")
     catalog = given_a_loaded_catalog(engine, {"a": 1})
     for failures in (1, 2):
         with pytest.raises(exc.ProgrammingError):
@@ -170,7 +160,7 @@ def test_failed_publish_is_retried_without_a_crawl(engine: Engine) -> None:
 def test_unpublishable_catalog_does_not_block_others(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_scheme(engine, an_operation("prices"), name="prices")
-    sql(engine, "DROP TABLE records.goods")
+    sql(engine, "DROP TABLE records.goods, records.goods_versions")
     given_a_loaded_catalog(engine, {"a": 1})
     prices = given_a_loaded_catalog(engine, {"a": 1}, scheme="prices")
     with pytest.raises(exc.ProgrammingError):
@@ -180,7 +170,7 @@ def test_unpublishable_catalog_does_not_block_others(engine: Engine) -> None:
 
 def test_publish_of_several_operations_is_atomic(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("goods"), an_operation("prices"))
-    sql(engine, "DROP TABLE records.prices")
+    sql(engine, "DROP TABLE records.prices, records.prices_versions")
     given_a_loaded_catalog(engine, {"a": 1})
     with pytest.raises(exc.ProgrammingError):
         publishing.publish_next(engine)
