@@ -12,7 +12,7 @@ from catlog_scrapy.models.access import (
 from catlog_scrapy.models.catalog import Catalog, CatalogSchemeOperationInstance, InstanceAttempt
 from catlog_scrapy.models.node import Node
 from catlog_scrapy.models.provider import Provider
-from catlog_scrapy.models.record import Publication, Scope, StoredCursor
+from catlog_scrapy.models.record import PartMark, Publication, Scope, StoredCursor
 from catlog_scrapy.models.result import CatalogOperationInstanceResult, RejectedResult, ResultBatch
 from catlog_scrapy.models.schedule import StoredSchedule
 from catlog_scrapy.models.scheme import CatalogScheme, CatalogSchemeOperation, StoredKind
@@ -30,6 +30,7 @@ __all__ = [
     "InstanceAttempt",
     "LoginFailure",
     "Node",
+    "PartMark",
     "Provider",
     "Publication",
     "RefreshToken",

@@ -152,6 +152,8 @@ class CatalogSchemeOperationInstance(Base):
 class InstanceAttempt(Base):
     """An attempt at an instance; `outcome` is NULL while it runs.
 
+    `as_of` is the time for which its data is valid unless the catalog has a time of its own: the
+    start by a clock that never goes back, whatever the server's clock does.
     `limits` are the tolerances and time limits of the attempt, `stats` are Scrapy's statistics.
     `log` is a file on `node`. `begun_at` is the time when the process `pid`, if it has one of its
     own, began. `accepted`, `rejected` and `dropped` count items. `read_from` and `read_to` are
@@ -175,6 +177,7 @@ class InstanceAttempt(Base):
     node: Mapped[str]
     pid: Mapped[int | None]
     started_at: Mapped[CreatedAt]
+    as_of: Mapped[dt.datetime] = mapped_column(server_default=text("catlog.reading_time()"))
     begun_at: Mapped[Instant | None]
     finished_at: Mapped[Instant | None]
     deadline_at: Mapped[Instant]

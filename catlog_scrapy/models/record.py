@@ -30,6 +30,22 @@ class Scope(Base):
     high_water_mark: Mapped[Instant | None]
 
 
+class PartMark(Base):
+    """The `as_of` up to which a full load confirmed the records of a part.
+
+    Only parts that were read after the scope's high-water mark have a row: a full load does not
+    write the records that it finds unchanged.
+    """
+
+    __tablename__ = "part_mark"
+
+    scope_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("catlog.scope.id", ondelete="CASCADE"), primary_key=True
+    )
+    part: Mapped[str] = mapped_column(primary_key=True)
+    as_of: Mapped[dt.datetime]
+
+
 class StoredCursor(Base):
     """The position in a source from which an operation's next load of a part resumes.
 

@@ -232,6 +232,12 @@ def key_text(values: Sequence[Any]) -> str:
     return str(values[0].value if isinstance(values[0], Enum) else values[0])
 
 
+def link_of(record: Record) -> str | None:
+    """Return the value of the field `link` if it is text."""
+    link = getattr(record, "link", None)
+    return link if isinstance(link, str) else None
+
+
 @cache
 def _key_adapters(record: type[Record]) -> list[TypeAdapter[Any]]:
     fields = [record.model_fields[name] for name in record.key_fields]

@@ -22,8 +22,8 @@ from tests.support.factories import (
     current,
     given_a_catalog,
     given_a_loaded_catalog,
-    given_a_partition,
     given_a_scheme,
+    given_record_tables,
     history,
     load,
     one,
@@ -36,7 +36,7 @@ from tests.support.waiting import THIS_DATABASE, WAITING_BACKENDS
 MANY = 50_000
 PUBLISHES = """
     SELECT pid FROM pg_stat_activity
-    WHERE query LIKE '%WITH arrived%' AND state = 'active' AND pid <> pg_backend_pid()
+    WHERE query LIKE '%INSERT INTO records.%' AND state = 'active' AND pid <> pg_backend_pid()
       AND datname = current_database()"""
 
 
@@ -47,8 +47,9 @@ def given_a_large_catalog(engine: Engine, value: int = 1) -> UUID:
     sql(
         engine,
         """INSERT INTO catlog.catalog_operation_instance_result
-               (instance_id, attempt, seq, kind, key, data)
-           SELECT :instance, :number, n - 1, 'goods', n::text, jsonb_build_object('value', :value)
+               (instance_id, attempt, seq, kind, key, key_hash, content_hash, data)
+           SELECT :instance, :number, n - 1, 'goods', n::text, md5(n::text)::uuid,
+               md5(CAST(:value AS text))::uuid, json_build_object('id', n::text, 'value', :value)
            FROM generate_series(1, :many) AS n""",
         instance=claimed.attempt.instance,
         number=claimed.attempt.number,
@@ -64,8 +65,8 @@ def values(engine: Engine) -> dict[int, int]:
     """Count current records by value, in one statement."""
     found = sql(
         engine,
-        """SELECT (data ->> 'value')::int AS value, count(*) AS records FROM catlog.record
-           WHERE removed_at IS NULL GROUP BY 1""",
+        """SELECT value::int AS value, count(*) AS records FROM records.goods
+           WHERE _removed_at IS NULL GROUP BY 1""",
     )
     return {each["value"]: each["records"] for each in found}
 
@@ -152,16 +153,16 @@ def test_killed_publisher_leaves_nothing_and_blocks_nobody(
 
 def test_failed_publish_is_retried_without_a_crawl(engine: Engine) -> None:
     given_a_scheme(engine)
-    sql(engine, "DROP TABLE catlog.record_goods")
+    sql(engine, "DROP TABLE records.goods")
     catalog = given_a_loaded_catalog(engine, {"a": 1})
     for failures in (1, 2):
-        with pytest.raises(exc.IntegrityError):
+        with pytest.raises(exc.ProgrammingError):
             publishing.publish_next(engine)
         waiting = the_catalog(engine, catalog)
         assert (waiting["state"], waiting["publish_failures"]) == ("publishing", failures)
         assert waiting["publish_at"] > one(engine, "SELECT now() + interval '4 s'")
         time_passes(engine)
-    given_a_partition(engine, "goods")
+    given_record_tables(engine, "goods")
     assert publishing.publish_next(engine) == catalog
     assert current(engine) == {"a": 1}
 
@@ -169,19 +170,19 @@ def test_failed_publish_is_retried_without_a_crawl(engine: Engine) -> None:
 def test_unpublishable_catalog_does_not_block_others(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_scheme(engine, an_operation("prices"), name="prices")
-    sql(engine, "DROP TABLE catlog.record_goods")
+    sql(engine, "DROP TABLE records.goods")
     given_a_loaded_catalog(engine, {"a": 1})
     prices = given_a_loaded_catalog(engine, {"a": 1}, scheme="prices")
-    with pytest.raises(exc.IntegrityError):
+    with pytest.raises(exc.ProgrammingError):
         publishing.publish_next(engine)
     assert publishing.publish_next(engine) == prices
 
 
 def test_publish_of_several_operations_is_atomic(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("goods"), an_operation("prices"))
-    sql(engine, "DROP TABLE catlog.record_prices")
+    sql(engine, "DROP TABLE records.prices")
     given_a_loaded_catalog(engine, {"a": 1})
-    with pytest.raises(exc.IntegrityError):
+    with pytest.raises(exc.ProgrammingError):
         publishing.publish_next(engine)
     assert current(engine, "goods") == {}
 
@@ -239,8 +240,8 @@ def test_long_transaction_sees_one_snapshot(engine: Engine) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1, "b": 1})
     reader = engine.connect().execution_options(isolation_level="REPEATABLE READ")
-    picture = text("SELECT key, data FROM catlog.record WHERE removed_at IS NULL ORDER BY key")
-    states = text("SELECT count(*) FROM catlog.record_version")
+    picture = text("SELECT id, value FROM records.goods WHERE _removed_at IS NULL ORDER BY id")
+    states = text("SELECT count(*) FROM records.goods_versions")
     with reader:
         before = reader.execute(picture).all()
         load(engine, {"a": 2, "b": 1, "c": 1})

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from catlog_scrapy.records.hashing import record_id
 from catlog_scrapy.records.record import key_text
+from catlog_scrapy.records.validation import REMOVED_DATA
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts, catalogs, results, starting
@@ -187,7 +188,10 @@ def given_a_waiting_catalog(
     arguments: Mapping[str, str] | None = None,
     **given: Any,
 ) -> UUID:
-    """Insert a waiting catalog; *as_of* is a day, *version* the current version by default."""
+    """Insert a waiting catalog; *version* is the current version by default.
+
+    With *as_of*, a day, its data is valid for that time, as if its arguments had a due time.
+    """
     with engine.begin() as connection:
         found = connection.execute(
             text(
@@ -208,7 +212,7 @@ def given_a_waiting_catalog(
         assert catalog
         if as_of is not None:
             connection.execute(
-                text("UPDATE catlog.catalog SET as_of = :as_of WHERE id = :id"),
+                text("UPDATE catlog.catalog SET as_of = :as_of, due_at = :as_of WHERE id = :id"),
                 {"as_of": day(as_of), "id": catalog},
             )
     return catalog
@@ -247,17 +251,26 @@ def send_lines(
     pairs: Iterable[tuple[str, Any]],
     first: int = 0,
 ) -> None:
-    results.copy_batch(engine, lines(attempt, kind, pairs, first))
+    provider = one(
+        engine,
+        "SELECT provider_id FROM catlog.catalog_scheme_operation_instance WHERE id = :id",
+        id=attempt.instance,
+    )
+    results.copy_batch(engine, lines(attempt, provider, kind, pairs, first))
 
 
 def lines(
-    attempt: AttemptName, kind: str, pairs: Iterable[tuple[str, Any]], first: int = 0
+    attempt: AttemptName,
+    provider: UUID,
+    kind: str,
+    pairs: Iterable[tuple[str, Any]],
+    first: int = 0,
 ) -> bytes:
     """Return rows in COPY's text format, numbered from *first*."""
-    return "".join(
-        f"{attempt.instance}\t{attempt.number}\t{seq}\t{kind}\t{key}\t{_data(key, value)}\n"
-        for seq, (key, value) in enumerate(pairs, first)
-    ).encode()
+    batch = bytearray()
+    rows = ((kind, key, _data(key, value), None) for key, value in pairs)
+    results.write_lines(batch, results.line_prefix(attempt, provider), first, rows)
+    return bytes(batch)
 
 
 def deliver(
@@ -483,10 +496,10 @@ def publish_again(engine: Engine, catalog: Any) -> None:
     assert publishing.publish(engine, catalog)
 
 
-def _data(key: str, value: Any) -> str:
+def _data(key: str, value: Any) -> bytes | None:
     if value is GONE:
-        return "null"
-    return r"\N" if value is UNCHANGED else _json({"id": key, "value": value})
+        return REMOVED_DATA
+    return None if value is UNCHANGED else orjson.dumps({"id": key, "value": value})
 
 
 def _json(value: Any) -> str:

@@ -41,6 +41,7 @@ class Claim:
     project_version: str | None
     settings: dict[str, str]
     provider: str
+    provider_id: UUID
     scheme: str
     operation: str
     part: str

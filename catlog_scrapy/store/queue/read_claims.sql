@@ -1,6 +1,6 @@
 -- Read the claims of running attempts, in the order of the queue.
 SELECT i.id AS instance, i.attempt AS number, i.catalog_id AS catalog, i.operation_id, i.part, i.arguments,
-    c.settings, c.project_version, p.name AS provider, p.project, p.base_url, p.secrets,
+    c.settings, c.project_version, p.name AS provider, p.id AS provider_id, p.project, p.base_url, p.secrets,
     s.name AS scheme, o.name AS operation, o.spider, o.mode, o.isolate, o.timeout AS seconds,
     a.limits, extract(epoch FROM clock_timestamp() - a.started_at)::float AS age,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'key', k.key,

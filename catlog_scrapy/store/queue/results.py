@@ -3,13 +3,14 @@
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, Engine, exc, text
 
-from catlog_scrapy.records.validation import Row
+from catlog_scrapy.records.hashing import content_hash, key_hash
+from catlog_scrapy.records.validation import REMOVED_DATA, Row
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.sql import Database, clean, row, run, scalar
 
@@ -18,24 +19,44 @@ MAX_REJECTED_ITEM_BYTES = 65536
 MAX_REJECTED_ITEMS = 1000
 
 COPY = """COPY catlog.catalog_operation_instance_result
-    (instance_id, attempt, seq, kind, key, data) FROM STDIN"""
+    (instance_id, attempt, seq, kind, key, key_hash, content_hash, data, link) FROM STDIN"""
+# The content hash of a record that the source has removed.
+REMOVED_HASH = UUID(int=0)
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 NEEDS_ESCAPE = re.compile(r"[\\\t\n\r]").search
 
 
-def line_prefix(name: AttemptName) -> str:
-    """Return the beginning of all lines of an attempt, for `write_lines`."""
-    return f"{name.instance}\t{name.number}\t"
+class LinePrefix(NamedTuple):
+    """Beginning of all lines of an attempt, and the provider whose keys are hashed."""
+
+    text: str
+    provider: bytes
 
 
-def write_lines(batch: bytearray, prefix: str, number: int, rows: Iterable[Row]) -> int:
+def line_prefix(name: AttemptName, provider: UUID) -> LinePrefix:
+    """Return the prefix of an attempt's lines, for `write_lines`."""
+    return LinePrefix(f"{name.instance}\t{name.number}\t", provider.bytes)
+
+
+def write_lines(batch: bytearray, prefix: LinePrefix, number: int, rows: Iterable[Row]) -> int:
     """Append *rows* in COPY's text format, numbered from *number*; return the next number."""
-    for kind, key, data in rows:
+    start, provider = prefix
+    for kind, key, data, link in rows:
         plain = key.translate(ESCAPES) if NEEDS_ESCAPE(key) else key
-        batch += f"{prefix}{number}\t{kind}\t{plain}\t".encode()
-        batch += b"\\N" if data is None else data.replace(b"\\", b"\\\\")
-        batch += b"\n"
+        batch += f"{start}{number}\t{kind}\t{plain}\t{key_hash(provider, key.encode())}".encode()
+        if data is None:
+            batch += b"\t\\N\t\\N"
+        elif data == REMOVED_DATA:
+            batch += f"\t{REMOVED_HASH}\t\\N".encode()
+        else:
+            batch += f"\t{content_hash(data)}\t".encode()
+            batch += data.replace(b"\\", b"\\\\")
+        if link is None:
+            batch += b"\t\\N\n"
+        else:
+            plain = link.translate(ESCAPES) if NEEDS_ESCAPE(link) else link
+            batch += f"\t{plain}\n".encode()
         number += 1
     return number
 

@@ -67,8 +67,27 @@ ALL_RECORD_VERSIONS = f"""
     END $body$"""
 
 
+# A hybrid logical clock: the server's clock while it runs forward, else one microsecond after the
+# last time. The sequence holds the last time, in microseconds.
+READING_TIME = """
+    CREATE FUNCTION catlog.reading_time() RETURNS timestamptz
+    LANGUAGE plpgsql VOLATILE AS $body$
+    DECLARE
+        time bigint := nextval('catlog.reading_clock');
+        clock bigint := extract(epoch FROM clock_timestamp()) * 1000000;
+    BEGIN
+        IF clock > time THEN
+            PERFORM setval('catlog.reading_clock', clock);
+            time := clock;
+        END IF;
+        RETURN timestamptz 'epoch' + time * interval '1 microsecond';
+    END $body$"""
+
+
 def upgrade() -> None:
     """Make the tables, the key that signs tokens, and the schemas of as-of views and records."""
+    op.execute("CREATE SEQUENCE catlog.reading_clock")
+    op.execute(READING_TIME)
     _create_api_key()
     _create_api_user()
     _create_audit()
@@ -91,6 +110,7 @@ def upgrade() -> None:
     _create_cursor()
     _create_kind()
     _create_instance_attempt()
+    _create_part_mark()
     op.execute(
         """INSERT INTO catlog.signing_key (id, value)
            SELECT 1, sha256(string_agg(gen_random_uuid()::text, '')::bytea)
@@ -182,10 +202,12 @@ def _create_catalog_operation_instance_result() -> None:
         "catalog_operation_instance_result",
         sa.Column("instance_id", sa.Uuid(), nullable=False),
         sa.Column("attempt", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("seq", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(collation="C"), nullable=False),
-        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("key_hash", sa.Uuid(), nullable=False),
+        sa.Column("content_hash", sa.Uuid(), nullable=True),
+        sa.Column("data", sa.JSON(), nullable=True),
         sa.Column("link", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint(
             "instance_id", "attempt", "seq", name=op.f("catalog_operation_instance_result_pkey")
@@ -775,6 +797,23 @@ def _create_kind() -> None:
     op.create_index(op.f("kind_name_idx"), "kind", ["name"], unique=False, schema="catlog")
 
 
+def _create_part_mark() -> None:
+    op.create_table(
+        "part_mark",
+        sa.Column("scope_id", sa.Uuid(), nullable=False),
+        sa.Column("part", sa.Text(), nullable=False),
+        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["scope_id"],
+            ["catlog.scope.id"],
+            name=op.f("part_mark_scope_id_fkey"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("scope_id", "part", name=op.f("part_mark_pkey")),
+        schema="catlog",
+    )
+
+
 def _create_instance_attempt() -> None:
     op.create_table(
         "instance_attempt",
@@ -786,6 +825,12 @@ def _create_instance_attempt() -> None:
             "started_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column(
+            "as_of",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("catlog.reading_time()"),
             nullable=False,
         ),
         sa.Column("begun_at", sa.DateTime(timezone=True), nullable=True),

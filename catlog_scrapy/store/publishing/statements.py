@@ -1,0 +1,236 @@
+"""SQL statements that merge results into the tables of one kind.
+
+All of them join by hashes. Rows that travel through joins are narrow: the JSON of a result and the
+fields of a record are fetched by their place only when they are written or compared, so that memory
+does not grow with the width of the records. The text of the JSON is parsed once, to jsonb.
+"""
+
+from catlog_scrapy.store.definitions import KindDefinition
+from catlog_scrapy.store.publishing.readings import READINGS
+from catlog_scrapy.store.queue.results import REMOVED_HASH
+from catlog_scrapy.store.record_tables.layout import column_names, json_value
+
+RESULTS = "catlog.catalog_operation_instance_result"
+META_COLUMNS = """_id, _hash, _provider, _scope, _catalog, _part, _as_of, _created_at, _updated_at,
+    _removed_at, _read_at"""
+
+
+class KindStatements:
+    """Statements for the tables of *kind*.
+
+    *has_marks* says that there are part marks, *is_sliced* that the statements take the range of
+    hashes from `:low` to `:high`.
+    """
+
+    def __init__(self, kind: KindDefinition, *, has_marks: bool, is_sliced: bool) -> None:
+        self.kind = kind
+        self.has_marks = has_marks
+        self.is_sliced = is_sliced
+
+    def count_records(self) -> str:
+        """Return the query that counts the provider's records, removed ones included."""
+        return f"SELECT count(*) FROM {self.kind.table} WHERE _provider = :provider"
+
+    def count_results(self) -> str:
+        """Return the query that counts results, and those without data."""
+        return f"""SELECT count(*) AS received, count(*) FILTER (WHERE NOT was_read) AS bare
+            FROM ({self._arrived(is_distinct=False)}) AS arrived"""
+
+    def insert_first(self) -> str:
+        """Return the statement that inserts all results, for a provider without records."""
+        return f"""
+            INSERT INTO {self.kind.table} ({column_names(self.kind)}, {META_COLUMNS})
+            SELECT {self._values()}, r.key_hash, r.content_hash, :provider, :scope, :catalog,
+                g.part, g.as_of, :now, :now, NULL,
+                CASE WHEN :refreshes THEN g.as_of END
+            FROM {RESULTS} r {self._join_readings()}
+            CROSS JOIN LATERAL (SELECT CAST(r.data AS jsonb) AS data OFFSET 0) AS j
+            WHERE {self._of_kind()}"""
+
+    def compare(self, *, is_distinct: bool) -> str:
+        """Return the query that counts what a merge would do.
+
+        With *is_distinct*, only the result that counts of each key is compared.
+        """
+        return f"""
+            SELECT records.*, judged.* FROM (
+                SELECT count(*) AS known, count(*) FILTER (WHERE _removed_at IS NULL) AS present
+                FROM {self.kind.table} WHERE _provider = :provider {self._range("_id")}) AS records
+            CROSS JOIN (
+                SELECT count(*) FILTER (WHERE is_arrived) AS received,
+                    count(*) FILTER (WHERE is_arrived AND is_known) AS matched,
+                    count(*) FILTER (WHERE NOT is_arrived) AS absent,
+                    count(*) FILTER (WHERE is_written) AS written,
+                    count(*) FILTER (WHERE is_written AND change = 'unknown') AS unknown,
+                    count(*) FILTER (WHERE is_outdated) AS outdated
+                FROM ({self._judged(is_distinct=is_distinct)}) AS judged) AS judged"""
+
+    def write(self, *, is_distinct: bool) -> str:
+        """Return the statement that writes all changes and counts them by change."""
+        table, fields = self.kind.table, column_names(self.kind)
+        return f"""
+            WITH verdict AS MATERIALIZED (
+                SELECT id, place, instance, attempt, seq, was_read, hash, part, as_of, change
+                FROM ({self._judged(is_distinct=is_distinct)}) AS judged WHERE is_written),
+            changes AS MATERIALIZED (
+                SELECT d.id, d.place, d.instance, d.attempt, d.seq, d.was_read, d.hash, d.part,
+                    d.as_of,
+                    CASE WHEN ROW({column_names(self.kind, "k")})
+                             IS DISTINCT FROM ROW({self._values()}) THEN 'changed'
+                         WHEN :removes AND NOT :refreshes THEN 'reformatted'
+                         ELSE 'touched' END AS change
+                FROM verdict d {self._lookup_record()} {self._lookup_data()}
+                WHERE d.change = 'differs'),
+            decided AS NOT MATERIALIZED (
+                SELECT * FROM verdict WHERE change <> 'differs' UNION ALL SELECT * FROM changes),
+            versions AS (
+                INSERT INTO {self.kind.versions_table}
+                    ({fields}, _id, _provider, _catalog, _valid_from, _valid_to, _change)
+                SELECT {column_names(self.kind, "k")}, d.id, :provider, :catalog, k._updated_at,
+                    :now, d.change
+                FROM decided d {self._lookup_record()} WHERE d.change IN ('changed', 'removed')),
+            rewritten AS (
+                UPDATE {table} k SET
+                    ({fields}) = (
+                        SELECT {self._values()} FROM (SELECT) AS one {self._lookup_data()}),
+                    _hash = d.hash, _scope = :scope, _catalog = :catalog, _part = d.part,
+                    _as_of = d.as_of, _updated_at = :now, _removed_at = NULL,
+                    _read_at = CASE WHEN :refreshes THEN d.as_of ELSE k._read_at END
+                FROM decided d
+                WHERE k.ctid = d.place
+                  AND (d.change = 'changed' OR d.change = 'restored' AND d.was_read)),
+            marked AS (
+                UPDATE {table} k SET
+                    _hash = CASE WHEN d.was_read THEN d.hash ELSE k._hash END, _scope = :scope,
+                    _catalog = CASE WHEN d.change IN ('removed', 'restored') THEN :catalog
+                        ELSE k._catalog END,
+                    _part = d.part, _as_of = d.as_of,
+                    _updated_at = CASE WHEN d.change IN ('removed', 'restored') THEN :now
+                        ELSE k._updated_at END,
+                    _removed_at = CASE d.change WHEN 'removed' THEN CAST(:now AS timestamptz)
+                        WHEN 'restored' THEN NULL ELSE k._removed_at END,
+                    _read_at = CASE WHEN :refreshes AND d.was_read THEN d.as_of
+                        ELSE k._read_at END
+                FROM decided d
+                WHERE k.ctid = d.place
+                  AND (d.change IN ('removed', 'touched', 'moved', 'reformatted')
+                       OR d.change = 'restored' AND NOT d.was_read)),
+            created AS (
+                INSERT INTO {table} ({fields}, {META_COLUMNS})
+                SELECT {self._values()}, d.id, d.hash, :provider, :scope, :catalog, d.part,
+                    d.as_of, :now, :now, NULL, CASE WHEN :refreshes THEN d.as_of END
+                FROM verdict d {self._lookup_data()} WHERE d.change = 'created'),
+            deleted AS (
+                INSERT INTO {table} ({META_COLUMNS})
+                SELECT id, NULL, :provider, :scope, :catalog, part, as_of, :now, :now, :now, NULL
+                FROM verdict WHERE change = 'deleted')
+            SELECT change, count(*) AS records FROM decided GROUP BY change"""
+
+    def _judged(self, *, is_distinct: bool) -> str:
+        """Return the query that decides about each key that arrived or is known.
+
+        A record with a newer `as_of` stays as it is. `Removed` counts only for records that its
+        part wrote last; another record of a full load is then absent like any that did not arrive.
+        An unknown key that the source has deleted is stored, since an older load may still bring
+        it. A partial load has no high-water mark, so it stores its `as_of` with every key that it
+        read.
+        """
+        return f"""
+            SELECT coalesce(a.id, k.id) AS id, a.id IS NOT NULL AS is_arrived,
+                k.id IS NOT NULL AS is_known, k.place, a.instance, a.attempt, a.seq,
+                coalesce(a.was_read, false) AS was_read, a.hash,
+                CASE WHEN a.id IS NULL OR a.is_removal AND k.id IS NOT NULL THEN k.part
+                     ELSE a.part END AS part,
+                CASE WHEN a.id IS NULL THEN CAST(:earliest AS timestamptz)
+                     ELSE a.as_of END AS as_of,
+                CASE WHEN k.id IS NULL AND a.is_removal THEN 'deleted'
+                     WHEN k.id IS NULL AND a.was_read THEN 'created'
+                     WHEN k.id IS NULL THEN 'unknown'
+                     WHEN a.id IS NULL OR a.is_removal AND NOT k.is_removed THEN 'removed'
+                     WHEN a.is_removal THEN 'touched'
+                     WHEN k.is_removed AND (a.was_read OR k.hash IS NOT NULL) THEN 'restored'
+                     WHEN k.is_removed THEN 'unknown'
+                     WHEN a.was_read AND a.hash <> k.hash THEN 'differs'
+                     WHEN :refreshes AND a.was_read OR NOT :removes AND k.as_of < a.as_of
+                         THEN 'touched'
+                     ELSE 'moved' END AS change,
+                CASE WHEN k.id IS NULL THEN NOT (:removes AND a.is_removal)
+                     WHEN a.id IS NULL THEN NOT k.is_removed AND k.as_of <= :earliest
+                         AND (:removes OR :leaves AND k.scope = :scope AND k.part IS NOT NULL
+                              AND k.part <> ALL(CAST(:all_parts AS text[])))
+                     WHEN k.as_of > a.as_of THEN false
+                     WHEN a.is_removal AND k.is_removed THEN NOT :removes AND k.as_of < a.as_of
+                     WHEN a.is_removal THEN k.part IS NOT DISTINCT FROM a.part
+                         OR :removes AND k.as_of <= :earliest
+                     ELSE k.is_removed OR k.part IS DISTINCT FROM a.part OR k.scope <> :scope
+                         OR a.was_read AND (:refreshes OR a.hash <> k.hash)
+                         OR NOT :removes AND k.as_of < a.as_of END AS is_written,
+                k.as_of > a.as_of AND (a.was_read OR a.is_removal)
+                    AND (k.is_removed OR a.hash <> k.hash) AS is_outdated
+            FROM ({self._arrived(is_distinct=is_distinct)}) AS a
+            FULL JOIN ({self._known()}) AS k ON k.id = a.id"""
+
+    def _arrived(self, *, is_distinct: bool) -> str:
+        """Return the query of the results.
+
+        Of duplicate keys, data beats `Unchanged`, and that beats `Removed`; then the last row by
+        part and number counts.
+        """
+        distinct, order = "", ""
+        if is_distinct:
+            distinct = "DISTINCT ON (r.key_hash)"
+            order = f"""ORDER BY r.key_hash, CASE WHEN r.content_hash IS NULL THEN 1
+                WHEN r.content_hash = '{REMOVED_HASH}' THEN 2 ELSE 0 END, g.number DESC,
+                r.seq DESC"""
+        return f"""
+            SELECT {distinct} r.key_hash AS id, r.content_hash AS hash, r.instance_id AS instance,
+                r.attempt, r.seq, g.part, g.as_of,
+                coalesce(r.content_hash = '{REMOVED_HASH}', false) AS is_removal,
+                coalesce(r.content_hash <> '{REMOVED_HASH}', false) AS was_read
+            FROM {RESULTS} r {self._join_readings()}
+            WHERE {self._of_kind()} {self._range("r.key_hash")} {order}"""
+
+    def _known(self) -> str:
+        """Return the query of the records, with the time up to which each is confirmed."""
+        as_of, marks = "k._as_of", ""
+        if self.has_marks:
+            as_of = "CASE WHEN k._removed_at IS NULL THEN greatest(k._as_of, m.as_of)"
+            as_of += " ELSE k._as_of END"
+            marks = """LEFT JOIN unnest(CAST(:mark_scopes AS int[]), CAST(:mark_parts AS text[]),
+                CAST(:mark_as_ofs AS timestamptz[])) AS m (scope, part, as_of)
+                ON m.scope = k._scope AND m.part = coalesce(k._part, '')"""
+        return f"""
+            SELECT k.ctid AS place, k._id AS id, k._hash AS hash, {as_of} AS as_of,
+                k._removed_at IS NOT NULL AS is_removed, k._part AS part, k._scope AS scope
+            FROM {self.kind.table} k {marks}
+            WHERE k._provider = :provider {self._range("k._id")}"""
+
+    def _range(self, column: str) -> str:
+        if not self.is_sliced:
+            return ""
+        return f"AND {column} BETWEEN CAST(:low AS uuid) AND CAST(:high AS uuid)"
+
+    def _join_readings(self) -> str:
+        return f"JOIN {READINGS} AS g ON g.instance = r.instance_id AND g.attempt = r.attempt"
+
+    def _of_kind(self) -> str:
+        return f"""r.instance_id = ANY(CAST(:instances AS uuid[])) AND r.kind = '{self.kind.name}'
+            AND r.seq < g.accepted"""
+
+    def _lookup_record(self) -> str:
+        # OFFSET 0 keeps the planner from turning the look-up into a join of wide rows.
+        return f"""CROSS JOIN LATERAL (
+            SELECT * FROM {self.kind.table} WHERE ctid = d.place OFFSET 0) AS k"""
+
+    def _lookup_data(self) -> str:
+        return f"""CROSS JOIN LATERAL (
+            SELECT CAST(data AS jsonb) AS data FROM {RESULTS} r WHERE r.instance_id = d.instance
+                AND r.attempt = d.attempt AND r.seq = d.seq OFFSET 0) AS j"""
+
+    def _values(self) -> str:
+        """Return the expressions of the columns, from the jsonb `j.data`."""
+        values = [json_value(name, type_, "j.data") for name, type_ in self.kind.fields]
+        if self.kind.foreign:
+            declared = ", ".join(f"'{name}'" for name, _ in self.kind.fields)
+            values.append(f"j.data - CAST(ARRAY[{declared}] AS text[])")
+        return ", ".join(values)
