@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, to_json
 
 from catlog_scrapy.plurals import counted
 from catlog_scrapy.records.media import FilesOf, ImagesOf
@@ -22,6 +22,7 @@ from catlog_scrapy.records.sql_types import (
     sql_type_of,
 )
 from catlog_scrapy.records.storable import SUSPECT_JSON, NotStorable, require_storable
+from catlog_scrapy.records.unordered import has_nested_sets, sort_sets
 
 MAX_KEY_BYTES = 1000
 SQL_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -56,6 +57,7 @@ class Record(BaseModel):
 
     key_fields: ClassVar[tuple[str, ...]]
     kind: ClassVar[str]
+    has_nested_sets: ClassVar[bool] = False
     index_fields: ClassVar[tuple[tuple[str, ...], ...]] = ()
     unique_fields: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
@@ -102,6 +104,7 @@ class Record(BaseModel):
                 raise RecordTypeError(
                     f"{cls.__name__} has no field {urls!r} for its media; declare the field."
                 )
+        cls.has_nested_sets = has_nested_sets(cls.__pydantic_core_schema__, cls)
         if allows_nan(cls.__pydantic_core_schema__):
             raise RecordTypeError(
                 f"{cls.__name__}: a float of a nested model may be NaN, which JSON cannot hold;"
@@ -206,8 +209,15 @@ class Record(BaseModel):
         """Return the text key and the data as JSON. Raises NotStorable."""
         values = self.__dict__
         key = self.make_key([values[name] for name in self.key_fields])
+        extra = self.__pydantic_extra__
         try:
-            data = self.__pydantic_serializer__.to_json(self)
+            if extra:
+                extra.update((name, sort_sets(value)) for name, value in extra.items())
+            if self.has_nested_sets:
+                values_in_order = sort_sets(self.__pydantic_serializer__.to_python(self))
+                data = to_json(values_in_order, inf_nan_mode="constants", timedelta_mode="float")
+            else:
+                data = self.__pydantic_serializer__.to_json(self)
         except ValueError as error:
             reason = str(error).removeprefix("Error serializing to JSON: ")
             raise NotStorable(f"the data cannot be written as JSON: {reason}") from error
