@@ -162,8 +162,10 @@ def _resource_indexes(
     """Return the indexes that the project's resources declare. Raises DeclarationError."""
     indexes: list[TableIndex] = []
     for resource in resources.resources:
-        if resource.indexed:
-            found, mistakes = resource_indexes(resource.view, resource.indexed, kinds, project)
+        if resource.filters or resource.order:
+            found, mistakes = resource_indexes(
+                resource.view, resource.filters, resource.order, kinds, project
+            )
             raise_mistakes(
                 [f"{resources.file}: resources.{resource.path}: {mistake}" for mistake in mistakes]
             )

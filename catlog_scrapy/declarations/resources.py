@@ -95,7 +95,7 @@ class ResourcesFile(Table):
 
 @dataclass(frozen=True)
 class Resource:
-    """Declared resource. `model` describes a row of the view, `indexed` columns get an index."""
+    """Declared resource. `model` describes a row; `filters` and `order` are indexed columns."""
 
     path: str
     view: str
@@ -104,7 +104,8 @@ class Resource:
     search: tuple[str, ...]
     visibility: ColumnVisibility = field(default_factory=ColumnVisibility)
     model: type[BaseModel] | None = None
-    indexed: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,5 +195,6 @@ def _resource(file: str, path: str, table: ResourceTable) -> Resource:
         tuple(table.search),
         visibility,
         model,
-        tuple(dict.fromkeys((*table.filters, *table.order))),
+        tuple(dict.fromkeys(table.filters)),
+        tuple(dict.fromkeys(table.order)),
     )

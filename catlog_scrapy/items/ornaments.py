@@ -19,7 +19,7 @@ class Product(
     Record,
     key=("vendor", "sku", "name", "link"),
     view="products",
-    index=(("vendor", "sku"), ("vendor", "release_year", "sku"), "price", "created_at"),
+    index=(("vendor", "sku"), ("vendor", "release_year", "sku"), "created_at"),
 ):
     """Ornament in a shop. `price` is null if the shop shows no price."""
 

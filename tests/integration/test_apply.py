@@ -948,19 +948,19 @@ def test_indexes_of_declared_kinds_and_of_resources(shop: Shop) -> None:
     resource = '[resources]\nx = {{ view = "{}", key = "id", {} }}\n'
     shop.given_resources(resource.format("goods", 'filters = ["price"], order = ["created_at"]'))
     assert shop.apply()[-4:] == [
-        "+ index goods (created_at)",
+        "+ index goods (created_at, _id)",
         "+ index goods (price)",
         "+ index things (m, n)",
         "+ index things (n)",
     ]
     assert indexes_of(shop) == {
-        on_goods("goods_by_created_at", "_created_at"),
+        on_goods("goods_by_created_at__id", "_created_at, _id"),
         on_goods("goods_by_price", "price"),
     }
     assert len(indexes_of(shop, "things")) == 2
     assert shop.apply() == []
     shop.given_resources(resource.format("goods", 'filters = ["price"]'))
-    assert shop.apply() == ["- index goods (created_at)"]
+    assert shop.apply() == ["- index goods (created_at, _id)"]
     shop.given_view("cheap", "SELECT id, price FROM goods")
     for view, filters, refused in (
         ("cheap", "price", '"cheap" is not the view of a kind; declare `index`'),

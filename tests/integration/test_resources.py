@@ -34,6 +34,7 @@ from tests.support.factories import (
     given_a_scheme,
     given_fields,
     load,
+    load_records,
     one,
     sql,
 )
@@ -61,18 +62,7 @@ GOODS: list[dict[str, Any]] = [
 
 def load_goods(engine: Engine, goods: Sequence[dict[str, Any]] = GOODS) -> None:
     """Load and publish all goods."""
-    catalog = given_a_catalog(engine)
-    claimed = claim_of(engine, catalog)
-    instance, number = claimed.attempt
-    lines = "".join(
-        f"{instance}\t{number}\t{seq}\tgoods\t{each['id']}\t"
-        + orjson.dumps(each).decode().replace("\\", "\\\\")
-        + "\n"
-        for seq, each in enumerate(goods)
-    )
-    results.copy_batch(engine, lines.encode())
-    assert complete(engine, claimed.attempt, Report(accepted=len(goods))) == "done"
-    assert publishing.publish(engine, catalog)
+    assert load_records(engine, goods)["state"] == "loaded"
 
 
 def declared(folder: Path, text: str = RESOURCES) -> Resources:

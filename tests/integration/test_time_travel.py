@@ -262,11 +262,7 @@ def test_views_on_a_kind_change_with_the_kind_and_keep_their_readers(engine: Eng
     try:
         sql(engine, "GRANT SELECT ON as_of.report TO analyst_of_the_past WITH GRANT OPTION")
         sql(engine, "GRANT SELECT ON public.total TO PUBLIC")
-        sql(
-            engine,
-            """UPDATE catlog.kind SET fields = '[{"name": "more", "type": "text"},
-                   {"name": "value", "type": "text"}]' WHERE name = 'goods'""",
-        )
+        given_fields(engine, {"more": "text", **dict(FIELDS)}, kinds=["goods"])
         assert given_views(engine, project_views)[:2] == ["~ goods", "~ goods_history"]
         assert given_views(engine, project_views) == []
         has = "SELECT has_table_privilege('analyst_of_the_past', :view, :privilege)"
@@ -286,7 +282,7 @@ def test_apply_refuses_to_replace_an_as_of_view_that_a_foreign_view_reads(engine
     given_goods_and_makers(engine)
     given_views(engine)
     sql(engine, "CREATE VIEW public.mine AS SELECT value FROM as_of.goods")
-    sql(engine, """UPDATE catlog.kind SET fields = '[{"name": "other", "type": "text"}]'""")
+    given_fields(engine, {"id": "text", "other": "text"})
     with pytest.raises(DeclarationError, match="has to be replaced, but mine reads it"):
         given_views(engine)
 

@@ -251,12 +251,36 @@ def send_lines(
     pairs: Iterable[tuple[str, Any]],
     first: int = 0,
 ) -> None:
-    provider = one(
+    results.copy_batch(engine, lines(attempt, provider_of(engine, attempt), kind, pairs, first))
+
+
+def provider_of(engine: Engine, attempt: AttemptName) -> UUID:
+    provider: UUID = one(
         engine,
         "SELECT provider_id FROM catlog.catalog_scheme_operation_instance WHERE id = :id",
         id=attempt.instance,
     )
-    results.copy_batch(engine, lines(attempt, provider, kind, pairs, first))
+    return provider
+
+
+def load_records(
+    engine: Engine, records: Sequence[Mapping[str, Any]], **given: Any
+) -> dict[str, Any]:
+    """Load and publish *records* with any fields of the only kind; return the catalog's row."""
+    catalog = given_a_catalog(engine, **given)
+    claimed = claim_of(engine, catalog)
+    [kind] = claimed.kinds
+    rows = [
+        (kind["name"], key_text([record[name] for name in kind["key"]]), orjson.dumps(record), None)
+        for record in records
+    ]
+    batch = bytearray()
+    prefix = results.line_prefix(claimed.attempt, provider_of(engine, claimed.attempt))
+    results.write_lines(batch, prefix, 0, rows)
+    results.copy_batch(engine, bytes(batch))
+    assert attempts.complete(engine, claimed.attempt, Report(accepted=len(rows))) == "done"
+    assert publishing.publish(engine, catalog)
+    return the_catalog(engine, catalog)
 
 
 def lines(

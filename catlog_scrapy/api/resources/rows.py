@@ -84,7 +84,7 @@ class RowRoute:
         as_of = getattr(read_query(request, self.query, resource.path), "as_of", None)
         source = resource.source_at(as_of)
         fields = resource.visible_fields(caller.role)
-        query = PageQuery(fields, equal=resource.key_filter(key), limit=1)
+        query = PageQuery(fields, equal=resource.key_filter(key), limit=1, as_of=as_of)
         with snapshot(self.engine) as connection:
             if as_of:
                 time_travel.set_as_of(connection, as_of)

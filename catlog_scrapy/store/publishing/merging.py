@@ -12,6 +12,7 @@ from sqlalchemy import Connection, exc
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing.readings import Reading, as_parameters
 from catlog_scrapy.store.publishing.statements import KindStatements
+from catlog_scrapy.store.record_tables.layout import stored_columns
 from catlog_scrapy.store.sql import one, rows, run, scalar
 
 # Rows of a slice: those that are compared, in about 100 bytes of memory each, and those that are
@@ -105,6 +106,9 @@ class _Merge:
         self.kind = kind
         self.parameters = parameters
         self.counts = KindCounts()
+        declared = dict(kind.columns)
+        stored = stored_columns(connection, [kind.name]).get(kind.name, {})
+        self.retired = [name for name in stored if name not in declared]
 
     def run(self, received: int) -> KindCounts:
         """Merge all results, at most *received*."""
@@ -118,7 +122,7 @@ class _Merge:
 
     def _statements(self, *, is_sliced: bool) -> KindStatements:
         has_marks = bool(self.parameters["mark_scopes"])
-        return KindStatements(self.kind, has_marks=has_marks, is_sliced=is_sliced)
+        return KindStatements(self.kind, self.retired, has_marks=has_marks, is_sliced=is_sliced)
 
     def _insert_first(self, statements: KindStatements) -> bool:
         """Insert all results; return False if some have no data or a key is there twice."""

@@ -248,7 +248,7 @@ def _merge(
         outdated += merged.outdated
         counts["duplicates"] += merged.duplicates
         counts.update({k: n for k, n in merged.changes.items() if k not in SILENT_CHANGES})
-        if merged.changes.keys() & VISIBLE_CHANGES:
+        if any(merged.changes[change] for change in VISIBLE_CHANGES):
             changed_kinds.add(kind)
     if received != sum(reading.accepted for reading in readings):
         raise PublishRefused(

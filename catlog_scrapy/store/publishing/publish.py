@@ -3,6 +3,7 @@
 import datetime as dt
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from uuid import UUID
 
 import orjson
@@ -20,6 +21,8 @@ from catlog_scrapy.store.publishing.operations import (
 from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog, update_parent_state
 from catlog_scrapy.store.queue.results import purge_unfinished_attempts
+from catlog_scrapy.store.record_tables.indexes import changed_duplicate
+from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import row, rows, run
 
 logger = logging.getLogger(__name__)
@@ -115,6 +118,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         changed_kinds |= changes.changed_kinds
         if changes.earliest is not None:
             earliest.append(changes.earliest)
+    _refuse_duplicates(connection, load, changed_kinds)
     # The row lock comes last: sibling attempts need the parent's lock to end, and a large publish
     # takes minutes. Until here the advisory lock keeps other publishers out.
     catalog = lock_catalog(connection, catalog_id)
@@ -133,6 +137,21 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
         record_publication(connection, load.provider, changed_kinds, catalog_id, load.now)
     update_parent_state(connection, catalog.parent_id)
     return True
+
+
+def _refuse_duplicates(connection: Connection, load: CatalogLoad, kinds: Iterable[str]) -> None:
+    """Raise PublishRefused if a changed record shares values that its kind declares unique.
+
+    The check comes after all changes, so that a load may exchange the values of two records.
+    """
+    definitions = all_kinds(connection)
+    for kind in sorted(kinds):
+        shared = changed_duplicate(connection, definitions[kind], load.provider_number, load.number)
+        if shared:
+            raise PublishRefused(
+                f"two records of {kind} have {shared}, which the kind declares unique. Correct the"
+                " source or the spider, or remove `unique` and run scrapy apply and scrapy retry."
+            )
 
 
 def _lock_for_publishing(connection: Connection, catalog_id: UUID) -> CatalogLoad | None:

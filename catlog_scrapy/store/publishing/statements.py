@@ -5,6 +5,8 @@ fields of a record are fetched by their place only when they are written or comp
 does not grow with the width of the records. The text of the JSON is parsed once, to jsonb.
 """
 
+from collections.abc import Sequence
+
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing.readings import READINGS
 from catlog_scrapy.store.queue.results import REMOVED_HASH
@@ -18,12 +20,16 @@ META_COLUMNS = """_id, _hash, _provider, _scope, _catalog, _part, _as_of, _creat
 class KindStatements:
     """Statements for the tables of *kind*.
 
-    *has_marks* says that there are part marks, *is_sliced* that the statements take the range of
-    hashes from `:low` to `:high`.
+    *retired* are columns of fields that are no longer declared: a state that a load writes has no
+    values there. *has_marks* says that there are part marks, *is_sliced* that the statements take
+    the range of hashes from `:low` to `:high`.
     """
 
-    def __init__(self, kind: KindDefinition, *, has_marks: bool, is_sliced: bool) -> None:
+    def __init__(
+        self, kind: KindDefinition, retired: Sequence[str], *, has_marks: bool, is_sliced: bool
+    ) -> None:
         self.kind = kind
+        self.retired = [f'"{name}"' for name in retired]
         self.has_marks = has_marks
         self.is_sliced = is_sliced
 
@@ -68,6 +74,11 @@ class KindStatements:
     def write(self, *, is_distinct: bool) -> str:
         """Return the statement that writes all changes and counts them by change."""
         table, fields = self.kind.table, column_names(self.kind)
+        former = ", ".join([fields, *self.retired])
+        of_former = ", ".join(
+            [column_names(self.kind, "k"), *(f"k.{name}" for name in self.retired)]
+        )
+        retire = "".join(f"{name} = NULL, " for name in self.retired)
         return f"""
             WITH verdict AS MATERIALIZED (
                 SELECT id, place, instance, attempt, seq, was_read, hash, part, as_of, change
@@ -85,15 +96,15 @@ class KindStatements:
                 SELECT * FROM verdict WHERE change <> 'differs' UNION ALL SELECT * FROM changes),
             versions AS (
                 INSERT INTO {self.kind.versions_table}
-                    ({fields}, _id, _provider, _catalog, _valid_from, _valid_to, _change)
-                SELECT {column_names(self.kind, "k")}, d.id, :provider, :catalog, k._updated_at,
+                    ({former}, _id, _provider, _catalog, _valid_from, _valid_to, _change)
+                SELECT {of_former}, d.id, :provider, :catalog, k._updated_at,
                     :now, d.change
                 FROM decided d {self._lookup_record()} WHERE d.change IN ('changed', 'removed')),
             rewritten AS (
                 UPDATE {table} k SET
                     ({fields}) = (
                         SELECT {self._values()} FROM (SELECT) AS one {self._lookup_data()}),
-                    _hash = d.hash, _scope = :scope, _catalog = :catalog, _part = d.part,
+                    {retire}_hash = d.hash, _scope = :scope, _catalog = :catalog, _part = d.part,
                     _as_of = d.as_of, _updated_at = :now, _removed_at = NULL,
                     _read_at = CASE WHEN :refreshes THEN d.as_of ELSE k._read_at END
                 FROM decided d

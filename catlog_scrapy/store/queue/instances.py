@@ -145,11 +145,16 @@ def _parts(
     if for_each is None or _is_standalone(catalog, operation):
         return [("", {})]
     if isinstance(for_each, str):
-        found = current_records(
-            connection,
-            all_kinds(connection)[for_each],
-            "_provider = (SELECT number FROM catlog.provider WHERE id = :provider)",
-            provider=catalog.provider_id,
+        kind = all_kinds(connection).get(for_each)
+        found = (
+            current_records(
+                connection,
+                kind,
+                "_provider = (SELECT number FROM catlog.provider WHERE id = :provider)",
+                provider=catalog.provider_id,
+            )
+            if kind
+            else []
         )
         parts = [(record.key, {**record.fields, "part": record.key}) for record in found]
     else:

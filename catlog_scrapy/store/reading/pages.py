@@ -3,6 +3,7 @@
 Rows, count and change stamp of a page come from one snapshot.
 """
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ ON_ONE_LINE = frozenset(
         "uuid",
     }
 )
+# Parameter of a source that shows the rows as of a time.
+AS_OF_PARAMETER = "CAST(:as_of AS timestamptz)"
 NULL_OPERATOR = "null"
 OPERATORS = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
 
@@ -73,13 +76,15 @@ class PageSource:
 
     `columns` maps names to SQL types; columns that begin with an underscore serve ordering only.
     `order` is the default order: its columns are unique together, and every requested order ends
-    with them. `has_nulls` says that these columns may be NULL.
+    with them. `has_nulls` says that these columns may be NULL. `parts` are the SELECTs whose UNION
+    ALL is the relation: a page reads each of them in order, by its own index.
     """
 
     sql: str
     columns: Mapping[str, str]
     order: tuple[OrderTerm, ...]
     has_nulls: bool = False
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class PageQuery:
     allowed values. `bounds` lists (column, operator of OPERATORS, value) or (column,
     NULL_OPERATOR, required or not). `search` is a text that at least one of the `searched` columns
     contains. `after` holds the order's columns, as text, of the row before the page; with
-    `backwards`, of the row behind the page.
+    `backwards`, of the row behind the page. `as_of` is the value of AS_OF_PARAMETER.
     """
 
     fields: tuple[str, ...]
@@ -104,6 +109,7 @@ class PageQuery:
     after: tuple[str | None, ...] | None = None
     backwards: bool = False
     ids: tuple[UUID, ...] | None = None
+    as_of: dt.datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -162,14 +168,18 @@ def read_page(
     if kinds:
         stamp = f"({CHANGE_STAMP})"
         values["kinds"] = list(kinds)
+    branches = [
+        _Branch([*conditions, *branch.conditions], branch.order)
+        for branch in _branches(source, order, query.after)
+    ]
     selects = [
         f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {positions}
-            FROM {_relation(source.sql)} AS t {_where([*conditions, *branch.conditions])}
-            ORDER BY {", ".join(branch.order)}"""
-        for branch in _branches(source, order, query.after)
+            FROM {_rows_of(source, branch)} ORDER BY {", ".join(branch.order)}"""
+        for branch in branches
     ]
     if len(selects) > 1:
         selects = [f"({select} LIMIT :all)" for select in selects]
+    if len(selects) > 1 or source.parts:
         values["all"] = query.limit + 1 + query.offset
     if query.after is not None:
         values |= {f"after_{n}": value for n, value in enumerate(query.after)}
@@ -261,6 +271,8 @@ def _order_by(order: Sequence[OrderTerm]) -> str:
 def _conditions(source: PageSource, query: PageQuery) -> tuple[list[str], dict[str, Any]]:
     conditions: list[str] = []
     values: dict[str, Any] = {}
+    if AS_OF_PARAMETER in source.sql:
+        values["as_of"] = query.as_of
     if query.ids is not None:
         conditions.append(f"t.{ID_COLUMN} = ANY(CAST(:ids AS uuid[]))")
         values["ids"] = list(query.ids)
@@ -285,6 +297,18 @@ def _conditions(source: PageSource, query: PageQuery) -> tuple[list[str], dict[s
         escaped = query.search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         values["search"] = f"%{escaped}%"
     return conditions, values
+
+
+def _rows_of(source: PageSource, branch: "_Branch") -> str:
+    """Return the relation `t` of a branch's rows; of each part, the first in order."""
+    where = _where(branch.conditions)
+    if not source.parts:
+        return f"{_relation(source.sql)} AS t {where}"
+    parts = [
+        f"(SELECT * FROM ({part}) AS t {where} ORDER BY {', '.join(branch.order)} LIMIT :all)"
+        for part in source.parts
+    ]
+    return f"({' UNION ALL '.join(parts)}) AS t"
 
 
 class _Branch(NamedTuple):

@@ -51,7 +51,10 @@ class TableIndex:
     @property
     def shown(self) -> tuple[str, ...]:
         """The columns as the views name them."""
-        return tuple(field.removeprefix("_") for field in self.fields)
+        return tuple(
+            field.removeprefix("_") if field in TIME_COLUMNS.values() else field
+            for field in self.fields
+        )
 
     @property
     def columns(self) -> str:
@@ -160,20 +163,29 @@ def existing_indexes(connection: Connection) -> list[TableIndex]:
 
 
 def resource_indexes(
-    view: str, columns: Iterable[str], kinds: Mapping[str, KindDefinition], project: str
+    view: str,
+    filters: Iterable[str],
+    order: Iterable[str],
+    kinds: Mapping[str, KindDefinition],
+    project: str,
 ) -> tuple[list[TableIndex], list[str]]:
-    """Return the indexes on *columns* of a resource's view, and a message for each mistake."""
+    """Return the indexes on columns of a resource's view, and a message for each mistake.
+
+    Pages in an order end with the id of the record, so the index does, too.
+    """
     kind = kinds.get(view)
     if kind is None:
         return [], [f'"{view}" is not the view of a kind; declare `index` for the kinds it reads']
     types = {**dict(kind.fields), **dict.fromkeys(TIME_COLUMNS, "timestamptz")}
     found: list[TableIndex] = []
     mistakes: list[str] = []
-    for column in columns:
+    wanted = [*((column, ()) for column in filters), *((column, ("_id",)) for column in order)]
+    for column, further in wanted:
         if types.get(column, "jsonb") == "jsonb":
             mistakes.append(f'"{column}" is not a column of "{view}" that an index can hold')
         else:
-            found.append(TableIndex(view, (TIME_COLUMNS.get(column, column),), project))
+            fields = (TIME_COLUMNS.get(column, column), *further)
+            found.append(TableIndex(view, fields, project))
     return found, mistakes
 
 

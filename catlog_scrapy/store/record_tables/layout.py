@@ -4,6 +4,7 @@ Names of fields never begin with an underscore, names of catlog's columns always
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -22,38 +23,56 @@ TYPE_ALIASES = {
 # Former states end in two ways.
 CHANGES = ("changed", "removed")
 
-# `_hash` is NULL for a key that the source had deleted before any load read its record. `_part` is
-# NULL for the operation's only part.
+
+class OwnColumn(NamedTuple):
+    """Column of catlog's own, with its SQL definition."""
+
+    name: str
+    definition: str
+    about: str
+
+
 RECORD_COLUMNS = (
-    "_id uuid PRIMARY KEY",
-    "_hash uuid",
-    "_provider integer NOT NULL",
-    "_scope integer NOT NULL",
-    "_catalog bigint NOT NULL",
-    "_part text",
-    "_as_of timestamptz NOT NULL",
-    "_created_at timestamptz NOT NULL",
-    "_updated_at timestamptz NOT NULL",
-    "_removed_at timestamptz",
-    "_read_at timestamptz",
+    OwnColumn("_id", "uuid PRIMARY KEY", "128-bit BLAKE2b hash of provider and key"),
+    OwnColumn(
+        "_hash",
+        "uuid",
+        "128-bit BLAKE2b hash of the content; NULL if the source had deleted the key before a load"
+        " read its record",
+    ),
+    OwnColumn("_provider", "integer NOT NULL", "`number` of the provider"),
+    OwnColumn("_scope", "integer NOT NULL", "`number` of the scope that wrote the record last"),
+    OwnColumn("_catalog", "bigint NOT NULL", "`number` of the catalog that wrote the state"),
+    OwnColumn("_part", "text", "part that wrote the record last; NULL without parts"),
+    OwnColumn(
+        "_as_of", "timestamptz NOT NULL", "time of the newest load that wrote or saw the record"
+    ),
+    OwnColumn("_created_at", "timestamptz NOT NULL", "time of the publish that created the record"),
+    OwnColumn("_updated_at", "timestamptz NOT NULL", "time when this state became current"),
+    OwnColumn("_removed_at", "timestamptz", "time of removal; NULL for a current record"),
+    OwnColumn(
+        "_read_at", "timestamptz", "time of the newest load that read the record, with `refresh`"
+    ),
 )
 VERSION_COLUMNS = (
-    "_id uuid NOT NULL",
-    "_provider integer NOT NULL",
-    "_catalog bigint NOT NULL",
-    "_valid_from timestamptz NOT NULL",
-    "_valid_to timestamptz NOT NULL",
-    f"_change text NOT NULL CHECK (_change IN {CHANGES})",
-    "PRIMARY KEY (_id, _valid_from)",
+    OwnColumn("_id", "uuid NOT NULL", "id of the record"),
+    OwnColumn("_provider", "integer NOT NULL", "`number` of the provider"),
+    OwnColumn("_catalog", "bigint NOT NULL", "`number` of the catalog that ended the state"),
+    OwnColumn("_valid_from", "timestamptz NOT NULL", "time when the state became current"),
+    OwnColumn("_valid_to", "timestamptz NOT NULL", "time when the state ended"),
+    OwnColumn("_change", f"text NOT NULL CHECK (_change IN {CHANGES})", "`changed` or `removed`"),
 )
 
 
 def create_statements(kind: KindDefinition) -> list[str]:
     """Return the statements that create both tables of *kind*."""
     fields = [f'"{name}" {type_}' for name, type_ in kind.columns]
+    records = [f"{column.name} {column.definition}" for column in RECORD_COLUMNS]
+    versions = [f"{column.name} {column.definition}" for column in VERSION_COLUMNS]
+    versions.append("PRIMARY KEY (_id, _valid_from)")
     return [
-        f"CREATE TABLE {kind.table} (\n    {_lines([*fields, *RECORD_COLUMNS])})",
-        f"CREATE TABLE {kind.versions_table} (\n    {_lines([*fields, *VERSION_COLUMNS])})",
+        f"CREATE TABLE {kind.table} (\n    {_lines([*fields, *records])})",
+        f"CREATE TABLE {kind.versions_table} (\n    {_lines([*fields, *versions])})",
         f"CREATE INDEX ON {kind.versions_table} (_valid_to)",
     ]
 

@@ -34,19 +34,26 @@ def current_view(kind: KindDefinition, *, with_id: bool = False) -> str:
         FROM {kind.table} WHERE _removed_at IS NULL"""
 
 
-def as_of_view(kind: KindDefinition, *, with_id: bool = False) -> str:
-    """Return the SELECT of the records of *kind* at AS_OF_INSTANT.
+def as_of_view(kind: KindDefinition) -> str:
+    """Return the SELECT of the records of *kind* at AS_OF_INSTANT."""
+    return "\nUNION ALL\n".join(as_of_parts(kind, AS_OF_INSTANT))
+
+
+def as_of_parts(kind: KindDefinition, instant: str, *, with_id: bool = False) -> tuple[str, str]:
+    """Return the SELECTs of the present and the former states of *kind* at the SQL *instant*.
 
     *with_id* puts ID_COLUMN in front. A removed record has a version only; a restored record has
     both. PostgreSQL drops the join with the primary key if nobody reads `created_at`.
     """
-    return f"""SELECT {_id(with_id)}{column_names(kind)},
+    return (
+        f"""SELECT {_id(with_id)}{column_names(kind)},
             _created_at AS created_at, _updated_at AS updated_at
-        FROM {kind.table} WHERE _removed_at IS NULL AND _updated_at <= {AS_OF_INSTANT}
-        UNION ALL
-        SELECT {_id(with_id, "v.")}{column_names(kind, "v")}, r._created_at, v._valid_from
+        FROM {kind.table} WHERE _removed_at IS NULL AND _updated_at <= {instant}""",
+        f"""SELECT {_id(with_id, "v.")}{column_names(kind, "v")},
+            r._created_at AS created_at, v._valid_from AS updated_at
         FROM {kind.versions_table} v LEFT JOIN {kind.table} r ON r._id = v._id
-        WHERE v._valid_from <= {AS_OF_INSTANT} AND v._valid_to > {AS_OF_INSTANT}"""
+        WHERE v._valid_from <= {instant} AND v._valid_to > {instant}""",
+    )
 
 
 def history_view(kind: KindDefinition, condition: str = "") -> str:
