@@ -88,7 +88,16 @@ def test_server_without_workers_loads_an_external_catalog(engine: Engine, robot:
     assert claimed["catalog"] == str(catalog)
     assert claimed["arguments"] == {"year": "2026"}
     assert (claimed["mode"], claimed["cursor"], claimed["lease"]) == ("snapshot", None, 60.0)
-    assert claimed["kinds"] == [{"name": "goods", "key": ["id"], "fields": []}]
+    assert claimed["kinds"] == [
+        {
+            "name": "goods",
+            "key": ["id"],
+            "fields": [
+                {"name": "id", "type": "text"},
+                {"name": "value", "type": "jsonb"},
+            ],
+        }
+    ]
     assert claimed["expires_at"] < claimed["deadline_at"]
     assert robot.ask(f"{attempt}/heartbeat").body["reply"] == "go"
     assert robot.send(attempt, 1, *goods(1, 2)).body == {
