@@ -700,7 +700,7 @@ def test_documented_example_executor_loads_a_catalog(engine: Engine, robot: Clie
         is_loaded(engine, catalog)
         executor.terminate()
         executor.communicate()
-    found = sql(engine, "SELECT key, data ->> 'title' AS title FROM catlog.record ORDER BY key")
+    found = sql(engine, "SELECT key, data ->> 'title' AS title FROM catlog.records() ORDER BY key")
     assert len(found) == 9
     assert found[0] == {"key": "0-0", "title": "Lamp 0"}
 
