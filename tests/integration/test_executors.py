@@ -29,6 +29,7 @@ from tests.support.factories import (
     current,
     given_a_provider,
     given_a_scheme,
+    given_fields,
     given_a_waiting_catalog,
     instances_of,
     one,
@@ -688,6 +689,7 @@ def test_executor_page_links_and_runs_the_example() -> None:
 
 def test_documented_example_executor_loads_a_catalog(engine: Engine, robot: Client) -> None:
     given_a_scheme(engine, an_operation(executor="external", arguments={"pages": "3"}))
+    given_fields(engine, {"id": "text", "title": "text"})
     environment = {
         **os.environ,
         "CATLOG_API": f"http://127.0.0.1:{robot.port}/api/v1",
