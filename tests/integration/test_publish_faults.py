@@ -23,9 +23,11 @@ from tests.support.factories import (
     given_a_catalog,
     given_a_loaded_catalog,
     given_a_scheme,
+    given_fields,
     given_record_tables,
     history,
     load,
+    load_records,
     one,
     sql,
     state_of,
@@ -153,7 +155,7 @@ def test_killed_publisher_leaves_nothing_and_blocks_nobody(
 
 def test_failed_publish_is_retried_without_a_crawl(engine: Engine) -> None:
     given_a_scheme(engine)
-    sql(engine, "DROP TABLE records.goods")
+    sql(engine, "DROP TABLE records.goods, records.goods_versions")
     catalog = given_a_loaded_catalog(engine, {"a": 1})
     for failures in (1, 2):
         with pytest.raises(exc.ProgrammingError):
@@ -170,7 +172,7 @@ def test_failed_publish_is_retried_without_a_crawl(engine: Engine) -> None:
 def test_unpublishable_catalog_does_not_block_others(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_scheme(engine, an_operation("prices"), name="prices")
-    sql(engine, "DROP TABLE records.goods")
+    sql(engine, "DROP TABLE records.goods, records.goods_versions")
     given_a_loaded_catalog(engine, {"a": 1})
     prices = given_a_loaded_catalog(engine, {"a": 1}, scheme="prices")
     with pytest.raises(exc.ProgrammingError):
@@ -180,7 +182,7 @@ def test_unpublishable_catalog_does_not_block_others(engine: Engine) -> None:
 
 def test_publish_of_several_operations_is_atomic(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("goods"), an_operation("prices"))
-    sql(engine, "DROP TABLE records.prices")
+    sql(engine, "DROP TABLE records.prices, records.prices_versions")
     given_a_loaded_catalog(engine, {"a": 1})
     with pytest.raises(exc.ProgrammingError):
         publishing.publish_next(engine)
@@ -271,3 +273,25 @@ def test_loading_catalog_is_not_published(engine: Engine) -> None:
     given_a_scheme(engine)
     assert not publishing.publish(engine, given_a_catalog(engine))
     assert publishing.publish_next(engine) is None
+
+
+def test_a_load_that_breaks_a_unique_constraint_is_refused(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(tolerate={"removed": 1.0}))
+    given_fields(engine, {"id": "text", "code": "text", "shop": "bigint"})
+    sql(engine, """UPDATE catlog.kind SET unique_fields = '[["code", "shop"]]'""")
+    first = [{"id": "a", "code": "x", "shop": 1}, {"id": "b", "code": "y", "shop": 1}]
+    assert load_records(engine, first)["state"] == "loaded"
+    exchanged = [{"id": "a", "code": "y", "shop": 1}, {"id": "b", "code": "x", "shop": 1}]
+    assert load_records(engine, exchanged)["state"] == "loaded"
+    for further in ({"code": None, "shop": 1}, {"code": "x", "shop": 2}, {"code": None, "shop": 1}):
+        exchanged = [*exchanged, {"id": str(len(exchanged)), **further}]
+    assert load_records(engine, exchanged)["state"] == "loaded"
+    before = sql(engine, "SELECT * FROM records.goods ORDER BY id")
+    refused = load_records(engine, [*exchanged, {"id": "c", "code": "x", "shop": 1}])
+    assert refused["state"] == "failed"
+    assert refused["error"].startswith(
+        "two records of goods have code 'x', shop '1', which the kind declares unique"
+    )
+    assert sql(engine, "SELECT * FROM records.goods ORDER BY id") == before
+    moved = [{"id": "a", "code": "y", "shop": 1}, {"id": "c", "code": "x", "shop": 1}]
+    assert load_records(engine, moved)["state"] == "loaded"
