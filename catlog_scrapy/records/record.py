@@ -22,7 +22,7 @@ from catlog_scrapy.records.sql_types import (
     sql_type_of,
 )
 from catlog_scrapy.records.storable import SUSPECT_JSON, NotStorable, require_storable
-from catlog_scrapy.records.unordered import has_nested_sets, sort_sets
+from catlog_scrapy.records.unordered import has_nested_sets, holds_any, sort_sets
 
 MAX_KEY_BYTES = 1000
 SQL_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -57,6 +57,7 @@ class Record(BaseModel):
 
     key_fields: ClassVar[tuple[str, ...]]
     kind: ClassVar[str]
+    any_fields: ClassVar[tuple[str, ...]] = ()
     has_nested_sets: ClassVar[bool] = False
     index_fields: ClassVar[tuple[tuple[str, ...], ...]] = ()
     unique_fields: ClassVar[tuple[tuple[str, ...], ...]] = ()
@@ -104,6 +105,8 @@ class Record(BaseModel):
                 raise RecordTypeError(
                     f"{cls.__name__} has no field {urls!r} for its media; declare the field."
                 )
+        schemas, _ = field_schemas(cls.__pydantic_core_schema__)
+        cls.any_fields = tuple(name for name, schema in schemas.items() if holds_any(schema))
         cls.has_nested_sets = has_nested_sets(cls.__pydantic_core_schema__, cls)
         if allows_nan(cls.__pydantic_core_schema__):
             raise RecordTypeError(
@@ -211,6 +214,8 @@ class Record(BaseModel):
         key = self.make_key([values[name] for name in self.key_fields])
         extra = self.__pydantic_extra__
         try:
+            for name in self.any_fields:
+                values[name] = sort_sets(values[name])
             if extra:
                 extra.update((name, sort_sets(value)) for name, value in extra.items())
             if self.has_nested_sets:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from catlog_scrapy.records.unordered import SORTING
+from catlog_scrapy.records.unordered import SORT_SET
 
 MAX_BIGINT = 2**63 - 1
 
@@ -59,8 +59,8 @@ def bound_schema(schema: Any) -> None:
             schema.setdefault("decimal_places", MAX_NUMERIC_SCALE)
         case "datetime":
             schema.setdefault("tz_constraint", "aware")
-        case "set" | "frozenset" | "any" as kind:
-            schema.setdefault("serialization", SORTING[kind])
+        case "set" | "frozenset":
+            schema.setdefault("serialization", SORT_SET)
     for name, part in schema.items():
         if name not in ("metadata", "default", "serialization"):
             bound_schema(part)

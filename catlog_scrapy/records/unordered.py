@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from pydantic_core import core_schema, to_json
 
 PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
+# Types of core schemas whose values are sets, or may be.
+SET_TYPES = frozenset({"set", "frozenset", "any"})
 
 
 def sort_sets(value: Any) -> Any:
@@ -42,23 +44,28 @@ def has_nested_sets(schema: Any, root: Any, *, is_nested: bool = False) -> bool:
     if not isinstance(schema, dict):
         return False
     is_nested = is_nested or (schema.get("type") == "model" and schema["cls"] is not root)
-    return (is_nested and schema.get("type") in SORTING) or any(
+    return (is_nested and schema.get("type") in SET_TYPES) or any(
         has_nested_sets(part, root, is_nested=is_nested)
         for name, part in schema.items()
         if name not in ("metadata", "default", "serialization")
     )
 
 
-def _serialize(value: Any, handler: Callable[[Any], Any]) -> Any:
-    return value if type(value) in PLAIN_TYPES else handler(sort_sets(value))
+def holds_any(schema: Any) -> bool:
+    """Return whether a core schema accepts values of any type, apart from models inside it."""
+    if isinstance(schema, list | tuple):
+        return any(map(holds_any, schema))
+    if not isinstance(schema, dict) or schema.get("type") == "model":
+        return False
+    return schema.get("type") == "any" or any(
+        holds_any(part)
+        for name, part in schema.items()
+        if name not in ("metadata", "default", "serialization")
+    )
 
 
 def _serialize_set(value: Any, handler: Callable[[Any], Any]) -> Any:
     return sorted(handler(value), key=to_json)
 
 
-SORTING = {
-    "any": core_schema.wrap_serializer_function_ser_schema(_serialize, when_used="json"),
-    "set": core_schema.wrap_serializer_function_ser_schema(_serialize_set, when_used="json"),
-    "frozenset": core_schema.wrap_serializer_function_ser_schema(_serialize_set, when_used="json"),
-}
+SORT_SET = core_schema.wrap_serializer_function_ser_schema(_serialize_set, when_used="json")

@@ -29,6 +29,7 @@ from tests.support.factories import (
     load,
     load_records,
     one,
+    send,
     sql,
     state_of,
     the_catalog,
@@ -46,18 +47,7 @@ def given_a_large_catalog(engine: Engine, value: int = 1) -> UUID:
     """Return a catalog of MANY rows that waits for publishing."""
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
-    sql(
-        engine,
-        """INSERT INTO catlog.catalog_operation_instance_result
-               (instance_id, attempt, seq, kind, key, key_hash, content_hash, data)
-           SELECT :instance, :number, n - 1, 'goods', n::text, md5(n::text)::uuid,
-               md5(CAST(:value AS text))::uuid, json_build_object('id', n::text, 'value', :value)
-           FROM generate_series(1, :many) AS n""",
-        instance=claimed.attempt.instance,
-        number=claimed.attempt.number,
-        value=value,
-        many=MANY,
-    )
+    send(engine, claimed, {str(number): value for number in range(1, MANY + 1)})
     report = attempts.Report(accepted=MANY)
     assert attempts.complete(engine, claimed.attempt, report) == "done"
     return catalog

@@ -28,6 +28,10 @@ class UnknownKey(Exception):
     """`Unchanged` for a key that has no record. Raised by `merge`, caught by the publisher."""
 
 
+class _BareResults(Exception):
+    """Results without data are among those of a first load. Raised and caught by `_Merge`."""
+
+
 @dataclass(frozen=True)
 class MergeValues:
     """Parameters of a merge; provider, scope and catalog are the numbers of their rows.
@@ -114,7 +118,7 @@ class _Merge:
         """Merge all results, at most *received*."""
         statements = self._statements(is_sliced=False)
         known = scalar(self.connection, statements.count_records(), **self.parameters)
-        if known == 0 and self._insert_first(statements):
+        if known == 0 and self._insert_first(statements, received):
             return self.counts
         for low, high in _slices(max(known, received), MAX_COMPARED_ROWS):
             self._merge_slice(low, high)
@@ -124,18 +128,20 @@ class _Merge:
         has_marks = bool(self.parameters["mark_scopes"])
         return KindStatements(self.kind, self.retired, has_marks=has_marks, is_sliced=is_sliced)
 
-    def _insert_first(self, statements: KindStatements) -> bool:
+    def _insert_first(self, statements: KindStatements, received: int) -> bool:
         """Insert all results; return False if some have no data or a key is there twice."""
-        found = one(self.connection, statements.count_results(), **self.parameters)
-        if found["bare"]:
-            return False
         try:
             with self.connection.begin_nested():
-                run(self.connection, statements.insert_first(), **self.parameters)
-        except exc.IntegrityError:
+                inserted = run(self.connection, statements.insert_first(), **self.parameters)
+                if inserted != received and self._has_bare_results(statements):
+                    raise _BareResults
+        except (exc.IntegrityError, _BareResults):
             return False
-        self.counts.received = self.counts.changes["created"] = found["received"]
+        self.counts.received = self.counts.changes["created"] = inserted
         return True
+
+    def _has_bare_results(self, statements: KindStatements) -> bool:
+        return bool(scalar(self.connection, statements.has_bare_results(), **self.parameters))
 
     def _merge_slice(self, low: int, high: int) -> None:
         """Merge the results and records with hashes from *low* to *high*."""

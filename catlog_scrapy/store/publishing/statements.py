@@ -37,13 +37,13 @@ class KindStatements:
         """Return the query that counts the provider's records, removed ones included."""
         return f"SELECT count(*) FROM {self.kind.table} WHERE _provider = :provider"
 
-    def count_results(self) -> str:
-        """Return the query that counts results, and those without data."""
-        return f"""SELECT count(*) AS received, count(*) FILTER (WHERE NOT was_read) AS bare
-            FROM ({self._arrived(is_distinct=False)}) AS arrived"""
+    def has_bare_results(self) -> str:
+        """Return the query whether there are results without data."""
+        return f"""SELECT EXISTS (
+            SELECT 1 FROM ({self._arrived(is_distinct=False)}) AS arrived WHERE NOT was_read)"""
 
     def insert_first(self) -> str:
-        """Return the statement that inserts all results, for a provider without records."""
+        """Return the statement that inserts all results with data, without looking for records."""
         return f"""
             INSERT INTO {self.kind.table} ({column_names(self.kind)}, {META_COLUMNS})
             SELECT {self._values()}, r.key_hash, r.content_hash, :provider, :scope, :catalog,
@@ -51,7 +51,7 @@ class KindStatements:
                 CASE WHEN :refreshes THEN g.as_of END
             FROM {RESULTS} r {self._join_readings()}
             CROSS JOIN LATERAL (SELECT CAST(r.data AS jsonb) AS data OFFSET 0) AS j
-            WHERE {self._of_kind()}"""
+            WHERE {self._of_kind()} AND r.content_hash <> '{REMOVED_HASH}'"""
 
     def compare(self, *, is_distinct: bool) -> str:
         """Return the query that counts what a merge would do.
