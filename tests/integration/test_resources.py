@@ -23,7 +23,6 @@ from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.access.keys import add_key
 from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import results
 from catlog_scrapy.store.queue.attempts import complete
 from catlog_scrapy.store.queue.report import Report
 from tests.integration.test_time_travel import given_views
@@ -37,6 +36,7 @@ from tests.support.factories import (
     load,
     load_records,
     one,
+    send_lines,
     sql,
 )
 
@@ -431,9 +431,7 @@ def test_results_are_listed_once_their_catalog_is_loaded(
     before = client.get("/catalog_results").json()["count"]
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
-    results.copy_batch(
-        engine, f'{claimed.attempt[0]}\t{claimed.attempt[1]}\t0\tgoods\t1\t{{"id": 1}}\n'.encode()
-    )
+    send_lines(engine, claimed.attempt, "goods", [("1", 1)])
     assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
     complete(engine, claimed.attempt, Report(accepted=1))
     assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
@@ -467,7 +465,7 @@ def test_page_stays_the_same_until_a_record_changes(client: TestClient, engine: 
     load_goods(engine, GOODS[:3])
     changed = [client.get(url) for url in urls]
     assert [page.json().get("count") for page in changed] == [3, 1, None, 0, 3]
-    assert [ids(page) for page in changed] == [[1, 2, 3], [3], [1, 2, 3], [], []]
+    assert [sorted(ids(page)) for page in changed] == [[1, 2, 3], [3], [1, 2, 3], [], []]
     assert not {page.headers["etag"] for page in changed} & {page.headers["etag"] for page in first}
 
 
