@@ -25,6 +25,7 @@ from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.lock_timeouts import apply_lock, run_with_lock_timeout
 from catlog_scrapy.store.record_tables.altering import (
     alter_tables,
+    drop_unused_tables,
     plan_tables,
     refused_changes,
 )
@@ -85,6 +86,7 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
         )
         if not check_only:
             apply_views(engine, plan)
+            run_with_lock_timeout(engine, drop_unused_tables)
             apply_indexes(engine, indexes)
     return [
         *changes,

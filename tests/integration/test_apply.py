@@ -18,7 +18,7 @@ from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
 from catlog_scrapy.store import lock_timeouts
 from catlog_scrapy.store.record_tables import indexes
-from catlog_scrapy.store.record_tables.layout import stored_columns
+from catlog_scrapy.store.record_tables.layout import record_tables, stored_columns
 from catlog_scrapy.store.schemes import all_kinds, stored_providers
 from tests.support.factories import at_once, given_a_record, given_a_waiting_catalog, one, sql
 
@@ -281,6 +281,8 @@ def test_an_unused_version_may_change(shop: Shop) -> None:
         "- view goods_history",
     ]
     assert shop.apply() == []
+    with shop.engine.connect() as connection:
+        assert set(record_tables(connection)) == {"links", "links_versions"}
 
 
 def test_an_unused_version_may_have_another_key(shop: Shop) -> None:

@@ -32,6 +32,7 @@ from tests.support.factories import (
     given_a_provider,
     given_a_scheme,
     given_a_waiting_catalog,
+    given_fields,
     instances_of,
     one,
     sql,
@@ -713,6 +714,7 @@ def test_executor_page_links_and_runs_the_example() -> None:
 
 def test_documented_example_executor_loads_a_catalog(engine: Engine, robot: Client) -> None:
     given_a_scheme(engine, an_operation(executor="external", arguments={"pages": "3"}))
+    given_fields(engine, {"id": "text", "title": "text"})
     environment = {
         **os.environ,
         "CATLOG_API": f"http://127.0.0.1:{robot.port}/api/v1",

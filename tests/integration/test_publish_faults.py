@@ -23,9 +23,11 @@ from tests.support.factories import (
     given_a_catalog,
     given_a_loaded_catalog,
     given_a_scheme,
+    given_fields,
     given_record_tables,
     history,
     load,
+    load_records,
     one,
     send,
     sql,
@@ -261,3 +263,25 @@ def test_loading_catalog_is_not_published(engine: Engine) -> None:
     given_a_scheme(engine)
     assert not publishing.publish(engine, given_a_catalog(engine))
     assert publishing.publish_next(engine) is None
+
+
+def test_a_load_that_breaks_a_unique_constraint_is_refused(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(tolerate={"removed": 1.0}))
+    given_fields(engine, {"id": "text", "code": "text", "shop": "bigint"})
+    sql(engine, """UPDATE catlog.kind SET unique_fields = '[["code", "shop"]]'""")
+    first = [{"id": "a", "code": "x", "shop": 1}, {"id": "b", "code": "y", "shop": 1}]
+    assert load_records(engine, first)["state"] == "loaded"
+    exchanged = [{"id": "a", "code": "y", "shop": 1}, {"id": "b", "code": "x", "shop": 1}]
+    assert load_records(engine, exchanged)["state"] == "loaded"
+    for further in ({"code": None, "shop": 1}, {"code": "x", "shop": 2}, {"code": None, "shop": 1}):
+        exchanged = [*exchanged, {"id": str(len(exchanged)), **further}]
+    assert load_records(engine, exchanged)["state"] == "loaded"
+    before = sql(engine, "SELECT * FROM records.goods ORDER BY id")
+    refused = load_records(engine, [*exchanged, {"id": "c", "code": "x", "shop": 1}])
+    assert refused["state"] == "failed"
+    assert refused["error"].startswith(
+        "two records of goods have code 'x', shop '1', which the kind declares unique"
+    )
+    assert sql(engine, "SELECT * FROM records.goods ORDER BY id") == before
+    moved = [{"id": "a", "code": "y", "shop": 1}, {"id": "c", "code": "x", "shop": 1}]
+    assert load_records(engine, moved)["state"] == "loaded"

@@ -21,8 +21,8 @@ from catlog_scrapy.api.maintenance import MaintenanceThread
 from catlog_scrapy.declarations.resources import Resources, read_resources
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.access.keys import add_key
+from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import results
 from catlog_scrapy.store.queue.attempts import complete
 from catlog_scrapy.store.queue.report import Report
 from tests.integration.test_time_travel import given_views
@@ -36,6 +36,7 @@ from tests.support.factories import (
     load,
     load_records,
     one,
+    send_lines,
     sql,
 )
 
@@ -314,7 +315,6 @@ def test_as_of_shows_former_rows(client: TestClient, engine: Engine) -> None:
     assert client.get("/goods/1").status_code == 404
     lines = client.get(f"/goods?as_of={then}&format=ndjson&fields=id").text.splitlines()
     assert len(lines) == 5
-    assert "etag" not in client.get(f"/goods?as_of={then}").headers
     pages = list(walk(client, f"/goods?as_of={then}&order=price&limit=2&cursor="))
     assert sorted(each["id"] for page in pages for each in page["results"]) == [1, 2, 3, 4, 5]
 
@@ -431,9 +431,7 @@ def test_results_are_listed_once_their_catalog_is_loaded(
     before = client.get("/catalog_results").json()["count"]
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
-    results.copy_batch(
-        engine, f'{claimed.attempt[0]}\t{claimed.attempt[1]}\t0\tgoods\t1\t{{"id": 1}}\n'.encode()
-    )
+    send_lines(engine, claimed.attempt, "goods", [("1", 1)])
     assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
     complete(engine, claimed.attempt, Report(accepted=1))
     assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
@@ -467,7 +465,7 @@ def test_page_stays_the_same_until_a_record_changes(client: TestClient, engine: 
     load_goods(engine, GOODS[:3])
     changed = [client.get(url) for url in urls]
     assert [page.json().get("count") for page in changed] == [3, 1, None, 0, 3]
-    assert [ids(page) for page in changed] == [[1, 2, 3], [3], [1, 2, 3], [], []]
+    assert [sorted(ids(page)) for page in changed] == [[1, 2, 3], [3], [1, 2, 3], [], []]
     assert not {page.headers["etag"] for page in changed} & {page.headers["etag"] for page in first}
 
 
@@ -536,6 +534,50 @@ def serve(
             return stack.enter_context(made)
 
         yield served
+
+
+def test_count_and_etag_of_the_past_change_with_publishes_and_pruning(
+    client: TestClient, engine: Engine
+) -> None:
+    then = quote(str(one(engine, "SELECT clock_timestamp()")))
+    load_goods(engine, GOODS[:2])
+    url = f"/goods?as_of={then}"
+    first = client.get(url)
+    assert first.json()["count"] == 5
+    etag = first.headers["etag"]
+    assert client.get(url, headers={"If-None-Match": etag}).status_code == 304
+    now = client.get("/goods")
+    assert (now.json()["count"], now.headers["etag"] == etag) == (2, False)
+    assert client.get(url).headers["etag"] == etag
+    sql(engine, "UPDATE catlog.catalog_scheme_operation SET keep = 3600")
+    sql(engine, "UPDATE records.goods_versions SET _valid_to = _valid_to - interval '2 h'")
+    assert prune(engine).versions == 3
+    pruned = client.get(url)
+    assert pruned.json()["count"] == 2
+    assert pruned.headers["etag"] != etag
+
+
+def test_page_of_a_large_kind_without_an_index_has_a_warning(
+    engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    sql(engine, "CREATE INDEX ON records.goods (price); CREATE INDEX ON records.goods (name, made)")
+    sql(engine, "ANALYZE records.goods")
+    for large, expected in ((5, True), (6, False)):
+        client = serve(RESOURCES, CATLOG_API_LARGE=large)
+        for query, missing in (
+            ("", None),
+            ("limit=2&offset=2", None),
+            ("id=1", "filter by id"),
+            ("made__gte=2026-01-01&order=price", "filter by made"),
+            ("id=1&price=3", None),
+            ("name=Lamp", None),
+            ("order=-made", "order by made"),
+            ("order=-price,made", None),
+            ("order=updated_at", "order by updated_at"),
+        ):
+            warning = client.get(f"/goods?{query}").headers.get("catlog-warning")
+            said = f"no index supports the {missing}" if expected and missing else None
+            assert warning == said, query
 
 
 def test_line_of_a_stream_is_a_single_row(engine: Engine, serve: Callable[..., TestClient]) -> None:

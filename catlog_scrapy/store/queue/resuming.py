@@ -66,6 +66,7 @@ def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:
                 connection,
                 kinds[kind["name"]],
                 FRESH,
+                fields=[by],
                 catalog=claim.catalog,
                 provider=claim.provider,
                 every=refresh["every"],

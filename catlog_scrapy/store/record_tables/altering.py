@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from catlog_scrapy.store.definitions import KindDefinition
+from catlog_scrapy.store.definitions import VERSIONS_SUFFIX, KindDefinition
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
 from catlog_scrapy.store.record_tables.conversions import (
     Conversion,
@@ -17,8 +17,14 @@ from catlog_scrapy.store.record_tables.conversions import (
     set_time_zone,
 )
 from catlog_scrapy.store.record_tables.indexes import create_index_statement, kind_indexes
-from catlog_scrapy.store.record_tables.layout import create_statements, stored_columns
-from catlog_scrapy.store.sql import execute
+from catlog_scrapy.store.record_tables.layout import (
+    RECORDS_SCHEMA,
+    create_statements,
+    record_tables,
+    stored_columns,
+)
+from catlog_scrapy.store.schemes import all_kinds
+from catlog_scrapy.store.sql import execute, row
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,16 @@ def _alter_statements(change: TableChange, *, is_rehearsal: bool) -> Iterator[st
                 f' || jsonb_build_object(\'{name}\', "{name}"), "{name}" = NULL'
                 f' WHERE "{name}" IS NOT NULL'
             )
+
+
+def drop_unused_tables(connection: Connection) -> None:
+    """Drop the empty tables of unknown kinds: those of scheme versions that were never used."""
+    kinds = all_kinds(connection)
+    known = {name for kind in kinds for name in (kind, kind + VERSIONS_SUFFIX)}
+    for name in set(record_tables(connection)) - known:
+        table = f'{RECORDS_SCHEMA}."{name}"'
+        if row(connection, f"SELECT 1 FROM {table} LIMIT 1") is None:
+            execute(connection, f"DROP TABLE {table}")
 
 
 def create_tables(connection: Connection, kinds: Iterable[KindDefinition]) -> None:

@@ -94,6 +94,16 @@ def json_value(name: str, sql_type: str, data: str = "data") -> str:
     return f"({data} ->> '{name}')::{sql_type}"
 
 
+def record_tables(connection: Connection) -> list[str]:
+    """Return the names of all tables in the schema of the record tables."""
+    found = rows(
+        connection,
+        "SELECT tablename AS name FROM pg_tables WHERE schemaname = :schema",
+        schema=RECORDS_SCHEMA,
+    )
+    return [table["name"] for table in found]
+
+
 def stored_columns(connection: Connection, kinds: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return the fields in the table of each of *kinds* with their SQL types, in order.
 

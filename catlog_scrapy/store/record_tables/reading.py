@@ -1,6 +1,6 @@
 """Reads of single record tables by catlog itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 from catlog_scrapy.records.hashing import record_id
 from catlog_scrapy.records.record import key_text
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.record_tables.layout import column_names
 from catlog_scrapy.store.sql import rows
 
 
@@ -23,13 +22,25 @@ class CurrentRecord(NamedTuple):
 
 
 def current_records(
-    connection: Connection, kind: KindDefinition, condition: str = "true", **values: Any
+    connection: Connection,
+    kind: KindDefinition,
+    condition: str = "true",
+    *,
+    fields: Collection[str] = (),
+    **values: Any,
 ) -> list[CurrentRecord]:
-    """Return the current records of *kind* that meet the SQL *condition*, by key."""
+    """Return the current records of *kind* that meet the SQL *condition*, by key.
+
+    Besides the key, they have all fields, or those in *fields*.
+    """
+    declared = {name for name, _ in kind.fields}
+    wanted = {*kind.key, *fields} if fields else declared | {"data"}
+    if not wanted <= declared:
+        wanted.add("data")
+    shown = ", ".join(f'"{name}"' for name, _ in kind.columns if name in wanted)
     found = rows(
         connection,
-        f"""SELECT {column_names(kind)} FROM {kind.table}
-            WHERE _removed_at IS NULL AND {condition}""",
+        f"SELECT {shown} FROM {kind.table} WHERE _removed_at IS NULL AND {condition}",
         **values,
     )
     return sorted((_record(kind, record) for record in found), key=lambda record: record.key)
@@ -38,7 +49,7 @@ def current_records(
 def _record(kind: KindDefinition, columns: Mapping[str, Any]) -> CurrentRecord:
     key = key_text([columns[name] for name in kind.key])
     fields = to_jsonable_python(dict(columns), timedelta_mode="float")
-    if kind.foreign:
+    if kind.foreign and "data" in fields:
         fields |= fields.pop("data") or {}
     return CurrentRecord(key, [fields[name] for name in kind.key], fields)
 
