@@ -305,6 +305,8 @@ def _set_marks(
         scope=scope.id,
     )
     later = [reading for reading in readings if reading.as_of > earliest]
+    if not later:
+        return
     run(
         connection,
         """INSERT INTO catlog.part_mark AS m (scope_id, part, as_of)
