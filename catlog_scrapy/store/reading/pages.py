@@ -260,8 +260,15 @@ def _where(conditions: Sequence[str]) -> str:
 
 
 def _complete_order(source: PageSource, query: PageQuery) -> tuple[OrderTerm, ...]:
+    """Return the order of *query*, then that of *source* in the direction of the last column.
+
+    One index, read forwards or backwards, then has both orders.
+    """
     named = {term.column for term in query.order}
-    return (*query.order, *(term for term in source.order if term.column not in named))
+    further = [term for term in source.order if term.column not in named]
+    if query.order and query.order[-1].descending:
+        further = [term.reversed for term in further]
+    return (*query.order, *further)
 
 
 def _order_by(order: Sequence[OrderTerm]) -> str:
