@@ -4,6 +4,7 @@ The hash is cryptographic because sources choose keys and contents: whoever foun
 hash could overwrite a record.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
 from uuid import UUID
 
@@ -12,15 +13,22 @@ HASH_BYTES = 16
 
 def record_id(provider: UUID, key: str) -> UUID:
     """Return the id of the record with this text *key* of the *provider*."""
-    return UUID(hex=key_hash(provider.bytes, key.encode()))
+    return UUID(hex=key_hasher(provider)(key))
 
 
-def key_hash(provider: bytes, key: bytes) -> str:
-    """Return the hash of a text key as hexadecimal digits.
+def key_hasher(provider: UUID) -> Callable[[str], str]:
+    """Return the function that hashes text keys of the *provider* to hexadecimal digits.
 
     The input is the 16 bytes of the provider's id, then the key in UTF-8.
     """
-    return blake2b(provider + key, digest_size=HASH_BYTES).hexdigest()
+    of_provider = blake2b(provider.bytes, digest_size=HASH_BYTES)
+
+    def hash_key(key: str) -> str:
+        hasher = of_provider.copy()
+        hasher.update(key.encode())
+        return hasher.hexdigest()
+
+    return hash_key
 
 
 def content_hash(data: bytes) -> str:

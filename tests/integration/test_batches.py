@@ -139,11 +139,11 @@ def test_settling_a_batch_waits_for_the_end_of_a_working_backend(
     assert driver
     with driver.cursor() as cursor:
         for line in batch(claimed).splitlines():
-            *values, _ = line.decode().split("\t")
+            *values, _, data = line.decode().split("\t")
             cursor.execute(
                 """INSERT INTO catlog.catalog_operation_instance_result
                    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
-                values,
+                [*values, data],
             )
     assert not settle_batch(engine, backend, claimed.attempt, 0, 10)
     assert sql(engine, "SELECT 1 FROM pg_stat_activity WHERE pid = :pid", pid=backend[0]) == []

@@ -1,6 +1,6 @@
 """Cursors at publish time: the range that attempts have read, and moving to its end."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -61,7 +61,7 @@ def move_cursors(
     catalog_id: UUID,
     operation_id: UUID,
     scope_id: UUID,
-    stays: Sequence[str],
+    stays: Iterable[str],
 ) -> None:
     """Store the end of the range as the cursor of every part that is not in *stays*."""
     run(

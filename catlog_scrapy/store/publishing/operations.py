@@ -76,6 +76,10 @@ class _ScopeState:
     number: int
     high_water_mark: dt.datetime | None
 
+    def is_later_than(self, as_of: dt.datetime) -> bool:
+        """Return whether a full snapshot that was read after *as_of* is published."""
+        return self.high_water_mark is not None and self.high_water_mark > as_of
+
 
 def operations_of(connection: Connection, catalog_id: UUID) -> list[PublishedOperation]:
     """Return the catalog's operations, each with the kinds of records that it answers for.
@@ -116,15 +120,11 @@ def publish_operation(
     superseded = set(cursor_range.superseded) if cursor_range else set()
     valid = [reading for reading in readings if reading.part not in superseded]
     # A newer full snapshot decided about all records of the others, absent records included.
-    mark = scope.high_water_mark
-    fresh = [reading for reading in valid if mark is None or reading.as_of >= mark]
-    counts = Counter(
-        {
-            "received": sum(reading.accepted for reading in valid),
-            "stale": sum(reading.accepted for reading in valid if reading not in fresh),
-            "duplicates": 0,
-        }
-    )
+    fresh = [reading for reading in valid if not scope.is_later_than(reading.as_of)]
+    received = sum(reading.accepted for reading in valid)
+    counts = Counter({"received": received, "duplicates": 0})
+    if stale := received - sum(reading.accepted for reading in fresh):
+        counts["stale"] = stale
     earliest = min((reading.as_of for reading in readings), default=load.now)
     if not fresh:
         return OperationChanges(counts, earliest)
@@ -139,7 +139,7 @@ def publish_operation(
     # Of an outdated result it is unknown which load read the source later. The cursor then stays,
     # so that the next load reads the records again.
     if cursor_range and not is_outdated:
-        stays = [reading.part for reading in readings if reading not in fresh]
+        stays = {reading.part for reading in readings} - {reading.part for reading in fresh}
         move_cursors(connection, load.id, operation.id, scope.id, stays)
     return OperationChanges(counts, earliest, changed_kinds)
 
@@ -160,15 +160,17 @@ def _merge_values(
     else:
         is_snapshot = load.is_full and operation.mode == "snapshot"
     removes = is_snapshot and is_complete
+    earliest = min(reading.as_of for reading in readings)
+    # A full load has each part for which there is a record now.
+    has_all_parts = load.is_full and not load.is_backfill and isinstance(operation.for_each, str)
     return MergeValues(
         provider=load.provider_number,
         scope=scope.number,
         catalog=load.number,
         now=load.now,
-        earliest=min(reading.as_of for reading in readings),
+        earliest=earliest,
         removes=removes,
-        # A full load has each part for which there is a record now.
-        leaves=load.is_full and not load.is_backfill and isinstance(operation.for_each, str),
+        leaves=has_all_parts and not scope.is_later_than(earliest),
         refreshes=operation.refresh is not None,
         all_parts=[reading.part for reading in readings],
     )
@@ -303,6 +305,8 @@ def _set_marks(
         scope=scope.id,
     )
     later = [reading for reading in readings if reading.as_of > earliest]
+    if not later:
+        return
     run(
         connection,
         """INSERT INTO catlog.part_mark AS m (scope_id, part, as_of)

@@ -1,15 +1,14 @@
 """Results of attempts: written by COPY, one batch in a transaction, and never twice."""
 
 import io
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, Engine, exc, text
 
-from catlog_scrapy.records.hashing import content_hash, key_hash
+from catlog_scrapy.records.hashing import content_hash, key_hasher
 from catlog_scrapy.records.validation import REMOVED_DATA, Row
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.sql import Database, clean, row, run, scalar
@@ -19,46 +18,50 @@ MAX_REJECTED_ITEM_BYTES = 65536
 MAX_REJECTED_ITEMS = 1000
 
 COPY = """COPY catlog.catalog_operation_instance_result
-    (instance_id, attempt, seq, kind, key, key_hash, content_hash, data, link) FROM STDIN"""
+    (instance_id, attempt, seq, kind, key, key_hash, content_hash, link, data) FROM STDIN"""
 # The content hash of a record that the source has removed.
 REMOVED_HASH = UUID(int=0)
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-NEEDS_ESCAPE = re.compile(r"[\\\t\n\r]").search
 
 
 class LinePrefix(NamedTuple):
-    """Beginning of all lines of an attempt, and the provider whose keys are hashed."""
+    """Beginning of all lines of an attempt, and the hash of its provider's keys."""
 
     text: str
-    provider: bytes
+    hash_key: Callable[[str], str]
 
 
 def line_prefix(name: AttemptName, provider: UUID) -> LinePrefix:
     """Return the prefix of an attempt's lines, for `write_lines`."""
-    return LinePrefix(f"{name.instance}\t{name.number}\t", provider.bytes)
+    return LinePrefix(f"{name.instance}\t{name.number}\t", key_hasher(provider))
 
 
 def write_lines(batch: bytearray, prefix: LinePrefix, number: int, rows: Iterable[Row]) -> int:
     """Append *rows* in COPY's text format, numbered from *number*; return the next number."""
-    start, provider = prefix
+    start, hash_key = prefix.text, prefix.hash_key
     for kind, key, data, link in rows:
-        plain = key.translate(ESCAPES) if NEEDS_ESCAPE(key) else key
-        batch += f"{start}{number}\t{kind}\t{plain}\t{key_hash(provider, key.encode())}".encode()
+        key_hash = hash_key(key)
         if data is None:
-            batch += b"\t\\N\t\\N"
+            content, text_ = "\\N", b"\\N"
         elif data == REMOVED_DATA:
-            batch += f"\t{REMOVED_HASH}\t\\N".encode()
+            content, text_ = str(REMOVED_HASH), b"\\N"
         else:
-            batch += f"\t{content_hash(data)}\t".encode()
-            batch += data.replace(b"\\", b"\\\\")
-        if link is None:
-            batch += b"\t\\N\n"
-        else:
-            plain = link.translate(ESCAPES) if NEEDS_ESCAPE(link) else link
-            batch += f"\t{plain}\n".encode()
+            content = content_hash(data)
+            text_ = data.replace(b"\\", b"\\\\") if b"\\" in data else data
+        plain, place = _escape(key), "\\N" if link is None else _escape(link)
+        batch += f"{start}{number}\t{kind}\t{plain}\t{key_hash}\t{content}\t{place}\t".encode()
+        batch += text_
+        batch += b"\n"
         number += 1
     return number
+
+
+def _escape(value: str) -> str:
+    # Four searches take a tenth of the time of a regular expression.
+    if "\\" in value or "\t" in value or "\n" in value or "\r" in value:
+        return value.translate(ESCAPES)
+    return value
 
 
 class BatchUncertain(Exception):

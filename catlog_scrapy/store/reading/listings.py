@@ -88,7 +88,8 @@ LISTINGS = (
         "catalog_results",
         "Results of loaded catalogs, row by row, as received.",
         """SELECT r.instance_id, r.attempt, r.seq, i.catalog_id, p.name AS provider,
-               o.name AS operation, i.part, r.kind, r.key, r.data, r.link
+               o.name AS operation, i.part, r.kind, r.key,
+               CAST(r.data AS jsonb) AS data, r.link
            FROM catlog.catalog_operation_instance_result r
            JOIN catlog.catalog_scheme_operation_instance i
                ON i.id = r.instance_id AND i.attempt = r.attempt
