@@ -6,6 +6,7 @@ record type declares, a failed request keeps a former link, and a silent host co
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, ClassVar, NoReturn, Self
@@ -36,6 +37,7 @@ from catlog_scrapy.redaction import redact
 
 # After this many SILENT_ERRORS in a row, a host gets no more requests.
 MAX_SILENT_REQUESTS = 5
+URL_TYPES = (str, list)
 SILENT_ERRORS = (CannotResolveHostError, DownloadConnectionRefusedError, DownloadTimeoutError)
 
 
@@ -95,11 +97,25 @@ class MediaLinks(FilesPipeline):
 
     async def process_item(self, item: Any, spider: Any = None) -> Any:
         """Store the media of *item* and set its links. Raises MediaNotStored."""
+        found = self._media_of_parts(item)
+        if first := next(found, None):
+            await asyncio.gather(*map(self._keep, (first, *found)))
+        return item
+
+    def has_media(self, item: Any) -> bool:
+        """Return whether *item* has a URL to store."""
+        if type(item) is dict and self.only is not None:  # the common case, without generators
+            for source in self.fields[self.only].values():
+                if isinstance(item.get(source), URL_TYPES):
+                    return True
+            return False
+        return next(self._media_of_parts(item), None) is not None
+
+    def _media_of_parts(self, item: Any) -> Iterator[RecordMedia]:
         parts = item.items if isinstance(item, Batch) else [item]
         record = item.record if isinstance(item, Batch) else None
         found = (self._media_of(part, record) for part in parts)
-        await asyncio.gather(*(self._keep(media) for media in found if media))
-        return item
+        return (media for media in found if media)
 
     def _media_of(self, item: Any, record: Any) -> RecordMedia | None:
         """Return the media of an item; None without URLs or for an invalid item."""
@@ -108,7 +124,7 @@ class MediaLinks(FilesPipeline):
             return None
         adapter = ItemAdapter(item)
         urls = {name: adapter.get(source) for name, source in fields.items()}
-        given = {name: value for name, value in urls.items() if isinstance(value, str | list)}
+        given = {name: value for name, value in urls.items() if isinstance(value, URL_TYPES)}
         return RecordMedia(adapter, given) if given else None
 
     async def _keep(self, media: RecordMedia) -> None:
