@@ -104,28 +104,30 @@ class MediaLinks(FilesPipeline):
 
     def has_media(self, item: Any) -> bool:
         """Return whether *item* has a URL to store."""
-        if type(item) is dict and self.only is not None:  # the common case, without generators
-            for source in self.fields[self.only].values():
-                if isinstance(item.get(source), URL_TYPES):
-                    return True
-            return False
         return next(self._media_of_parts(item), None) is not None
 
     def _media_of_parts(self, item: Any) -> Iterator[RecordMedia]:
-        parts = item.items if isinstance(item, Batch) else [item]
-        record = item.record if isinstance(item, Batch) else None
-        found = (self._media_of(part, record) for part in parts)
-        return (media for media in found if media)
+        if isinstance(item, Batch):
+            found = (self._media_of(part, item.record) for part in item.items)
+            return filter(None, found)
+        media = self._media_of(item, None)
+        return iter((media,) if media else ())
 
     def _media_of(self, item: Any, record: Any) -> RecordMedia | None:
         """Return the media of an item; None without URLs or for an invalid item."""
-        fields = self.fields.get(getattr(item, "record", None) or record or self.only)
-        if not fields or not ItemAdapter.is_item(item):
+        # An ItemAdapter costs as much as the validation of a dict, and most items are dicts.
+        is_dict = type(item) is dict
+        own = None if is_dict else getattr(item, "record", None)
+        fields = self.fields.get(own or record or self.only)
+        if not fields or not (is_dict or ItemAdapter.is_item(item)):
             return None
-        adapter = ItemAdapter(item)
-        urls = {name: adapter.get(source) for name, source in fields.items()}
-        given = {name: value for name, value in urls.items() if isinstance(value, URL_TYPES)}
-        return RecordMedia(adapter, given) if given else None
+        get = item.get if is_dict else ItemAdapter(item).get
+        given = {}
+        for name, source in fields.items():
+            value = get(source)
+            if isinstance(value, URL_TYPES):
+                given[name] = value
+        return RecordMedia(ItemAdapter(item), given) if given else None
 
     async def _keep(self, media: RecordMedia) -> None:
         # Requests in the downloader cannot be cancelled singly, so few records enter at a time.
