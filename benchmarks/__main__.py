@@ -31,7 +31,6 @@ from benchmarks.common import Result, Server, note, open_server
 
 BENCHMARKS: dict[str, Callable[[Server, bool], Result]] = {
     "items": items.run,
-    "feeds": items.feeds,
     "store": store.run,
     "merge": merge.run,
     "republish": republish.run,
