@@ -21,7 +21,7 @@ from catlog_scrapy.records.sql_types import (
     field_schemas,
     sql_type_of,
 )
-from catlog_scrapy.records.storable import SUSPECT_JSON, NotStorable, require_storable
+from catlog_scrapy.records.storable import NotStorable, is_suspect, require_storable
 from catlog_scrapy.records.unordered import has_nested_sets, holds_any, sort_sets
 
 MAX_KEY_BYTES = 1000
@@ -226,7 +226,7 @@ class Record(BaseModel):
         except ValueError as error:
             reason = str(error).removeprefix("Error serializing to JSON: ")
             raise NotStorable(f"the data cannot be written as JSON: {reason}") from error
-        if SUSPECT_JSON.search(data):
+        if is_suspect(data):
             # The JSON shows bytes and paths as text; the model shows values that JSON replaces.
             require_storable(json.loads(data, parse_int=str))
             require_storable(self.model_dump())

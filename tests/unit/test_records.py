@@ -16,7 +16,7 @@ from pydantic import AnyUrl, BaseModel, Field, FiniteFloat, NaiveDatetime, Valid
 from catlog_scrapy.records import Batch, Record, Unchanged, make_record_type, record_types
 from catlog_scrapy.records.hashing import content_hash, record_id
 from catlog_scrapy.records.record import RecordTypeError
-from catlog_scrapy.records.storable import NotStorable
+from catlog_scrapy.records.storable import NotStorable, is_suspect
 
 
 class Size(enum.StrEnum):
@@ -246,6 +246,16 @@ def test_lone_surrogate_in_a_dict_key_is_refused() -> None:
     with pytest.raises(NotStorable, match="extra: a lone surrogate"):
         Loose(id=1, extra={"\ud800": 1}).row()
     assert Loose(id=1, extra={"\ufffd": 1}).row()
+
+
+@pytest.mark.parametrize("start", [0, 1, 50, 99, 100, 101, 1234, 5000])
+def test_integer_of_more_than_1000_digits_is_suspect_at_any_place(start: int) -> None:
+    for digits, found in ((1000, False), (1001, True), (5000, True)):
+        assert is_suspect(b"x" * start + b"7" * digits + b"x") == found
+    assert not is_suspect(b"7x" * 5000)
+    with pytest.raises(NotStorable, match="an integer of more than 1000 digits"):
+        Thing(id=1, name="x" * start, extra=10**1000).row()
+    assert Thing(id=1, name="x" * start, extra=10**1000 - 1).row()
 
 
 def test_circular_data_is_refused() -> None:

@@ -88,7 +88,9 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
             if driver is None:
                 raise BatchUncertain(backend)
             with driver.cursor() as cursor:
-                cursor.copy_expert(COPY, io.BytesIO(lines))
+                # In one piece: for each piece the thread would wait for the interpreter's lock,
+                # which a busy spider releases every 5 ms.
+                cursor.copy_expert(COPY, io.BytesIO(lines), size=len(lines))
             driver.commit()
         except (
             engine.dialect.loaded_dbapi.OperationalError,
