@@ -22,6 +22,7 @@ from catlog_scrapy.models.record import (
 from catlog_scrapy.models.result import CatalogOperationInstanceResult, RejectedResult, ResultBatch
 from catlog_scrapy.models.schedule import StoredSchedule
 from catlog_scrapy.models.scheme import CatalogScheme, CatalogSchemeOperation, StoredKind
+from catlog_scrapy.models.summary import CatalogSummary, PrunedDueTime
 
 __all__ = [
     "ApiKey",
@@ -32,11 +33,13 @@ __all__ = [
     "CatalogScheme",
     "CatalogSchemeOperation",
     "CatalogSchemeOperationInstance",
+    "CatalogSummary",
     "IdempotentRequest",
     "InstanceAttempt",
     "LoginFailure",
     "Node",
     "Provider",
+    "PrunedDueTime",
     "Publication",
     "RecordVersion",
     "RefreshToken",

@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.models.base import Base, Big, CreatedAt, Instant, Json, UuidKey
+from catlog_scrapy.models.base import Base, Big, CreatedAt, Instant, Json, TimeOrderedKey, UuidKey
 
 CATALOG_STATES = (
     "waiting",
@@ -41,7 +41,8 @@ class Catalog(Base):
     `as_of` is the time for which its data is valid. `operation` names the only operation of a
     partial load. `published` counts the published changes by kind. `job` is the id that a client of
     scrapyd's API chose, `settings` are Scrapy settings for this load alone, `project_version` is
-    the only version of the project that may run the load.
+    the only version of the project that may run the load. `number` stands for the catalog in record
+    tables. At `prune_at`, once the catalog has ended, pruning looks at it next.
     """
 
     __tablename__ = "catalog"
@@ -60,9 +61,25 @@ class Catalog(Base):
         ),
         Index("catalog_parent_id_idx", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
         Index("catalog_created_at_idx", "created_at"),
+        Index("catalog_scheme_idx", "scheme_id", "created_at"),
+        Index("catalog_failed_idx", "created_at", postgresql_where=text("state = 'failed'")),
+        Index(
+            "catalog_schedule_open_idx",
+            "schedule_id",
+            postgresql_where=text("state IN ('waiting', 'loading', 'publishing')"),
+        ),
+        Index(
+            "catalog_ended_idx",
+            "scheme_id",
+            "state",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
+        Index("catalog_prune_idx", "prune_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
 
     id: Mapped[UuidKey]
+    number: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
     provider_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.provider.id"))
     scheme_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.catalog_scheme.id"))
     parent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("catlog.catalog.id"))
@@ -84,7 +101,7 @@ class Catalog(Base):
     publish_failures: Mapped[int] = mapped_column(server_default="0")
     publish_at: Mapped[Instant | None]
     purged_at: Mapped[Instant | None]
-    deadline_at: Mapped[Instant | None]
+    prune_at: Mapped[Instant] = mapped_column(server_default=text("'epoch'::timestamptz"))
     created_at: Mapped[CreatedAt]
     started_at: Mapped[Instant | None]
     finished_at: Mapped[Instant | None]
@@ -120,7 +137,7 @@ class CatalogSchemeOperationInstance(Base):
         ),
     )
 
-    id: Mapped[UuidKey]
+    id: Mapped[TimeOrderedKey]
     catalog_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.catalog.id"))
     operation_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("catlog.catalog_scheme_operation.id")

@@ -13,10 +13,11 @@ class CatalogOperationInstanceResult(Base):
 
     Without data and link the record is unchanged; with data of JSON null the source has removed it.
     A foreign key is missing on purpose: COPY would check each row, and rows of a lost attempt may
-    arrive after the attempt was purged.
+    arrive after the attempt was purged. A partition has the results of the instances of a day.
     """
 
     __tablename__ = "catalog_operation_instance_result"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (instance_id)"},)
 
     instance_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
