@@ -49,7 +49,6 @@ def engine(postgres: Postgres) -> Iterator[Engine]:
 def fill(engine: Engine) -> None:
     """Insert loaded catalogs, each with an instance and an attempt, that pruning has looked at."""
     given_a_scheme(engine)
-    sql(engine, "UPDATE catlog.kind SET name = 'none'")
     for number in range(3):
         given_a_schedule(engine, name=f"number {number}")
     sql(
