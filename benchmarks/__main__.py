@@ -25,6 +25,7 @@ from benchmarks import (
     start,
     store,
     streams,
+    ticks,
     views,
 )
 from benchmarks.common import Result, Server, note, open_server
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Result]] = {
     "deep": deep.run,
     "streams": streams.run,
     "stream_memory": streams.memory,
+    "ticks": ticks.run,
 }
 
 

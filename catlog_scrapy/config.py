@@ -159,6 +159,23 @@ SETTINGS = (
         may_be_zero=True,
     ),
     Setting(
+        "CATLOG_RESULTS_KEEP",
+        float,
+        30 * 86400.0,
+        "age after which the results and rejected items of an operation without `keep` are deleted",
+        unit="seconds",
+        may_be_zero=True,
+    ),
+    Setting(
+        "CATLOG_CATALOGS_KEEP",
+        float,
+        90 * 86400.0,
+        "age after which ended catalogs are deleted, with their instances and attempts; the newest"
+        " ones of each scheme and a summary stay",
+        unit="seconds",
+        may_be_zero=True,
+    ),
+    Setting(
         "CATLOG_LOG_KEEP",
         float,
         30 * 86400.0,

@@ -28,6 +28,7 @@ RESERVED_PATHS = frozenset(
         "catalog_scheme_operation_instances",
         "catalog_scheme_operations",
         "catalog_schemes",
+        "catalog_summaries",
         "catalogs",
         "media",
         "providers",

@@ -16,6 +16,7 @@ from catlog_scrapy.models.record import PartMark, Publication, Scope, StoredCurs
 from catlog_scrapy.models.result import CatalogOperationInstanceResult, RejectedResult, ResultBatch
 from catlog_scrapy.models.schedule import StoredSchedule
 from catlog_scrapy.models.scheme import CatalogScheme, CatalogSchemeOperation, StoredKind
+from catlog_scrapy.models.summary import CatalogSummary, PrunedDueTime
 
 __all__ = [
     "ApiKey",
@@ -26,12 +27,14 @@ __all__ = [
     "CatalogScheme",
     "CatalogSchemeOperation",
     "CatalogSchemeOperationInstance",
+    "CatalogSummary",
     "IdempotentRequest",
     "InstanceAttempt",
     "LoginFailure",
     "Node",
     "PartMark",
     "Provider",
+    "PrunedDueTime",
     "Publication",
     "RefreshToken",
     "RejectedResult",

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
@@ -22,6 +23,12 @@ from catlog_scrapy.db.engine import SCHEMA
 
 UuidKey = Annotated[
     uuid.UUID, mapped_column(Uuid, primary_key=True, server_default=func.gen_random_uuid())
+]
+
+
+# UUID version 7: begins with the time, so that rows of one time lie together.
+TimeOrderedKey = Annotated[
+    uuid.UUID, mapped_column(Uuid, primary_key=True, server_default=text("catlog.uuid7()"))
 ]
 
 

@@ -21,6 +21,7 @@ from catlog_scrapy.models.base import (
     CreatedAt,
     Instant,
     Json,
+    TimeOrderedKey,
     UuidKey,
 )
 
@@ -50,7 +51,7 @@ class Catalog(Base):
     partial load. `published` counts the published changes by kind. `job` is the id that a client of
     scrapyd's API chose, `settings` are Scrapy settings for this load alone, `project_version` is
     the only version of the project that may run the load. Record tables refer to the catalog by its
-    `number`.
+    `number`. At `prune_at`, once the catalog has ended, pruning looks at it next.
     """
 
     __tablename__ = "catalog"
@@ -69,6 +70,21 @@ class Catalog(Base):
         ),
         Index("catalog_parent_id_idx", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
         Index("catalog_created_at_idx", "created_at"),
+        Index("catalog_scheme_idx", "scheme_id", "created_at"),
+        Index("catalog_failed_idx", "created_at", postgresql_where=text("state = 'failed'")),
+        Index(
+            "catalog_schedule_open_idx",
+            "schedule_id",
+            postgresql_where=text("state IN ('waiting', 'loading', 'publishing')"),
+        ),
+        Index(
+            "catalog_ended_idx",
+            "scheme_id",
+            "state",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
+        Index("catalog_prune_idx", "prune_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
 
     id: Mapped[UuidKey]
@@ -94,7 +110,7 @@ class Catalog(Base):
     publish_failures: Mapped[int] = mapped_column(server_default="0")
     publish_at: Mapped[Instant | None]
     purged_at: Mapped[Instant | None]
-    deadline_at: Mapped[Instant | None]
+    prune_at: Mapped[Instant] = mapped_column(server_default=text("'epoch'::timestamptz"))
     created_at: Mapped[CreatedAt]
     started_at: Mapped[Instant | None]
     finished_at: Mapped[Instant | None]
@@ -130,7 +146,7 @@ class CatalogSchemeOperationInstance(Base):
         ),
     )
 
-    id: Mapped[UuidKey]
+    id: Mapped[TimeOrderedKey]
     catalog_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.catalog.id"))
     operation_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("catlog.catalog_scheme_operation.id")

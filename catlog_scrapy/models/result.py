@@ -15,10 +15,12 @@ class CatalogOperationInstanceResult(Base):
     `key_hash` is the record's id, `content_hash` the hash of the data as they were written. Without
     a content hash the record is unchanged; with a content hash of zeroes the source has removed the
     record. Both have no data. A foreign key is missing on purpose: COPY would check each row, and
-    rows of a lost attempt may arrive after the attempt was purged.
+    rows of a lost attempt may arrive after the attempt was purged. A partition has the results of
+    the instances of a day.
     """
 
     __tablename__ = "catalog_operation_instance_result"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (instance_id)"},)
 
     instance_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

@@ -43,7 +43,7 @@ class CatalogSchemeOperation(Base):
     arguments that replace the parts. `tolerate` maps `rejected`, `failed_requests`,
     `blocked_by_robots`, `dropped` and `removed` to a count (an integer) or a share (below 1).
     `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap`
-    are seconds; with a `keep` of NULL nothing is pruned. `refresh` is NULL or
+    are seconds; with a `keep` of NULL versions are never pruned. `refresh` is NULL or
     `{"every": seconds, "by": field}`.
     """
 

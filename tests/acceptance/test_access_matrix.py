@@ -28,6 +28,7 @@ READERS = {
     "catalog_scheme_operations": "ais",
     "catalog_scheme_operation_instances": "ai",
     "catalog_results": "ai",
+    "catalog_summaries": "ai",
     "schedules": "ai",
     "audit": "ai",
     "fuel-stations": "aisu",
@@ -47,7 +48,7 @@ PERMISSIONS: dict[tuple[str, str], tuple[str, str] | None] = {
     **{
         ("GET", f"{path}/{{id}}"): (f"{path}:read", who)
         for path, who in READERS.items()
-        if path not in ("catalog_results", "products", "learning-statistics")
+        if path not in ("catalog_results", "catalog_summaries", "products", "learning-statistics")
     },
     **{
         ("GET", f"{path}/{key}{end}"): (f"{path}:read", READERS[path])
@@ -61,6 +62,7 @@ PERMISSIONS: dict[tuple[str, str], tuple[str, str] | None] = {
         for end in ("", "/history")
     },
     ("GET", "catalog_results/{instance_id}/{seq}"): ("catalog_results:read", "ai"),
+    ("GET", "catalog_summaries/{scheme_id}/{day}"): ("catalog_summaries:read", "ai"),
     ("GET", "schedules/{schedule_id}/due_times"): ("schedules:read", "ai"),
     ("POST", "schedule_catalog_scheme_operation/{operation_id}"): (
         "catalog_scheme_operations:schedule",

@@ -150,6 +150,28 @@ def _add_operation(engine: Engine, scheme: UUID, columns: dict[str, Any]) -> Non
         given_record_tables(engine, kind)
 
 
+def given_a_schedule(
+    engine: Engine,
+    *,
+    name: str = "nightly",
+    scheme: str = "goods",
+    cron: str = "0 3 * * *",
+    due: str = "now()",
+    **columns: Any,
+) -> UUID:
+    """Insert a schedule that is due at the time of the SQL expression *due*."""
+    values = {"scheme_name": scheme, "name": name, "cron": cron, **columns}
+    schedule: UUID = one(
+        engine,
+        f"""INSERT INTO catlog.schedule (provider_id, next_due_at, {", ".join(values)})
+            VALUES (:provider, {due}, {", ".join(f":{column}" for column in values)})
+            RETURNING id""",
+        provider=given_a_provider(engine),
+        **values,
+    )
+    return schedule
+
+
 def given_record_tables(engine: Engine, kind: str) -> None:
     with engine.begin() as connection:
         create_tables(connection, [KindDefinition(kind, ("id",), FIELDS)])

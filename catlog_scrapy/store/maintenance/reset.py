@@ -163,6 +163,12 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
     done.scopes = run(connection, SCOPES, kinds=kinds, **values)
+    run(
+        connection,
+        """DELETE FROM catlog.pruned_due_time u USING catlog.schedule d
+           WHERE d.id = u.schedule_id AND d.provider_id = :provider AND d.scheme_name = :scheme""",
+        **values,
+    )
     # Free the due times, so that a backfill can create new catalogs for them.
     done.catalogs = run(
         connection,

@@ -84,7 +84,7 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
         _retry_later(engine, catalog_id, reason(error))
         raise
     with engine.begin() as connection:
-        purge_unfinished_attempts(connection, catalog_id)
+        purge_unfinished_attempts(connection, [catalog_id])
     return True
 
 

@@ -1,7 +1,8 @@
 """Results of attempts: written by COPY, one batch in a transaction, and never twice."""
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,7 +12,8 @@ from sqlalchemy import Connection, Engine, exc, text
 from catlog_scrapy.records.hashing import content_hash, key_hasher
 from catlog_scrapy.records.validation import REMOVED_DATA, Row
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.sql import Database, clean, row, run, scalar
+from catlog_scrapy.store.queue.result_partitions import DEFAULT_PARTITION, TablesOfInstances
+from catlog_scrapy.store.sql import Database, clean, row, rows, run, scalar
 
 # An attempt keeps so many rejected items, each up to this size.
 MAX_REJECTED_ITEM_BYTES = 65536
@@ -203,21 +205,82 @@ def purge_batch_log(connection: Connection) -> int:
     )
 
 
-def purge_unfinished_attempts(connection: Connection, catalog_id: UUID | None = None) -> int:
-    """Delete the results of all attempts but the done ones of an ended catalog.
+def purge_unfinished_attempts(
+    connection: Connection, catalog_ids: Collection[UUID], *, limit: int | None = None
+) -> int:
+    """Delete the results of all attempts but the done ones of ended catalogs.
 
-    Without *catalog_id*, of all ended catalogs: prune does that, because a late COPY may arrive
-    after the catalog's end. Returns the number of rows.
+    Pruning repeats it, because a late COPY may arrive after the catalog's end. Returns the number
+    of rows, at most *limit*.
+    """
+    attempts = rows(
+        connection,
+        """SELECT a.instance_id, a.attempt FROM catlog.catalog c
+           JOIN catlog.catalog_scheme_operation_instance i ON i.catalog_id = c.id
+           JOIN catlog.instance_attempt a ON a.instance_id = i.id
+           WHERE c.id = ANY(CAST(:ids AS uuid[])) AND c.state IN ('loaded', 'failed', 'cancelled')
+             AND a.outcome <> 'done'""",
+        ids=[str(catalog_id) for catalog_id in catalog_ids],
+    )
+    unfinished = [(attempt["instance_id"], attempt["attempt"]) for attempt in attempts]
+    return sum(_delete(connection, unfinished, limit).values())
+
+
+def delete_results(
+    connection: Connection, instances: Collection[UUID], *, limit: int | None = None
+) -> Counter[UUID]:
+    """Delete all results of *instances*, at most *limit*; return their numbers by instance."""
+    return _delete(connection, [(instance, None) for instance in instances], limit)
+
+
+def _delete(
+    connection: Connection, attempts: Sequence[tuple[UUID, int | None]], limit: int | None
+) -> Counter[UUID]:
+    """Delete the results of *attempts*; the number None stands for all attempts of an instance.
+
+    Each statement names one partition, so that PostgreSQL plans and locks no other.
+    """
+    deleted: Counter[UUID] = Counter()
+    by_table: dict[str, list[tuple[UUID, int | None]]] = {}
+    if attempts:
+        tables = TablesOfInstances(connection)
+        for attempt in attempts:
+            by_table.setdefault(tables[attempt[0]], []).append(attempt)
+    for table, listed in by_table.items():
+        found = rows(
+            connection,
+            f"""WITH gone AS (
+                    DELETE FROM catlog.{table} WHERE ctid = ANY(ARRAY(
+                        SELECT r.ctid
+                        FROM unnest(CAST(:instances AS uuid[]), CAST(:numbers AS int[]))
+                            AS g (instance, attempt)
+                        JOIN catlog.{table} r ON r.instance_id = g.instance
+                            AND r.attempt = coalesce(g.attempt, r.attempt)
+                        LIMIT :limit))
+                    RETURNING instance_id)
+                SELECT instance_id, count(*) AS rows FROM gone GROUP BY 1""",
+            instances=[str(instance) for instance, _ in listed],
+            numbers=[number for _, number in listed],
+            limit=None if limit is None else limit - deleted.total(),
+        )
+        deleted.update({instance["instance_id"]: instance["rows"] for instance in found})
+    return deleted
+
+
+def purge_orphans(connection: Connection, before: UUID, limit: int) -> int:
+    """Delete up to *limit* results without an instance, which late batches have left.
+
+    Their instances, whose ids are below *before*, were pruned, and probably their partitions too:
+    the results are in the default partition.
     """
     return run(
         connection,
-        """DELETE FROM catlog.catalog_operation_instance_result r
-           USING catlog.catalog_scheme_operation_instance i, catlog.instance_attempt a,
-               catlog.catalog c
-           WHERE (CAST(:id AS uuid) IS NULL OR c.id = :id)
-             AND c.state IN ('loaded', 'failed', 'cancelled')
-             AND i.catalog_id = c.id AND a.instance_id = i.id
-             AND r.instance_id = i.id AND r.attempt = a.attempt
-             AND a.outcome <> 'done'""",
-        id=catalog_id,
+        f"""DELETE FROM catlog.{DEFAULT_PARTITION} WHERE ctid = ANY(ARRAY(
+                SELECT r.ctid FROM catlog.{DEFAULT_PARTITION} r
+                WHERE r.instance_id < :before AND NOT EXISTS (
+                    SELECT 1 FROM catlog.catalog_scheme_operation_instance i
+                    WHERE i.id = r.instance_id)
+                LIMIT :limit))""",
+        before=before,
+        limit=limit,
     )

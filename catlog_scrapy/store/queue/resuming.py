@@ -87,8 +87,11 @@ def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:
 FRESH = """_provider = (SELECT number FROM catlog.provider WHERE name = :provider)
     AND _read_at > clock_timestamp() - make_interval(secs => :every)
     AND _read_at >= (
-        SELECT min(made.created_at) FROM catlog.catalog made
-        JOIN catlog.catalog own ON own.scheme_id = made.scheme_id WHERE own.id = :catalog)"""
+        SELECT least(
+            (SELECT min(created_at) FROM catlog.catalog WHERE scheme_id = own.scheme_id),
+            (SELECT min(first_created_at) FROM catlog.catalog_summary
+             WHERE scheme_id = own.scheme_id))
+        FROM catlog.catalog own WHERE own.id = :catalog)"""
 
 
 def _text(value: Any) -> str:

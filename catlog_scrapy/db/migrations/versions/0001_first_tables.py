@@ -88,6 +88,7 @@ def upgrade() -> None:
     """Make the tables, the key that signs tokens, and the schemas of as-of views and records."""
     op.execute("CREATE SEQUENCE catlog.reading_clock")
     op.execute(READING_TIME)
+    _create_uuid7()
     _create_api_key()
     _create_api_user()
     _create_audit()
@@ -105,6 +106,8 @@ def upgrade() -> None:
     _create_schedule()
     _create_scope()
     _create_catalog()
+    _create_catalog_summary()
+    _create_pruned_due_time()
     _create_catalog_scheme_operation()
     _create_catalog_scheme_operation_instance()
     _create_cursor()
@@ -120,6 +123,23 @@ def upgrade() -> None:
     op.execute("CREATE SCHEMA IF NOT EXISTS records")
     op.execute(ALL_RECORDS)
     op.execute(ALL_RECORD_VERSIONS)
+
+
+def _create_uuid7() -> None:
+    """Create the function that makes ids in order of time.
+
+    PostgreSQL has uuidv7() from version 18 on. This one takes the time as an argument.
+    """
+    op.execute(
+        """CREATE FUNCTION catlog.uuid7(at timestamptz DEFAULT clock_timestamp()) RETURNS uuid
+           LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+               -- A random UUID, with 48 bits of milliseconds in front, and version 7 for 4.
+               SELECT encode(set_bit(set_bit(
+                   substring(int8send(floor(extract(epoch FROM at) * 1000)::bigint) FROM 3)
+                       || substring(uuid_send(gen_random_uuid()) FROM 7),
+                   52, 1), 53, 1), 'hex')::uuid
+           $$"""
+    )
 
 
 def _create_api_key() -> None:
@@ -213,6 +233,11 @@ def _create_catalog_operation_instance_result() -> None:
             "instance_id", "attempt", "seq", name=op.f("catalog_operation_instance_result_pkey")
         ),
         schema="catlog",
+        postgresql_partition_by="RANGE (instance_id)",
+    )
+    op.execute(
+        """CREATE TABLE catlog.catalog_operation_instance_result_default
+           PARTITION OF catlog.catalog_operation_instance_result DEFAULT"""
     )
 
 
@@ -496,6 +521,14 @@ def _create_schedule() -> None:
         ),
         schema="catlog",
     )
+    op.create_index(
+        "schedule_due_idx",
+        "schedule",
+        ["next_due_at"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("enabled"),
+    )
 
 
 def _create_scope() -> None:
@@ -555,7 +588,12 @@ def _create_catalog() -> None:
         sa.Column("publish_failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("publish_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("deadline_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "prune_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("'epoch'::timestamptz"),
+            nullable=False,
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -591,6 +629,41 @@ def _create_catalog() -> None:
         "catalog_created_at_idx", "catalog", ["created_at"], unique=False, schema="catlog"
     )
     op.create_index(
+        "catalog_ended_idx",
+        "catalog",
+        ["scheme_id", "state", "finished_at"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )
+    op.create_index(
+        "catalog_failed_idx",
+        "catalog",
+        ["created_at"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("state = 'failed'"),
+    )
+    op.create_index(
+        "catalog_prune_idx",
+        "catalog",
+        ["prune_at"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )
+    op.create_index(
+        "catalog_scheme_idx", "catalog", ["scheme_id", "created_at"], unique=False, schema="catlog"
+    )
+    op.create_index(
+        "catalog_schedule_open_idx",
+        "catalog",
+        ["schedule_id"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("state IN ('waiting', 'loading', 'publishing')"),
+    )
+    op.create_index(
         "catalog_open_idx",
         "catalog",
         ["scheme_id"],
@@ -613,6 +686,52 @@ def _create_catalog() -> None:
         unique=False,
         schema="catlog",
         postgresql_where=sa.text("state = 'publishing'"),
+    )
+
+
+def _create_catalog_summary() -> None:
+    op.create_table(
+        "catalog_summary",
+        sa.Column("scheme_id", sa.Uuid(), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("first_number", sa.BigInteger(), nullable=False),
+        sa.Column("last_number", sa.BigInteger(), nullable=False),
+        sa.Column("first_created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_finished_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("loaded", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("cancelled", sa.Integer(), nullable=False),
+        sa.Column("skipped", sa.Integer(), nullable=False),
+        sa.Column("instances", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.BigInteger(), nullable=False),
+        sa.Column("accepted", sa.BigInteger(), nullable=False),
+        sa.Column("rejected", sa.BigInteger(), nullable=False),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sa.Column("published", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["scheme_id"],
+            ["catlog.catalog_scheme.id"],
+            name=op.f("catalog_summary_scheme_id_fkey"),
+        ),
+        sa.PrimaryKeyConstraint("scheme_id", "day", name=op.f("catalog_summary_pkey")),
+        schema="catlog",
+    )
+
+
+def _create_pruned_due_time() -> None:
+    op.create_table(
+        "pruned_due_time",
+        sa.Column("schedule_id", sa.Uuid(), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("times", postgresql.ARRAY(sa.DateTime(timezone=True)), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["schedule_id"],
+            ["catlog.schedule.id"],
+            name=op.f("pruned_due_time_schedule_id_fkey"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("schedule_id", "day", name=op.f("pruned_due_time_pkey")),
+        schema="catlog",
     )
 
 
@@ -674,7 +793,7 @@ def _create_catalog_scheme_operation() -> None:
 def _create_catalog_scheme_operation_instance() -> None:
     op.create_table(
         "catalog_scheme_operation_instance",
-        sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("id", sa.Uuid(), server_default=sa.text("catlog.uuid7()"), nullable=False),
         sa.Column("catalog_id", sa.Uuid(), nullable=False),
         sa.Column("operation_id", sa.Uuid(), nullable=False),
         sa.Column("provider_id", sa.Uuid(), nullable=False),
