@@ -2,7 +2,8 @@
 
 import time
 
-from benchmarks.common import Result, Server, note, run_sql
+from benchmarks.common import Scale, Server, run_sql
+from benchmarks.report import Result, count_text, note
 from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue.claims import claim
 from catlog_scrapy.store.queue.schedules.due import make_due_in_steps
@@ -11,13 +12,13 @@ from catlog_scrapy.store.queue.starting import start_waiting
 PROVIDERS = 100
 
 
-def run(server: Server, small: bool) -> Result:
+def run(server: Server, scale: Scale) -> list[Result]:
     """Measure the seconds of a scheduler's tick with 10 000 due schedules of 100 providers.
 
     All of them have catalogs with instances at the end. A first load can be claimed within a
-    second: the note says when. CPU time of the client is noted too.
+    second: the note says when. The ratio is the time in seconds, without a peer.
     """
-    count = 200 if small else 10_000
+    count = scale.count(10_000, 200)
     with server.database() as engine:
         run_sql(
             engine,
@@ -35,7 +36,7 @@ def run(server: Server, small: bool) -> Result:
                 FROM catlog.provider p, generate_series(1, {count // PROVIDERS}) AS n""",
             "ANALYZE",
         )
-        started, cpu = time.perf_counter(), time.process_time()
+        before, started = server.meter.read(), time.perf_counter()
         first = 0.0
         made = 0
         for catalogs in make_due_in_steps(engine):
@@ -44,8 +45,8 @@ def run(server: Server, small: bool) -> Result:
             if not first and claim(engine, "bench"):
                 first = time.perf_counter() - started
         tick(engine, 60.0)
-        took, used = time.perf_counter() - started, time.process_time() - cpu
+        cost = server.meter.read() - before
     if made != count:
         raise RuntimeError(f"{made} of {count} schedules have made a catalog")
-    note(f"{made} catalogs, the first load claimed after {first:.2f} s; {used:.2f} s of CPU here")
-    return Result("ticks", took, "<=5")
+    note(f"{made} catalogs, the first load claimed after {first:.2f} s; {cost}")
+    return [Result("ticks", f"{cost.wall_s:.2f} s", "", cost.wall_s, "<=5", count_text(count))]
