@@ -50,7 +50,7 @@ class Pruner:
             self.counts = PruneCounts()
             self.round = self._round()
         try:
-            while time.monotonic() - started < MAX_STEP_S and next(self.round, self) is not self:
+            while next(self.round, self) is not self and time.monotonic() - started < MAX_STEP_S:
                 pass
         except (exc.DBAPIError, *FAULTS) as error:
             if is_outage(error):

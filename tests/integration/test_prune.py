@@ -1,12 +1,16 @@
 """Pruning by an operation's `keep`, and of the results of unfinished attempts."""
 
 import datetime as dt
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from scrapy.settings import Settings
 from sqlalchemy import Connection, Engine, exc, text
 
+from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store.maintenance import prune as pruning
@@ -27,6 +31,8 @@ from catlog_scrapy.store.queue.result_partitions import (
 from catlog_scrapy.store.queue.results import store_rejected
 from catlog_scrapy.store.queue.schedules.backfill import backfill
 from catlog_scrapy.store.queue.schedules.due import make_due
+from catlog_scrapy.worker import pruning as scheduler_pruning
+from catlog_scrapy.worker.pruning import Pruner
 from tests.support.factories import (
     an_operation,
     at_once,
@@ -621,3 +627,62 @@ def test_pruning_beside_loads_keeps_every_load_whole(
     assert remaining(engine) == set()
     assert one(engine, "SELECT sum(accepted) FROM catlog.catalog_summary") == 20
     assert current(engine) == {"a": 19}
+
+
+# The scheduler
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings({**DEFAULTS, "CATLOG_HOME": str(tmp_path), "CATLOG_RESULTS_KEEP": WEEK})
+
+
+def test_scheduler_prunes_a_little_at_a_time(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune_results, "MAX_CATALOGS", 1)
+    given_a_scheme(engine)
+    for number in range(3):
+        load(engine, {"a": number})
+    days_pass(engine, 8)
+    pruner = Pruner(engine, settings)
+    monkeypatch.setattr(scheduler_pruning, "MAX_STEP_S", 1e-9)
+    left = [remaining_results(engine)]
+    for _ in range(8):
+        pruner.step()
+        left.append(remaining_results(engine))
+    assert (left[0], left[-1]) == (3, 0)
+    assert all(former - later <= 1 for former, later in pairwise(left))
+
+
+def remaining_results(engine: Engine) -> int:
+    count: int = one(engine, "SELECT count(*) FROM catlog.catalog_operation_instance_result")
+    return count
+
+
+def test_scheduler_begins_a_round_of_pruning_every_ten_minutes(
+    engine: Engine, settings: Settings
+) -> None:
+    given_a_scheme(engine)
+    load(engine, {"a": 1})
+    pruner = Pruner(engine, settings)
+    pruner.step()
+    days_pass(engine, 8)
+    pruner.step()
+    assert remaining_results(engine) == 1
+    pruner.next_round_at = 0.0
+    pruner.step()
+    assert remaining_results(engine) == 0
+
+
+def test_scheduler_goes_on_after_a_failed_round_of_pruning(
+    engine: Engine, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    pruner = Pruner(engine, settings)
+    sql(engine, "ALTER TABLE catlog.result_batch RENAME TO away")
+    pruner.step()
+    assert "pruning failed" in caplog.text
+    sql(engine, "ALTER TABLE catlog.away RENAME TO result_batch")
+    pruner.next_round_at = 0.0
+    pruner.step()
+    assert caplog.text.count("pruning failed") == 1
