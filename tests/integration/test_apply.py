@@ -1,5 +1,6 @@
 """scrapy apply: frozen versions, changes in place, retirement, and views."""
 
+import contextlib
 import datetime as dt
 import itertools
 import sys
@@ -11,16 +12,26 @@ from uuid import UUID
 
 import pytest
 from scrapy.settings import Settings
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, event, exc, text
 
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
 from catlog_scrapy.store import lock_timeouts
+from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.record_tables import indexes
 from catlog_scrapy.store.record_tables.layout import record_tables, stored_columns
 from catlog_scrapy.store.schemes import all_kinds, stored_providers
-from tests.support.factories import at_once, given_a_record, given_a_waiting_catalog, one, sql
+from tests.support.factories import (
+    at_once,
+    given_a_catalog,
+    given_a_record,
+    given_a_waiting_catalog,
+    one,
+    send_records,
+    sql,
+    state_of,
+)
 
 _packages = itertools.count(1)
 
@@ -1106,6 +1117,29 @@ def test_readers_and_loads_go_on_while_apply_waits(shop: Shop) -> None:
         assert shop.columns("goods")["price"] == "numeric"
     shop.apply()
     assert shop.columns("goods")["price"] == "bigint"
+
+
+def test_load_that_is_published_while_its_table_changes_is_visible(shop: Shop) -> None:
+    """The publisher may have to try again, as after any error, but loses nothing."""
+    types = ("str", "int")
+    shop.given_fields(f"size: {types[0]} | None = None")
+    shop.apply()
+    for number in range(1, 9):
+        catalog = given_a_catalog(shop.engine)
+        send_records(shop.engine, catalog, [{"id": "a", "size": str(number)}])
+        shop.declare(SCHEME.format(version=number + 1))
+        shop.given_fields(f"size: {types[number % 2]} | None = None")
+
+        def publish(catalog: UUID = catalog) -> None:
+            with contextlib.suppress(exc.ProgrammingError, exc.OperationalError):
+                publishing.publish(shop.engine, catalog)
+
+        at_once(shop.apply, publish)
+        if state_of(shop.engine, catalog) == "publishing":
+            assert publishing.publish(shop.engine, catalog)
+        assert state_of(shop.engine, catalog) == "loaded"
+        assert one(shop.engine, "SELECT size::text FROM goods") == str(number)
+    assert one(shop.engine, "SELECT count(*) FROM goods_history") == 8
 
 
 def test_concurrent_applies_store_declarations_once(shop: Shop) -> None:

@@ -268,6 +268,13 @@ def load_records(
 ) -> dict[str, Any]:
     """Load and publish *records* with any fields of the only kind; return the catalog's row."""
     catalog = given_a_catalog(engine, **given)
+    send_records(engine, catalog, records)
+    assert publishing.publish(engine, catalog)
+    return the_catalog(engine, catalog)
+
+
+def send_records(engine: Engine, catalog: UUID, records: Sequence[Mapping[str, Any]]) -> None:
+    """Complete the only instance of *catalog* with *records*."""
     claimed = claim_of(engine, catalog)
     [kind] = claimed.kinds
     rows = [
@@ -279,8 +286,6 @@ def load_records(
     results.write_lines(batch, prefix, 0, rows)
     results.copy_batch(engine, bytes(batch))
     assert attempts.complete(engine, claimed.attempt, Report(accepted=len(rows))) == "done"
-    assert publishing.publish(engine, catalog)
-    return the_catalog(engine, catalog)
 
 
 def lines(

@@ -172,9 +172,11 @@ def read_page(
         _Branch([*conditions, *branch.conditions], branch.order)
         for branch in _branches(source, order, query.after)
     ]
+    # The JSON is made for the rows of the page only, not for those before its offset.
+    columns = dict.fromkeys([*query.fields, *(term.column for term in order)])
+    named = ", ".join(f't."{name}"' for name in columns)
     selects = [
-        f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {positions}
-            FROM {_rows_of(source, branch)} ORDER BY {", ".join(branch.order)}"""
+        f"SELECT {named} FROM {_rows_of(source, branch)} ORDER BY {', '.join(branch.order)}"
         for branch in branches
     ]
     if len(selects) > 1:
@@ -183,7 +185,11 @@ def read_page(
         values["all"] = query.limit + 1 + query.offset
     if query.after is not None:
         values |= {f"after_{n}": value for n, value in enumerate(query.after)}
-    page = statement("\nUNION ALL ".join(selects) + "\nLIMIT :limit OFFSET :offset")
+    page = statement(
+        f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {positions}
+            FROM ({" UNION ALL ".join(selects)} LIMIT :limit OFFSET :offset) AS t
+            ORDER BY {_order_by(order)}"""
+    )
     values |= {"limit": query.limit + 1, "offset": query.offset}
     found = list(connection.execute(page, values))
     has_more = len(found) > query.limit
@@ -260,8 +266,15 @@ def _where(conditions: Sequence[str]) -> str:
 
 
 def _complete_order(source: PageSource, query: PageQuery) -> tuple[OrderTerm, ...]:
+    """Return the order of *query*, then that of *source* in the direction of the last column.
+
+    One index, read forwards or backwards, then has both orders.
+    """
     named = {term.column for term in query.order}
-    return (*query.order, *(term for term in source.order if term.column not in named))
+    further = [term for term in source.order if term.column not in named]
+    if query.order and query.order[-1].descending:
+        further = [term.reversed for term in further]
+    return (*query.order, *further)
 
 
 def _order_by(order: Sequence[OrderTerm]) -> str:
