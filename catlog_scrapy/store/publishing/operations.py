@@ -13,7 +13,7 @@ from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.publishing.cursors import CursorRange, move_cursors, read_cursor_range
 from catlog_scrapy.store.publishing.merging import MergeValues, PartMarks, UnknownKey, merge
-from catlog_scrapy.store.publishing.readings import Reading, read_readings
+from catlog_scrapy.store.publishing.readings import Reading, move_behind_mark, read_readings
 from catlog_scrapy.store.publishing.removal_limit import refuse_too_many_removals
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import one, rows, run
@@ -114,9 +114,10 @@ def publish_operation(
     cursor_range = None
     if operation.mode == "incremental":
         cursor_range = read_cursor_range(connection, load.id, operation.id, scope.id)
-    readings = read_readings(
-        connection, load.id, operation.id, own_as_of=None if cursor_range else load.own_as_of
-    )
+    own_as_of = None if cursor_range else load.own_as_of
+    readings = read_readings(connection, load.id, operation.id, own_as_of=own_as_of)
+    if own_as_of is None:
+        readings = move_behind_mark(connection, readings, scope.high_water_mark)
     superseded = set(cursor_range.superseded) if cursor_range else set()
     valid = [reading for reading in readings if reading.part not in superseded]
     # A newer full snapshot decided about all records of the others, absent records included.
