@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.sql import rows, scalar
 
 logger = logging.getLogger(__name__)
@@ -52,12 +53,17 @@ def read_readings(
 
 
 def move_behind_mark(
-    connection: Connection, readings: Sequence[Reading], mark: dt.datetime | None
+    connection: Connection,
+    readings: Sequence[Reading],
+    mark: dt.datetime | None,
+    *,
+    provider: UUID,
+    kinds: Iterable[KindDefinition],
 ) -> list[Reading]:
-    """Return the readings, a microsecond apart behind a *mark* that lies in the future.
+    """Return the readings, later than all records of *kinds* if the *mark* lies in the future.
 
     Such a mark is ahead of the clock of readings, which never goes back: the clock's sequence was
-    not restored or replicated with the tables. The clock then continues from the mark.
+    not restored or replicated with the tables. The clock then continues from the newest record.
     """
     if mark is None or all(reading.as_of >= mark for reading in readings):
         return list(readings)
@@ -71,8 +77,19 @@ def move_behind_mark(
     if not behind:
         return list(readings)
     logger.warning("the database's clock stands behind the newest high-water mark, %s", mark)
+    of_provider = "_provider = (SELECT number FROM catlog.provider WHERE id = :provider)"
+    newest = [
+        scalar(
+            connection,
+            f"SELECT max(_as_of) FROM {kind.table} WHERE {of_provider}",
+            provider=provider,
+        )
+        for kind in kinds
+    ]
+    newest.append(scalar(connection, "SELECT max(as_of) FROM catlog.part_mark"))
+    latest = max([mark, *(time for time in newest if time is not None)])
     times = sorted({reading.as_of for reading in readings})
-    moved = {time: mark + MICROSECOND * number for number, time in enumerate(times, 1)}
+    moved = {time: latest + MICROSECOND * number for number, time in enumerate(times, 1)}
     scalar(
         connection,
         """SELECT setval('catlog.reading_clock',
