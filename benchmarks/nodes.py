@@ -67,7 +67,7 @@ def run(server: Server, scale: Scale) -> list[Result]:
     procrastinate's jobs are in as many queues. Both sides keep finished jobs. Also printed: the
     CPU of claims with finishing.
     """
-    each, rounds = scale.count(240, 8), scale.times()
+    each, rounds = scale.count(160, 8), scale.times()
     speeds: dict[str, list[Speed]] = {"ones": [], "eights": [], "procrastinate": []}
     sides = {
         "procrastinate": (defer_procrastinate_jobs, procrastinate_node),
