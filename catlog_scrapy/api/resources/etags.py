@@ -27,9 +27,13 @@ class ResourceStamps:
         None if nothing tells whether the rows have changed: rows as of a time have no stamp,
         because pruning removes history without one.
         """
+        stamp = self._current(connection)
         if as_of is not None:
             time_travel.set_as_of(connection, as_of)
             return None
+        return stamp
+
+    def _current(self, connection: Connection) -> str | None:
         if self.kinds is None or self.resource.view is None:
             return None
         stamp = change_stamps.change_stamp(connection, self.kinds)
@@ -37,7 +41,7 @@ class ResourceStamps:
             # A view was created anew since the last lookup, and may read other kinds now.
             self.kinds = lineage.view_sources(connection, self.resource.view).cacheable_kinds
             self.views_stamp = views_stamp
-            return self.read(connection, as_of)
+            return self._current(connection)
         return stamp
 
     def is_current(self, stamp: str) -> bool:
@@ -60,7 +64,8 @@ def make_etag(
         stamp,
         declaration,
         visible,
-        request.url.query,
+        # `request.url` would parse the whole URL.
+        request.scope["query_string"].decode("latin-1"),
         request.headers.get("host"),
         media_type,
     ]

@@ -8,6 +8,7 @@ from catlog_scrapy.store.access.idempotency import KEEP_RESPONSES_S
 from catlog_scrapy.store.access.logins import FORGET_FAILURES_AFTER_S
 from catlog_scrapy.store.queue.results import purge_batch_log, purge_unfinished_attempts
 from catlog_scrapy.store.sql import rows, run, scalar
+from catlog_scrapy.store.views.change_stamps import record_pruned_history
 
 
 @dataclass
@@ -77,6 +78,8 @@ def prune(engine: Engine, *, dry_run: bool = False) -> PruneCounts:
         pruned.results = _expire(connection, "catalog_operation_instance_result", retriable)
         pruned.rejected = _expire(connection, "rejected_result", retriable)
         pruned.versions = run(connection, EXPIRED_VERSIONS)
+        if pruned.versions:
+            record_pruned_history(connection)
         pruned.unfinished = purge_unfinished_attempts(connection) + purge_batch_log(connection)
         pruned.access = _forget(connection)
         if dry_run:

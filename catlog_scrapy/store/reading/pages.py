@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 from psycopg2.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
-from catlog_scrapy.store.sql import rows, run, scalar, statement
+from catlog_scrapy.store.sql import Condition, rows, run, scalar, statement
 from catlog_scrapy.store.views.change_stamps import CHANGE_STAMP
 
 # Statement timeout of the COPY of a whole resource.
@@ -108,7 +108,8 @@ class PageQuery:
 class Page:
     """Rows as JSON in order, with the positions of the first and last row.
 
-    `has_more` says that further rows follow. `stamp` is the change stamp, None without rows.
+    `has_more` says that further rows follow. `stamp`, `total` and `is_proven` are the values of
+    PageExtras, None without rows.
     """
 
     lines: list[str]
@@ -116,6 +117,21 @@ class Page:
     last: tuple[str | None, ...] | None
     has_more: bool
     stamp: str | None = None
+    total: int | None = None
+    is_proven: bool | None = None
+
+
+@dataclass(frozen=True)
+class PageExtras:
+    """Values to read in the statement of a page: of its snapshot, without a further round trip.
+
+    `kinds` are those of the change stamp, None without a stamp. `counts` says whether to count the
+    rows of all pages. `proof` is the condition that the caller's credentials are valid.
+    """
+
+    kinds: Sequence[str] | None = None
+    counts: bool = False
+    proof: Condition | None = None
 
 
 @contextmanager
@@ -144,44 +160,53 @@ def describe(connection: Connection, sql: str) -> dict[str, str]:
     return {part.name: types[part.type_code] for part in described}
 
 
-def read_page(
-    connection: Connection, source: PageSource, query: PageQuery, kinds: Sequence[str] = ()
-) -> Page:
-    """Read a page, and the change stamp of *kinds* in the same snapshot.
+def read_page(connection: Connection, source: PageSource, query: PageQuery) -> Page:
+    """Read a page."""
+    sql, values = page_statement(source, query)
+    return page_of(query, [tuple(found) for found in connection.execute(statement(sql), values)])
+
+
+def page_statement(
+    source: PageSource, query: PageQuery, extras: PageExtras | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Return the statement of a page, and its parameters. `page_of` takes its rows.
 
     The statement asks for one row more than the limit, which tells whether rows follow.
     """
-    order = _complete_order(source, query)
-    if query.backwards:
-        order = tuple(term.reversed for term in order)
+    order = _page_order(source, query)
     conditions, values = _conditions(source, query)
+    stamp = total = is_proven = "NULL"
+    if extras and extras.kinds is not None:
+        stamp = f"({CHANGE_STAMP})"
+        values["kinds"] = list(extras.kinds)
+    if extras and extras.counts:
+        total = f"(SELECT count(*) FROM {_relation(source.sql)} AS t {_where(conditions)})"
+    if extras and extras.proof:
+        is_proven = extras.proof.sql
+        values |= extras.proof.values
     if query.after is not None:
         condition, position = _after_condition(source, order, query.after)
         conditions.append(condition)
         values |= position
     positions = ", ".join(f't."{term.column}"::text AS _{n}' for n, term in enumerate(order))
-    stamp = "NULL"
-    if kinds:
-        stamp = f"({CHANGE_STAMP})"
-        values["kinds"] = list(kinds)
-    page = statement(
-        f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {positions}
-            FROM {_relation(source.sql)} AS t {_where(conditions)}
-            ORDER BY {_order_by(order)} LIMIT :limit OFFSET :offset"""
-    )
-    values |= {"limit": query.limit + 1, "offset": query.offset}
-    found = list(connection.execute(page, values))
+    sql = f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {total} AS total,
+                  {is_proven} AS is_proven, {positions}
+              FROM {_relation(source.sql)} AS t {_where(conditions)}
+              ORDER BY {_order_by(order)} LIMIT :limit OFFSET :offset"""
+    return sql, values | {"limit": query.limit + 1, "offset": query.offset}
+
+
+def page_of(query: PageQuery, found: Sequence[tuple[Any, ...]]) -> Page:
+    """Return the page whose statement returned the rows *found*."""
     has_more = len(found) > query.limit
     found = found[: query.limit]
+    if not found:
+        return Page([], None, None, has_more=False)
     if query.backwards:
-        found.reverse()
-    return Page(
-        [line[0] for line in found],
-        tuple(found[0][2:]) if found else None,
-        tuple(found[-1][2:]) if found else None,
-        has_more,
-        found[0].stamp if found else None,
-    )
+        found = found[::-1]
+    _, stamp, total, is_proven, *first = found[0]
+    lines = [row[0] for row in found]
+    return Page(lines, tuple(first), found[-1][4:], has_more, stamp, total, is_proven)
 
 
 def count(connection: Connection, source: PageSource, query: PageQuery) -> int:
@@ -247,6 +272,12 @@ def _where(conditions: Sequence[str]) -> str:
 def _complete_order(source: PageSource, query: PageQuery) -> tuple[OrderTerm, ...]:
     named = {term.column for term in query.order}
     return (*query.order, *(term for term in source.order if term.column not in named))
+
+
+def _page_order(source: PageSource, query: PageQuery) -> tuple[OrderTerm, ...]:
+    """Return the order in which a page's rows are read: from its cursor on."""
+    order = _complete_order(source, query)
+    return tuple(term.reversed for term in order) if query.backwards else order
 
 
 def _order_by(order: Sequence[OrderTerm]) -> str:

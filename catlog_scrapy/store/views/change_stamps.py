@@ -1,6 +1,7 @@
 """Change stamps: cache validators that change when readers would see other rows."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -9,6 +10,8 @@ from catlog_scrapy.store.sql import run, scalar
 
 # Stands for the kind in the publication that records changes of views.
 ALL_VIEWS = ""
+# Stands for the kind in the publication that records deletions of versions.
+PRUNED_HISTORY = "pruned history"
 
 
 def change_stamp(connection: Connection, kinds: Sequence[str]) -> str:
@@ -16,7 +19,13 @@ def change_stamp(connection: Connection, kinds: Sequence[str]) -> str:
 
     Every publish that readers can see, and every change of a view, changes the stamp.
     """
-    return str(scalar(connection, CHANGE_STAMP, kinds=list(kinds)))
+    sql, values = stamp_statement(kinds)
+    return str(scalar(connection, sql, **values))
+
+
+def stamp_statement(kinds: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the statement of the change stamp of *kinds*, and its parameters."""
+    return CHANGE_STAMP, {"kinds": list(kinds)}
 
 
 def views_stamp(stamp: str) -> str:
@@ -35,11 +44,20 @@ CHANGE_STAMP = f"""
 
 def record_view_change(connection: Connection) -> None:
     """Tell caches that a view was replaced or dropped."""
+    _record_change(connection, ALL_VIEWS)
+
+
+def record_pruned_history(connection: Connection) -> None:
+    """Tell caches of rows as of a time that versions were deleted."""
+    _record_change(connection, PRUNED_HISTORY)
+
+
+def _record_change(connection: Connection, what: str) -> None:
     run(
         connection,
         """INSERT INTO catlog.publication (provider_id, kind, published_at)
-           VALUES (:no_provider, :views, clock_timestamp())
+           VALUES (:no_provider, :what, clock_timestamp())
            ON CONFLICT (provider_id, kind) DO UPDATE SET published_at = excluded.published_at""",
         no_provider=UUID(int=0),
-        views=ALL_VIEWS,
+        what=what,
     )
