@@ -503,10 +503,22 @@ def test_page_of_a_known_caller_takes_no_thread(quick: TestClient) -> None:
         assert ids(page) == [1, 2]
         assert page.json()["count"] == 5
         assert quick.get("/catalogs").json()["count"] == 1
+    empty = quick.get("/goods?id=77")
+    assert ids(empty) == []
+    assert (empty.json()["count"], "etag" in empty.headers) == (0, True)
     page = quick.get("/cheap-goods?limit=2&order=id")
     tag = {"If-None-Match": page.headers["etag"]}
     assert quick.get("/cheap-goods?limit=2&order=id", headers=tag).status_code == 304
     assert quick.get("/cheap-goods?limit=1", headers=tag).status_code == 200
+
+
+def test_long_request_is_parsed_in_a_thread(client: TestClient) -> None:
+    long = "&".join(f"id={n}" for n in range(99)) + "&order=" + "id," * 300 + "id"
+    for url, pages in ((f"/goods?{long}", 1), (f"/goods?{long}&fields=" + "id," * 2500, 0)):
+        client.get(url)
+        with counted_statements() as statements:
+            client.get(url)
+        assert sum("LIMIT" in sql for sql in statements) == pages
 
 
 def test_count_as_of_a_time_changes_with_publishes_and_pruning(

@@ -43,6 +43,8 @@ from catlog_scrapy.store.views.change_stamps import PRUNED_HISTORY, stamp_statem
 
 # All counts of a resource are forgotten when there are more.
 MAX_REMEMBERED_COUNTS = 1000
+# Longer requests are parsed in a thread: other requests wait for what the event loop does.
+MAX_QUICK_REQUEST_BYTES = 8192
 # JSON first: clients that accept anything get a page.
 OFFERED_MEDIA_TYPES = ("application/json", *MEDIA_TYPES.values())
 
@@ -147,8 +149,11 @@ class ListRoute:
     ) -> Response | None:
         """Return a page that is read in one statement, with its stamp, its count and the proof.
 
-        None if that does not suffice. An empty page has no stamp and no proof.
+        None if that does not suffice.
         """
+        headers_bytes = sum(len(value) for _, value in request.scope["headers"])
+        if headers_bytes + len(request.scope["query_string"]) > MAX_QUICK_REQUEST_BYTES:
+            return None
         try:
             asked = self._parse(request, remembered.caller.role)
         except (Problem, RequestValidationError):

@@ -1,9 +1,11 @@
 """Routes of the resources: a list, a row and its history for each of them."""
 
 from collections.abc import Callable, Coroutine
+from inspect import iscoroutinefunction
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from scrapy.settings import BaseSettings
 from sqlalchemy import Engine
@@ -25,15 +27,22 @@ from catlog_scrapy.db.statement_pool import StatementPool
 
 
 class DirectRoute(APIRoute):
-    """Route whose endpoint gets the request itself.
+    """Route whose endpoint gets the request itself; one that may block runs in a thread.
 
     FastAPI's own handler would also look for dependencies and a body.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of requests."""
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
+        if iscoroutinefunction(self.endpoint):
+            handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+            return handler
+
+        async def handle(request: Request) -> Response:
+            response: Response = await run_in_threadpool(self.endpoint, request)
+            return response
+
+        return handle
 
 
 class ListIndex(BaseRoute):
@@ -47,7 +56,7 @@ class ListIndex(BaseRoute):
         self.endpoints: dict[str, Callable[[Request], Coroutine[Any, Any, Response]]] = {
             prefix + route.path: route.endpoint
             for route in router.routes
-            if isinstance(route, DirectRoute) and not route.param_convertors
+            if isinstance(route, DirectRoute) and iscoroutinefunction(route.endpoint)
         }
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:

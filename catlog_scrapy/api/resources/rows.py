@@ -8,11 +8,10 @@ from urllib.parse import unquote
 
 import orjson
 from fastapi import Request, Response
-from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from sqlalchemy import Engine
 
-from catlog_scrapy.api.auth.callers import Caller, server_access
+from catlog_scrapy.api.auth.callers import server_access
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.api.resources.etags import cache_headers
 from catlog_scrapy.api.resources.links import page_url
@@ -76,13 +75,10 @@ class RowRoute:
         self.key = key_model(resource)
         self.query: type[NoQuery] = AsOfQuery if resource.as_of_source else NoQuery
 
-    async def respond(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Response:
         """Return the row as JSON."""
-        caller = await server_access(request).find_caller(request, self.resource.path, "read")
-        return await run_in_threadpool(self._respond, request, caller)
-
-    def _respond(self, request: Request, caller: Caller) -> Response:
         resource = self.resource
+        caller = server_access(request).caller(request, resource.path, "read")
         key = _read_key(request, self.key, resource)
         as_of = getattr(read_query(request, self.query, resource.path), "as_of", None)
         source = resource.source_at(as_of)
@@ -120,13 +116,10 @@ class HistoryRoute:
         self.key = key_model(resource)
         self.query = HistoryQuery
 
-    async def respond(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Response:
         """Return the states of the row, newest first."""
-        caller = await server_access(request).find_caller(request, self.resource.path, "read")
-        return await run_in_threadpool(self._respond, request, caller)
-
-    def _respond(self, request: Request, caller: Caller) -> Response:
         resource = self.resource
+        caller = server_access(request).caller(request, resource.path, "read")
         key = _read_key(request, self.key, resource)
         asked = read_query(request, self.query, resource.path)
         fields = resource.visible_fields(caller.role)

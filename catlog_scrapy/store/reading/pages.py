@@ -109,7 +109,7 @@ class Page:
     """Rows as JSON in order, with the positions of the first and last row.
 
     `has_more` says that further rows follow. `stamp`, `total` and `is_proven` are the values of
-    PageExtras, None without rows.
+    PageExtras.
     """
 
     lines: list[str]
@@ -188,25 +188,32 @@ def page_statement(
         condition, position = _after_condition(source, order, query.after)
         conditions.append(condition)
         values |= position
-    positions = ", ".join(f't."{term.column}"::text AS _{n}' for n, term in enumerate(order))
-    sql = f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {total} AS total,
-                  {is_proven} AS is_proven, {positions}
-              FROM {_relation(source.sql)} AS t {_where(conditions)}
-              ORDER BY {_order_by(order)} LIMIT :limit OFFSET :offset"""
+    # A column's name cannot begin with "#".
+    columns = [f't."{name}"' for name in query.fields]
+    columns += [f't."{term.column}" AS "#{n}"' for n, term in enumerate(order)]
+    positions = ", ".join(f'p."#{n}"::text' for n in range(len(order)))
+    # A subquery: PostgreSQL would otherwise write the JSON of all rows before it sorts them. The
+    # join makes one row, without a line, of an empty page, for the values of *extras*.
+    sql = f"""SELECT CASE WHEN p."#" THEN {_json(query.fields, "p")} END AS line,
+                  {stamp} AS stamp, {total} AS total, {is_proven} AS is_proven, {positions}
+              FROM (VALUES (1)) AS always LEFT JOIN (
+                  SELECT true AS "#", {", ".join(columns)}
+                  FROM {_relation(source.sql)} AS t {_where(conditions)}
+                  ORDER BY {_order_by(order)} LIMIT :limit OFFSET :offset) AS p ON true"""
     return sql, values | {"limit": query.limit + 1, "offset": query.offset}
 
 
 def page_of(query: PageQuery, found: Sequence[tuple[Any, ...]]) -> Page:
     """Return the page whose statement returned the rows *found*."""
+    line, *extras = found[0][:4]
+    if line is None:
+        return Page([], None, None, False, *extras)
     has_more = len(found) > query.limit
     found = found[: query.limit]
-    if not found:
-        return Page([], None, None, has_more=False)
     if query.backwards:
         found = found[::-1]
-    _, stamp, total, is_proven, *first = found[0]
     lines = [row[0] for row in found]
-    return Page(lines, tuple(first), found[-1][4:], has_more, stamp, total, is_proven)
+    return Page(lines, found[0][4:], found[-1][4:], has_more, *extras)
 
 
 def count(connection: Connection, source: PageSource, query: PageQuery) -> int:
@@ -247,9 +254,9 @@ def _relation(sql: str) -> str:
     return f"({sql})" if sql.lstrip().upper().startswith(("SELECT", "WITH")) else sql
 
 
-def _json(fields: Sequence[str]) -> str:
+def _json(fields: Sequence[str], alias: str = "t") -> str:
     """Return the SQL expression of a row as JSON text, with *fields* in order."""
-    listed = ", ".join(f't."{name}"' for name in fields)
+    listed = ", ".join(f'{alias}."{name}"' for name in fields)
     return f"(SELECT row_to_json(line)::text FROM (SELECT {listed}) AS line)"
 
 
