@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -21,6 +22,14 @@ class RowMissing(LookupError):
 
     Raised by `one` and `scalar`.
     """
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Boolean SQL expression with the values of its parameters, which may be secret."""
+
+    sql: str
+    values: Mapping[str, Any] = field(repr=False)
 
 
 class Transaction:

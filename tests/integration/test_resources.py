@@ -6,7 +6,7 @@ import datetime as dt
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,9 +18,11 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from catlog_scrapy.api.maintenance import MaintenanceThread
+from catlog_scrapy.api.resources.lists import ListRoute
+from catlog_scrapy.db.statement_pool import StatementPool
 from catlog_scrapy.declarations.resources import Resources, read_resources
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store.access.keys import add_key
+from catlog_scrapy.store.access.keys import add_key, revoke_key
 from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue.attempts import complete
@@ -467,6 +469,105 @@ def test_page_stays_the_same_until_a_record_changes(client: TestClient, engine: 
     assert [page.json().get("count") for page in changed] == [3, 1, None, 0, 3]
     assert [sorted(ids(page)) for page in changed] == [[1, 2, 3], [3], [1, 2, 3], [], []]
     assert not {page.headers["etag"] for page in changed} & {page.headers["etag"] for page in first}
+
+
+@pytest.fixture
+def quick(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """Return a client whose lists have to be read without a thread."""
+    for url in ("/goods", "/cheap-goods", "/catalogs"):
+        assert client.get(url).status_code == 200
+    for method in ("_page", "_stream"):
+        monkeypatch.delattr(ListRoute, method)
+    return client
+
+
+def test_page_of_a_known_caller_takes_no_thread(quick: TestClient) -> None:
+    for _ in range(2):
+        page = quick.get("/goods?limit=2&order=id")
+        assert ids(page) == [1, 2]
+        assert page.json()["count"] == 5
+        assert quick.get("/catalogs").json()["count"] == 1
+    empty = quick.get("/goods?id=77")
+    assert ids(empty) == []
+    assert (empty.json()["count"], "etag" in empty.headers) == (0, True)
+    page = quick.get("/cheap-goods?limit=2&order=id")
+    tag = {"If-None-Match": page.headers["etag"]}
+    assert quick.get("/cheap-goods?limit=2&order=id", headers=tag).status_code == 304
+    assert quick.get("/cheap-goods?limit=1", headers=tag).status_code == 200
+
+
+def test_long_request_is_parsed_in_a_thread(client: TestClient) -> None:
+    long = "&".join(f"id={n}" for n in range(99)) + "&order=" + "id," * 300 + "id"
+    for url, pages in ((f"/goods?{long}", 1), (f"/goods?{long}&fields=" + "id," * 2500, 0)):
+        client.get(url)
+        with counted_statements() as statements:
+            client.get(url)
+        assert sum("LIMIT" in sql for sql in statements) == pages
+
+
+def test_count_as_of_a_time_changes_with_publishes_and_pruning(
+    quick: TestClient, engine: Engine
+) -> None:
+    before = one(engine, "SELECT clock_timestamp()")
+    load_goods(engine, GOODS[3:])
+    url = f"/goods?limit=2&as_of={quote(before.isoformat())}"
+    with counted_statements() as statements:
+        assert [quick.get(url).json()["count"] for _ in range(3)] == [5, 5, 5]
+        assert [ids(quick.get(f"{url}&offset=4")), quick.get(f"{url}&id=1").json()["count"]]
+    assert ["count(*)" in sql for sql in statements] == [True, False, False, False, True]
+    ahead = "/goods?limit=2&as_of=2100-01-01T00:00Z"
+    assert quick.get(ahead).json()["count"] == 2
+    load_goods(engine, GOODS[2:])
+    assert quick.get(ahead).json()["count"] == 3
+    assert quick.get(url).json()["count"] == 5
+    sql(engine, "UPDATE catlog.catalog_scheme_operation SET keep = 0")
+    assert prune(engine).versions
+    assert quick.get(url).json()["count"] < 5
+
+
+@contextmanager
+def counted_statements() -> Iterator[list[str]]:
+    """Record the statements that read pages without a thread."""
+    sent: list[str] = []
+    rows = StatementPool.rows
+
+    async def record(self: StatementPool, sql: str, values: Any) -> Any:
+        sent.append(sql)
+        return await rows(self, sql, values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StatementPool, "rows", record)
+        yield sent
+
+
+def test_changed_credentials_count_at_once(client: TestClient, engine: Engine) -> None:
+    """No response, not even that of an invalid request, goes to a caller who lost the right."""
+    headers = {"Authorization": f"Bearer {add_key(engine, 'robot', 'user')}"}
+    urls = ("/goods", "/goods?limit=x", "/goods?id=77", "/goods/1", "/goods/1/history", "/catalogs")
+
+    def statuses() -> list[int]:
+        return [client.get(url, headers=headers).status_code for url in urls]
+
+    assert statuses() == statuses() == [200, 422, 200, 200, 200, 403]
+    assert "price" not in client.get("/goods", headers=headers).text
+    sql(engine, "UPDATE catlog.api_key SET role = 'service' WHERE name = 'robot'")
+    assert "price" in client.get("/goods", headers=headers).text
+    sql(engine, "UPDATE catlog.api_key SET scopes = '[\"catalogs:read\"]' WHERE name = 'robot'")
+    assert statuses() == statuses() == [403, 403, 403, 403, 403, 200]
+    sql(engine, "UPDATE catlog.api_key SET scopes = NULL WHERE name = 'robot'")
+    assert statuses()[0] == 200
+    revoke_key(engine, "robot")
+    assert statuses() == [401] * len(urls)
+
+
+def test_use_of_a_known_key_is_stored_again_after_a_minute(
+    client: TestClient, engine: Engine
+) -> None:
+    client.get("/goods")
+    sql(engine, "UPDATE catlog.api_key SET last_used_at = last_used_at - interval '61 s'")
+    before = one(engine, "SELECT last_used_at FROM catlog.api_key")
+    client.get("/goods")
+    assert one(engine, "SELECT last_used_at FROM catlog.api_key") > before
 
 
 def test_record_is_found_by_another_form_of_its_key(client: TestClient, engine: Engine) -> None:

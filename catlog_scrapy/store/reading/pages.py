@@ -13,7 +13,7 @@ from uuid import UUID
 from psycopg2.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
-from catlog_scrapy.store.sql import rows, run, scalar, statement
+from catlog_scrapy.store.sql import Condition, rows, run, scalar, statement
 from catlog_scrapy.store.views.change_stamps import CHANGE_STAMP
 from catlog_scrapy.store.views.typed import ID_COLUMN
 
@@ -116,7 +116,8 @@ class PageQuery:
 class Page:
     """Rows as JSON in order, with the positions of the first and last row.
 
-    `has_more` says that further rows follow. `stamp` is the change stamp, None without rows.
+    `has_more` says that further rows follow. `stamp`, `total` and `is_proven` are the values of
+    PageExtras.
     """
 
     lines: list[str]
@@ -124,6 +125,21 @@ class Page:
     last: tuple[str | None, ...] | None
     has_more: bool
     stamp: str | None = None
+    total: int | None = None
+    is_proven: bool | None = None
+
+
+@dataclass(frozen=True)
+class PageExtras:
+    """Values to read in the statement of a page: of its snapshot, without a further round trip.
+
+    `kinds` are those of the change stamp, None without a stamp. `counts` says whether to count the
+    rows of all pages. `proof` is the condition that the caller's credentials are valid.
+    """
+
+    kinds: Sequence[str] | None = None
+    counts: bool = False
+    proof: Condition | None = None
 
 
 @contextmanager
@@ -152,57 +168,77 @@ def describe(connection: Connection, sql: str) -> dict[str, str]:
     return {part.name: types[part.type_code] for part in described}
 
 
-def read_page(
-    connection: Connection, source: PageSource, query: PageQuery, kinds: Sequence[str] = ()
-) -> Page:
-    """Read a page, and the change stamp of *kinds* in the same snapshot.
+def read_page(connection: Connection, source: PageSource, query: PageQuery) -> Page:
+    """Read a page."""
+    sql, values = page_statement(source, query)
+    return page_of(query, [tuple(found) for found in connection.execute(statement(sql), values)])
+
+
+def page_statement(
+    source: PageSource, query: PageQuery, extras: PageExtras | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Return the statement of a page, and its parameters. `page_of` takes its rows.
 
     The statement asks for one row more than the limit, which tells whether rows follow.
     """
-    order = _complete_order(source, query)
-    if query.backwards:
-        order = tuple(term.reversed for term in order)
+    order = _page_order(source, query)
     conditions, values = _conditions(source, query)
-    positions = ", ".join(f't."{term.column}"::text AS _{n}' for n, term in enumerate(order))
-    stamp = "NULL"
-    if kinds:
+    stamp = total = is_proven = "NULL"
+    if extras and extras.kinds is not None:
         stamp = f"({CHANGE_STAMP})"
-        values["kinds"] = list(kinds)
+        values["kinds"] = list(extras.kinds)
+    if extras and extras.counts:
+        total = f"(SELECT count(*) FROM {_relation(source.sql)} AS t {_where(conditions)})"
+    if extras and extras.proof:
+        is_proven = extras.proof.sql
+        values |= extras.proof.values
+    selects, positions = _page_selects(source, query, order, conditions)
+    values |= positions | {"limit": query.limit + 1, "offset": query.offset}
+    columns = ", ".join(f't."{term.column}"::text' for term in order)
+    # A subquery: PostgreSQL would otherwise write the JSON of all rows before it sorts them. The
+    # join makes one row, without a line, of an empty page, for the values of *extras*.
+    sql = f"""SELECT CASE WHEN t."#" THEN {_json(query.fields)} END AS line,
+                  {stamp} AS stamp, {total} AS total, {is_proven} AS is_proven, {columns}
+              FROM (VALUES (1)) AS always LEFT JOIN (
+                  {" UNION ALL ".join(selects)} LIMIT :limit OFFSET :offset) AS t ON true"""
+    # The join keeps the order of a single SELECT.
+    return sql if len(selects) == 1 else f"{sql} ORDER BY {_order_by(order)}", values
+
+
+def _page_selects(
+    source: PageSource, query: PageQuery, order: Sequence[OrderTerm], conditions: Sequence[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the SELECTs of a page's rows, to be read one after the other, and their parameters."""
     branches = [
         _Branch([*conditions, *branch.conditions], branch.order)
         for branch in _branches(source, order, query.after)
     ]
-    # The JSON is made for the rows of the page only, not for those before its offset.
     columns = dict.fromkeys([*query.fields, *(term.column for term in order)])
-    named = ", ".join(f't."{name}"' for name in columns)
+    # A column's name cannot begin with "#".
+    named = ", ".join(['true AS "#"', *(f't."{name}"' for name in columns)])
     selects = [
         f"SELECT {named} FROM {_rows_of(source, branch)} ORDER BY {', '.join(branch.order)}"
         for branch in branches
     ]
+    values: dict[str, Any] = {f"after_{n}": value for n, value in enumerate(query.after or ())}
     if len(selects) > 1:
         selects = [f"({select} LIMIT :all)" for select in selects]
     if len(selects) > 1 or source.parts:
         values["all"] = query.limit + 1 + query.offset
-    if query.after is not None:
-        values |= {f"after_{n}": value for n, value in enumerate(query.after)}
-    page = statement(
-        f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {positions}
-            FROM ({" UNION ALL ".join(selects)} LIMIT :limit OFFSET :offset) AS t
-            ORDER BY {_order_by(order)}"""
-    )
-    values |= {"limit": query.limit + 1, "offset": query.offset}
-    found = list(connection.execute(page, values))
+    return selects, values
+
+
+def page_of(query: PageQuery, found: Sequence[tuple[Any, ...]]) -> Page:
+    """Return the page whose statement returned the rows *found*."""
+    line, *extras = found[0][:4]
+    if line is None:
+        return Page([], None, None, False, *extras)
     has_more = len(found) > query.limit
     found = found[: query.limit]
     if query.backwards:
-        found.reverse()
-    return Page(
-        [line[0] for line in found],
-        tuple(found[0][2:]) if found else None,
-        tuple(found[-1][2:]) if found else None,
-        has_more,
-        found[0].stamp if found else None,
-    )
+        found = found[::-1]
+    lines = [row[0] for row in found]
+    return Page(lines, found[0][4:], found[-1][4:], has_more, *extras)
 
 
 def count(connection: Connection, source: PageSource, query: PageQuery) -> int:
@@ -275,6 +311,12 @@ def _complete_order(source: PageSource, query: PageQuery) -> tuple[OrderTerm, ..
     if query.order and query.order[-1].descending:
         further = [term.reversed for term in further]
     return (*query.order, *further)
+
+
+def _page_order(source: PageSource, query: PageQuery) -> tuple[OrderTerm, ...]:
+    """Return the order in which a page's rows are read: from its cursor on."""
+    order = _complete_order(source, query)
+    return tuple(term.reversed for term in order) if query.backwards else order
 
 
 def _order_by(order: Sequence[OrderTerm]) -> str:

@@ -1,6 +1,7 @@
 """Change stamps: cache validators that change when readers would see other rows."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -18,7 +19,13 @@ def change_stamp(connection: Connection, kinds: Sequence[str]) -> str:
 
     Every publish that readers can see, and every change of a view, changes the stamp.
     """
-    return str(scalar(connection, CHANGE_STAMP, kinds=list(kinds)))
+    sql, values = stamp_statement(kinds)
+    return str(scalar(connection, sql, **values))
+
+
+def stamp_statement(kinds: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the statement of the change stamp of *kinds*, and its parameters."""
+    return CHANGE_STAMP, {"kinds": list(kinds)}
 
 
 def views_stamp(stamp: str) -> str:

@@ -15,11 +15,10 @@ from catlog_scrapy.store.views.typed import history_view
 
 def set_as_of(connection: Connection, instant: dt.datetime) -> None:
     """Set the instant that the as-of views show, until the transaction ends."""
-    run(
-        connection,
-        "SELECT set_config('catlog.as_of', CAST(CAST(:at AS timestamptz) AS text), true)",
-        at=instant,
-    )
+    run(connection, SET_AS_OF, at=instant)
+
+
+SET_AS_OF = "SELECT set_config('catlog.as_of', CAST(CAST(:at AS timestamptz) AS text), true)"
 
 
 def change_times(
