@@ -438,6 +438,16 @@ def test_partition_in_use_by_a_reader_is_dropped_later(engine: Engine) -> None:
     assert old not in present_partitions(engine)
 
 
+def test_load_uses_the_partition_of_its_day_alone(engine: Engine) -> None:
+    given_a_scheme(engine)
+    load(engine, {"a": 1, "b": 1})
+    tomorrow = partition_of_day(engine, -1)
+    with engine.begin() as connection:
+        connection.execute(text(f"LOCK TABLE catlog.{tomorrow.name} IN ACCESS EXCLUSIVE MODE"))
+        load(engine, {"a": 2, "c": 1})
+    assert current(engine) == {"a": 2, "c": 1}
+
+
 # Catalogs
 
 
