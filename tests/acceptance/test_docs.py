@@ -9,24 +9,19 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.demo.command import SECRETS
 from catlog_scrapy.redaction import secret_variable
-from tests.support.source import Answer, Source
+from tests.support.waiting import free_port
 
 SHELL_TIMEOUT_S = 1200
 PAGE_TIMEOUT_S = 3 * SHELL_TIMEOUT_S
-# Pages print fixed ports, so that no two may run at once.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(2 * PAGE_TIMEOUT_S),
-    pytest.mark.xdist_group("ports"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PAGE_TIMEOUT_S)]
 
 ROOT = Path(__file__).parents[2]
 EDIT = ROOT / "tests" / "support" / "edit.py"
@@ -34,6 +29,8 @@ README = "README.md"
 ORNAMENTS = "docs/sources/ornaments.md"
 # A PostgreSQL of the reader's, as pages print its URL.
 OWN_SERVER = re.compile(r"postgresql://catlog:secret@db\.example\.com:5432/(\w+)")
+# Run a program in a network of its own.
+NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 # Values that differ in each run.
 TIME = re.compile(r"\d{4}-\d\d-\d\d( [\d:.+]+)?")
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -44,7 +41,7 @@ import scrapy
 
 class Quotes(scrapy.Spider):
     name = "quotes"
-    start_urls = ["{url}/quotes"]
+    start_urls = ["http://127.0.0.1:{port}/quotes.html"]
 
     def parse(self, response):
         for quote in response.css("p"):
@@ -56,13 +53,29 @@ class TutorialPipeline:
         item["author"] = item["author"].title()
         return item
 """
-PAGE = b"<p><q>To be.</q><b>william</b></p><p><q>Not to be.</q><b>william</b></p>"
+QUOTES_PAGE = "<p><q>To be.</q><b>william</b></p><p><q>Not to be.</q><b>william</b></p>"
 
 
-def with_commands() -> list[str]:
+def pages() -> list[Any]:
     """Return the pages below docs/ that print commands or Python."""
     found = [str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")]
-    return [page for page in sorted(found) if page != ORNAMENTS and fences(page, "sh", "python")]
+    return [
+        pytest.param(page, marks=group_of(page))
+        for page in sorted(found)
+        if page != ORNAMENTS and fences(page, "sh", "python")
+    ]
+
+
+def group_of(page: str) -> list[pytest.MarkDecorator]:
+    """Return the mark of pages that share ports or a checkout, and so run one after the other."""
+    if any("pip install" in body for _, _, body in fences(page, "sh")):
+        return [pytest.mark.xdist_group("ports")]
+    return [] if changes_files(page) else [pytest.mark.xdist_group("documented")]
+
+
+def changes_files(page: str) -> bool:
+    """Return whether a page writes files of the project."""
+    return any({"in", "file", "append", "edit"} & options.keys() for _, options, _ in fences(page))
 
 
 def fences(page: str, *languages: str) -> list[tuple[str, dict[str, str], str]]:
@@ -75,20 +88,20 @@ def fences(page: str, *languages: str) -> list[tuple[str, dict[str, str], str]]:
     ]
 
 
+@pytest.mark.xdist_group("ports")
 def test_readme_works_as_printed(folder: Path) -> None:
     """Run README in an empty folder, without any virtual environment but the one it makes."""
     checkout = given_a_checkout(folder)
-    with given_a_tutorial(folder):
-        output = run(folder, checkout, README)
+    output = run(folder, checkout, README, source=given_a_tutorial(folder))
     assert "tatneft/stations" in output
     assert "William" in output
 
 
-@pytest.mark.parametrize("page", with_commands())
+@pytest.mark.parametrize("page", pages())
 def test_page_works_as_printed(page: str, folder: Path, request: pytest.FixtureRequest) -> None:
     found = fences(page)
     texts = "\n".join(body for language, _, body in found if language == "sh")
-    if any({"in", "file", "append", "edit"} & options.keys() for _, options, _ in found):
+    if changes_files(page):
         checkout = given_a_checkout(folder)
     else:
         checkout = request.getfixturevalue("documented")
@@ -98,17 +111,13 @@ def test_page_works_as_printed(page: str, folder: Path, request: pytest.FixtureR
     variables = {"PYTHONPATH": str(checkout)}
     if "pip install" in texts:
         variables = given_an_environment(checkout)
-    if (
-        any(options.get("in") == "tutorial" for _, options, _ in found)
-        and "startproject" not in texts
-    ):
-        with given_a_tutorial(folder):
-            output = run(folder, checkout, page, variables)
-    elif OWN_SERVER.search(texts):
+    uses_tutorial = any(options.get("in") == "tutorial" for _, options, _ in found)
+    source = given_a_tutorial(folder) if uses_tutorial and "startproject" not in texts else ""
+    if OWN_SERVER.search(texts):
         with EmbeddedServer(folder / "own") as url:
-            output = run(folder, checkout, page, variables, url.replace("+psycopg2", ""))
+            output = run(folder, checkout, page, variables, own_server=url.replace("+psycopg2", ""))
     else:
-        output = run(folder, checkout, page, variables)
+        output = run(folder, checkout, page, variables, source=source)
     for line in (line for _, _, body in fences(page, "text") for line in body.splitlines()):
         assert " ".join(line.split()) in one_space(output)
 
@@ -154,18 +163,26 @@ def given_a_checkout(folder: Path) -> Path:
     return checkout
 
 
-@contextmanager
-def given_a_tutorial(folder: Path) -> Iterator[None]:
-    """Make a project by `scrapy startproject`, with a spider, a pipeline and a source."""
-    with Source() as source:
-        source.answers["/quotes"] = Answer(PAGE, headers={"Content-Type": "text/html"})
-        shell(folder, "scrapy startproject tutorial")
-        package = folder / "tutorial" / "tutorial"
-        (package / "spiders" / "quotes.py").write_text(QUOTES.format(url=source.url))
-        (package / "pipelines.py").write_text(PIPELINE)
-        with (package / "settings.py").open("a") as settings:
-            settings.write('ITEM_PIPELINES = {"tutorial.pipelines.TutorialPipeline": 300}\n')
-        yield
+def given_a_tutorial(folder: Path) -> str:
+    """Make a project by `scrapy startproject`, with a spider and a pipeline.
+
+    Returns the commands that start its source in the background.
+    """
+    port = free_port()
+    shell(folder, "scrapy startproject tutorial")
+    package = folder / "tutorial" / "tutorial"
+    (package / "spiders" / "quotes.py").write_text(QUOTES.format(port=port))
+    (package / "pipelines.py").write_text(PIPELINE)
+    with (package / "settings.py").open("a") as settings:
+        settings.write('ITEM_PIPELINES = {"tutorial.pipelines.TutorialPipeline": 300}\n')
+    source = folder / "source"
+    source.mkdir()
+    (source / "quotes.html").write_text(QUOTES_PAGE)
+    return (
+        f"python -m http.server --bind 127.0.0.1 --directory {source} {port} > /dev/null 2>&1 &\n"
+        f"curl --silent --output {os.devnull} --retry 60 --retry-connrefused --retry-delay 1"
+        f" http://127.0.0.1:{port}/quotes.html"
+    )
 
 
 def given_an_environment(checkout: Path) -> dict[str, str]:
@@ -187,14 +204,17 @@ def run(
     checkout: Path,
     page: str,
     variables: dict[str, str] | None = None,
+    *,
     own_server: str = "",
+    source: str = "",
 ) -> str:
     """Write the files and run the commands of a page, in order, in one shell; return the output.
 
     Options of a fence: `in` names the folder of a block, `file`, `append` and `edit` what it is
-    written to; a block with `fails` has to fail. *own_server* stands for the reader's PostgreSQL.
+    written to; a block with `fails` has to fail. *own_server* stands for the reader's PostgreSQL;
+    the commands *source* go first.
     """
-    script: list[str] = []
+    script = [source]
     for number, (language, options, body) in enumerate(fences(page)):
         script.append(f"cd {folder / options['in'] if 'in' in options else checkout}")
         block = folder / f"block-{number}"
@@ -226,7 +246,11 @@ def psql_path() -> dict[str, str]:
 
 
 def shell(folder: Path, commands: str, variables: dict[str, str] | None = None) -> str:
-    """Run *commands* with bash, stopping at the first that fails; end what they left running."""
+    """Run *commands* with bash, stopping at the first that fails; end what they left running.
+
+    Pages print fixed ports, so that the commands get a network of their own, which has only a
+    loopback; commands that install packages need the machine's.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -235,9 +259,10 @@ def shell(folder: Path, commands: str, variables: dict[str, str] | None = None) 
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     # A schedule may be due while a page runs; loads without secrets would be retried for minutes.
     environment |= {secret_variable(*name): value for name, value in SECRETS.items()}
+    network = [] if "pip install" in commands else NETWORK
     trap = "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"
     with subprocess.Popen(
-        ["bash", "-c", f"set -e; {trap}\n{commands}"],
+        [*network, "bash", "-c", f"set -e; {trap}\n{commands}"],
         cwd=folder,
         env=environment | (variables or {}),
         stdin=subprocess.DEVNULL,

@@ -11,6 +11,12 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.api.auth.jwt import InvalidToken, TokenSigner
 from catlog_scrapy.api.auth.passwords import Passwords
+from catlog_scrapy.api.auth.unauthorized import (
+    DISABLED_USER,
+    INVALID_KEY,
+    NO_CREDENTIALS,
+    unauthorized,
+)
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.declarations.roles import covers, intersect
 from catlog_scrapy.store.access.keys import KEY_PREFIX, use_key
@@ -84,7 +90,7 @@ class Access:
         token = bearer.strip() if scheme.lower() == "bearer" else ""
         credentials = token or request.headers.get("X-API-Key")
         if not credentials:
-            raise unauthorized("send an access token or an API key")
+            raise unauthorized(NO_CREDENTIALS)
         if not token or credentials.startswith(KEY_PREFIX):
             return self._key_holder(credentials, client_address(request))
         return self._user(credentials, client_address(request))
@@ -96,14 +102,14 @@ class Access:
             raise unauthorized(str(error), "invalid_token") from error
         user = enabled_user(self._autocommit_engine, token_ids.user_id)
         if user is None:
-            raise unauthorized("the user is disabled or removed", "invalid_token")
+            raise unauthorized(DISABLED_USER, "invalid_token")
         permissions = self._permissions(user.role)
         return Caller(f"user:{user.name}", user.role, permissions, address)
 
     def _key_holder(self, key: str, address: str) -> Caller:
         found = use_key(self._autocommit_engine, key)
         if found is None:
-            raise unauthorized("the API key is unknown, revoked or expired", "invalid_token")
+            raise unauthorized(INVALID_KEY, "invalid_token")
         permissions = self._permissions(found.role)
         if found.scopes is not None:
             permissions = intersect(permissions, found.scopes)
@@ -139,9 +145,3 @@ def permission(resource: str, action: str) -> Callable[..., Caller]:
 def client_address(request: Request) -> str:
     """Return the client's address; empty for a client on a Unix socket."""
     return request.client.host if request.client else ""
-
-
-def unauthorized(detail: str, error: str | None = None) -> Problem:
-    """Return a 401 problem; *error* is an error code of RFC 6750."""
-    challenge = 'Bearer realm="catlog"' + (f', error="{error}"' if error else "")
-    return Problem(401, detail, headers={"WWW-Authenticate": challenge})

@@ -11,6 +11,12 @@ import jwt
 from scrapy.settings import BaseSettings
 from sqlalchemy import Engine
 
+from catlog_scrapy.api.auth.unauthorized import (
+    EXPIRED_TOKEN,
+    FOREIGN_TOKEN,
+    MALFORMED_TOKEN,
+    WRONG_TOKEN_TYPE,
+)
 from catlog_scrapy.exceptions import ConfigurationError
 from catlog_scrapy.store.access.tokens import IssuedToken, signing_key
 
@@ -85,7 +91,7 @@ class TokenSigner:
     def read(self, token: str, type_: TokenType, *, allow_expired: bool = False) -> TokenIds:
         """Verify a token of *type_* and return its ids. Raises InvalidToken."""
         if not TOKEN_PATTERN.fullmatch(token):
-            raise InvalidToken("the text is not a token of this server")
+            raise InvalidToken(MALFORMED_TOKEN)
         try:
             claims = jwt.decode(
                 token,
@@ -101,11 +107,11 @@ class TokenSigner:
             )
             ids = TokenIds(UUID(claims["jti"]), UUID(claims["sub"]))
         except jwt.ExpiredSignatureError as error:
-            raise InvalidToken("the token has expired") from error
+            raise InvalidToken(EXPIRED_TOKEN) from error
         except (jwt.PyJWTError, ValueError) as error:
-            raise InvalidToken("the token was not issued by this server") from error
+            raise InvalidToken(FOREIGN_TOKEN) from error
         if claims["typ"] != type_:
-            raise InvalidToken(f"the token is not a token of the type {type_}")
+            raise InvalidToken(WRONG_TOKEN_TYPE.format(type=type_))
         return ids
 
 

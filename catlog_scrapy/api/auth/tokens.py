@@ -6,12 +6,17 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AfterValidator, BaseModel, Field
 
-from catlog_scrapy.api.auth.callers import Access, client_address, server_access, unauthorized
+from catlog_scrapy.api.auth.callers import Access, client_address, server_access
 from catlog_scrapy.api.auth.jwt import InvalidToken, TokenIds
 from catlog_scrapy.api.auth.passwords import (
     MAX_PASSWORD_BYTES,
     TooManyLogins,
     is_valid_password_text,
+)
+from catlog_scrapy.api.auth.unauthorized import (
+    USED_REFRESH_TOKEN,
+    WRONG_PASSWORD,
+    unauthorized,
 )
 from catlog_scrapy.api.problems import Problem, problem_responses
 from catlog_scrapy.store.access.audit import record_audit
@@ -189,7 +194,7 @@ def _issue_token(access: Access, credentials: Credentials, address: str) -> Issu
             address=address,
         )
     if token is None:
-        raise unauthorized("the user name or the password is wrong, or the user is disabled")
+        raise unauthorized(WRONG_PASSWORD)
     return token
 
 
@@ -207,5 +212,5 @@ def _exchange(access: Access, token: TokenIds, address: str) -> IssuedToken:
                 detail={"reason": "a replaced refresh token was used again"},
             )
     if not isinstance(found, IssuedToken):
-        raise unauthorized("the refresh token was replaced or revoked; log in again")
+        raise unauthorized(USED_REFRESH_TOKEN)
     return found
