@@ -7,6 +7,8 @@ finding, not an error. Notes go to standard error.
 
 import argparse
 import importlib
+import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +74,8 @@ def main() -> None:
     if unknown:
         parser.error(f"{unknown[0]!r} is not a benchmark; use {', '.join(known)}")
     scale = Scale(options.small, options.rows, options.rounds)
+    # An ended run stops its server.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     names = options.names or BENCHMARKS
     print(HEAD, flush=True)
     with open_server() as server, ThreadPoolExecutor(SMALL_AT_ONCE) as pool:

@@ -4,7 +4,7 @@ import statistics
 from http.client import HTTPConnection
 
 from benchmarks.common import Scale, Server
-from benchmarks.loads import published
+from benchmarks.loads import READ_ROWS, SMALL_READ_ROWS, published
 from benchmarks.measuring import seconds
 from benchmarks.report import Result, note, sample_text, seconds_text
 from benchmarks.serving import PATH, Serving, serve
@@ -15,12 +15,12 @@ REQUESTS = 300
 
 
 def run(server: Server, scale: Scale) -> list[Result]:
-    """Compare the time of page 10 000 of 1 000 000 products with page 1, both by cursor.
+    """Compare the time of the last page of 500 000 products with page 1, both by cursor.
 
-    The pages are requested in turn over one connection. The cursor of page 10 000 comes from pages
-    of 1000 rows before it. Also printed: the same in the order of a field.
+    The pages are requested in turn over one connection. The cursor of the last page comes from
+    pages of 1000 rows before it. Also printed: the same in the order of a field.
     """
-    count, requests = scale.count(1_000_000, 2_000), 3 if scale.small else REQUESTS
+    count, requests = scale.count(READ_ROWS, SMALL_READ_ROWS), 3 if scale.small else REQUESTS
     few = min(count, 100_000)
     engine = published(server, count)
     with serve(server, engine) as serving:

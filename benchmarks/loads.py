@@ -13,6 +13,9 @@ from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts, catalogs, claims, results, starting
 from catlog_scrapy.store.queue.report import Report
 
+# Products of the benchmarks that only read.
+READ_ROWS, SMALL_READ_ROWS = 500_000, 2_000
+
 RESOURCES = f"""
 [resources.products]
 view = "products"

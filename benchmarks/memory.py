@@ -5,13 +5,13 @@ from benchmarks.report import Result, count_text, sample_text
 
 
 def run(server: Server, scale: Scale) -> list[Result]:
-    """Compare peak memory (MiB) of a crawl with 200 000 items and with 10 000 items.
+    """Compare peak memory (MiB) of a crawl with 100 000 items and with 10 000 items.
 
     Items come once from a callback and once from `start()`, where Scrapy has no backpressure.
     Products are generated during the crawl, so that all memory is the crawl's. The reach is on the
     difference.
     """
-    many = scale.count(200_000, 100)
+    many = scale.count(100_000, 100)
     few = min(10_000, many // 2)
     lines = []
     for name, spider in {"memory": "from_callback", "memory_start": "from_start"}.items():

@@ -67,7 +67,7 @@ def run(server: Server, scale: Scale) -> list[Result]:
     procrastinate's jobs are in as many queues. Both sides keep finished jobs. Also printed: the
     CPU of claims with finishing.
     """
-    each, rounds = scale.count(240, 8), scale.times()
+    each, rounds = scale.count(160, 8), scale.times()
     speeds: dict[str, list[Speed]] = {"ones": [], "eights": [], "procrastinate": []}
     sides = {
         "procrastinate": (defer_procrastinate_jobs, procrastinate_node),
@@ -170,7 +170,7 @@ def catlog_node(url: str, name: str, count: int, slots: int = 8) -> Work:
         held = claims.claim(engine, name, limit=min(slots, count - done))
         claiming += time.monotonic() - started
         for claimed in held:
-            outcome = attempts.complete(engine, claimed.attempt, Report())
+            outcome = attempts.complete(engine, claimed.attempt, Report(), claimed.limits)
             if outcome != "done":
                 raise RuntimeError(f"{claimed.attempt} is {outcome}")
         done += len(held)

@@ -12,7 +12,7 @@ import psycopg2
 from sqlalchemy import make_url
 
 from benchmarks.common import Scale, Server
-from benchmarks.loads import published
+from benchmarks.loads import READ_ROWS, SMALL_READ_ROWS, published
 from benchmarks.measuring import in_turn, median_ratio, p95, seconds
 from benchmarks.report import Result, note, sample_text
 from benchmarks.rows import product
@@ -38,13 +38,13 @@ ENTRY = re.compile(r"^(?=\d{4}-\d\d-\d\d )", re.MULTILINE)
 def run(server: Server, scale: Scale) -> list[Result]:
     """Compare pages, filters and orders per second over HTTP with their SQL by psycopg2.
 
-    1 000 000 products with indexes for the filters and the order, pages of 100. The clients are
+    Products with indexes for the filters and the order, in pages of 100. The clients are
     eight open connections of another process; each sends the next request, with an API key, as soon
     as it has the response. The peer is one connection in autocommit mode, which runs the statement
     that the server was seen to send for the page, without the server's other statements: the lookup
     of the key and the change stamp. The 95th percentile is that of a single client.
     """
-    count, rounds = scale.count(1_000_000, 2_000), scale.times()
+    count, rounds = scale.count(READ_ROWS, SMALL_READ_ROWS), scale.times()
     duration_s, requests = (0.1, 5) if scale.small else (1.5, 200)
     engine = published(server, count)
     url = engine.url.render_as_string(hide_password=False)

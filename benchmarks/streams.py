@@ -5,7 +5,7 @@ import statistics
 from sqlalchemy import Engine
 
 from benchmarks.common import Scale, Server
-from benchmarks.loads import published
+from benchmarks.loads import READ_ROWS, SMALL_READ_ROWS, published
 from benchmarks.measuring import median_ratio, seconds
 from benchmarks.report import Result, note, sample_text, seconds_text
 from benchmarks.serving import PATH, Serving, serve
@@ -27,13 +27,13 @@ class Sink:
 
 
 def run(server: Server, scale: Scale) -> list[Result]:
-    """Compare a stream of 1 000 000 products with COPY to psycopg2, by time and by memory.
+    """Compare a stream of 500 000 products with COPY to psycopg2, by time and by memory.
 
     The peer is `COPY (SELECT * FROM products) TO STDOUT` in PostgreSQL's text format, into a sink.
     A client in this process reads and discards the stream. The slower of CSV and NDJSON counts.
     The memory is what a stream adds to the server, at its peak.
     """
-    count, rounds = scale.count(1_000_000, 2_000), scale.times(3)
+    count, rounds = scale.count(READ_ROWS, SMALL_READ_ROWS), scale.times(3)
     engine = published(server, count)
     with serve(server, engine) as serving:
         memory = added_memory(serving)

@@ -123,7 +123,9 @@ def _apply_rows(
             write_provider(connection, declaration)
     plan = plan_views(connection, declared, views, project)
     kinds = all_kinds(connection, declared)
-    of_resources = _resource_indexes(resources, kinds, project)
+    # The server reports a resource of a view that does not exist.
+    known = [found for found in resources.resources if found.view in {*kinds, *views}]
+    of_resources = _resource_indexes(replace(resources, resources=tuple(known)), kinds, project)
     indexes = plan_indexes(connection, kinds.values(), of_resources, project)
     raise_mistakes(refused_constraints(connection, kinds.values(), former))
     changes += _change_tables(connection, former, kinds, plan, check_only=check_only)

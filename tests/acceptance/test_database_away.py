@@ -112,5 +112,7 @@ def test_broken_stream_closes_its_connection(proxied: tuple[Proxy, Served]) -> N
     assert "Traceback" not in "\n".join(log)
     client = served.client(served.world.keys["admin"])
     until(lambda: client.get("/readyz").status_code == 200)
-    lines = client.get(f"{PREFIX}/guarded-stations?format=ndjson&id__lt=1000").text.splitlines()
+    lines = client.get(
+        f"{PREFIX}/guarded-stations?format=ndjson&id__lt=1000&order=id"
+    ).text.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [1, 2, 3, 4]

@@ -974,6 +974,8 @@ def test_indexes_of_declared_kinds_and_of_resources(shop: Shop) -> None:
     assert shop.apply() == []
     shop.given_resources(resource.format("goods", 'filters = ["price"]'))
     assert shop.apply() == ["- index goods (created_at, _id)"]
+    shop.given_resources(resource.format("missing", 'filters = ["price"]'))
+    assert shop.apply() == ["- index goods (price)"]
     shop.given_view("cheap", "SELECT id, price FROM goods")
     for view, filters, refused in (
         ("cheap", "price", '"cheap" is not the view of a kind; declare `index`'),

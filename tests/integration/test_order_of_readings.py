@@ -163,6 +163,23 @@ def test_loads_after_a_clock_that_was_ahead_are_newer(
     assert the_catalog(engine, fast)["as_of"] < ahead + dt.timedelta(seconds=1)
 
 
+def test_loads_behind_a_mark_in_the_future_are_newer(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A replica that does not copy sequences has the tables, and not their clock."""
+    given_goods(engine, for_each=PARTS)
+    load(engine, parts={"x": {"k": 1}, "y": {"l": 1}})
+    for table, column in (("catlog.scope", "high_water_mark"), ("records.goods", "_as_of")):
+        sql(engine, f"UPDATE {table} SET {column} = {column} + interval '1 day'")
+    with caplog.at_level(logging.WARNING):
+        load(engine, parts={"x": {"k": 2}, "y": {"l": 2}})
+    assert "stands behind the newest high-water mark" in caplog.text
+    assert current(engine) == {"k": 2, "l": 2}
+    load(engine, {"k": 3}, operation="goods", arguments={"part": "x"})
+    load(engine, parts={"x": [("k", UNCHANGED)], "y": {"m": 2}})
+    assert current(engine) == {"k": 3, "m": 2}
+
+
 def test_intervals_never_invert_when_the_clock_steps_back(engine: Engine) -> None:
     given_goods(engine)
     load(engine, {"k": 1})

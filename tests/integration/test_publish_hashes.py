@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event, exc
 
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.records.hashing import content_hash, record_id
-from catlog_scrapy.store.publishing import merging
+from catlog_scrapy.store.publishing import merging, statements
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts, results
 from tests.support.factories import (
@@ -147,6 +147,7 @@ def test_slices_give_the_same_result_as_one_statement(
 ) -> None:
     monkeypatch.setattr(merging, "MAX_COMPARED_ROWS", 7)
     monkeypatch.setattr(merging, "MAX_WRITTEN_ROWS", 3)
+    monkeypatch.setattr(statements, "MAX_LISTED_KEYS", 2)
     given_goods(engine)
     load(engine, {str(n): n for n in range(50)})
     rows = [(str(n), n + 1) for n in range(25)] + [(str(n), n) for n in range(25, 45)]
@@ -195,20 +196,20 @@ def test_publish_killed_at_any_statement_leaves_nothing(engine: Engine, database
     rows = [("a", 2), ("b", 1), ("e", 1), ("e", 2), ("c", UNCHANGED)]
     catalog = given_a_loaded_catalog(engine, rows)
     victim = make_engine(database_url)
-    statements, end = 0, 0
+    executed, end = 0, 0
 
     @event.listens_for(victim, "before_cursor_execute")
     def kill(connection: Any, *_: object) -> None:
-        nonlocal statements
-        statements += 1
-        if statements == end:
+        nonlocal executed
+        executed += 1
+        if executed == end:
             pid = connection.connection.driver_connection.info.backend_pid
             sql(engine, "SELECT pg_terminate_backend(:pid, 5000)", pid=pid)
 
     kills = 0
     while state_of(engine, catalog) != "loaded":
         assert (current(engine), history(engine)) == (before, states)
-        statements, end = 0, end + 1
+        executed, end = 0, end + 1
         sql(engine, "UPDATE catlog.catalog SET publish_at = now() WHERE id = :id", id=catalog)
         try:
             publishing.publish(victim, catalog)

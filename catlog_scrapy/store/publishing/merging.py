@@ -11,7 +11,7 @@ from sqlalchemy import Connection, exc
 
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing.readings import Reading, as_parameters
-from catlog_scrapy.store.publishing.statements import KindStatements
+from catlog_scrapy.store.publishing.statements import KindStatements, Subset
 from catlog_scrapy.store.record_tables.layout import stored_columns
 from catlog_scrapy.store.sql import one, rows, run, scalar
 
@@ -116,7 +116,7 @@ class _Merge:
 
     def run(self, received: int) -> KindCounts:
         """Merge all results, at most *received*."""
-        statements = self._statements(is_sliced=False)
+        statements = self._statements("all")
         known = scalar(self.connection, statements.count_records(), **self.parameters)
         if known == 0 and self._insert_first(statements, received):
             return self.counts
@@ -124,9 +124,9 @@ class _Merge:
             self._merge_slice(low, high)
         return self.counts
 
-    def _statements(self, *, is_sliced: bool) -> KindStatements:
+    def _statements(self, subset: Subset) -> KindStatements:
         has_marks = bool(self.parameters["mark_scopes"])
-        return KindStatements(self.kind, self.retired, has_marks=has_marks, is_sliced=is_sliced)
+        return KindStatements(self.kind, self.retired, has_marks=has_marks, subset=subset)
 
     def _insert_first(self, statements: KindStatements, received: int) -> bool:
         """Insert all results; return False if some have no data or a key is there twice."""
@@ -152,14 +152,14 @@ class _Merge:
         distinct = self._compare(low, high, is_distinct=True) if is_distinct else found
         if distinct.unknown:
             raise UnknownKey
-        if distinct.written and not self._write(low, high, distinct.written, is_distinct):
+        if distinct.written and not self._write(low, high, distinct, is_distinct=is_distinct):
             distinct = self._compare(low, high, is_distinct=True)
-            self._write(low, high, distinct.written, is_distinct=True)
+            self._write(low, high, distinct, is_distinct=True)
         self.counts.duplicates += found.received - distinct.received
         self.counts.outdated += distinct.outdated
 
     def _compare(self, low: int, high: int, *, is_distinct: bool = False) -> "_Compared":
-        statements = self._statements(is_sliced=_is_part(low, high))
+        statements = self._statements(_subset(low, high))
         return _Compared(
             **one(
                 self.connection,
@@ -170,19 +170,23 @@ class _Merge:
             )
         )
 
-    def _write(self, low: int, high: int, written: int, is_distinct: bool) -> bool:
+    def _write(self, low: int, high: int, found: "_Compared", *, is_distinct: bool) -> bool:
         """Write a slice; return False, without changes, if a new key is there twice."""
         changes: Counter[str] = Counter()
+        slices = [(low, high)]
+        if found.ids is None:
+            slices = list(_slices(found.written, MAX_WRITTEN_ROWS, low, high))
         try:
             with self.connection.begin_nested():
-                for first, last in _slices(written, MAX_WRITTEN_ROWS, low, high):
-                    statements = self._statements(is_sliced=_is_part(first, last))
+                for first, last in slices:
+                    subset = _subset(first, last) if found.ids is None else "ids"
                     for change in rows(
                         self.connection,
-                        statements.write(is_distinct=is_distinct),
+                        self._statements(subset).write(is_distinct=is_distinct),
                         **self.parameters,
                         low=_hash(first),
                         high=_hash(last),
+                        ids=found.ids,
                     ):
                         changes[change["change"]] += change["records"]
         except exc.IntegrityError:
@@ -195,7 +199,10 @@ class _Merge:
 
 @dataclass(frozen=True)
 class _Compared:
-    """Numbers of records and results in a slice; see `KindStatements.compare`."""
+    """Numbers of records and results in a slice; see `KindStatements.compare`.
+
+    `ids` are the hashes of the keys to be written, or None if there are too many.
+    """
 
     known: int
     present: int
@@ -205,6 +212,7 @@ class _Compared:
     written: int
     unknown: int
     outdated: int
+    ids: list[str] | None
 
     @property
     def duplicates(self) -> int:
@@ -222,8 +230,8 @@ def _slices(
         yield low + position * width // number, low + (position + 1) * width // number - 1
 
 
-def _is_part(low: int, high: int) -> bool:
-    return (low, high) != (0, ALL_HASHES - 1)
+def _subset(low: int, high: int) -> Subset:
+    return "all" if (low, high) == (0, ALL_HASHES - 1) else "range"
 
 
 def _hash(number: int) -> str:

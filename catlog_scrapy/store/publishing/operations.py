@@ -11,9 +11,10 @@ from sqlalchemy import Connection, exc
 
 from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
+from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing.cursors import CursorRange, move_cursors, read_cursor_range
 from catlog_scrapy.store.publishing.merging import MergeValues, PartMarks, UnknownKey, merge
-from catlog_scrapy.store.publishing.readings import Reading, read_readings
+from catlog_scrapy.store.publishing.readings import Reading, move_behind_mark, read_readings
 from catlog_scrapy.store.publishing.removal_limit import refuse_too_many_removals
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import one, rows, run
@@ -110,13 +111,22 @@ def publish_operation(
     connection: Connection, load: CatalogLoad, operation: PublishedOperation
 ) -> OperationChanges:
     """Publish the results of one operation. Raises PublishRefused."""
+    definitions = all_kinds(connection)
+    kinds = [definitions[kind] for kind in operation.kinds]
     scope = _open_scope(connection, load.provider, operation)
     cursor_range = None
     if operation.mode == "incremental":
         cursor_range = read_cursor_range(connection, load.id, operation.id, scope.id)
-    readings = read_readings(
-        connection, load.id, operation.id, own_as_of=None if cursor_range else load.own_as_of
-    )
+    own_as_of = None if cursor_range else load.own_as_of
+    readings = read_readings(connection, load.id, operation.id, own_as_of=own_as_of)
+    if own_as_of is None:
+        readings = move_behind_mark(
+            connection,
+            readings,
+            scope.high_water_mark,
+            provider=load.provider,
+            kinds=kinds,
+        )
     superseded = set(cursor_range.superseded) if cursor_range else set()
     valid = [reading for reading in readings if reading.part not in superseded]
     # A newer full snapshot decided about all records of the others, absent records included.
@@ -132,7 +142,13 @@ def publish_operation(
     values = _merge_values(load, operation, scope, readings, cursor_range, is_complete=is_complete)
     marks = _part_marks(connection, load.provider, values.earliest)
     changed_kinds, is_outdated = _merge(
-        connection, operation, values, counts, readings=fresh, marks=marks
+        connection,
+        operation,
+        values,
+        counts,
+        kinds=kinds,
+        readings=fresh,
+        marks=marks,
     )
     if values.removes:
         _set_marks(connection, scope, values.earliest, fresh)
@@ -220,6 +236,7 @@ def _merge(
     values: MergeValues,
     counts: Counter[str],
     *,
+    kinds: Sequence[KindDefinition],
     readings: Sequence[Reading],
     marks: PartMarks,
 ) -> tuple[frozenset[str], bool]:
@@ -228,12 +245,11 @@ def _merge(
     Returns the kinds whose readers see a change, and whether a result was outdated. Raises
     PublishRefused.
     """
-    definitions = all_kinds(connection)
     changed_kinds: set[str] = set()
     received, present, outdated = 0, 0, 0
-    for kind in operation.kinds:
+    for kind in kinds:
         try:
-            merged = merge(connection, definitions[kind], readings, marks, values)
+            merged = merge(connection, kind, readings, marks, values)
         except UnknownKey as error:
             raise PublishRefused(
                 f"{operation.name} yields Unchanged for a key without a record: the record was"
@@ -241,7 +257,7 @@ def _merge(
             ) from error
         except exc.DataError as error:
             raise PublishRefused(
-                f"{operation.name} has a value that does not fit the table of {kind}:"
+                f"{operation.name} has a value that does not fit the table of {kind.name}:"
                 f" {reason(error)}. The record type has changed since; make a new catalog with"
                 " scrapy load."
             ) from error
@@ -251,7 +267,7 @@ def _merge(
         counts["duplicates"] += merged.duplicates
         counts.update({k: n for k, n in merged.changes.items() if k not in SILENT_CHANGES})
         if any(merged.changes[change] for change in VISIBLE_CHANGES):
-            changed_kinds.add(kind)
+            changed_kinds.add(kind.name)
     if received != sum(reading.accepted for reading in readings):
         raise PublishRefused(
             f"{operation.name} has lost rows that its attempts had when they were done. Make a new"

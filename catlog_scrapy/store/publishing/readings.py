@@ -1,13 +1,19 @@
 """Readings: the done attempts of an operation, and the time for which each one's data is valid."""
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from catlog_scrapy.store.sql import rows
+from catlog_scrapy.store.definitions import KindDefinition
+from catlog_scrapy.store.sql import rows, scalar
+
+logger = logging.getLogger(__name__)
+
+MICROSECOND = dt.timedelta(microseconds=1)
 
 
 class Reading(NamedTuple):
@@ -44,6 +50,53 @@ def read_readings(
         own=own_as_of,
     )
     return [Reading(**reading) for reading in found]
+
+
+def move_behind_mark(
+    connection: Connection,
+    readings: Sequence[Reading],
+    mark: dt.datetime | None,
+    *,
+    provider: UUID,
+    kinds: Iterable[KindDefinition],
+) -> list[Reading]:
+    """Return the readings, later than all records of *kinds* if the *mark* lies in the future.
+
+    Such a mark is ahead of the clock of readings, which never goes back: the clock's sequence was
+    not restored or replicated with the tables. The clock then continues from the newest record.
+    """
+    if mark is None or all(reading.as_of >= mark for reading in readings):
+        return list(readings)
+    behind = scalar(
+        connection,
+        """SELECT CAST(:mark AS timestamptz) > greatest(clock_timestamp(),
+               timestamptz 'epoch' + last_value * interval '1 microsecond')
+           FROM catlog.reading_clock""",
+        mark=mark,
+    )
+    if not behind:
+        return list(readings)
+    logger.warning("the database's clock stands behind the newest high-water mark, %s", mark)
+    of_provider = "_provider = (SELECT number FROM catlog.provider WHERE id = :provider)"
+    newest = [
+        scalar(
+            connection,
+            f"SELECT max(_as_of) FROM {kind.table} WHERE {of_provider}",
+            provider=provider,
+        )
+        for kind in kinds
+    ]
+    newest.append(scalar(connection, "SELECT max(as_of) FROM catlog.part_mark"))
+    latest = max([mark, *(time for time in newest if time is not None)])
+    times = sorted({reading.as_of for reading in readings})
+    moved = {time: latest + MICROSECOND * number for number, time in enumerate(times, 1)}
+    scalar(
+        connection,
+        """SELECT setval('catlog.reading_clock',
+               CAST(extract(epoch FROM CAST(:last AS timestamptz)) * 1000000 AS bigint))""",
+        last=moved[times[-1]],
+    )
+    return [reading._replace(as_of=moved[reading.as_of]) for reading in readings]
 
 
 def as_parameters(readings: Iterable[Reading]) -> Mapping[str, Any]:

@@ -6,11 +6,16 @@ does not grow with the width of the records. The text of the JSON is parsed once
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing.readings import READINGS
 from catlog_scrapy.store.queue.results import REMOVED_HASH
 from catlog_scrapy.store.record_tables.layout import column_names, json_value
+
+Subset = Literal["all", "range", "ids"]
+# Keys that are written one by one, instead of comparing the whole slice again.
+MAX_LISTED_KEYS = 50_000
 
 RESULTS = "catlog.catalog_operation_instance_result"
 META_COLUMNS = """_id, _hash, _provider, _scope, _catalog, _part, _as_of, _created_at, _updated_at,
@@ -21,17 +26,17 @@ class KindStatements:
     """Statements for the tables of *kind*.
 
     *retired* are columns of fields that are no longer declared: a state that a load writes has no
-    values there. *has_marks* says that there are part marks, *is_sliced* that the statements take
-    the range of hashes from `:low` to `:high`.
+    values there. *has_marks* says that there are part marks. The statements take a *subset* of the
+    keys: the range of hashes from `:low` to `:high`, or those in `:ids`.
     """
 
     def __init__(
-        self, kind: KindDefinition, retired: Sequence[str], *, has_marks: bool, is_sliced: bool
+        self, kind: KindDefinition, retired: Sequence[str], *, has_marks: bool, subset: Subset
     ) -> None:
         self.kind = kind
         self.retired = [f'"{name}"' for name in retired]
         self.has_marks = has_marks
-        self.is_sliced = is_sliced
+        self.subset = subset
 
     def count_records(self) -> str:
         """Return the query that counts the provider's records, removed ones included."""
@@ -59,16 +64,19 @@ class KindStatements:
         With *is_distinct*, only the result that counts of each key is compared.
         """
         return f"""
-            SELECT records.*, judged.* FROM (
+            SELECT known, present, received, matched, absent, written, unknown, outdated,
+                CASE WHEN written <= {MAX_LISTED_KEYS} THEN CAST(ids AS text[]) END AS ids FROM (
                 SELECT count(*) AS known, count(*) FILTER (WHERE _removed_at IS NULL) AS present
-                FROM {self.kind.table} WHERE _provider = :provider {self._range("_id")}) AS records
+                FROM {self.kind.table}
+                WHERE _provider = :provider {self._in_subset("_id")}) AS records
             CROSS JOIN (
                 SELECT count(*) FILTER (WHERE is_arrived) AS received,
                     count(*) FILTER (WHERE is_arrived AND is_known) AS matched,
                     count(*) FILTER (WHERE NOT is_arrived) AS absent,
                     count(*) FILTER (WHERE is_written) AS written,
                     count(*) FILTER (WHERE is_written AND change = 'unknown') AS unknown,
-                    count(*) FILTER (WHERE is_outdated) AS outdated
+                    count(*) FILTER (WHERE is_outdated) AS outdated,
+                    array_agg(id) FILTER (WHERE is_written) AS ids
                 FROM ({self._judged(is_distinct=is_distinct)}) AS judged) AS judged"""
 
     def write(self, *, is_distinct: bool) -> str:
@@ -199,7 +207,7 @@ class KindStatements:
                 coalesce(r.content_hash = '{REMOVED_HASH}', false) AS is_removal,
                 coalesce(r.content_hash <> '{REMOVED_HASH}', false) AS was_read
             FROM {RESULTS} r {self._join_readings()}
-            WHERE {self._of_kind()} {self._range("r.key_hash")} {order}"""
+            WHERE {self._of_kind()} {self._in_subset("r.key_hash")} {order}"""
 
     def _known(self) -> str:
         """Return the query of the records, with the time up to which each is confirmed."""
@@ -214,12 +222,15 @@ class KindStatements:
             SELECT k.ctid AS place, k._id AS id, k._hash AS hash, {as_of} AS as_of,
                 k._removed_at IS NOT NULL AS is_removed, k._part AS part, k._scope AS scope
             FROM {self.kind.table} k {marks}
-            WHERE k._provider = :provider {self._range("k._id")}"""
+            WHERE k._provider = :provider {self._in_subset("k._id")}"""
 
-    def _range(self, column: str) -> str:
-        if not self.is_sliced:
-            return ""
-        return f"AND {column} BETWEEN CAST(:low AS uuid) AND CAST(:high AS uuid)"
+    def _in_subset(self, column: str) -> str:
+        match self.subset:
+            case "range":
+                return f"AND {column} BETWEEN CAST(:low AS uuid) AND CAST(:high AS uuid)"
+            case "ids":
+                return f"AND {column} = ANY(CAST(:ids AS uuid[]))"
+        return ""
 
     def _join_readings(self) -> str:
         return f"JOIN {READINGS} AS g ON g.instance = r.instance_id AND g.attempt = r.attempt"
