@@ -170,7 +170,7 @@ def catlog_node(url: str, name: str, count: int, slots: int = 8) -> Work:
         held = claims.claim(engine, name, limit=min(slots, count - done))
         claiming += time.monotonic() - started
         for claimed in held:
-            outcome = attempts.complete(engine, claimed.attempt, Report())
+            outcome = attempts.complete(engine, claimed.attempt, Report(), claimed.limits)
             if outcome != "done":
                 raise RuntimeError(f"{claimed.attempt} is {outcome}")
         done += len(held)

@@ -118,7 +118,8 @@ class OutcomeExtension:
         attempt = self.attempt
         if attempt.stop_code:
             return attempt.end_stopped()
-        return complete(attempt.engine, attempt.claim.attempt, attempt.report)
+        claim = attempt.claim
+        return complete(attempt.engine, claim.attempt, attempt.report, claim.limits)
 
     def _writer(self) -> ResultWriter:
         pipeline = self.crawler.get_item_pipeline(StorePipeline)

@@ -121,7 +121,8 @@ class CatalogSchemeOperationInstance(Base):
 
     `attempt` is the number of the latest attempt. `node` is set from the claim until the slot is
     freed: after a cancellation the crawl still runs until its next heartbeat. `lost` counts
-    consecutive lost attempts. `position` is the age in the queue. `available_at` is the time from
+    consecutive lost attempts. `position` is the age in the queue; `requeued` says that the instance
+    was in the queue before. `available_at` is the time from
     which the instance can be claimed or, while it runs, the time of the claim.
     """
 
@@ -129,13 +130,28 @@ class CatalogSchemeOperationInstance(Base):
     __table_args__ = (
         UniqueConstraint("catalog_id", "operation_id", "part", name="instance_part_key"),
         one_of("state", INSTANCE_STATES),
-        # The claim reads only the head of this index, however many instances have finished.
+        # The claim reads only the head of this index, however many instances have finished. To its
+        # passed positions no instance returns: that is what `instance_requeued_idx` is for.
         Index(
             "instance_queue_idx",
             "provider_id",
             text("priority DESC"),
             "position",
-            postgresql_where=text("state = 'new'"),
+            postgresql_where=text("state = 'new' AND NOT requeued"),
+        ),
+        Index(
+            "instance_requeued_idx",
+            "provider_id",
+            text("priority DESC"),
+            "position",
+            postgresql_where=text("state = 'new' AND requeued"),
+        ),
+        # The check for the last open instance of a catalog reads the end of this index.
+        Index(
+            "instance_open_idx",
+            "catalog_id",
+            "position",
+            postgresql_where=text("state IN ('new', 'running')"),
         ),
         # Without lease_expires_at: a heartbeat must stay a heap-only (HOT) update.
         Index(
@@ -157,6 +173,7 @@ class CatalogSchemeOperationInstance(Base):
     priority: Mapped[int] = mapped_column(server_default="0")
     position: Mapped[int] = mapped_column(BigInteger, Identity())
     state: Mapped[str] = mapped_column(server_default="new")
+    requeued: Mapped[bool] = mapped_column(server_default=text("false"))
     attempt: Mapped[int] = mapped_column(server_default="0")
     failures: Mapped[int] = mapped_column(server_default="0")
     lost: Mapped[int] = mapped_column(server_default="0")

@@ -129,6 +129,25 @@ def scalar(connection: Connection, sql: str, **values: Any) -> Any:
     return next(iter(one(connection, sql, **values).values()))
 
 
+def call(database: Database, sql: str, **values: Any) -> Mapping[str, Any]:
+    """Run *sql*, which is a transaction by itself, and return its row, which must exist.
+
+    An engine sends neither BEGIN nor COMMIT: the statement takes one round trip.
+    """
+    if isinstance(database, Transaction):
+        with database.begin() as connection:
+            return one(connection, sql, **values)
+    with database.connect() as connection:
+        # SQLAlchemy's isolation level AUTOCOMMIT takes round trips to set and reset.
+        driver: Any = connection.connection.driver_connection
+        driver.autocommit = True
+        try:
+            return one(connection, sql, **values)
+        finally:
+            if not driver.closed:
+                driver.autocommit = False
+
+
 def upsert(
     connection: Connection,
     model: type[Base],

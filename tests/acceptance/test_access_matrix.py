@@ -17,6 +17,7 @@ from catlog_scrapy.api.paths import PREFIX, UNPREFIXED_PATHS
 from catlog_scrapy.store.access.keys import add_key
 from catlog_scrapy.store.access.tokens import signing_key
 from catlog_scrapy.store.access.users import add_user, disable_user
+from tests.support.factories import sql
 from tests.support.server import PASSWORD, PICTURE, ROLES, Served, Worlds, checksum
 
 # By endpoint: its permission, and the first letters of the roles that have the permission. An
@@ -103,6 +104,12 @@ BODIES: dict[tuple[str, str], Any] = {
 @pytest.fixture(scope="module")
 def served(worlds: Worlds) -> Iterator[Served]:
     with worlds.serving() as served:
+        sql(
+            served.engine,
+            """INSERT INTO catlog.catalog_summary
+               SELECT id, '2026-01-01', 1, 1, now(), now(), 1, 0, 0, 0, 1, 1, 1, 0, 0, '{}'
+               FROM catlog.catalog_scheme LIMIT 1""",
+        )
         yield served
 
 

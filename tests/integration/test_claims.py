@@ -275,6 +275,7 @@ def test_as_of_of_a_catalog_that_uses_its_due_time_is_the_due_time(engine: Engin
     [
         "UPDATE catlog.alembic_version SET version_num = 'later'",
         "DELETE FROM catlog.alembic_version",
+        "ALTER FUNCTION catlog.claim_instances RENAME TO claim_other_instances",
     ],
 )
 def test_a_worker_of_another_revision_stops_claiming(engine: Engine, change: str) -> None:

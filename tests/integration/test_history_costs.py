@@ -84,8 +84,8 @@ def fill(engine: Engine) -> None:
     sql(
         engine,
         f"""INSERT INTO catlog.catalog_operation_instance_result
-                (instance_id, attempt, seq, kind, key, data)
-            SELECT i.id, 1, n, 'goods', n::text, '{{}}'
+                (instance_id, attempt, seq, kind, key, key_hash, data)
+            SELECT i.id, 1, n, 'goods', n::text, gen_random_uuid(), '{{}}'
             FROM catlog.catalog_scheme_operation_instance i
             CROSS JOIN generate_series(0, {RESULTS // CATALOGS - 1}) AS n""",
     )

@@ -28,7 +28,7 @@ from catlog_scrapy.store.queue.result_partitions import (
     partitions,
     require_partitions,
 )
-from catlog_scrapy.store.queue.results import store_rejected
+from catlog_scrapy.store.queue.results import copy_batch, store_rejected
 from catlog_scrapy.store.queue.schedules.backfill import backfill
 from catlog_scrapy.store.queue.schedules.due import make_due
 from catlog_scrapy.worker import pruning as scheduler_pruning
@@ -45,8 +45,10 @@ from tests.support.factories import (
     given_a_scheme,
     given_a_waiting_catalog,
     history,
+    lines,
     load,
     one,
+    provider_of,
     send,
     send_lines,
     sql,
@@ -438,6 +440,16 @@ def test_partition_in_use_by_a_reader_is_dropped_later(engine: Engine) -> None:
     assert old not in present_partitions(engine)
 
 
+def test_load_uses_the_partition_of_its_day_alone(engine: Engine) -> None:
+    given_a_scheme(engine)
+    load(engine, {"a": 1, "b": 1})
+    tomorrow = partition_of_day(engine, -1)
+    with engine.begin() as connection:
+        connection.execute(text(f"LOCK TABLE catlog.{tomorrow.name} IN ACCESS EXCLUSIVE MODE"))
+        load(engine, {"a": 2, "c": 1})
+    assert current(engine) == {"a": 2, "c": 1}
+
+
 # Catalogs
 
 
@@ -547,12 +559,13 @@ def test_late_results_of_a_removed_catalog_are_deleted(
     given_a_scheme(engine)
     catalog = given_an_old_catalog(engine, 200)
     claimed = claim_of(engine, catalog)
+    provider = provider_of(engine, claimed.attempt)
     deliver(engine, claimed, {"a": 1})
     publishing.publish(engine, catalog)
     end_long_ago(engine, catalog, 200)
     prune(engine)
     assert remaining(engine) == set()
-    send_lines(engine, claimed.attempt, "goods", [("a", "late")], first=1)
+    copy_batch(engine, lines(claimed.attempt, provider, "goods", [("a", "late")], 1))
     assert tables_of(engine) == {DEFAULT_PARTITION: 1}
     assert prune(engine) == PruneCounts(unfinished=1)
 

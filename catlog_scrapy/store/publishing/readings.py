@@ -108,6 +108,8 @@ def as_parameters(readings: Iterable[Reading]) -> Mapping[str, Any]:
         "accepted": [reading.accepted for reading in listed],
         "parts": [reading.part for reading in listed],
         "as_ofs": [reading.as_of for reading in listed],
+        "first_instance": min((reading.instance for reading in listed), default=None),
+        "last_instance": max((reading.instance for reading in listed), default=None),
     }
 
 

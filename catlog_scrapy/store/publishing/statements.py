@@ -245,8 +245,11 @@ class KindStatements:
             SELECT * FROM {self.kind.table} WHERE ctid = d.place OFFSET 0) AS k"""
 
     def _lookup_data(self) -> str:
+        # The bounds are constants, so that PostgreSQL plans and locks one partition.
         return f"""CROSS JOIN LATERAL (
             SELECT CAST(data AS jsonb) AS data FROM {RESULTS} r WHERE r.instance_id = d.instance
+                AND r.instance_id BETWEEN CAST(:first_instance AS uuid)
+                    AND CAST(:last_instance AS uuid)
                 AND r.attempt = d.attempt AND r.seq = d.seq OFFSET 0) AS j"""
 
     def _values(self) -> str:

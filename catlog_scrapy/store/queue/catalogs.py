@@ -229,8 +229,8 @@ def _retry(connection: Connection, catalog: LockedCatalog) -> None:
     run(
         connection,
         """UPDATE catlog.catalog_scheme_operation_instance i
-           SET state = 'new', failures = 0, lost = 0, node = NULL, lease_expires_at = NULL,
-               available_at = clock_timestamp()
+           SET state = 'new', requeued = true, failures = 0, lost = 0, node = NULL,
+               lease_expires_at = NULL, available_at = clock_timestamp()
            FROM (SELECT id FROM catlog.catalog_scheme_operation_instance
                  WHERE catalog_id = :id AND state IN ('failed', 'cancelled')
                  ORDER BY id FOR NO KEY UPDATE) AS again

@@ -1,11 +1,16 @@
 """All tables of the first release."""
 
+from pathlib import Path
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
+
+# Beside the modules that call them, which share their text with this revision.
+FUNCTIONS = Path(__file__).parents[3] / "store" / "queue" / "functions"
 
 
 # A look at the records of all kinds, or of some. A function, because a view would prevent `apply`
@@ -123,6 +128,10 @@ def upgrade() -> None:
     op.execute("CREATE SCHEMA IF NOT EXISTS records")
     op.execute(ALL_RECORDS)
     op.execute(ALL_RECORD_VERSIONS)
+    for function in sorted(FUNCTIONS.glob("*.sql")):
+        op.get_bind().exec_driver_sql(
+            function.read_text(encoding="utf-8"), execution_options={"no_parameters": True}
+        )
 
 
 def _create_uuid7() -> None:
@@ -807,6 +816,7 @@ def _create_catalog_scheme_operation_instance() -> None:
         sa.Column("priority", sa.Integer(), server_default="0", nullable=False),
         sa.Column("position", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("state", sa.Text(), server_default="new", nullable=False),
+        sa.Column("requeued", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("lost", sa.Integer(), server_default="0", nullable=False),
@@ -850,12 +860,28 @@ def _create_catalog_scheme_operation_instance() -> None:
         postgresql_where=sa.text("node IS NOT NULL"),
     )
     op.create_index(
+        "instance_open_idx",
+        "catalog_scheme_operation_instance",
+        ["catalog_id", "position"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("state IN ('new', 'running')"),
+    )
+    op.create_index(
         "instance_queue_idx",
         "catalog_scheme_operation_instance",
         ["provider_id", sa.literal_column("priority DESC"), "position"],
         unique=False,
         schema="catlog",
-        postgresql_where=sa.text("state = 'new'"),
+        postgresql_where=sa.text("state = 'new' AND NOT requeued"),
+    )
+    op.create_index(
+        "instance_requeued_idx",
+        "catalog_scheme_operation_instance",
+        ["provider_id", sa.literal_column("priority DESC"), "position"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("state = 'new' AND requeued"),
     )
 
 
