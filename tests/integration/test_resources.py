@@ -5,6 +5,7 @@ import csv
 import datetime as dt
 import io
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from catlog_scrapy.api.maintenance import MaintenanceThread
+from catlog_scrapy.api.resources import index_warnings
+from catlog_scrapy.api.resources.index_warnings import INDEX_USE_AGE_S
 from catlog_scrapy.api.resources.lists import ListRoute
 from catlog_scrapy.db.statement_pool import StatementPool
 from catlog_scrapy.declarations.resources import Resources, read_resources
@@ -515,6 +518,10 @@ def test_count_as_of_a_time_changes_with_publishes_and_pruning(
         assert [quick.get(url).json()["count"] for _ in range(3)] == [5, 5, 5]
         assert [ids(quick.get(f"{url}&offset=4")), quick.get(f"{url}&id=1").json()["count"]]
     assert ["count(*)" in sql for sql in statements] == [True, False, False, False, True]
+    tag = {"If-None-Match": quick.get(url).headers["etag"]}
+    with counted_statements() as statements:
+        assert quick.get(url, headers=tag).status_code == 304
+    assert len(statements) == 1
     ahead = "/goods?limit=2&as_of=2100-01-01T00:00Z"
     assert quick.get(ahead).json()["count"] == 2
     load_goods(engine, GOODS[2:])
@@ -522,7 +529,37 @@ def test_count_as_of_a_time_changes_with_publishes_and_pruning(
     assert quick.get(url).json()["count"] == 5
     sql(engine, "UPDATE catlog.catalog_scheme_operation SET keep = 0")
     assert prune(engine).versions
-    assert quick.get(url).json()["count"] < 5
+    pruned = quick.get(url, headers=tag)
+    assert pruned.json()["count"] < 5
+    assert pruned.headers["etag"] != tag["If-None-Match"]
+
+
+def test_page_of_a_known_caller_warns_of_a_missing_index(
+    engine: Engine, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(engine, "ANALYZE records.goods")
+    client = serve(RESOURCES, CATLOG_API_LARGE=5)
+    assert client.get("/goods").status_code == 200
+    monkeypatch.delattr(ListRoute, "_page")
+    clock = time.monotonic()
+    for later_s, expected in ((0, True), (INDEX_USE_AGE_S / 2, True), (INDEX_USE_AGE_S + 1, False)):
+        monkeypatch.setattr(index_warnings, "monotonic", lambda now=clock + later_s: now)
+        for _ in range(2):
+            assert ("catlog-warning" in client.get("/goods?price=3").headers) == expected
+        sql(engine, "CREATE INDEX IF NOT EXISTS by_price ON records.goods (price)")
+
+
+def test_pages_of_two_branches_without_a_thread_are_in_order(quick: TestClient) -> None:
+    """Rows with and without a value come from two SELECTs, whatever the size of the pages."""
+    then = quote(dt.datetime.now(dt.UTC).isoformat())
+    for asked in ("/goods?order=price", "/goods?order=-price", f"/goods?order=made&as_of={then}"):
+        everything = ids(quick.get(f"{asked}&limit=5"))
+        assert sorted(everything) == [1, 2, 3, 4, 5]
+        for limit in (1, 2, 4):
+            pages = list(walk(quick, f"{asked}&limit={limit}&cursor="))
+            assert [row["id"] for page in pages for row in page["results"]] == everything
+            offsets = [ids(quick.get(f"{asked}&limit={limit}&offset={n}")) for n in range(6)]
+            assert offsets == [everything[n : n + limit] for n in range(6)]
 
 
 @contextmanager

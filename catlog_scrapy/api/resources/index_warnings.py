@@ -1,6 +1,6 @@
 """Warnings about pages of large kinds that no index supports."""
 
-import time
+from time import monotonic
 
 from sqlalchemy import Engine
 
@@ -28,7 +28,7 @@ class IndexWarnings:
         """Return whether the warning of *query* depends on indexes that have to be read again."""
         if self.kind is None or not (query.equal or query.bounds or query.order):
             return False
-        return self._use is None or time.monotonic() - self._read_at > INDEX_USE_AGE_S
+        return self._use is None or monotonic() - self._read_at > INDEX_USE_AGE_S
 
     def refresh(self, query: PageQuery) -> None:
         """Read the indexes of the kind if those of *query* are outdated."""
@@ -36,7 +36,7 @@ class IndexWarnings:
             return
         with self._engine.connect() as connection:
             self._use = read_index_use(connection, self.kind)
-        self._read_at = time.monotonic()
+        self._read_at = monotonic()
 
     def headers(self, query: PageQuery) -> dict[str, str]:
         """Return the header for a slow filter or order of a large kind, by the last refresh."""
