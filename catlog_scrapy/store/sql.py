@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from catlog_scrapy.db.driver import DriverConnection
+from catlog_scrapy.db.driver import PARAMETER, DriverConnection
 from catlog_scrapy.redaction import redact
 
 if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/driver.py
@@ -129,6 +129,12 @@ def scalar(connection: Connection, sql: str, **values: Any) -> Any:
     return next(iter(one(connection, sql, **values).values()))
 
 
+@lru_cache(100)
+def _driver_statement(sql: str) -> str:
+    """Return *sql* with its parameters in psycopg2's style."""
+    return PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
+
+
 def call(database: Database, sql: str, **values: Any) -> Mapping[str, Any]:
     """Run *sql*, which is a transaction by itself, and return its row, which must exist.
 
@@ -142,7 +148,8 @@ def call(database: Database, sql: str, **values: Any) -> Mapping[str, Any]:
         driver: Any = connection.connection.driver_connection
         driver.autocommit = True
         try:
-            return one(connection, sql, **values)
+            found = connection.exec_driver_sql(_driver_statement(sql), values).one()
+            return found._asdict()
         finally:
             if not driver.closed:
                 driver.autocommit = False

@@ -13,13 +13,15 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine
 
-from catlog_scrapy.store.sql import Database, load_sql, rows
+from catlog_scrapy.store.sql import Database, rows
 
 # Claims between two searches for the heads of the queues.
-CLAIMS_PER_SEARCH = 16
+CLAIMS_PER_SEARCH = 32
 # Searches until the first heads are known, unless another transaction is open.
 FIRST_SEARCHES = 3
-FIND_HEADS = load_sql(__name__, "find_heads")
+FIND_HEADS = """
+    SELECT * FROM catlog.find_queue_heads(
+        CAST(:providers AS uuid[]), CAST(:heads AS bigint[]))"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class ClaimHints:
         if self.fence and self.fence.xid <= found[0]["oldest_xid"]:
             passed = self.fence.position + 1
             self.heads = {
-                queue["id"]: passed if queue["head"] is None else min(passed, queue["head"])
+                queue["provider"]: passed if queue["head"] is None else min(passed, queue["head"])
                 for queue in found
             }
             self.fence = None
