@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import jwt
 import pytest
+from sqlalchemy import Engine
 
 from catlog_scrapy.api.paths import PREFIX, UNPREFIXED_PATHS
 from catlog_scrapy.store.access.keys import add_key
@@ -104,13 +105,18 @@ BODIES: dict[tuple[str, str], Any] = {
 @pytest.fixture(scope="module")
 def served(worlds: Worlds) -> Iterator[Served]:
     with worlds.serving() as served:
-        sql(
-            served.engine,
-            """INSERT INTO catlog.catalog_summary
-               SELECT id, '2026-01-01', 1, 1, now(), now(), 1, 0, 0, 0, 1, 1, 1, 0, 0, '{}'
-               FROM catlog.catalog_scheme LIMIT 1""",
-        )
+        given_a_summary(served.engine)
         yield served
+
+
+def given_a_summary(engine: Engine) -> None:
+    """Add the summary of a day's catalogs."""
+    sql(
+        engine,
+        """INSERT INTO catlog.catalog_summary
+           SELECT id, '2026-01-01', 1, 1, now(), now(), 1, 0, 0, 0, 1, 1, 1, 0, 0, '{}'
+           FROM catlog.catalog_scheme LIMIT 1""",
+    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from catlog_scrapy.api.paths import PREFIX
-from tests.acceptance.test_access_matrix import BODIES, endpoints, path_values
+from tests.acceptance.test_access_matrix import BODIES, endpoints, given_a_summary, path_values
 from tests.support.factories import given_copies
 from tests.support.server import PASSWORD, Served, Worlds, collected_log
 from tests.support.waiting import THIS_DATABASE, WAIT_LIMIT_S, until
@@ -37,6 +37,7 @@ def log() -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def served(worlds: Worlds, log: list[str]) -> Iterator[Served]:
     with worlds.serving(CATLOG_API_TIMEOUT=3.0, CATLOG_API_BODY=2**20) as served:
+        given_a_summary(served.engine)
         yield served
 
 
