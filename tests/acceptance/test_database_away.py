@@ -12,7 +12,7 @@ import pytest
 
 from catlog_scrapy.api.paths import PREFIX
 from catlog_scrapy.db.engine import make_engine
-from tests.acceptance.test_access_matrix import Endpoint, endpoints
+from tests.acceptance.test_access_matrix import Endpoint, endpoints, given_a_summary
 from tests.acceptance.test_hostile_requests import head
 from tests.support.factories import given_copies
 from tests.support.proxy import Proxy
@@ -30,6 +30,7 @@ def proxied(worlds: Worlds) -> Iterator[tuple[Proxy, Served]]:
         worlds.serving_at(proxy.url, CATLOG_API_TIMEOUT=3.0) as served,
     ):
         served.tokens("user-user")
+        given_a_summary(served.engine)
         yield proxy, served
 
 
@@ -112,7 +113,8 @@ def test_broken_stream_closes_its_connection(proxied: tuple[Proxy, Served]) -> N
     assert "Traceback" not in "\n".join(log)
     client = served.client(served.world.keys["admin"])
     until(lambda: client.get("/readyz").status_code == 200)
-    lines = client.get(
-        f"{PREFIX}/guarded-stations?format=ndjson&id__lt=1000&order=id"
-    ).text.splitlines()
+    # Connections that have just been used are not looked at: their next request is a 503.
+    url = f"{PREFIX}/guarded-stations?format=ndjson&id__lt=1000&order=id"
+    until(lambda: client.get(url).status_code == 200)
+    lines = client.get(url).text.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [1, 2, 3, 4]

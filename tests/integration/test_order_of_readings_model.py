@@ -153,7 +153,6 @@ histories = st.lists(plans, min_size=2, max_size=4).flatmap(
 
 @settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -142,7 +142,6 @@ steps = st.lists(st.tuples(field_types, st.lists(loads, max_size=2)), min_size=2
 
 @settings(
     max_examples=25,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -124,7 +124,6 @@ def with_removals(published: list[tuple[int, Load]]) -> list[tuple[int, Load]]:
 
 @settings(
     max_examples=12,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

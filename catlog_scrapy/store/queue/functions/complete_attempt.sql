@@ -18,8 +18,10 @@ BEGIN
     is_known := false;
     -- Before the catalog is locked, because a million rows take a moment to count. Only this worker
     -- writes rows of the attempt.
-    stored := (SELECT count(*) FROM catlog.catalog_operation_instance_result r
-               WHERE r.instance_id = the_instance AND r.attempt = the_number);
+    -- EXECUTE, because a kept plan would lock the partitions of all days.
+    EXECUTE format(
+        'SELECT count(*) FROM catlog.catalog_operation_instance_result
+         WHERE instance_id = %L AND attempt = %s', the_instance, the_number) INTO stored;
 
     -- The order of locks: ancestors from the top, the catalog, the instance.
     SELECT c.id, c.parent_id INTO the_catalog, parent
