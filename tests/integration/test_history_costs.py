@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,8 @@ from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.store.maintenance.prune_counting import count_prunable
 from catlog_scrapy.store.maintenance.tick import tick
-from catlog_scrapy.store.queue import claims, jobs
+from catlog_scrapy.store.queue import attempts, claims, jobs
+from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.queue.schedules.due import make_due
 from catlog_scrapy.store.queue.starting import start_waiting
 from catlog_scrapy.store.reading.listings import LISTINGS
@@ -28,6 +30,7 @@ from catlog_scrapy.store.reading.status import (
 )
 from tests.support.factories import given_a_catalog, given_a_schedule, given_a_scheme, one, sql
 from tests.support.postgres import Postgres
+from tests.support.reads import entries_read
 
 CATALOGS, RESULTS = 20_000, 40_000
 # A statement may read so many rows of ended work: those that it returns, or those of a batch.
@@ -160,7 +163,6 @@ READERS: dict[str, Callable[[Engine], Any]] = {
     "state_of_a_job": lambda engine: jobs.state(engine, None, "job777"),
     "dry_run_of_prune": count_prunable,
     "prune": prune,
-    "claim": lambda engine: claims.claim(engine, "node"),
     "start_waiting": start_waiting,
     "make_due": make_due,
     "tick": lambda engine: tick(engine, 60.0),
@@ -173,6 +175,15 @@ def test_cost_does_not_grow_with_history(engine: Engine, name: str) -> None:
         READERS[name](engine)
     assert found
     assert [(read, statement) for statement, read in found if read > MAX_READ] == []
+
+
+def test_cost_of_a_claim_does_not_grow_with_history(engine: Engine) -> None:
+    """EXPLAIN does not show the statements of the functions that claim and complete."""
+    held: list[claims.Claim] = []
+    claim = partial(claims.claim, engine, "node")
+    assert entries_read(engine, TABLES, lambda: held.extend(claim())) < MAX_READ
+    complete = partial(attempts.complete, engine, held[0].attempt, Report())
+    assert entries_read(engine, TABLES, complete) < MAX_READ
 
 
 LARGE_LISTINGS = [

@@ -4,17 +4,19 @@ WITH held AS (
     SELECT * FROM unnest(CAST(:instances AS uuid[]), CAST(:numbers AS int[]))
         AS held (instance, number)
 ),
+-- The state is checked behind the lock: a search condition would let the planner read the whole index
+-- of open instances, which looks empty to it, but may be full of dead entries.
 free AS (
-    SELECT i.id FROM catlog.catalog_scheme_operation_instance i
+    SELECT i.id, i.state FROM catlog.catalog_scheme_operation_instance i
     JOIN held ON held.instance = i.id AND held.number = i.attempt
     JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
-    WHERE i.state = 'running' AND a.deadline_at > clock_timestamp()
+    WHERE a.deadline_at > clock_timestamp()
     FOR NO KEY UPDATE OF i SKIP LOCKED
 ),
 renewed AS (
     UPDATE catlog.catalog_scheme_operation_instance i
     SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
-    FROM free WHERE i.id = free.id
+    FROM free WHERE i.id = free.id AND free.state = 'running'
 )
 SELECT set_config('synchronous_commit', 'off', true) AS synchronous_commit,
     coalesce(jsonb_object_agg(held.instance || '.' || held.number, CASE

@@ -1,4 +1,7 @@
 -- Return the claims of those attempts that still run, in the order of the queue.
+--
+-- The state is checked in the aggregate, not in the search condition: it would let the planner read
+-- the whole index of open instances, which looks empty to it, but may be full of dead entries.
 CREATE FUNCTION catlog.read_claims(instances uuid[], numbers int[]) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
@@ -17,12 +20,12 @@ BEGIN
                     'fields', k.fields, 'foreign', k.foreign_type) ORDER BY k.name), '[]')
                 FROM catlog.kind k
                 WHERE k.operation_id = o.id)
-            ) ORDER BY i.priority DESC, i.position), '[]')
+            ) ORDER BY i.priority DESC, i.position) FILTER (WHERE i.state = 'running'), '[]')
         FROM unnest(instances, numbers) AS claimed (instance, number)
         JOIN catlog.instance_attempt a
             ON a.instance_id = claimed.instance AND a.attempt = claimed.number
         JOIN catlog.catalog_scheme_operation_instance i
-            ON i.id = a.instance_id AND i.attempt = a.attempt AND i.state = 'running'
+            ON i.id = a.instance_id AND i.attempt = a.attempt
         JOIN catlog.catalog c ON c.id = i.catalog_id
         JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
         JOIN catlog.catalog_scheme s ON s.id = o.scheme_id

@@ -1,0 +1,113 @@
+"""Costs of the queue while an open snapshot keeps the index entries of finished instances."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.store.queue import attempts, claim_hints
+from catlog_scrapy.store.queue.claim_hints import claim_hints_of
+from catlog_scrapy.store.queue.claims import Claim, begin, claim
+from catlog_scrapy.store.queue.leases import heartbeat
+from catlog_scrapy.store.queue.report import Report
+from tests.support.factories import given_a_catalog, given_a_scheme, one, sql
+from tests.support.postgres import Postgres
+from tests.support.reads import entries_read
+from tests.support.waiting import until
+
+INSTANCE = "catlog.catalog_scheme_operation_instance"
+FINISHED, WAITING = 20_000, 60
+# Index entries of instances that a call may read: those of a few instances, and dead ones since the
+# latest search for the head of the queue.
+MAX_ENTRIES = 100
+
+
+@pytest.fixture(scope="module")
+def engine(postgres: Postgres) -> Iterator[Engine]:
+    """Return an engine on a catalog with many finished instances and some that wait.
+
+    A snapshot has been open since before they ran.
+    """
+    with postgres.clone() as url:
+        engine = make_engine(url)
+        given_a_scheme(engine)
+        given_a_catalog(engine)
+        insert_instances(engine, FINISHED)
+        with engine.connect().execution_options(isolation_level="REPEATABLE READ") as reader:
+            reader.execute(text(f"SELECT count(*) FROM {INSTANCE}"))
+            finish_all(engine)
+            insert_instances(engine, WAITING)
+            yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def held(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Claim:
+    """Return a claim, made when the head of the queue is known."""
+    monkeypatch.setattr(claim_hints, "CLAIMS_PER_SEARCH", 1)
+    last = one(engine, f"SELECT max(position) FROM {INSTANCE} WHERE state = 'done'")
+    claim(engine, "here")
+    search_until_behind(engine, last)
+    [held] = claim(engine, "here")
+    return held
+
+
+def insert_instances(engine: Engine, count: int) -> None:
+    """Insert *count* instances of the only catalog."""
+    sql(
+        engine,
+        f"""INSERT INTO {INSTANCE} (catalog_id, operation_id, provider_id, part)
+            SELECT c.id, o.id, c.provider_id, gen_random_uuid()::text
+            FROM catlog.catalog c
+            JOIN catlog.catalog_scheme_operation o ON o.scheme_id = c.scheme_id
+            CROSS JOIN generate_series(1, {count})""",
+    )
+
+
+def finish_all(engine: Engine) -> None:
+    """Run and finish all instances, and let the planner know that none is open."""
+    sql(
+        engine,
+        f"""UPDATE {INSTANCE} SET state = 'running', attempt = 1, node = 'here',
+                available_at = now() - interval '1 hour'""",
+    )
+    sql(engine, f"UPDATE {INSTANCE} SET state = 'done', node = NULL")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"VACUUM ANALYZE {INSTANCE}"))
+
+
+def search_until_behind(engine: Engine, position: int) -> None:
+    """Search until the head of the only queue is behind *position*.
+
+    Transactions of other databases on this server may delay the head.
+    """
+    hints = claim_hints_of(engine)
+
+    def is_behind() -> bool:
+        hints.refresh(engine)
+        return max(hints.heads.values(), default=0) > position
+
+    until(is_behind)
+
+
+CALLS: dict[str, Callable[[Engine, Claim], Any]] = {
+    "claim": lambda engine, _: claim(engine, "here"),
+    "claim_of_many": lambda engine, _: claim(engine, "here", limit=8),
+    "claim_of_a_catalog": lambda engine, held: claim(engine, "here", catalogs=[held.catalog]),
+    "begin": lambda engine, held: begin(engine, held.attempt, 1),
+    "heartbeat": lambda engine, held: heartbeat(engine, [held.attempt]),
+    "complete": lambda engine, held: attempts.complete(engine, held.attempt, Report()),
+    "release": lambda engine, held: attempts.release(engine, held.attempt),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_queue_reads_no_entries_of_finished_instances(
+    engine: Engine, held: Claim, name: str
+) -> None:
+    read = entries_read(
+        engine, ["catalog_scheme_operation_instance"], lambda: CALLS[name](engine, held)
+    )
+    assert 0 < read < MAX_ENTRIES
