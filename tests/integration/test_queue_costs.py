@@ -1,6 +1,7 @@
-"""Costs of the queue while an open snapshot keeps the index entries of finished instances."""
+"""Costs of the queue beside dead index entries of finished instances, and in growing tables."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,14 +13,15 @@ from catlog_scrapy.store.queue.claim_hints import claim_hints_of
 from catlog_scrapy.store.queue.claims import Claim, begin, claim
 from catlog_scrapy.store.queue.leases import heartbeat
 from catlog_scrapy.store.queue.report import Report
-from tests.support.factories import given_a_catalog, given_a_scheme, one, sql
+from tests.support.factories import claim_of, given_a_catalog, given_a_scheme, one, sql
 from tests.support.postgres import Postgres
 from tests.support.reads import entries_read
 from tests.support.waiting import until
 
 INSTANCE = "catlog.catalog_scheme_operation_instance"
-FINISHED, WAITING = 20_000, 60
-# Index entries of instances that a call may read: those of a few instances, and dead ones since the
+TABLES = ("catalog", "catalog_scheme_operation_instance", "instance_attempt")
+FINISHED, WAITING, GROWN = 20_000, 60, 2_000
+# Index entries that a call may read: those of a few instances, and dead ones since the
 # latest search for the head of the queue.
 MAX_ENTRIES = 100
 
@@ -107,7 +109,39 @@ CALLS: dict[str, Callable[[Engine, Claim], Any]] = {
 def test_queue_reads_no_entries_of_finished_instances(
     engine: Engine, held: Claim, name: str
 ) -> None:
-    read = entries_read(
-        engine, ["catalog_scheme_operation_instance"], lambda: CALLS[name](engine, held)
+    assert 0 < entries_read(engine, TABLES, lambda: CALLS[name](engine, held)) < MAX_ENTRIES
+
+
+def test_plans_made_in_empty_tables_stay_good(database_url: str) -> None:
+    """A session keeps its plans until the tables are analysed."""
+    engine = make_engine(database_url)
+    for table in TABLES:
+        sql(engine, f"ALTER TABLE catlog.{table} SET (autovacuum_enabled = false)")
+    given_a_scheme(engine)
+    held = claim_of(engine, given_a_catalog(engine))
+    attempts.complete(engine, held.attempt, Report())
+    insert_catalogs(engine, GROWN)
+    assert 0 < entries_read(engine, TABLES, lambda: claim(engine, "here")) < MAX_ENTRIES
+    [held] = claim(engine, "here")
+    complete = partial(attempts.complete, engine, held.attempt, Report())
+    assert 0 < entries_read(engine, TABLES, complete) < MAX_ENTRIES
+    engine.dispose()
+
+
+def insert_catalogs(engine: Engine, count: int) -> None:
+    """Insert *count* catalogs with an instance that waits, each with a former attempt."""
+    sql(
+        engine,
+        f"""WITH made AS (
+                INSERT INTO catlog.catalog (provider_id, scheme_id, origin, state)
+                SELECT s.provider_id, s.id, 'load', 'loading'
+                FROM catlog.catalog_scheme s CROSS JOIN generate_series(1, {count})
+                RETURNING id, provider_id, scheme_id),
+            waiting AS (
+                INSERT INTO {INSTANCE} (catalog_id, operation_id, provider_id, attempt)
+                SELECT made.id, o.id, made.provider_id, 1
+                FROM made JOIN catlog.catalog_scheme_operation o ON o.scheme_id = made.scheme_id
+                RETURNING id)
+            INSERT INTO catlog.instance_attempt (instance_id, attempt, node, deadline_at, outcome)
+            SELECT id, 1, 'here', now(), 'released' FROM waiting""",
     )
-    assert 0 < read < MAX_ENTRIES

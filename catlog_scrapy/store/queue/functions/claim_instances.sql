@@ -5,14 +5,16 @@
 -- A function, because PostgreSQL keeps the plans of its statements for the session, also behind
 -- PgBouncer. VOLATILE: each statement must see what the former statements have waited for. A plan
 -- for the given values would be made anew for each call, and costs more than its execution. A plan
--- without sequential scans stays good while the tables grow.
+-- without scans of whole tables stays good while the tables grow: without sequential scans, and
+-- without hash and merge joins, which read a whole index instead.
 CREATE FUNCTION catlog.claim_instances(
     revision text, worker text, max_instances int, lease_s float8,
     only_catalogs uuid[], only_executor text, refused uuid[], log_folder text,
     hint_providers uuid[], hint_heads bigint[], hint_since timestamptz[],
     OUT database_revision text, OUT provider uuid, OUT running_since timestamptz, OUT claims jsonb
 ) LANGUAGE plpgsql VOLATILE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     limit_running int;
     running bigint;
@@ -81,13 +83,13 @@ BEGIN
     END IF;
 
     -- Set the free instances to running and insert their attempts, with the limits that they run
-    -- under. The state is checked behind the lock, not in the search condition, so that the planner
-    -- never searches the queue's index by it.
+    -- under. The states are checked behind the lock, not in the search condition, so that the
+    -- planner never searches the indexes of what is open by them.
     WITH free AS (
-        SELECT i.id, i.state
+        SELECT i.id, i.state, c.state AS catalog_state
         FROM catlog.catalog_scheme_operation_instance i
         JOIN catlog.catalog c ON c.id = i.catalog_id
-        WHERE i.id = ANY(found_ids) AND c.state = 'loading' AND c.as_of IS NOT NULL
+        WHERE i.id = ANY(found_ids) AND c.as_of IS NOT NULL
         ORDER BY i.id FOR NO KEY UPDATE OF i SKIP LOCKED
     ),
     taken AS (
@@ -96,7 +98,7 @@ BEGIN
             available_at = clock_timestamp(),
             lease_expires_at = clock_timestamp() + make_interval(secs => lease_s)
         FROM free
-        WHERE i.id = free.id AND free.state = 'new'
+        WHERE i.id = free.id AND free.state = 'new' AND free.catalog_state = 'loading'
         RETURNING i.id, i.attempt, i.operation_id
     ),
     made AS (

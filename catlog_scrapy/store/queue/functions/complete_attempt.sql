@@ -7,7 +7,8 @@ CREATE FUNCTION catlog.complete_attempt(
     counted_dropped bigint, crawl_stats jsonb, log_file text, cursor_end text,
     OUT is_known bool, OUT outcome text, OUT stored bigint
 ) LANGUAGE plpgsql VOLATILE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     the_catalog uuid;
     ancestor uuid;

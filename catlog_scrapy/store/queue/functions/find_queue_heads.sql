@@ -6,7 +6,8 @@ CREATE FUNCTION catlog.find_queue_heads(hint_providers uuid[], hint_heads bigint
 RETURNS TABLE (
     provider uuid, head bigint, last_position bigint, oldest_xid bigint, next_xid bigint
 ) LANGUAGE plpgsql VOLATILE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN QUERY
     SELECT p.id, (

@@ -4,7 +4,8 @@
 -- the whole index of open instances, which looks empty to it, but may be full of dead entries.
 CREATE FUNCTION catlog.read_claims(instances uuid[], numbers int[]) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
