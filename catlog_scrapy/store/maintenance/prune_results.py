@@ -55,7 +55,7 @@ class Expiry:
 
 
 @dataclass
-class Batch:
+class PrunedBatch:
     """Ended catalogs that pruning looks at, and the outcome.
 
     `is_complete` is false if rows are left for the next batch. `removable` are the catalogs that
@@ -86,7 +86,7 @@ def longest_keep(connection: Connection, retention: Retention) -> float:
 
 def prune_batch(
     connection: Connection, retention: Retention, longest: float, now: dt.datetime
-) -> Batch:
+) -> PrunedBatch:
     """Prune the results of the next ended catalogs that are due for it before *now*.
 
     A catalog that has lost rows cannot be retried. Locked catalogs are left for the next round.
@@ -99,7 +99,7 @@ def prune_batch(
         now=now,
         limit=MAX_CATALOGS,
     )
-    batch = Batch([EndedCatalog(**catalog) for catalog in found])
+    batch = PrunedBatch([EndedCatalog(**catalog) for catalog in found])
     if not batch.catalogs:
         return batch
     expiries = _expiries(connection, batch.catalogs, retention, longest, now)
@@ -156,7 +156,7 @@ def _expiries(
 
 def _delete_expired(
     connection: Connection,
-    batch: Batch,
+    batch: PrunedBatch,
     expiries: Mapping[UUID, Sequence[Expiry]],
     now: dt.datetime,
 ) -> None:
@@ -207,7 +207,7 @@ def mark_purged(connection: Connection, catalogs: Collection[UUID]) -> None:
 
 def _set_next_looks(
     connection: Connection,
-    batch: Batch,
+    batch: PrunedBatch,
     expiries: Mapping[UUID, Sequence[Expiry]],
     retention: Retention,
     now: dt.datetime,
