@@ -6,6 +6,7 @@ import itertools
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -1186,6 +1187,35 @@ def test_load_that_is_published_while_its_table_changes_is_visible(shop: Shop) -
         assert state_of(shop.engine, catalog) == "loaded"
         assert one(shop.engine, "SELECT size::text FROM goods") == str(number)
     assert one(shop.engine, "SELECT count(*) FROM goods_history") == 8
+
+
+def test_apply_during_a_publish_loses_no_declared_value(shop: Shop) -> None:
+    table = (
+        '[[scheme]]\nname = "x"\nversion = {version}\n[[scheme.operation]]\nname = "foreign"\n'
+        'kind = "things"\nkey = "id"\nfields = {{ {fields} }}\n'
+    )
+    shop.declare(table.format(version=1, fields=""))
+    shop.apply()
+    catalog = given_a_catalog(shop.engine, scheme="x")
+    send_records(shop.engine, catalog, [{"id": "a", "n": 1}])
+    shop.declare(table.format(version=2, fields='n = "bigint"'))
+    applied: list[Future[list[str]]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        @event.listens_for(shop.engine, "before_cursor_execute")
+        def apply_now(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if "INSERT INTO catlog.scope" in statement and not applied:
+                applied.append(pool.submit(shop.apply))
+                wait(applied, timeout=1)
+
+        try:
+            assert publishing.publish(shop.engine, catalog)
+        finally:
+            event.remove(shop.engine, "before_cursor_execute", apply_now)
+    with contextlib.suppress(NotPossible):
+        applied[0].result()
+    shop.apply()
+    assert sql(shop.engine, "SELECT id, n, data FROM things") == [{"id": "a", "n": 1, "data": {}}]
 
 
 def test_concurrent_applies_store_declarations_once(shop: Shop) -> None:
