@@ -6,6 +6,7 @@ import itertools
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -898,6 +899,50 @@ def test_declared_field_of_a_foreign_kind_gets_its_values_from_data(shop: Shop) 
     assert "but the record a has '2'" in shop.refused()
 
 
+def test_field_of_a_foreign_kind_that_is_declared_again_gets_its_values_from_data(
+    shop: Shop,
+) -> None:
+    table = (
+        '[[scheme]]\nname = "x"\nversion = {version}\n[[scheme.operation]]\nname = "foreign"\n'
+        'kind = "things"\nkey = "id"\nfields = {{ {fields} }}\n'
+    )
+    shop.declare(table.format(version=1, fields='n = "bigint"'))
+    shop.apply()
+    shop.use(scheme="x")
+    shop.add({"id": "a", "n": 1}, kind="things", former={"id": "a", "n": 0})
+    shop.declare(table.format(version=2, fields=""))
+    shop.apply()
+    shop.use(2, scheme="x")
+    shop.declare(table.format(version=3, fields='n = "numeric"'))
+    shop.apply()
+    things = "SELECT id, n, data FROM things_history ORDER BY id, n"
+    assert [list(state.values()) for state in sql(shop.engine, things)] == [
+        ["a", 0, {}],
+        ["a", 1, {}],
+    ]
+
+
+def test_values_stay_visible_when_a_kind_changes_between_record_type_and_declaration(
+    shop: Shop,
+) -> None:
+    declared = (
+        '[[scheme]]\nname = "goods"\nversion = 2\n[[scheme.operation]]\nname = "foreign"\n'
+        'kind = "goods"\nkey = "id"\nfields = {}\n'
+    )
+    shop.given_fields("year: int")
+    shop.apply()
+    shop.use()
+    shop.add({"id": "a", "year": 2}, former={"id": "a", "year": 1})
+    shop.declare(declared)
+    shop.apply()
+    states = "SELECT * FROM goods_history ORDER BY valid_to NULLS LAST"
+    assert [state["data"] for state in sql(shop.engine, states)] == [{"year": 1}, {"year": 2}]
+    shop.use(2)
+    shop.declare(SCHEME.format(version=3))
+    shop.apply()
+    assert [state["year"] for state in sql(shop.engine, states)] == [1, 2]
+
+
 PRICED = ("price: Decimal | None = None", "year: int | None = None", "tags: list[str] = []")
 
 
@@ -1142,6 +1187,35 @@ def test_load_that_is_published_while_its_table_changes_is_visible(shop: Shop) -
         assert state_of(shop.engine, catalog) == "loaded"
         assert one(shop.engine, "SELECT size::text FROM goods") == str(number)
     assert one(shop.engine, "SELECT count(*) FROM goods_history") == 8
+
+
+def test_apply_during_a_publish_loses_no_declared_value(shop: Shop) -> None:
+    table = (
+        '[[scheme]]\nname = "x"\nversion = {version}\n[[scheme.operation]]\nname = "foreign"\n'
+        'kind = "things"\nkey = "id"\nfields = {{ {fields} }}\n'
+    )
+    shop.declare(table.format(version=1, fields=""))
+    shop.apply()
+    catalog = given_a_catalog(shop.engine, scheme="x")
+    send_records(shop.engine, catalog, [{"id": "a", "n": 1}])
+    shop.declare(table.format(version=2, fields='n = "bigint"'))
+    applied: list[Future[list[str]]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        @event.listens_for(shop.engine, "before_cursor_execute")
+        def apply_now(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if "INSERT INTO catlog.scope" in statement and not applied:
+                applied.append(pool.submit(shop.apply))
+                wait(applied, timeout=1)
+
+        try:
+            assert publishing.publish(shop.engine, catalog)
+        finally:
+            event.remove(shop.engine, "before_cursor_execute", apply_now)
+    with contextlib.suppress(NotPossible):
+        applied[0].result()
+    shop.apply()
+    assert sql(shop.engine, "SELECT id, n, data FROM things") == [{"id": "a", "n": 1, "data": {}}]
 
 
 def test_concurrent_applies_store_declarations_once(shop: Shop) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from scrapy.settings import Settings
-from sqlalchemy import Connection, Engine, exc, text
+from sqlalchemy import Connection, Engine, event, exc, text
 
 from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.db.engine import make_engine
@@ -416,6 +416,33 @@ def test_partition_that_a_catalog_needs_stays(engine: Engine, reason: str) -> No
     assert rows_of(engine, loaded) == {}
     if reason != "kept longer":
         assert rows_of(engine, needed) == {"goods": 1}
+
+
+def test_partition_stays_if_a_catalog_is_retried_during_its_drop(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(for_each=["x", "y"]), max_errors=1)
+    failed = given_an_old_catalog(engine)
+    done, failing = claim_all(engine, failed)
+    deliver(engine, done, {"a": 1})
+    attempts.fail(engine, failing.attempt, "it broke")
+    end_long_ago(engine, failed)
+    retried = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def retry(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "purged_at IS NULL AND c.id IN" in statement and not retried:
+            retried.append(failed)
+            catalogs.retry(engine, failed)
+
+    try:
+        prune(engine)
+    finally:
+        event.remove(engine, "before_cursor_execute", retry)
+    assert retried
+    assert rows_of(engine, failed) == {"goods": 1}
+    [again] = claim_all(engine, failed)
+    deliver(engine, again, {"b": 2})
+    assert publishing.publish(engine, failed)
+    assert current(engine) == {"a": 1, "b": 2}
 
 
 def test_results_wait_for_the_drop_of_their_partition(engine: Engine) -> None:

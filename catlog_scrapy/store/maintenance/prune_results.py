@@ -304,6 +304,9 @@ def drop_partition(
                 )
                 if len(locked) < len(retriable):
                     return None
+                # A catalog may have been retried before its row was locked.
+                if row(connection, f"{IS_NEEDED} LIMIT 1", **values):
+                    return None
                 mark_purged(connection, [catalog["id"] for catalog in locked])
                 run(connection, f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
                 run(connection, f"DROP TABLE catlog.{partition.name}")

@@ -146,7 +146,7 @@ class _Merge:
     def _merge_slice(self, low: int, high: int) -> None:
         """Merge the results and records with hashes from *low* to *high*."""
         found = self._compare(low, high)
-        is_distinct = bool(found.duplicates or found.unknown)
+        is_distinct = bool(found.duplicates or found.unknown or found.ignored)
         self.counts.received += found.received
         self.counts.present += found.present
         distinct = self._compare(low, high, is_distinct=True) if is_distinct else found
@@ -201,7 +201,9 @@ class _Merge:
 class _Compared:
     """Numbers of records and results in a slice; see `KindStatements.compare`.
 
-    `ids` are the hashes of the keys to be written, or None if there are too many.
+    `ignored` counts the removals of unknown keys that a full load need not store; several of them,
+    or one of them and a record, may have the same key. `ids` are the hashes of the keys to be
+    written, or None if there are too many.
     """
 
     known: int
@@ -211,6 +213,7 @@ class _Compared:
     absent: int
     written: int
     unknown: int
+    ignored: int
     outdated: int
     ids: list[str] | None
 

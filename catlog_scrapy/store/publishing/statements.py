@@ -64,7 +64,8 @@ class KindStatements:
         With *is_distinct*, only the result that counts of each key is compared.
         """
         return f"""
-            SELECT known, present, received, matched, absent, written, unknown, outdated,
+            SELECT known, present, received, matched, absent, written, unknown, ignored,
+                outdated,
                 CASE WHEN written <= {MAX_LISTED_KEYS} THEN CAST(ids AS text[]) END AS ids FROM (
                 SELECT count(*) AS known, count(*) FILTER (WHERE _removed_at IS NULL) AS present
                 FROM {self.kind.table}
@@ -75,6 +76,8 @@ class KindStatements:
                     count(*) FILTER (WHERE NOT is_arrived) AS absent,
                     count(*) FILTER (WHERE is_written) AS written,
                     count(*) FILTER (WHERE is_written AND change = 'unknown') AS unknown,
+                    count(*) FILTER (WHERE is_arrived AND NOT is_known AND NOT is_written)
+                        AS ignored,
                     count(*) FILTER (WHERE is_outdated) AS outdated,
                     array_agg(id) FILTER (WHERE is_written) AS ids
                 FROM ({self._judged(is_distinct=is_distinct)}) AS judged) AS judged"""

@@ -31,8 +31,8 @@ from catlog_scrapy.store.sql import execute, row
 class TableChange:
     """Changes of the tables of a kind; all are created if `is_new`.
 
-    `moved_in` are added fields whose values the column `data` may hold, `moved_out` are fields that
-    are no longer declared and whose values go to `data`.
+    `moved_in` are newly declared fields whose values the column `data` may hold, `moved_out` are
+    fields that are no longer declared and whose values go to `data`.
     """
 
     kind: KindDefinition
@@ -76,9 +76,9 @@ def _plan(
     if stored is None:
         return TableChange(kind, is_new=True)
     added = tuple((name, type_) for name, type_ in kind.columns if name not in stored)
-    columns = dict(kind.columns)
-    removed = tuple(name for name, _ in former.columns if name not in columns and name in stored)
-    has_data = kind.foreign and stored.get("data") == "jsonb"
+    columns, formerly = dict(kind.columns), dict(former.columns)
+    removed = tuple(name for name in formerly if name not in columns and name in stored)
+    has_data = former.foreign and stored.get("data") == "jsonb"
     return TableChange(
         kind,
         added=added,
@@ -89,10 +89,10 @@ def _plan(
         ),
         moved_in=tuple(
             Conversion(kind, name, f"nullif(data -> '{name}', 'null')", "jsonb", type_)
-            for name, type_ in added
-            if has_data
+            for name, type_ in kind.columns
+            if has_data and (name not in stored or name not in formerly)
         ),
-        moved_out=tuple(name for name in removed if kind.foreign and former.foreign),
+        moved_out=tuple(name for name in removed if kind.foreign),
         removed=removed,
     )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.sql import rows
+from catlog_scrapy.store.sql import execute, rows
 
 RECORDS_SCHEMA = "records"
 
@@ -125,6 +125,15 @@ def stored_columns(connection: Connection, kinds: Iterable[str]) -> dict[str, di
         if column["name"]:
             fields[column["name"]] = TYPE_ALIASES.get(column["type"], column["type"])
     return tables
+
+
+def lock_against_changes(connection: Connection, kinds: Iterable[str]) -> None:
+    """Keep `apply` from changing the tables of *kinds* until the transaction ends.
+
+    Definitions that are read afterwards fit the tables.
+    """
+    if tables := ", ".join(f'{RECORDS_SCHEMA}."{kind}"' for kind in sorted(kinds)):
+        execute(connection, f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE")
 
 
 def _lines(parts: Sequence[str]) -> str:
