@@ -10,8 +10,9 @@ from uuid import UUID
 from sqlalchemy import Connection, exc
 
 from catlog_scrapy.store.definitions import KindDefinition
+from catlog_scrapy.store.publishing.detect_changes import Subset
 from catlog_scrapy.store.publishing.readings import Reading, as_parameters
-from catlog_scrapy.store.publishing.statements import KindStatements, Subset
+from catlog_scrapy.store.publishing.statements import KindStatements
 from catlog_scrapy.store.record_tables.layout import stored_columns
 from catlog_scrapy.store.sql import one, rows, run, scalar
 

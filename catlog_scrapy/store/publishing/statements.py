@@ -6,37 +6,31 @@ does not grow with the width of the records. The text of the JSON is parsed once
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.publishing.readings import READINGS
+from catlog_scrapy.store.publishing.detect_changes import RESULTS, ChangeDetection, Subset
 from catlog_scrapy.store.queue.results import REMOVED_HASH
 from catlog_scrapy.store.record_tables.layout import column_names, json_value
 
-Subset = Literal["all", "range", "ids"]
 # Keys that are written one by one, instead of comparing the whole slice again.
 MAX_LISTED_KEYS = 50_000
 
-RESULTS = "catlog.catalog_operation_instance_result"
 META_COLUMNS = """_id, _hash, _provider, _scope, _catalog, _part, _as_of, _created_at, _updated_at,
     _removed_at, _read_at"""
 
 
-class KindStatements:
+class KindStatements(ChangeDetection):
     """Statements for the tables of *kind*.
 
     *retired* are columns of fields that are no longer declared: a state that a load writes has no
-    values there. *has_marks* says that there are part marks. The statements take a *subset* of the
-    keys: the range of hashes from `:low` to `:high`, or those in `:ids`.
+    values there.
     """
 
     def __init__(
         self, kind: KindDefinition, retired: Sequence[str], *, has_marks: bool, subset: Subset
     ) -> None:
-        self.kind = kind
+        super().__init__(kind, has_marks=has_marks, subset=subset)
         self.retired = [f'"{name}"' for name in retired]
-        self.has_marks = has_marks
-        self.subset = subset
 
     def count_records(self) -> str:
         """Return the query that counts the provider's records, removed ones included."""
@@ -45,7 +39,7 @@ class KindStatements:
     def has_bare_results(self) -> str:
         """Return the query whether there are results without data."""
         return f"""SELECT EXISTS (
-            SELECT 1 FROM ({self._arrived(is_distinct=False)}) AS arrived WHERE NOT was_read)"""
+            SELECT 1 FROM ({self.arrived(is_distinct=False)}) AS arrived WHERE NOT was_read)"""
 
     def insert_first(self) -> str:
         """Return the statement that inserts all results with data, without looking for records."""
@@ -54,9 +48,9 @@ class KindStatements:
             SELECT {self._values()}, r.key_hash, r.content_hash, :provider, :scope, :catalog,
                 g.part, g.as_of, :now, :now, NULL,
                 CASE WHEN :refreshes THEN g.as_of END
-            FROM {RESULTS} r {self._join_readings()}
+            FROM {RESULTS} r {self.join_readings()}
             CROSS JOIN LATERAL (SELECT CAST(r.data AS jsonb) AS data OFFSET 0) AS j
-            WHERE {self._of_kind()} AND r.content_hash <> '{REMOVED_HASH}'"""
+            WHERE {self.of_kind()} AND r.content_hash <> '{REMOVED_HASH}'"""
 
     def compare(self, *, is_distinct: bool) -> str:
         """Return the query that counts what a merge would do.
@@ -69,7 +63,7 @@ class KindStatements:
                 CASE WHEN written <= {MAX_LISTED_KEYS} THEN CAST(ids AS text[]) END AS ids FROM (
                 SELECT count(*) AS known, count(*) FILTER (WHERE _removed_at IS NULL) AS present
                 FROM {self.kind.table}
-                WHERE _provider = :provider {self._in_subset("_id")}) AS records
+                WHERE _provider = :provider {self.in_subset("_id")}) AS records
             CROSS JOIN (
                 SELECT count(*) FILTER (WHERE is_arrived) AS received,
                     count(*) FILTER (WHERE is_arrived AND is_known) AS matched,
@@ -80,7 +74,7 @@ class KindStatements:
                         AS ignored,
                     count(*) FILTER (WHERE is_outdated) AS outdated,
                     array_agg(id) FILTER (WHERE is_written) AS ids
-                FROM ({self._judged(is_distinct=is_distinct)}) AS judged) AS judged"""
+                FROM ({self.judged(is_distinct=is_distinct)}) AS judged) AS judged"""
 
     def write(self, *, is_distinct: bool) -> str:
         """Return the statement that writes all changes and counts them by change."""
@@ -93,7 +87,7 @@ class KindStatements:
         return f"""
             WITH verdict AS MATERIALIZED (
                 SELECT id, place, instance, attempt, seq, was_read, hash, part, as_of, change
-                FROM ({self._judged(is_distinct=is_distinct)}) AS judged WHERE is_written),
+                FROM ({self.judged(is_distinct=is_distinct)}) AS judged WHERE is_written),
             changes AS MATERIALIZED (
                 SELECT d.id, d.place, d.instance, d.attempt, d.seq, d.was_read, d.hash, d.part,
                     d.as_of,
@@ -147,100 +141,6 @@ class KindStatements:
                 SELECT id, NULL, :provider, :scope, :catalog, part, as_of, :now, :now, :now, NULL
                 FROM verdict WHERE change = 'deleted')
             SELECT change, count(*) AS records FROM decided GROUP BY change"""
-
-    def _judged(self, *, is_distinct: bool) -> str:
-        """Return the query that decides about each key that arrived or is known.
-
-        A record with a newer `as_of` stays as it is. `Removed` counts only for records that its
-        part wrote last; another record of a full load is then absent like any that did not arrive.
-        An unknown key that the source has deleted is stored, since an older load may still bring
-        it. A partial load has no high-water mark, so it stores its `as_of` with every key that it
-        read.
-        """
-        return f"""
-            SELECT coalesce(a.id, k.id) AS id, a.id IS NOT NULL AS is_arrived,
-                k.id IS NOT NULL AS is_known, k.place, a.instance, a.attempt, a.seq,
-                coalesce(a.was_read, false) AS was_read, a.hash,
-                CASE WHEN a.id IS NULL OR a.is_removal AND k.id IS NOT NULL THEN k.part
-                     ELSE a.part END AS part,
-                CASE WHEN a.id IS NULL THEN CAST(:earliest AS timestamptz)
-                     ELSE a.as_of END AS as_of,
-                CASE WHEN k.id IS NULL AND a.is_removal THEN 'deleted'
-                     WHEN k.id IS NULL AND a.was_read THEN 'created'
-                     WHEN k.id IS NULL THEN 'unknown'
-                     WHEN a.id IS NULL OR a.is_removal AND NOT k.is_removed THEN 'removed'
-                     WHEN a.is_removal THEN 'touched'
-                     WHEN k.is_removed AND (a.was_read OR k.hash IS NOT NULL) THEN 'restored'
-                     WHEN k.is_removed THEN 'unknown'
-                     WHEN a.was_read AND a.hash <> k.hash THEN 'differs'
-                     WHEN :refreshes AND a.was_read OR NOT :removes AND k.as_of < a.as_of
-                         THEN 'touched'
-                     ELSE 'moved' END AS change,
-                CASE WHEN k.id IS NULL THEN NOT (:removes AND a.is_removal)
-                     WHEN a.id IS NULL THEN NOT k.is_removed AND k.as_of <= :earliest
-                         AND (:removes OR :leaves AND k.scope = :scope AND k.part IS NOT NULL
-                              AND k.part <> ALL(CAST(:all_parts AS text[])))
-                     WHEN k.as_of > a.as_of THEN false
-                     WHEN a.is_removal AND k.is_removed THEN NOT :removes AND k.as_of < a.as_of
-                     WHEN a.is_removal THEN k.part IS NOT DISTINCT FROM a.part
-                         OR :removes AND k.as_of <= :earliest
-                     ELSE k.is_removed OR k.part IS DISTINCT FROM a.part OR k.scope <> :scope
-                         OR a.was_read AND (:refreshes OR a.hash <> k.hash)
-                         OR NOT :removes AND k.as_of < a.as_of END AS is_written,
-                k.as_of > a.as_of AND (a.was_read OR a.is_removal)
-                    AND (k.is_removed OR a.hash <> k.hash) AS is_outdated
-            FROM ({self._arrived(is_distinct=is_distinct)}) AS a
-            FULL JOIN ({self._known()}) AS k ON k.id = a.id"""
-
-    def _arrived(self, *, is_distinct: bool) -> str:
-        """Return the query of the results.
-
-        Of duplicate keys, data beats `Unchanged`, and that beats `Removed`; then the last row by
-        part and number counts.
-        """
-        distinct, order = "", ""
-        if is_distinct:
-            distinct = "DISTINCT ON (r.key_hash)"
-            order = f"""ORDER BY r.key_hash, CASE WHEN r.content_hash IS NULL THEN 1
-                WHEN r.content_hash = '{REMOVED_HASH}' THEN 2 ELSE 0 END, g.number DESC,
-                r.seq DESC"""
-        return f"""
-            SELECT {distinct} r.key_hash AS id, r.content_hash AS hash, r.instance_id AS instance,
-                r.attempt, r.seq, g.part, g.as_of,
-                coalesce(r.content_hash = '{REMOVED_HASH}', false) AS is_removal,
-                coalesce(r.content_hash <> '{REMOVED_HASH}', false) AS was_read
-            FROM {RESULTS} r {self._join_readings()}
-            WHERE {self._of_kind()} {self._in_subset("r.key_hash")} {order}"""
-
-    def _known(self) -> str:
-        """Return the query of the records, with the time up to which each is confirmed."""
-        as_of, marks = "k._as_of", ""
-        if self.has_marks:
-            as_of = "CASE WHEN k._removed_at IS NULL THEN greatest(k._as_of, m.as_of)"
-            as_of += " ELSE k._as_of END"
-            marks = """LEFT JOIN unnest(CAST(:mark_scopes AS int[]), CAST(:mark_parts AS text[]),
-                CAST(:mark_as_ofs AS timestamptz[])) AS m (scope, part, as_of)
-                ON m.scope = k._scope AND m.part = coalesce(k._part, '')"""
-        return f"""
-            SELECT k.ctid AS place, k._id AS id, k._hash AS hash, {as_of} AS as_of,
-                k._removed_at IS NOT NULL AS is_removed, k._part AS part, k._scope AS scope
-            FROM {self.kind.table} k {marks}
-            WHERE k._provider = :provider {self._in_subset("k._id")}"""
-
-    def _in_subset(self, column: str) -> str:
-        match self.subset:
-            case "range":
-                return f"AND {column} BETWEEN CAST(:low AS uuid) AND CAST(:high AS uuid)"
-            case "ids":
-                return f"AND {column} = ANY(CAST(:ids AS uuid[]))"
-        return ""
-
-    def _join_readings(self) -> str:
-        return f"JOIN {READINGS} AS g ON g.instance = r.instance_id AND g.attempt = r.attempt"
-
-    def _of_kind(self) -> str:
-        return f"""r.instance_id = ANY(CAST(:instances AS uuid[])) AND r.kind = '{self.kind.name}'
-            AND r.seq < g.accepted"""
 
     def _lookup_record(self) -> str:
         # OFFSET 0 keeps the planner from turning the look-up into a join of wide rows.
