@@ -35,6 +35,8 @@ NAME = "catlog"  # of the superuser, the database and, under root, the system us
 PORT = 5432  # only names the socket file; fixed, as users may differ in PGPORT
 MAX_LOG_BYTES = 10 * 1024 * 1024
 STOP_TIMEOUT_S = 60  # a server that needs more goes on stopping by itself
+# Children of a killed server hold its memory, the server of a removed home holds its socket.
+PASSING_CAUSES = ("pre-existing shared memory block", "Is another postmaster")
 OR_OTHER = "or set CATLOG_DATABASE_URL to a PostgreSQL of your own"
 
 # For a laptop that has other things to do. fsync, checksums and autovacuum stay on, as they are: a
@@ -226,8 +228,7 @@ class EmbeddedServer:
             with self.log.open(errors="replace") as log:
                 log.seek(logged)
                 said = log.read()
-            # Children of a killed server hold its memory until they notice: wait for them.
-            if "pre-existing shared memory block" not in said:
+            if not any(cause in said for cause in PASSING_CAUSES):
                 remedy = f"Correct what its log, {self.log}, says"
                 raise self._failure("does not start", remedy, said or done.stdout)
             time.sleep(0.2)
