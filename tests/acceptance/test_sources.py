@@ -19,7 +19,7 @@ from catlog_scrapy.demo import learning, school
 from catlog_scrapy.demo.server import SOURCES, DemoServer
 from catlog_scrapy.store.queue import catalogs
 from tests.support.project import Project
-from tests.support.waiting import rows
+from tests.support.waiting import rows, until
 
 pytestmark = pytest.mark.slow
 
@@ -212,10 +212,12 @@ def test_load_under_source_faults_is_complete_or_fails_with_the_true_reason(
     assert wrong == []
 
 
-def killed(project: Project, chance: random.Random, took: float) -> None:
-    """Start a worker, and kill it at a random moment of the first *took* seconds."""
+def killed(engine: Engine, project: Project, chance: random.Random, took: float) -> None:
+    """Start a worker, and kill it within *took* seconds after its first claim, mostly soon."""
+    before = rows(engine, ATTEMPTS)
     worker = project.start("work", "--drain")
-    time.sleep(chance.random() * took)
+    until(lambda: worker.poll() is not None or rows(engine, ATTEMPTS) > before)
+    time.sleep(chance.random() ** 3 * took)
     worker.kill()
     worker.communicate()
 
@@ -229,7 +231,7 @@ def test_loads_of_workers_killed_at_random_moments_become_complete(
     create(engine, FIVE[source])
     chance = random.Random(source)
     for _ in range(KILLS):
-        killed(project, chance, 4.0)
+        killed(engine, project, chance, 2.0)
         # Retry the catalogs that failed after three losses, and load the loaded ones again.
         for name, (state, _) in ends(engine).items():
             if state == "failed":
@@ -277,6 +279,7 @@ NEWEST = """SELECT c.id::text FROM catlog.catalog c
     JOIN catlog.provider p ON p.id = c.provider_id
     WHERE p.name || '/' || s.name = :name ORDER BY c.created_at DESC LIMIT 1"""
 FAILED = "SELECT id::text FROM catlog.catalog WHERE state = 'failed'"
+ATTEMPTS = "SELECT count(*) FROM catlog.instance_attempt"
 LOST = "SELECT count(*) FROM catlog.instance_attempt WHERE outcome = 'lost'"
 TWICE = """SELECT instance_id FROM catlog.instance_attempt WHERE outcome = 'done'
     GROUP BY instance_id HAVING count(*) > 1"""
