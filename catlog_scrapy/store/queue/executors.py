@@ -203,7 +203,7 @@ def end(
         elif how == "complete":
             _require_all(name, sent.batches, batches)
             report.cursor = _checked_cursor(state, cursor)
-            attempts.complete(inner, name, report, state.limits)
+            attempts.complete(inner, name, report)
         elif how == "fail":
             attempts.fail(inner, name, error, report=report)
         else:
