@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.plurals import counted
 from catlog_scrapy.scheduling.cursor import CursorError, validate_cursor
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
@@ -21,6 +21,7 @@ from catlog_scrapy.store.queue import attempts, claims, leases
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.external_attempts import (
     AttemptState,
+    attempt_not_found,
     ended_message,
     lock_outcome,
     read_state,
@@ -136,8 +137,8 @@ def _times(connection: Connection, name: AttemptName) -> dict[str, Any]:
         instance=name.instance,
         number=name.number,
     )
-    if found is None:  # deleted since the caller found the attempt
-        raise NotFound(f"you have no attempt {name}.")
+    if found is None:
+        raise attempt_not_found(name)
     return dict(found)
 
 

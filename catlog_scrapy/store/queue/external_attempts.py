@@ -10,6 +10,11 @@ from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.sql import row, run
 
 
+def attempt_not_found(name: AttemptName) -> NotFound:
+    """Return the error for an attempt that the owner never had, or that was deleted meanwhile."""
+    return NotFound(f"you have no attempt {name}.")
+
+
 def require_owner(connection: Connection, name: AttemptName, owner: str) -> None:
     """Raise NotFound unless *owner* claimed the attempt."""
     found = row(
@@ -20,7 +25,7 @@ def require_owner(connection: Connection, name: AttemptName, owner: str) -> None
     )
     # The worker's name never has a slash; the owner's may have one.
     if found is None or found["node"].rpartition("/")[0] != owner:
-        raise NotFound(f"you have no attempt {name}.")
+        raise attempt_not_found(name)
 
 
 def lock_outcome(connection: Connection, name: AttemptName) -> None:
@@ -67,8 +72,8 @@ def read_state(connection: Connection, name: AttemptName) -> AttemptState:
         instance=name.instance,
         number=name.number,
     )
-    if found is None:  # deleted since the caller found the attempt
-        raise NotFound(f"you have no attempt {name}.")
+    if found is None:
+        raise attempt_not_found(name)
     return AttemptState(**found)
 
 
