@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # importing Rich takes a tenth of a second
@@ -14,3 +15,8 @@ def make_console(**options: Any) -> Console:
 
     console = Console(highlight=False, **options)
     return console if console.is_terminal else Console(highlight=False, width=200, **options)
+
+
+def warn(line: str) -> None:
+    """Print a warning on stderr, where it mixes neither with output nor with Scrapy's log."""
+    print(f"warning: {line}", file=sys.stderr)  # noqa: T201

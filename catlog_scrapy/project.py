@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from scrapy.settings import BaseSettings, Settings
 from scrapy.utils.project import inside_project
 
 from catlog_scrapy import addon, config
+from catlog_scrapy.console import warn
 from catlog_scrapy.db.driver import DriverConnection, connect
 from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.db.migrations import require_head, upgrade
@@ -37,7 +37,7 @@ def prepare(settings: Settings) -> None:
         )
     AddonManager.load_pre_crawler_settings(settings)
     for line in config.unknown_names(settings):
-        print(f"warning: {line}", file=sys.stderr)  # noqa: T201
+        warn(line)
     config.check(settings)
 
 
@@ -46,7 +46,7 @@ def warn_of_unmatched_variables(engine: Engine, settings: BaseSettings) -> None:
     from catlog_scrapy.declarations.variables import unmatched_variables
 
     for line in unmatched_variables(engine, settings):
-        print(f"warning: {line}", file=sys.stderr)  # noqa: T201
+        warn(line)
 
 
 @contextmanager
