@@ -17,6 +17,7 @@ import pytest
 from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.demo.command import SECRETS
 from catlog_scrapy.redaction import secret_variable
+from tests.support.project import inherited_environment
 from tests.support.waiting import free_port
 
 SHELL_TIMEOUT_S = 1200
@@ -253,8 +254,8 @@ def shell(folder: Path, commands: str, variables: dict[str, str] | None = None) 
     """
     environment = {
         name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("CATLOG", "SCRAPY", "VIRTUAL_ENV", "PYTHONPATH"))
+        for name, value in inherited_environment().items()
+        if name not in ("VIRTUAL_ENV", "PYTHONPATH")
     }
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     # A schedule may be due while a page runs; loads without secrets would be retried for minutes.

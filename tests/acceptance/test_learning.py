@@ -3,7 +3,6 @@
 Real processes of catlog's own project, against the local source, which misbehaves when told.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.demo.learning import CLIENT, CLIENT_KEY
 from catlog_scrapy.demo.server import DemoServer
 from tests.support.forked import Command
+from tests.support.project import inherited_environment
 from tests.support.waiting import rows
 
 ROOT = Path(__file__).parents[2]
@@ -33,11 +33,7 @@ class Platform:
         self.source = source
         self.said = ""
         self.environment = {
-            **{
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith(("CATLOG", "SCRAPY"))
-            },
+            **inherited_environment(),
             "CATLOG_DATABASE_URL": database_url,
             "CATLOG_HOME": str(home),
             "CATLOG_BASE_URL_LEARNING": f"{source.url}/learning",

@@ -1,6 +1,5 @@
 """Requests and responses of the fuel stations' clients, as SOURCES.md describes them."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 
 from catlog_scrapy.demo.server import DemoServer
+from tests.support.project import inherited_environment
 from tests.support.server import PASSWORD, Served, Worlds
 
 # The responses that `SOURCES.md` describes, as JSON schemas.
@@ -105,11 +105,7 @@ def served(worlds: Worlds) -> Iterator[Served]:
     """Return a server of the first state of the demo source, loaded by `scrapy load`."""
     with worlds.database() as url, DemoServer(fuel_delay=0) as source:
         environment = {
-            **{
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith(("CATLOG", "SCRAPY"))
-            },
+            **inherited_environment(),
             "CATLOG_DATABASE_URL": url,
             "CATLOG_HOME": str(worlds.folder / "owner"),
             "CATLOG_BASE_URL_TATNEFT": f"{source.url}/fuel",

@@ -7,17 +7,22 @@ from pathlib import Path
 from tests.support.forked import Command
 
 
+def inherited_environment() -> dict[str, str]:
+    """Return this process's variables without those that catlog and Scrapy read."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CATLOG", "SCRAPY"))
+    }
+
+
 class Project:
     """Project `shop` in *folder*, a catlog project by its ADDONS setting."""
 
     def __init__(self, folder: Path, database_url: str | None, **environment: str) -> None:
         self.folder = folder
         self.environment = {
-            **{
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith(("CATLOG", "SCRAPY"))
-            },
+            **inherited_environment(),
             **({"CATLOG_DATABASE_URL": database_url} if database_url else {}),
             "CATLOG_POLL": "0.1",
             "PYTHONPATH": str(folder),
