@@ -5,6 +5,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -165,6 +166,20 @@ def test_removed_home_leaves_the_next_server_of_the_path_alone(home: Path) -> No
         assert gone(orphan)
         assert gone(process)
         assert ask(url, "SELECT 1") == 1, "the orphan has removed the socket"
+
+
+def test_next_server_waits_until_that_of_a_removed_home_has_gone(home: Path) -> None:
+    orphan = use(home, LONG)
+    [process] = lingerers(home)
+    process.suspend()
+    while home.exists():
+        shutil.rmtree(home, ignore_errors=True)
+    resuming = threading.Timer(2, process.resume)
+    resuming.start()
+    with EmbeddedServer(home) as url:
+        assert gone(orphan)
+        assert ask(url, "SELECT 1") == 1
+    resuming.join()
 
 
 def test_removed_data_folder_ends_the_lingering_server(home: Path) -> None:
