@@ -167,6 +167,7 @@ def test_school_load_of_a_killed_worker_is_repeated_from_its_cursor(
         project.scrapy("load", "school/pupils")
         source.change()
     source.misbehave(path, delay=60)
+    project.environment["CATLOG_LEASE"] = "10"
     load = project.start("load", "school/pupils")
     until(lambda: source.requests and source.requests[-1].startswith(path))
     load.kill()

@@ -221,6 +221,7 @@ def test_loads_of_workers_killed_at_random_moments_become_complete(
     engine: Engine, project: Project, source: str, undisturbed_of: Callable[[str], list[Any]]
 ) -> None:
     expected = undisturbed_of(source)
+    project.environment["CATLOG_LEASE"] = "10"
     create(engine, FIVE[source])
     chance = random.Random(source)
     for _ in range(KILLS):
