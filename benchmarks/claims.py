@@ -1,24 +1,26 @@
-"""Benchmark claims: speed of claims beside many finished instances."""
-
-import statistics
-import time
+"""Benchmark claims: cost of claims beside many finished instances."""
 
 from sqlalchemy import Connection, Engine, text
 
-from benchmarks.common import Result, Server, note, run_sql
+from benchmarks.common import Scale, Server, run_sql
+from benchmarks.measuring import ZERO, Cost, in_turn
+from benchmarks.report import Result, compare_cpu, note_costs
 from catlog_scrapy.store.queue import attempts, claims
+from catlog_scrapy.store.queue.report import Report
 
 INSTANCE = "catlog.catalog_scheme_operation_instance"
 
 
-def run(server: Server, small: bool) -> Result:
-    """Compare claims per second beside 1 000 000 finished instances with an empty table.
+def run(server: Server, scale: Scale) -> list[Result]:
+    """Compare the CPU of claims beside 500 000 finished instances with an empty table.
 
     The worst case: a snapshot was opened before the instances were claimed and finished, so VACUUM
     cannot remove their dead index entries. Each claim takes one instance, which is then completed,
-    so that `max_running` (2) is never reached. Only claims are timed.
+    so that `max_running` (2) is never reached. Only claims are measured. `--rows 1000000` measures
+    the size of the goal.
     """
-    finished, count, rounds = (2_000, 10, 2) if small else (1_000_000, 200, 5)
+    finished, rounds = scale.count(500_000, 500), scale.times()
+    count = 10 if scale.small else 200
     with server.database() as empty, server.database() as full:
         for engine in (empty, full):
             queue(engine, 0)
@@ -26,12 +28,13 @@ def run(server: Server, small: bool) -> Result:
             reader.execute(text("SET idle_in_transaction_session_timeout = 0"))
             reader.commit()
             finish(full, finished, reader)
-            beside, alone = [], []
-            for _ in range(rounds):
-                alone.append(claim_all(empty, count))
-                beside.append(claim_all(full, count))
-                note(f"{beside[-1]:.0f} claims a second, {alone[-1]:.0f} in an empty table")
-    return Result("claims", statistics.median(beside) / statistics.median(alone), ">=0.8")
+            beside, alone = in_turn(
+                rounds,
+                lambda: claim_all(server, full, count),
+                lambda: claim_all(server, empty, count),
+            )
+    note_costs(count, beside=beside, alone=alone)
+    return [compare_cpu("claims", beside, alone, ">=0.9", count)]
 
 
 def queue(engine: Engine, count: int) -> None:
@@ -73,13 +76,12 @@ def finish(engine: Engine, count: int, reader: Connection) -> None:
     )
 
 
-def claim_all(engine: Engine, count: int) -> float:
-    """Return claims per second over *count* new instances, claimed one at a time."""
+def claim_all(server: Server, engine: Engine, count: int) -> Cost:
+    """Return the cost of *count* claims of new instances, one at a time."""
     queue(engine, count)
-    taken = 0.0
+    cost = ZERO
     for _ in range(count):
-        started = time.perf_counter()
-        [held] = claims.claim(engine, "bench")
-        taken += time.perf_counter() - started
-        attempts.complete(engine, held.attempt, attempts.Report())
-    return count / taken
+        held: list[claims.Claim] = []
+        cost += server.meter.measure(lambda: held.extend(claims.claim(engine, "bench")))  # noqa: B023
+        attempts.complete(engine, held[0].attempt, Report())
+    return cost

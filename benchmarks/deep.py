@@ -3,33 +3,37 @@
 import statistics
 from http.client import HTTPConnection
 
-from benchmarks.common import Result, Server, note, seconds
+from benchmarks.common import Scale, Server
+from benchmarks.loads import READ_ROWS, SMALL_READ_ROWS, published
+from benchmarks.measuring import seconds
+from benchmarks.report import Result, note, sample_text, seconds_text
 from benchmarks.serving import PATH, Serving, serve
 
 # Rows of a measured page, and of the longer pages that lead to the deep page.
 ROWS, LONG = 100, 1000
-DEPTH = 10_000
-ROUNDS = 300
+REQUESTS = 300
 
 
-def run(server: Server, small: bool) -> Result:
-    """Compare the time of page 10 000 of 1 000 000 products with page 1, both by cursor.
+def run(server: Server, scale: Scale) -> list[Result]:
+    """Compare the time of the last page of 500 000 products with page 1, both by cursor.
 
-    The pages are requested in turn over one connection. The cursor of page 10 000 comes from pages
-    of 1000 rows before it. Also printed: the same in an order without an index.
+    The pages are requested in turn over one connection. The cursor of the last page comes from
+    pages of 1000 rows before it. Also printed: the same in the order of a field.
     """
-    count, rounds, by_price = (2_000, 3, 1) if small else (ROWS * DEPTH, ROUNDS, 5)
-    with server.database() as engine, serve(server, engine, count) as serving:
+    count, requests = scale.count(READ_ROWS, SMALL_READ_ROWS), 3 if scale.small else REQUESTS
+    few = min(count, 100_000)
+    engine = published(server, count)
+    with serve(server, engine) as serving:
         connection = serving.connect()
-        first, last = by_cursor(serving, connection, count, rounds)
-        ordered = by_cursor(serving, connection, min(count, 100_000), by_price, "&order=price")
+        first, last = by_cursor(serving, connection, count, requests)
+        ordered = by_cursor(serving, connection, few, min(requests, 5), "&order=price")
         connection.close()
-    note(f"page 1 {first * 1000:.2f} ms, page {count // ROWS} {last * 1000:.2f} ms")
     note(
-        f"by price, page 1 {ordered[0] * 1000:.0f} ms,"
-        f" page {min(count, 100_000) // ROWS} {ordered[1] * 1000:.0f} ms"
+        f"by price, page 1 {ordered[0] * 1000:.1f} ms,"
+        f" page {few // ROWS} {ordered[1] * 1000:.1f} ms"
     )
-    return Result("deep", last / first, "<=1.2")
+    sample = sample_text(count, requests)
+    return [Result("deep", seconds_text(last), seconds_text(first), last / first, "<=1.2", sample)]
 
 
 def by_cursor(

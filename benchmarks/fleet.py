@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import psutil
 from scrapy.settings import Settings
 from sqlalchemy import Engine, text
 
@@ -94,8 +95,7 @@ def stock_node(server: Server, **options: object) -> Iterator[Node]:
 def _node(
     server: Server, settings: str, options: dict[str, object], environment: dict[str, str]
 ) -> Iterator[Node]:
-    server.made += 1
-    folder = server.folder / f"node-{server.made}"
+    folder = server.folder / f"node-{server.number()}"
     folder.mkdir()
     lines = [f"{name} = {value}" for name, value in options.items()]
     (folder / "scrapy.cfg").write_text(
@@ -177,7 +177,15 @@ def declare(server: Server, engine: Engine) -> None:
     settings.setmodule(SETTINGS)
     settings.set("CATLOG_PROVIDERS", str(folder / "providers"))
     settings.set("CATLOG_VIEWS", str(folder / "views"))
+    settings.set("CATLOG_RESOURCES", str(folder / "resources.toml"), "default")
     apply(engine, settings)
+
+
+def cpu_of(node: Node) -> list[float]:
+    """Return the CPU seconds of each process of a node, with its children that have ended."""
+    main = psutil.Process(node.process.pid)
+    times = [process.cpu_times() for process in [main, *main.children(recursive=True)]]
+    return [t.user + t.system + t.children_user + t.children_system for t in times]
 
 
 def count_loaded(engine: Engine) -> int:

@@ -4,17 +4,18 @@ from collections.abc import Iterable
 
 from sqlalchemy import Engine
 
-from benchmarks.common import Result, Server, note
+from benchmarks.common import Scale, Server
 from benchmarks.own import scrapy
+from benchmarks.report import Result
 from catlog_scrapy.demo.server import DemoServer
 
 
-def run(server: Server, small: bool) -> Result:
+def run(server: Server, scale: Scale) -> list[Result]:
     """Compare the requests of a load after 1 % of the data changed with those of the full load.
 
     All kinds of the school's data, counted by its server, log-ins and robots.txt included.
     """
-    schemes = ["organisations", "classes"] if small else ["everything"]
+    schemes = ["organisations"] if scale.small else ["everything"]
     with server.database() as engine, DemoServer() as school:
         scrapy(server, engine, school, "apply")
         load(server, engine, school, schemes)
@@ -22,8 +23,7 @@ def run(server: Server, small: bool) -> Result:
         school.change()
         load(server, engine, school, schemes)
         day = len(school.visits) - full
-        note(f"{full} requests for the full load, {day} for the increment")
-    return Result("increments", day / full, "<=0.1")
+    return [Result("increments", f"{day} requests", f"{full} requests", day / full, "<=0.1")]
 
 
 def load(server: Server, engine: Engine, school: DemoServer, schemes: Iterable[str]) -> None:

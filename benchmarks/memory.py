@@ -1,22 +1,32 @@
 """Benchmark memory: growth of a crawl's memory with its items."""
 
-from benchmarks.common import Result, Server, crawl, declare, note
+from benchmarks.common import Scale, Server, crawl, declare
+from benchmarks.report import Result, count_text, sample_text
 
 
-def run(server: Server, small: bool) -> Result:
-    """Compare peak memory (MiB) of a crawl with 1 000 000 items and with 10 000 items.
+def run(server: Server, scale: Scale) -> list[Result]:
+    """Compare peak memory (MiB) of a crawl with 100 000 items and with 10 000 items.
 
-    Items come once from a callback and once from `start()`, where Scrapy has no backpressure. The
-    larger difference counts. Products are generated during the crawl, so that all memory is the
-    crawl's.
+    Items come once from a callback and once from `start()`, where Scrapy has no backpressure.
+    Products are generated during the crawl, so that all memory is the crawl's. The reach is on the
+    difference.
     """
-    few, many = (100, 1_000) if small else (10_000, 1_000_000)
-    grown = []
-    for spider in ("from_callback", "from_start"):
-        peaks = [peak(server, spider, items) for items in (few, many)]
-        note(f"{spider}: {peaks[0]:.0f} MiB with {few} items, {peaks[1]:.0f} MiB with {many}")
-        grown.append(peaks[1] - peaks[0])
-    return Result("memory", max(grown), "<=64")
+    many = scale.count(100_000, 100)
+    few = min(10_000, many // 2)
+    lines = []
+    for name, spider in {"memory": "from_callback", "memory_start": "from_start"}.items():
+        small, large = (peak(server, spider, items) for items in (few, many))
+        lines.append(
+            Result(
+                name,
+                f"{large:.0f} MiB",
+                f"{small:.0f} MiB",
+                large - small,
+                "<=64",
+                f"{sample_text(many, 1)} to {count_text(few)}",
+            )
+        )
+    return lines
 
 
 def peak(server: Server, spider: str, items: int) -> float:

@@ -1,47 +1,73 @@
-"""Benchmark merge: records from the spider to the current view."""
+"""Benchmark merge: records from the spider to the current view, against dlt."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from benchmarks.common import Result, Server, alternate, crawl, declare, seconds
-from benchmarks.rows import pages
-from catlog_scrapy.items.ornaments import Product
+from benchmarks.common import Scale, Server, crawl, declare, scalar
+from benchmarks.measuring import Cost, in_turn
+from benchmarks.report import Result, compare_cpu, compare_wall, note_costs
+from benchmarks.rows import KEY, pages
+
+# Cents of the changed prices of the second load.
+CHANGED = "99"
 
 
-def run(server: Server, small: bool) -> Result:
-    """Compare rows per second of 1 000 000 records, stored and published, with dlt's `merge`.
+def run(server: Server, scale: Scale) -> list[Result]:
+    """Compare new records, and then 1 % changed ones, stored and published, with dlt's `merge`.
 
     dlt is the usual alternative: it takes dicts, infers and checks a schema, stages the rows and
-    merges them by primary key into PostgreSQL. Same rows, same server, dlt's defaults.
+    merges them by primary key into PostgreSQL. Same rows, same server, dlt's defaults. Both load
+    all rows, and then all rows again, of which 1 % have another price.
     """
-    count = 2_000 if small else 1_000_000
+    count, rounds = scale.count(100_000, 200), scale.times(3)
 
-    def measure_catlog() -> float:
+    def measure_catlog() -> tuple[Cost, Cost]:
         with server.database() as engine:
             declare(server, engine, "in_batches")
-            opened_at = crawl(server, engine, "in_batches", count).opened_at
-            return loaded_at(engine) - opened_at
+            new = crawl(server, engine, "in_batches", count).load
+            changed = crawl(server, engine, "in_batches", count, "-s", f"CHANGED={CHANGED}").load
+            check_prices(engine, "public.products", count)
+            return new, changed
 
-    def measure_peer() -> float:
+    def measure_peer() -> tuple[Cost, Cost]:
         with server.database() as engine:
-            return merge_with_dlt(engine, server.folder / f"dlt_{server.made}", count)
+            folder = server.folder / f"dlt-{server.number()}"
+            merge = dlt_merge(engine, folder)
+            costs = []
+            for changed in ("", CHANGED):
+                ready = pages(count, changed)
+                costs.append(server.meter.measure(lambda rows=ready: merge(rows)))  # type: ignore[misc]
+            check_prices(engine, "dlt_bench.products", count)
+            return costs[0], costs[1]
 
-    catlog, peer = alternate(1, measure_catlog, measure_peer)
-    return Result("merge", peer / catlog, ">=3")
+    catlog, peer = in_turn(rounds, measure_catlog, measure_peer)
+    new, changed = zip(*catlog, strict=True)
+    peers_new, peers_changed = zip(*peer, strict=True)
+    note_costs(count, new=new, dlt_new=peers_new, changed=changed, dlt_changed=peers_changed)
+    return [
+        compare_cpu("merge", new, peers_new, ">=3", count),
+        compare_wall("merge_wall", new, peers_new, ">=4", count),
+        compare_cpu("merge_changed", changed, peers_changed, ">=4", count),
+    ]
 
 
-def loaded_at(engine: Engine) -> float:
-    """Return the end of the load as Unix time; server and crawl share a clock."""
-    with engine.connect() as connection:
-        query = "SELECT extract(epoch FROM finished_at) FROM catlog.catalog WHERE state = 'loaded'"
-        return float(connection.execute(text(query)).scalar_one())
+def check_prices(engine: Engine, table: str, count: int) -> None:
+    """Raise RuntimeError if *table* does not hold the second load."""
+    stored = scalar(engine, f"SELECT count(*) FROM {table}")
+    if stored != count:
+        raise RuntimeError(f"{table} has {stored:.0f} rows instead of {count}")
+    query = f"SELECT count(*) FROM {table} WHERE CAST(price AS text) LIKE '%.{CHANGED}'"
+    if not scalar(engine, query):
+        raise RuntimeError(f"{table} has no changed prices")
 
 
-def merge_with_dlt(engine: Engine, folder: Path, count: int) -> float:
-    """Return the seconds that dlt needs for the first *count* products."""
+def dlt_merge(engine: Engine, folder: Path) -> Callable[[list[list[dict[str, Any]]]], None]:
+    """Return a function that merges pages of products by a pipeline of dlt."""
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
     import dlt
@@ -60,13 +86,9 @@ def merge_with_dlt(engine: Engine, folder: Path, count: int) -> float:
         destination=dlt.destinations.postgres(credentials),
         dataset_name="dlt_bench",
     )
-    ready = pages(count)
-    resource = dlt.resource(
-        ready, name="products", write_disposition="merge", primary_key=Product.key_fields
-    )
-    taken = seconds(lambda: pipeline.run(resource).raise_on_failed_jobs())
-    with engine.connect() as connection:
-        stored = connection.execute(text("SELECT count(*) FROM dlt_bench.products")).scalar_one()
-    if stored != count:
-        raise RuntimeError(f"dlt merged {stored} rows of {count}")
-    return taken
+
+    def merge(ready: list[list[dict[str, Any]]]) -> None:
+        resource = dlt.resource(ready, name="products", write_disposition="merge", primary_key=KEY)
+        pipeline.run(resource).raise_on_failed_jobs()
+
+    return merge

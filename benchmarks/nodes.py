@@ -14,9 +14,12 @@ from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
 from procrastinate.jobs import Status
 from sqlalchemy import Engine, make_url
 
-from benchmarks.common import Result, Server, note, run_sql
+from benchmarks.common import Scale, Server, run_sql
+from benchmarks.measuring import median_ratio
+from benchmarks.report import Result, note, sample_text
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.store.queue import attempts, claims
+from catlog_scrapy.store.queue.report import Report
 
 NODES = 4
 PROVIDERS = 8
@@ -25,48 +28,73 @@ TIMEOUT_S = 300.0
 
 
 class Work(NamedTuple):
-    """Work of a process between two times of the machine's clock, with its seconds of claiming."""
+    """Work of a process between two times of the machine's clock.
+
+    `claiming` is its seconds of claiming, `client_s` its CPU seconds.
+    """
 
     began: float
     ended: float
     claiming: float
+    client_s: float
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Jobs per second of all processes: claimed only, and claimed and finished."""
+    """Jobs per second of all processes: claimed only, and claimed and finished.
+
+    `cpu_s` is the CPU of client and PostgreSQL to claim and finish one job.
+    """
 
     claimed: float
     finished: float
+    cpu_s: float
 
     def __str__(self) -> str:
-        return f"{self.claimed:.0f} claimed per second, {self.finished:.0f} claimed and finished"
+        return (
+            f"{self.claimed:.0f} claimed per second, {self.finished:.0f} claimed and finished,"
+            f" {1000 * self.cpu_s:.2f} ms CPU each"
+        )
 
 
-def run(server: Server, small: bool) -> Result:
+def run(server: Server, scale: Scale) -> list[Result]:
     """Compare claims per second of four nodes at once with procrastinate's fetches.
 
     Each process has its own connection, and claims and finishes a quarter of the jobs as fast as
-    it can. Only the claims are timed. A worker of procrastinate fetches one job. A node claims as
-    many instances as it has free slots, here eight, of one provider. Also printed: claims of one
-    instance, and claims with finishing. A job of catlog is a catalog with one instance, as
-    schedule.json creates it, of eight providers in turn; procrastinate's jobs are in as many
-    queues. Both sides keep finished jobs. The ratio is the median of the rounds' ratios.
+    it can. Only the claims are timed. A worker of procrastinate fetches one job. A node claims one
+    instance, or as many instances of one provider as it has free slots, here eight. A job of catlog
+    is a catalog with one instance, as schedule.json creates it, of eight providers in turn;
+    procrastinate's jobs are in as many queues. Both sides keep finished jobs. Also printed: the
+    CPU of claims with finishing.
     """
-    each, rounds = (8, 1) if small else (248, 5)
-    ratios, singles = [], []
+    each, rounds = scale.count(160, 8), scale.times()
+    speeds: dict[str, list[Speed]] = {"ones": [], "eights": [], "procrastinate": []}
+    sides = {
+        "procrastinate": (defer_procrastinate_jobs, procrastinate_node),
+        "ones": (insert_catalogs, catlog_node_with_one_slot),
+        "eights": (insert_catalogs, catlog_node),
+    }
     spawn = multiprocessing.get_context("spawn")
     # This pool reports a dead process; multiprocessing.Pool would silently replace it.
     with ProcessPoolExecutor(NODES, spawn, begin, (spawn.Barrier(NODES),)) as pool:
         for _ in range(rounds):
-            fetches = measure(server, pool, defer_procrastinate_jobs, procrastinate_node, each)
-            catlog = measure(server, pool, insert_catalogs, catlog_node, each)
-            single = measure(server, pool, insert_catalogs, catlog_node_with_one_slot, each)
-            note(f"catlog {catlog}; by ones {single}; procrastinate {fetches}")
-            ratios.append(catlog.claimed / fetches.claimed)
-            singles.append(single.claimed / fetches.claimed)
-    note(f"by ones, claims against fetches: {statistics.median(singles):.3g}")
-    return Result("nodes", statistics.median(ratios), ">=1.5")
+            for name, side in sides.items():
+                speeds[name].append(measure(server, pool, *side, each))
+                note(f"{name}: {speeds[name][-1]}")
+    fetched = [one.claimed for one in speeds["procrastinate"]]
+    sample = sample_text(NODES * each, rounds)
+    return [
+        Result(
+            f"claims_by_{name}",
+            f"{statistics.median(claimed):.0f}/s",
+            f"{statistics.median(fetched):.0f}/s",
+            median_ratio(claimed, fetched),
+            reach,
+            sample,
+        )
+        for name, reach in {"ones": ">=1", "eights": ">=4"}.items()
+        if (claimed := [one.claimed for one in speeds[name]])
+    ]
 
 
 def measure(
@@ -80,11 +108,14 @@ def measure(
     with server.database() as engine:
         queue(engine, NODES * each)
         url = engine.url.render_as_string(hide_password=False)
+        before = server.meter.server_s()
         work = [pool.submit(node, url, f"node-{number}", each) for number in range(NODES)]
         done = [one.result(TIMEOUT_S) for one in work]
+        server_s = server.meter.server_s() - before
     seconds = max(one.ended for one in done) - min(one.began for one in done)
     claiming = sum(one.claiming for one in done) / NODES
-    return Speed(claimed=NODES * each / claiming, finished=NODES * each / seconds)
+    cpu_s = (server_s + sum(one.client_s for one in done)) / (NODES * each)
+    return Speed(NODES * each / claiming, NODES * each / seconds, cpu_s)
 
 
 _ready: "multiprocessing.synchronize.Barrier | None" = None
@@ -132,19 +163,20 @@ def catlog_node(url: str, name: str, count: int, slots: int = 8) -> Work:
     engine = make_engine(url)
     with engine.connect():
         wait_for_others()
-    began, claiming, done = time.monotonic(), 0.0, 0
+    began, spent = time.monotonic(), time.process_time()
+    claiming, done = 0.0, 0
     while done < count:
         started = time.monotonic()
         held = claims.claim(engine, name, limit=min(slots, count - done))
         claiming += time.monotonic() - started
         for claimed in held:
-            outcome = attempts.complete(engine, claimed.attempt, attempts.Report())
+            outcome = attempts.complete(engine, claimed.attempt, Report(), claimed.limits)
             if outcome != "done":
                 raise RuntimeError(f"{claimed.attempt} is {outcome}")
         done += len(held)
-    ended = time.monotonic()
+    ended, spent = time.monotonic(), time.process_time() - spent
     engine.dispose()
-    return Work(began, ended, claiming)
+    return Work(began, ended, claiming, spent)
 
 
 def catlog_node_with_one_slot(url: str, name: str, count: int) -> Work:
@@ -175,7 +207,8 @@ async def _procrastinate_node(url: str, count: int) -> Work:
         manager = app.job_manager
         worker = await manager.register_worker()
         wait_for_others()
-        began, claiming, done = time.monotonic(), 0.0, 0
+        began, spent = time.monotonic(), time.process_time()
+        claiming, done = 0.0, 0
         while done < count:
             started = time.monotonic()
             job = await manager.fetch_job(queues=None, worker_id=worker)
@@ -183,8 +216,8 @@ async def _procrastinate_node(url: str, count: int) -> Work:
             if job is not None:
                 await manager.finish_job(job, Status.SUCCEEDED, delete_job=False)
                 done += 1
-        ended = time.monotonic()
-    return Work(began, ended, claiming)
+        ended, spent = time.monotonic(), time.process_time() - spent
+    return Work(began, ended, claiming, spent)
 
 
 def conninfo(url: str) -> str:

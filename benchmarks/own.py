@@ -22,7 +22,7 @@ def scrapy(server: Server, engine: Engine, sources: DemoServer, *words: str) -> 
     for source in SOURCES.values():
         name = f"CATLOG_BASE_URL_{source.provider.upper()}"
         environment[name] = f"{sources.url}/{source.name}"
-    log = server.folder / "load.log"
+    log = server.folder / f"load-{server.number()}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "scrapy", *words],

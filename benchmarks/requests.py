@@ -1,79 +1,141 @@
-"""Benchmark requests: pages per second over HTTP."""
+"""Benchmark requests: pages, filters and orders over HTTP."""
 
 import multiprocessing
+import re
 import socket
 import statistics
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any
 
 import psycopg2
-from sqlalchemy import Engine, event, make_url
+from sqlalchemy import make_url
 
-from benchmarks.common import Result, Server, note
+from benchmarks.common import Scale, Server
+from benchmarks.loads import READ_ROWS, SMALL_READ_ROWS, published
+from benchmarks.measuring import in_turn, median_ratio, p95, seconds
+from benchmarks.report import Result, note, sample_text
+from benchmarks.rows import product
 from benchmarks.serving import PATH, Serving, serve
 from catlog_scrapy.db.driver import SERVER_OPTIONS
-from catlog_scrapy.store.reading.pages import OrderTerm, PageQuery, PageSource, describe, read_page
-from catlog_scrapy.store.schemes import all_kinds
-from catlog_scrapy.store.views.typed import indexed_view
 
 CLIENTS = 8
+LIMIT = 100
+MAX_P95_MS = 20
+ASKED = {
+    "page": "",
+    "filter": f"&sku={product(77)['sku']}",
+    "filter_many": f"&vendor={product(77)['vendor']}",
+    "order": "&order=price",
+}
+STATEMENT = re.compile(r"LOG:  (?:statement|execute [^:]*): (.*)", re.DOTALL)
+# The server may read one row more, to see whether there is a further page.
+PAGE_LIMIT = re.compile(rf"LIMIT {LIMIT}|LIMIT {LIMIT + 1}")
+# Beginning of an entry of the server's log.
+ENTRY = re.compile(r"^(?=\d{4}-\d\d-\d\d )", re.MULTILINE)
 
 
-def run(server: Server, small: bool) -> Result:
-    """Compare pages of 100 products per second over HTTP with their SQL in a psycopg2 loop.
+def run(server: Server, scale: Scale) -> list[Result]:
+    """Compare pages, filters and orders per second over HTTP with their SQL by psycopg2.
 
-    The clients are eight open connections of another process; each sends the next request, with an
-    API key, as soon as it has the response. The loop is one connection in autocommit mode. It runs
-    the statement by which the server reads the page, without the server's other queries: the
-    lookup of the key and the change stamp.
+    Products with indexes for the filters and the order, in pages of 100. The clients are
+    eight open connections of another process; each sends the next request, with an API key, as soon
+    as it has the response. The peer is one connection in autocommit mode, which runs the statement
+    that the server was seen to send for the page, without the server's other statements: the lookup
+    of the key and the change stamp. The 95th percentile is that of a single client.
     """
-    count, rounds, seconds = (200, 1, 0.2) if small else (100_000, 5, 5.0)
-    served, looped = [], []
+    count, rounds = scale.count(READ_ROWS, SMALL_READ_ROWS), scale.times()
+    duration_s, requests = (0.1, 5) if scale.small else (1.5, 200)
+    engine = published(server, count)
+    url = engine.url.render_as_string(hide_password=False)
+    lines = []
     with (
-        server.database() as engine,
-        serve(server, engine, count) as serving,
+        serve(server, engine) as serving,
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere,
     ):
-        url = engine.url.render_as_string(hide_password=False)
-        sql = statement(engine)
-        for _ in range(rounds):
-            looped.append(elsewhere.submit(loop, url, *sql, seconds).result())
-            served.append(
-                elsewhere.submit(clients, serving.port, request(serving), seconds).result()
+        slowest = {}
+        for name, query in ASKED.items():
+            message = request(serving, query)
+            sql = page_statement(server, lambda m=message: client(serving.port, m, 1))  # type: ignore[misc]
+            served, looped = in_turn(
+                rounds,
+                lambda m=message: elsewhere.submit(  # type: ignore[misc]
+                    clients, serving.port, m, duration_s
+                ).result(),
+                lambda s=sql: elsewhere.submit(loop, url, s, duration_s).result(),  # type: ignore[misc]
             )
-            note(f"catlog {served[-1]:.0f} pages a second, psycopg2 {looped[-1]:.0f}")
-    return Result("requests", statistics.median(served) / statistics.median(looped), ">=0.3")
+            times = elsewhere.submit(client, serving.port, message, requests).result()
+            slowest[name] = 1000 * p95(times)
+            note(f"{name}: median {1000 * statistics.median(times):.1f} ms, {sql}")
+            lines.append(
+                Result(
+                    name,
+                    f"{statistics.median(served):.0f}/s",
+                    f"{statistics.median(looped):.0f}/s",
+                    median_ratio(served, looped),
+                    ">=0.5",
+                    sample_text(count, rounds),
+                )
+            )
+    for name, p95_ms in slowest.items():
+        sample = f"{requests} requests"
+        lines.append(
+            Result(f"{name}_p95", f"{p95_ms:.1f} ms", "", p95_ms, f"<={MAX_P95_MS}", sample)
+        )
+    return lines
 
 
-def request(serving: Serving) -> bytes:
+def request(serving: Serving, query: str) -> bytes:
     """Return the bytes of a page request."""
     lines = [
-        f"GET {PATH}?limit=100 HTTP/1.1",
+        f"GET {PATH}?limit={LIMIT}{query} HTTP/1.1",
         "Host: 127.0.0.1",
         *(f"{name}: {value}" for name, value in serving.headers.items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def clients(port: int, message: bytes, seconds: float) -> float:
+def page_statement(server: Server, ask: Callable[[], object]) -> str:
+    """Return the statement that reads the page of *ask*, as PostgreSQL's log has it.
+
+    It is the last statement with the page's limit. psycopg2 puts the parameters into the text.
+    """
+    before = len(server.log.read_text())
+    try:
+        server.run_sql("ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()")
+        time.sleep(0.2)  # until the backends have read it
+        ask()
+    finally:
+        server.run_sql("ALTER SYSTEM RESET log_statement", "SELECT pg_reload_conf()")
+    entries = ENTRY.split(server.log.read_text()[before:])
+    found = [match[1] for entry in entries if (match := STATEMENT.search(entry))]
+    pages = [sql for sql in found if PAGE_LIMIT.search(sql) and "products" in sql]
+    if not pages:
+        raise RuntimeError(f"no statement reads the page: {found}")
+    return " ".join(pages[-1].split())
+
+
+def clients(port: int, message: bytes, duration_s: float) -> float:
     """Return the responses per second of CLIENTS clients."""
-    end = time.perf_counter() + seconds
+    end = time.perf_counter() + duration_s
     with ThreadPoolExecutor(CLIENTS) as threads:
         began = time.perf_counter()
-        counts = list(threads.map(lambda _: client(port, message, end), range(CLIENTS)))
-        return sum(counts) / (time.perf_counter() - began)
+        times = list(threads.map(lambda _: client(port, message, end=end), range(CLIENTS)))
+        return sum(map(len, times)) / (time.perf_counter() - began)
 
 
-def client(port: int, message: bytes, end: float) -> int:
-    """Return the number of responses to one client until *end*. Raises RuntimeError for errors.
+def client(
+    port: int, message: bytes, requests: int = 1_000_000, end: float = float("inf")
+) -> list[float]:
+    """Return the seconds of each response to one client until *end*, at most of *requests*.
 
-    A bare socket takes less of the CPU than http.client.
+    Raises RuntimeError for errors. A bare socket takes less of the CPU than http.client.
     """
-    answered = 0
+    times: list[float] = []
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         received = connection.makefile("rb")
-        while time.perf_counter() < end:
+
+        def ask() -> None:
             connection.sendall(message)
             status = received.readline()
             length = 0
@@ -84,30 +146,13 @@ def client(port: int, message: bytes, end: float) -> int:
             body = received.read(length)
             if not status.startswith(b"HTTP/1.1 200 ") or not body.endswith(b"]}"):
                 raise RuntimeError(f"{status!r}: {body[:500]!r}")
-            answered += 1
-    return answered
+
+        while len(times) < requests and time.perf_counter() < end:
+            times.append(seconds(ask))
+    return times
 
 
-def statement(engine: Engine) -> tuple[str, dict[str, Any]]:
-    """Return the statement by which the server reads the page, and its parameters."""
-    sent: list[tuple[str, dict[str, Any]]] = []
-
-    def keep(_: Any, __: Any, sql: str, values: dict[str, Any], *___: Any) -> None:
-        sent.append((sql, values))
-
-    with engine.connect() as connection:
-        sql = indexed_view(all_kinds(connection)["products"])
-        columns = describe(connection, sql)
-        source = PageSource(
-            sql, columns, tuple(OrderTerm(n) for n in ("_provider", "_kind", "_key"))
-        )
-        shown = tuple(name for name in columns if not name.startswith("_"))
-        event.listen(connection, "before_cursor_execute", keep)
-        read_page(connection, source, PageQuery(shown, limit=100))
-    return sent[-1]
-
-
-def loop(url: str, sql: str, values: dict[str, Any], seconds: float) -> float:
+def loop(url: str, sql: str, duration_s: float) -> float:
     """Return how many times per second psycopg2 executes *sql* and fetches its rows."""
     answered = 0
     connection = psycopg2.connect(
@@ -117,8 +162,8 @@ def loop(url: str, sql: str, values: dict[str, Any], seconds: float) -> float:
     connection.autocommit = True
     with connection.cursor() as cursor:
         began = time.perf_counter()
-        while time.perf_counter() < began + seconds:
-            cursor.execute(sql, values)
+        while time.perf_counter() < began + duration_s:
+            cursor.execute(sql)
             cursor.fetchall()
             answered += 1
         taken = time.perf_counter() - began

@@ -5,6 +5,9 @@ from typing import Any
 
 BATCH = 10_000
 
+# Fields of a product's key.
+KEY = ("vendor", "sku", "name", "link")
+
 VENDORS = ("hallmark_ornaments_com", "hookedonhallmark_com", "ornament_shop_com")
 THINGS = (
     "Felt Snowflake And Mittens Ornaments Set",
@@ -19,16 +22,24 @@ BRANDS = ("Hallmark", "Hallmark Keepsake", "Kurt Adler")
 YEARS = range(1973, 2021)
 
 
-def product(number: int) -> dict[str, Any]:
-    """Return the product with this number: always the same product, with a unique key."""
+# Of so many products one has another price in a source that has changed.
+CHANGED_ONE_IN = 100
+
+
+def product(number: int, changed: str = "") -> dict[str, Any]:
+    """Return the product with this number: always the same product, with a unique key.
+
+    *changed* is the cents of the price of one in CHANGED_ONE_IN products.
+    """
     year = YEARS[number % len(YEARS)]
     thing = THINGS[number % len(THINGS)]
     vendor = VENDORS[number % len(VENDORS)]
+    cents = changed if changed and number % CHANGED_ONE_IN == 0 else "95"
     return {
         "vendor": vendor,
         "sku": f"{year}QX{number:07d}",
         "name": f"{year} {thing} #{number % 40 + 1}",
-        "price": f"{number % 90 + 5}.95",
+        "price": f"{number % 90 + 5}.{cents}",
         "currency": "USD",
         "brand": BRANDS[number % len(BRANDS)],
         "availability": "available" if number % 4 else "unavailable",
@@ -37,14 +48,14 @@ def product(number: int) -> dict[str, Any]:
     }
 
 
-def products(count: int) -> Iterator[dict[str, Any]]:
+def products(count: int, changed: str = "") -> Iterator[dict[str, Any]]:
     """Generate the first *count* products."""
-    return map(product, range(count))
+    return (product(number, changed) for number in range(count))
 
 
-def pages(count: int) -> list[list[dict[str, Any]]]:
+def pages(count: int, changed: str = "") -> list[list[dict[str, Any]]]:
     """Return the first *count* products in pages of 10 000, all in memory."""
     return [
-        [product(number) for number in range(first, min(first + BATCH, count))]
+        [product(number, changed) for number in range(first, min(first + BATCH, count))]
         for first in range(0, count, BATCH)
     ]

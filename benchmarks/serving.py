@@ -12,15 +12,13 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import orjson
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from benchmarks.common import ROOT, SETTINGS, Server, declare, run_sql
+from benchmarks.common import ROOT, SETTINGS, Server, providers_folder, resources_file
 from benchmarks.fleet import TIMEOUT_S, free_port, wait_until
-from benchmarks.views import insert
 from catlog_scrapy.store.access.keys import add_key
 
 PATH = "/api/v1/products"
-RESOURCES = '[resources.products]\nview = "products"\nkey = ["vendor", "sku", "name", "link"]\n'
 
 
 @dataclass(frozen=True)
@@ -68,21 +66,9 @@ class Serving:
 
 
 @contextmanager
-def serve(server: Server, engine: Engine, count: int) -> Iterator[Serving]:
-    """Start a server with *count* published products."""
-    declare(server, engine, "in_batches")
-    with engine.connect() as connection:
-        provider = connection.execute(text("SELECT id FROM catlog.provider")).scalar_one()
-    run_sql(
-        engine,
-        insert(str(provider), "products", count),
-        f"""INSERT INTO catlog.publication (provider_id, kind, catalog_id, published_at)
-            VALUES ('{provider}', 'products', gen_random_uuid(), clock_timestamp())""",
-        "VACUUM ANALYZE",
-    )
-    resources = server.folder / "resources.toml"
-    resources.write_text(RESOURCES)
-    log = server.folder / "serve.log"
+def serve(server: Server, engine: Engine) -> Iterator[Serving]:
+    """Start a server of the published products."""
+    log = server.folder / f"serve-{server.number()}.log"
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -93,15 +79,15 @@ def serve(server: Server, engine: Engine, count: int) -> Iterator[Serving]:
                 "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
                 "SCRAPY_SETTINGS_MODULE": SETTINGS,
                 "CATLOG_DATABASE_URL": engine.url.render_as_string(hide_password=False),
-                "CATLOG_HOME": str(server.folder / "home-of-the-server"),
-                "CATLOG_PROVIDERS": str(server.folder / "providers"),
-                "CATLOG_RESOURCES": str(resources),
+                "CATLOG_HOME": str(server.folder / f"home-of-server-{server.number()}"),
+                "CATLOG_PROVIDERS": str(providers_folder(server, engine)),
+                "CATLOG_RESOURCES": str(resources_file(server, engine)),
             },
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    serving = Serving(process, port, add_key(engine, "bench", "admin"))
+    serving = Serving(process, port, add_key(engine, f"bench-{server.number()}", "admin"))
     try:
         wait_until(lambda: _is_ready(serving), TIMEOUT_S, "server that is ready")
         yield serving

@@ -7,19 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from benchmarks.common import Result, Server, note
+from benchmarks.common import Scale, Server
 from benchmarks.fleet import Node, catlog_node, stock_node, wait_until
+from benchmarks.measuring import median_ratio
+from benchmarks.report import Result, sample_text, seconds_text
 
 # Timeout of a job's first request.
 TIMEOUT_S = 60.0
 
 
-def run(server: Server, small: bool) -> Result:
+def run(server: Server, scale: Scale) -> list[Result]:
     """Compare the seconds from a job's POST to its first request at the source with scrapyd.
 
     Both nodes are idle before and have run the spider once; scrapyd polls ten times a second.
     """
-    rounds = 2 if small else 20
+    rounds = scale.times(20)
     catlog_times, scrapyd_times = [], []
     with (
         open_source() as source,
@@ -32,13 +34,16 @@ def run(server: Server, small: bool) -> Result:
         for _ in range(rounds):
             scrapyd_times.append(source.reached_by(scrapyd))
             catlog_times.append(source.reached_by(catlog))
-    note(
-        f"medians of {rounds}: {statistics.median(catlog_times):.3f} s,"
-        f" scrapyd {statistics.median(scrapyd_times):.3f} s"
-    )
-    return Result(
-        "start", statistics.median(catlog_times) / statistics.median(scrapyd_times), "<=0.25"
-    )
+    return [
+        Result(
+            "start",
+            seconds_text(statistics.median(catlog_times)),
+            seconds_text(statistics.median(scrapyd_times)),
+            median_ratio(catlog_times, scrapyd_times),
+            "<=0.25",
+            sample_text(1, rounds),
+        )
+    ]
 
 
 class Source(ThreadingHTTPServer):

@@ -3,63 +3,55 @@
 import io
 from typing import Any
 
-from sqlalchemy import Engine, PoolProxiedConnection
+import orjson
+from sqlalchemy import Engine
 
-from benchmarks.common import Result, Server, alternate, crawl, declare, run_sql, seconds
-from benchmarks.rows import BATCH
-from catlog_scrapy.store.queue.results import COPY
+from benchmarks.common import Scale, Server, crawl, declare, run_sql
+from benchmarks.measuring import Cost, in_turn
+from benchmarks.project.items import Product
+from benchmarks.report import Result, compare_cpu, note_costs
+from benchmarks.rows import BATCH, products
 
-TABLE = "catlog.catalog_operation_instance_result"
 
+def run(server: Server, scale: Scale) -> list[Result]:
+    """Compare the CPU of records in batches, stored, with a bare COPY of the same jsonb.
 
-def run(server: Server, small: bool) -> Result:
-    """Compare rows per second of 1 000 000 records in batches with a bare COPY of the same rows.
-
-    The peer copies the rows that catlog stored, prepared as text, into a table with the same
-    columns and primary key: one client, one transaction per 10 000 rows. It neither builds nor
+    The peer copies the content of the records, prepared as text, into a table with one column of
+    jsonb and no index: one client, one transaction per 10 000 rows. It neither builds nor
     validates rows, so its speed is the database's limit.
     """
-    count = 2_000 if small else 1_000_000
-    with server.database() as source:
-        declare(server, source, "in_batches")
-        crawl(server, source, "in_batches", count)
-        batches = stored_batches(source)
+    count, rounds = scale.count(200_000, 200), scale.times()
+    batches = jsonb_batches(count)
 
-    def measure_catlog() -> float:
+    def measure_catlog() -> Cost:
         with server.database() as engine:
             declare(server, engine, "in_batches")
-            return crawl(server, engine, "in_batches", count).seconds
+            return crawl(server, engine, "in_batches", count).crawl
 
-    def measure_peer() -> float:
+    def measure_peer() -> Cost:
         with server.database() as engine:
-            run_sql(engine, f"CREATE TABLE catlog.bare (LIKE {TABLE} INCLUDING ALL)")
-            return seconds(lambda: copy_all(engine, batches))
+            run_sql(engine, "CREATE TABLE public.bare (data jsonb)")
+            return server.meter.measure(lambda: copy_all(engine, batches))
 
-    catlog, peer = alternate(1 if small else 3, measure_catlog, measure_peer)
-    return Result("store", peer / catlog, ">=0.4")
-
-
-def stored_batches(engine: Engine) -> list[bytes]:
-    """Return the stored results in COPY's text format, in batches."""
-    whole = io.BytesIO()
-    connection = engine.raw_connection()
-    copy_expert(connection, COPY.replace("FROM STDIN", "TO STDOUT"), whole)
-    connection.close()
-    lines = whole.getvalue().splitlines(keepends=True)
-    return [b"".join(lines[first : first + BATCH]) for first in range(0, len(lines), BATCH)]
+    catlog, peer = in_turn(rounds, measure_catlog, measure_peer)
+    note_costs(count, catlog=catlog, copy=peer)
+    return [compare_cpu("store", catlog, peer, ">=0.5", count)]
 
 
-def copy_expert(connection: PoolProxiedConnection, statement: str, file: io.BytesIO) -> None:
-    """Run a COPY that reads or writes *file*."""
-    cursor: Any = connection.cursor()
-    cursor.copy_expert(statement, file)
-    cursor.close()
+def jsonb_batches(count: int) -> list[bytes]:
+    """Return the records' content in COPY's text format, in batches; nothing needs escapes."""
+    lines = [
+        orjson.dumps(Product.model_validate(one).model_dump(mode="json")) + b"\n"
+        for one in products(count)
+    ]
+    return [b"".join(lines[first : first + BATCH]) for first in range(0, count, BATCH)]
 
 
 def copy_all(engine: Engine, batches: list[bytes]) -> None:
     """Copy all *batches*, each in its own transaction."""
-    connection = engine.raw_connection()
+    connection: Any = engine.raw_connection()
     for batch in batches:
-        copy_expert(connection, COPY.replace(TABLE, "catlog.bare"), io.BytesIO(batch))
+        with connection.cursor() as cursor:
+            cursor.copy_expert("COPY public.bare (data) FROM STDIN", io.BytesIO(batch))
         connection.commit()
     connection.close()

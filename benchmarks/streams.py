@@ -1,10 +1,13 @@
-"""Benchmarks streams and stream_memory: a whole resource over HTTP."""
+"""Benchmark streams: a whole resource over HTTP."""
 
 import statistics
 
 from sqlalchemy import Engine
 
-from benchmarks.common import Result, Server, note, seconds
+from benchmarks.common import Scale, Server
+from benchmarks.loads import READ_ROWS, SMALL_READ_ROWS, published
+from benchmarks.measuring import median_ratio, seconds
+from benchmarks.report import Result, note, sample_text, seconds_text
 from benchmarks.serving import PATH, Serving, serve
 
 FORMATS = ("csv", "ndjson")
@@ -23,46 +26,57 @@ class Sink:
         return len(part)
 
 
-def run(server: Server, small: bool) -> Result:
-    """Compare rows per second of a stream of 1 000 000 products with COPY to psycopg2.
+def run(server: Server, scale: Scale) -> list[Result]:
+    """Compare a stream of 500 000 products with COPY to psycopg2, by time and by memory.
 
     The peer is `COPY (SELECT * FROM products) TO STDOUT` in PostgreSQL's text format, into a sink.
     A client in this process reads and discards the stream. The slower of CSV and NDJSON counts.
+    The memory is what a stream adds to the server, at its peak.
     """
-    count, rounds = (2_000, 1) if small else (1_000_000, 3)
-    with server.database() as engine, serve(server, engine, count) as serving:
+    count, rounds = scale.count(READ_ROWS, SMALL_READ_ROWS), scale.times(3)
+    engine = published(server, count)
+    with serve(server, engine) as serving:
+        memory = added_memory(serving)
         times: dict[str, list[float]] = {form: [] for form in ("copy", *FORMATS)}
         for _ in range(rounds):
             times["copy"].append(seconds(lambda: copy(engine)))
             for form in FORMATS:
                 times[form].append(seconds(lambda form=form: stream(serving, form)))  # type: ignore[misc]
             note(", ".join(f"{form} {taken[-1]:.2f} s" for form, taken in times.items()))
-    medians = {form: statistics.median(taken) for form, taken in times.items()}
-    return Result("streams", medians["copy"] / max(medians[form] for form in FORMATS), ">=0.25")
+    slower = max((times[form] for form in FORMATS), key=statistics.median)
+    return [
+        Result(
+            "streams",
+            seconds_text(statistics.median(slower)),
+            seconds_text(statistics.median(times["copy"])),
+            median_ratio(times["copy"], slower),
+            ">=0.25",
+            sample_text(count, rounds),
+        ),
+        Result("stream_memory", f"{memory:.1f} MiB", "", memory, "<=32", sample_text(count, 1)),
+    ]
 
 
-def memory(server: Server, small: bool) -> Result:
-    """Measure the MiB that a stream of 1 000 000 products adds to the server's memory.
+def added_memory(serving: Serving) -> float:
+    """Return the MiB that a stream adds to a server that has just started.
 
     The baseline is the server's memory after some pages and a short stream. The larger of CSV and
     NDJSON counts.
     """
-    count = 2_000 if small else 1_000_000
+    connection = serving.connect()
+    for _ in range(10):
+        serving.ask(connection, f"{PATH}?limit=100")
+    connection.close()
+    for form in FORMATS:
+        stream(serving, form, "&release_year=1980")
     added = []
-    with server.database() as engine, serve(server, engine, count) as serving:
-        connection = serving.connect()
-        for _ in range(10):
-            serving.ask(connection, f"{PATH}?limit=100")
-        connection.close()
-        for form in FORMATS:
-            stream(serving, form, "&release_year=1980")
-        for form in FORMATS:
-            before = serving.memory("VmRSS")
-            serving.reset_peak()
-            stream(serving, form)
-            added.append(serving.memory("VmHWM") - before)
-            note(f"{form}: {before:.0f} MiB before, {added[-1]:.1f} MiB more at its peak")
-    return Result("stream_memory", max(added), "<=32")
+    for form in FORMATS:
+        before = serving.memory("VmRSS")
+        serving.reset_peak()
+        stream(serving, form)
+        added.append(serving.memory("VmHWM") - before)
+        note(f"{form}: {before:.0f} MiB before, {added[-1]:.1f} MiB more at its peak")
+    return max(added)
 
 
 def copy(engine: Engine) -> int:

@@ -159,6 +159,23 @@ SETTINGS = (
         may_be_zero=True,
     ),
     Setting(
+        "CATLOG_RESULTS_KEEP",
+        float,
+        30 * 86400.0,
+        "age after which the results and rejected items of an operation without `keep` are deleted",
+        unit="seconds",
+        may_be_zero=True,
+    ),
+    Setting(
+        "CATLOG_CATALOGS_KEEP",
+        float,
+        90 * 86400.0,
+        "age after which ended catalogs are deleted, with their instances and attempts; the newest"
+        " ones of each scheme and a summary stay",
+        unit="seconds",
+        may_be_zero=True,
+    ),
+    Setting(
         "CATLOG_LOG_KEEP",
         float,
         30 * 86400.0,
@@ -213,6 +230,14 @@ SETTINGS = (
     Setting("CATLOG_API_BODY", int, 2**20, "largest request body", unit="bytes"),
     Setting("CATLOG_API_BATCH", int, 16 * 2**20, "largest batch of results", unit="bytes"),
     Setting("CATLOG_API_PAGE", int, 1000, "largest page", unit="rows"),
+    Setting(
+        "CATLOG_API_LARGE",
+        int,
+        100_000,
+        "records of a kind from which a page without an index for its filters or order has a"
+        " warning",
+        unit="rows",
+    ),
     Setting(
         "CATLOG_API_TIMEOUT",
         float,

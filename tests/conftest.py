@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import make_engine
 from tests.support.postgres import HOME, Postgres, make_home
 from tests.support.server import Worlds, make_worlds
+
+# No test depends on the speed of the machine.
+settings.register_profile("catlog", deadline=None)
+settings.load_profile("catlog")
 
 folders_key = pytest.StashKey[list[Path]]()
 

@@ -8,8 +8,8 @@ from scrapy.crawler import Crawler
 from scrapy.http import Response
 from scrapy.pipelines.images import ImagesPipeline
 
-from benchmarks.rows import pages, product, products
-from catlog_scrapy.items.ornaments import Product
+from benchmarks.project.items import IndexedProduct, Product
+from benchmarks.rows import BATCH, pages, product, products
 from catlog_scrapy.records import Batch
 from catlog_scrapy.spiders.hooked_products import HookedProducts
 
@@ -49,10 +49,18 @@ class OneByOne(Shop):
         yield from self.ready
 
 
-class Unwatched(OneByOne):
-    """OneByOne without an operation: no validation, no storage."""
+class NullPipeline:
+    """Pipeline that does nothing."""
 
-    name = "unwatched"
+    def process_item(self, item: Any) -> Any:
+        return item
+
+
+class WithNullPipeline(OneByOne):
+    """OneByOne for Scrapy without catlog: no validation, no storage."""
+
+    name = "with_null_pipeline"
+    custom_settings = {"ITEM_PIPELINES": {NullPipeline: 1}}
 
 
 class InBatches(Shop):
@@ -61,10 +69,27 @@ class InBatches(Shop):
     name = "in_batches"
 
     def prepare(self) -> None:
-        self.ready = pages(self.items)
+        self.ready = pages(self.items, self.settings.get("CHANGED", ""))
 
     def parse(self, response: Response, **_: Any) -> Iterator[Batch]:
         yield from map(Batch, self.ready)
+
+
+class Indexed(InBatches):
+    """InBatches with indexes."""
+
+    name = "indexed"
+    record = IndexedProduct
+
+
+class InGeneratedBatches(Shop):
+    """Spider that generates its pages during the crawl, so that none stays in memory."""
+
+    name = "in_generated_batches"
+
+    def parse(self, response: Response, **_: Any) -> Iterator[Batch]:
+        for first in range(0, self.items, BATCH):
+            yield Batch([product(n) for n in range(first, min(first + BATCH, self.items))])
 
 
 class FromCallback(Shop):

@@ -24,8 +24,8 @@ from catlog_scrapy.api.request_limits import RequestLimits
 from catlog_scrapy.api.resources.discovery import find_resources
 from catlog_scrapy.api.resources.documentation import row_schemas
 from catlog_scrapy.api.resources.media import media_router
-from catlog_scrapy.api.resources.routes import resource_router
-from catlog_scrapy.api.state import install_state
+from catlog_scrapy.api.resources.routes import ListIndex, resource_router
+from catlog_scrapy.api.state import ServerState, install_state
 from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.declarations.resources import Resources
 
@@ -51,11 +51,13 @@ def create_app(
         generate_unique_id_function=_operation_id,
         lifespan=_run_maintenance,
     )
-    install_state(app, engine, settings, capabilities)
-    app.state.access = Access(engine, resources.roles, settings)
+    state = install_state(app, engine, settings, capabilities)
+    app.state.access = Access(engine, resources.roles, settings, statements=state.statements)
+    resource_routes = resource_router(readable, engine, settings, state.statements)
+    app.router.routes.append(ListIndex(resource_routes, PREFIX))
     routers = (
         tokens.router,
-        resource_router(readable, engine, settings),
+        resource_routes,
         catalogs.router,
         schedules.router,
         executors.router,
@@ -82,10 +84,11 @@ def create_app(
 
 @asynccontextmanager
 async def _run_maintenance(app: FastAPI) -> AsyncIterator[None]:
-    maintenance = app.state.server.maintenance
-    maintenance.start()
+    state: ServerState = app.state.server
+    state.maintenance.start()
     yield
-    await anyio.to_thread.run_sync(maintenance.stop)
+    state.statements.close()
+    await anyio.to_thread.run_sync(state.maintenance.stop)
 
 
 def _operation_id(route: APIRoute) -> str:

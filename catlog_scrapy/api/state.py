@@ -9,10 +9,13 @@ from scrapy.settings import BaseSettings
 from sqlalchemy import Engine
 
 from catlog_scrapy.api.maintenance import MaintenanceThread
+from catlog_scrapy.db.statement_pool import StatementPool
 from catlog_scrapy.declarations.capabilities import Capabilities
 
 # Batches parsed and stored at the same time: each takes several times its size of memory.
 MAX_CONCURRENT_BATCHES = 2
+# Time that a request waits for a connection to the database.
+CONNECT_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class ServerState:
     capabilities: Capabilities
     maintenance: MaintenanceThread
     batch_limiter: CapacityLimiter
+    statements: StatementPool
 
     @property
     def lease_s(self) -> float:
@@ -39,15 +43,20 @@ def install_state(
         engine, lease=settings.getfloat("CATLOG_LEASE"), poll=settings.getfloat("CATLOG_POLL")
     )
     limiter = CapacityLimiter(MAX_CONCURRENT_BATCHES)
-    app.state.server = ServerState(engine, settings, capabilities, maintenance, limiter)
+    statements = StatementPool(
+        engine.url,
+        statement_timeout=settings.getfloat("CATLOG_API_TIMEOUT"),
+        connect_timeout=CONNECT_TIMEOUT_S,
+    )
+    app.state.server = ServerState(engine, settings, capabilities, maintenance, limiter, statements)
     state: ServerState = app.state.server
     return state
 
 
-def server_state(request: Request) -> ServerState:
-    """Return the state of the server that received *request*."""
+# FastAPI runs a dependency that is not asynchronous in a thread.
+async def _server_state(request: Request) -> ServerState:
     state: ServerState = request.app.state.server
     return state
 
 
-State = Annotated[ServerState, Depends(server_state)]
+State = Annotated[ServerState, Depends(_server_state)]

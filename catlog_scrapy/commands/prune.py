@@ -5,13 +5,16 @@ import argparse
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.plurals import counted
 from catlog_scrapy.store.maintenance.prune import prune
+from catlog_scrapy.store.maintenance.prune_counting import count_prunable
 from catlog_scrapy.worker.attempt_logs import logs_to_delete
+from catlog_scrapy.worker.pruning import retention_of
 
 
 class Command(CatlogCommand):
-    """Delete old results, rejected items, versions and logs.
+    """Delete old results, versions, catalogs and logs at once.
 
-    An operation's `keep` says what is old; of logs, only those of this machine are deleted.
+    The scheduler does so by itself, in small steps. An operation's `keep`, CATLOG_RESULTS_KEEP and
+    CATLOG_CATALOGS_KEEP say what is old; of logs, only those of this machine are deleted.
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -21,8 +24,9 @@ class Command(CatlogCommand):
         )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
+        retention = retention_of(self.project_settings)
         with self.database() as engine:
-            pruned = prune(engine, dry_run=opts.dry_run)
+            pruned = (count_prunable if opts.dry_run else prune)(engine, retention)
         logs = logs_to_delete(self.project_settings)
         if not opts.dry_run:
             for log in logs:
@@ -32,6 +36,7 @@ class Command(CatlogCommand):
             counted(pruned.unfinished, "result") + " of attempts that were not completed",
             counted(pruned.rejected, "rejected item"),
             counted(pruned.versions, "version"),
+            counted(pruned.catalogs, "catalog"),
             counted(len(logs), "log"),
             f"{pruned.access} expired tokens and saved responses",
         )

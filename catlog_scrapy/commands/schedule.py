@@ -3,11 +3,12 @@
 import argparse
 
 from catlog_scrapy.commands.base import CatlogCommand, stop_signals
+from catlog_scrapy.worker.pruning import Pruner
 from catlog_scrapy.worker.scheduler import run_scheduler, schedule_once
 
 
 class Command(CatlogCommand):
-    """Run the scheduler: create due catalogs, reap, publish.
+    """Run the scheduler: create due catalogs, reap, publish, prune.
 
     Any number of schedulers may run at once.
     """
@@ -21,6 +22,7 @@ class Command(CatlogCommand):
         with self.database() as engine:
             if opts.once:
                 schedule_once(engine, self.project_settings, self.console)
+                Pruner(engine, self.project_settings).step()
                 return
             self.console.print("the scheduler runs; Ctrl-C ends it")
             run_scheduler(engine, self.project_settings, self.console, stopping)

@@ -9,6 +9,7 @@ from scrapy.settings import Settings
 
 from catlog_scrapy.api.app import create_app
 from catlog_scrapy.api.server import make_server, url_of
+from catlog_scrapy.api.state import CONNECT_TIMEOUT_S
 from catlog_scrapy.commands.background import add_background_options, run_in_background
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.config import DEFAULTS
@@ -17,9 +18,6 @@ from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.exceptions import NotPossible
-
-# Time that a request waits for a connection to the database.
-CONNECT_TIMEOUT_S = 3.0
 
 
 class Command(CatlogCommand):

@@ -5,8 +5,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import copy_context
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from scrapy.crawler import Crawler
@@ -38,6 +39,8 @@ class Attempt:
     as stored. `secrets` are the values of the spider's secrets by name. All times are of
     `time.monotonic()`.
 
+    `process_outputs` is the fast path of the crawl's items, if the crawl has one.
+
     `received` counts responses, for `progress` only. `storing` counts the running calls to the
     database. Both change only in the event loop.
     """
@@ -58,6 +61,7 @@ class Attempt:
         self.deadline = self.began_at + claim.seconds
         self.deadline_reason = f"it ran past its time limit of {claim.seconds:g} s"
         self.is_open = False
+        self.process_outputs: Callable[[AsyncIterator[Any]], AsyncIterator[Any]] | None = None
         self.received = 0
         self.storing = 0
         self._stopping = threading.Lock()

@@ -11,6 +11,7 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from twisted.python.failure import Failure
 
 from catlog_scrapy.crawl.attempt import Attempt
+from catlog_scrapy.crawl.failed_item import FailedItem, reset_failure, set_failure
 from catlog_scrapy.crawl.redirect_loops import RedirectLoops, without_chain
 
 # Beginnings of Scrapy's messages.
@@ -73,6 +74,9 @@ class OutcomeWatch:
     def _around_pipelines(self, process: Callable[..., Any]) -> Callable[..., Any]:
         async def processed(item: Any, *, response: Any) -> None:
             scraper: Any = self.crawler.engine.scraper
+            token = None
+            if type(item) is FailedItem:
+                item, token = item.item, set_failure(item.error)
             try:
                 await process(item, response=response)
             except BaseException as error:
@@ -80,6 +84,8 @@ class OutcomeWatch:
                 self.attempt.record_error("a pipeline", error)
                 raise
             finally:
+                if token is not None:
+                    reset_failure(token)
                 # Scrapy checks whether it may close after each response, but not after an item of
                 # start(). Without this check a stopped crawl would wait for ever.
                 slot = scraper.slot

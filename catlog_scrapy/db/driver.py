@@ -6,6 +6,7 @@ Importing SQLAlchemy takes more CPU than such a command itself, so this module d
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Self
 
 import orjson
@@ -48,6 +49,12 @@ def connect_options(statement_timeout: float) -> str:
     return f"{SERVER_OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}"
 
 
+@lru_cache(1000)
+def driver_sql(sql: str) -> str:
+    """Return *sql* with psycopg2's notation of parameters for `:name`."""
+    return PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
+
+
 class DriverConnection:
     """Read-only connection, which `store.sql.rows` takes in place of SQLAlchemy's."""
 
@@ -69,7 +76,7 @@ class DriverConnection:
 
     def rows(self, sql: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return all rows of *sql*, by column name."""
-        with self._executed(PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%")), values) as cursor:
+        with self._executed(driver_sql(sql), values) as cursor:
             names = [column.name for column in cursor.description or ()]
             return [dict(zip(names, found, strict=True)) for found in cursor]
 

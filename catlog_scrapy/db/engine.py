@@ -16,7 +16,12 @@ from catlog_scrapy.db.driver import (
     STATEMENT_TIMEOUT_S,
     connect_options,
 )
-from catlog_scrapy.db.watchdog import WatchedConnection, WatchedCursor, watch_connections
+from catlog_scrapy.db.watchdog import (
+    WatchedConnection,
+    WatchedCursor,
+    check_idle_connections,
+    watch_connections,
+)
 from catlog_scrapy.exceptions import ConfigurationError
 
 SCHEMA = "catlog"
@@ -72,12 +77,11 @@ def make_engine(
         pool_timeout=connect_timeout or 30,
         pool_size=10,
         max_overflow=20,
-        # A ping at each checkout costs a server a tenth of its time: watched connections are
-        # checked only after a pause.
-        pool_pre_ping=not connect_timeout,
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
     if connect_timeout:
         watch_connections(engine, statement_timeout + connect_timeout, connect_timeout)
+    else:
+        check_idle_connections(engine)
     return engine

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from psycopg2.extensions import connection, cursor
@@ -134,28 +134,43 @@ def extend_timeout(driver: Any, seconds: float) -> None:
 def watch_connections(engine: Any, statement: float, ping: float) -> None:
     """Watch the connections of *engine*: close them after *statement* seconds without an answer.
 
-    A connection that was idle for a while is checked at its checkout from the pool, within *ping*
-    seconds. A connection that was just used is hardly dead; if it is, its statement fails, and the
-    pool replaces all connections.
+    A connection that was idle for a while is checked within *ping* seconds.
     """
-    from sqlalchemy import event, exc
+    from sqlalchemy import event
 
     @event.listens_for(engine, "connect")
     def connect(made: WatchedConnection, _: Any) -> None:
         made.seconds = statement
 
     @event.listens_for(engine, "checkin")
-    def checkin(given: WatchedConnection | None, record: Any) -> None:
+    def checkin(given: WatchedConnection | None, _: Any) -> None:
         if given is not None:
             given.seconds = statement
+
+    check_idle_connections(engine, lambda taken: taken.within(ping))
+
+
+def check_idle_connections(
+    engine: Any, within: Callable[[Any], AbstractContextManager[None]] = nullcontext
+) -> None:
+    """Check a connection of *engine* at its checkout from the pool if it was idle for a while.
+
+    A check at each checkout would cost a server or a worker a tenth of its time. A connection that
+    was just used is hardly dead; if it is, its statement fails, and the pool replaces all
+    connections.
+    """
+    from sqlalchemy import event, exc
+
+    @event.listens_for(engine, "checkin")
+    def checkin(_: Any, record: Any) -> None:
         record.info["since"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
-    def checkout(taken: WatchedConnection, record: Any, _: Any) -> None:
+    def checkout(taken: Any, record: Any, _: Any) -> None:
         if time.monotonic() - record.info.get("since", math.inf) < MAX_UNCHECKED_IDLE_S:
             return
         try:
-            with taken.within(ping):
+            with within(taken):
                 engine.dialect.do_ping(taken)
         except engine.dialect.loaded_dbapi.Error as error:
             raise exc.InvalidatePoolError from error

@@ -11,9 +11,6 @@ from catlog_scrapy.store.definitions import (
     SchemeDefinition,
 )
 
-# Every stored value of the type on the left can be read as each type on the right.
-WIDER_TYPES = {"bigint": {"numeric", "double precision", "text"}}
-
 
 @dataclass(frozen=True)
 class Change:
@@ -131,8 +128,14 @@ def _field_changes(title: str, new: object, old: object) -> Iterator[Change]:
         before = getattr(old, name)
         if name == "kinds" and value != before:
             yield Change("~", f"{title}: record types")
+        elif name == "kinds" and _indexes(value) != _indexes(before):
+            yield Change("~", f"{title}: indexes")
         elif value != before:
             yield Change("~", f"{title}: {name} {_format(before)} -> {_format(value)}")
+
+
+def _indexes(kinds: Iterable[KindDefinition]) -> list[object]:
+    return [(kind.indexes, kind.unique) for kind in kinds]
 
 
 def _format(value: object) -> str:
@@ -185,9 +188,9 @@ def _kind_mistakes(
     stored: Iterable[ProviderDefinition],
     format_mistake: MistakeFormatter,
 ) -> Iterator[str]:
-    """Yield a line for each kind whose key changes, or a field of which gets a narrower type.
+    """Yield a line for each kind whose key changes, in its fields or in their types.
 
-    The view of a kind shows the records of all versions. An unused version has no records.
+    Another key would make other records of the same things. An unused version has no records.
     """
     former: dict[str, list[KindDefinition]] = {}
     for provider in stored:
@@ -195,22 +198,22 @@ def _kind_mistakes(
         for kind, _ in kind_writers([replace(provider, schemes=used)]):
             former.setdefault(kind.name, []).append(kind)
     for kind, writer in kind_writers(declared):
-        messages = [m for known in former.get(kind.name, []) for m in _narrowings(kind, known)]
+        messages = [m for known in former.get(kind.name, []) for m in _key_changes(kind, known)]
         for message in dict.fromkeys(messages):
             yield format_mistake(writer, message)
 
 
-def _narrowings(kind: KindDefinition, known: KindDefinition) -> Iterator[str]:
+def _key_changes(kind: KindDefinition, known: KindDefinition) -> Iterator[str]:
     if known.key != kind.key:
         yield (
             f'the key of "{kind.name}" changed from {", ".join(known.key)} to'
             f" {', '.join(kind.key)}; give the record type another view"
         )
-    types = dict(kind.fields)
-    for name, was in known.fields:
-        now = types.get(name, was)
-        if now not in {was, "text"} | WIDER_TYPES.get(was, set()):
+        return
+    types, former_types = dict(kind.fields), dict(known.fields)
+    for name in kind.key:
+        if types[name] != former_types[name]:
             yield (
-                f'the field "{name}" of "{kind.name}" changed from {was} to {now}; give the'
-                " field another name, or the record type another view"
+                f'the key field "{name}" of "{kind.name}" changed from {former_types[name]} to'
+                f" {types[name]}; give the record type another view"
             )

@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from catlog_scrapy.records.record import Record
-from catlog_scrapy.store.definitions import KindDefinition, ProviderDefinition
+from catlog_scrapy.store.definitions import (
+    VERSIONS_SUFFIX,
+    KindDefinition,
+    ProviderDefinition,
+)
 from catlog_scrapy.store.views.naming import HISTORY_SUFFIX, MAX_KIND_BYTES
 
 # Columns that the views add; `data` only for a kind without a record type.
 VIEW_COLUMNS = ("created_at", "updated_at", "valid_from", "valid_to", "change")
-# Names of catlog's own tables.
-RESERVED_KINDS = ("version",)
 
 
 class OperationPath(NamedTuple):
@@ -35,6 +37,8 @@ def kind_definition(record: type[Record], *, foreign: bool = False) -> KindDefin
         key=record.key_fields,
         fields=tuple((part["name"], part["type"]) for part in record.sql_fields()),
         foreign=foreign,
+        indexes=record.index_fields,
+        unique=record.unique_fields,
     )
 
 
@@ -72,6 +76,13 @@ def check_kinds(
                 f'the history view "{history}" of the kind "{name}" has the name of a kind that'
                 f" {first[history][1]} writes; rename one of the kinds",
             )
+        versions = name + VERSIONS_SUFFIX
+        if versions in first:
+            yield format_mistake(
+                writer,
+                f'the table of versions "{versions}" of the kind "{name}" has the name of a kind'
+                f" that {first[versions][1]} writes; rename one of the kinds",
+            )
 
 
 def _kind_mistakes(kind: KindDefinition, views: set[str]) -> Iterator[str]:
@@ -80,8 +91,6 @@ def _kind_mistakes(kind: KindDefinition, views: set[str]) -> Iterator[str]:
             f"has a name of {len(kind.name)} bytes; use a view name of at most"
             f" {MAX_KIND_BYTES} bytes"
         )
-    if kind.name in RESERVED_KINDS:
-        yield "has a name that catlog reserves; choose another view name"
     for column in (*VIEW_COLUMNS, *(("data",) if kind.foreign else ())):
         if column in dict(kind.fields):
             yield f'has a field "{column}", which is a column of its view; rename the field'

@@ -197,6 +197,8 @@ class OperationTable(Table):
     kind: str | None = None
     key: TextList | None = None
     fields: dict[str, str] = {}
+    index: list[TextList] = []
+    unique: list[TextList] = []
 
     @property
     def spider_name(self) -> str:

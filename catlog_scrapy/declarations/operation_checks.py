@@ -106,10 +106,12 @@ def _check_kinds(
     own = record_types(spidercls) if spidercls else ()
     if not own:
         return _check_declared_kind(context, location, operation, spidercls)
-    if operation.kind is not None or operation.key is not None or operation.fields:
+    declared = operation.kind or operation.key or operation.fields
+    if declared or operation.index or operation.unique:
         context.add_mistake(
             location,
-            f'the spider "{spider}" has its own record type; remove kind, key and fields',
+            f'the spider "{spider}" has its own record type; remove kind, key, fields, index and'
+            " unique",
         )
     typed = [record for record in own if is_record_type(record)]
     if len(typed) < len(own):
@@ -130,7 +132,13 @@ def _check_declared_kind(
     """Return the kind that `kind`, `key` and `fields` declare."""
     if operation.kind is not None and operation.key is not None:
         try:
-            made = make_record_type(operation.kind, operation.key, operation.fields)
+            made = make_record_type(
+                operation.kind,
+                operation.key,
+                operation.fields,
+                index=operation.index,
+                unique=operation.unique,
+            )
         except RecordTypeError as error:
             context.add_mistake(location, str(error))
             return []

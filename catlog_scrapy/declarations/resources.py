@@ -28,6 +28,7 @@ RESERVED_PATHS = frozenset(
         "catalog_scheme_operation_instances",
         "catalog_scheme_operations",
         "catalog_schemes",
+        "catalog_summaries",
         "catalogs",
         "media",
         "providers",
@@ -70,14 +71,17 @@ class ResourceTable(Table):
     """Resource that publishes a view of `public`. The columns of `key` identify a row.
 
     `fields` lists the published columns in order (default: all), `search` the columns that
-    `?search=` looks into, `read` the roles that may read. `hidden` hides columns from roles.
-    `model` names a pydantic model of a row: its fields are published, with its descriptions.
+    `?search=` looks into, `read` the roles that may read. `filters` and `order` list columns of a
+    kind's view by which clients select and sort; each gets an index. `hidden` hides columns from
+    roles. `model` names a pydantic model of a row: its fields are published, with its descriptions.
     """
 
     view: str
     key: TextList
     fields: list[str] = []
     search: list[str] = []
+    filters: list[str] = []
+    order: list[str] = []
     read: list[Role] = []
     hidden: dict[str, list[Role]] = {}
     model: str | None = None
@@ -92,7 +96,7 @@ class ResourcesFile(Table):
 
 @dataclass(frozen=True)
 class Resource:
-    """Declared resource. `model` describes a row of the view."""
+    """Declared resource. `model` describes a row; `filters` and `order` are indexed columns."""
 
     path: str
     view: str
@@ -101,6 +105,8 @@ class Resource:
     search: tuple[str, ...]
     visibility: ColumnVisibility = field(default_factory=ColumnVisibility)
     model: type[BaseModel] | None = None
+    filters: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,5 +189,13 @@ def _resource(file: str, path: str, table: ResourceTable) -> Resource:
     fields = table.fields or (list(model.model_fields) if model else [])
     visibility = ColumnVisibility.from_declaration(table.hidden)
     return Resource(
-        path, table.view, tuple(table.key), tuple(fields), tuple(table.search), visibility, model
+        path,
+        table.view,
+        tuple(table.key),
+        tuple(fields),
+        tuple(table.search),
+        visibility,
+        model,
+        tuple(dict.fromkeys(table.filters)),
+        tuple(dict.fromkeys(table.order)),
     )

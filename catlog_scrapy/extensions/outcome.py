@@ -13,6 +13,7 @@ from catlog_scrapy.crawl.attempt import Attempt, attempt_of
 from catlog_scrapy.crawl.downloads import Downloads
 from catlog_scrapy.crawl.outcome_watch import OutcomeWatch
 from catlog_scrapy.exceptions import AttemptLost
+from catlog_scrapy.pipelines.fast_path import FastPath
 from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist_in_thread
 from catlog_scrapy.pipelines.validate import Rejected
 from catlog_scrapy.store.queue.attempts import complete
@@ -37,6 +38,7 @@ class OutcomeExtension:
         self.attempt = attempt
         self.watch = OutcomeWatch(crawler, attempt)
         self.downloads = Downloads(crawler, attempt)
+        self.fast_path = FastPath(crawler, attempt)
         self.signal_errors = SignalErrorHandler(crawler, attempt)
 
     @classmethod
@@ -56,6 +58,7 @@ class OutcomeExtension:
         self.attempt.is_open = True
         self.watch.install()
         self.downloads.install()
+        self.fast_path.install()
         SIGNAL_LOGGER.addHandler(self.signal_errors)
         self.attempt.on_stop(self._close_spider)
 
@@ -115,7 +118,8 @@ class OutcomeExtension:
         attempt = self.attempt
         if attempt.stop_code:
             return attempt.end_stopped()
-        return complete(attempt.engine, attempt.claim.attempt, attempt.report)
+        claim = attempt.claim
+        return complete(attempt.engine, claim.attempt, attempt.report, claim.limits)
 
     def _writer(self) -> ResultWriter:
         pipeline = self.crawler.get_item_pipeline(StorePipeline)

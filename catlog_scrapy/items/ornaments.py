@@ -15,7 +15,12 @@ class YearLink(Record, key=("vendor", "year"), view="year_links"):
     link: str
 
 
-class Product(Record, key=("vendor", "sku", "name", "link"), view="products"):
+class Product(
+    Record,
+    key=("vendor", "sku", "name", "link"),
+    view="products",
+    index=(("vendor", "sku"), ("vendor", "release_year", "sku"), "created_at"),
+):
     """Ornament in a shop. `price` is null if the shop shows no price."""
 
     vendor: str

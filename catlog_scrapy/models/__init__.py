@@ -12,16 +12,11 @@ from catlog_scrapy.models.access import (
 from catlog_scrapy.models.catalog import Catalog, CatalogSchemeOperationInstance, InstanceAttempt
 from catlog_scrapy.models.node import Node
 from catlog_scrapy.models.provider import Provider
-from catlog_scrapy.models.record import (
-    Publication,
-    RecordVersion,
-    Scope,
-    StoredCursor,
-    StoredRecord,
-)
+from catlog_scrapy.models.record import PartMark, Publication, Scope, StoredCursor
 from catlog_scrapy.models.result import CatalogOperationInstanceResult, RejectedResult, ResultBatch
 from catlog_scrapy.models.schedule import StoredSchedule
 from catlog_scrapy.models.scheme import CatalogScheme, CatalogSchemeOperation, StoredKind
+from catlog_scrapy.models.summary import CatalogSummary, PrunedDueTime
 
 __all__ = [
     "ApiKey",
@@ -32,13 +27,15 @@ __all__ = [
     "CatalogScheme",
     "CatalogSchemeOperation",
     "CatalogSchemeOperationInstance",
+    "CatalogSummary",
     "IdempotentRequest",
     "InstanceAttempt",
     "LoginFailure",
     "Node",
+    "PartMark",
     "Provider",
+    "PrunedDueTime",
     "Publication",
-    "RecordVersion",
     "RefreshToken",
     "RejectedResult",
     "ResultBatch",
@@ -46,6 +43,5 @@ __all__ = [
     "SigningKey",
     "StoredCursor",
     "StoredKind",
-    "StoredRecord",
     "StoredSchedule",
 ]

@@ -8,10 +8,13 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Double,
+    Identity,
+    Integer,
     MetaData,
     Text,
     Uuid,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
@@ -20,6 +23,12 @@ from catlog_scrapy.db.engine import SCHEMA
 
 UuidKey = Annotated[
     uuid.UUID, mapped_column(Uuid, primary_key=True, server_default=func.gen_random_uuid())
+]
+
+
+# UUID version 7: begins with the time, so that rows of one time lie together.
+TimeOrderedKey = Annotated[
+    uuid.UUID, mapped_column(Uuid, primary_key=True, server_default=text("catlog.uuid7()"))
 ]
 
 
@@ -38,6 +47,11 @@ Seconds = Annotated[float, mapped_column(Double)]
 
 
 Big = Annotated[int, mapped_column(BigInteger)]
+
+
+# Short name of a row, for tables with many references to it.
+Number = Annotated[int, mapped_column(Integer, Identity(), unique=True)]
+BigNumber = Annotated[int, mapped_column(BigInteger, Identity(), unique=True)]
 
 
 # Collation C compares bytes: fast, and equal only if identical, whatever the database's collation.

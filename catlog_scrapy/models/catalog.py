@@ -14,7 +14,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.models.base import Base, Big, CreatedAt, Instant, Json, UuidKey
+from catlog_scrapy.models.base import (
+    Base,
+    Big,
+    BigNumber,
+    CreatedAt,
+    Instant,
+    Json,
+    TimeOrderedKey,
+    UuidKey,
+)
 
 CATALOG_STATES = (
     "waiting",
@@ -41,7 +50,8 @@ class Catalog(Base):
     `as_of` is the time for which its data is valid. `operation` names the only operation of a
     partial load. `published` counts the published changes by kind. `job` is the id that a client of
     scrapyd's API chose, `settings` are Scrapy settings for this load alone, `project_version` is
-    the only version of the project that may run the load.
+    the only version of the project that may run the load. Record tables refer to the catalog by its
+    `number`. At `prune_at`, once the catalog has ended, pruning looks at it next.
     """
 
     __tablename__ = "catalog"
@@ -60,9 +70,25 @@ class Catalog(Base):
         ),
         Index("catalog_parent_id_idx", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
         Index("catalog_created_at_idx", "created_at"),
+        Index("catalog_scheme_idx", "scheme_id", "created_at"),
+        Index("catalog_failed_idx", "created_at", postgresql_where=text("state = 'failed'")),
+        Index(
+            "catalog_schedule_open_idx",
+            "schedule_id",
+            postgresql_where=text("state IN ('waiting', 'loading', 'publishing')"),
+        ),
+        Index(
+            "catalog_ended_idx",
+            "scheme_id",
+            "state",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
+        Index("catalog_prune_idx", "prune_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
 
     id: Mapped[UuidKey]
+    number: Mapped[BigNumber]
     provider_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.provider.id"))
     scheme_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.catalog_scheme.id"))
     parent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("catlog.catalog.id"))
@@ -84,7 +110,7 @@ class Catalog(Base):
     publish_failures: Mapped[int] = mapped_column(server_default="0")
     publish_at: Mapped[Instant | None]
     purged_at: Mapped[Instant | None]
-    deadline_at: Mapped[Instant | None]
+    prune_at: Mapped[Instant] = mapped_column(server_default=text("'epoch'::timestamptz"))
     created_at: Mapped[CreatedAt]
     started_at: Mapped[Instant | None]
     finished_at: Mapped[Instant | None]
@@ -95,7 +121,8 @@ class CatalogSchemeOperationInstance(Base):
 
     `attempt` is the number of the latest attempt. `node` is set from the claim until the slot is
     freed: after a cancellation the crawl still runs until its next heartbeat. `lost` counts
-    consecutive lost attempts. `position` is the age in the queue. `available_at` is the time from
+    consecutive lost attempts. `position` is the age in the queue; `requeued` says that the instance
+    was in the queue before. `available_at` is the time from
     which the instance can be claimed or, while it runs, the time of the claim.
     """
 
@@ -103,13 +130,28 @@ class CatalogSchemeOperationInstance(Base):
     __table_args__ = (
         UniqueConstraint("catalog_id", "operation_id", "part", name="instance_part_key"),
         one_of("state", INSTANCE_STATES),
-        # The claim reads only the head of this index, however many instances have finished.
+        # The claim reads only the head of this index, however many instances have finished. To its
+        # passed positions no instance returns: that is what `instance_requeued_idx` is for.
         Index(
             "instance_queue_idx",
             "provider_id",
             text("priority DESC"),
             "position",
-            postgresql_where=text("state = 'new'"),
+            postgresql_where=text("state = 'new' AND NOT requeued"),
+        ),
+        Index(
+            "instance_requeued_idx",
+            "provider_id",
+            text("priority DESC"),
+            "position",
+            postgresql_where=text("state = 'new' AND requeued"),
+        ),
+        # The check for the last open instance of a catalog reads the end of this index.
+        Index(
+            "instance_open_idx",
+            "catalog_id",
+            "position",
+            postgresql_where=text("state IN ('new', 'running')"),
         ),
         # Without lease_expires_at: a heartbeat must stay a heap-only (HOT) update.
         Index(
@@ -120,7 +162,7 @@ class CatalogSchemeOperationInstance(Base):
         ),
     )
 
-    id: Mapped[UuidKey]
+    id: Mapped[TimeOrderedKey]
     catalog_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.catalog.id"))
     operation_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("catlog.catalog_scheme_operation.id")
@@ -131,6 +173,7 @@ class CatalogSchemeOperationInstance(Base):
     priority: Mapped[int] = mapped_column(server_default="0")
     position: Mapped[int] = mapped_column(BigInteger, Identity())
     state: Mapped[str] = mapped_column(server_default="new")
+    requeued: Mapped[bool] = mapped_column(server_default=text("false"))
     attempt: Mapped[int] = mapped_column(server_default="0")
     failures: Mapped[int] = mapped_column(server_default="0")
     lost: Mapped[int] = mapped_column(server_default="0")
@@ -142,6 +185,8 @@ class CatalogSchemeOperationInstance(Base):
 class InstanceAttempt(Base):
     """An attempt at an instance; `outcome` is NULL while it runs.
 
+    `as_of` is the time for which its data is valid unless the catalog has a time of its own: the
+    start by a clock that never goes back, whatever the server's clock does.
     `limits` are the tolerances and time limits of the attempt, `stats` are Scrapy's statistics.
     `log` is a file on `node`. `begun_at` is the time when the process `pid`, if it has one of its
     own, began. `accepted`, `rejected` and `dropped` count items. `read_from` and `read_to` are
@@ -165,6 +210,7 @@ class InstanceAttempt(Base):
     node: Mapped[str]
     pid: Mapped[int | None]
     started_at: Mapped[CreatedAt]
+    as_of: Mapped[dt.datetime] = mapped_column(server_default=text("catlog.reading_time()"))
     begun_at: Mapped[Instant | None]
     finished_at: Mapped[Instant | None]
     deadline_at: Mapped[Instant]

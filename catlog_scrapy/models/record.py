@@ -1,32 +1,49 @@
-"""Records and their history, which the views in `public` show."""
+"""State of the records' operations: scopes, cursors, publications.
+
+The records themselves are in the schema `records`; see `store.record_tables`.
+"""
 
 import datetime as dt
 import uuid
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.models.base import Base, Instant, Json, Key, UuidKey
-from catlog_scrapy.models.catalog import one_of
-
-# A larger key could make a B-tree entry outgrow its page.
-MAX_KEY_BYTES = 1000
+from catlog_scrapy.models.base import Base, Instant, Number, UuidKey
 
 
 class Scope(Base):
     """The operation that answers for a set of records, across scheme versions and parts.
 
-    `high_water_mark` is the `as_of` of the newest full snapshot that was published.
+    `high_water_mark` is the `as_of` of the newest full snapshot that was published. Record tables
+    refer to the scope by its `number`.
     """
 
     __tablename__ = "scope"
     __table_args__ = (UniqueConstraint("provider_id", "scheme_name", "operation_name"),)
 
     id: Mapped[UuidKey]
+    number: Mapped[Number]
     provider_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("catlog.provider.id"))
     scheme_name: Mapped[str]
     operation_name: Mapped[str]
     high_water_mark: Mapped[Instant | None]
+
+
+class PartMark(Base):
+    """The `as_of` up to which a full load confirmed the records of a part.
+
+    Only parts that were read after the scope's high-water mark have a row: a full load does not
+    write the records that it finds unchanged.
+    """
+
+    __tablename__ = "part_mark"
+
+    scope_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("catlog.scope.id", ondelete="CASCADE"), primary_key=True
+    )
+    part: Mapped[str] = mapped_column(primary_key=True)
+    as_of: Mapped[dt.datetime]
 
 
 class StoredCursor(Base):
@@ -61,54 +78,3 @@ class Publication(Base):
     kind: Mapped[str] = mapped_column(primary_key=True)
     catalog_id: Mapped[uuid.UUID | None]
     published_at: Mapped[dt.datetime]
-
-
-class StoredRecord(Base):
-    """The current state of a thing. The natural key saves a second index over all rows.
-
-    `updated_at` is the time when this state became current, `removed_at` the time when the thing
-    was removed. `as_of` is that of the load that wrote the state, or of the newest partial load
-    that saw the key. `read_at` is that of the newest load that read the record, if its operation
-    has a `refresh`.
-    """
-
-    __tablename__ = "record"
-    __table_args__ = (
-        CheckConstraint(f"octet_length(key) <= {MAX_KEY_BYTES}", name="key"),
-        Index("record_created_at_idx", "created_at"),
-        {"postgresql_partition_by": "LIST (kind)"},
-    )
-
-    provider_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[Key] = mapped_column(primary_key=True)
-    scope_id: Mapped[uuid.UUID]
-    data: Mapped[Json]
-    as_of: Mapped[dt.datetime]
-    created_at: Mapped[dt.datetime]
-    updated_at: Mapped[dt.datetime]
-    removed_at: Mapped[Instant | None]
-    read_at: Mapped[Instant | None]
-    catalog_id: Mapped[uuid.UUID]
-
-
-class RecordVersion(Base):
-    """A former state of a record, valid from `valid_from` until `valid_to`.
-
-    `change` says how it ended, `changed` or `removed`, and `catalog_id` by which catalog.
-    """
-
-    __tablename__ = "record_version"
-    __table_args__ = (
-        one_of("change", ("changed", "removed")),
-        Index("record_version_kind_valid_to_idx", "kind", "valid_to"),
-    )
-
-    provider_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[Key] = mapped_column(primary_key=True)
-    valid_from: Mapped[dt.datetime] = mapped_column(primary_key=True)
-    valid_to: Mapped[dt.datetime]
-    data: Mapped[Json]
-    change: Mapped[str]
-    catalog_id: Mapped[uuid.UUID]

@@ -2,7 +2,7 @@
 
 import uuid
 
-from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from catlog_scrapy.models.base import Base, Instant, Json, UuidKey
@@ -21,6 +21,7 @@ class StoredSchedule(Base):
         UniqueConstraint("provider_id", "scheme_name", "name"),
         CheckConstraint("catch_up IN ('latest', 'none')", name="catch_up"),
         CheckConstraint("origin IN ('file', 'api')", name="origin"),
+        Index("schedule_due_idx", "next_due_at", postgresql_where=text("enabled")),
     )
 
     id: Mapped[UuidKey]

@@ -43,7 +43,7 @@ class CatalogSchemeOperation(Base):
     arguments that replace the parts. `tolerate` maps `rejected`, `failed_requests`,
     `blocked_by_robots`, `dropped` and `removed` to a count (an integer) or a share (below 1).
     `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap`
-    are seconds; with a `keep` of NULL nothing is pruned. `refresh` is NULL or
+    are seconds; with a `keep` of NULL versions are never pruned. `refresh` is NULL or
     `{"every": seconds, "by": field}`.
     """
 
@@ -82,6 +82,7 @@ class StoredKind(Base):
     `name` is also the name of its view in `public`. `key` lists the fields that identify a record,
     in order; `fields` lists `{"name", "type"}` in order, with PostgreSQL's name of the type. A
     `foreign_type` is declared for a spider without a record type: its items may have more fields.
+    `indexes` and `unique_fields` are lists of lists of fields.
     """
 
     __tablename__ = "kind"
@@ -95,4 +96,6 @@ class StoredKind(Base):
     key: Mapped[Json]
     fields: Mapped[Json]
     foreign_type: Mapped[bool] = mapped_column(server_default=text("false"))
+    indexes: Mapped[Json] = mapped_column(server_default="[]")
+    unique_fields: Mapped[Json] = mapped_column(server_default="[]")
     created_at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))

@@ -6,6 +6,7 @@ record type declares, a failed request keeps a former link, and a silent host co
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, ClassVar, NoReturn, Self
@@ -36,6 +37,7 @@ from catlog_scrapy.redaction import redact
 
 # After this many SILENT_ERRORS in a row, a host gets no more requests.
 MAX_SILENT_REQUESTS = 5
+URL_TYPES = (str, list)
 SILENT_ERRORS = (CannotResolveHostError, DownloadConnectionRefusedError, DownloadTimeoutError)
 
 
@@ -95,21 +97,37 @@ class MediaLinks(FilesPipeline):
 
     async def process_item(self, item: Any, spider: Any = None) -> Any:
         """Store the media of *item* and set its links. Raises MediaNotStored."""
-        parts = item.items if isinstance(item, Batch) else [item]
-        record = item.record if isinstance(item, Batch) else None
-        found = (self._media_of(part, record) for part in parts)
-        await asyncio.gather(*(self._keep(media) for media in found if media))
+        found = self._media_of_parts(item)
+        if first := next(found, None):
+            await asyncio.gather(*map(self._keep, (first, *found)))
         return item
+
+    def has_media(self, item: Any) -> bool:
+        """Return whether *item* has a URL to store."""
+        return next(self._media_of_parts(item), None) is not None
+
+    def _media_of_parts(self, item: Any) -> Iterator[RecordMedia]:
+        if isinstance(item, Batch):
+            found = (self._media_of(part, item.record) for part in item.items)
+            return filter(None, found)
+        media = self._media_of(item, None)
+        return iter((media,) if media else ())
 
     def _media_of(self, item: Any, record: Any) -> RecordMedia | None:
         """Return the media of an item; None without URLs or for an invalid item."""
-        fields = self.fields.get(getattr(item, "record", None) or record or self.only)
-        if not fields or not ItemAdapter.is_item(item):
+        # An ItemAdapter costs as much as the validation of a dict, and most items are dicts.
+        is_dict = type(item) is dict
+        own = None if is_dict else getattr(item, "record", None)
+        fields = self.fields.get(own or record or self.only)
+        if not fields or not (is_dict or ItemAdapter.is_item(item)):
             return None
-        adapter = ItemAdapter(item)
-        urls = {name: adapter.get(source) for name, source in fields.items()}
-        given = {name: value for name, value in urls.items() if isinstance(value, str | list)}
-        return RecordMedia(adapter, given) if given else None
+        get = item.get if is_dict else ItemAdapter(item).get
+        given = {}
+        for name, source in fields.items():
+            value = get(source)
+            if isinstance(value, URL_TYPES):
+                given[name] = value
+        return RecordMedia(ItemAdapter(item), given) if given else None
 
     async def _keep(self, media: RecordMedia) -> None:
         # Requests in the downloader cannot be cancelled singly, so few records enter at a time.

@@ -65,7 +65,7 @@ class ResultWriter:
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
-        self.prefix = line_prefix(attempt.claim.attempt)
+        self.prefix = line_prefix(attempt.claim.attempt, attempt.claim.provider_id)
         self.batch = bytearray()
         self.first = 0
         self.sending: asyncio.Task[None] | None = None

@@ -8,6 +8,7 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import DropItem
 
 from catlog_scrapy.crawl.attempt import Attempt, running_attempt
+from catlog_scrapy.crawl.failed_item import raise_failure
 from catlog_scrapy.records.storable import NotStorable
 from catlog_scrapy.records.validation import ItemValidator, Rejection, ValidatedItem, make_rejection
 from catlog_scrapy.records.yields import Batch, Cursor
@@ -45,8 +46,16 @@ class ValidatePipeline:
 
     async def process_item(self, item: Any) -> ValidatedItem:
         """Validate *item*. Raises Rejected if the item has no valid record."""
+        raise_failure()
         if not self.gate.is_open:
             await self.gate.wait()
+        validated = self.validate(item)
+        if validated.rejections and not validated.rows:
+            raise Rejected(validated.rejections)
+        return validated
+
+    def validate(self, item: Any) -> ValidatedItem:
+        """Return the rows and rejections of *item*."""
         validated = ValidatedItem(item)
         if isinstance(item, Batch):
             for part in item.items:
@@ -55,8 +64,6 @@ class ValidatePipeline:
             self._keep_cursor(item, validated)
         else:
             self.validator.validate(item, None, validated)
-        if validated.rejections and not validated.rows:
-            raise Rejected(validated.rejections)
         return validated
 
     def _keep_cursor(self, cursor: Cursor, validated: ValidatedItem) -> None:

@@ -5,12 +5,17 @@ from typing import Any
 
 from pydantic import create_model
 
-from catlog_scrapy.records.record import Record, RecordTypeError
+from catlog_scrapy.records.record import FieldLists, Record, RecordTypeError
 from catlog_scrapy.records.sql_types import FIELD_TYPES
 
 
 def make_record_type(
-    kind: str, key: Sequence[str], fields: Mapping[str, str] | None = None
+    kind: str,
+    key: Sequence[str],
+    fields: Mapping[str, str] | None = None,
+    *,
+    index: FieldLists = (),
+    unique: FieldLists = (),
 ) -> type[Record]:
     """Make a record type from an operation's declaration, for a spider without one.
 
@@ -37,6 +42,8 @@ def make_record_type(
         __cls_kwargs__={
             "key": tuple(key),
             "view": kind,
+            "index": index,
+            "unique": unique,
             "extra": "allow",
             "coerce_numbers_to_str": True,
         },

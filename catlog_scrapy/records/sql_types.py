@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from catlog_scrapy.records.unordered import SORT_SET
+
 MAX_BIGINT = 2**63 - 1
 
 # PostgreSQL's numeric has 131072 digits before the point and 16383 after it (manual, 8.1.2).
@@ -39,7 +41,7 @@ FIELD_TYPES: dict[str, Any] = {
 
 
 def bound_schema(schema: Any) -> None:
-    """Narrow every number and datetime in a core schema to the range of its SQL type."""
+    """Narrow numbers and datetimes in a core schema to their SQL types, and sort sets in JSON."""
     if isinstance(schema, list | tuple):
         for part in schema:
             bound_schema(part)
@@ -57,6 +59,8 @@ def bound_schema(schema: Any) -> None:
             schema.setdefault("decimal_places", MAX_NUMERIC_SCALE)
         case "datetime":
             schema.setdefault("tz_constraint", "aware")
+        case "set" | "frozenset":
+            schema.setdefault("serialization", SORT_SET)
     for name, part in schema.items():
         if name not in ("metadata", "default", "serialization"):
             bound_schema(part)

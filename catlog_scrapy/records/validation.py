@@ -9,13 +9,13 @@ from itemadapter import ItemAdapter
 from pydantic import ValidationError
 
 from catlog_scrapy.plurals import counted
-from catlog_scrapy.records.record import Record
+from catlog_scrapy.records.record import Record, link_of
 from catlog_scrapy.records.storable import NotStorable
 from catlog_scrapy.records.yields import Removed, Unchanged
 from catlog_scrapy.redaction import find_secret_in, redact
 
-# Kind, key and JSON data of a record. The data is None for Unchanged and JSON's null for Removed.
-Row = tuple[str, str, bytes | None]
+# Kind, key, JSON data and link. The data is None for Unchanged and JSON's null for Removed.
+Row = tuple[str, str, bytes | None, str | None]
 REMOVED_DATA = b"null"
 # A rejected item as ASCII text, and the reasons.
 Rejection = tuple[str, list[str]]
@@ -52,20 +52,20 @@ class ItemValidator:
             chosen = self._record_type(item, record)
             if isinstance(item, Unchanged):
                 data = REMOVED_DATA if isinstance(item, Removed) else None
-                self._add((chosen.kind, chosen.parse_key(item.values()), data), validated)
+                self._add((chosen.kind, chosen.parse_key(item.values()), data, None), validated)
                 return
             values = item if type(item) is dict else ItemAdapter(item).asdict()
             built: Record = chosen.__pydantic_validator__.validate_python(
                 values, context=self.context
             )
-            self._add((chosen.kind, *built.row()), validated)
+            self._add((chosen.kind, *built.row(), link_of(built)), validated)
         except ValidationError as error:
             validated.rejections.append(make_rejection(item, validation_reasons(error)))
         except (NotStorable, UnknownRecordType) as error:
             validated.rejections.append(make_rejection(item, [str(error)]))
 
     def _add(self, row: Row, validated: ValidatedItem) -> None:
-        _, key, data = row
+        _, key, data, _ = row
         if self.secrets:
             self.refuse_secrets(f"{key} {(data or b'').decode()}")
         validated.rows.append(row)

@@ -1,7 +1,9 @@
 """Due times of cron lines, with clock changes."""
 
 import datetime as dt
+from collections import deque
 from collections.abc import Iterator
+from itertools import takewhile
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -46,3 +48,21 @@ def next_due(cron: str, timezone: str, after: dt.datetime) -> dt.datetime:
     if time is None:
         raise CronError(f"the cron line {cron!r} is never due; use a date that exists")
     return time
+
+
+def newest_due(
+    cron: str, timezone: str, after: dt.datetime, until: dt.datetime, limit: int
+) -> list[dt.datetime]:
+    """Return the last *limit* due times after *after* and up to *until*, ascending.
+
+    The search goes back from *until* in growing steps: a cron line of every minute has half a
+    million due times in a year. Raises CronError.
+    """
+    span = dt.timedelta(days=1)
+    while True:
+        start = max(after, until - span)
+        times = takewhile(lambda time: time <= until, due_times(cron, timezone, start))
+        newest = deque(times, maxlen=limit)
+        if start == after or len(newest) == limit:
+            return list(newest)
+        span *= 2

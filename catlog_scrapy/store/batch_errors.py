@@ -35,15 +35,22 @@ def run_each(
         try:
             done.append(do(thing))
         except exc.DBAPIError as error:
-            state = getattr(error.orig, "pgcode", None) or ""
-            if isinstance(error, UNAVAILABLE) and (
-                not state or state.startswith(UNAVAILABLE_SQLSTATES)
-            ):
+            if is_outage(error):
                 raise
             logger.warning("%s: %s", thing, reason(error))
-            if state.startswith(PERMANENT_SQLSTATES):
+            if _sqlstate(error).startswith(PERMANENT_SQLSTATES):
                 give_up(thing, reason(error))
         except FAULTS as error:
             logger.warning("%s: %s", thing, error)
             give_up(thing, str(error) or type(error).__name__)
     return done
+
+
+def is_outage(error: Exception) -> bool:
+    """Return whether *error* says that the database is unavailable."""
+    state = _sqlstate(error)
+    return isinstance(error, UNAVAILABLE) and (not state or state.startswith(UNAVAILABLE_SQLSTATES))
+
+
+def _sqlstate(error: Exception) -> str:
+    return getattr(getattr(error, "orig", None), "pgcode", None) or ""

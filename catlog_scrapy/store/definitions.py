@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+VERSIONS_SUFFIX = "_versions"
+
 
 @dataclass(frozen=True)
 class KindDefinition:
@@ -13,6 +15,25 @@ class KindDefinition:
     fields: tuple[tuple[str, str], ...]
     # Declared in the provider file, not by a record type: items may hold further fields.
     foreign: bool = False
+    # Fields of each index, and of each constraint. They may change at any time, so definitions that
+    # differ in them are equal.
+    indexes: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
+    unique: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
+
+    @property
+    def table(self) -> str:
+        """The table of the current records, as a quoted name."""
+        return f'records."{self.name}"'
+
+    @property
+    def versions_table(self) -> str:
+        """The table of the former states, as a quoted name."""
+        return f'records."{self.name}{VERSIONS_SUFFIX}"'
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """The columns that views show, as (name, SQL type); `data` holds undeclared fields."""
+        return (*self.fields, *((("data", "jsonb"),) if self.foreign else ()))
 
 
 @dataclass(frozen=True)

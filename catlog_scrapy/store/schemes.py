@@ -86,8 +86,8 @@ def _stored_schemes(connection: Connection) -> dict[UUID, list[SchemeDefinition]
 def _stored_operations(connection: Connection) -> dict[UUID, list[OperationDefinition]]:
     kinds = _grouped(
         connection,
-        """SELECT operation_id AS parent, name, key, fields, foreign_type FROM catlog.kind
-           ORDER BY name COLLATE "C" """,
+        """SELECT operation_id AS parent, name, key, fields, foreign_type, indexes, unique_fields
+           FROM catlog.kind ORDER BY name COLLATE "C" """,
     )
     operations: dict[UUID, list[OperationDefinition]] = defaultdict(list)
     for found in rows(
@@ -146,6 +146,8 @@ def _kind(found: Mapping[str, Any]) -> KindDefinition:
         key=tuple(found["key"]),
         fields=tuple((part["name"], part["type"]) for part in found["fields"]),
         foreign=found["foreign_type"],
+        indexes=tuple(map(tuple, found["indexes"])),
+        unique=tuple(map(tuple, found["unique_fields"])),
     )
 
 
@@ -268,6 +270,8 @@ def _write_operation(
                 "key": kind.key,
                 "fields": [{"name": name, "type": type_} for name, type_ in kind.fields],
                 "foreign_type": kind.foreign,
+                "indexes": kind.indexes,
+                "unique_fields": kind.unique,
             },
             conflict=["operation_id", "name"],
         )

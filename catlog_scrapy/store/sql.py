@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from catlog_scrapy.db.driver import DriverConnection
+from catlog_scrapy.db.driver import PARAMETER, DriverConnection
 from catlog_scrapy.redaction import redact
 
 if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/driver.py
@@ -21,6 +22,14 @@ class RowMissing(LookupError):
 
     Raised by `one` and `scalar`.
     """
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Boolean SQL expression with the values of its parameters, which may be secret."""
+
+    sql: str
+    values: Mapping[str, Any] = field(repr=False)
 
 
 class Transaction:
@@ -118,6 +127,32 @@ def one(connection: Connection, sql: str, **values: Any) -> Mapping[str, Any]:
 def scalar(connection: Connection, sql: str, **values: Any) -> Any:
     """Return the first column of the first row of *sql*, which must exist. Raises RowMissing."""
     return next(iter(one(connection, sql, **values).values()))
+
+
+@lru_cache(100)
+def _driver_statement(sql: str) -> str:
+    """Return *sql* with its parameters in psycopg2's style."""
+    return PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
+
+
+def call(database: Database, sql: str, **values: Any) -> Mapping[str, Any]:
+    """Run *sql*, which is a transaction by itself, and return its row, which must exist.
+
+    An engine sends neither BEGIN nor COMMIT: the statement takes one round trip.
+    """
+    if isinstance(database, Transaction):
+        with database.begin() as connection:
+            return one(connection, sql, **values)
+    with database.connect() as connection:
+        # SQLAlchemy's isolation level AUTOCOMMIT takes round trips to set and reset.
+        driver: Any = connection.connection.driver_connection
+        driver.autocommit = True
+        try:
+            found = connection.exec_driver_sql(_driver_statement(sql), values).one()
+            return found._asdict()
+        finally:
+            if not driver.closed:
+                driver.autocommit = False
 
 
 def upsert(

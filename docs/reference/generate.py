@@ -33,6 +33,7 @@ from catlog_scrapy.declarations.roles import DEFAULT_ROLES
 from catlog_scrapy.models import Provider
 from catlog_scrapy.models.catalog import CATALOG_STATES, INSTANCE_STATES, OUTCOMES
 from catlog_scrapy.models.node import NODE_STATES
+from catlog_scrapy.store.record_tables.layout import RECORD_COLUMNS, VERSION_COLUMNS, OwnColumn
 
 DOCS = Path(__file__).parents[1]
 REGION = re.compile(
@@ -247,6 +248,21 @@ def tables(_: str) -> str:
     return "\n".join(mapped_table(mapper.class_) for mapper in mappers)
 
 
+def own_columns(columns: Iterable[OwnColumn], _: str) -> str:
+    """Return the table of catlog's own columns in a record table."""
+    heads = ("column", "type", "null", "description")
+    rows = [
+        (
+            code(column.name),
+            column.definition.partition(" ")[0],
+            "" if "NOT NULL" in column.definition or "KEY" in column.definition else "null",
+            column.about,
+        )
+        for column in columns
+    ]
+    return table(heads, rows)
+
+
 def mapped_table(mapped: Any) -> str:
     """Return the section of one table: columns, constraints and indexes."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -416,6 +432,8 @@ GENERATORS: dict[str, Generator] = {
     "roles": roles,
     "exceptions": errors,
     "tables": tables,
+    "record columns": partial(own_columns, RECORD_COLUMNS),
+    "version columns": partial(own_columns, VERSION_COLUMNS),
     **{
         name: partial(module, name)
         for name in ("catlog_scrapy.records", "catlog_scrapy.testing.saved_pages")

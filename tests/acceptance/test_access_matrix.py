@@ -12,11 +12,13 @@ from urllib.parse import quote
 
 import jwt
 import pytest
+from sqlalchemy import Engine
 
 from catlog_scrapy.api.paths import PREFIX, UNPREFIXED_PATHS
 from catlog_scrapy.store.access.keys import add_key
 from catlog_scrapy.store.access.tokens import signing_key
 from catlog_scrapy.store.access.users import add_user, disable_user
+from tests.support.factories import sql
 from tests.support.server import PASSWORD, PICTURE, ROLES, Served, Worlds, checksum
 
 # By endpoint: its permission, and the first letters of the roles that have the permission. An
@@ -28,6 +30,7 @@ READERS = {
     "catalog_scheme_operations": "ais",
     "catalog_scheme_operation_instances": "ai",
     "catalog_results": "ai",
+    "catalog_summaries": "ai",
     "schedules": "ai",
     "audit": "ai",
     "fuel-stations": "aisu",
@@ -47,7 +50,7 @@ PERMISSIONS: dict[tuple[str, str], tuple[str, str] | None] = {
     **{
         ("GET", f"{path}/{{id}}"): (f"{path}:read", who)
         for path, who in READERS.items()
-        if path not in ("catalog_results", "products", "learning-statistics")
+        if path not in ("catalog_results", "catalog_summaries", "products", "learning-statistics")
     },
     **{
         ("GET", f"{path}/{key}{end}"): (f"{path}:read", READERS[path])
@@ -61,6 +64,7 @@ PERMISSIONS: dict[tuple[str, str], tuple[str, str] | None] = {
         for end in ("", "/history")
     },
     ("GET", "catalog_results/{instance_id}/{seq}"): ("catalog_results:read", "ai"),
+    ("GET", "catalog_summaries/{scheme_id}/{day}"): ("catalog_summaries:read", "ai"),
     ("GET", "schedules/{schedule_id}/due_times"): ("schedules:read", "ai"),
     ("POST", "schedule_catalog_scheme_operation/{operation_id}"): (
         "catalog_scheme_operations:schedule",
@@ -101,7 +105,18 @@ BODIES: dict[tuple[str, str], Any] = {
 @pytest.fixture(scope="module")
 def served(worlds: Worlds) -> Iterator[Served]:
     with worlds.serving() as served:
+        given_a_summary(served.engine)
         yield served
+
+
+def given_a_summary(engine: Engine) -> None:
+    """Add the summary of a day's catalogs."""
+    sql(
+        engine,
+        """INSERT INTO catlog.catalog_summary
+           SELECT id, '2026-01-01', 1, 1, now(), now(), 1, 0, 0, 0, 1, 1, 1, 0, 0, '{}'
+           FROM catlog.catalog_scheme LIMIT 1""",
+    )
 
 
 @dataclass(frozen=True)

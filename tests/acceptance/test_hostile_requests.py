@@ -16,12 +16,13 @@ import pytest
 from sqlalchemy import text
 
 from catlog_scrapy.api.paths import PREFIX
-from tests.acceptance.test_access_matrix import BODIES, endpoints, path_values
+from tests.acceptance.test_access_matrix import BODIES, endpoints, given_a_summary, path_values
+from tests.support.factories import given_copies
 from tests.support.server import PASSWORD, Served, Worlds, collected_log
 from tests.support.waiting import THIS_DATABASE, WAIT_LIMIT_S, until
 
 # As they stand in a URL.
-INJECTED = ("'%20OR%201=1%20--", '"%3B%20DROP%20TABLE%20catlog.record--', "%25")
+INJECTED = ("'%20OR%201=1%20--", '"%3B%20DROP%20TABLE%20records.stations--', "%25")
 NUMBERS = ("9" * 400, str(2**63), "1e999", "-0")
 BROKEN = ("%00", "%ED%A0%80", "x" * 10_000, quote("[" * 1000))
 MANY = 20_000
@@ -36,6 +37,7 @@ def log() -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def served(worlds: Worlds, log: list[str]) -> Iterator[Served]:
     with worlds.serving(CATLOG_API_TIMEOUT=3.0, CATLOG_API_BODY=2**20) as served:
+        given_a_summary(served.engine)
         yield served
 
 
@@ -267,19 +269,7 @@ def test_slow_readers_hold_no_connection_to_the_database(served: Served) -> None
 
 def many(served: Served) -> None:
     """Insert more stations than the buffers between server and client hold."""
-    with served.engine.begin() as connection:
-        connection.execute(
-            text(
-                """INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of,
-                       created_at, updated_at, catalog_id)
-                   SELECT provider_id, kind, n::text, scope_id,
-                       data || jsonb_build_object('id', n), as_of, created_at, updated_at,
-                       catalog_id
-                   FROM (SELECT * FROM catlog.record WHERE kind = 'stations' LIMIT 1) AS r,
-                       generate_series(1000, 999 + :many) AS n"""
-            ),
-            {"many": MANY},
-        )
+    given_copies(served.engine, "stations", MANY)
 
 
 def test_idle_connections_do_not_block_requests(served: Served) -> None:

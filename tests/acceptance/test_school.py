@@ -271,8 +271,8 @@ def test_school_load_without_a_cursor_reads_from_the_beginning(
     project.scrapy("load", "school/pupils")
     rows(
         engine,
-        """UPDATE catlog.record SET data = jsonb_set(data, '{class_id}', '999')
-           WHERE kind = 'pupils' AND key = '7' RETURNING key""",
+        """UPDATE records.pupils SET class_id = 999, _hash = gen_random_uuid()
+           WHERE id = 7 RETURNING id""",
     )
     project.scrapy("load", "school/pupils")
     assert pupils(engine)[7] == 999

@@ -1,25 +1,38 @@
 """scrapy apply: frozen versions, changes in place, retirement, and views."""
 
+import contextlib
 import datetime as dt
 import itertools
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import orjson
 import pytest
 from scrapy.settings import Settings
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, event, exc, text
 
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
 from catlog_scrapy.store import lock_timeouts
-from catlog_scrapy.store.schemes import stored_providers
-from tests.support.factories import at_once, given_a_waiting_catalog, one, sql
+from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.record_tables import indexes
+from catlog_scrapy.store.record_tables.layout import record_tables, stored_columns
+from catlog_scrapy.store.schemes import all_kinds, stored_providers
+from tests.support.factories import (
+    at_once,
+    given_a_catalog,
+    given_a_record,
+    given_a_waiting_catalog,
+    one,
+    send_records,
+    sql,
+    state_of,
+)
 
 _packages = itertools.count(1)
 
@@ -33,7 +46,7 @@ from catlog_scrapy.records import Record
 from scrapy import Spider
 
 
-class Good(Record, key="id", view="goods"):
+class Good(Record, key="id", view="goods"{options}):
     id: str
     {fields}
 
@@ -92,16 +105,19 @@ class Shop:
         self.package = ""
         (folder / "providers").mkdir()
         (folder / "views").mkdir()
+        self.given_resources("")
         self.declare(SCHEME.format(version=1))
         self.given_fields("price: Decimal | None = None")
 
-    def given_fields(self, *fields: str) -> None:
+    def given_fields(self, *fields: str, options: str = "") -> None:
         """Write the record type of goods to a new package, since Python imports a module once."""
         self.package = f"shop_of_goods_{next(_packages)}"
         package = self.folder / self.package
         package.mkdir()
         (package / "__init__.py").write_text("")
-        (package / "spiders.py").write_text(SPIDERS.format(fields="\n    ".join(fields)))
+        (package / "spiders.py").write_text(
+            SPIDERS.format(fields="\n    ".join(fields), options=options and f", {options}")
+        )
 
     def declare(self, *tables: str, provider: str = PROVIDER, name: str = "acme") -> None:
         """Write the provider's file."""
@@ -110,6 +126,9 @@ class Shop:
     def given_view(self, name: str, select: str) -> None:
         (self.folder / "views" / f"{name}.sql").write_text(textwrap.dedent(select))
 
+    def given_resources(self, toml: str) -> None:
+        (self.folder / "resources.toml").write_text(textwrap.dedent(toml))
+
     def apply(self, *, check: bool = False) -> list[str]:
         """Return the lines that apply prints."""
         settings = Settings(
@@ -117,6 +136,7 @@ class Shop:
                 "SPIDER_MODULES": [f"{self.package}.spiders"],
                 "CATLOG_PROVIDERS": str(self.folder / "providers"),
                 "CATLOG_VIEWS": str(self.folder / "views"),
+                "CATLOG_RESOURCES": str(self.folder / "resources.toml"),
             }
         )
         return [str(change) for change in apply(self.engine, settings, check_only=check)]
@@ -154,29 +174,7 @@ class Shop:
         removed: bool = False,
     ) -> None:
         """Insert a record and its former state."""
-        values = {
-            "provider": one(self.engine, "SELECT id FROM catlog.provider WHERE name = 'acme'"),
-            "kind": kind,
-            "key": data["id"],
-            "any": uuid4(),
-        }
-        sql(
-            self.engine,
-            f"""INSERT INTO catlog.record (provider_id, kind, key, scope_id, data, as_of,
-                    created_at, updated_at, removed_at, catalog_id)
-                VALUES (:provider, :kind, :key, :any, CAST(:data AS jsonb), now(), '2026-01-01Z',
-                    '2026-01-02Z', {"'2026-01-03Z'" if removed else "NULL"}, :any)""",
-            **values,
-            data=orjson.dumps(data).decode(),
-        )
-        if former is not None:
-            sql(
-                self.engine,
-                """INSERT INTO catlog.record_version VALUES (:provider, :kind, :key,
-                   '2026-01-01Z', '2026-01-02Z', CAST(:data AS jsonb), 'changed', :any)""",
-                **values,
-                data=orjson.dumps(former).decode(),
-            )
+        given_a_record(self.engine, kind, data, former=former, removed=removed)
 
     def columns(self, view: str) -> dict[str, str]:
         """Return a view's columns with their types, in order."""
@@ -295,6 +293,8 @@ def test_an_unused_version_may_change(shop: Shop) -> None:
         "- view goods_history",
     ]
     assert shop.apply() == []
+    with shop.engine.connect() as connection:
+        assert set(record_tables(connection)) == {"links", "links_versions"}
 
 
 def test_an_unused_version_may_have_another_key(shop: Shop) -> None:
@@ -537,19 +537,73 @@ def test_foreign_kind_shows_all_its_data(shop: Shop) -> None:
     shop.add({"id": "a", "n": 1, "more": 2}, kind="things")
     assert list(shop.columns("things")) == ["id", "n", "data", "created_at", "updated_at"]
     assert list(shop.columns("things_history"))[:3] == ["id", "n", "data"]
-    assert one(shop.engine, "SELECT data ->> 'more' FROM public.things") == "2"
+    assert one(shop.engine, "SELECT data FROM public.things") == {"more": 2}
 
 
-def test_kind_has_its_own_table(shop: Shop) -> None:
+def test_record_tables_have_typed_columns_then_narrow_ones(shop: Shop) -> None:
+    shop.given_fields("price: Decimal | None = None")
     shop.apply()
-    shop.add(DATA)
-    assert one(shop.engine, "SELECT count(*) FROM catlog.record_goods") == 1
-    indexes = "SELECT count(*) FROM pg_inherits i JOIN pg_index x ON x.indexrelid = i.inhrelid"
-    parents = one(
+    assert table_columns(shop, "goods") == {
+        "id": "text",
+        "price": "numeric",
+        "_id": "uuid",
+        "_hash": "uuid",
+        "_provider": "integer",
+        "_scope": "integer",
+        "_catalog": "bigint",
+        "_part": "text",
+        "_as_of": "timestamp with time zone",
+        "_created_at": "timestamp with time zone",
+        "_updated_at": "timestamp with time zone",
+        "_removed_at": "timestamp with time zone",
+        "_read_at": "timestamp with time zone",
+    }
+    assert list(table_columns(shop, "goods_versions"))[2:] == [
+        "_id",
+        "_provider",
+        "_catalog",
+        "_valid_from",
+        "_valid_to",
+        "_change",
+    ]
+
+
+def table_columns(shop: Shop, table: str) -> dict[str, str]:
+    found = sql(
         shop.engine,
-        "SELECT count(*) FROM pg_index WHERE indrelid = 'catlog.record'::regclass",
+        """SELECT attname, format_type(atttypid, atttypmod) AS type FROM pg_attribute
+           WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped
+           ORDER BY attnum""",
+        table=f"records.{table}",
     )
-    assert one(shop.engine, indexes) == parents
+    return {column["attname"]: column["type"] for column in found}
+
+
+def test_all_records_can_be_read_at_once(shop: Shop) -> None:
+    links = '[[scheme]]\nname = "links"\noperations = ["links"]\n'
+    foreign = (
+        '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\nkind = "things"\n'
+        'key = ["id", "n"]\nfields = { n = "bigint" }\n'
+    )
+    shop.declare(SCHEME.format(version=1), links, foreign)
+    shop.apply()
+    shop.add({"id": "a", "price": "1.50"}, former={"id": "a", "price": None})
+    shop.add({"id": "b", "year": 1}, kind="links", removed=True)
+    shop.add({"id": "c", "n": 2, "more": [3]}, kind="things")
+    records = (
+        "SELECT kind, provider, key, data, removed_at IS NULL AS current FROM catlog.records({})"
+    )
+    goods = ["goods", "acme", "a", {"id": "a", "price": 1.5}, True]
+    assert [list(found.values()) for found in sql(shop.engine, records.format(""))] == [
+        goods,
+        ["links", "acme", "b", {"id": "b", "year": 1}, False],
+        ["things", "acme", '["c",2]', {"id": "c", "n": 2, "more": [3]}, True],
+    ]
+    found = sql(shop.engine, records.format("ARRAY['goods', 'former']"))
+    assert [list(state.values()) for state in found] == [goods]
+    [version] = sql(shop.engine, "SELECT * FROM catlog.record_versions()")
+    assert (version["kind"], version["key"], version["change"]) == ("goods", "a", "changed")
+    assert version["data"] == {"id": "a", "price": None}
 
 
 @pytest.mark.parametrize(
@@ -583,8 +637,9 @@ def test_apply_names_the_privilege_that_the_role_lacks(shop: Shop) -> None:
     try:
         sql(owner, "GRANT ALL ON SCHEMA catlog TO poor_role")
         sql(owner, "GRANT ALL ON ALL TABLES IN SCHEMA catlog TO poor_role")
-        sql(owner, "ALTER TABLE catlog.record OWNER TO poor_role")
         shop.engine = make_engine(owner.url.set(username="poor_role").render_as_string())
+        assert "permission denied for schema records; this role must own" in shop.refused()
+        sql(owner, "GRANT ALL ON SCHEMA records TO poor_role")
         assert "permission denied for schema public; this role must own it" in shop.refused()
     finally:
         shop.engine.dispose()
@@ -712,23 +767,455 @@ def test_foreign_dependents_of_a_changed_view_are_refused(shop: Shop, reader: st
     assert "mine" in message and "drop what reads it" in message
 
 
-def test_field_types_can_only_be_widened(shop: Shop) -> None:
+def test_field_types_change_where_every_value_converts(shop: Shop) -> None:
     shop.given_fields("n: int | None = None", "t: str | None = None", "j: list[str] = []")
     shop.apply()
     shop.use()
-    shop.add({"id": "a", "n": 12, "t": "x", "j": ["y"]})
+    shop.given_view("report", "SELECT id, n FROM goods")
+    shop.apply()
+    shop.add({"id": "a", "n": 12, "t": "7", "j": ["y"]}, former={"id": "a", "n": 11, "t": "x"})
+    shop.add({"id": "b", "n": 2**53 + 1, "t": None})
     shop.given_fields("n: int | None = None", "t: int | None = None", "j: list[str] = []")
     shop.declare(SCHEME.format(version=2))
-    assert 'the field "t" of "goods" changed from text to bigint' in shop.refused()
-    for wider in ("Decimal", "float", "str"):
-        shop.given_fields(f"n: {wider} | None = None", "t: str | None = None", "j: str = ''")
-        shop.apply()
-        assert one(shop.engine, "SELECT n::text FROM public.goods") == "12"
-    assert one(shop.engine, "SELECT j FROM public.goods") == '["y"]'
-    shop.use(2)
-    shop.given_fields("n: int | None = None")
+    assert (
+        'the field "t" of "goods" changed from text to bigint, but a former state of a has \'x\';'
+        " give the field another name, or the record type another view"
+    ) in shop.refused()
+    sql(shop.engine, "UPDATE records.goods_versions SET t = '6'")
+    lines = shop.apply(check=True)
+    assert "~ column goods.t: text -> bigint" in lines
+    assert shop.columns("goods")["t"] == "text"
+    assert shop.apply() == lines
+    assert shop.columns("goods")["t"] == "bigint"
+    assert [state["t"] for state in sql(shop.engine, "SELECT t FROM goods_history")] == [6, 7, None]
+    shop.given_fields("n: float | None = None", "t: int | None = None", "j: str = ''")
     shop.declare(SCHEME.format(version=3))
-    assert 'the field "n" of "goods" changed from text to bigint' in shop.refused()
+    assert "but the record b has '9007199254740993'" in shop.refused()
+    sql(shop.engine, "UPDATE records.goods SET n = 13 WHERE id = 'b'")
+    shop.apply()
+    assert sql(shop.engine, "SELECT * FROM report ORDER BY id") == [
+        {"id": "a", "n": 12.0},
+        {"id": "b", "n": 13.0},
+    ]
+    assert sql(shop.engine, "SELECT j FROM goods ORDER BY id") == [{"j": '["y"]'}, {"j": None}]
+    assert shop.apply() == []
+
+
+@pytest.mark.parametrize(
+    ("was", "value", "now", "becomes"),
+    [
+        ("Decimal", "5.00", "int", "5"),
+        ("Decimal", "5.5", "int", None),
+        ("float", 5.0, "int", "5"),
+        ("float", 5.5, "int", None),
+        ("float", 0.1, "Decimal", "0.1"),
+        ("int", 1, "bool", None),
+        ("int", 2, "str", "2"),
+        ("str", "2026-01-02", "dt.date", "2026-01-02"),
+        ("str", "2026-01-02T03:04:05Z", "dt.datetime", "2026-01-02 03:04:05+00"),
+        ("str", "soon", "dt.datetime", None),
+        ("dt.datetime", "2026-01-02T00:00:00Z", "dt.date", "2026-01-02"),
+        ("dt.datetime", "2026-01-02T03:04:05Z", "dt.date", None),
+        ("dt.date", "2026-01-02", "dt.datetime", "2026-01-02 00:00:00+00"),
+        ("dt.timedelta", 90.5, "float", "90.5"),
+        ("float", 90.5, "dt.timedelta", "00:01:30.5"),
+        ("str", "a", "list[str]", '"a"'),
+        ("list[int]", [1], "str", "[1]"),
+        ("bool", True, "str", "true"),
+        ("UUID", "00000000-0000-0000-0000-000000000001", "int", None),
+    ],
+)
+def test_value_converts_to_another_type_or_is_refused(
+    shop: Shop, was: str, value: object, now: str, becomes: str | None
+) -> None:
+    shop.given_fields(f"v: {was} | None = None")
+    shop.apply()
+    shop.use()
+    for number in range(500):
+        shop.add({"id": str(number), "v": None})
+    shop.add({"id": "a", "v": value})
+    shop.declare(SCHEME.format(version=2))
+    shop.given_fields(f"v: {now} | None = None")
+    if becomes is None:
+        assert "but the record a has" in shop.refused()
+    else:
+        shop.apply()
+        assert one(shop.engine, "SELECT v::text FROM goods WHERE v IS NOT NULL") == becomes
+
+
+def test_type_of_a_key_field_is_fixed(shop: Shop) -> None:
+    links = (
+        '[[scheme]]\nname = "x"\nversion = {}\n[[scheme.operation]]\nname = "foreign"\nkind = "k"\n'
+    )
+    shop.declare(links.format(1) + 'key = "id"\n')
+    shop.apply()
+    shop.use(scheme="x")
+    shop.declare(links.format(2) + 'key = "id"\nfields = { id = "bigint" }\n')
+    assert 'the key field "id" of "k" changed from text to bigint; give the' in shop.refused()
+
+
+def test_removed_field_leaves_the_view_and_comes_back_with_its_values(shop: Shop) -> None:
+    shop.apply()
+    shop.use()
+    shop.add({"id": "a", "price": "1.50"})
+    shop.given_fields("size: str = ''")
+    shop.declare(SCHEME.format(version=2))
+    lines = shop.apply()
+    assert "+ column goods.size text" in lines
+    assert "- column goods.price: the table keeps its values" in lines
+    assert list(shop.columns("goods")) == ["id", "size", "created_at", "updated_at"]
+    assert "price" in table_columns(shop, "goods")
+    shop.use(2)
+    shop.given_fields("size: str = ''", "price: Decimal | None = None")
+    shop.declare(SCHEME.format(version=3))
+    shop.apply()
+    assert str(one(shop.engine, "SELECT price FROM goods")) == "1.50"
+
+
+def test_declared_field_of_a_foreign_kind_gets_its_values_from_data(shop: Shop) -> None:
+    table = (
+        '[[scheme]]\nname = "x"\nversion = {version}\n[[scheme.operation]]\nname = "foreign"\n'
+        'kind = "things"\nkey = "id"\nfields = {{ {fields} }}\n'
+    )
+    shop.declare(table.format(version=1, fields=""))
+    shop.apply()
+    shop.use(scheme="x")
+    shop.add({"id": "a", "n": 1, "more": 2}, kind="things", former={"id": "a", "n": 0})
+    shop.add({"id": "b", "n": None}, kind="things")
+    shop.declare(table.format(version=2, fields='n = "bigint"'))
+    shop.apply()
+    things = "SELECT id, n, data FROM things_history ORDER BY id, n"
+    assert [list(state.values()) for state in sql(shop.engine, things)] == [
+        ["a", 0, {}],
+        ["a", 1, {"more": 2}],
+        ["b", None, {}],
+    ]
+    shop.use(2, scheme="x")
+    shop.declare(table.format(version=3, fields=""))
+    shop.apply()
+    assert one(shop.engine, "SELECT data FROM things WHERE id = 'a'") == {"n": 1, "more": 2}
+    shop.use(3, scheme="x")
+    shop.declare(table.format(version=4, fields='more = "boolean"'))
+    assert "but the record a has '2'" in shop.refused()
+
+
+def test_field_of_a_foreign_kind_that_is_declared_again_gets_its_values_from_data(
+    shop: Shop,
+) -> None:
+    table = (
+        '[[scheme]]\nname = "x"\nversion = {version}\n[[scheme.operation]]\nname = "foreign"\n'
+        'kind = "things"\nkey = "id"\nfields = {{ {fields} }}\n'
+    )
+    shop.declare(table.format(version=1, fields='n = "bigint"'))
+    shop.apply()
+    shop.use(scheme="x")
+    shop.add({"id": "a", "n": 1}, kind="things", former={"id": "a", "n": 0})
+    shop.declare(table.format(version=2, fields=""))
+    shop.apply()
+    shop.use(2, scheme="x")
+    shop.declare(table.format(version=3, fields='n = "numeric"'))
+    shop.apply()
+    things = "SELECT id, n, data FROM things_history ORDER BY id, n"
+    assert [list(state.values()) for state in sql(shop.engine, things)] == [
+        ["a", 0, {}],
+        ["a", 1, {}],
+    ]
+
+
+def test_values_stay_visible_when_a_kind_changes_between_record_type_and_declaration(
+    shop: Shop,
+) -> None:
+    declared = (
+        '[[scheme]]\nname = "goods"\nversion = 2\n[[scheme.operation]]\nname = "foreign"\n'
+        'kind = "goods"\nkey = "id"\nfields = {}\n'
+    )
+    shop.given_fields("year: int")
+    shop.apply()
+    shop.use()
+    shop.add({"id": "a", "year": 2}, former={"id": "a", "year": 1})
+    shop.declare(declared)
+    shop.apply()
+    states = "SELECT * FROM goods_history ORDER BY valid_to NULLS LAST"
+    assert [state["data"] for state in sql(shop.engine, states)] == [{"year": 1}, {"year": 2}]
+    shop.use(2)
+    shop.declare(SCHEME.format(version=3))
+    shop.apply()
+    assert [state["year"] for state in sql(shop.engine, states)] == [1, 2]
+
+
+PRICED = ("price: Decimal | None = None", "year: int | None = None", "tags: list[str] = []")
+
+
+def indexes_of(shop: Shop, table: str = "goods") -> set[str]:
+    """Return the valid indexes of a table of records, without that of its primary key."""
+    found = sql(
+        shop.engine,
+        """SELECT pg_get_indexdef(indexrelid) AS made FROM pg_index
+           WHERE indrelid = CAST(:table AS regclass) AND indisvalid AND NOT indisprimary""",
+        table=f"records.{table}",
+    )
+    return {index["made"].partition(" INDEX ")[2] for index in found}
+
+
+def on_goods(name: str, columns: str) -> str:
+    return f"{name} ON records.goods USING btree ({columns}) WHERE (_removed_at IS NULL)"
+
+
+def test_declared_indexes_are_built_and_dropped(shop: Shop) -> None:
+    shop.given_fields(*PRICED, options='index=("price", ("year", "created_at"))')
+    lines = ["+ index goods (price)", "+ index goods (year, created_at)"]
+    assert shop.apply(check=True)[-2:] == lines
+    assert shop.apply()[-2:] == lines
+    made = {
+        on_goods("goods_by_price", "price"),
+        on_goods("goods_by_year_created_at", "year, _created_at"),
+    }
+    assert indexes_of(shop) == made
+    assert shop.apply() == []
+    shop.use()
+    own = "goods_price_idx ON records.goods USING btree (price)"
+    sql(shop.engine, f"CREATE INDEX {own}")
+    shop.given_fields(*PRICED, options='index="year", unique=("year", ("price", "year"))')
+    lines = [
+        "~ operation acme/goods/goods: indexes",
+        "+ index goods (price, year)",
+        "+ index goods (year)",
+        "- index goods (price)",
+        "- index goods (year, created_at)",
+    ]
+    assert shop.apply(check=True) == lines
+    assert indexes_of(shop) == {*made, own}
+    assert shop.apply() == lines
+    built = {
+        on_goods("goods_by_year", "year"),
+        on_goods("goods_by_price_year", "price, year"),
+    }
+    assert indexes_of(shop) == {*built, own}
+    assert shop.apply() == []
+    shop.given_fields(*PRICED)
+    assert shop.apply()[1:] == ["- index goods (price, year)", "- index goods (year)"]
+    assert indexes_of(shop) == {own}
+
+
+def test_indexes_of_declared_kinds_and_of_resources(shop: Shop) -> None:
+    table = (
+        '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\nkind = "things"\n'
+        'key = "id"\nfields = { n = "bigint", m = "text" }\nindex = ["n", ["m", "n"]]\n'
+    )
+    shop.declare(SCHEME.format(version=1), table)
+    resource = '[resources]\nx = {{ view = "{}", key = "id", {} }}\n'
+    shop.given_resources(resource.format("goods", 'filters = ["price"], order = ["created_at"]'))
+    assert shop.apply()[-4:] == [
+        "+ index goods (created_at, _id)",
+        "+ index goods (price)",
+        "+ index things (m, n)",
+        "+ index things (n)",
+    ]
+    assert indexes_of(shop) == {
+        on_goods("goods_by_created_at__id", "_created_at, _id"),
+        on_goods("goods_by_price", "price"),
+    }
+    assert len(indexes_of(shop, "things")) == 2
+    assert shop.apply() == []
+    shop.given_resources(resource.format("goods", 'filters = ["price"]'))
+    assert shop.apply() == ["- index goods (created_at, _id)"]
+    shop.given_resources(resource.format("missing", 'filters = ["price"]'))
+    assert shop.apply() == ["- index goods (price)"]
+    shop.given_view("cheap", "SELECT id, price FROM goods")
+    for view, filters, refused in (
+        ("cheap", "price", '"cheap" is not the view of a kind; declare `index`'),
+        ("goods", "size", '"size" is not a column of "goods" that an index can hold'),
+    ):
+        shop.given_resources(resource.format(view, f'filters = ["{filters}"]'))
+        assert f"resources.toml: resources.x: {refused}" in shop.refused()
+
+
+def test_indexes_of_other_projects_resources_stay(shop: Shop) -> None:
+    shop.given_resources('[resources]\nx = { view = "goods", key = "id", filters = ["price"] }\n')
+    shop.apply()
+    shop.given_resources("")
+    sql(shop.engine, "COMMENT ON INDEX records.goods_by_price IS 'catlog resources other'")
+    assert shop.apply() == []
+    assert indexes_of(shop) == {on_goods("goods_by_price", "price")}
+
+
+def test_broken_index_is_built_again(shop: Shop) -> None:
+    shop.given_fields(*PRICED, options='index="price"')
+    shop.apply()
+    sql(
+        shop.engine,
+        """UPDATE pg_index SET indisvalid = false
+           WHERE indexrelid = 'records.goods_by_price'::regclass""",
+    )
+    assert shop.apply() == ["+ index goods (price)"]
+    assert indexes_of(shop) == {on_goods("goods_by_price", "price")}
+
+
+def test_index_waits_for_older_transactions_and_gives_up(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.apply()
+    shop.use()
+    monkeypatch.setattr(indexes, "BUILD_LOCK_TIMEOUT_S", 0.2)
+    shop.given_fields("price: Decimal | None = None", options='index="price"')
+    with shop.engine.begin() as older:
+        older.execute(text("INSERT INTO records.goods_versions SELECT FROM records.goods"))
+        older.execute(text("LOCK TABLE records.goods IN ROW EXCLUSIVE MODE"))
+        with pytest.raises(NotPossible, match="waits for older transactions"):
+            shop.apply()
+    assert indexes_of(shop) == set()
+    assert shop.apply() == ["+ index goods (price)"]
+
+
+def test_values_must_be_unique_before_they_are_declared_so(shop: Shop) -> None:
+    shop.given_fields(*PRICED)
+    shop.apply()
+    shop.use()
+    for number, year in enumerate((None, None, 2001, 2001)):
+        shop.add({"id": str(number), "year": year})
+    shop.given_fields(*PRICED, options='unique="year"')
+    message = "records of \"goods\" share year '2001'; load unique values before you declare them"
+    assert message in shop.refused()
+    sql(shop.engine, "UPDATE records.goods SET _removed_at = now() WHERE id = '3'")
+    assert shop.apply()[1:] == ["+ index goods (year)"]
+
+
+class Killed(Exception):
+    """Stands for the end of the process, before a statement."""
+
+
+def test_apply_may_be_killed_at_any_statement(shop: Shop) -> None:
+    shop.given_view("report", "SELECT id, price FROM goods")
+    shop.given_fields("price: int | None = None", "size: str = ''", options='index="size"')
+    shop.apply()
+    for number in range(200):
+        shop.add({"id": str(number), "price": number, "size": "s"}, former={"id": str(number)})
+    version = itertools.count(1)
+    kinds = itertools.cycle(("Decimal", "int"))
+    killed_at = 0
+    while True:
+        killed_at += 1
+        shop.use(next(version))
+        shop.declare(SCHEME.format(version=killed_at + 1))
+        added = f"added_{killed_at}: int | None = None"
+        shop.given_fields(
+            f"price: {next(kinds)} | None = None",
+            added,
+            options=f'index=("price", "added_{killed_at}")',
+        )
+        if not apply_until(shop, killed_at):
+            break
+        require_consistent(shop)
+        shop.apply()
+        require_consistent(shop)
+        assert one(shop.engine, "SELECT sum(price) FROM report") == 199 * 100
+    assert killed_at > 20
+    assert shop.apply() == []
+
+
+def apply_until(shop: Shop, number: int) -> bool:
+    """Apply, and kill apply before its statement *number*; return whether it came so far."""
+    count = itertools.count(1)
+
+    def kill(_: object, __: object, statement: str, *___: object) -> None:
+        # Before a statement that only reads, the database is as before the next one.
+        reads = statement.lstrip().startswith(("SELECT", "WITH", "EXPLAIN"))
+        if not reads and next(count) == number:
+            raise Killed
+
+    event.listen(shop.engine, "before_cursor_execute", kill)
+    try:
+        shop.apply()
+    except Killed:
+        # A dead process has no sessions, and so no session locks.
+        shop.engine.dispose()
+        return True
+    finally:
+        event.remove(shop.engine, "before_cursor_execute", kill)
+    return False
+
+
+def require_consistent(shop: Shop) -> None:
+    """Read all views, and find a column for each field of each kind."""
+    for view in sql(
+        shop.engine,
+        """SELECT relnamespace::regnamespace AS schema, relname FROM pg_class
+           WHERE relkind = 'v' AND relnamespace IN
+               ('public'::regnamespace, 'as_of'::regnamespace)""",
+    ):
+        sql(shop.engine, f'SELECT * FROM {view["schema"]}."{view["relname"]}"')
+    with shop.engine.connect() as connection:
+        for kind in all_kinds(connection).values():
+            stored = stored_columns(connection, [kind.name])[kind.name]
+            assert dict(kind.columns).items() <= stored.items()
+
+
+def test_readers_and_loads_go_on_while_apply_waits(shop: Shop) -> None:
+    """A reader of the table makes apply give up, and nothing waits behind it for long."""
+    shop.apply()
+    shop.use()
+    shop.add({"id": "a", "price": "1"})
+    shop.declare(SCHEME.format(version=2))
+    shop.given_fields("price: int | None = None")
+    with shop.engine.begin() as reader:
+        reader.execute(text("SELECT * FROM goods"))
+        with pytest.raises(NotPossible, match="other sessions lock what has to change"):
+            shop.apply()
+        assert shop.columns("goods")["price"] == "numeric"
+    shop.apply()
+    assert shop.columns("goods")["price"] == "bigint"
+
+
+def test_load_that_is_published_while_its_table_changes_is_visible(shop: Shop) -> None:
+    """The publisher may have to try again, as after any error, but loses nothing."""
+    types = ("str", "int")
+    shop.given_fields(f"size: {types[0]} | None = None")
+    shop.apply()
+    for number in range(1, 9):
+        catalog = given_a_catalog(shop.engine)
+        send_records(shop.engine, catalog, [{"id": "a", "size": str(number)}])
+        shop.declare(SCHEME.format(version=number + 1))
+        shop.given_fields(f"size: {types[number % 2]} | None = None")
+
+        def publish(catalog: UUID = catalog) -> None:
+            with contextlib.suppress(exc.ProgrammingError, exc.OperationalError):
+                publishing.publish(shop.engine, catalog)
+
+        at_once(shop.apply, publish)
+        if state_of(shop.engine, catalog) == "publishing":
+            assert publishing.publish(shop.engine, catalog)
+        assert state_of(shop.engine, catalog) == "loaded"
+        assert one(shop.engine, "SELECT size::text FROM goods") == str(number)
+    assert one(shop.engine, "SELECT count(*) FROM goods_history") == 8
+
+
+def test_apply_during_a_publish_loses_no_declared_value(shop: Shop) -> None:
+    table = (
+        '[[scheme]]\nname = "x"\nversion = {version}\n[[scheme.operation]]\nname = "foreign"\n'
+        'kind = "things"\nkey = "id"\nfields = {{ {fields} }}\n'
+    )
+    shop.declare(table.format(version=1, fields=""))
+    shop.apply()
+    catalog = given_a_catalog(shop.engine, scheme="x")
+    send_records(shop.engine, catalog, [{"id": "a", "n": 1}])
+    shop.declare(table.format(version=2, fields='n = "bigint"'))
+    applied: list[Future[list[str]]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        @event.listens_for(shop.engine, "before_cursor_execute")
+        def apply_now(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if "INSERT INTO catlog.scope" in statement and not applied:
+                applied.append(pool.submit(shop.apply))
+                wait(applied, timeout=1)
+
+        try:
+            assert publishing.publish(shop.engine, catalog)
+        finally:
+            event.remove(shop.engine, "before_cursor_execute", apply_now)
+    with contextlib.suppress(NotPossible):
+        applied[0].result()
+    shop.apply()
+    assert sql(shop.engine, "SELECT id, n, data FROM things") == [{"id": "a", "n": 1, "data": {}}]
 
 
 def test_concurrent_applies_store_declarations_once(shop: Shop) -> None:

@@ -13,6 +13,7 @@ from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.leases import heartbeat
 from catlog_scrapy.store.queue.report import Report
+from catlog_scrapy.store.sql import Transaction, run, scalar
 from tests.support.factories import (
     an_operation,
     claim_all,
@@ -112,6 +113,14 @@ def test_an_attempt_is_judged_by_the_limits_it_began_with(engine: Engine) -> Non
     found = given_a_claim(engine, tolerate={"rejected": 1})
     sql(engine, "UPDATE catlog.catalog_scheme_operation SET tolerate = '{}', min_results = 9")
     assert attempts.complete(engine, found.attempt, Report(rejected=1)) == "done"
+
+
+def test_limits_of_the_claim_need_not_be_read_again(engine: Engine) -> None:
+    found = given_a_claim(engine, tolerate={"rejected": 1})
+    send(engine, found, {"a": 1})
+    sql(engine, "UPDATE catlog.instance_attempt SET limits = '{}'")
+    report = Report(accepted=1, rejected=1)
+    assert attempts.complete(engine, found.attempt, report, found.limits) == "done"
 
 
 def test_unstorable_scrapy_stats_are_converted(engine: Engine) -> None:
@@ -297,6 +306,16 @@ def test_reap_times_out_an_attempt_beyond_its_deadline(
     lose(engine, found)
     assert the_attempt(engine, found.attempt)["outcome"] == "timed_out"
     assert the_catalog(engine, found.catalog)["errors"] == 1
+
+
+def test_only_the_heartbeat_commits_without_waiting_for_the_disk(engine: Engine) -> None:
+    with engine.connect() as connection:
+        run(connection, "SET synchronous_commit = local")
+        connection.commit()
+        heartbeat(Transaction(connection), [given_a_claim(engine).attempt])
+        assert scalar(connection, "SHOW synchronous_commit") == "off"
+        connection.commit()
+        assert scalar(connection, "SHOW synchronous_commit") == "local"
 
 
 def test_heartbeat_returns_an_instruction_for_each_attempt(engine: Engine) -> None:

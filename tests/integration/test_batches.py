@@ -1,10 +1,12 @@
 """Batches: each is stored exactly once, even if its connection is lost."""
 
 import time
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, exc, text
 
+from catlog_scrapy.records.hashing import content_hash, record_id
 from catlog_scrapy.store.queue import results
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.queue.external_batches import count_batches
@@ -36,7 +38,7 @@ def claimed(engine: Engine) -> Claim:
 
 
 def batch(claimed: Claim, first: int = 0) -> bytes:
-    return lines(claimed.attempt, "goods", TEN, first)
+    return lines(claimed.attempt, claimed.provider_id, "goods", TEN, first)
 
 
 def test_batch_is_stored_unchanged(engine: Engine, claimed: Claim) -> None:
@@ -49,7 +51,9 @@ def test_batch_is_stored_unchanged(engine: Engine, claimed: Claim) -> None:
         "seq": 3,
         "kind": "goods",
         "key": "key 3",
-        "data": {"value": 3},
+        "key_hash": record_id(claimed.provider_id, "key 3"),
+        "content_hash": UUID(hex=content_hash(b'{"id":"key 3","value":3}')),
+        "data": {"id": "key 3", "value": 3},
         "link": None,
     }
 
@@ -135,11 +139,11 @@ def test_settling_a_batch_waits_for_the_end_of_a_working_backend(
     assert driver
     with driver.cursor() as cursor:
         for line in batch(claimed).splitlines():
-            instance, attempt, seq, kind, key, data = line.decode().split("\t")
+            *values, _, data = line.decode().split("\t")
             cursor.execute(
                 """INSERT INTO catlog.catalog_operation_instance_result
-                   VALUES (%s, %s, %s, %s, %s, %s)""",
-                (instance, attempt, seq, kind, key, data),
+                   VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
+                [*values, data],
             )
     assert not settle_batch(engine, backend, claimed.attempt, 0, 10)
     assert sql(engine, "SELECT 1 FROM pg_stat_activity WHERE pid = :pid", pid=backend[0]) == []

@@ -1,19 +1,22 @@
-"""Claim hints: while claims are slow, they skip the known empty part of the queue."""
+"""Claim hints: claims skip the known empty part of the queue, and miss nothing."""
 
+import time
 from functools import partial
 
 import pytest
 from sqlalchemy import Engine
 
-from catlog_scrapy.store.queue import attempts, claim_hints
+from catlog_scrapy.store.queue import attempts, catalogs, claim_hints, starting
 from catlog_scrapy.store.queue.claim_hints import claim_hints_of
 from catlog_scrapy.store.queue.claims import Claim, claim
+from catlog_scrapy.store.sql import transaction
 from tests.support.factories import (
     an_operation,
     at_once,
     given_a_catalog,
     given_a_provider,
     given_a_scheme,
+    given_a_waiting_catalog,
     one,
 )
 
@@ -21,10 +24,8 @@ WORDS = [f"{number:02}" for number in range(12)]
 
 
 @pytest.fixture(autouse=True)
-def all_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Treat every claim as slow, and keep claim hints for an hour."""
-    monkeypatch.setattr(claim_hints, "SLOW_SEARCH_S", -1.0)
-    monkeypatch.setattr(claim_hints, "MAX_SCAN_SHARE", 1e-7)
+def search_before_each_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_hints, "CLAIMS_PER_SEARCH", 1)
 
 
 def given_a_queue(engine: Engine, max_running: int | None = None) -> None:
@@ -37,43 +38,87 @@ def parts(claims: list[Claim]) -> list[str]:
     return [each.part for each in claims]
 
 
+def search_until_behind(engine: Engine, claimed: Claim) -> None:
+    """Search until the head of the only queue is behind an instance that was claimed.
+
+    Transactions of other databases on this server may delay the head.
+    """
+    hints = claim_hints_of(engine)
+    position, until = position_of(engine, claimed), time.monotonic() + 30
+    while max(hints.heads.values(), default=0) <= position:
+        assert time.monotonic() < until
+        hints.refresh(engine)
+
+
+def position_of(engine: Engine, claimed: Claim) -> int:
+    found: int = one(
+        engine,
+        "SELECT position FROM catlog.catalog_scheme_operation_instance WHERE id = :id",
+        id=claimed.attempt.instance,
+    )
+    return found
+
+
 def test_claims_with_hints_follow_the_order_of_the_queue(engine: Engine) -> None:
     given_a_queue(engine)
-    assert [part for _ in WORDS for part in parts(claim(engine, "here"))] == WORDS
-    assert claim_hints_of(engine).heads
+    claims = [each for _ in WORDS for each in claim(engine, "here")]
+    assert parts(claims) == WORDS
+    search_until_behind(engine, claims[-2])
     assert claim(engine, "here") == []
 
 
 def test_claim_with_hints_finds_a_later_catalog(engine: Engine) -> None:
     given_a_queue(engine)
-    claim(engine, "here", limit=len(WORDS))
-    claim(engine, "here")  # looks: the queue is empty
+    claims = claim(engine, "here", limit=len(WORDS))
+    search_until_behind(engine, claims[-2])
+    assert claim(engine, "here") == []
     given_a_catalog(engine)
     assert parts(claim(engine, "here")) == [WORDS[0]]
 
 
-def test_released_instance_is_found_by_the_next_full_scan(engine: Engine) -> None:
+def test_released_instance_before_the_head_is_claimed_first(engine: Engine) -> None:
     given_a_queue(engine)
     [first] = claim(engine, "here")
-    claim(engine, "here")  # looks: the queue begins at the second
+    claim(engine, "here", limit=3)
+    search_until_behind(engine, first)
     attempts.release(engine, first.attempt)
-    assert parts(claim(engine, "here")) == [WORDS[2]]
-    claim_hints_of(engine).next_scan_at = 0.0
-    assert parts(claim(engine, "here")) == [WORDS[0]]
+    assert parts(claim(engine, "here", limit=2)) == [WORDS[0], WORDS[4]]
 
 
-def test_claim_hints_end_when_claims_are_quick(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retried_instances_before_the_head_are_claimed(engine: Engine) -> None:
+    """Most of them were cancelled before they were ever claimed."""
     given_a_queue(engine)
-    claim(engine, "here")
-    claim(engine, "here")
-    assert claim_hints_of(engine).heads
-    monkeypatch.setattr(claim_hints, "SLOW_SEARCH_S", 60.0)
-    claim_hints_of(engine).next_scan_at = 0.0
-    claim(engine, "here")
-    assert claim_hints_of(engine).heads == {}
-    assert claim_hints_of(engine).next_scan_at is None
+    [first] = claim(engine, "here")
+    catalogs.cancel(engine, first.catalog)
+    given_a_catalog(engine)
+    [later, _] = claim(engine, "here", limit=2)
+    search_until_behind(engine, later)
+    catalogs.retry(engine, first.catalog)
+    assert parts(claim(engine, "here", limit=len(WORDS) + 1)) == [*WORDS, WORDS[2]]
+
+
+def test_instances_of_each_priority_are_claimed_with_hints(engine: Engine) -> None:
+    given_a_queue(engine)
+    urgent, idle = given_a_catalog(engine, priority=1), given_a_catalog(engine, priority=-1)
+    claims = claim(engine, "here", limit=len(WORDS) + 2)
+    assert {each.catalog for each in claims[: len(WORDS)]} == {urgent}
+    search_until_behind(engine, claims[-2])
+    assert parts(claim(engine, "here", limit=len(WORDS))) == [*WORDS[2:], *WORDS[:2]]
+    more = given_a_catalog(engine, priority=2)
+    assert {each.catalog for each in claim(engine, "here", limit=len(WORDS))} == {more}
+    assert {each.catalog for each in claim(engine, "here", limit=len(WORDS))} == {idle}
+
+
+def test_instance_of_a_slow_transaction_is_claimed_after_its_commit(engine: Engine) -> None:
+    """The instances that are claimed meanwhile have higher positions."""
+    given_a_scheme(engine)
+    slow = given_a_waiting_catalog(engine)
+    with transaction(engine) as opened:
+        starting.start(opened, slow)
+        for _ in range(4):
+            quick = given_a_catalog(engine)
+            assert [each.catalog for each in claim(engine, "here")] == [quick]
+    assert [each.catalog for each in claim(engine, "here")] == [slow]
 
 
 def test_claims_with_hints_respect_max_running(engine: Engine) -> None:
@@ -89,4 +134,3 @@ def test_claims_with_hints_respect_max_running(engine: Engine) -> None:
         )
         assert running == len(held) <= 3
         attempts.release(engine, held.pop().attempt)
-        claim_hints_of(engine).next_scan_at = 0.0

@@ -10,6 +10,7 @@ from catlog_scrapy.exceptions import NotFound, SchemaMismatch
 from catlog_scrapy.store.queue import attempts, catalogs
 from catlog_scrapy.store.queue.claims import Claim, begin, claim
 from tests.support.factories import (
+    FIELDS,
     an_operation,
     at_once,
     claim_of,
@@ -49,7 +50,8 @@ def test_claim_holds_all_data_of_its_attempt(engine: Engine) -> None:
     assert found.arguments == {"year": "2026"}
     assert found.seconds == 90.0
     assert found.limits["tolerate"] == {"rejected": 3}
-    assert found.kinds == [{"name": "goods", "key": ["id"], "fields": [], "foreign": False}]
+    fields = [{"name": name, "type": type_} for name, type_ in FIELDS]
+    assert found.kinds == [{"name": "goods", "key": ["id"], "fields": fields, "foreign": False}]
     attempt = the_attempt(engine, found.attempt)
     assert attempt["node"] == "here"
     assert attempt["log"] == f"/var/log/{found.attempt}.log"
@@ -275,6 +277,7 @@ def test_as_of_of_a_catalog_that_uses_its_due_time_is_the_due_time(engine: Engin
     [
         "UPDATE catlog.alembic_version SET version_num = 'later'",
         "DELETE FROM catlog.alembic_version",
+        "ALTER FUNCTION catlog.claim_instances RENAME TO claim_other_instances",
     ],
 )
 def test_a_worker_of_another_revision_stops_claiming(engine: Engine, change: str) -> None:

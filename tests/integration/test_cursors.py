@@ -304,13 +304,13 @@ def test_recently_read_record_is_fresh(engine: Engine) -> None:
     load(engine, {"a": "link of a", "b": "link of b", "c": "link of c"})
     fresh = {"link of a": ["a"], "link of b": ["b"], "link of c": ["c"]}
     assert fresh_records(engine, claimed) == fresh
-    sql(engine, "UPDATE catlog.record SET read_at = read_at - interval '2 h' WHERE key <> 'c'")
+    sql(engine, "UPDATE records.goods SET _read_at = _read_at - interval '2 h' WHERE id <> 'c'")
     assert fresh_records(engine, claimed) == {"link of c": ["c"]}
     # Read again with the same data; listed as unchanged; removed.
     load(engine, {"a": "link of a", "b": UNCHANGED})
     assert fresh_records(engine, claimed) == {"link of a": ["a"]}
     assert current(engine) == {"a": "link of a", "b": "link of b"}
-    assert one(engine, "SELECT count(*) FROM catlog.record_version") == 1
+    assert one(engine, "SELECT count(*) FROM records.goods_versions") == 1
 
 
 def test_records_that_share_a_refresh_value_are_never_fresh(engine: Engine) -> None:
@@ -332,6 +332,6 @@ def test_record_read_by_another_scheme_version_is_not_fresh(engine: Engine) -> N
 def test_without_refresh_unchanged_records_are_not_written(engine: Engine) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1})
-    was = one(engine, "SELECT xmin::text FROM catlog.record")
+    was = one(engine, "SELECT xmin::text FROM records.goods")
     load(engine, {"a": 1})
-    assert one(engine, "SELECT xmin::text FROM catlog.record") == was
+    assert one(engine, "SELECT xmin::text FROM records.goods") == was

@@ -13,10 +13,14 @@ from catlog_scrapy.store.sql import RowMissing, one, scalar, upsert
 from tests.support.waiting import rows
 
 
-def test_a_server_replaces_connections_that_died(
-    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("connect_timeout", [3.0, None], ids=["watched", "unwatched"])
+def test_engine_replaces_connections_that_died(
+    engine: Engine,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    connect_timeout: float | None,
 ) -> None:
-    server = make_engine(database_url, connect_timeout=3)
+    server = make_engine(database_url, connect_timeout=connect_timeout)
 
     def backend() -> int:
         with server.connect() as connection:

@@ -14,11 +14,13 @@ from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 
 from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.records.hashing import content_hash, record_id
 from catlog_scrapy.store.access.keys import add_key, revoke_key
 from catlog_scrapy.store.queue import catalogs, executors, external_batches, leases
 from catlog_scrapy.store.queue.attempts import AttemptName
@@ -30,6 +32,7 @@ from tests.support.factories import (
     given_a_provider,
     given_a_scheme,
     given_a_waiting_catalog,
+    given_fields,
     instances_of,
     one,
     sql,
@@ -88,7 +91,16 @@ def test_server_without_workers_loads_an_external_catalog(engine: Engine, robot:
     assert claimed["catalog"] == str(catalog)
     assert claimed["arguments"] == {"year": "2026"}
     assert (claimed["mode"], claimed["cursor"], claimed["lease"]) == ("snapshot", None, 60.0)
-    assert claimed["kinds"] == [{"name": "goods", "key": ["id"], "fields": []}]
+    assert claimed["kinds"] == [
+        {
+            "name": "goods",
+            "key": ["id"],
+            "fields": [
+                {"name": "id", "type": "text"},
+                {"name": "value", "type": "jsonb"},
+            ],
+        }
+    ]
     assert claimed["expires_at"] < claimed["deadline_at"]
     assert robot.ask(f"{attempt}/heartbeat").body["reply"] == "go"
     assert robot.send(attempt, 1, *goods(1, 2)).body == {
@@ -210,6 +222,20 @@ def test_batches_come_in_order_and_count_once(engine: Engine, robot: Client) -> 
     rows = sql(engine, "SELECT seq, key FROM catlog.catalog_operation_instance_result ORDER BY 1")
     assert rows == [{"seq": 0, "key": "1"}, {"seq": 1, "key": "2"}]
     assert one(engine, "SELECT count(*) FROM catlog.rejected_result") == 1
+
+
+def test_server_hashes_the_rows_of_an_executor(engine: Engine, robot: Client) -> None:
+    given_goods(engine)
+    attempt = robot.claim_one()
+    assert robot.send(attempt, 1, {"id": "a", "tags": [1]}).status == 200
+    [row] = sql(
+        engine,
+        """SELECT key_hash, content_hash, data::text AS data
+           FROM catlog.catalog_operation_instance_result""",
+    )
+    provider = one(engine, "SELECT id FROM catlog.provider")
+    assert row["key_hash"] == record_id(provider, "a")
+    assert row["content_hash"] == UUID(hex=content_hash(row["data"].encode()))
 
 
 def test_concurrent_repetitions_of_a_batch_are_stored_once(engine: Engine, robot: Client) -> None:
@@ -688,6 +714,7 @@ def test_executor_page_links_and_runs_the_example() -> None:
 
 def test_documented_example_executor_loads_a_catalog(engine: Engine, robot: Client) -> None:
     given_a_scheme(engine, an_operation(executor="external", arguments={"pages": "3"}))
+    given_fields(engine, {"id": "text", "title": "text"})
     environment = {
         **os.environ,
         "CATLOG_API": f"http://127.0.0.1:{robot.port}/api/v1",
@@ -700,7 +727,7 @@ def test_documented_example_executor_loads_a_catalog(engine: Engine, robot: Clie
         is_loaded(engine, catalog)
         executor.terminate()
         executor.communicate()
-    found = sql(engine, "SELECT key, data ->> 'title' AS title FROM catlog.record ORDER BY key")
+    found = sql(engine, "SELECT key, data ->> 'title' AS title FROM catlog.records() ORDER BY key")
     assert len(found) == 9
     assert found[0] == {"key": "0-0", "title": "Lamp 0"}
 

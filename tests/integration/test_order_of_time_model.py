@@ -106,7 +106,6 @@ histories = st.lists(loads, min_size=2, max_size=7).flatmap(
 
 @settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -22,11 +22,14 @@ from tests.support.factories import (
     current,
     given_a_catalog,
     given_a_loaded_catalog,
-    given_a_partition,
     given_a_scheme,
+    given_fields,
+    given_record_tables,
     history,
     load,
+    load_records,
     one,
+    send,
     sql,
     state_of,
     the_catalog,
@@ -36,7 +39,7 @@ from tests.support.waiting import THIS_DATABASE, WAITING_BACKENDS
 MANY = 50_000
 PUBLISHES = """
     SELECT pid FROM pg_stat_activity
-    WHERE query LIKE '%WITH arrived%' AND state = 'active' AND pid <> pg_backend_pid()
+    WHERE query LIKE '%INSERT INTO records.%' AND state = 'active' AND pid <> pg_backend_pid()
       AND datname = current_database()"""
 
 
@@ -44,17 +47,7 @@ def given_a_large_catalog(engine: Engine, value: int = 1) -> UUID:
     """Return a catalog of MANY rows that waits for publishing."""
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
-    sql(
-        engine,
-        """INSERT INTO catlog.catalog_operation_instance_result
-               (instance_id, attempt, seq, kind, key, data)
-           SELECT :instance, :number, n - 1, 'goods', n::text, jsonb_build_object('value', :value)
-           FROM generate_series(1, :many) AS n""",
-        instance=claimed.attempt.instance,
-        number=claimed.attempt.number,
-        value=value,
-        many=MANY,
-    )
+    send(engine, claimed, {str(number): value for number in range(1, MANY + 1)})
     report = attempts.Report(accepted=MANY)
     assert attempts.complete(engine, claimed.attempt, report) == "done"
     return catalog
@@ -64,8 +57,8 @@ def values(engine: Engine) -> dict[int, int]:
     """Count current records by value, in one statement."""
     found = sql(
         engine,
-        """SELECT (data ->> 'value')::int AS value, count(*) AS records FROM catlog.record
-           WHERE removed_at IS NULL GROUP BY 1""",
+        """SELECT value::int AS value, count(*) AS records FROM records.goods
+           WHERE _removed_at IS NULL GROUP BY 1""",
     )
     return {each["value"]: each["records"] for each in found}
 
@@ -152,16 +145,16 @@ def test_killed_publisher_leaves_nothing_and_blocks_nobody(
 
 def test_failed_publish_is_retried_without_a_crawl(engine: Engine) -> None:
     given_a_scheme(engine)
-    sql(engine, "DROP TABLE catlog.record_goods")
+    sql(engine, "DROP TABLE records.goods, records.goods_versions")
     catalog = given_a_loaded_catalog(engine, {"a": 1})
     for failures in (1, 2):
-        with pytest.raises(exc.IntegrityError):
+        with pytest.raises(exc.ProgrammingError):
             publishing.publish_next(engine)
         waiting = the_catalog(engine, catalog)
         assert (waiting["state"], waiting["publish_failures"]) == ("publishing", failures)
         assert waiting["publish_at"] > one(engine, "SELECT now() + interval '4 s'")
         time_passes(engine)
-    given_a_partition(engine, "goods")
+    given_record_tables(engine, "goods")
     assert publishing.publish_next(engine) == catalog
     assert current(engine) == {"a": 1}
 
@@ -169,19 +162,19 @@ def test_failed_publish_is_retried_without_a_crawl(engine: Engine) -> None:
 def test_unpublishable_catalog_does_not_block_others(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_scheme(engine, an_operation("prices"), name="prices")
-    sql(engine, "DROP TABLE catlog.record_goods")
+    sql(engine, "DROP TABLE records.goods, records.goods_versions")
     given_a_loaded_catalog(engine, {"a": 1})
     prices = given_a_loaded_catalog(engine, {"a": 1}, scheme="prices")
-    with pytest.raises(exc.IntegrityError):
+    with pytest.raises(exc.ProgrammingError):
         publishing.publish_next(engine)
     assert publishing.publish_next(engine) == prices
 
 
 def test_publish_of_several_operations_is_atomic(engine: Engine) -> None:
     given_a_scheme(engine, an_operation("goods"), an_operation("prices"))
-    sql(engine, "DROP TABLE catlog.record_prices")
+    sql(engine, "DROP TABLE records.prices, records.prices_versions")
     given_a_loaded_catalog(engine, {"a": 1})
-    with pytest.raises(exc.IntegrityError):
+    with pytest.raises(exc.ProgrammingError):
         publishing.publish_next(engine)
     assert current(engine, "goods") == {}
 
@@ -239,8 +232,8 @@ def test_long_transaction_sees_one_snapshot(engine: Engine) -> None:
     given_a_scheme(engine)
     load(engine, {"a": 1, "b": 1})
     reader = engine.connect().execution_options(isolation_level="REPEATABLE READ")
-    picture = text("SELECT key, data FROM catlog.record WHERE removed_at IS NULL ORDER BY key")
-    states = text("SELECT count(*) FROM catlog.record_version")
+    picture = text("SELECT id, value FROM records.goods WHERE _removed_at IS NULL ORDER BY id")
+    states = text("SELECT count(*) FROM records.goods_versions")
     with reader:
         before = reader.execute(picture).all()
         load(engine, {"a": 2, "b": 1, "c": 1})
@@ -270,3 +263,25 @@ def test_loading_catalog_is_not_published(engine: Engine) -> None:
     given_a_scheme(engine)
     assert not publishing.publish(engine, given_a_catalog(engine))
     assert publishing.publish_next(engine) is None
+
+
+def test_a_load_that_breaks_a_unique_constraint_is_refused(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(tolerate={"removed": 1.0}))
+    given_fields(engine, {"id": "text", "code": "text", "shop": "bigint"})
+    sql(engine, """UPDATE catlog.kind SET unique_fields = '[["code", "shop"]]'""")
+    first = [{"id": "a", "code": "x", "shop": 1}, {"id": "b", "code": "y", "shop": 1}]
+    assert load_records(engine, first)["state"] == "loaded"
+    exchanged = [{"id": "a", "code": "y", "shop": 1}, {"id": "b", "code": "x", "shop": 1}]
+    assert load_records(engine, exchanged)["state"] == "loaded"
+    for further in ({"code": None, "shop": 1}, {"code": "x", "shop": 2}, {"code": None, "shop": 1}):
+        exchanged = [*exchanged, {"id": str(len(exchanged)), **further}]
+    assert load_records(engine, exchanged)["state"] == "loaded"
+    before = sql(engine, "SELECT * FROM records.goods ORDER BY id")
+    refused = load_records(engine, [*exchanged, {"id": "c", "code": "x", "shop": 1}])
+    assert refused["state"] == "failed"
+    assert refused["error"].startswith(
+        "two records of goods have code 'x', shop '1', which the kind declares unique"
+    )
+    assert sql(engine, "SELECT * FROM records.goods ORDER BY id") == before
+    moved = [{"id": "a", "code": "y", "shop": 1}, {"id": "c", "code": "x", "shop": 1}]
+    assert load_records(engine, moved)["state"] == "loaded"

@@ -212,7 +212,7 @@ def test_an_attempt_of_a_sibling_ends_while_a_large_catalog_is_published(engine:
             slow.rollback()
 
     with engine.connect() as slow:
-        slow.execute(text("LOCK TABLE catlog.record_goods IN EXCLUSIVE MODE"))
+        slow.execute(text("LOCK TABLE records.goods IN EXCLUSIVE MODE"))
         assert at_once(lambda: publishing.publish(engine, goods), end_sibling) == [True, "done"]
     assert state_of(engine, parent) == "loading"
     assert publishing.publish_next(engine) == prices
@@ -231,7 +231,7 @@ def test_catalog_cancelled_during_its_publish_is_not_published(engine: Engine) -
             slow.rollback()
 
     with engine.connect() as slow:
-        slow.execute(text("LOCK TABLE catlog.record_goods IN EXCLUSIVE MODE"))
+        slow.execute(text("LOCK TABLE records.goods IN EXCLUSIVE MODE"))
         assert at_once(lambda: publishing.publish(engine, catalog), cancel) == [False, None]
     assert state_of(engine, catalog) == "cancelled"
     assert current(engine) == {}

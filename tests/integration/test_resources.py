@@ -5,8 +5,9 @@ import csv
 import datetime as dt
 import io
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,11 +19,15 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from catlog_scrapy.api.maintenance import MaintenanceThread
+from catlog_scrapy.api.resources import index_warnings
+from catlog_scrapy.api.resources.index_warnings import INDEX_USE_AGE_S
+from catlog_scrapy.api.resources.lists import ListRoute
+from catlog_scrapy.db.statement_pool import StatementPool
 from catlog_scrapy.declarations.resources import Resources, read_resources
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.store.access.keys import add_key
+from catlog_scrapy.store.access.keys import add_key, revoke_key
+from catlog_scrapy.store.maintenance.prune import prune
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import results
 from catlog_scrapy.store.queue.attempts import complete
 from catlog_scrapy.store.queue.report import Report
 from tests.integration.test_time_travel import given_views
@@ -32,8 +37,11 @@ from tests.support.factories import (
     claim_of,
     given_a_catalog,
     given_a_scheme,
+    given_fields,
     load,
+    load_records,
     one,
+    send_lines,
     sql,
 )
 
@@ -60,18 +68,7 @@ GOODS: list[dict[str, Any]] = [
 
 def load_goods(engine: Engine, goods: Sequence[dict[str, Any]] = GOODS) -> None:
     """Load and publish all goods."""
-    catalog = given_a_catalog(engine)
-    claimed = claim_of(engine, catalog)
-    instance, number = claimed.attempt
-    lines = "".join(
-        f"{instance}\t{number}\t{seq}\tgoods\t{each['id']}\t"
-        + orjson.dumps(each).decode().replace("\\", "\\\\")
-        + "\n"
-        for seq, each in enumerate(goods)
-    )
-    results.copy_batch(engine, lines.encode())
-    assert complete(engine, claimed.attempt, Report(accepted=len(goods))) == "done"
-    assert publishing.publish(engine, catalog)
+    assert load_records(engine, goods)["state"] == "loaded"
 
 
 def declared(folder: Path, text: str = RESOURCES) -> Resources:
@@ -89,11 +86,7 @@ def no_maintenance(monkeypatch: pytest.MonkeyPatch) -> None:
 def client(engine: Engine, tmp_path: Path) -> Iterator[TestClient]:
     """Return an admin's client of a server with the goods."""
     given_a_scheme(engine, an_operation(tolerate={"removed": 1.0}))
-    sql(
-        engine,
-        "UPDATE catlog.kind SET fields = CAST(:fields AS jsonb)",
-        fields=orjson.dumps([{"name": n, "type": t} for n, t in FIELDS.items()]).decode(),
-    )
+    given_fields(engine, FIELDS)
     given_views(engine, {"cheap": CHEAP})
     load_goods(engine)
     app = application(engine, declared(tmp_path), CATLOG_HOME=str(tmp_path), CATLOG_POLL=60)
@@ -327,7 +320,6 @@ def test_as_of_shows_former_rows(client: TestClient, engine: Engine) -> None:
     assert client.get("/goods/1").status_code == 404
     lines = client.get(f"/goods?as_of={then}&format=ndjson&fields=id").text.splitlines()
     assert len(lines) == 5
-    assert "etag" not in client.get(f"/goods?as_of={then}").headers
     pages = list(walk(client, f"/goods?as_of={then}&order=price&limit=2&cursor="))
     assert sorted(each["id"] for page in pages for each in page["results"]) == [1, 2, 3, 4, 5]
 
@@ -444,9 +436,7 @@ def test_results_are_listed_once_their_catalog_is_loaded(
     before = client.get("/catalog_results").json()["count"]
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
-    results.copy_batch(
-        engine, f'{claimed.attempt[0]}\t{claimed.attempt[1]}\t0\tgoods\t1\t{{"id": 1}}\n'.encode()
-    )
+    send_lines(engine, claimed.attempt, "goods", [("1", 1)])
     assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
     complete(engine, claimed.attempt, Report(accepted=1))
     assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
@@ -480,13 +470,146 @@ def test_page_stays_the_same_until_a_record_changes(client: TestClient, engine: 
     load_goods(engine, GOODS[:3])
     changed = [client.get(url) for url in urls]
     assert [page.json().get("count") for page in changed] == [3, 1, None, 0, 3]
-    assert [ids(page) for page in changed] == [[1, 2, 3], [3], [1, 2, 3], [], []]
+    assert [sorted(ids(page)) for page in changed] == [[1, 2, 3], [3], [1, 2, 3], [], []]
     assert not {page.headers["etag"] for page in changed} & {page.headers["etag"] for page in first}
+
+
+@pytest.fixture
+def quick(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """Return a client whose lists have to be read without a thread."""
+    for url in ("/goods", "/cheap-goods", "/catalogs"):
+        assert client.get(url).status_code == 200
+    for method in ("_page", "_stream"):
+        monkeypatch.delattr(ListRoute, method)
+    return client
+
+
+def test_page_of_a_known_caller_takes_no_thread(quick: TestClient) -> None:
+    for _ in range(2):
+        page = quick.get("/goods?limit=2&order=id")
+        assert ids(page) == [1, 2]
+        assert page.json()["count"] == 5
+        assert quick.get("/catalogs").json()["count"] == 1
+    empty = quick.get("/goods?id=77")
+    assert ids(empty) == []
+    assert (empty.json()["count"], "etag" in empty.headers) == (0, True)
+    page = quick.get("/cheap-goods?limit=2&order=id")
+    tag = {"If-None-Match": page.headers["etag"]}
+    assert quick.get("/cheap-goods?limit=2&order=id", headers=tag).status_code == 304
+    assert quick.get("/cheap-goods?limit=1", headers=tag).status_code == 200
+
+
+def test_long_request_is_parsed_in_a_thread(client: TestClient) -> None:
+    long = "&".join(f"id={n}" for n in range(99)) + "&order=" + "id," * 300 + "id"
+    for url, pages in ((f"/goods?{long}", 1), (f"/goods?{long}&fields=" + "id," * 2500, 0)):
+        client.get(url)
+        with counted_statements() as statements:
+            client.get(url)
+        assert sum("LIMIT" in sql for sql in statements) == pages
+
+
+def test_count_as_of_a_time_changes_with_publishes_and_pruning(
+    quick: TestClient, engine: Engine
+) -> None:
+    before = one(engine, "SELECT clock_timestamp()")
+    load_goods(engine, GOODS[3:])
+    url = f"/goods?limit=2&as_of={quote(before.isoformat())}"
+    with counted_statements() as statements:
+        assert [quick.get(url).json()["count"] for _ in range(3)] == [5, 5, 5]
+        assert [ids(quick.get(f"{url}&offset=4")), quick.get(f"{url}&id=1").json()["count"]]
+    assert ["count(*)" in sql for sql in statements] == [True, False, False, False, True]
+    tag = {"If-None-Match": quick.get(url).headers["etag"]}
+    with counted_statements() as statements:
+        assert quick.get(url, headers=tag).status_code == 304
+    assert len(statements) == 1
+    ahead = "/goods?limit=2&as_of=2100-01-01T00:00Z"
+    assert quick.get(ahead).json()["count"] == 2
+    load_goods(engine, GOODS[2:])
+    assert quick.get(ahead).json()["count"] == 3
+    assert quick.get(url).json()["count"] == 5
+    sql(engine, "UPDATE catlog.catalog_scheme_operation SET keep = 0")
+    assert prune(engine).versions
+    pruned = quick.get(url, headers=tag)
+    assert pruned.json()["count"] < 5
+    assert pruned.headers["etag"] != tag["If-None-Match"]
+
+
+def test_page_of_a_known_caller_warns_of_a_missing_index(
+    engine: Engine, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(engine, "ANALYZE records.goods")
+    client = serve(RESOURCES, CATLOG_API_LARGE=5)
+    assert client.get("/goods").status_code == 200
+    monkeypatch.delattr(ListRoute, "_page")
+    clock = time.monotonic()
+    for later_s, expected in ((0, True), (INDEX_USE_AGE_S / 2, True), (INDEX_USE_AGE_S + 1, False)):
+        monkeypatch.setattr(index_warnings, "monotonic", lambda now=clock + later_s: now)
+        for _ in range(2):
+            assert ("catlog-warning" in client.get("/goods?price=3").headers) == expected
+        sql(engine, "CREATE INDEX IF NOT EXISTS by_price ON records.goods (price)")
+
+
+def test_pages_of_two_branches_without_a_thread_are_in_order(quick: TestClient) -> None:
+    """Rows with and without a value come from two SELECTs, whatever the size of the pages."""
+    then = quote(dt.datetime.now(dt.UTC).isoformat())
+    for asked in ("/goods?order=price", "/goods?order=-price", f"/goods?order=made&as_of={then}"):
+        everything = ids(quick.get(f"{asked}&limit=5"))
+        assert sorted(everything) == [1, 2, 3, 4, 5]
+        for limit in (1, 2, 4):
+            pages = list(walk(quick, f"{asked}&limit={limit}&cursor="))
+            assert [row["id"] for page in pages for row in page["results"]] == everything
+            offsets = [ids(quick.get(f"{asked}&limit={limit}&offset={n}")) for n in range(6)]
+            assert offsets == [everything[n : n + limit] for n in range(6)]
+
+
+@contextmanager
+def counted_statements() -> Iterator[list[str]]:
+    """Record the statements that read pages without a thread."""
+    sent: list[str] = []
+    rows = StatementPool.rows
+
+    async def record(self: StatementPool, sql: str, values: Any) -> Any:
+        sent.append(sql)
+        return await rows(self, sql, values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StatementPool, "rows", record)
+        yield sent
+
+
+def test_changed_credentials_count_at_once(client: TestClient, engine: Engine) -> None:
+    """No response, not even that of an invalid request, goes to a caller who lost the right."""
+    headers = {"Authorization": f"Bearer {add_key(engine, 'robot', 'user')}"}
+    urls = ("/goods", "/goods?limit=x", "/goods?id=77", "/goods/1", "/goods/1/history", "/catalogs")
+
+    def statuses() -> list[int]:
+        return [client.get(url, headers=headers).status_code for url in urls]
+
+    assert statuses() == statuses() == [200, 422, 200, 200, 200, 403]
+    assert "price" not in client.get("/goods", headers=headers).text
+    sql(engine, "UPDATE catlog.api_key SET role = 'service' WHERE name = 'robot'")
+    assert "price" in client.get("/goods", headers=headers).text
+    sql(engine, "UPDATE catlog.api_key SET scopes = '[\"catalogs:read\"]' WHERE name = 'robot'")
+    assert statuses() == statuses() == [403, 403, 403, 403, 403, 200]
+    sql(engine, "UPDATE catlog.api_key SET scopes = NULL WHERE name = 'robot'")
+    assert statuses()[0] == 200
+    revoke_key(engine, "robot")
+    assert statuses() == [401] * len(urls)
+
+
+def test_use_of_a_known_key_is_stored_again_after_a_minute(
+    client: TestClient, engine: Engine
+) -> None:
+    client.get("/goods")
+    sql(engine, "UPDATE catlog.api_key SET last_used_at = last_used_at - interval '61 s'")
+    before = one(engine, "SELECT last_used_at FROM catlog.api_key")
+    client.get("/goods")
+    assert one(engine, "SELECT last_used_at FROM catlog.api_key") > before
 
 
 def test_record_is_found_by_another_form_of_its_key(client: TestClient, engine: Engine) -> None:
     then = quote(str(one(engine, "SELECT clock_timestamp()")))
-    sql(engine, "UPDATE catlog.record SET key = 'three' WHERE key = '3'")
+    sql(engine, "UPDATE records.goods SET _id = gen_random_uuid() WHERE id = 3")
     for path in ("/goods/1", "/goods/3", f"/goods/1?as_of={then}", f"/goods/3?as_of={then}"):
         answer = client.get(path)
         assert answer.status_code == 200, answer.text
@@ -551,6 +674,50 @@ def serve(
         yield served
 
 
+def test_count_and_etag_of_the_past_change_with_publishes_and_pruning(
+    client: TestClient, engine: Engine
+) -> None:
+    then = quote(str(one(engine, "SELECT clock_timestamp()")))
+    load_goods(engine, GOODS[:2])
+    url = f"/goods?as_of={then}"
+    first = client.get(url)
+    assert first.json()["count"] == 5
+    etag = first.headers["etag"]
+    assert client.get(url, headers={"If-None-Match": etag}).status_code == 304
+    now = client.get("/goods")
+    assert (now.json()["count"], now.headers["etag"] == etag) == (2, False)
+    assert client.get(url).headers["etag"] == etag
+    sql(engine, "UPDATE catlog.catalog_scheme_operation SET keep = 3600")
+    sql(engine, "UPDATE records.goods_versions SET _valid_to = _valid_to - interval '2 h'")
+    assert prune(engine).versions == 3
+    pruned = client.get(url)
+    assert pruned.json()["count"] == 2
+    assert pruned.headers["etag"] != etag
+
+
+def test_page_of_a_large_kind_without_an_index_has_a_warning(
+    engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    sql(engine, "CREATE INDEX ON records.goods (price); CREATE INDEX ON records.goods (name, made)")
+    sql(engine, "ANALYZE records.goods")
+    for large, expected in ((5, True), (6, False)):
+        client = serve(RESOURCES, CATLOG_API_LARGE=large)
+        for query, missing in (
+            ("", None),
+            ("limit=2&offset=2", None),
+            ("id=1", "filter by id"),
+            ("made__gte=2026-01-01&order=price", "filter by made"),
+            ("id=1&price=3", None),
+            ("name=Lamp", None),
+            ("order=-made", "order by made"),
+            ("order=-price,made", None),
+            ("order=updated_at", "order by updated_at"),
+        ):
+            warning = client.get(f"/goods?{query}").headers.get("catlog-warning")
+            said = f"no index supports the {missing}" if expected and missing else None
+            assert warning == said, query
+
+
 def test_line_of_a_stream_is_a_single_row(engine: Engine, serve: Callable[..., TestClient]) -> None:
     """Line breaks inside json values must not break the line format."""
     broken = "SELECT n, json(E'[1,\\n\\r2, \"\\\\n\"]') AS parts FROM generate_series(1, 2) AS n"
@@ -583,8 +750,8 @@ def test_history_keeps_the_precision_of_numbers(client: TestClient, engine: Engi
     load_goods(engine, [GOODS[0]])
     sql(
         engine,
-        "UPDATE catlog.record SET data = data || CAST(:tags AS jsonb) WHERE key = '1'",
-        tags=f'{{"tags": [{large}, {"9" * 400}], "price": 1.50}}',
+        "UPDATE records.goods SET tags = CAST(:tags AS jsonb), price = 1.50 WHERE id = 1",
+        tags=f"[{large}, {'9' * 400}]",
     )
     [state] = client.get("/goods/1/history").json()["results"]
     assert state["tags"] == [large, int("9" * 400)]
@@ -608,10 +775,9 @@ def test_history_hides_changes_of_hidden_columns(client: TestClient, engine: Eng
     assert [len(page["results"]) for page in told] == [2, 1, 1]
 
 
-def test_long_keys_and_texts_have_cursors(client: TestClient, engine: Engine) -> None:
+def test_long_texts_have_cursors(client: TestClient, engine: Engine) -> None:
     texts = [f"{'ы' * 5000}{n}" for n in range(3)]
     load_goods(engine, [{"id": n, "name": name} for n, name in enumerate(texts)])
-    sql(engine, "UPDATE catlog.record SET key = left(md5(key), 4) || repeat('k', 990)")
     for asked in ("/goods?limit=1&cursor=", "/goods?limit=1&order=name&cursor="):
         pages = list(walk(client, asked))
         found = [each["name"] for page in pages for each in page["results"]]

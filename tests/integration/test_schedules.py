@@ -2,23 +2,27 @@
 
 import datetime as dt
 import re
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event, exc
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.queue import catalogs, starting
+from catlog_scrapy.store.queue.schedules import due
 from catlog_scrapy.store.queue.schedules.backfill import backfill
-from catlog_scrapy.store.queue.schedules.due import make_due
+from catlog_scrapy.store.queue.schedules.due import make_due, make_due_in_steps
 from tests.support.factories import (
     an_operation,
     at_once,
     claim_of,
     given_a_catalog,
-    given_a_provider,
+    given_a_schedule,
     given_a_scheme,
     given_a_waiting_catalog,
     instances_of,
@@ -31,28 +35,6 @@ from tests.support.factories import (
 )
 
 OF_THE_DAY = {"date": "{due_at:%Y-%m-%d %H:%M}"}
-
-
-def given_a_schedule(
-    engine: Engine,
-    *,
-    name: str = "nightly",
-    scheme: str = "goods",
-    cron: str = "0 3 * * *",
-    due: str = "now()",
-    **columns: Any,
-) -> UUID:
-    """Insert a schedule that is due at the time of the SQL expression *due*."""
-    values = {"scheme_name": scheme, "name": name, "cron": cron, **columns}
-    schedule: UUID = one(
-        engine,
-        f"""INSERT INTO catlog.schedule (provider_id, next_due_at, {", ".join(values)})
-            VALUES (:provider, {due}, {", ".join(f":{column}" for column in values)})
-            RETURNING id""",
-        provider=given_a_provider(engine),
-        **values,
-    )
-    return schedule
 
 
 def all_catalogs(engine: Engine) -> list[dict[str, Any]]:
@@ -79,6 +61,84 @@ def test_schedulers_at_once_make_one_catalog_for_each_due_time(engine: Engine) -
     found = all_catalogs(engine)
     assert Counter(catalog["state"] for catalog in found) == {"waiting": 50}
     assert len({catalog["schedule_id"] for catalog in found}) == 50
+    assert make_due(engine) == []
+
+
+def test_schedules_beyond_a_step_are_made_in_further_steps(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "MAX_SCHEDULES", 4)
+    given_a_scheme(engine)
+    for number in range(10):
+        given_a_schedule(engine, name=f"number {number}")
+    assert [len(made) for made in make_due_in_steps(engine)] == [4, 4, 2]
+
+
+def test_missed_due_times_of_many_schedules_are_made_in_several_steps(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "MAX_CATALOGS", 5)
+    given_a_scheme(engine)
+    for number in range(6):
+        given_a_schedule(
+            engine,
+            name=f"number {number}",
+            cron="0 * * * *",
+            due="date_trunc('hour', now()) - interval '2 h'",
+        )
+    assert [len(made) for made in make_due_in_steps(engine)] == [2, 2, 2]
+    assert Counter(states(engine)) == {"skipped": 12, "waiting": 6}
+
+
+def test_scheduler_killed_between_statements_makes_each_due_time_once(engine: Engine) -> None:
+    given_a_scheme(engine)
+    for number in range(3):
+        given_a_schedule(engine, name=f"number {number}")
+    statements = Statements(engine)
+    assert len(make_due(engine)) == 3
+    count = statements.count
+    sql(engine, "DELETE FROM catlog.catalog")
+    sql(engine, "UPDATE catlog.schedule SET next_due_at = now()")
+    for number in range(1, count + 1):
+        with statements.kill_at(number), pytest.raises(exc.DBAPIError):
+            make_due(engine)
+        assert all_catalogs(engine) == []
+    assert len(make_due(engine)) == 3
+    assert make_due(engine) == []
+
+
+class Statements:
+    """Counts the statements of an engine, and ends the connection at a given one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.count = 0
+        self.fatal: int | None = None
+        event.listen(engine, "before_cursor_execute", self._before)
+
+    def _before(self, _connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        self.count += 1
+        if self.count == self.fatal:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    @contextmanager
+    def kill_at(self, number: int) -> Iterator[None]:
+        """Let the statement *number* from here on fail."""
+        self.count, self.fatal = 0, number
+        yield
+        self.fatal = None
+
+
+def test_schedule_that_fails_in_the_database_does_not_stop_others(engine: Engine) -> None:
+    given_a_scheme(engine)
+    given_a_schedule(engine, name="wrong", due="now() - interval '1 s'", arguments='{"x": "1"}')
+    for number in range(3):
+        given_a_schedule(engine, name=f"number {number}")
+    sql(
+        engine,
+        """ALTER TABLE catlog.catalog ADD CHECK (arguments ->> 'x' IS NULL)""",
+    )
+    assert len(make_due(engine)) == 3
+    assert Counter(states(engine)) == {"waiting": 3, "skipped": 1}
     assert make_due(engine) == []
 
 
@@ -157,6 +217,18 @@ def test_catch_up_none_makes_the_catalog_that_is_due_now(engine: Engine) -> None
     given_a_scheme(engine)
     given_a_schedule(engine, due="now() - interval '1 minute'", catch_up="none")
     assert len(make_due(engine)) == 1
+
+
+def test_schedule_of_every_minute_that_was_off_for_years_catches_up_at_once(
+    engine: Engine,
+) -> None:
+    given_a_scheme(engine)
+    given_a_schedule(engine, cron="* * * * *", due="now() - interval '3 years'")
+    started = time.process_time()
+    assert len(make_due(engine)) == 1
+    assert time.process_time() - started < 2
+    assert Counter(states(engine)) == {"skipped": 1000, "waiting": 1}
+    assert all_catalogs(engine)[0]["due_at"] > one(engine, "SELECT now() - interval '17 hours'")
 
 
 def test_missed_due_times_store_at_most_1000_skipped_catalogs(engine: Engine) -> None:
@@ -315,6 +387,37 @@ def test_catalog_waits_for_a_predecessor_that_is_due_but_not_made(engine: Engine
     assert starting.start_waiting(engine) == 1
     assert (state_of(engine, made), state_of(engine, waiting)) == ("loading", "waiting")
     assert schedule != links
+
+
+def test_catalogs_that_start_together_do_not_stop_each_other(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(for_each=["a", "b"]))
+    given_a_scheme(engine, an_operation(arguments={"day": "{nothing}"}), name="wrong")
+    made = [given_a_waiting_catalog(engine, scheme=name) for name in ("goods", "wrong", "goods")]
+    assert starting.start_waiting(engine) == 3
+    assert [state_of(engine, catalog) for catalog in made] == ["loading", "failed", "loading"]
+    assert [len(instances_of(engine, catalog)) for catalog in made] == [2, 0, 2]
+    assert "cannot be rendered" in the_catalog(engine, made[1])["error"]
+
+
+def test_catalog_that_fails_in_the_database_does_not_stop_others(engine: Engine) -> None:
+    given_a_scheme(engine)
+    sql(
+        engine,
+        """ALTER TABLE catlog.catalog_scheme_operation_instance
+           ADD CHECK (arguments ->> 'x' IS NULL)""",
+    )
+    wrong = given_a_waiting_catalog(engine, arguments={"x": "1"})
+    right = given_a_waiting_catalog(engine)
+    starting.start_waiting(engine)
+    assert (state_of(engine, wrong), state_of(engine, right)) == ("failed", "loading")
+
+
+def test_starters_at_once_start_each_catalog_once(engine: Engine) -> None:
+    given_a_scheme(engine)
+    made = [given_a_waiting_catalog(engine) for _ in range(50)]
+    started = at_once(*[lambda: starting.start_waiting(engine)] * 4)
+    assert sum(started) == 50
+    assert all(len(instances_of(engine, catalog)) == 1 for catalog in made)
 
 
 # Backfill

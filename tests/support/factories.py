@@ -9,13 +9,20 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
+from catlog_scrapy.records.hashing import record_id
+from catlog_scrapy.records.record import key_text
+from catlog_scrapy.records.validation import REMOVED_DATA
+from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts, catalogs, results, starting
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.report import Report
+from catlog_scrapy.store.record_tables.altering import create_tables
+from catlog_scrapy.store.record_tables.layout import json_value
+from catlog_scrapy.store.schemes import all_kinds
 from tests.support.waiting import WAIT_LIMIT_S
 
 T = TypeVar("T")
@@ -26,6 +33,8 @@ UNCHANGED = None
 # The value of a record that the source has removed.
 GONE = object()
 JSON_COLUMNS = ("arguments", "for_each", "standalone_arguments", "tolerate", "refresh")
+# Fields of all kinds of these factories.
+FIELDS = (("id", "text"), ("value", "jsonb"))
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
@@ -133,19 +142,62 @@ def _add_operation(engine: Engine, scheme: UUID, columns: dict[str, Any]) -> Non
         sql(
             engine,
             """INSERT INTO catlog.kind (operation_id, name, key, fields)
-               VALUES (:operation, :kind, '["id"]', '[]')""",
+               VALUES (:operation, :kind, '["id"]', CAST(:fields AS jsonb))""",
             operation=operation,
             kind=kind,
+            fields=_json([{"name": name, "type": type_} for name, type_ in FIELDS]),
         )
-        given_a_partition(engine, kind)
+        given_record_tables(engine, kind)
 
 
-def given_a_partition(engine: Engine, kind: str) -> None:
+def given_a_schedule(
+    engine: Engine,
+    *,
+    name: str = "nightly",
+    scheme: str = "goods",
+    cron: str = "0 3 * * *",
+    due: str = "now()",
+    **columns: Any,
+) -> UUID:
+    """Insert a schedule that is due at the time of the SQL expression *due*."""
+    values = {"scheme_name": scheme, "name": name, "cron": cron, **columns}
+    schedule: UUID = one(
+        engine,
+        f"""INSERT INTO catlog.schedule (provider_id, next_due_at, {", ".join(values)})
+            VALUES (:provider, {due}, {", ".join(f":{column}" for column in values)})
+            RETURNING id""",
+        provider=given_a_provider(engine),
+        **values,
+    )
+    return schedule
+
+
+def given_record_tables(engine: Engine, kind: str) -> None:
+    with engine.begin() as connection:
+        create_tables(connection, [KindDefinition(kind, ("id",), FIELDS)])
+
+
+def given_fields(
+    engine: Engine,
+    fields: Mapping[str, str],
+    *,
+    key: Sequence[str] = ("id",),
+    kinds: Sequence[str] | None = None,
+    foreign: Sequence[str] = (),
+) -> None:
+    """Give all kinds, or *kinds*, other fields and their columns; *foreign* kinds are declared."""
     sql(
         engine,
-        f"""CREATE TABLE IF NOT EXISTS catlog.record_{kind}
-            PARTITION OF catlog.record FOR VALUES IN ('{kind}')""",
+        """UPDATE catlog.kind SET fields = CAST(:fields AS jsonb), key = CAST(:key AS jsonb),
+               foreign_type = name = ANY(CAST(:foreign AS text[]))
+           WHERE CAST(:kinds AS text[]) IS NULL OR name = ANY(CAST(:kinds AS text[]))""",
+        fields=_json([{"name": name, "type": type_} for name, type_ in fields.items()]),
+        key=_json(list(key)),
+        kinds=kinds and list(kinds),
+        foreign=list(foreign),
     )
+    with engine.begin() as connection:
+        create_tables(connection, all_kinds(connection).values())
 
 
 def given_a_waiting_catalog(
@@ -158,7 +210,10 @@ def given_a_waiting_catalog(
     arguments: Mapping[str, str] | None = None,
     **given: Any,
 ) -> UUID:
-    """Insert a waiting catalog; *as_of* is a day, *version* the current version by default."""
+    """Insert a waiting catalog; *version* is the current version by default.
+
+    With *as_of*, a day, its data is valid for that time, as if its arguments had a due time.
+    """
     with engine.begin() as connection:
         found = connection.execute(
             text(
@@ -179,7 +234,7 @@ def given_a_waiting_catalog(
         assert catalog
         if as_of is not None:
             connection.execute(
-                text("UPDATE catlog.catalog SET as_of = :as_of WHERE id = :id"),
+                text("UPDATE catlog.catalog SET as_of = :as_of, due_at = :as_of WHERE id = :id"),
                 {"as_of": day(as_of), "id": catalog},
             )
     return catalog
@@ -218,17 +273,55 @@ def send_lines(
     pairs: Iterable[tuple[str, Any]],
     first: int = 0,
 ) -> None:
-    results.copy_batch(engine, lines(attempt, kind, pairs, first))
+    results.copy_batch(engine, lines(attempt, provider_of(engine, attempt), kind, pairs, first))
+
+
+def provider_of(engine: Engine, attempt: AttemptName) -> UUID:
+    provider: UUID = one(
+        engine,
+        "SELECT provider_id FROM catlog.catalog_scheme_operation_instance WHERE id = :id",
+        id=attempt.instance,
+    )
+    return provider
+
+
+def load_records(
+    engine: Engine, records: Sequence[Mapping[str, Any]], **given: Any
+) -> dict[str, Any]:
+    """Load and publish *records* with any fields of the only kind; return the catalog's row."""
+    catalog = given_a_catalog(engine, **given)
+    send_records(engine, catalog, records)
+    assert publishing.publish(engine, catalog)
+    return the_catalog(engine, catalog)
+
+
+def send_records(engine: Engine, catalog: UUID, records: Sequence[Mapping[str, Any]]) -> None:
+    """Complete the only instance of *catalog* with *records*."""
+    claimed = claim_of(engine, catalog)
+    [kind] = claimed.kinds
+    rows = [
+        (kind["name"], key_text([record[name] for name in kind["key"]]), orjson.dumps(record), None)
+        for record in records
+    ]
+    batch = bytearray()
+    prefix = results.line_prefix(claimed.attempt, provider_of(engine, claimed.attempt))
+    results.write_lines(batch, prefix, 0, rows)
+    results.copy_batch(engine, bytes(batch))
+    assert attempts.complete(engine, claimed.attempt, Report(accepted=len(rows))) == "done"
 
 
 def lines(
-    attempt: AttemptName, kind: str, pairs: Iterable[tuple[str, Any]], first: int = 0
+    attempt: AttemptName,
+    provider: UUID,
+    kind: str,
+    pairs: Iterable[tuple[str, Any]],
+    first: int = 0,
 ) -> bytes:
     """Return rows in COPY's text format, numbered from *first*."""
-    return "".join(
-        f"{attempt.instance}\t{attempt.number}\t{seq}\t{kind}\t{key}\t{_data(value)}\n"
-        for seq, (key, value) in enumerate(pairs, first)
-    ).encode()
+    batch = bytearray()
+    rows = ((kind, key, _data(key, value), None) for key, value in pairs)
+    results.write_lines(batch, results.line_prefix(attempt, provider), first, rows)
+    return bytes(batch)
 
 
 def deliver(
@@ -323,13 +416,93 @@ def expire_lease(engine: Engine, claimed: Claim) -> None:
     )
 
 
+def given_a_record(
+    engine: Engine,
+    kind: str,
+    data: Mapping[str, Any],
+    *,
+    provider: str = "acme",
+    former: Mapping[str, Any] | None = None,
+    removed: bool = False,
+) -> None:
+    """Insert a record of an applied kind, current since 2026-01-02, and its former state."""
+    with engine.begin() as connection:
+        definition = all_kinds(connection)[kind]
+        found = sql(
+            engine, "SELECT id, number FROM catlog.provider WHERE name = :name", name=provider
+        )
+        key = key_text([data[name] for name in definition.key])
+        meta = {
+            "_id": record_id(found[0]["id"], key),
+            "_provider": found[0]["number"],
+            "_catalog": 0,
+        }
+        _insert_state(
+            connection,
+            definition.table,
+            definition,
+            data,
+            {
+                **meta,
+                "_scope": 0,
+                "_as_of": day(0),
+                "_created_at": day(0),
+                "_updated_at": day(1),
+                "_removed_at": day(2) if removed else None,
+            },
+        )
+        if former is not None:
+            ended = {"_valid_from": day(0), "_valid_to": day(1), "_change": "changed"}
+            _insert_state(
+                connection, definition.versions_table, definition, former, {**meta, **ended}
+            )
+
+
+def given_copies(engine: Engine, kind: str, count: int) -> None:
+    """Insert *count* copies of a record of *kind*, with ids from 1000 on."""
+    columns = one(
+        engine,
+        """SELECT string_agg(format('%I', attname), ', ') FROM pg_attribute
+           WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped
+             AND attname NOT IN ('id', '_id')""",
+        table=f"records.{kind}",
+    )
+    sql(
+        engine,
+        f"""INSERT INTO records.{kind} ({columns}, id, _id)
+            SELECT {columns}, n, gen_random_uuid()
+            FROM (SELECT {columns} FROM records.{kind} LIMIT 1) AS r,
+                generate_series(1000, 999 + :count) AS n""",
+        count=count,
+    )
+
+
+def _insert_state(
+    connection: Connection,
+    table: str,
+    kind: KindDefinition,
+    data: Mapping[str, Any],
+    meta: Mapping[str, Any],
+) -> None:
+    columns = {f'"{name}"': json_value(name, type_) for name, type_ in kind.fields}
+    if kind.foreign:
+        columns["data"] = "data - CAST(:fields AS text[])"
+    connection.execute(
+        text(
+            f"""INSERT INTO {table} ({", ".join([*columns, *meta])})
+                SELECT {", ".join([*columns.values(), *(f":{name}" for name in meta)])}
+                FROM (SELECT CAST(:data AS jsonb) AS data) AS given"""
+        ),
+        {**meta, "data": _json(data), "fields": [name for name, _ in kind.fields]},
+    )
+
+
 def current(engine: Engine, kind: str = "goods", provider: str = "acme") -> dict[str, Any]:
     """Return the value of each current record of a kind, by key."""
     found = sql(
         engine,
-        """SELECT r.key, r.data FROM catlog.record r
-           JOIN catlog.provider p ON p.id = r.provider_id
-           WHERE p.name = :provider AND r.kind = :kind AND r.removed_at IS NULL""",
+        """SELECT key, data FROM catlog.records(ARRAY[:kind])
+           WHERE provider = :provider AND removed_at IS NULL""",
         provider=provider,
         kind=kind,
     )
@@ -341,13 +514,12 @@ def history(engine: Engine, provider: str = "acme") -> list[dict[str, Any]]:
     return sql(
         engine,
         """SELECT kind, key, data -> 'value' AS value, valid_from, valid_to, change
-           FROM (SELECT provider_id, kind, key, data, valid_from, valid_to, change
-                 FROM catlog.record_version
+           FROM (SELECT provider, kind, key, data, valid_from, valid_to, change
+                 FROM catlog.record_versions()
                  UNION ALL
-                 SELECT provider_id, kind, key, data, updated_at, NULL, NULL
-                 FROM catlog.record WHERE removed_at IS NULL) AS states
-           JOIN catlog.provider p ON p.id = states.provider_id
-           WHERE p.name = :provider ORDER BY kind, key, valid_from""",
+                 SELECT provider, kind, key, data, updated_at, NULL, NULL
+                 FROM catlog.records() WHERE removed_at IS NULL) AS states
+           WHERE provider = :provider ORDER BY kind, key, valid_from""",
         provider=provider,
     )
 
@@ -375,10 +547,10 @@ def publish_again(engine: Engine, catalog: Any) -> None:
     assert publishing.publish(engine, catalog)
 
 
-def _data(value: Any) -> str:
+def _data(key: str, value: Any) -> bytes | None:
     if value is GONE:
-        return "null"
-    return r"\N" if value is UNCHANGED else _json({"value": value})
+        return REMOVED_DATA
+    return None if value is UNCHANGED else orjson.dumps({"id": key, "value": value})
 
 
 def _json(value: Any) -> str:

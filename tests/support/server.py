@@ -201,9 +201,11 @@ def load(
                 for item in items[claimed.spider]
                 if year is None or str(item["release_year"]) == year
             ]
-            rows = [(record.kind, *record.model_validate(item).row()) for item in mine]
+            rows = [(record.kind, *record.model_validate(item).row(), None) for item in mine]
             batch = bytearray()
-            results.write_lines(batch, results.line_prefix(claimed.attempt), 0, rows)
+            results.write_lines(
+                batch, results.line_prefix(claimed.attempt, claimed.provider_id), 0, rows
+            )
             results.copy_batch(engine, bytes(batch))
             outcome = attempts.complete(engine, claimed.attempt, Report(accepted=len(rows)))
             assert outcome == "done", outcome

@@ -40,7 +40,7 @@ class History(Record, key="id", view="links_history"):
     id: str
 
 
-class Version(Record, key="id", view="version"):
+class Version(Record, key="id", view="links_versions"):
     id: str
 
 
@@ -432,9 +432,12 @@ MISTAKES = {
     ),
     "a long name": (
         a_scheme('operations = ["long"]'),
-        "a name of 56 bytes; use a view name of at most 55",
+        "a name of 56 bytes; use a view name of at most 54",
     ),
-    "a taken name": (a_scheme('operations = ["version"]'), "has a name that catlog reserves"),
+    "the name of a table of versions": (
+        a_scheme('operations = ["links", "version"]'),
+        'the table of versions "links_versions" of the kind "links" has the name of a kind that',
+    ),
     "no record type in record": (
         a_scheme('operations = ["wrong"]'),
         '`record` of the spider "wrong" is not a record type; derive the class from',

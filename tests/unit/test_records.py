@@ -2,6 +2,7 @@
 
 import datetime as dt
 import enum
+import hashlib
 import json
 import uuid
 from decimal import Decimal
@@ -13,8 +14,9 @@ import pytest
 from pydantic import AnyUrl, BaseModel, Field, FiniteFloat, NaiveDatetime, ValidationError
 
 from catlog_scrapy.records import Batch, Record, Unchanged, make_record_type, record_types
+from catlog_scrapy.records.hashing import content_hash, record_id
 from catlog_scrapy.records.record import RecordTypeError
-from catlog_scrapy.records.storable import NotStorable
+from catlog_scrapy.records.storable import NotStorable, is_suspect
 
 
 class Size(enum.StrEnum):
@@ -246,6 +248,16 @@ def test_lone_surrogate_in_a_dict_key_is_refused() -> None:
     assert Loose(id=1, extra={"\ufffd": 1}).row()
 
 
+@pytest.mark.parametrize("start", [0, 1, 50, 99, 100, 101, 1234, 5000])
+def test_integer_of_more_than_1000_digits_is_suspect_at_any_place(start: int) -> None:
+    for digits, found in ((1000, False), (1001, True), (5000, True)):
+        assert is_suspect(b"x" * start + b"7" * digits + b"x") == found
+    assert not is_suspect(b"7x" * 5000)
+    with pytest.raises(NotStorable, match="an integer of more than 1000 digits"):
+        Thing(id=1, name="x" * start, extra=10**1000).row()
+    assert Thing(id=1, name="x" * start, extra=10**1000 - 1).row()
+
+
 def test_circular_data_is_refused() -> None:
     circle: list[Any] = []
     circle.append(circle)
@@ -417,3 +429,50 @@ def test_nested_float_that_allows_nan_is_refused() -> None:
         class Heavy(Record, key="id", view="heavy"):
             id: int
             part: Loose
+
+
+class Tags(BaseModel):
+    names: set[str]
+
+
+class Sorted(Record, key="id", view="sorted"):
+    id: int
+    tags: set[str] = set()
+    nested: frozenset[frozenset[int]] = frozenset()
+    anything: Any = None
+    models: list[Tags] = []
+
+
+def test_sets_are_written_in_one_order() -> None:
+    words = [chr(number) for number in range(97, 123)]
+    sets = [set(words), {*words[13:], *words[:13]}, {*words[::-1]}]
+    rows = {
+        Sorted(
+            id=1,
+            tags=tags,
+            nested=frozenset([frozenset([3, 20, 1]), frozenset([2])]),
+            anything={"x": [tags, 5, "text"]},
+            models=[Tags(names=tags)],
+        ).row()
+        for tags in sets
+    }
+    [(_, data)] = rows
+    written = json.loads(data)
+    assert written["tags"] == written["anything"]["x"][0] == written["models"][0]["names"] == words
+    assert written["nested"] == [[1, 20, 3], [2]]
+
+
+def test_sets_of_undeclared_fields_are_written_in_one_order() -> None:
+    kind = make_record_type("loose_things", ["id"])
+    item = {"id": "1", "tags": {"b", "a", "c"}, "deep": {"x": frozenset([2, 1])}}
+    assert kind.model_validate(item).row() == (
+        "1",
+        b'{"id":"1","tags":["a","b","c"],"deep":{"x":[1,2]}}',
+    )
+
+
+def test_hashes_have_a_documented_input() -> None:
+    provider = uuid.UUID("00000000-0000-0000-0000-00000000002a")
+    digest = hashlib.blake2b(provider.bytes + "ключ".encode(), digest_size=16).digest()
+    assert record_id(provider, "ключ") == uuid.UUID(bytes=digest)
+    assert content_hash(b"{}") == hashlib.blake2b(b"{}", digest_size=16).hexdigest()

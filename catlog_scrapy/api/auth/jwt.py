@@ -37,10 +37,14 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Ids that a verified token carries: its own and its user's."""
+    """Ids that a verified token carries: its own and its user's.
+
+    `expires_at` is the token's end as Unix time.
+    """
 
     id: UUID
     user_id: UUID
+    expires_at: float
 
 
 class TokenSigner:
@@ -105,7 +109,7 @@ class TokenSigner:
                     "verify_exp": not allow_expired,
                 },
             )
-            ids = TokenIds(UUID(claims["jti"]), UUID(claims["sub"]))
+            ids = TokenIds(UUID(claims["jti"]), UUID(claims["sub"]), float(claims["exp"]))
         except jwt.ExpiredSignatureError as error:
             raise InvalidToken(EXPIRED_TOKEN) from error
         except (jwt.PyJWTError, ValueError) as error:

@@ -3,10 +3,10 @@
 import math
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, Field
 
-from catlog_scrapy.api.auth.callers import Access, client_address, server_access
+from catlog_scrapy.api.auth.callers import Access, ServerAccess, client_address
 from catlog_scrapy.api.auth.jwt import InvalidToken, TokenIds
 from catlog_scrapy.api.auth.passwords import (
     MAX_PASSWORD_BYTES,
@@ -35,7 +35,6 @@ from catlog_scrapy.store.sql import transaction
 UNKNOWN_USER = "unknown user"
 
 router = APIRouter(tags=["tokens"])
-ServerAccess = Annotated[Access, Depends(server_access)]
 
 
 def _valid_text(text: str) -> str:

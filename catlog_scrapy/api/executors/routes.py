@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from catlog_scrapy.api.auth.callers import Access, Caller, permission, server_access
+from catlog_scrapy.api.auth.callers import Caller, ServerAccess, permission
 from catlog_scrapy.api.changes import ChangeResult, run_change
 from catlog_scrapy.api.executors import messages
 from catlog_scrapy.api.executors.batches import parse_batch, read_body, request_media_type
@@ -50,7 +50,7 @@ async def claim_attempts(
     request: Request,
     claim: messages.ClaimRequest,
     state: State,
-    access: Annotated[Access, Depends(server_access)],
+    access: ServerAccess,
     _: Executor,
 ) -> Response:
     """Claim queued instances of the named operations.

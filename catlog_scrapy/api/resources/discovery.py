@@ -12,11 +12,11 @@ from catlog_scrapy.declarations.resources import Resource, Resources
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.reading.listings import LISTINGS
-from catlog_scrapy.store.reading.pages import OrderTerm, PageSource, describe
+from catlog_scrapy.store.reading.pages import AS_OF_PARAMETER, OrderTerm, PageSource, describe
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import row
 from catlog_scrapy.store.views import lineage
-from catlog_scrapy.store.views.typed import INDEX_COLUMNS, as_of_view, indexed_view
+from catlog_scrapy.store.views.typed import ID_COLUMN, as_of_parts, current_view
 
 # Column names that need no escaping in quoted SQL names and in comma-separated parameters.
 COLUMN_NAME = re.compile(r"\w([\w -]*\w)?")
@@ -57,13 +57,14 @@ def _declared_resource(connection: Connection, file: str, resource: Resource) ->
     if sources.has_as_of_view:
         as_of_source = replace(source, sql=f'as_of."{resource.view}"')
     if kind:
-        # In the order of the records' index: the cost of a page does not grow with its depth.
-        sql = indexed_view(kind)
-        index_order = tuple(OrderTerm(name) for name in INDEX_COLUMNS)
-        source = PageSource(sql, describe(connection, sql), index_order)
+        # In the order of the primary key: the cost of a page does not grow with its depth.
+        sql = current_view(kind, with_id=True)
+        id_order = (OrderTerm(ID_COLUMN),)
+        source = PageSource(sql, describe(connection, sql), id_order)
         if as_of_source:
-            as_of_sql = as_of_view(kind, by_index=True)
-            as_of_source = PageSource(as_of_sql, source.columns, index_order)
+            parts = as_of_parts(kind, AS_OF_PARAMETER, with_id=True)
+            as_of_sql = "\nUNION ALL\n".join(parts)
+            as_of_source = PageSource(as_of_sql, source.columns, id_order, parts=parts)
     return ReadableResource(
         resource.path,
         f"Rows of the view `{resource.view}`.",

@@ -22,6 +22,12 @@ IF_NONE_MATCH = {
     "schema": {"type": "string"},
     "example": '"0f343b0931126a20f133d67c2b018a3b"',
 }
+WARNING = {
+    "Catlog-Warning": {
+        "description": "The filter or order of a page of a large kind that no index supports.",
+        "schema": {"type": "string"},
+    }
+}
 ETAG = {
     "ETag": {
         "description": "Version of the response; absent if changes cannot be detected.",
@@ -71,7 +77,7 @@ def list_responses(resource: ReadableResource) -> dict[int | str, dict[str, Any]
     if resource.view:
         content["application/x-ndjson"] = {"schema": {"type": "string"}}
         content["text/csv"] = {"schema": {"type": "string"}}
-        headers = ETAG
+        headers = ETAG | WARNING if resource.kind else ETAG
         responses[304] = {"description": "Nothing has changed since `If-None-Match`."}
     responses[200] = {"description": resource.about, "content": content, "headers": headers}
     return responses

@@ -21,18 +21,26 @@ class ResourceStamps:
         self.kinds = resource.kinds
         self.views_stamp: str | None = None
 
+    def kinds_at(self, as_of: dt.datetime | None) -> tuple[str, ...] | None:
+        """Return the kinds of the stamp, None without a stamp.
+
+        Rows as of a time change when history is pruned, too.
+        """
+        if self.kinds is None or as_of is None:
+            return self.kinds
+        return (*self.kinds, change_stamps.ALL_VERSIONS)
+
     def read(self, connection: Connection, as_of: dt.datetime | None) -> str | None:
         """Set the time of an as-of view, and return the stamp of the rows.
 
-        None if nothing tells whether the rows have changed: rows as of a time have no stamp,
-        because pruning removes history without one.
+        None if nothing tells whether the rows have changed.
         """
         if as_of is not None:
             time_travel.set_as_of(connection, as_of)
+        kinds = self.kinds_at(as_of)
+        if kinds is None or self.resource.view is None:
             return None
-        if self.kinds is None or self.resource.view is None:
-            return None
-        stamp = change_stamps.change_stamp(connection, self.kinds)
+        stamp = change_stamps.change_stamp(connection, kinds)
         if (views_stamp := change_stamps.views_stamp(stamp)) != self.views_stamp:
             # A view was created anew since the last lookup, and may read other kinds now.
             self.kinds = lineage.view_sources(connection, self.resource.view).cacheable_kinds
@@ -60,7 +68,8 @@ def make_etag(
         stamp,
         declaration,
         visible,
-        request.url.query,
+        # `request.url` would parse the whole URL.
+        request.scope["query_string"].decode("latin-1"),
         request.headers.get("host"),
         media_type,
     ]

@@ -22,7 +22,7 @@ def page_url(request: Request, **changed: object) -> str:
     # The raw path: escaped characters of a key stay escaped.
     path = quote(request.scope["catlog.path"], safe="/%")
     host = request.headers.get("host", "")
-    base = f"{request.url.scheme}://{host}" if HOST.fullmatch(host) else ""
+    base = f"{request.scope['scheme']}://{host}" if HOST.fullmatch(host) else ""
     return f"{base}{path}?{query}"
 
 

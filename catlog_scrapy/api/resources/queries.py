@@ -42,6 +42,7 @@ def build_query(
         offset=parameters.offset,
         after=after,
         backwards=backwards,
+        as_of=getattr(parameters, "as_of", None),
     )
 
 

@@ -26,6 +26,7 @@ from catlog_scrapy.api.resources.parameters import (
 from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.store.reading.history import record_history, row_history
 from catlog_scrapy.store.reading.pages import PageQuery, read_page, snapshot
+from catlog_scrapy.store.record_tables.reading import record_ids
 from catlog_scrapy.store.views import time_travel
 
 # States of one response; for a view without a kind, points in time that are compared.
@@ -83,14 +84,15 @@ class RowRoute:
         as_of = getattr(read_query(request, self.query, resource.path), "as_of", None)
         source = resource.source_at(as_of)
         fields = resource.visible_fields(caller.role)
-        query = PageQuery(fields, equal=resource.key_filter(key), limit=1)
+        query = PageQuery(fields, equal=resource.key_filter(key), limit=1, as_of=as_of)
         with snapshot(self.engine) as connection:
             if as_of:
                 time_travel.set_as_of(connection, as_of)
             page = None
-            if stored_key := self._stored_key(key):
-                # By the records' index. A key of another form is found by the values below.
-                page = read_page(connection, source, replace(query, key=stored_key))
+            if kind := resource.kind:
+                # By the primary key. A key in another notation is found by its values below.
+                ids = record_ids(connection, [key[name] for name in kind.key])
+                page = read_page(connection, source, replace(query, ids=tuple(ids)))
             if page is None or not page.lines:
                 page = read_page(connection, source, query)
         if not page.lines:
@@ -100,11 +102,6 @@ class RowRoute:
                 409, f"several rows of {resource.path} have this key; list them with filters"
             )
         return Response(page.lines[0], headers=cache_headers(), media_type="application/json")
-
-    def _stored_key(self, key: Mapping[str, Any]) -> str | None:
-        """Return the stored key of the record, if the row is a record."""
-        kind = self.resource.kind
-        return time_travel.stored_key(kind, [key[name] for name in kind.key]) if kind else None
 
 
 class HistoryRoute:

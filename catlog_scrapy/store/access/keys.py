@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.access.users import check_name, check_role
-from catlog_scrapy.store.sql import Database, row, rows, run
+from catlog_scrapy.store.sql import Condition, Database, row, rows, run
 
 # Tells keys from other credentials, and lets secret scanners recognise a leaked key.
 KEY_PREFIX = "catlog_"
@@ -90,6 +90,21 @@ def use_key(engine: Engine, key: str) -> ValidKey | None:
             )
             connection.commit()
     return ValidKey(found["name"], found["role"], found["scopes"]) if found else None
+
+
+def key_proof(key: str, found: ValidKey) -> Condition:
+    """Return the condition that *key* is still as *found*, and was used within the last minute."""
+    return Condition(
+        """EXISTS (SELECT FROM catlog.api_key WHERE hash = :proof_hash AND revoked_at IS NULL
+               AND coalesce(expires_at > clock_timestamp(), true) AND role = :proof_role
+               AND scopes IS NOT DISTINCT FROM CAST(:proof_scopes AS jsonb)
+               AND last_used_at > clock_timestamp() - interval '1 minute')""",
+        {
+            "proof_hash": _hash(key),
+            "proof_role": found.role,
+            "proof_scopes": None if found.scopes is None else orjson.dumps(found.scopes).decode(),
+        },
+    )
 
 
 def keys(engine: Engine) -> list[Mapping[str, Any]]:

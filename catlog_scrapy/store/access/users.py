@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.models.access import ROLES
-from catlog_scrapy.store.sql import Database, row, rows, run
+from catlog_scrapy.store.sql import Condition, Database, row, rows, run
 
 # Django's rule for user names.
 NAME_PATTERN = re.compile(r"[\w.@+-]{1,150}")
@@ -89,6 +89,15 @@ def enabled_user(engine: Engine, id_: UUID) -> StoredUser | None:
             id=id_,
         )
     return StoredUser(**found) if found else None
+
+
+def user_proof(user: StoredUser) -> Condition:
+    """Return the condition that *user* is enabled and has the same name and role."""
+    return Condition(
+        """EXISTS (SELECT FROM catlog.api_user WHERE id = :proof_id AND enabled
+               AND name = :proof_name AND role = :proof_role)""",
+        {"proof_id": user.id, "proof_name": user.name, "proof_role": user.role},
+    )
 
 
 def set_password(database: Database, name: str, password_hash: str) -> None:

@@ -1,13 +1,27 @@
-"""Pruning: deletion of old results, versions, and traces of access."""
+"""Pruning: deletion of old results, versions, catalogs, and traces of access."""
 
+import datetime as dt
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.store.access.idempotency import KEEP_RESPONSES_S
 from catlog_scrapy.store.access.logins import FORGET_FAILURES_AFTER_S
-from catlog_scrapy.store.queue.results import purge_batch_log, purge_unfinished_attempts
-from catlog_scrapy.store.sql import rows, run, scalar
+from catlog_scrapy.store.maintenance.prune_catalogs import remove_catalogs
+from catlog_scrapy.store.maintenance.prune_results import (
+    MAX_ROWS,
+    drop_partition,
+    droppable_partitions,
+    longest_keep,
+    prune_batch,
+)
+from catlog_scrapy.store.maintenance.prune_versions import delete_expired_versions
+from catlog_scrapy.store.maintenance.retention import Retention, seconds
+from catlog_scrapy.store.queue.result_partitions import first_id
+from catlog_scrapy.store.queue.results import purge_batch_log, purge_orphans
+from catlog_scrapy.store.sql import run, scalar
 
 
 @dataclass
@@ -18,90 +32,90 @@ class PruneCounts:
     rejected: int = 0
     versions: int = 0
     unfinished: int = 0
+    catalogs: int = 0
     access: int = 0
 
 
-# The ended catalogs that could still be retried. The lock prevents a retry while their rows are
-# deleted.
-RETRIABLE = """
-    SELECT c.id FROM catlog.catalog c
-    WHERE c.state IN ('failed', 'cancelled') AND c.purged_at IS NULL AND EXISTS (
-        SELECT 1 FROM catlog.catalog_scheme_operation_instance i
-        JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
-        WHERE i.catalog_id = c.id
-          AND c.finished_at < clock_timestamp() - make_interval(secs => o.keep))
-    FOR NO KEY UPDATE OF c SKIP LOCKED"""
-
-# SKIP LOCKED, so that pruning never waits: retriable catalogs are locked already, and a loaded
-# catalog works without purged_at.
-EXPIRED_ROWS = """
-    WITH gone AS (
-        DELETE FROM catlog.{table} r
-        USING catlog.catalog_scheme_operation_instance i
-        JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
-        JOIN catlog.catalog c ON c.id = i.catalog_id
-        WHERE r.instance_id = i.id
-          AND c.finished_at < clock_timestamp() - make_interval(secs => o.keep)
-          AND (c.state = 'loaded' OR c.id = ANY(CAST(:retriable AS uuid[]))
-               OR c.state IN ('failed', 'cancelled') AND c.purged_at IS NOT NULL)
-        RETURNING c.id AS catalog_id),
-    marked AS (
-        UPDATE catlog.catalog SET purged_at = clock_timestamp()
-        WHERE id IN (SELECT id FROM catlog.catalog
-                     WHERE purged_at IS NULL AND id IN (SELECT catalog_id FROM gone)
-                     FOR NO KEY UPDATE SKIP LOCKED))
-    SELECT count(*) FROM gone"""
-
-EXPIRED_VERSIONS = """
-    DELETE FROM catlog.record_version v
-    USING (SELECT s.provider_id, k.name AS kind, max(o.keep) AS keep
-           FROM catlog.kind k
-           JOIN catlog.catalog_scheme_operation o ON o.id = k.operation_id
-           JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
-           WHERE s.retired_at IS NULL GROUP BY 1, 2 HAVING bool_and(o.keep IS NOT NULL)) AS old
-    WHERE v.provider_id = old.provider_id AND v.kind = old.kind
-      AND v.valid_to < clock_timestamp() - make_interval(secs => old.keep)"""
-
-
-def prune(engine: Engine, *, dry_run: bool = False) -> PruneCounts:
-    """Delete results, rejected items and versions that are older than their operation's `keep`.
-
-    Also deletes results of attempts that are not done, expired tokens, stored replies, and old
-    login failures. With *dry_run* the rows are only counted. A catalog that has lost results or
-    rejected items cannot be retried.
-    """
+def prune(engine: Engine, retention: Retention | None = None) -> PruneCounts:
+    """Delete what is older than its time, at once; see `prune_in_steps`."""
     pruned = PruneCounts()
-    with engine.connect() as connection, connection.begin() as transaction:
-        run(connection, "SET LOCAL statement_timeout = 0")
-        retriable = [str(catalog["id"]) for catalog in rows(connection, RETRIABLE)]
-        pruned.results = _expire(connection, "catalog_operation_instance_result", retriable)
-        pruned.rejected = _expire(connection, "rejected_result", retriable)
-        pruned.versions = run(connection, EXPIRED_VERSIONS)
-        pruned.unfinished = purge_unfinished_attempts(connection) + purge_batch_log(connection)
-        pruned.access = _forget(connection)
-        if dry_run:
-            transaction.rollback()
+    for _ in prune_in_steps(engine, retention or Retention(), pruned):
+        pass
     return pruned
+
+
+def prune_in_steps(engine: Engine, retention: Retention, pruned: PruneCounts) -> Iterator[None]:
+    """Delete what is older than its time, and yield after each short transaction.
+
+    These are results and rejected items older than their operation's `keep`, results of attempts
+    that are not done, versions, ended catalogs, expired tokens, stored replies, and old login
+    failures. A catalog that has lost results or rejected items cannot be retried. Adds to *pruned*.
+    """
+    with engine.connect() as connection:
+        now: dt.datetime = scalar(connection, "SELECT clock_timestamp()")
+        longest = longest_keep(connection, retention)
+        droppable = droppable_partitions(connection, longest, now)
+    for partition in droppable:
+        pruned.results += drop_partition(engine, partition, retention, now) or 0
+        yield
+    more = True
+    while more:
+        more = _prune_catalogs(engine, retention, longest, now, pruned)
+        yield
+    before = first_id(now - seconds(retention.catalogs))
+    for deleted in _repeat(engine, partial(purge_orphans, before=before)):
+        pruned.unfinished += deleted
+        yield
+    for deleted in _repeat(engine, delete_expired_versions):
+        pruned.versions += deleted
+        yield
+    with engine.begin() as connection:
+        pruned.unfinished += purge_batch_log(connection)
+        pruned.access = _forget(connection)
+    yield
+
+
+def _prune_catalogs(
+    engine: Engine, retention: Retention, longest: float, now: dt.datetime, pruned: PruneCounts
+) -> bool:
+    """Prune a batch of catalogs in one transaction; return whether there may be more."""
+    with engine.begin() as connection:
+        batch = prune_batch(connection, retention, longest, now)
+        removed = remove_catalogs(connection, batch.removable, retention, now)
+    pruned.results += batch.results
+    pruned.rejected += batch.rejected
+    pruned.unfinished += batch.unfinished
+    pruned.catalogs += removed
+    return bool(batch.catalogs)
+
+
+def _repeat(engine: Engine, delete: Callable[..., int]) -> Iterator[int]:
+    """Call *delete*, each time in a transaction, until it deletes fewer than MAX_ROWS rows."""
+    deleted = MAX_ROWS
+    while deleted >= MAX_ROWS:
+        with engine.begin() as connection:
+            deleted = delete(connection, limit=MAX_ROWS)
+        yield deleted
+
+
+FORGET = {
+    "idempotent_request": f"created_at < now() - interval '{KEEP_RESPONSES_S} s'",
+    "refresh_token": "expires_at < now()",
+    "login_failure": f"last_at < now() - interval '{FORGET_FAILURES_AFTER_S} s'",
+}
 
 
 def _forget(connection: Connection) -> int:
     """Delete expired replies of idempotent requests, expired tokens, and old login failures."""
-    return (
-        run(
-            connection,
-            """DELETE FROM catlog.idempotent_request
-               WHERE created_at < clock_timestamp() - make_interval(secs => :kept)""",
-            kept=KEEP_RESPONSES_S,
-        )
-        + run(connection, "DELETE FROM catlog.refresh_token WHERE expires_at < clock_timestamp()")
-        + run(
-            connection,
-            """DELETE FROM catlog.login_failure
-               WHERE last_at < clock_timestamp() - make_interval(secs => :forgotten)""",
-            forgotten=FORGET_FAILURES_AFTER_S,
-        )
+    return sum(
+        run(connection, f"DELETE FROM catlog.{table} WHERE {is_old}")
+        for table, is_old in FORGET.items()
     )
 
 
-def _expire(connection: Connection, table: str, retriable: list[str]) -> int:
-    return int(scalar(connection, EXPIRED_ROWS.format(table=table), retriable=retriable))
+def count_forgotten(connection: Connection) -> int:
+    """Count the rows that `prune` would delete for access."""
+    return sum(
+        int(scalar(connection, f"SELECT count(*) FROM catlog.{table} WHERE {is_old}"))
+        for table, is_old in FORGET.items()
+    )

@@ -10,6 +10,7 @@ from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
+from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import rows, run, scalar
 
 
@@ -53,6 +54,8 @@ SCOPES = f"""
         WHERE v.provider_id = s.provider_id AND v.name = s.scheme_name
           AND w.name = s.operation_name
         HAVING bool_or({ASKED}) OR bool_and(k.name = ANY(:kinds)))"""
+
+OF_PROVIDER = "WHERE _provider = (SELECT number FROM catlog.provider WHERE id = :provider)"
 
 ROWS = f"""
     DELETE FROM catlog.{{table}} r
@@ -146,12 +149,13 @@ def _require_operation(
 
 def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
     kinds = [kind["name"] for kind in rows(connection, KINDS, **values)]
-    of_kinds = "WHERE provider_id = :provider AND kind = ANY(:kinds)"
     done = ResetCounts(tuple(kinds))
-    done.records = run(connection, f"DELETE FROM catlog.record {of_kinds}", kinds=kinds, **values)
-    done.versions = run(
-        connection, f"DELETE FROM catlog.record_version {of_kinds}", kinds=kinds, **values
-    )
+    known = all_kinds(connection)
+    for kind in (known[name] for name in kinds):
+        done.records += run(connection, f"DELETE FROM {kind.table} {OF_PROVIDER}", **values)
+        done.versions += run(
+            connection, f"DELETE FROM {kind.versions_table} {OF_PROVIDER}", **values
+        )
     # Readers may hold copies of the deleted records.
     if done.records:
         now = scalar(connection, "SELECT clock_timestamp()")
@@ -159,6 +163,12 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
     done.scopes = run(connection, SCOPES, kinds=kinds, **values)
+    run(
+        connection,
+        """DELETE FROM catlog.pruned_due_time u USING catlog.schedule d
+           WHERE d.id = u.schedule_id AND d.provider_id = :provider AND d.scheme_name = :scheme""",
+        **values,
+    )
     # Free the due times, so that a backfill can create new catalogs for them.
     done.catalogs = run(
         connection,

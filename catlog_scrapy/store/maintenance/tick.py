@@ -1,4 +1,4 @@
-"""Maintenance tick of every scheduler and worker: reap, start, publish."""
+"""Maintenance tick of every scheduler and worker: reap, start, publish, make partitions."""
 
 import logging
 
@@ -8,6 +8,7 @@ from catlog_scrapy.db.engine import reason
 from catlog_scrapy.store.batch_errors import FAULTS
 from catlog_scrapy.store.maintenance.reap import reap
 from catlog_scrapy.store.publishing.publish import publish_next
+from catlog_scrapy.store.queue.result_partitions import require_partitions
 from catlog_scrapy.store.queue.starting import start_waiting
 
 logger = logging.getLogger(__name__)
@@ -16,7 +17,8 @@ logger = logging.getLogger(__name__)
 def tick(engine: Engine, lease: float) -> int:
     """Reap expired leases, start waiting catalogs, publish complete ones; return their number.
 
-    The error of a failed publish is stored with its catalog, and the publish is retried later.
+    Partitions of results are made ahead. The error of a failed publish is stored with its catalog,
+    and the publish is retried later.
     """
     done = reap(engine, lease=lease) + start_waiting(engine)
     try:
@@ -24,4 +26,5 @@ def tick(engine: Engine, lease: float) -> int:
             done += 1
     except (exc.DBAPIError, *FAULTS) as error:
         logger.warning("publishing failed: %s", reason(error))
+    require_partitions(engine)
     return done

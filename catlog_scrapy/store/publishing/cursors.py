@@ -1,6 +1,6 @@
 """Cursors at publish time: the range that attempts have read, and moving to its end."""
 
-import datetime as dt
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -14,13 +14,11 @@ from catlog_scrapy.store.sql import rows, run
 class CursorRange:
     """Range of the source that the done attempts of an incremental operation have read.
 
-    `as_of` is the start of the first attempt: no result is older. `superseded` are the parts that
-    did not start from the present cursor because another load was published meanwhile; that load,
-    or the next one, has what they read. `is_full` says that every part was read from the
-    beginning to a cursor.
+    `superseded` are the parts that did not start from the present cursor because another load was
+    published meanwhile; that load, or the next one, has what they read. `is_full` says that every
+    part was read from the beginning to a cursor.
     """
 
-    as_of: dt.datetime
     superseded: list[str]
     is_full: bool
 
@@ -31,7 +29,7 @@ def read_cursor_range(
     """Return the range that an operation's attempts have read; None if no cursor moves."""
     parts = rows(
         connection,
-        f"""SELECT i.part, a.started_at,
+        f"""SELECT i.part,
                 a.read_from = '' AND a.read_to IS NOT NULL AS is_full,
                 CASE WHEN k.operation_id = i.operation_id THEN k.value <> a.read_from
                      WHEN later.id IS NOT NULL THEN true
@@ -53,7 +51,6 @@ def read_cursor_range(
     if not parts:
         return None
     return CursorRange(
-        as_of=min(part["started_at"] for part in parts),
         superseded=[part["part"] for part in parts if part["superseded"]],
         is_full=all(part["is_full"] for part in parts),
     )
@@ -64,9 +61,9 @@ def move_cursors(
     catalog_id: UUID,
     operation_id: UUID,
     scope_id: UUID,
-    cursor_range: CursorRange,
+    stays: Iterable[str],
 ) -> None:
-    """Store the end of the range as the cursor of every part that is not superseded."""
+    """Store the end of the range as the cursor of every part that is not in *stays*."""
     run(
         connection,
         """INSERT INTO catlog.cursor (scope_id, part, operation_id, value, catalog_id)
@@ -74,11 +71,11 @@ def move_cursors(
            FROM catlog.catalog_scheme_operation_instance i
            JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
            WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'
-             AND a.read_to IS NOT NULL AND NOT i.part = ANY(CAST(:superseded AS text[]))
+             AND a.read_to IS NOT NULL AND NOT i.part = ANY(CAST(:stays AS text[]))
            ON CONFLICT (scope_id, part) DO UPDATE SET operation_id = excluded.operation_id,
                value = excluded.value, catalog_id = excluded.catalog_id""",
         scope=scope_id,
         catalog=catalog_id,
         operation=operation_id,
-        superseded=cursor_range.superseded,
+        stays=list(stays),
     )

@@ -1,30 +1,45 @@
 """Publishing of one operation: its results become changes of current records."""
 
 import datetime as dt
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, exc
 
+from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
+from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing.cursors import CursorRange, move_cursors, read_cursor_range
+from catlog_scrapy.store.publishing.merging import MergeValues, PartMarks, UnknownKey, merge
+from catlog_scrapy.store.publishing.readings import Reading, move_behind_mark, read_readings
 from catlog_scrapy.store.publishing.removal_limit import refuse_too_many_removals
-from catlog_scrapy.store.sql import load_sql, one, rows, run, scalar
+from catlog_scrapy.store.schemes import all_kinds
+from catlog_scrapy.store.sql import one, rows, run
 
 # Changes that readers see.
 VISIBLE_CHANGES = frozenset({"created", "changed", "removed", "restored"})
+# Changes that are not counted: the records belong to another part or operation than before.
+SILENT_CHANGES = frozenset({"moved"})
 
 
 @dataclass(frozen=True)
 class CatalogLoad:
-    """The catalog that is published. `now` is the time of all its changes."""
+    """The catalog that is published, as `number` in the record tables, like its provider.
+
+    `now` is the time of all its changes. `own_as_of` is the time for which its data is valid if its
+    arguments contain its due time; otherwise that is the time of each reading.
+    """
 
     id: UUID
+    number: int
     provider: UUID
-    as_of: dt.datetime
+    provider_number: int
+    own_as_of: dt.datetime | None
     is_full: bool
+    is_backfill: bool
     now: dt.datetime
 
 
@@ -36,36 +51,21 @@ class PublishedOperation:
     name: str
     scheme: str
     mode: str
+    for_each: str | list[str] | None
     tolerate: Mapping[str, float]
     refresh: Mapping[str, Any] | None
     kinds: list[str]
 
 
 @dataclass(frozen=True)
-class PublishValues:
-    """Parameters of the SQL statements that publish an operation.
+class OperationChanges:
+    """Numbers of records by change, and the kinds whose readers see a change.
 
-    `removes` says that absent records are removed, `refreshes` that the time of reading is stored.
-    The results of `superseded` parts are left out.
+    `earliest` is the time of the earliest reading.
     """
 
-    catalog: UUID
-    operation: UUID
-    provider: UUID
-    scope: UUID
-    kinds: list[str]
-    as_of: dt.datetime
-    now: dt.datetime
-    removes: bool
-    refreshes: bool
-    superseded: list[str]
-
-
-@dataclass(frozen=True)
-class OperationChanges:
-    """Numbers of records by change, and the kinds whose readers see a change."""
-
     counts: Mapping[str, int]
+    earliest: dt.datetime | None = None
     changed_kinds: frozenset[str] = frozenset()
 
 
@@ -74,7 +74,12 @@ class _ScopeState:
     """The operation's scope, with the high-water mark of all scopes that wrote its kinds."""
 
     id: UUID
+    number: int
     high_water_mark: dt.datetime | None
+
+    def is_later_than(self, as_of: dt.datetime) -> bool:
+        """Return whether a full snapshot that was read after *as_of* is published."""
+        return self.high_water_mark is not None and self.high_water_mark > as_of
 
 
 def operations_of(connection: Connection, catalog_id: UUID) -> list[PublishedOperation]:
@@ -85,7 +90,7 @@ def operations_of(connection: Connection, catalog_id: UUID) -> list[PublishedOpe
     """
     found = rows(
         connection,
-        """SELECT o.id, o.name, s.name AS scheme, o.mode, o.tolerate, o.refresh,
+        """SELECT o.id, o.name, s.name AS scheme, o.mode, o.for_each, o.tolerate, o.refresh,
                ARRAY(SELECT k.name FROM catlog.kind k
                      JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
                      JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
@@ -106,61 +111,84 @@ def publish_operation(
     connection: Connection, load: CatalogLoad, operation: PublishedOperation
 ) -> OperationChanges:
     """Publish the results of one operation. Raises PublishRefused."""
+    definitions = all_kinds(connection)
+    kinds = [definitions[kind] for kind in operation.kinds]
     scope = _open_scope(connection, load.provider, operation)
     cursor_range = None
     if operation.mode == "incremental":
         cursor_range = read_cursor_range(connection, load.id, operation.id, scope.id)
-    values = _publish_values(load, operation, scope, cursor_range)
-    counts = _count_received(connection, operation, values)
-    if scope.high_water_mark is not None and values.as_of < scope.high_water_mark:
-        # A newer full snapshot decided about all of these records, absent records included.
-        return OperationChanges({**counts, "stale": counts["received"]})
-    moves = cursor_range is not None and not _is_outdated(connection, values)
-    changed_kinds = _merge(connection, operation, values, counts)
-    if counts.get("removed"):
-        refuse_too_many_removals(
+    own_as_of = None if cursor_range else load.own_as_of
+    readings = read_readings(connection, load.id, operation.id, own_as_of=own_as_of)
+    if own_as_of is None:
+        readings = move_behind_mark(
             connection,
-            operation.name,
-            operation.tolerate,
-            counts,
+            readings,
+            scope.high_water_mark,
             provider=load.provider,
-            kinds=operation.kinds,
-            is_snapshot=values.removes,
+            kinds=kinds,
         )
+    superseded = set(cursor_range.superseded) if cursor_range else set()
+    valid = [reading for reading in readings if reading.part not in superseded]
+    # A newer full snapshot decided about all records of the others, absent records included.
+    fresh = [reading for reading in valid if not scope.is_later_than(reading.as_of)]
+    received = sum(reading.accepted for reading in valid)
+    counts = Counter({"received": received, "duplicates": 0})
+    if stale := received - sum(reading.accepted for reading in fresh):
+        counts["stale"] = stale
+    earliest = min((reading.as_of for reading in readings), default=load.now)
+    if not fresh:
+        return OperationChanges(counts, earliest)
+    is_complete = len(fresh) == len(readings)
+    values = _merge_values(load, operation, scope, readings, cursor_range, is_complete=is_complete)
+    marks = _part_marks(connection, load.provider, values.earliest)
+    changed_kinds, is_outdated = _merge(
+        connection,
+        operation,
+        values,
+        counts,
+        kinds=kinds,
+        readings=fresh,
+        marks=marks,
+    )
     if values.removes:
-        run(
-            connection,
-            "UPDATE catlog.scope SET high_water_mark = :as_of WHERE id = :scope",
-            as_of=values.as_of,
-            scope=scope.id,
-        )
-    if cursor_range and moves:
-        move_cursors(connection, load.id, operation.id, scope.id, cursor_range)
-    return OperationChanges(counts, changed_kinds)
+        _set_marks(connection, scope, values.earliest, fresh)
+    # Of an outdated result it is unknown which load read the source later. The cursor then stays,
+    # so that the next load reads the records again.
+    if cursor_range and not is_outdated:
+        stays = {reading.part for reading in readings} - {reading.part for reading in fresh}
+        move_cursors(connection, load.id, operation.id, scope.id, stays)
+    return OperationChanges(counts, earliest, changed_kinds)
 
 
-def _publish_values(
+def _merge_values(
     load: CatalogLoad,
     operation: PublishedOperation,
     scope: _ScopeState,
+    readings: Sequence[Reading],
     cursor_range: CursorRange | None,
-) -> PublishValues:
+    *,
+    is_complete: bool,
+) -> MergeValues:
+    """Return the parameters of the merge; *is_complete* says that all readings are published."""
     if cursor_range:
         # A read from the beginning is a snapshot, whatever the operation's mode.
-        removes = cursor_range.is_full and not cursor_range.superseded
+        is_snapshot = cursor_range.is_full
     else:
-        removes = load.is_full and operation.mode == "snapshot"
-    return PublishValues(
-        catalog=load.id,
-        operation=operation.id,
-        provider=load.provider,
-        scope=scope.id,
-        kinds=operation.kinds,
-        as_of=cursor_range.as_of if cursor_range else load.as_of,
+        is_snapshot = load.is_full and operation.mode == "snapshot"
+    removes = is_snapshot and is_complete
+    earliest = min(reading.as_of for reading in readings)
+    # A full load has each part for which there is a record now.
+    has_all_parts = load.is_full and not load.is_backfill and isinstance(operation.for_each, str)
+    return MergeValues(
+        provider=load.provider_number,
+        scope=scope.number,
+        catalog=load.number,
         now=load.now,
+        earliest=earliest,
         removes=removes,
+        leaves=has_all_parts and not scope.is_later_than(earliest),
         refreshes=operation.refresh is not None,
-        superseded=cursor_range.superseded if cursor_range else [],
+        all_parts=[reading.part for reading in readings],
     )
 
 
@@ -185,7 +213,7 @@ def _open_scope(
     )
     found = one(
         connection,
-        """SELECT own.id, (
+        """SELECT own.id, own.number, (
                SELECT max(s.high_water_mark) FROM catlog.scope s
                WHERE s.provider_id = :provider AND EXISTS (
                    SELECT 1 FROM catlog.kind k
@@ -202,81 +230,106 @@ def _open_scope(
     return _ScopeState(**found)
 
 
-def _is_outdated(connection: Connection, values: PublishValues) -> bool:
-    """Return whether a newer partial load stored other data for any of these records.
+def _merge(
+    connection: Connection,
+    operation: PublishedOperation,
+    values: MergeValues,
+    counts: Counter[str],
+    *,
+    kinds: Sequence[KindDefinition],
+    readings: Sequence[Reading],
+    marks: PartMarks,
+) -> tuple[frozenset[str], bool]:
+    """Merge the results into the records and add to *counts*.
 
-    Which of the two loads read the source later is unknown. The cursor then stays, so that the
-    next load reads the records again.
+    Returns the kinds whose readers see a change, and whether a result was outdated. Raises
+    PublishRefused.
     """
-    return bool(scalar(connection, OUTDATED, **asdict(values)))
-
-
-def _count_received(
-    connection: Connection, operation: PublishedOperation, values: PublishValues
-) -> dict[str, int]:
-    """Count the received rows and the duplicate keys among them. Raises PublishRefused."""
-    counts = dict(one(connection, COUNT_RECEIVED, **asdict(values)))
-    if counts["received"] != scalar(connection, COUNT_ACCEPTED, **asdict(values)):
+    changed_kinds: set[str] = set()
+    received, present, outdated = 0, 0, 0
+    for kind in kinds:
+        try:
+            merged = merge(connection, kind, readings, marks, values)
+        except UnknownKey as error:
+            raise PublishRefused(
+                f"{operation.name} yields Unchanged for a key without a record: the record was"
+                " never loaded; run a full load once."
+            ) from error
+        except exc.DataError as error:
+            raise PublishRefused(
+                f"{operation.name} has a value that does not fit the table of {kind.name}:"
+                f" {reason(error)}. The record type has changed since; make a new catalog with"
+                " scrapy load."
+            ) from error
+        received += merged.received
+        present += merged.present
+        outdated += merged.outdated
+        counts["duplicates"] += merged.duplicates
+        counts.update({k: n for k, n in merged.changes.items() if k not in SILENT_CHANGES})
+        if any(merged.changes[change] for change in VISIBLE_CHANGES):
+            changed_kinds.add(kind.name)
+    if received != sum(reading.accepted for reading in readings):
         raise PublishRefused(
             f"{operation.name} has lost rows that its attempts had when they were done. Make a new"
             " catalog with scrapy load."
         )
-    return counts
+    refuse_too_many_removals(
+        operation.name,
+        operation.tolerate,
+        removed=counts["removed"],
+        present=present,
+        is_snapshot=values.removes,
+    )
+    return frozenset(changed_kinds), outdated > 0
 
 
-def _merge(
-    connection: Connection,
-    operation: PublishedOperation,
-    values: PublishValues,
-    counts: dict[str, int],
-) -> frozenset[str]:
-    """Merge the results into the records, add to *counts*, and return the kinds that changed."""
-    changes = rows(connection, MERGE_DISTINCT if counts["duplicates"] else MERGE, **asdict(values))
-    if any(change["unknown"] for change in changes):
-        raise PublishRefused(
-            f"{operation.name} yields Unchanged for a key without a record: the record was never"
-            " loaded; run a full load once."
-        )
-    for change in changes:
-        counts[change["change"]] = counts.get(change["change"], 0) + change["records"]
-    return frozenset(change["kind"] for change in changes if change["change"] in VISIBLE_CHANGES)
+def _part_marks(connection: Connection, provider: UUID, after: dt.datetime) -> PartMarks:
+    """Return the provider's part marks later than *after*; a mark before decides nothing."""
+    found = rows(
+        connection,
+        """SELECT s.number AS scope, m.part, m.as_of FROM catlog.part_mark m
+           JOIN catlog.scope s ON s.id = m.scope_id
+           WHERE s.provider_id = :provider AND m.as_of > :after""",
+        provider=provider,
+        after=after,
+    )
+    return PartMarks(
+        mark_scopes=[mark["scope"] for mark in found],
+        mark_parts=[mark["part"] for mark in found],
+        mark_as_ofs=[mark["as_of"] for mark in found],
+    )
 
 
-# Results of the done attempts. A doubled worker may add rows after the end of its attempt; their
-# numbers, which start at 0, are not below the number of accepted rows.
-RESULTS = """
-    SELECT r.kind, r.key, r.data, r.seq, i.part FROM catlog.catalog_operation_instance_result r
-    JOIN catlog.catalog_scheme_operation_instance i
-        ON i.id = r.instance_id AND i.attempt = r.attempt
-    JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
-    WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'
-      AND r.seq < a.accepted AND NOT i.part = ANY(CAST(:superseded AS text[]))"""
+def _set_marks(
+    connection: Connection, scope: _ScopeState, earliest: dt.datetime, readings: Sequence[Reading]
+) -> None:
+    """Store that a full load has decided about all records.
 
-COUNT_RECEIVED = f"""
-    SELECT coalesce(sum(times), 0)::bigint AS received,
-        coalesce(sum(times - 1), 0)::bigint AS duplicates
-    FROM (SELECT count(*) AS times FROM ({RESULTS}) AS results GROUP BY kind, key) AS keys"""
-
-COUNT_ACCEPTED = """
-    SELECT coalesce(sum(a.accepted), 0)::bigint
-    FROM catlog.catalog_scheme_operation_instance i
-    JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
-    WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'
-      AND NOT i.part = ANY(CAST(:superseded AS text[]))"""
-
-OUTDATED = f"""
-    SELECT EXISTS (
-        SELECT 1 FROM ({RESULTS}) AS a JOIN catlog.record k
-            ON k.provider_id = :provider AND k.kind = a.kind AND k.key = a.key
-        WHERE k.as_of > :as_of AND a.data IS NOT NULL
-          AND (a.data <> k.data OR k.removed_at IS NOT NULL))"""
-
-MERGE = f"WITH arrived AS (SELECT kind, key, data FROM ({RESULTS}) AS results),\n" + load_sql(
-    __name__, "detect_changes"
-)
-
-# Of duplicate keys the last row by part and number counts; data wins over `Unchanged`.
-MERGE_DISTINCT = f"""WITH arrived AS (
-    SELECT DISTINCT ON (kind, key) kind, key, data FROM ({RESULTS}) AS results
-    ORDER BY kind, key, data IS NULL, part DESC, seq DESC),
-""" + load_sql(__name__, "detect_changes")
+    About absent ones it has as of its *earliest* reading, about the records of each part as of the
+    reading of the part.
+    """
+    run(
+        connection,
+        "UPDATE catlog.scope SET high_water_mark = :earliest WHERE id = :scope",
+        earliest=earliest,
+        scope=scope.id,
+    )
+    run(
+        connection,
+        "DELETE FROM catlog.part_mark WHERE scope_id = :scope AND as_of <= :earliest",
+        earliest=earliest,
+        scope=scope.id,
+    )
+    later = [reading for reading in readings if reading.as_of > earliest]
+    if not later:
+        return
+    run(
+        connection,
+        """INSERT INTO catlog.part_mark AS m (scope_id, part, as_of)
+           SELECT :scope, given.* FROM
+               unnest(CAST(:parts AS text[]), CAST(:as_ofs AS timestamptz[])) AS given (part, as_of)
+           ON CONFLICT (scope_id, part) DO UPDATE SET as_of = greatest(m.as_of, excluded.as_of)""",
+        scope=scope.id,
+        parts=[reading.part for reading in later],
+        as_ofs=[reading.as_of for reading in later],
+    )

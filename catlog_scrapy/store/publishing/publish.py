@@ -1,6 +1,9 @@
 """Publishing of catalogs: selection, retries, and the transaction that makes all rows visible."""
 
+import datetime as dt
+import logging
 from collections import Counter
+from collections.abc import Iterable
 from uuid import UUID
 
 import orjson
@@ -18,7 +21,12 @@ from catlog_scrapy.store.publishing.operations import (
 from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog, update_parent_state
 from catlog_scrapy.store.queue.results import purge_unfinished_attempts
+from catlog_scrapy.store.record_tables.indexes import changed_duplicate
+from catlog_scrapy.store.record_tables.layout import lock_against_changes
+from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import row, rows, run
+
+logger = logging.getLogger(__name__)
 
 # A failed publish is retried after this long for each failure so far, up to the maximum.
 PUBLISH_RETRY_S, MAX_PUBLISH_RETRY_S = 5.0, 600.0
@@ -37,9 +45,16 @@ def publish_next(engine: Engine) -> UUID | None:
     with engine.connect() as connection:
         waiting = rows(
             connection,
-            """SELECT DISTINCT ON (provider_id) id FROM catlog.catalog
-               WHERE state = 'publishing' AND publish_at <= clock_timestamp()
-               ORDER BY provider_id, as_of, created_at""",
+            """SELECT DISTINCT ON (c.provider_id) c.id FROM catlog.catalog c
+               CROSS JOIN LATERAL (
+                   SELECT min(a.as_of) AS as_of
+                   FROM catlog.catalog_scheme_operation_instance i
+                   JOIN catlog.instance_attempt a
+                       ON a.instance_id = i.id AND a.attempt = i.attempt
+                   WHERE i.catalog_id = c.id) AS read
+               WHERE c.state = 'publishing' AND c.publish_at <= clock_timestamp()
+               ORDER BY c.provider_id,
+                   CASE WHEN c.as_of = c.due_at THEN c.as_of ELSE read.as_of END, c.created_at""",
         )
     return next((c["id"] for c in waiting if publish(engine, c["id"])), None)
 
@@ -70,7 +85,7 @@ def publish(engine: Engine, catalog_id: UUID) -> bool:
         _retry_later(engine, catalog_id, reason(error))
         raise
     with engine.begin() as connection:
-        purge_unfinished_attempts(connection, catalog_id)
+        purge_unfinished_attempts(connection, [catalog_id])
     return True
 
 
@@ -90,16 +105,23 @@ def _retry_later(engine: Engine, catalog_id: UUID, error: str) -> None:
 
 
 def _publish(connection: Connection, catalog_id: UUID) -> bool:
-    _prepare_planner(connection)
+    set_statement_timeout(connection)
     load = _lock_for_publishing(connection, catalog_id)
     if load is None:
         return False
+    _warn_of_clock(connection, catalog_id)
     counts: Counter[str] = Counter()
     changed_kinds: set[str] = set()
-    for operation in operations_of(connection, catalog_id):
+    earliest: list[dt.datetime] = []
+    operations = operations_of(connection, catalog_id)
+    lock_against_changes(connection, {kind for found in operations for kind in found.kinds})
+    for operation in operations:
         changes = publish_operation(connection, load, operation)
         counts.update(changes.counts)
         changed_kinds |= changes.changed_kinds
+        if changes.earliest is not None:
+            earliest.append(changes.earliest)
+    _refuse_duplicates(connection, load, changed_kinds)
     # The row lock comes last: sibling attempts need the parent's lock to end, and a large publish
     # takes minutes. Until here the advisory lock keeps other publishers out.
     catalog = lock_catalog(connection, catalog_id)
@@ -108,8 +130,10 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     run(
         connection,
         """UPDATE catlog.catalog SET state = 'loaded', finished_at = clock_timestamp(),
-               published = CAST(:counts AS jsonb), error = NULL WHERE id = :id""",
+               published = CAST(:counts AS jsonb), error = NULL, as_of = coalesce(:as_of, as_of)
+           WHERE id = :id""",
         id=catalog_id,
+        as_of=load.own_as_of or min(earliest, default=None),
         counts=orjson.dumps(counts).decode(),
     )
     if changed_kinds:
@@ -118,18 +142,19 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     return True
 
 
-def _prepare_planner(connection: Connection) -> None:
-    """Let the statements take their time, and let the planner prefer hash joins.
+def _refuse_duplicates(connection: Connection, load: CatalogLoad, kinds: Iterable[str]) -> None:
+    """Raise PublishRefused if a changed record shares values that its kind declares unique.
 
-    The rows have just arrived and have no statistics, so the planner would expect a few rows and
-    sort them twice. Hash joins are the best choice whatever the number of rows.
+    The check comes after all changes, so that a load may exchange the values of two records.
     """
-    set_statement_timeout(connection)
-    run(
-        connection,
-        """SET LOCAL work_mem = '256MB';
-           SET LOCAL enable_sort = off; SET LOCAL enable_mergejoin = off""",
-    )
+    definitions = all_kinds(connection)
+    for kind in sorted(kinds):
+        shared = changed_duplicate(connection, definitions[kind], load.provider_number, load.number)
+        if shared:
+            raise PublishRefused(
+                f"two records of {kind} have {shared}, which the kind declares unique. Correct the"
+                " source or the spider, or remove `unique` and run scrapy apply and scrapy retry."
+            )
 
 
 def _lock_for_publishing(connection: Connection, catalog_id: UUID) -> CatalogLoad | None:
@@ -148,8 +173,41 @@ def _lock_for_publishing(connection: Connection, catalog_id: UUID) -> CatalogLoa
         return None
     catalog = row(
         connection,
-        """SELECT id, provider_id AS provider, as_of, is_full, clock_timestamp() AS now
-           FROM catlog.catalog WHERE id = :id AND state = 'publishing'""",
+        """SELECT c.id, c.number, c.provider_id AS provider, p.number AS provider_number,
+               CASE WHEN c.as_of = c.due_at THEN c.as_of END AS own_as_of, c.is_full,
+               c.origin = 'backfill' AS is_backfill,
+               greatest(clock_timestamp(), (
+                   SELECT max(published_at) + interval '1 microsecond' FROM catlog.publication
+                   WHERE provider_id = c.provider_id)) AS now
+           FROM catlog.catalog c JOIN catlog.provider p ON p.id = c.provider_id
+           WHERE c.id = :id AND c.state = 'publishing'""",
         id=catalog_id,
     )
     return CatalogLoad(**catalog) if catalog else None
+
+
+def _warn_of_clock(connection: Connection, catalog_id: UUID) -> None:
+    """Warn if the server's clock stands behind the time of a reading or of the last publication.
+
+    Times then advance by microseconds: intervals of the history never invert, and present loads are
+    newer than what was published.
+    """
+    behind = row(
+        connection,
+        """SELECT clock_timestamp() AS clock, max(latest) AS latest FROM (
+               SELECT max(a.as_of) AS latest FROM catlog.catalog_scheme_operation_instance i
+               JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
+               WHERE i.catalog_id = :id
+               UNION ALL
+               SELECT max(p.published_at) FROM catlog.publication p
+               JOIN catlog.catalog c ON c.provider_id = p.provider_id WHERE c.id = :id) AS known
+           HAVING max(latest) > clock_timestamp()""",
+        id=catalog_id,
+    )
+    if behind:
+        logger.warning(
+            "the database's clock, %s, stands behind the newest time that it gave, %s; until it has"
+            " caught up, loads count as read and published just after that time",
+            behind["clock"],
+            behind["latest"],
+        )

@@ -17,7 +17,7 @@ from catlog_scrapy.plurals import counted
 from catlog_scrapy.scheduling.backoff import Backoff
 from catlog_scrapy.store.queue.catalog_states import LockedCatalog, lock_catalog, stop_catalog
 from catlog_scrapy.store.queue.report import Report
-from catlog_scrapy.store.sql import Database, clean, row, rows, run, scalar
+from catlog_scrapy.store.sql import Database, call, clean, row, rows, run
 
 # An instance that is lost so often makes its workers crash.
 MAX_LOST_IN_A_ROW = 3
@@ -69,28 +69,62 @@ LOCKED_COLUMNS = """i.id, i.attempt, i.state, i.node, i.failures, i.lost, a.outc
     a.deadline_at < clock_timestamp() AS is_late"""
 
 
-def complete(engine: Database, name: AttemptName, report: Report) -> str:
+COMPLETE = """
+    SELECT * FROM catlog.complete_attempt(
+        CAST(:instance AS uuid), :number, :accepted, :rejected, :dropped, CAST(:stats AS jsonb),
+        :log, :read_to)"""
+
+
+def complete(
+    engine: Database, name: AttemptName, report: Report, limits: Mapping[str, Any] | None = None
+) -> str:
     """End an attempt whose spider has closed, and return the outcome.
 
     The outcome is `done` only if the load is complete and all results are stored. The last
-    instance done sets its catalog to `publishing`. Safe to repeat: of an attempt that has ended,
-    the outcome is returned and nothing changes.
+    instance done sets its catalog to `publishing`. *limits* are those of the attempt's claim, read
+    again if None. Safe to repeat: of an attempt that has ended, the outcome is returned and nothing
+    changes.
     """
-    with engine.begin() as connection:
-        # Before the catalog is locked, because a million rows take a moment to count. Only this
-        # worker writes rows of the attempt.
-        stored = scalar(
+    if limits is None:
+        limits = _read_limits(engine, name)
+    outcome, error = report.judge(limits, report.accepted)
+    if outcome == "done":
+        ended = call(
+            engine, COMPLETE, instance=name.instance, number=name.number, **_summary(report)
+        )
+        if not ended["is_known"]:
+            raise NotFound(f"no attempt {name}.")
+        if ended["outcome"]:
+            return str(ended["outcome"])
+        outcome, error = report.judge(limits, ended["stored"])
+    return fail(engine, name, error or outcome, outcome=outcome, report=report)
+
+
+def _read_limits(engine: Database, name: AttemptName) -> dict[str, Any]:
+    with engine.connect() as connection:
+        found = row(
             connection,
-            """SELECT count(*) FROM catlog.catalog_operation_instance_result
+            """SELECT limits FROM catlog.instance_attempt
                WHERE instance_id = :instance AND attempt = :number""",
             instance=name.instance,
             number=name.number,
         )
-        locked = lock_attempt(connection, name)
-        if locked.outcome:
-            return locked.outcome
-        outcome, error = report.judge(locked.limits, stored)
-        return _close(connection, locked, outcome, error, report)
+    if found is None:
+        raise NotFound(f"no attempt {name}.")
+    return dict(found["limits"])
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    """Return what an attempt keeps of its report, as values of statements."""
+    return {
+        "accepted": report.accepted,
+        "rejected": report.rejected,
+        "dropped": report.dropped,
+        "stats": _json(report.stats),
+        "log": report.log,
+        # The next load reads again the requests that failed, though they were tolerated.
+        "read_to": None if report.failed_requests or report.blocked_by_robots else report.cursor,
+    }
 
 
 def fail(
@@ -103,8 +137,8 @@ def fail(
 ) -> str:
     """End an attempt that cannot be completed, for the reason *error*, and return the outcome.
 
-    *outcome* is `failed`, `timed_out`, `lost` or `cancelled`. `cancelled` becomes `lost` if the
-    catalog is still open: the worker stopped for nothing. Safe to repeat.
+    *outcome* is `failed`, `incomplete`, `timed_out`, `lost` or `cancelled`. `cancelled` becomes
+    `lost` if the catalog is still open: the worker stopped for nothing. Safe to repeat.
     """
     with engine.begin() as connection:
         locked = lock_attempt(connection, name)
@@ -193,24 +227,15 @@ def _close(
         """UPDATE catlog.instance_attempt SET outcome = :outcome, error = :error,
                finished_at = clock_timestamp(), log = coalesce(:log, log),
                stats = CAST(:stats AS jsonb), accepted = :accepted, rejected = :rejected,
-               dropped = :dropped, read_to = :cursor
+               dropped = :dropped, read_to = :read_to
            WHERE instance_id = :id AND attempt = :attempt""",
         id=locked.id,
         attempt=locked.attempt,
         outcome=outcome,
         error=clean(error) if error else None,
-        log=report.log,
-        stats=_json(report.stats),
-        accepted=report.accepted,
-        rejected=report.rejected,
-        dropped=report.dropped,
-        # The next load reads again the requests that failed, though they were tolerated.
-        cursor=None if report.failed_requests or report.blocked_by_robots else report.cursor,
+        **_summary(report),
     )
     match outcome:
-        case "done":
-            _move(connection, locked, "done", lost=0)
-            _publish_if_last(connection, locked.catalog)
         case "released":
             _move(connection, locked, "new")
         case "cancelled":
@@ -280,25 +305,15 @@ def _move(
     run(
         connection,
         """UPDATE catlog.catalog_scheme_operation_instance
-           SET state = :state, node = NULL, lease_expires_at = NULL, failures = :failures,
-               lost = :lost, available_at = clock_timestamp() + make_interval(secs => :wait)
+           SET state = :state, requeued = :state = 'new', node = NULL, lease_expires_at = NULL,
+               failures = :failures, lost = :lost,
+               available_at = clock_timestamp() + make_interval(secs => :wait)
            WHERE id = :id""",
         id=locked.id,
         state=state,
         failures=locked.failures if failures is None else failures,
         lost=locked.lost if lost is None else lost,
         wait=wait,
-    )
-
-
-def _publish_if_last(connection: Connection, catalog: LockedCatalog) -> None:
-    run(
-        connection,
-        """UPDATE catlog.catalog SET state = 'publishing', publish_at = clock_timestamp()
-           WHERE id = :id AND state = 'loading' AND NOT EXISTS (
-               SELECT 1 FROM catlog.catalog_scheme_operation_instance
-               WHERE catalog_id = :id AND state <> 'done')""",
-        id=catalog.id,
     )
 
 

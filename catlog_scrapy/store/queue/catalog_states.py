@@ -34,7 +34,7 @@ class LockedCatalog:
     created_at: dt.datetime
 
     @classmethod
-    def select(cls, connection: Connection, condition: str, value: UUID) -> list[Self]:
+    def select(cls, connection: Connection, condition: str, value: UUID | list[str]) -> list[Self]:
         """Lock and return the catalogs for which *condition*, on `:value`, is true."""
         columns = ", ".join(column.name for column in fields(cls))
         found = rows(

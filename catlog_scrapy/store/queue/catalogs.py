@@ -129,10 +129,14 @@ def insert_catalog(
         """INSERT INTO catlog.catalog (provider_id, scheme_id, parent_id, schedule_id, due_at,
                as_of, arguments, operation, is_full, origin, priority, state, error, job, settings,
                project_version, finished_at)
-           VALUES (:provider, :scheme, :parent, :schedule, :due_at, :as_of,
-               CAST(:arguments AS jsonb), :operation, :is_full, :origin, :priority, :state, :error,
-               :job, CAST(:settings AS jsonb), :project_version,
-               CASE WHEN :state = 'skipped' THEN clock_timestamp() END)
+           SELECT :provider, :scheme, :parent, :schedule, CAST(:due_at AS timestamptz),
+               CAST(:as_of AS timestamptz), CAST(:arguments AS jsonb), :operation, :is_full,
+               :origin, :priority, :state, :error, :job, CAST(:settings AS jsonb),
+               :project_version, CASE WHEN :state = 'skipped' THEN clock_timestamp() END
+           WHERE NOT EXISTS (
+               SELECT 1 FROM catlog.pruned_due_time u
+               WHERE u.schedule_id = CAST(:schedule AS uuid) AND :due_at = ANY(u.times)
+                 AND u.day = CAST(CAST(:due_at AS timestamptz) AT TIME ZONE 'UTC' AS date))
            ON CONFLICT (schedule_id, due_at) DO NOTHING RETURNING id""",
         provider=scheme.provider_id,
         scheme=scheme.id,
@@ -225,8 +229,8 @@ def _retry(connection: Connection, catalog: LockedCatalog) -> None:
     run(
         connection,
         """UPDATE catlog.catalog_scheme_operation_instance i
-           SET state = 'new', failures = 0, lost = 0, node = NULL, lease_expires_at = NULL,
-               available_at = clock_timestamp()
+           SET state = 'new', requeued = true, failures = 0, lost = 0, node = NULL,
+               lease_expires_at = NULL, available_at = clock_timestamp()
            FROM (SELECT id FROM catlog.catalog_scheme_operation_instance
                  WHERE catalog_id = :id AND state IN ('failed', 'cancelled')
                  ORDER BY id FOR NO KEY UPDATE) AS again
@@ -236,7 +240,7 @@ def _retry(connection: Connection, catalog: LockedCatalog) -> None:
     run(
         connection,
         """UPDATE catlog.catalog c SET errors = 0, error = NULL, finished_at = NULL,
-               publish_failures = 0, publish_at = clock_timestamp(),
+               publish_failures = 0, publish_at = clock_timestamp(), prune_at = DEFAULT,
                state = CASE
                    WHEN EXISTS (SELECT 1 FROM catlog.catalog WHERE parent_id = c.id) THEN 'loading'
                    WHEN NOT EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance

@@ -6,21 +6,34 @@ docs/decisions/claim-hints.md has the figures.
 """
 
 import datetime as dt
-import time
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-from catlog_scrapy.store.sql import Database, one, rows
+from catlog_scrapy.store.sql import Database, rows
 
-# A search for work that takes longer is slow enough for a scan of the whole queue to pay.
-SLOW_SEARCH_S = 0.05
-# The share of its time that a process spends on such scans, at most.
-MAX_SCAN_SHARE = 0.05
+# Claims between two searches for the heads of the queues.
+CLAIMS_PER_SEARCH = 32
+# Searches until the first heads are known, unless another transaction is open.
+FIRST_SEARCHES = 3
+FIND_HEADS = """
+    SELECT * FROM catlog.find_queue_heads(
+        CAST(:providers AS uuid[]), CAST(:heads AS bigint[]))"""
 
-LONG_AGO = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
+
+@dataclass(frozen=True)
+class Fence:
+    """Position that was given out before the transaction `xid` began.
+
+    When all transactions before `xid` have ended, no instance up to the position can appear any
+    more.
+    """
+
+    position: int
+    xid: int
 
 
 class ClaimHints:
@@ -28,75 +41,56 @@ class ClaimHints:
 
     `running_since` is, by provider, a lower bound of the times when its running instances were
     claimed. It is read under the provider's lock, under which all claims are made, so it stays
-    true. `heads` are the positions at which the providers' queues begin. They come from a scan of
-    the whole queue, which runs only while claims are slow. They stay valid for twenty times as long
-    as the scan took: for so long, claims may miss an instance that went back to its old position.
+    true. `heads` are the positions at which the providers' queues begin. They stay true because
+    new instances get higher positions, and instances that return to the queue are `requeued`.
+    `fence` bounds the next heads: an instance appears at the commit, after later positions.
     """
 
     def __init__(self) -> None:
         self.running_since: dict[UUID, dt.datetime] = {}
         self.heads: dict[UUID, int] = {}
-        self.next_scan_at: float | None = None
+        self.last_position: int | None = None
+        self.fence: Fence | None = None
+        self.claims = 0
 
-    def head(self, provider: UUID) -> int:
-        """Return the position at which the provider's queue begins."""
-        return self.heads.get(provider, 0)
-
-    def known(self) -> dict[str, Any]:
-        """Return all hints, as parameters of HINTS_TABLE."""
+    def parameters(self) -> dict[str, Any]:
+        """Return all hints, as parameters of catlog.claim_instances and FIND_HEADS."""
         providers = list({**self.running_since, **self.heads})
         return {
-            "known": [str(provider) for provider in providers],
-            "heads": [self.head(provider) for provider in providers],
-            "since": [self.running_since.get(provider, LONG_AGO) for provider in providers],
+            "providers": [str(provider) for provider in providers],
+            "heads": [self.heads.get(provider) for provider in providers],
+            "since": [self.running_since.get(provider) for provider in providers],
         }
 
-    def took(self, seconds: float) -> None:
-        """Note how long a search for work took."""
-        if seconds > SLOW_SEARCH_S and self.next_scan_at is None:
-            self.next_scan_at = time.monotonic()
+    def learn(self, provider: UUID | None, running_since: dt.datetime | None) -> None:
+        """Keep what a claim of *provider* found out."""
+        if provider and running_since:
+            self.running_since[provider] = running_since
 
-    def refresh(self, connection: Connection) -> None:
-        """Scan the whole queue, if a scan is due."""
-        if self.next_scan_at is None or time.monotonic() < self.next_scan_at:
+    def refresh(self, database: Database) -> None:
+        """Search for the heads of the queues, once in CLAIMS_PER_SEARCH calls."""
+        if self.claims % CLAIMS_PER_SEARCH == 0:
+            for _ in range(1 if self.claims else FIRST_SEARCHES):
+                self._search(database)
+        self.claims += 1
+
+    def _search(self, database: Database) -> None:
+        with database.connect() as connection:
+            found = rows(connection, FIND_HEADS, **self.parameters())
+        if not found:
             return
-        started = time.monotonic()
-        found = rows(connection, FIND_HEADS)
-        taken = time.monotonic() - started
-        if taken > SLOW_SEARCH_S:
-            self.heads = {provider["id"]: provider["head"] for provider in found}
-            self.next_scan_at = started + taken / MAX_SCAN_SHARE
-        else:
-            self.heads, self.next_scan_at = {}, None
+        if self.fence and self.fence.xid <= found[0]["oldest_xid"]:
+            passed = self.fence.position + 1
+            self.heads = {
+                queue["provider"]: passed if queue["head"] is None else min(passed, queue["head"])
+                for queue in found
+            }
+            self.fence = None
+        if self.fence is None and self.last_position is not None:
+            # The former search read the position before this search's snapshot was taken.
+            self.fence = Fence(self.last_position, found[0]["next_xid"])
+        self.last_position = found[0]["last_position"]
 
-    def running(self, connection: Connection, provider: UUID) -> int:
-        """Count the running instances of a provider, whose row must be locked."""
-        found = one(
-            connection,
-            """SELECT count(*) AS running,
-                   least(min(available_at), clock_timestamp() - interval '1 second') AS since
-               FROM catlog.catalog_scheme_operation_instance
-               WHERE provider_id = :provider AND node IS NOT NULL AND available_at >= :since""",
-            provider=provider,
-            since=self.running_since.get(provider, LONG_AGO),
-        )
-        self.running_since[provider] = found["since"]
-        return int(found["running"])
-
-
-# An empty queue begins behind the last position that was given out.
-FIND_HEADS = """
-    SELECT p.id, coalesce(
-        (SELECT min(i.position) FROM catlog.catalog_scheme_operation_instance i
-         WHERE i.provider_id = p.id AND i.state = 'new'),
-        pg_sequence_last_value(
-            pg_get_serial_sequence('catlog.catalog_scheme_operation_instance', 'position')), 0
-        ) AS head
-    FROM catlog.provider p"""
-
-HINTS_TABLE = """
-    unnest(CAST(:known AS uuid[]), CAST(:heads AS bigint[]), CAST(:since AS timestamptz[]))
-        AS known (id, head, running_since)"""
 
 _hints: WeakKeyDictionary[Engine, ClaimHints] = WeakKeyDictionary()
 

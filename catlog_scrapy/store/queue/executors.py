@@ -204,7 +204,7 @@ def end(
         elif how == "complete":
             _require_all(name, sent.batches, batches)
             report.cursor = _checked_cursor(state, cursor)
-            attempts.complete(inner, name, report)
+            attempts.complete(inner, name, report, state.limits)
         elif how == "fail":
             attempts.fail(inner, name, error, report=report)
         else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -17,7 +18,7 @@ from catlog_scrapy.store.queue.results import (
     store_rejected,
     write_lines,
 )
-from catlog_scrapy.store.sql import Database, Transaction, one, row, rows, run
+from catlog_scrapy.store.sql import Database, Transaction, one, row, rows, run, scalar
 
 # The timeout of a server's readers is too short to store a batch, or to count millions of rows.
 BATCH_STATEMENT_TIMEOUT_S = 60.0
@@ -79,7 +80,7 @@ def store_batch(
             raise NotPossible(f"batch {number} came before batch {sent.batches + 1}; send that.")
         if lines:
             batch = bytearray()
-            write_lines(batch, line_prefix(name), sent.accepted, lines)
+            write_lines(batch, line_prefix(name, _provider(connection, name)), sent.accepted, lines)
             copy_lines(connection, batch)
         if kept := rejections[: max(0, MAX_REJECTED_ITEMS - sent.rejected)]:
             store_rejected(
@@ -98,6 +99,16 @@ def store_batch(
             rejected=rejected,
         )
     return True
+
+
+def _provider(connection: Connection, name: AttemptName) -> UUID:
+    """Return the id of the provider whose records an attempt brings."""
+    found: UUID = scalar(
+        connection,
+        "SELECT provider_id FROM catlog.catalog_scheme_operation_instance WHERE id = :id",
+        id=name.instance,
+    )
+    return found
 
 
 class BatchCounts(NamedTuple):

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -10,7 +11,9 @@ from sqlalchemy import Connection
 
 from catlog_scrapy.scheduling.argument_templates import DUE_AT, render
 from catlog_scrapy.store.queue.catalog_states import LockedCatalog
-from catlog_scrapy.store.sql import row, rows, run
+from catlog_scrapy.store.record_tables.reading import current_records
+from catlog_scrapy.store.schemes import all_kinds
+from catlog_scrapy.store.sql import rows, run
 
 DUE_AT_PLACEHOLDER = "{" + DUE_AT
 SOME_TIME = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -25,41 +28,59 @@ class CannotLoad(Exception):
 
 def insert_instances(connection: Connection, catalog: LockedCatalog) -> None:
     """Insert an instance for each operation and part, or raise CannotLoad and insert nothing."""
-    operations = rows(
-        connection,
-        """SELECT * FROM catlog.catalog_scheme_operation
-           WHERE scheme_id = :scheme AND (CAST(:only AS text) IS NULL OR name = :only)
-           ORDER BY name""",
-        scheme=catalog.scheme_id,
-        only=catalog.operation,
-    )
-    if not operations:
-        raise CannotLoad("nothing to load: the scheme has no operation")
-    due_at = _local_due_at(connection, catalog)
-    given = _render_given(catalog.arguments, due_at)
-    instances = [
-        {
-            "catalog": catalog.id,
-            "operation": operation["id"],
-            "provider": catalog.provider_id,
-            "part": part,
-            "arguments": orjson.dumps(
-                {
-                    **_render(
-                        operation["arguments"],
-                        {**fields, "due_at": due_at},
-                        leave_out=_is_standalone(catalog, operation),
-                    ),
-                    **catalog.arguments,
-                    **given,
-                }
-            ).decode(),
-            "priority": catalog.priority,
-        }
-        for operation in operations
-        for part, fields in _parts(connection, catalog, operation)
-    ]
-    _insert(connection, instances)
+    plans = InstancePlans(connection, [catalog])
+    insert(connection, plans.instances_of(catalog))
+
+
+class InstancePlans:
+    """Instances of catalogs that start together, with what their catalogs share read once."""
+
+    def __init__(self, connection: Connection, catalogs: Sequence[LockedCatalog]) -> None:
+        self.connection = connection
+        self.operations: dict[UUID, list[Mapping[str, Any]]] = {}
+        for operation in rows(
+            connection,
+            """SELECT * FROM catlog.catalog_scheme_operation
+               WHERE scheme_id = ANY(CAST(:schemes AS uuid[])) ORDER BY name""",
+            schemes=list({str(catalog.scheme_id) for catalog in catalogs}),
+        ):
+            self.operations.setdefault(operation["scheme_id"], []).append(operation)
+        self.timezones = _timezones(connection, catalogs)
+
+    def instances_of(self, catalog: LockedCatalog) -> list[dict[str, Any]]:
+        """Return an instance for each operation and part of a catalog. Raises CannotLoad."""
+        operations = [
+            operation
+            for operation in self.operations.get(catalog.scheme_id, ())
+            if catalog.operation in (None, operation["name"])
+        ]
+        if not operations:
+            raise CannotLoad("nothing to load: the scheme has no operation")
+        instant: dt.datetime = catalog.due_at or catalog.created_at
+        due_at = instant.astimezone(ZoneInfo(self.timezones.get(catalog.id, "UTC")))
+        given = _render_given(catalog.arguments, due_at)
+        return [
+            {
+                "catalog": str(catalog.id),
+                "operation": str(operation["id"]),
+                "provider": str(catalog.provider_id),
+                "part": part,
+                "arguments": orjson.dumps(
+                    {
+                        **_render(
+                            operation["arguments"],
+                            {**fields, "due_at": due_at},
+                            leave_out=_is_standalone(catalog, operation),
+                        ),
+                        **catalog.arguments,
+                        **given,
+                    }
+                ).decode(),
+                "priority": catalog.priority,
+            }
+            for operation in operations
+            for part, fields in _parts(self.connection, catalog, operation)
+        ]
 
 
 def require_renderable(arguments: Mapping[str, str]) -> None:
@@ -96,7 +117,8 @@ def _render(
     return rendered
 
 
-def _insert(connection: Connection, instances: Sequence[Mapping[str, Any]]) -> None:
+def insert(connection: Connection, instances: Sequence[Mapping[str, Any]]) -> None:
+    """Insert *instances*, of which there is at least one."""
     columns = {name: [instance[name] for instance in instances] for name in instances[0]}
     run(
         connection,
@@ -111,24 +133,24 @@ def _insert(connection: Connection, instances: Sequence[Mapping[str, Any]]) -> N
     )
 
 
-def _local_due_at(connection: Connection, catalog: LockedCatalog) -> dt.datetime:
-    """Return the due time in the time zone of the schedule.
+def _timezones(connection: Connection, catalogs: Sequence[LockedCatalog]) -> dict[UUID, str]:
+    """Return the time zone of each catalog's schedule.
 
     A catalog without a schedule is due at its creation. A sub-catalog has the schedule of the
     catalog that includes it.
     """
-    schedule = row(
+    found = rows(
         connection,
         """WITH RECURSIVE up AS (
-               SELECT parent_id, schedule_id FROM catlog.catalog WHERE id = :id
+               SELECT id, parent_id, schedule_id FROM catlog.catalog
+               WHERE id = ANY(CAST(:ids AS uuid[]))
                UNION ALL
-               SELECT c.parent_id, c.schedule_id
+               SELECT up.id, c.parent_id, c.schedule_id
                FROM catlog.catalog c JOIN up ON c.id = up.parent_id)
-           SELECT s.timezone FROM up JOIN catlog.schedule s ON s.id = up.schedule_id""",
-        id=catalog.id,
+           SELECT up.id, s.timezone FROM up JOIN catlog.schedule s ON s.id = up.schedule_id""",
+        ids=[str(catalog.id) for catalog in catalogs],
     )
-    instant: dt.datetime = catalog.due_at or catalog.created_at
-    return instant.astimezone(ZoneInfo(schedule["timezone"] if schedule else "UTC"))
+    return {catalog["id"]: catalog["timezone"] for catalog in found}
 
 
 def _parts(
@@ -143,15 +165,18 @@ def _parts(
     if for_each is None or _is_standalone(catalog, operation):
         return [("", {})]
     if isinstance(for_each, str):
-        found = rows(
-            connection,
-            """SELECT key, data FROM catlog.record
-               WHERE provider_id = :provider AND kind = :kind AND removed_at IS NULL
-               ORDER BY key""",
-            provider=catalog.provider_id,
-            kind=for_each,
+        kind = all_kinds(connection).get(for_each)
+        found = (
+            current_records(
+                connection,
+                kind,
+                "_provider = (SELECT number FROM catlog.provider WHERE id = :provider)",
+                provider=catalog.provider_id,
+            )
+            if kind
+            else []
         )
-        parts = [(record["key"], {**record["data"], "part": record["key"]}) for record in found]
+        parts = [(record.key, {**record.fields, "part": record.key}) for record in found]
     else:
         parts = [(word, {"part": word}) for word in for_each]
     selected = [

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 
 from catlog_scrapy.store.queue.attempts import AttemptName
-from catlog_scrapy.store.sql import Database, rows
+from catlog_scrapy.store.sql import Database, call, load_sql, rows
+
+HEARTBEAT = load_sql(__name__, "heartbeat")
 
 
 def heartbeat(
@@ -17,39 +19,14 @@ def heartbeat(
     deadline) or `lost` (another worker has the instance). An attempt whose row is locked gets `go`,
     and its lease is renewed by the next heartbeat.
     """
-    with engine.begin() as connection:
-        found = rows(
-            connection,
-            """WITH held AS (
-                   SELECT * FROM unnest(CAST(:instances AS uuid[]), CAST(:numbers AS int[]))
-                       AS held (instance, number)),
-               free AS (
-                   SELECT i.id FROM catlog.catalog_scheme_operation_instance i
-                   JOIN held ON held.instance = i.id AND held.number = i.attempt
-                   JOIN catlog.instance_attempt a
-                       ON a.instance_id = i.id AND a.attempt = i.attempt
-                   WHERE i.state = 'running' AND a.deadline_at > clock_timestamp()
-                   FOR NO KEY UPDATE OF i SKIP LOCKED),
-               renewed AS (
-                   UPDATE catlog.catalog_scheme_operation_instance i
-                   SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
-                   FROM free WHERE i.id = free.id)
-               SELECT held.instance, held.number, CASE
-                   WHEN i.attempt <> held.number OR i.state IN ('new', 'done') THEN 'lost'
-                   WHEN i.state = 'running' AND c.state = 'loading' THEN
-                       CASE WHEN a.deadline_at > clock_timestamp() THEN 'go' ELSE 'timed_out' END
-                   ELSE 'cancel' END AS reply
-               FROM held
-               JOIN catlog.catalog_scheme_operation_instance i ON i.id = held.instance
-               JOIN catlog.catalog c ON c.id = i.catalog_id
-               LEFT JOIN catlog.instance_attempt a
-                   ON a.instance_id = held.instance AND a.attempt = held.number""",
-            instances=[str(name.instance) for name in attempts],
-            numbers=[name.number for name in attempts],
-            lease=lease,
-        )
-    replies = {AttemptName(row["instance"], row["number"]): row["reply"] for row in found}
-    return {name: replies.get(name, "lost") for name in attempts}
+    found = call(
+        engine,
+        HEARTBEAT,
+        instances=[str(name.instance) for name in attempts],
+        numbers=[name.number for name in attempts],
+        lease=lease,
+    )
+    return {name: found["replies"].get(str(name), "lost") for name in attempts}
 
 
 def supervise(engine: Engine, attempts: Sequence[AttemptName]) -> dict[AttemptName, str]:

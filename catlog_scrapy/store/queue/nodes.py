@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, func
 from sqlalchemy.exc import SQLAlchemyError
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.sql import clean, rows, run, scalar, upsert
+from catlog_scrapy.store.sql import call, clean, rows, run, scalar, upsert
 
 # A server that no longer hears from a node frees its name after a minute, not after the two hours
 # that TCP allows. Unix sockets ignore these settings.
@@ -102,21 +102,25 @@ def record_poll(
     state: str = "up",
     error: str | None = None,
 ) -> None:
-    """Record that a node has polled, its running attempts, and its *error*; None keeps the last."""
-    with engine.begin() as connection:
-        run(
-            connection,
-            """UPDATE catlog.node SET running = :running, projects = CAST(:projects AS jsonb),
+    """Record that a node has polled, its running attempts, and its *error*; None keeps the last.
+
+    The commit does not wait for the disk: the next poll writes the row again.
+    """
+    call(
+        engine,
+        """WITH polled AS (
+               UPDATE catlog.node SET running = :running, projects = CAST(:projects AS jsonb),
                    state = :state, polled_at = clock_timestamp(), error = coalesce(:error, error),
                    error_at = CASE WHEN CAST(:error AS text) IS NULL THEN error_at
                        ELSE clock_timestamp() END
-               WHERE name = :name""",
-            name=name,
-            running=running,
-            projects=orjson.dumps(projects).decode(),
-            state=state,
-            error=clean(error) if error else None,
-        )
+               WHERE name = :name)
+           SELECT set_config('synchronous_commit', 'off', true)""",
+        name=name,
+        running=running,
+        projects=orjson.dumps(projects).decode(),
+        state=state,
+        error=clean(error) if error else None,
+    )
 
 
 def list_nodes(engine: Engine) -> list[Mapping[str, Any]]:

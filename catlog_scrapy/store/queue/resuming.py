@@ -8,7 +8,9 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.scheduling.cursor import apply_overlap
 from catlog_scrapy.store.queue.claims import Claim
-from catlog_scrapy.store.sql import Database, row, rows, run
+from catlog_scrapy.store.record_tables.reading import current_records
+from catlog_scrapy.store.schemes import all_kinds
+from catlog_scrapy.store.sql import Database, row, run
 
 # Partial loads and backfills neither resume from a cursor nor move it.
 MOVES_CURSOR = "c.is_full AND c.origin <> 'backfill'"
@@ -54,29 +56,43 @@ def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:
     several fields is a list of their values.
     """
     refresh = claim.limits["refresh"]
+    by = refresh["by"]
     with engine.connect() as connection:
-        found = rows(
-            connection,
-            """SELECT r.data ->> :by AS by, r.key FROM catlog.record r
-               JOIN catlog.provider p ON p.id = r.provider_id AND p.name = :provider
-               WHERE r.kind = ANY(:kinds) AND r.removed_at IS NULL
-                 AND r.read_at > clock_timestamp() - make_interval(secs => :every)
-                 -- Records that another version has read may lack a field.
-                 AND r.read_at >= (
-                     SELECT min(made.created_at) FROM catlog.catalog made
-                     JOIN catlog.catalog own ON own.scheme_id = made.scheme_id
-                     WHERE own.id = :catalog)""",
-            catalog=claim.catalog,
-            provider=claim.provider,
-            kinds=[kind["name"] for kind in claim.kinds],
-            by=refresh["by"],
-            every=refresh["every"],
-        )
+        kinds = all_kinds(connection)
+        found = [
+            record
+            for kind in claim.kinds
+            for record in current_records(
+                connection,
+                kinds[kind["name"]],
+                FRESH,
+                fields=[by],
+                catalog=claim.catalog,
+                provider=claim.provider,
+                every=refresh["every"],
+            )
+            if record.fields.get(by) is not None
+        ]
     # A value that several records share does not identify a record.
-    times = Counter(record["by"] for record in found)
+    times = Counter(_text(record.fields[by]) for record in found)
     alone = all(len(kind["key"]) == 1 for kind in claim.kinds)
     return {
-        record["by"]: [record["key"]] if alone else orjson.loads(record["key"])
+        _text(record.fields[by]): [record.key] if alone else record.key_values
         for record in found
-        if record["by"] is not None and times[record["by"]] == 1
+        if times[_text(record.fields[by])] == 1
     }
+
+
+# Records that another version has read may lack a field.
+FRESH = """_provider = (SELECT number FROM catlog.provider WHERE name = :provider)
+    AND _read_at > clock_timestamp() - make_interval(secs => :every)
+    AND _read_at >= (
+        SELECT least(
+            (SELECT min(created_at) FROM catlog.catalog WHERE scheme_id = own.scheme_id),
+            (SELECT min(first_created_at) FROM catlog.catalog_summary
+             WHERE scheme_id = own.scheme_id))
+        FROM catlog.catalog own WHERE own.id = :catalog)"""
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

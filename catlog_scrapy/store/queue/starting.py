@@ -1,13 +1,15 @@
 """Start of waiting catalogs: instances or sub-catalogs."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, exc
 
+from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.batch_errors import run_each
+from catlog_scrapy.store.batch_errors import FAULTS, is_outage, run_each
 from catlog_scrapy.store.queue.catalog_states import (
     OPEN_STATES,
     LockedCatalog,
@@ -15,8 +17,39 @@ from catlog_scrapy.store.queue.catalog_states import (
     stop_catalog,
 )
 from catlog_scrapy.store.queue.catalogs import SchemeVersion, find_scheme, insert_catalog
-from catlog_scrapy.store.queue.instances import CannotLoad, insert_instances
+from catlog_scrapy.store.queue.instances import (
+    CannotLoad,
+    InstancePlans,
+    insert,
+    insert_instances,
+)
+from catlog_scrapy.store.queue.result_partitions import require_partitions
 from catlog_scrapy.store.sql import Database, row, rows, run, scalar
+
+logger = logging.getLogger(__name__)
+
+
+# Bound of one transaction: 0.1 to 0.3 s of work.
+MAX_STARTS = 500
+
+# `is_simple` says that neither the locks of parents nor records are needed to start the catalog.
+READY = """
+    SELECT c.id, c.parent_id IS NULL AND s.includes = '[]' AND NOT EXISTS (
+        SELECT 1 FROM catlog.catalog_scheme_operation o
+        WHERE o.scheme_id = s.id AND jsonb_typeof(o.for_each) = 'string') AS is_simple
+    FROM catlog.catalog c
+    JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+    WHERE c.state = 'waiting' AND NOT EXISTS (
+        SELECT 1 FROM catlog.catalog earlier
+        JOIN catlog.catalog_scheme e ON e.id = earlier.scheme_id
+        WHERE e.provider_id = s.provider_id AND e.name = s.after
+          AND earlier.state IN ('waiting', 'loading', 'publishing')
+          AND coalesce(earlier.due_at, earlier.created_at) <= coalesce(c.due_at, c.created_at))
+      AND NOT EXISTS (
+        SELECT 1 FROM catlog.schedule d
+        WHERE d.provider_id = s.provider_id AND d.scheme_name = s.after
+          AND d.enabled AND d.next_due_at <= c.due_at)
+    ORDER BY c.priority DESC, c.created_at"""
 
 
 def start_waiting(engine: Engine) -> int:
@@ -26,29 +59,68 @@ def start_waiting(engine: Engine) -> int:
     open, and those that are still to be made.
     """
     with engine.connect() as connection:
-        ready = rows(
-            connection,
-            """SELECT c.id FROM catlog.catalog c
-               JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
-               WHERE c.state = 'waiting' AND NOT EXISTS (
-                   SELECT 1 FROM catlog.catalog earlier
-                   JOIN catlog.catalog_scheme e ON e.id = earlier.scheme_id
-                   WHERE e.provider_id = s.provider_id AND e.name = s.after
-                     AND earlier.state IN ('waiting', 'loading', 'publishing')
-                     AND coalesce(earlier.due_at, earlier.created_at)
-                         <= coalesce(c.due_at, c.created_at))
-                 AND NOT EXISTS (
-                   SELECT 1 FROM catlog.schedule d
-                   WHERE d.provider_id = s.provider_id AND d.scheme_name = s.after
-                     AND d.enabled AND d.next_due_at <= c.due_at)
-               ORDER BY c.priority DESC, c.created_at""",
-        )
+        ready = rows(connection, READY)
+    if not ready:
+        return 0
+    require_partitions(engine)
+    simple = [catalog["id"] for catalog in ready if catalog["is_simple"]]
+    started = sum(
+        _start_many(engine, simple[first : first + MAX_STARTS])
+        for first in range(0, len(simple), MAX_STARTS)
+    )
+    others = [catalog["id"] for catalog in ready if not catalog["is_simple"]]
+    return started + _start_each(engine, others)
+
+
+def _start_each(engine: Engine, catalog_ids: Sequence[UUID]) -> int:
+    """Start each catalog in a transaction of its own."""
     return sum(
         run_each(
-            [catalog["id"] for catalog in ready],
+            catalog_ids,
             lambda catalog_id: start(engine, catalog_id),
             lambda catalog_id, why: _fail_to_start(engine, catalog_id, why),
         )
+    )
+
+
+def _start_many(engine: Engine, catalog_ids: Sequence[UUID]) -> int:
+    """Start simple catalogs in one transaction; after an error, start each of them alone."""
+    try:
+        with engine.begin() as connection:
+            catalogs = LockedCatalog.select(
+                connection,
+                """id = ANY(CAST(:value AS uuid[])) AND state = 'waiting'
+                   ORDER BY id FOR NO KEY UPDATE SKIP LOCKED""",
+                [str(catalog_id) for catalog_id in catalog_ids],
+            )
+            _start_simple(connection, catalogs)
+            return len(catalogs)
+    except (exc.DBAPIError, *FAULTS) as error:
+        if is_outage(error):
+            raise
+        logger.warning("waiting catalogs are started one by one: %s", reason(error))
+    return _start_each(engine, catalog_ids)
+
+
+def _start_simple(connection: Connection, catalogs: Sequence[LockedCatalog]) -> None:
+    _set_loading(connection, catalogs)
+    plans = InstancePlans(connection, catalogs)
+    instances: list[dict[str, Any]] = []
+    for catalog in catalogs:
+        try:
+            instances += plans.instances_of(catalog)
+        except CannotLoad as error:
+            stop_catalog(connection, catalog, "failed", str(error))
+    if instances:
+        insert(connection, instances)
+
+
+def _set_loading(connection: Connection, catalogs: Sequence[LockedCatalog]) -> None:
+    run(
+        connection,
+        """UPDATE catlog.catalog SET state = 'loading', started_at = clock_timestamp()
+           WHERE id = ANY(CAST(:ids AS uuid[]))""",
+        ids=[str(catalog.id) for catalog in catalogs],
     )
 
 
@@ -61,6 +133,7 @@ def _fail_to_start(engine: Engine, catalog_id: UUID, why: str) -> None:
 
 def start(engine: Database, catalog_id: UUID) -> bool:
     """Insert a waiting catalog's instances or sub-catalogs; return False if it has started."""
+    require_partitions(engine)
     with engine.begin() as connection:
         catalog = lock_catalog(connection, catalog_id)
         if catalog.state != "waiting":
@@ -122,12 +195,7 @@ def fail_without_retry(engine: Engine, catalog_id: UUID) -> None:
 
 
 def _start(connection: Connection, catalog: LockedCatalog) -> None:
-    run(
-        connection,
-        """UPDATE catlog.catalog SET state = 'loading', started_at = clock_timestamp()
-           WHERE id = :id""",
-        id=catalog.id,
-    )
+    _set_loading(connection, [catalog])
     includes = scalar(
         connection,
         "SELECT includes FROM catlog.catalog_scheme WHERE id = :id",

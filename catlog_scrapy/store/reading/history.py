@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -66,7 +67,7 @@ def row_history(
     ended, absent = before, False
     for time in times:
         time_travel.set_as_of(connection, time)
-        page = read_page(connection, as_of_source, query)
+        page = read_page(connection, as_of_source, replace(query, as_of=time))
         line = page.lines[0] if page.lines else None
         if line is None:
             absent = True

@@ -57,16 +57,29 @@ LISTINGS = (
     Listing(
         "catalogs",
         "Catalogs: loads of a scheme, with their state and the changes that they published.",
-        """SELECT c.id, p.name AS provider, s.name AS scheme, s.version, c.parent_id,
+        """SELECT c.id, c.number, p.name AS provider, s.name AS scheme, s.version, c.parent_id,
                d.name AS schedule, c.due_at, c.as_of, c.arguments, c.operation, c.is_full, c.origin,
-               c.job, c.priority, c.state, c.errors, c.error, c.published, c.deadline_at,
-               c.created_at, c.started_at, c.finished_at
+               c.job, c.priority, c.state, c.errors, c.error, c.published, c.created_at,
+               c.started_at, c.finished_at
            FROM catlog.catalog c
            JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
            JOIN catlog.provider p ON p.id = c.provider_id
            LEFT JOIN catlog.schedule d ON d.id = c.schedule_id""",
         ("id",),
         _newest("created_at"),
+    ),
+    Listing(
+        "catalog_summaries",
+        "Pruned catalogs of each scheme and day (UTC) in numbers.",
+        """SELECT u.scheme_id, p.name AS provider, s.name AS scheme, s.version, u.day,
+               u.first_number, u.last_number, u.first_created_at, u.last_finished_at, u.loaded,
+               u.failed, u.cancelled, u.skipped, u.instances, u.attempts, u.accepted, u.rejected,
+               u.dropped, u.published
+           FROM catlog.catalog_summary u
+           JOIN catlog.catalog_scheme s ON s.id = u.scheme_id
+           JOIN catlog.provider p ON p.id = s.provider_id""",
+        ("scheme_id", "day"),
+        (OrderTerm("day", descending=True), OrderTerm("scheme_id")),
     ),
     Listing(
         "catalog_scheme_operation_instances",
@@ -88,7 +101,8 @@ LISTINGS = (
         "catalog_results",
         "Results of loaded catalogs, row by row, as received.",
         """SELECT r.instance_id, r.attempt, r.seq, i.catalog_id, p.name AS provider,
-               o.name AS operation, i.part, r.kind, r.key, r.data, r.link
+               o.name AS operation, i.part, r.kind, r.key,
+               CAST(r.data AS jsonb) AS data, r.link
            FROM catlog.catalog_operation_instance_result r
            JOIN catlog.catalog_scheme_operation_instance i
                ON i.id = r.instance_id AND i.attempt = r.attempt

@@ -3,16 +3,19 @@
 Rows, count and change stamp of a page come from one snapshot.
 """
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
+from uuid import UUID
 
 from psycopg2.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
-from catlog_scrapy.store.sql import rows, run, scalar, statement
+from catlog_scrapy.store.sql import Condition, rows, run, scalar, statement
 from catlog_scrapy.store.views.change_stamps import CHANGE_STAMP
+from catlog_scrapy.store.views.typed import ID_COLUMN
 
 # Statement timeout of the COPY of a whole resource.
 COPY_TIMEOUT_S = 3600
@@ -38,6 +41,8 @@ ON_ONE_LINE = frozenset(
         "uuid",
     }
 )
+# Parameter of a source that shows the rows as of a time.
+AS_OF_PARAMETER = "CAST(:as_of AS timestamptz)"
 NULL_OPERATOR = "null"
 OPERATORS = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
 
@@ -71,24 +76,26 @@ class PageSource:
 
     `columns` maps names to SQL types; columns that begin with an underscore serve ordering only.
     `order` is the default order: its columns are unique together, and every requested order ends
-    with them. `has_nulls` says that these columns may be NULL.
+    with them. `has_nulls` says that these columns may be NULL. `parts` are the SELECTs whose UNION
+    ALL is the relation: a page reads each of them in order, by its own index.
     """
 
     sql: str
     columns: Mapping[str, str]
     order: tuple[OrderTerm, ...]
     has_nulls: bool = False
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PageQuery:
     """Query of a page: names and values that were checked against the source's columns.
 
-    `key` is the stored key of a record, for a source with INDEX_COLUMNS. `equal` maps columns to
-    the allowed values. `bounds` lists (column, operator of OPERATORS, value) or (column,
+    `ids` are possible ids of a record, for a source with ID_COLUMN. `equal` maps columns to the
+    allowed values. `bounds` lists (column, operator of OPERATORS, value) or (column,
     NULL_OPERATOR, required or not). `search` is a text that at least one of the `searched` columns
     contains. `after` holds the order's columns, as text, of the row before the page; with
-    `backwards`, of the row behind the page.
+    `backwards`, of the row behind the page. `as_of` is the value of AS_OF_PARAMETER.
     """
 
     fields: tuple[str, ...]
@@ -101,14 +108,16 @@ class PageQuery:
     offset: int = 0
     after: tuple[str | None, ...] | None = None
     backwards: bool = False
-    key: str | None = None
+    ids: tuple[UUID, ...] | None = None
+    as_of: dt.datetime | None = None
 
 
 @dataclass(frozen=True)
 class Page:
     """Rows as JSON in order, with the positions of the first and last row.
 
-    `has_more` says that further rows follow. `stamp` is the change stamp, None without rows.
+    `has_more` says that further rows follow. `stamp`, `total` and `is_proven` are the values of
+    PageExtras.
     """
 
     lines: list[str]
@@ -116,6 +125,21 @@ class Page:
     last: tuple[str | None, ...] | None
     has_more: bool
     stamp: str | None = None
+    total: int | None = None
+    is_proven: bool | None = None
+
+
+@dataclass(frozen=True)
+class PageExtras:
+    """Values to read in the statement of a page: of its snapshot, without a further round trip.
+
+    `kinds` are those of the change stamp, None without a stamp. `counts` says whether to count the
+    rows of all pages. `proof` is the condition that the caller's credentials are valid.
+    """
+
+    kinds: Sequence[str] | None = None
+    counts: bool = False
+    proof: Condition | None = None
 
 
 @contextmanager
@@ -144,44 +168,77 @@ def describe(connection: Connection, sql: str) -> dict[str, str]:
     return {part.name: types[part.type_code] for part in described}
 
 
-def read_page(
-    connection: Connection, source: PageSource, query: PageQuery, kinds: Sequence[str] = ()
-) -> Page:
-    """Read a page, and the change stamp of *kinds* in the same snapshot.
+def read_page(connection: Connection, source: PageSource, query: PageQuery) -> Page:
+    """Read a page."""
+    sql, values = page_statement(source, query)
+    return page_of(query, [tuple(found) for found in connection.execute(statement(sql), values)])
+
+
+def page_statement(
+    source: PageSource, query: PageQuery, extras: PageExtras | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Return the statement of a page, and its parameters. `page_of` takes its rows.
 
     The statement asks for one row more than the limit, which tells whether rows follow.
     """
-    order = _complete_order(source, query)
-    if query.backwards:
-        order = tuple(term.reversed for term in order)
+    order = _page_order(source, query)
     conditions, values = _conditions(source, query)
-    if query.after is not None:
-        condition, position = _after_condition(source, order, query.after)
-        conditions.append(condition)
-        values |= position
-    positions = ", ".join(f't."{term.column}"::text AS _{n}' for n, term in enumerate(order))
-    stamp = "NULL"
-    if kinds:
+    stamp = total = is_proven = "NULL"
+    if extras and extras.kinds is not None:
         stamp = f"({CHANGE_STAMP})"
-        values["kinds"] = list(kinds)
-    page = statement(
-        f"""SELECT {_json(query.fields)} AS line, {stamp} AS stamp, {positions}
-            FROM {_relation(source.sql)} AS t {_where(conditions)}
-            ORDER BY {_order_by(order)} LIMIT :limit OFFSET :offset"""
-    )
-    values |= {"limit": query.limit + 1, "offset": query.offset}
-    found = list(connection.execute(page, values))
+        values["kinds"] = list(extras.kinds)
+    if extras and extras.counts:
+        total = f"(SELECT count(*) FROM {_relation(source.sql)} AS t {_where(conditions)})"
+    if extras and extras.proof:
+        is_proven = extras.proof.sql
+        values |= extras.proof.values
+    selects, positions = _page_selects(source, query, order, conditions)
+    values |= positions | {"limit": query.limit + 1, "offset": query.offset}
+    columns = ", ".join(f't."{term.column}"::text' for term in order)
+    # A subquery: PostgreSQL would otherwise write the JSON of all rows before it sorts them. The
+    # join makes one row, without a line, of an empty page, for the values of *extras*.
+    sql = f"""SELECT CASE WHEN t."#" THEN {_json(query.fields)} END AS line,
+                  {stamp} AS stamp, {total} AS total, {is_proven} AS is_proven, {columns}
+              FROM (VALUES (1)) AS always LEFT JOIN (
+                  {" UNION ALL ".join(selects)} LIMIT :limit OFFSET :offset) AS t ON true"""
+    # The join keeps the order of a single SELECT.
+    return sql if len(selects) == 1 else f"{sql} ORDER BY {_order_by(order)}", values
+
+
+def _page_selects(
+    source: PageSource, query: PageQuery, order: Sequence[OrderTerm], conditions: Sequence[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the SELECTs of a page's rows, to be read one after the other, and their parameters."""
+    branches = [
+        _Branch([*conditions, *branch.conditions], branch.order)
+        for branch in _branches(source, order, query.after)
+    ]
+    columns = dict.fromkeys([*query.fields, *(term.column for term in order)])
+    # A column's name cannot begin with "#".
+    named = ", ".join(['true AS "#"', *(f't."{name}"' for name in columns)])
+    selects = [
+        f"SELECT {named} FROM {_rows_of(source, branch)} ORDER BY {', '.join(branch.order)}"
+        for branch in branches
+    ]
+    values: dict[str, Any] = {f"after_{n}": value for n, value in enumerate(query.after or ())}
+    if len(selects) > 1:
+        selects = [f"({select} LIMIT :all)" for select in selects]
+    if len(selects) > 1 or source.parts:
+        values["all"] = query.limit + 1 + query.offset
+    return selects, values
+
+
+def page_of(query: PageQuery, found: Sequence[tuple[Any, ...]]) -> Page:
+    """Return the page whose statement returned the rows *found*."""
+    line, *extras = found[0][:4]
+    if line is None:
+        return Page([], None, None, False, *extras)
     has_more = len(found) > query.limit
     found = found[: query.limit]
     if query.backwards:
-        found.reverse()
-    return Page(
-        [line[0] for line in found],
-        tuple(found[0][2:]) if found else None,
-        tuple(found[-1][2:]) if found else None,
-        has_more,
-        found[0].stamp if found else None,
-    )
+        found = found[::-1]
+    lines = [row[0] for row in found]
+    return Page(lines, found[0][4:], found[-1][4:], has_more, *extras)
 
 
 def count(connection: Connection, source: PageSource, query: PageQuery) -> int:
@@ -245,8 +302,21 @@ def _where(conditions: Sequence[str]) -> str:
 
 
 def _complete_order(source: PageSource, query: PageQuery) -> tuple[OrderTerm, ...]:
+    """Return the order of *query*, then that of *source* in the direction of the last column.
+
+    One index, read forwards or backwards, then has both orders.
+    """
     named = {term.column for term in query.order}
-    return (*query.order, *(term for term in source.order if term.column not in named))
+    further = [term for term in source.order if term.column not in named]
+    if query.order and query.order[-1].descending:
+        further = [term.reversed for term in further]
+    return (*query.order, *further)
+
+
+def _page_order(source: PageSource, query: PageQuery) -> tuple[OrderTerm, ...]:
+    """Return the order in which a page's rows are read: from its cursor on."""
+    order = _complete_order(source, query)
+    return tuple(term.reversed for term in order) if query.backwards else order
 
 
 def _order_by(order: Sequence[OrderTerm]) -> str:
@@ -256,15 +326,19 @@ def _order_by(order: Sequence[OrderTerm]) -> str:
 def _conditions(source: PageSource, query: PageQuery) -> tuple[list[str], dict[str, Any]]:
     conditions: list[str] = []
     values: dict[str, Any] = {}
-    if query.key is not None:
-        # The first column of the index is the provider.
-        conditions.append(
-            "t._key = :key AND t._provider = ANY(ARRAY(SELECT p.id FROM catlog.provider p))"
-        )
-        values["key"] = query.key
+    if AS_OF_PARAMETER in source.sql:
+        values["as_of"] = query.as_of
+    if query.ids is not None:
+        conditions.append(f"t.{ID_COLUMN} = ANY(CAST(:ids AS uuid[]))")
+        values["ids"] = list(query.ids)
     for n, (column, allowed) in enumerate(query.equal.items()):
-        conditions.append(f't."{column}" = ANY(CAST(:equal_{n} AS {source.columns[column]}[]))')
-        values[f"equal_{n}"] = list(allowed)
+        type_ = source.columns[column]
+        if len(allowed) == 1:  # an index then also has the order of its further columns
+            conditions.append(f't."{column}" = CAST(:equal_{n} AS {type_})')
+            values[f"equal_{n}"] = allowed[0]
+        else:
+            conditions.append(f't."{column}" = ANY(CAST(:equal_{n} AS {type_}[]))')
+            values[f"equal_{n}"] = list(allowed)
     for n, (column, operator, value) in enumerate(query.bounds):
         if operator == NULL_OPERATOR:
             conditions.append(f't."{column}" IS {"" if value else "NOT "}NULL')
@@ -280,26 +354,92 @@ def _conditions(source: PageSource, query: PageQuery) -> tuple[list[str], dict[s
     return conditions, values
 
 
-def _after_condition(
+def _rows_of(source: PageSource, branch: "_Branch") -> str:
+    """Return the relation `t` of a branch's rows; of each part, the first in order."""
+    where = _where(branch.conditions)
+    if not source.parts:
+        return f"{_relation(source.sql)} AS t {where}"
+    parts = [
+        f"(SELECT * FROM ({part}) AS t {where} ORDER BY {', '.join(branch.order)} LIMIT :all)"
+        for part in source.parts
+    ]
+    return f"({' UNION ALL '.join(parts)}) AS t"
+
+
+class _Branch(NamedTuple):
+    """Rows that a page reads in the order of an index: WHERE conditions, and ORDER BY terms."""
+
+    conditions: list[str]
+    order: list[str]
+
+
+def _branches(
+    source: PageSource, order: Sequence[OrderTerm], after: Sequence[str | None] | None
+) -> list[_Branch]:
+    """Return the branches of a page in *order*, which begins after the position *after*.
+
+    An index has NULLs at one end, the requested order maybe at the other. So rows with and without
+    a value in the first column are read one after the other, and only as far as the page needs.
+    """
+    first, rest = order[0], order[1:]
+    column = f't."{first.column}"'
+    of_rest = [str(term) for term in rest]
+    if not source.has_nulls and first.column in {term.column for term in source.order}:
+        condition = [] if after is None else [_after_value(source, order, after)]
+        return [_Branch(condition, [str(first), *of_rest])]
+    direction = " DESC" if first.descending else ""
+    values = _Branch([f"{column} IS NOT NULL"], [f"{column}{direction}", *of_rest])
+    nulls = _Branch([f"{column} IS NULL"], of_rest or [column])
+    branches = [values, nulls] if first.nulls_last else [nulls, values]
+    if after is None:
+        return branches
+    if after[0] is None:
+        nulls.conditions.append(_after_rest(source, order, after, 1))
+    else:
+        values.conditions.append(_after_value(source, order, after))
+    started = nulls if after[0] is None else values
+    return branches[branches.index(started) :]
+
+
+def _after_value(
     source: PageSource, order: Sequence[OrderTerm], position: Sequence[str | None]
-) -> tuple[str, dict[str, Any]]:
-    """Return the SQL condition that a row comes after *position* in *order*."""
-    values: dict[str, Any] = {f"after_{n}": value for n, value in enumerate(position)}
-    casts = [f"CAST(:after_{n} AS {source.columns[term.column]})" for n, term in enumerate(order)]
+) -> str:
+    """Return the condition of a row after *position*, whose first column has a value.
+
+    An index supports the comparison of the first column, or of rows in one direction.
+    """
     columns = [f't."{term.column}"' for term in order]
-    # An index supports the comparison of rows. It loses NULLs, so the columns must have none.
+    casts = [_after_cast(source, order, n) for n in range(len(order))]
+    operator = "<" if order[0].descending else ">"
     of_source = [term.column for term in order] == [term.column for term in source.order]
     if of_source and len({term.descending for term in order}) == 1 and not source.has_nulls:
-        operator = "<" if order[0].descending else ">"
-        return f"({', '.join(columns)}) {operator} ({', '.join(casts)})", values
+        return f"({', '.join(columns)}) {operator} ({', '.join(casts)})"
+    rest = _after_rest(source, order, position, 1)
+    return (
+        f"({columns[0]} {operator}= {casts[0]} AND ({columns[0]} {operator} {casts[0]} OR {rest}))"
+    )
+
+
+def _after_rest(
+    source: PageSource, order: Sequence[OrderTerm], position: Sequence[str | None], start: int
+) -> str:
+    """Return the condition that the columns of *order* from *start* on come after *position*."""
     alternatives = []
-    for n, term in enumerate(order):
-        same = [f"{columns[m]} IS NOT DISTINCT FROM {casts[m]}" for m in range(n)]
+    for n in range(start, len(order)):
+        term, column, cast = order[n], f't."{order[n].column}"', _after_cast(source, order, n)
+        same = [
+            f't."{order[m].column}" IS NOT DISTINCT FROM {_after_cast(source, order, m)}'
+            for m in range(start, n)
+        ]
         if position[n] is None:
-            behind = "false" if term.nulls_last else f"{columns[n]} IS NOT NULL"
+            behind = "false" if term.nulls_last else f"{column} IS NOT NULL"
         else:
-            behind = f"{columns[n]} {'<' if term.descending else '>'} {casts[n]}"
+            behind = f"{column} {'<' if term.descending else '>'} {cast}"
             if term.nulls_last:
-                behind = f"({behind} OR {columns[n]} IS NULL)"
+                behind = f"({behind} OR {column} IS NULL)"
         alternatives.append(f"({' AND '.join([*same, behind])})")
-    return f"({' OR '.join(alternatives)})", values
+    return f"({' OR '.join(alternatives)})" if alternatives else "false"
+
+
+def _after_cast(source: PageSource, order: Sequence[OrderTerm], number: int) -> str:
+    return f"CAST(:after_{number} AS {source.columns[order[number].column]})"

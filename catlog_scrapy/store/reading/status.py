@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -41,20 +42,26 @@ def attempt_outcome(engine: Engine, name: AttemptName) -> tuple[int, str | None]
     return (found["accepted"], found["outcome"]) if found else (0, None)
 
 
+# The conditions `state = 'new'` and `node IS NOT NULL` have an index each, which holds no ended
+# instances.
+OPEN_INSTANCE = """
+    SELECT 1 FROM catlog.catalog_scheme_operation_instance i
+    JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+    WHERE o.executor = 'scrapy' AND o.id <> ALL(CAST(:refused AS uuid[]))
+      AND i.catalog_id <> ALL(CAST(:refused AS uuid[]))"""
+
+
 def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
     """Return whether work is open for a worker that cannot run *refused* operations or catalogs."""
     with engine.connect() as connection:
         return bool(
             scalar(
                 connection,
-                """SELECT EXISTS (SELECT 1 FROM catlog.catalog
-                              WHERE state IN ('waiting', 'publishing'))
-                   OR EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance i
-                              JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
-                              WHERE i.state IN ('new', 'running') AND o.executor = 'scrapy'
-                                AND o.id <> ALL(CAST(:refused AS uuid[]))
-                                AND i.catalog_id <> ALL(CAST(:refused AS uuid[])))
-                   AS work""",
+                f"""SELECT EXISTS (SELECT 1 FROM catlog.catalog
+                               WHERE state IN ('waiting', 'publishing'))
+                    OR EXISTS ({OPEN_INSTANCE} AND i.state = 'new')
+                    OR EXISTS ({OPEN_INSTANCE} AND i.state = 'running' AND i.node IS NOT NULL)
+                    AS work""",
                 refused=[str(id_) for id_ in refused],
             )
         )
@@ -74,6 +81,8 @@ def catalog_tree(engine: Engine, catalog_id: UUID) -> list[UUID]:
         )
     return [catalog["id"] for catalog in found]
 
+
+HEX_DIGITS = re.compile("[0-9a-f]{1,32}")
 
 CATALOGS = """
     SELECT c.id, p.name || '/' || s.name AS scheme, s.version, c.state, c.origin, c.operation,
@@ -95,9 +104,8 @@ def latest_catalogs(
     with engine.connect() as connection:
         return rows(
             connection,
-            f"""{CATALOGS} WHERE NOT :failed OR c.state = 'failed'
+            f"""{CATALOGS} {"WHERE c.state = 'failed'" if failed else ""}
                 ORDER BY c.created_at DESC LIMIT :limit""",
-            failed=failed,
             limit=limit,
         )
 
@@ -107,12 +115,17 @@ def find_catalog(engine: Readable, prefix: str) -> Mapping[str, Any]:
 
     Raises NotFound for an unknown or ambiguous prefix.
     """
+    digits = prefix.lower().replace("-", "")
+    ids = None
+    if HEX_DIGITS.fullmatch(digits):
+        ids = [digits.ljust(32, "0"), digits.ljust(32, "f")]
     with engine.connect() as connection:
         found = rows(
             connection,
-            f"""{CATALOGS} WHERE starts_with(replace(c.id::text, '-', ''), :prefix)
+            f"""{CATALOGS} WHERE c.id BETWEEN CAST(:first AS uuid) AND CAST(:last AS uuid)
                     OR c.job = :job LIMIT 2""",
-            prefix=prefix.lower().replace("-", ""),
+            first=ids[0] if ids else None,
+            last=ids[1] if ids else None,
             job=prefix,
         )
     if len(found) != 1 or len(prefix) < 4:

@@ -3,7 +3,7 @@
 A dry run comes first, so that PostgreSQL's errors are known before anything changes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from sqlalchemy import Connection, Engine, exc
@@ -19,7 +19,7 @@ from catlog_scrapy.store.views.as_of import (
 )
 from catlog_scrapy.store.views.change_stamps import record_view_change
 from catlog_scrapy.store.views.dependents import Grant, drop_with_dependents, restore_grants
-from catlog_scrapy.store.views.naming import AS_OF_SCHEMA
+from catlog_scrapy.store.views.naming import AS_OF_SCHEMA, HISTORY_SUFFIX
 from catlog_scrapy.store.views.plan import ViewPlan
 
 Work = Callable[[Connection], None]
@@ -35,6 +35,26 @@ def dry_run_views(connection: Connection, plan: ViewPlan) -> None:
         savepoint = connection.begin_nested()
         _apply(plan, partial(_in_savepoint, connection))
         savepoint.rollback()
+
+
+def drop_kind_views(connection: Connection, kinds: Iterable[str]) -> dict[str, list[Grant]]:
+    """Drop the views of *kinds* with catlog's views on them; return the grants on each of them.
+
+    Raises DeclarationError if a view that is not catlog's depends on one of them.
+    """
+    grants: dict[str, list[Grant]] = {}
+    for kind in kinds:
+        for name in (kind, kind + HISTORY_SUFFIX):
+            if name not in grants:
+                grants |= drop_with_dependents(connection, name)
+    return grants
+
+
+def recreate_views(
+    connection: Connection, plan: ViewPlan, grants: Mapping[str, list[Grant]]
+) -> None:
+    """Create the dropped views that the plan has, with their *grants*. Raises DeclarationError."""
+    _replace(connection, plan, sorted(grants.keys() & plan.views.keys()), grants)
 
 
 def apply_views(engine: Engine, plan: ViewPlan) -> None:
@@ -74,13 +94,25 @@ def _try_create(plan: ViewPlan, name: str, run_in_transaction: Callable[[Work], 
 
 
 def _replace_and_drop(connection: Connection, plan: ViewPlan, names: Sequence[str]) -> None:
+    """Create *names*, then drop the views that the plan drops. Raises DeclarationError."""
+    _replace(connection, plan, names, {})
+    for name in plan.dropped:
+        drop_with_dependents(connection, name, keep=plan.views.keys())
+
+
+def _replace(
+    connection: Connection,
+    plan: ViewPlan,
+    names: Sequence[str],
+    known_grants: Mapping[str, list[Grant]],
+) -> None:
     """Create *names*, after dropping views whose columns change and catlog's views on them.
 
-    Then drop the views that the plan drops. Raises DeclarationError.
+    Restores *known_grants* and those of dropped views. Raises DeclarationError.
     """
     pending = list(names)
     dropped: set[str] = set()
-    grants: dict[str, list[Grant]] = {}
+    grants = dict(known_grants)
     while pending:
         errors: dict[str, exc.DBAPIError | AsOfViewMissing] = {}
         before = (list(pending), set(dropped))
@@ -99,8 +131,6 @@ def _replace_and_drop(connection: Connection, plan: ViewPlan, names: Sequence[st
                     pending += sorted((found.keys() & plan.views.keys()) - set(pending))
         if (pending, dropped) == before:
             raise DeclarationError(_error_message(plan, errors))
-    for name in plan.dropped:
-        drop_with_dependents(connection, name, keep=plan.views.keys())
 
 
 def _create(connection: Connection, plan: ViewPlan, name: str) -> None:

@@ -4,10 +4,10 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection
 
 from catlog_scrapy.store.definitions import KindDefinition
+from catlog_scrapy.store.record_tables.reading import record_ids
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import rows, run
 from catlog_scrapy.store.views.typed import history_view
@@ -15,11 +15,10 @@ from catlog_scrapy.store.views.typed import history_view
 
 def set_as_of(connection: Connection, instant: dt.datetime) -> None:
     """Set the instant that the as-of views show, until the transaction ends."""
-    run(
-        connection,
-        "SELECT set_config('catlog.as_of', CAST(CAST(:at AS timestamptz) AS text), true)",
-        at=instant,
-    )
+    run(connection, SET_AS_OF, at=instant)
+
+
+SET_AS_OF = "SELECT set_config('catlog.as_of', CAST(CAST(:at AS timestamptz) AS text), true)"
 
 
 def change_times(
@@ -29,21 +28,28 @@ def change_times(
 
     Newest first, without changes between two of them. Pruned versions have left no time.
     """
-    found = rows(connection, CHANGE_TIMES, kinds=list(kinds), before=before, limit=limit)
+    known = all_kinds(connection)
+    changes = "\n UNION ".join(_changes(known[kind]) for kind in kinds)
+    found = rows(
+        connection,
+        f"""SELECT at FROM ({changes}) AS changes
+            WHERE at < coalesce(CAST(:before AS timestamptz), 'infinity')
+            ORDER BY at DESC LIMIT :limit""",
+        before=before,
+        limit=limit,
+    )
     return [change["at"] for change in found]
 
 
-# Only the start of its state shows that a record was restored; only the end of its state shows
-# that a record was removed.
-CHANGE_TIMES = """
-    SELECT at FROM (
-        SELECT updated_at AS at FROM catlog.record WHERE kind = ANY(:kinds)
-        UNION
-        SELECT valid_from FROM catlog.record_version WHERE kind = ANY(:kinds)
-        UNION
-        SELECT valid_to FROM catlog.record_version WHERE kind = ANY(:kinds)) AS changes
-    WHERE at < coalesce(CAST(:before AS timestamptz), 'infinity')
-    ORDER BY at DESC LIMIT :limit"""
+def _changes(kind: KindDefinition) -> str:
+    """Return the SELECT of the times when records of *kind* changed.
+
+    Only the start of its state shows that a record was restored; only the end of its state shows
+    that a record was removed.
+    """
+    return f"""SELECT _updated_at AS at FROM {kind.table}
+        UNION SELECT _valid_from FROM {kind.versions_table}
+        UNION SELECT _valid_to FROM {kind.versions_table}"""
 
 
 def record_states(
@@ -64,7 +70,6 @@ def record_states(
     """
     definition = all_kinds(connection)[kind]
     values = [key[name] for name in definition.key]
-    written = stored_key(definition, values)
     parameters = {
         f"value_{number}": value if value is None else str(value)
         for number, value in enumerate(values)
@@ -74,11 +79,11 @@ def record_states(
         f'"{name}" = CAST(:value_{number} AS {types[name]})'
         for number, name in enumerate(definition.key)
     )
-    shown = [name for name in fields if name in types or (definition.foreign and name == "data")]
+    shown = [name for name in fields if name in dict(definition.columns)]
     columns = ", ".join(f'states."{name}"' for name in shown)
     found: list[Mapping[str, Any]] = []
-    # The index finds the key; a key that was stored in another notation is found by its fields.
-    for condition in (HAS_KEY, "") if written else ("",):
+    # The primary key finds the id; a key in another notation is found by its fields.
+    for condition in (HAS_ID, ""):
         found = rows(
             connection,
             f"""SELECT (SELECT row_to_json(line)::text FROM (SELECT {columns}) AS line) AS line,
@@ -86,7 +91,7 @@ def record_states(
                 FROM ({history_view(definition, condition)}) AS states
                 WHERE {has_key} AND valid_from < coalesce(CAST(:before AS timestamptz), 'infinity')
                 ORDER BY valid_from DESC, valid_to DESC NULLS FIRST LIMIT :limit""",
-            key=written,
+            ids=record_ids(connection, values),
             before=before,
             limit=limit,
             **parameters,
@@ -96,28 +101,4 @@ def record_states(
     return found
 
 
-HAS_KEY = " AND key = :key AND provider_id = ANY(ARRAY(SELECT provider.id FROM catlog.provider))"
-
-
-def stored_key(kind: KindDefinition, values: Sequence[Any]) -> str | None:
-    """Return the stored key of a record of *kind*, or None if its notation is not known.
-
-    A record type may write its key values in another way, so the stored key may still differ.
-    """
-    types = dict(kind.fields)
-    if any(types[name] not in PLAIN_KEY_TYPES for name in kind.key):
-        return None
-    if len(values) == 1:
-        return str(values[0])
-    try:
-        plain = [
-            PLAIN_KEY_TYPES[types[name]](value)
-            for name, value in zip(kind.key, values, strict=True)
-        ]
-        return orjson.dumps(plain).decode()
-    except (ValueError, TypeError):  # a lone surrogate, or an integer of more than 64 bits
-        return None
-
-
-# Types of key fields with one notation in URLs, JSON and text.
-PLAIN_KEY_TYPES = {"text": str, "bigint": int, "uuid": str, "date": str}
+HAS_ID = " AND _id = ANY(CAST(:ids AS uuid[]))"

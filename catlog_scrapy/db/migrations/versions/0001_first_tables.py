@@ -1,5 +1,7 @@
 """All tables of the first release."""
 
+from pathlib import Path
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -7,9 +9,91 @@ from sqlalchemy.dialects import postgresql
 revision = "0001"
 down_revision = None
 
+# Beside the modules that call them, which share their text with this revision.
+FUNCTIONS = Path(__file__).parents[3] / "store" / "queue" / "functions"
+
+
+# A look at the records of all kinds, or of some. A function, because a view would prevent `apply`
+# from changing the columns of the tables in the schema `records`.
+FOR_EACH_KIND = """
+    FOR found IN
+        SELECT DISTINCT ON (k.name) k.name,
+            (SELECT string_agg(format('r.%I', f ->> 'name'), ', ')
+             FROM jsonb_array_elements(k.fields) AS f) AS fields,
+            CASE WHEN jsonb_array_length(k.key) = 1
+                THEN format('r.%I::text', k.key ->> 0)
+                ELSE (SELECT format('array_to_json(ARRAY[%s])::text',
+                          string_agg(format('to_json(r.%I)', part.field), ', '))
+                      FROM jsonb_array_elements_text(k.key) AS part(field)) END AS key,
+            CASE WHEN k.foreign_type THEN ' || coalesce(r.data, $${}$$)' ELSE '' END AS further
+        FROM catlog.kind k
+        JOIN catlog.catalog_scheme_operation o ON o.id = k.operation_id
+        JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
+        WHERE (kinds IS NULL OR k.name = ANY(kinds))
+          AND to_regclass(format('records.%I', k.name)) IS NOT NULL
+        ORDER BY k.name, s.retired_at DESC NULLS FIRST, s.version DESC
+    LOOP"""
+
+ALL_RECORDS = f"""
+    CREATE FUNCTION catlog.records(kinds text[] DEFAULT NULL) RETURNS TABLE (
+        kind text, provider text, scheme text, operation text, part text, key text, data jsonb,
+        as_of timestamptz, created_at timestamptz, updated_at timestamptz, removed_at timestamptz,
+        read_at timestamptz, catalog_id uuid)
+    LANGUAGE plpgsql STABLE AS $body$
+    DECLARE found record;
+    BEGIN
+    {FOR_EACH_KIND}
+        RETURN QUERY EXECUTE format($query$
+            SELECT %L::text, p.name, s.scheme_name, s.operation_name, coalesce(r._part, ''),
+                %s, (SELECT to_jsonb(f) FROM (SELECT %s) AS f)%s, r._as_of, r._created_at,
+                r._updated_at, r._removed_at, r._read_at, c.id
+            FROM records.%I r JOIN catlog.provider p ON p.number = r._provider
+            LEFT JOIN catlog.scope s ON s.number = r._scope
+            LEFT JOIN catlog.catalog c ON c.number = r._catalog$query$,
+            found.name, found.key, found.fields, found.further, found.name);
+    END LOOP;
+    END $body$"""
+
+ALL_RECORD_VERSIONS = f"""
+    CREATE FUNCTION catlog.record_versions(kinds text[] DEFAULT NULL) RETURNS TABLE (
+        kind text, provider text, key text, data jsonb, valid_from timestamptz,
+        valid_to timestamptz, change text, catalog_id uuid)
+    LANGUAGE plpgsql STABLE AS $body$
+    DECLARE found record;
+    BEGIN
+    {FOR_EACH_KIND}
+        RETURN QUERY EXECUTE format($query$
+            SELECT %L::text, p.name, %s, (SELECT to_jsonb(f) FROM (SELECT %s) AS f)%s,
+                r._valid_from, r._valid_to, r._change, c.id
+            FROM records.%I r JOIN catlog.provider p ON p.number = r._provider
+            LEFT JOIN catlog.catalog c ON c.number = r._catalog$query$,
+            found.name, found.key, found.fields, found.further, found.name || '_versions');
+    END LOOP;
+    END $body$"""
+
+
+# A hybrid logical clock: the server's clock while it runs forward, else one microsecond after the
+# last time. The sequence holds the last time, in microseconds.
+READING_TIME = """
+    CREATE FUNCTION catlog.reading_time() RETURNS timestamptz
+    LANGUAGE plpgsql VOLATILE AS $body$
+    DECLARE
+        time bigint := nextval('catlog.reading_clock');
+        clock bigint := extract(epoch FROM clock_timestamp()) * 1000000;
+    BEGIN
+        IF clock > time THEN
+            PERFORM setval('catlog.reading_clock', clock);
+            time := clock;
+        END IF;
+        RETURN timestamptz 'epoch' + time * interval '1 microsecond';
+    END $body$"""
+
 
 def upgrade() -> None:
-    """Make the tables, the key that signs tokens, and the schema of the as-of views."""
+    """Make the tables, the key that signs tokens, and the schemas of as-of views and records."""
+    op.execute("CREATE SEQUENCE catlog.reading_clock")
+    op.execute(READING_TIME)
+    _create_uuid7()
     _create_api_key()
     _create_api_user()
     _create_audit()
@@ -19,8 +103,6 @@ def upgrade() -> None:
     _create_node()
     _create_provider()
     _create_publication()
-    _create_record()
-    _create_record_version()
     _create_rejected_result()
     _create_result_batch()
     _create_signing_key()
@@ -29,17 +111,44 @@ def upgrade() -> None:
     _create_schedule()
     _create_scope()
     _create_catalog()
+    _create_catalog_summary()
+    _create_pruned_due_time()
     _create_catalog_scheme_operation()
     _create_catalog_scheme_operation_instance()
     _create_cursor()
     _create_kind()
     _create_instance_attempt()
+    _create_part_mark()
     op.execute(
         """INSERT INTO catlog.signing_key (id, value)
            SELECT 1, sha256(string_agg(gen_random_uuid()::text, '')::bytea)
            FROM generate_series(1, 3)"""
     )
     op.execute("CREATE SCHEMA IF NOT EXISTS as_of")
+    op.execute("CREATE SCHEMA IF NOT EXISTS records")
+    op.execute(ALL_RECORDS)
+    op.execute(ALL_RECORD_VERSIONS)
+    for function in sorted(FUNCTIONS.glob("*.sql")):
+        op.get_bind().exec_driver_sql(
+            function.read_text(encoding="utf-8"), execution_options={"no_parameters": True}
+        )
+
+
+def _create_uuid7() -> None:
+    """Create the function that makes ids in order of time.
+
+    PostgreSQL has uuidv7() from version 18 on. This one takes the time as an argument.
+    """
+    op.execute(
+        """CREATE FUNCTION catlog.uuid7(at timestamptz DEFAULT clock_timestamp()) RETURNS uuid
+           LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+               -- A random UUID, with 48 bits of milliseconds in front, and version 7 for 4.
+               SELECT encode(set_bit(set_bit(
+                   substring(int8send(floor(extract(epoch FROM at) * 1000)::bigint) FROM 3)
+                       || substring(uuid_send(gen_random_uuid()) FROM 7),
+                   52, 1), 53, 1), 'hex')::uuid
+           $$"""
+    )
 
 
 def _create_api_key() -> None:
@@ -122,15 +231,22 @@ def _create_catalog_operation_instance_result() -> None:
         "catalog_operation_instance_result",
         sa.Column("instance_id", sa.Uuid(), nullable=False),
         sa.Column("attempt", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("seq", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(collation="C"), nullable=False),
-        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("key_hash", sa.Uuid(), nullable=False),
+        sa.Column("content_hash", sa.Uuid(), nullable=True),
+        sa.Column("data", sa.JSON(), nullable=True),
         sa.Column("link", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint(
             "instance_id", "attempt", "seq", name=op.f("catalog_operation_instance_result_pkey")
         ),
         schema="catlog",
+        postgresql_partition_by="RANGE (instance_id)",
+    )
+    op.execute(
+        """CREATE TABLE catlog.catalog_operation_instance_result_default
+           PARTITION OF catlog.catalog_operation_instance_result DEFAULT"""
     )
 
 
@@ -213,6 +329,7 @@ def _create_provider() -> None:
     op.create_table(
         "provider",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("number", sa.Integer(), sa.Identity(always=False), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("title", sa.Text(), server_default="", nullable=False),
         sa.Column("base_url", sa.Text(), nullable=True),
@@ -224,6 +341,7 @@ def _create_provider() -> None:
         sa.CheckConstraint("max_running > 0", name=op.f("provider_max_running_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("provider_pkey")),
         sa.UniqueConstraint("name", name=op.f("provider_name_key")),
+        sa.UniqueConstraint("number", name=op.f("provider_number_key")),
         schema="catlog",
     )
 
@@ -236,58 +354,6 @@ def _create_publication() -> None:
         sa.Column("catalog_id", sa.Uuid(), nullable=True),
         sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("provider_id", "kind", name=op.f("publication_pkey")),
-        schema="catlog",
-    )
-
-
-def _create_record() -> None:
-    op.create_table(
-        "record",
-        sa.Column("provider_id", sa.Uuid(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(collation="C"), nullable=False),
-        sa.Column("scope_id", sa.Uuid(), nullable=False),
-        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("read_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("catalog_id", sa.Uuid(), nullable=False),
-        sa.CheckConstraint("octet_length(key) <= 1000", name=op.f("record_key_check")),
-        sa.PrimaryKeyConstraint("provider_id", "kind", "key", name=op.f("record_pkey")),
-        schema="catlog",
-        postgresql_partition_by="LIST (kind)",
-    )
-    op.create_index(
-        "record_created_at_idx", "record", ["created_at"], unique=False, schema="catlog"
-    )
-
-
-def _create_record_version() -> None:
-    op.create_table(
-        "record_version",
-        sa.Column("provider_id", sa.Uuid(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(collation="C"), nullable=False),
-        sa.Column("valid_from", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("valid_to", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("change", sa.Text(), nullable=False),
-        sa.Column("catalog_id", sa.Uuid(), nullable=False),
-        sa.CheckConstraint(
-            "change IN ('changed', 'removed')", name=op.f("record_version_change_check")
-        ),
-        sa.PrimaryKeyConstraint(
-            "provider_id", "kind", "key", "valid_from", name=op.f("record_version_pkey")
-        ),
-        schema="catlog",
-    )
-    op.create_index(
-        "record_version_kind_valid_to_idx",
-        "record_version",
-        ["kind", "valid_to"],
-        unique=False,
         schema="catlog",
     )
 
@@ -464,12 +530,21 @@ def _create_schedule() -> None:
         ),
         schema="catlog",
     )
+    op.create_index(
+        "schedule_due_idx",
+        "schedule",
+        ["next_due_at"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("enabled"),
+    )
 
 
 def _create_scope() -> None:
     op.create_table(
         "scope",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("number", sa.Integer(), sa.Identity(always=False), nullable=False),
         sa.Column("provider_id", sa.Uuid(), nullable=False),
         sa.Column("scheme_name", sa.Text(), nullable=False),
         sa.Column("operation_name", sa.Text(), nullable=False),
@@ -484,6 +559,7 @@ def _create_scope() -> None:
             "operation_name",
             name=op.f("scope_provider_id_scheme_name_operation_name_key"),
         ),
+        sa.UniqueConstraint("number", name=op.f("scope_number_key")),
         schema="catlog",
     )
 
@@ -492,6 +568,7 @@ def _create_catalog() -> None:
     op.create_table(
         "catalog",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("number", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("provider_id", sa.Uuid(), nullable=False),
         sa.Column("scheme_id", sa.Uuid(), nullable=False),
         sa.Column("parent_id", sa.Uuid(), nullable=True),
@@ -520,7 +597,12 @@ def _create_catalog() -> None:
         sa.Column("publish_failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("publish_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("deadline_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "prune_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("'epoch'::timestamptz"),
+            nullable=False,
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -549,10 +631,46 @@ def _create_catalog() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("catalog_pkey")),
         sa.UniqueConstraint("job", name=op.f("catalog_job_key")),
         sa.UniqueConstraint("schedule_id", "due_at", name=op.f("catalog_schedule_id_due_at_key")),
+        sa.UniqueConstraint("number", name=op.f("catalog_number_key")),
         schema="catlog",
     )
     op.create_index(
         "catalog_created_at_idx", "catalog", ["created_at"], unique=False, schema="catlog"
+    )
+    op.create_index(
+        "catalog_ended_idx",
+        "catalog",
+        ["scheme_id", "state", "finished_at"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )
+    op.create_index(
+        "catalog_failed_idx",
+        "catalog",
+        ["created_at"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("state = 'failed'"),
+    )
+    op.create_index(
+        "catalog_prune_idx",
+        "catalog",
+        ["prune_at"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )
+    op.create_index(
+        "catalog_scheme_idx", "catalog", ["scheme_id", "created_at"], unique=False, schema="catlog"
+    )
+    op.create_index(
+        "catalog_schedule_open_idx",
+        "catalog",
+        ["schedule_id"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("state IN ('waiting', 'loading', 'publishing')"),
     )
     op.create_index(
         "catalog_open_idx",
@@ -577,6 +695,52 @@ def _create_catalog() -> None:
         unique=False,
         schema="catlog",
         postgresql_where=sa.text("state = 'publishing'"),
+    )
+
+
+def _create_catalog_summary() -> None:
+    op.create_table(
+        "catalog_summary",
+        sa.Column("scheme_id", sa.Uuid(), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("first_number", sa.BigInteger(), nullable=False),
+        sa.Column("last_number", sa.BigInteger(), nullable=False),
+        sa.Column("first_created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_finished_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("loaded", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("cancelled", sa.Integer(), nullable=False),
+        sa.Column("skipped", sa.Integer(), nullable=False),
+        sa.Column("instances", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.BigInteger(), nullable=False),
+        sa.Column("accepted", sa.BigInteger(), nullable=False),
+        sa.Column("rejected", sa.BigInteger(), nullable=False),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sa.Column("published", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["scheme_id"],
+            ["catlog.catalog_scheme.id"],
+            name=op.f("catalog_summary_scheme_id_fkey"),
+        ),
+        sa.PrimaryKeyConstraint("scheme_id", "day", name=op.f("catalog_summary_pkey")),
+        schema="catlog",
+    )
+
+
+def _create_pruned_due_time() -> None:
+    op.create_table(
+        "pruned_due_time",
+        sa.Column("schedule_id", sa.Uuid(), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("times", postgresql.ARRAY(sa.DateTime(timezone=True)), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["schedule_id"],
+            ["catlog.schedule.id"],
+            name=op.f("pruned_due_time_schedule_id_fkey"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("schedule_id", "day", name=op.f("pruned_due_time_pkey")),
+        schema="catlog",
     )
 
 
@@ -638,7 +802,7 @@ def _create_catalog_scheme_operation() -> None:
 def _create_catalog_scheme_operation_instance() -> None:
     op.create_table(
         "catalog_scheme_operation_instance",
-        sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("id", sa.Uuid(), server_default=sa.text("catlog.uuid7()"), nullable=False),
         sa.Column("catalog_id", sa.Uuid(), nullable=False),
         sa.Column("operation_id", sa.Uuid(), nullable=False),
         sa.Column("provider_id", sa.Uuid(), nullable=False),
@@ -652,6 +816,7 @@ def _create_catalog_scheme_operation_instance() -> None:
         sa.Column("priority", sa.Integer(), server_default="0", nullable=False),
         sa.Column("position", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("state", sa.Text(), server_default="new", nullable=False),
+        sa.Column("requeued", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("lost", sa.Integer(), server_default="0", nullable=False),
@@ -695,12 +860,28 @@ def _create_catalog_scheme_operation_instance() -> None:
         postgresql_where=sa.text("node IS NOT NULL"),
     )
     op.create_index(
+        "instance_open_idx",
+        "catalog_scheme_operation_instance",
+        ["catalog_id", "position"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("state IN ('new', 'running')"),
+    )
+    op.create_index(
         "instance_queue_idx",
         "catalog_scheme_operation_instance",
         ["provider_id", sa.literal_column("priority DESC"), "position"],
         unique=False,
         schema="catlog",
-        postgresql_where=sa.text("state = 'new'"),
+        postgresql_where=sa.text("state = 'new' AND NOT requeued"),
+    )
+    op.create_index(
+        "instance_requeued_idx",
+        "catalog_scheme_operation_instance",
+        ["provider_id", sa.literal_column("priority DESC"), "position"],
+        unique=False,
+        schema="catlog",
+        postgresql_where=sa.text("state = 'new' AND requeued"),
     )
 
 
@@ -735,6 +916,15 @@ def _create_kind() -> None:
         sa.Column("fields", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("foreign_type", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
+            "indexes", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
+        ),
+        sa.Column(
+            "unique_fields",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default="[]",
+            nullable=False,
+        ),
+        sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("clock_timestamp()"),
@@ -752,6 +942,23 @@ def _create_kind() -> None:
     op.create_index(op.f("kind_name_idx"), "kind", ["name"], unique=False, schema="catlog")
 
 
+def _create_part_mark() -> None:
+    op.create_table(
+        "part_mark",
+        sa.Column("scope_id", sa.Uuid(), nullable=False),
+        sa.Column("part", sa.Text(), nullable=False),
+        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["scope_id"],
+            ["catlog.scope.id"],
+            name=op.f("part_mark_scope_id_fkey"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("scope_id", "part", name=op.f("part_mark_pkey")),
+        schema="catlog",
+    )
+
+
 def _create_instance_attempt() -> None:
     op.create_table(
         "instance_attempt",
@@ -763,6 +970,12 @@ def _create_instance_attempt() -> None:
             "started_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column(
+            "as_of",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("catlog.reading_time()"),
             nullable=False,
         ),
         sa.Column("begun_at", sa.DateTime(timezone=True), nullable=True),

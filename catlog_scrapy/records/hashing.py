@@ -1,0 +1,39 @@
+"""Hashes that identify records and their contents: BLAKE2b of 128 bits, stored as UUIDs.
+
+The hash is cryptographic because sources choose keys and contents: whoever found two keys with one
+hash could overwrite a record.
+"""
+
+from collections.abc import Callable
+from hashlib import blake2b
+from uuid import UUID
+
+HASH_BYTES = 16
+
+
+def record_id(provider: UUID, key: str) -> UUID:
+    """Return the id of the record with this text *key* of the *provider*."""
+    return UUID(hex=key_hasher(provider)(key))
+
+
+def key_hasher(provider: UUID) -> Callable[[str], str]:
+    """Return the function that hashes text keys of the *provider* to hexadecimal digits.
+
+    The input is the 16 bytes of the provider's id, then the key in UTF-8.
+    """
+    of_provider = blake2b(provider.bytes, digest_size=HASH_BYTES)
+
+    def hash_key(key: str) -> str:
+        hasher = of_provider.copy()
+        hasher.update(key.encode())
+        return hasher.hexdigest()
+
+    return hash_key
+
+
+def content_hash(data: bytes) -> str:
+    """Return the hash of a record's JSON text as hexadecimal digits.
+
+    Equal hashes mean equal contents. Different hashes may be two notations of one content.
+    """
+    return blake2b(data, digest_size=HASH_BYTES).hexdigest()

@@ -1,0 +1,33 @@
+-- Find, for each provider, the first position of an instance that waits and was never claimed, from
+-- the position that the caller knows on; NULL if nothing waits. For each priority, the search ends
+-- at the first instance, however many wait. Also returns the last position that was given out, and
+-- the bounds of the transactions that are open.
+CREATE FUNCTION catlog.find_queue_heads(hint_providers uuid[], hint_heads bigint[])
+RETURNS TABLE (
+    provider uuid, head bigint, last_position bigint, oldest_xid bigint, next_xid bigint
+) LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT p.id, (
+            WITH RECURSIVE first AS (
+                (SELECT i.priority, i.position FROM catlog.catalog_scheme_operation_instance i
+                 WHERE i.provider_id = p.id AND i.state = 'new' AND NOT i.requeued
+                   AND i.position >= coalesce(hint.head, 0)
+                 ORDER BY i.priority DESC, i.position LIMIT 1)
+                UNION ALL
+                SELECT lower.priority, lower.position
+                FROM first CROSS JOIN LATERAL (
+                    SELECT i.priority, i.position FROM catlog.catalog_scheme_operation_instance i
+                    WHERE i.provider_id = p.id AND i.state = 'new' AND NOT i.requeued
+                      AND i.position >= coalesce(hint.head, 0) AND i.priority < first.priority
+                    ORDER BY i.priority DESC, i.position LIMIT 1) AS lower)
+            SELECT min(first.position) FROM first),
+        pg_sequence_last_value(
+            pg_get_serial_sequence('catlog.catalog_scheme_operation_instance', 'position')),
+        CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint),
+        CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)
+    FROM catlog.provider p
+    LEFT JOIN unnest(hint_providers, hint_heads) AS hint (id, head) ON hint.id = p.id;
+END $$
