@@ -121,6 +121,31 @@ def test_instance_of_a_slow_transaction_is_claimed_after_its_commit(engine: Engi
     assert [each.catalog for each in claim(engine, "here")] == [slow]
 
 
+def test_first_claim_of_an_engine_does_not_pass_a_catalog_that_starts(engine: Engine) -> None:
+    """No newer transaction ends meanwhile: a snapshot's upper bound is the slow one's number."""
+    given_a_scheme(engine)
+    slow = given_a_waiting_catalog(engine)
+    with transaction(engine) as opened:
+        starting.start(opened, slow)
+        assert claim(engine, "here") == []
+    assert [each.catalog for each in claim(engine, "here")] == [slow]
+
+
+def test_claim_in_a_transaction_does_not_pass_a_catalog_that_starts(engine: Engine) -> None:
+    """The transaction's own number is older than the slow transaction."""
+    given_a_scheme(engine)
+    slow = given_a_waiting_catalog(engine)
+    hints = claim_hints_of(engine)
+    with transaction(engine) as older, older.connect() as connection:
+        connection.exec_driver_sql("SELECT pg_current_xact_id()")
+        with transaction(engine) as opened:
+            starting.start(opened, slow)
+            for _ in range(3):
+                hints.refresh(engine)
+                assert claim(older, "here") == []
+    assert [each.catalog for each in claim(engine, "here")] == [slow]
+
+
 def test_claims_with_hints_respect_max_running(engine: Engine) -> None:
     given_a_queue(engine, max_running=3)
     held: list[Claim] = []

@@ -14,6 +14,7 @@ from catlog_scrapy.api.state import ServerState
 from catlog_scrapy.declarations.spiders import base_url_of
 from catlog_scrapy.store.queue import executors as external
 from catlog_scrapy.store.queue.attempts import AttemptName, fail, release
+from catlog_scrapy.store.queue.claim_hints import claim_hints_of
 from catlog_scrapy.store.sql import Database, Transaction
 
 ACTION = "attempts:execute"
@@ -43,6 +44,7 @@ class ClaimAttempt:
     def run(self) -> Response | None:
         """Claim attempts; return None without work."""
         state, body = self.state, self.claim.model_dump()
+        claim_hints_of(state.engine).refresh(state.engine)
         try:
             response = run_change(
                 state.engine, self.request, self.caller, ACTION, self._take, body=body

@@ -67,15 +67,18 @@ class ClaimHints:
         if provider and running_since:
             self.running_since[provider] = running_since
 
-    def refresh(self, database: Database) -> None:
-        """Search for the heads of the queues, once in CLAIMS_PER_SEARCH calls."""
+    def refresh(self, engine: Engine) -> None:
+        """Search for the heads of the queues, once in CLAIMS_PER_SEARCH calls.
+
+        Each search is a transaction of its own: its number must be given out during the search.
+        """
         if self.claims % CLAIMS_PER_SEARCH == 0:
             for _ in range(1 if self.claims else FIRST_SEARCHES):
-                self._search(database)
+                self._search(engine)
         self.claims += 1
 
-    def _search(self, database: Database) -> None:
-        with database.connect() as connection:
+    def _search(self, engine: Engine) -> None:
+        with engine.connect() as connection:
             found = rows(connection, FIND_HEADS, **self.parameters())
         if not found:
             return
@@ -87,8 +90,9 @@ class ClaimHints:
             }
             self.fence = None
         if self.fence is None and self.last_position is not None:
-            # The former search read the position before this search's snapshot was taken.
-            self.fence = Fence(self.last_position, found[0]["next_xid"])
+            # The former search read the position before this search's transaction got its number.
+            # An instance's transaction locks its catalog, hence has a number, before the position.
+            self.fence = Fence(self.last_position, found[0]["own_xid"])
         self.last_position = found[0]["last_position"]
 
 

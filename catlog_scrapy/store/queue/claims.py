@@ -86,13 +86,15 @@ def claim(
 ) -> list[Claim]:
     """Claim up to *limit* instances of one provider, by priority, then age.
 
+    A claim in a caller's transaction uses the claim hints, but does not search for new ones.
     *lease* is in seconds. Only instances of *catalogs* are claimed, unless it is None, and none of
     the operations and catalogs in *refused*. The log of an attempt is `<attempt>.log` in the folder
     *logs*. Raises SchemaMismatch if the database has moved to another revision: the worker must
     stop.
     """
     hints = claim_hints_of(engine)
-    hints.refresh(engine)
+    if isinstance(engine, Engine):
+        hints.refresh(engine)
     try:
         found = call(
             engine,

@@ -1,10 +1,12 @@
 -- Find, for each provider, the first position of an instance that waits and was never claimed, from
 -- the position that the caller knows on; NULL if nothing waits. For each priority, the search ends
--- at the first instance, however many wait. Also returns the last position that was given out, and
--- the bounds of the transactions that are open.
+-- at the first instance, however many wait. Also returns the last position that was given out, the
+-- oldest open transaction, and the caller's own transaction: all that began to write before it have a
+-- lower number. The upper bound of a snapshot would not do: it is one past the newest transaction
+-- that has *ended*, so a newer one may be writing.
 CREATE FUNCTION catlog.find_queue_heads(hint_providers uuid[], hint_heads bigint[])
 RETURNS TABLE (
-    provider uuid, head bigint, last_position bigint, oldest_xid bigint, next_xid bigint
+    provider uuid, head bigint, last_position bigint, oldest_xid bigint, own_xid bigint
 ) LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -27,7 +29,7 @@ BEGIN
         pg_sequence_last_value(
             pg_get_serial_sequence('catlog.catalog_scheme_operation_instance', 'position')),
         CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint),
-        CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)
+        CAST(CAST(pg_current_xact_id() AS text) AS bigint)
     FROM catlog.provider p
     LEFT JOIN unnest(hint_providers, hint_heads) AS hint (id, head) ON hint.id = p.id;
 END $$
