@@ -22,17 +22,17 @@ def scrapy(server: Server, engine: Engine, sources: DemoServer, *words: str) -> 
     for source in SOURCES.values():
         name = f"CATLOG_BASE_URL_{source.provider.upper()}"
         environment[name] = f"{sources.url}/{source.name}"
-    log = server.folder / f"load-{server.number()}.log"
+    number = server.number()
+    peak, log = (server.folder / f"load-{number}.{name}" for name in ("peak", "log"))
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "scrapy", *words],
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.watched", str(peak), *words],
             cwd=ROOT,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
+            check=False,
         )
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if done.returncode:
         raise RuntimeError(f"scrapy {' '.join(words)} failed:\n{log.read_text()[-4000:]}")
-    return used.ru_maxrss / 1024
+    return float(peak.read_text())
