@@ -60,7 +60,7 @@ class FastPath:
             return
         self.is_before_middlewares = not any(map(changes_items, scraper.spidermw.middlewares))
         scraper.call_spider_async = self._around_spider(scraper.call_spider_async)
-        scraper.handle_spider_output_async = self._around_output(scraper.handle_spider_output_async)
+        scraper.handle_spider_output_async = self._handle_output
         self.attempt.process_outputs = self.process
 
     def _find_pipelines(self) -> bool:
@@ -86,23 +86,34 @@ class FastPath:
 
         return called
 
-    def _around_output(self, handle: Callable[..., Any]) -> Callable[..., Any]:
-        async def handled(result: Any, request: Request, response: Any) -> None:
-            left = aiter_errback(
-                as_async_generator(result), self.scraper.handle_spider_error, request, response
-            )
-            if not self.is_before_middlewares:
-                left = self.process(left, response)
-            # Scrapy starts CONCURRENT_ITEMS tasks for a response, which few responses need.
-            try:
-                async for output in left:
-                    await handle(_chain(output, left), request, response)
-            except Exception as error:
-                # Scrapy would only log an error at this place.
-                self.attempt.record_error("processing the output of a callback", error)
-                raise
+    async def _handle_output(self, result: Any, request: Request, response: Any) -> None:
+        """Handle the output of a callback as Scrapy does, with a task for each item that needs one.
 
-        return handled
+        Scrapy starts CONCURRENT_ITEMS tasks for a response, which few responses need.
+        """
+        scraper = self.scraper
+        left = aiter_errback(
+            as_async_generator(result), scraper.handle_spider_error, request, response
+        )
+        if not self.is_before_middlewares:
+            left = self.process(left, response)
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            async for output in left:
+                handling = scraper._process_spidermw_output_async(output, response)
+                if isinstance(output, Request):
+                    await handling
+                    continue
+                tasks.add(asyncio.create_task(handling))
+                if len(tasks) >= scraper.concurrent_items:
+                    _, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        except Exception as error:
+            # Scrapy would only log an error at this place.
+            self.attempt.record_error("processing the output of a callback", error)
+            raise
+        finally:
+            if tasks:
+                await asyncio.wait(tasks)
 
     async def process(
         self, outputs: Iterable[Any] | AsyncIterator[Any], response: Any = None
@@ -215,9 +226,3 @@ class ScrapedListeners:
         ]
         self.checked_are_known = len(owners) <= 1 and all(type(o) is CoreStats for o in owners)
         self.core_stats = owners[0] if owners and self.checked_are_known else None
-
-
-async def _chain(first: Any, others: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    yield first
-    async for other in others:
-        yield other

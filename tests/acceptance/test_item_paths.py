@@ -335,6 +335,18 @@ CASES = {
         """,
         pipelined=3,
     ),
+    "more_images_than_concurrent_items": Case(
+        """
+    record = Pictured
+    custom_settings = {"CONCURRENT_ITEMS": 2}
+
+    def parse(self, response):
+        for n in range(9):
+            assert self.crawler.engine.scraper.slot.itemproc_size <= 2
+            yield {"id": n, "image_url": self.base_url + "/b.png"}
+        """,
+        pipelined=9,
+    ),
 }
 
 PARTS = """
@@ -432,6 +444,7 @@ def run_all(folder: Path, url: str, listener: str) -> Iterator[Engine]:
             "/page": Answer(b"<p>"),
             "/other": Answer(b"<p>"),
             "/a.png": Answer(picture("a").body),
+            "/b.png": Answer(picture("b").body),
         }
         project = given_a_project(folder, url, source.url, listener)
         project.scrapy("apply")
