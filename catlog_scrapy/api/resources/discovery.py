@@ -12,7 +12,8 @@ from catlog_scrapy.declarations.resources import Resource, Resources
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.reading.listings import LISTINGS
-from catlog_scrapy.store.reading.pages import AS_OF_PARAMETER, OrderTerm, PageSource, describe
+from catlog_scrapy.store.reading.page_query import AS_OF_PARAMETER, OrderTerm, PageSource
+from catlog_scrapy.store.reading.pages import describe
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import row
 from catlog_scrapy.store.views import lineage

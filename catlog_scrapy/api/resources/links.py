@@ -6,7 +6,8 @@ from urllib.parse import quote, urlencode
 from fastapi import Request
 
 from catlog_scrapy.api.resources.cursors import encode_cursor
-from catlog_scrapy.store.reading.pages import Page, PageQuery, PageSource
+from catlog_scrapy.store.reading.page_query import PageQuery, PageSource
+from catlog_scrapy.store.reading.pages import Page
 
 HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 

@@ -28,12 +28,10 @@ from catlog_scrapy.api.resources.queries import build_query, refuse_paging
 from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.api.resources.streams import MEDIA_TYPES, Streams
 from catlog_scrapy.db.statement_pool import StatementPool
+from catlog_scrapy.store.reading.page_query import AS_OF_PARAMETER, PageQuery, PageSource
 from catlog_scrapy.store.reading.pages import (
-    AS_OF_PARAMETER,
     Page,
     PageExtras,
-    PageQuery,
-    PageSource,
     count,
     page_of,
     page_statement,

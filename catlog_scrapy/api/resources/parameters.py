@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from catlog_scrapy.api.former_names import former_name_error
-from catlog_scrapy.store.reading.pages import NULL_OPERATOR, OPERATORS
+from catlog_scrapy.store.reading.page_query import NULL_OPERATOR, OPERATORS
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -9,7 +9,7 @@ from catlog_scrapy.api.resources.parameters import (
     requested_filters,
 )
 from catlog_scrapy.api.resources.readable_resource import ReadableResource
-from catlog_scrapy.store.reading.pages import OrderTerm, PageQuery, PageSource
+from catlog_scrapy.store.reading.page_query import OrderTerm, PageQuery, PageSource
 
 
 def build_query(

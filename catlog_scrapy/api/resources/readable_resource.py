@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from catlog_scrapy.declarations.column_visibility import ColumnVisibility
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.reading.pages import PageSource
+from catlog_scrapy.store.reading.page_query import PageSource
 
 
 @dataclass(frozen=True)

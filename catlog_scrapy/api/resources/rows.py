@@ -25,7 +25,8 @@ from catlog_scrapy.api.resources.parameters import (
 )
 from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.store.reading.history import record_history, row_history
-from catlog_scrapy.store.reading.pages import PageQuery, read_page, snapshot
+from catlog_scrapy.store.reading.page_query import PageQuery
+from catlog_scrapy.store.reading.pages import read_page, snapshot
 from catlog_scrapy.store.record_tables.reading import record_ids
 from catlog_scrapy.store.views import time_travel
 

@@ -21,7 +21,9 @@ from sqlalchemy import Connection, Engine
 from starlette.types import Receive, Scope, Send
 
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.store.reading.pages import PageQuery, PageSource, copy_rows, snapshot
+from catlog_scrapy.store.reading.page_query import PageQuery, PageSource
+from catlog_scrapy.store.reading.pages import snapshot
+from catlog_scrapy.store.reading.row_streams import copy_rows
 
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv"}
 # Reads the change stamp of the snapshot whose rows are written.

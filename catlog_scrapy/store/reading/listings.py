@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from catlog_scrapy.store.reading.pages import OrderTerm
+from catlog_scrapy.store.reading.page_query import OrderTerm
 
 
 @dataclass(frozen=True)
