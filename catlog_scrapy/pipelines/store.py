@@ -14,14 +14,13 @@ from catlog_scrapy.exceptions import AttemptLost
 from catlog_scrapy.pipelines.validate import Rejected
 from catlog_scrapy.records.validation import Row, ValidatedItem
 from catlog_scrapy.redaction import redact
+from catlog_scrapy.store.queue.copy_format import RowPrefix, write_rows
 from catlog_scrapy.store.queue.results import (
     MAX_REJECTED_ITEMS,
     BatchUncertain,
     copy_batch,
-    line_prefix,
     settle_batch,
     store_rejected,
-    write_lines,
 )
 
 logger = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ class ResultWriter:
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
-        self.prefix = line_prefix(attempt.claim.attempt, attempt.claim.provider_id)
+        self.prefix = RowPrefix(attempt.claim.attempt, attempt.claim.provider_id)
         self.batch = bytearray()
         self.first = 0
         self.sending: asyncio.Task[None] | None = None
@@ -74,7 +73,7 @@ class ResultWriter:
     def add(self, rows: list[Row]) -> None:
         """Add *rows* to the batch. Raises the error of a former batch."""
         report = self.attempt.report
-        report.accepted = write_lines(self.batch, self.prefix, report.accepted, rows)
+        report.accepted = write_rows(self.batch, self.prefix, report.accepted, rows)
         if self._is_full():
             if self.sending and not self.sending.done():
                 self.attempt.gate.close()
@@ -108,7 +107,7 @@ class ResultWriter:
                 raise error
 
     def _send(self) -> None:
-        batch, first = bytes(self.batch), self.first
+        batch, first = self.batch, self.first
         self.batch, self.first = bytearray(), self.attempt.report.accepted
         count = self.first - first
         self.sending = asyncio.create_task(
@@ -122,12 +121,12 @@ class ResultWriter:
             self._send()
         self.attempt.gate.open()
 
-    def _store(self, batch: bytes, first: int, count: int) -> None:
+    def _store(self, batch: bytearray, first: int, count: int) -> None:
         """Store a batch exactly once, however often the database goes away."""
         while not persist(self.attempt, lambda: self._is_stored(batch, first, count)):
             logger.warning("the batch from row %d is not stored; sending it again", first)
 
-    def _is_stored(self, batch: bytes, first: int, count: int) -> bool:
+    def _is_stored(self, batch: bytearray, first: int, count: int) -> bool:
         """Send a batch and return whether the database has it."""
         engine, name = self.attempt.engine, self.attempt.claim.attempt
         try:

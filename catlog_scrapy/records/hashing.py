@@ -13,27 +13,27 @@ HASH_BYTES = 16
 
 def record_id(provider: UUID, key: str) -> UUID:
     """Return the id of the record with this text *key* of the *provider*."""
-    return UUID(hex=key_hasher(provider)(key))
+    return UUID(bytes=key_hasher(provider)(key.encode()))
 
 
-def key_hasher(provider: UUID) -> Callable[[str], str]:
-    """Return the function that hashes text keys of the *provider* to hexadecimal digits.
+def key_hasher(provider: UUID) -> Callable[[bytes], bytes]:
+    """Return the function that hashes text keys of the *provider*.
 
     The input is the 16 bytes of the provider's id, then the key in UTF-8.
     """
-    of_provider = blake2b(provider.bytes, digest_size=HASH_BYTES)
+    copy = blake2b(provider.bytes, digest_size=HASH_BYTES).copy
 
-    def hash_key(key: str) -> str:
-        hasher = of_provider.copy()
-        hasher.update(key.encode())
-        return hasher.hexdigest()
+    def hash_key(key: bytes) -> bytes:
+        hasher = copy()
+        hasher.update(key)
+        return hasher.digest()
 
     return hash_key
 
 
-def content_hash(data: bytes) -> str:
-    """Return the hash of a record's JSON text as hexadecimal digits.
+def content_hash(data: bytes) -> bytes:
+    """Return the hash of a record's JSON text.
 
     Equal hashes mean equal contents. Different hashes may be two notations of one content.
     """
-    return blake2b(data, digest_size=HASH_BYTES).hexdigest()
+    return blake2b(data, digest_size=HASH_BYTES).digest()

@@ -41,7 +41,7 @@ from tests.support.factories import (
     load,
     load_records,
     one,
-    send_lines,
+    send_rows,
     sql,
 )
 
@@ -436,7 +436,7 @@ def test_results_are_listed_once_their_catalog_is_loaded(
     before = client.get("/catalog_results").json()["count"]
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
-    send_lines(engine, claimed.attempt, "goods", [("1", 1)])
+    send_rows(engine, claimed.attempt, "goods", [("1", 1)])
     assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
     complete(engine, claimed.attempt, Report(accepted=1))
     assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0

@@ -16,7 +16,7 @@ from catlog_scrapy.records.record import key_text
 from catlog_scrapy.records.validation import REMOVED_DATA
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import attempts, catalogs, results, starting
+from catlog_scrapy.store.queue import attempts, catalogs, copy_format, results, starting
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.report import Report
@@ -262,18 +262,20 @@ def claim_all(engine: Engine, catalog: UUID) -> list[Claim]:
 def send(engine: Engine, claimed: Claim, rows: Rows, *, kind: str | None = None) -> int:
     """Store *rows*, `{key: value}` or pairs, for an attempt, and return their number."""
     pairs = list(rows.items() if isinstance(rows, Mapping) else rows)
-    send_lines(engine, claimed.attempt, kind or claimed.kinds[0]["name"], pairs)
+    send_rows(engine, claimed.attempt, kind or claimed.kinds[0]["name"], pairs)
     return len(pairs)
 
 
-def send_lines(
+def send_rows(
     engine: Engine,
     attempt: AttemptName,
     kind: str,
     pairs: Iterable[tuple[str, Any]],
     first: int = 0,
 ) -> None:
-    results.copy_batch(engine, lines(attempt, provider_of(engine, attempt), kind, pairs, first))
+    results.copy_batch(
+        engine, rows_for_copy(attempt, provider_of(engine, attempt), kind, pairs, first)
+    )
 
 
 def provider_of(engine: Engine, attempt: AttemptName) -> UUID:
@@ -304,24 +306,24 @@ def send_records(engine: Engine, catalog: UUID, records: Sequence[Mapping[str, A
         for record in records
     ]
     batch = bytearray()
-    prefix = results.line_prefix(claimed.attempt, provider_of(engine, claimed.attempt))
-    results.write_lines(batch, prefix, 0, rows)
-    results.copy_batch(engine, bytes(batch))
+    prefix = copy_format.RowPrefix(claimed.attempt, provider_of(engine, claimed.attempt))
+    copy_format.write_rows(batch, prefix, 0, rows)
+    results.copy_batch(engine, batch)
     assert attempts.complete(engine, claimed.attempt, Report(accepted=len(rows))) == "done"
 
 
-def lines(
+def rows_for_copy(
     attempt: AttemptName,
     provider: UUID,
     kind: str,
     pairs: Iterable[tuple[str, Any]],
     first: int = 0,
-) -> bytes:
-    """Return rows in COPY's text format, numbered from *first*."""
+) -> bytearray:
+    """Return rows in COPY's binary format, numbered from *first*."""
     batch = bytearray()
     rows = ((kind, key, _data(key, value), None) for key, value in pairs)
-    results.write_lines(batch, results.line_prefix(attempt, provider), first, rows)
-    return bytes(batch)
+    copy_format.write_rows(batch, copy_format.RowPrefix(attempt, provider), first, rows)
+    return batch
 
 
 def deliver(

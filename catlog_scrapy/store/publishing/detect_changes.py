@@ -7,7 +7,7 @@ from typing import Literal
 
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing.readings import READINGS
-from catlog_scrapy.store.queue.results import REMOVED_HASH
+from catlog_scrapy.store.queue.copy_format import REMOVED_HASH
 
 Subset = Literal["all", "range", "ids"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing.detect_changes import RESULTS, ChangeDetection, Subset
-from catlog_scrapy.store.queue.results import REMOVED_HASH
+from catlog_scrapy.store.queue.copy_format import REMOVED_HASH
 from catlog_scrapy.store.record_tables.layout import column_names, json_value
 
 # Keys that are written one by one, instead of comparing the whole slice again.

@@ -10,13 +10,12 @@ from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.records.validation import Rejection, Row
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
 from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.queue.copy_format import RowPrefix, write_rows
 from catlog_scrapy.store.queue.external_attempts import lock_outcome, require_open, require_owner
 from catlog_scrapy.store.queue.results import (
     MAX_REJECTED_ITEMS,
-    copy_lines,
-    line_prefix,
+    copy_rows,
     store_rejected,
-    write_lines,
 )
 from catlog_scrapy.store.sql import Database, Transaction, one, row, rows, run, scalar
 
@@ -80,8 +79,9 @@ def store_batch(
             raise NotPossible(f"batch {number} came before batch {sent.batches + 1}; send that.")
         if lines:
             batch = bytearray()
-            write_lines(batch, line_prefix(name, _provider(connection, name)), sent.accepted, lines)
-            copy_lines(connection, batch)
+            prefix = RowPrefix(name, _provider(connection, name))
+            write_rows(batch, prefix, sent.accepted, lines)
+            copy_rows(connection, batch)
         if kept := rejections[: max(0, MAX_REJECTED_ITEMS - sent.rejected)]:
             store_rejected(
                 Transaction(connection), name, [(None, *rejection) for rejection in kept]

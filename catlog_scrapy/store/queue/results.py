@@ -2,68 +2,21 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, Engine, exc, text
 
-from catlog_scrapy.records.hashing import content_hash, key_hasher
-from catlog_scrapy.records.validation import REMOVED_DATA, Row
 from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.queue.copy_format import COPY, copy_message
 from catlog_scrapy.store.queue.result_partitions import DEFAULT_PARTITION, TablesOfInstances
 from catlog_scrapy.store.sql import Database, clean, row, rows, run, scalar
 
 # An attempt keeps so many rejected items, each up to this size.
 MAX_REJECTED_ITEM_BYTES = 65536
 MAX_REJECTED_ITEMS = 1000
-
-COPY = """COPY catlog.catalog_operation_instance_result
-    (instance_id, attempt, seq, kind, key, key_hash, content_hash, link, data) FROM STDIN"""
-# The content hash of a record that the source has removed.
-REMOVED_HASH = UUID(int=0)
-
-ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-
-
-class LinePrefix(NamedTuple):
-    """Beginning of all lines of an attempt, and the hash of its provider's keys."""
-
-    text: str
-    hash_key: Callable[[str], str]
-
-
-def line_prefix(name: AttemptName, provider: UUID) -> LinePrefix:
-    """Return the prefix of an attempt's lines, for `write_lines`."""
-    return LinePrefix(f"{name.instance}\t{name.number}\t", key_hasher(provider))
-
-
-def write_lines(batch: bytearray, prefix: LinePrefix, number: int, rows: Iterable[Row]) -> int:
-    """Append *rows* in COPY's text format, numbered from *number*; return the next number."""
-    start, hash_key = prefix.text, prefix.hash_key
-    for kind, key, data, link in rows:
-        key_hash = hash_key(key)
-        if data is None:
-            content, text_ = "\\N", b"\\N"
-        elif data == REMOVED_DATA:
-            content, text_ = str(REMOVED_HASH), b"\\N"
-        else:
-            content = content_hash(data)
-            text_ = data.replace(b"\\", b"\\\\") if b"\\" in data else data
-        plain, place = _escape(key), "\\N" if link is None else _escape(link)
-        batch += f"{start}{number}\t{kind}\t{plain}\t{key_hash}\t{content}\t{place}\t".encode()
-        batch += text_
-        batch += b"\n"
-        number += 1
-    return number
-
-
-def _escape(value: str) -> str:
-    # Four searches take a tenth of the time of a regular expression.
-    if "\\" in value or "\t" in value or "\n" in value or "\r" in value:
-        return value.translate(ESCAPES)
-    return value
 
 
 class BatchUncertain(Exception):
@@ -77,10 +30,10 @@ class BatchUncertain(Exception):
         self.backend = backend
 
 
-def copy_batch(engine: Engine, lines: bytes) -> None:
-    """Store *lines*, in COPY's text format, as one transaction.
+def copy_batch(engine: Engine, batch: bytearray) -> None:
+    """Store the rows of *batch*, made by `write_rows`, as one transaction.
 
-    Raises BatchUncertain if the connection broke, so that the lines may be stored or not, and
+    Raises BatchUncertain if the connection broke, so that the rows may be stored or not, and
     OperationalError if no connection could be made, so that they are not stored.
     """
     with engine.connect() as connection:
@@ -92,7 +45,8 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
             with driver.cursor() as cursor:
                 # In one piece: for each piece the thread would wait for the interpreter's lock,
                 # which a busy spider releases every 5 ms.
-                cursor.copy_expert(COPY, io.BytesIO(lines), size=len(lines))
+                message = copy_message(batch)
+                cursor.copy_expert(COPY, io.BytesIO(message), size=len(message))
             driver.commit()
         except (
             engine.dialect.loaded_dbapi.OperationalError,
@@ -109,8 +63,8 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
             raise
 
 
-def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
-    """Store *lines*, in COPY's text format, in the connection's transaction.
+def copy_rows(connection: Connection, batch: bytearray) -> None:
+    """Store the rows of *batch*, made by `write_rows`, in the connection's transaction.
 
     Raises OperationalError if the connection breaks; then the transaction is rolled back.
     """
@@ -120,7 +74,7 @@ def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
         raise exc.OperationalError(COPY, None, Exception("the connection is closed"))
     try:
         with driver.cursor() as cursor:
-            cursor.copy_expert(COPY, io.BytesIO(lines))
+            cursor.copy_expert(COPY, io.BytesIO(copy_message(batch)))
     except errors.Error as error:
         if driver.closed:
             connection.invalidate()
