@@ -17,7 +17,13 @@ from catlog_scrapy.store.definitions import KindDefinition, OperationDefinition
 # Fields that say how to run a spider: an external executor would ignore them.
 SPIDER_ONLY_FIELDS = ("isolate", "refresh", "spider", "stall_timeout", "start_timeout")
 # An external executor counts neither requests nor dropped items.
-SPIDER_ONLY_TOLERANCES = ("dropped", "failed_requests", "blocked_by_robots")
+SPIDER_ONLY_TOLERANCES = (
+    "dropped",
+    "failed_requests",
+    "blocked_by_robots",
+    "truncated",
+    "without_length",
+)
 
 
 def check_operations(
