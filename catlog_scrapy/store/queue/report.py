@@ -56,11 +56,27 @@ class Report:
         if shortfall is None and answers < least:
             shortfall = (
                 f"{counted(self.accepted, 'result')}, at least {least} expected;"
-                " the source is empty or its markup changed"
+                f" {self._explain_few_results()}"
             )
         if shortfall is None and stored != self.accepted:
             shortfall = f"{counted(self.accepted, 'result')} accepted, but {stored} stored"
         return ("incomplete", shortfall) if shortfall else ("done", None)
+
+    def _explain_few_results(self) -> str:
+        if self.dropped:
+            return f"the project's pipelines dropped {counted(self.dropped, 'item')}"
+        if self.responses and not self.accepted:
+            return (
+                f"the spider found nothing in {counted(self.responses, 'response')}: a log-in page,"
+                " changed pages or columns, or an empty source"
+            )
+        # An external executor has no statistics.
+        if self.stats and not self.responses and not self.accepted:
+            return (
+                "nothing was requested; yield requests in `async def start(self)`, or set"
+                " `start_urls`"
+            )
+        return "the source has little, or its pages or columns have changed"
 
     def has_gaps(self) -> bool:
         """Return whether requests failed, though the operation may tolerate it."""
