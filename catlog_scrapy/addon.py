@@ -15,10 +15,20 @@ OUTCOME = "catlog_scrapy.extensions.outcome.OutcomeExtension"
 START_BACKPRESSURE = "catlog_scrapy.middlewares.backpressure.StartBackpressureMiddleware"
 RETRY_AFTER = "catlog_scrapy.middlewares.retry_after.RetryAfterMiddleware"
 ROBOTS = "catlog_scrapy.middlewares.robots.RobotsTxtMiddleware"
+TRUNCATION = "catlog_scrapy.middlewares.truncation.TruncationMiddleware"
 STORE = "catlog_scrapy.pipelines.store.StorePipeline"
 VALIDATE = "catlog_scrapy.pipelines.validate.ValidatePipeline"
 # The components of every attempt.
-COMPONENTS = (DOWNLOADER, OUTCOME, START_BACKPRESSURE, RETRY_AFTER, ROBOTS, STORE, VALIDATE)
+COMPONENTS = (
+    DOWNLOADER,
+    OUTCOME,
+    START_BACKPRESSURE,
+    RETRY_AFTER,
+    ROBOTS,
+    TRUNCATION,
+    STORE,
+    VALIDATE,
+)
 IMAGES = "catlog_scrapy.pipelines.media.ImageLinks"
 FILES = "catlog_scrapy.pipelines.media.FileLinks"
 
@@ -74,7 +84,7 @@ class CatlogAddon:
 
     @staticmethod
     def _polite(settings: BaseSettings) -> None:
-        """Add middlewares that honour Retry-After and robots.txt, in place of Scrapy's own."""
+        """Add middlewares for Retry-After, robots.txt (in place of Scrapy's) and truncation."""
         from scrapy.downloadermiddlewares.retry import RetryMiddleware
         from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 
@@ -84,6 +94,7 @@ class CatlogAddon:
         # Nearer to the source than the middlewares that repeat requests.
         retry = max(order or 0 for cls, order in orders.items() if issubclass(cls, RetryMiddleware))
         middlewares.set(RETRY_AFTER, retry + 1, "addon")
+        middlewares.set(TRUNCATION, max(order or 0 for order in orders.values()) + 1, "addon")
         if (order := orders.get(RobotsTxtMiddleware)) is not None:
             middlewares.set(RobotsTxtMiddleware, None, "addon")
             middlewares.set(ROBOTS, order, "addon")

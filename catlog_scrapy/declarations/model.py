@@ -150,6 +150,8 @@ class TolerateTable(Table):
     rejected: Tolerance = None
     failed_requests: Tolerance = None
     blocked_by_robots: Tolerance = None
+    truncated: Tolerance = None
+    without_length: Tolerance = None
     dropped: Tolerance = None
     removed: Tolerance = None
 

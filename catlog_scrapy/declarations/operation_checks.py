@@ -8,7 +8,7 @@ from catlog_scrapy.declarations.check_context import ARGUMENTS_HINT, CheckContex
 from catlog_scrapy.declarations.kinds import kind_definition
 from catlog_scrapy.declarations.model import OperationTable, SchemeTable, format_value
 from catlog_scrapy.declarations.source import Location, suggest
-from catlog_scrapy.declarations.spiders import spider_arguments
+from catlog_scrapy.declarations.spiders import has_only_start_requests, spider_arguments
 from catlog_scrapy.records.lookup import is_record_type, make_record_type, record_types
 from catlog_scrapy.records.record import RecordTypeError
 from catlog_scrapy.scheduling.argument_templates import DUE_AT
@@ -17,7 +17,13 @@ from catlog_scrapy.store.definitions import KindDefinition, OperationDefinition
 # Fields that say how to run a spider: an external executor would ignore them.
 SPIDER_ONLY_FIELDS = ("isolate", "refresh", "spider", "stall_timeout", "start_timeout")
 # An external executor counts neither requests nor dropped items.
-SPIDER_ONLY_TOLERANCES = ("dropped", "failed_requests", "blocked_by_robots")
+SPIDER_ONLY_TOLERANCES = (
+    "dropped",
+    "failed_requests",
+    "blocked_by_robots",
+    "truncated",
+    "without_length",
+)
 
 
 def check_operations(
@@ -92,7 +98,15 @@ def _find_spider(
         place = (*location, "spider") if operation.spider else location
         context.add_mistake(place, f'unknown spider "{name}"; {suggest(name, spiders)}')
         return None
-    return context.loader.load(name)
+    spidercls = context.loader.load(name)
+    if has_only_start_requests(spidercls):
+        place = (*location, "spider") if operation.spider else location
+        context.add_mistake(
+            place,
+            f'the spider "{name}" has start_requests(), which Scrapy 2.19 does not call;'
+            " rename it to `async def start(self)`",
+        )
+    return spidercls
 
 
 def _check_kinds(

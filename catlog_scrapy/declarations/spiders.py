@@ -105,6 +105,19 @@ def spider_arguments(spidercls: type[Spider]) -> set[str]:
     return known - fixed
 
 
+def has_only_start_requests(spidercls: type[Spider]) -> bool:
+    """Return whether a spider makes its requests in a method that Scrapy no longer calls.
+
+    A spider for several versions of Scrapy also has `start()`.
+    """
+    for cls in spidercls.__mro__:
+        if "start" in vars(cls):
+            return False
+        if "start_requests" in vars(cls):
+            return True
+    return False
+
+
 def operation_record_types(
     spidercls: type[Spider] | None, kinds: Sequence[Mapping[str, Any]]
 ) -> tuple[type[Record], ...]:

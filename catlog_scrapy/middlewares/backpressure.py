@@ -8,6 +8,7 @@ from scrapy import Request
 from scrapy.crawler import Crawler
 
 from catlog_scrapy.crawl.attempt import Attempt, running_attempt
+from catlog_scrapy.crawl.cancellation import aiterate
 
 # Pause between two checks of full pipelines; Scrapy offers no event to wait for.
 POLL_INTERVAL_S = 0.005
@@ -34,6 +35,7 @@ class StartBackpressureMiddleware:
         """Yield from *start* while the pipelines have room."""
         # Set by OutcomeExtension, which opens before the first item is asked for.
         process = self.attempt.process_outputs
+        start = aiterate(start)
         async for item_or_request in process(start) if process else start:
             yield item_or_request
             if not isinstance(item_or_request, Request):

@@ -40,8 +40,8 @@ class CatalogSchemeOperation(Base):
     """A spider, or an external executor, as part of a scheme.
 
     `for_each` is NULL, the name of a kind, or a list of words. `standalone_arguments` lists the
-    arguments that replace the parts. `tolerate` maps `rejected`, `failed_requests`,
-    `blocked_by_robots`, `dropped` and `removed` to a count (an integer) or a share (below 1).
+    arguments that replace the parts. `tolerate` maps names of
+    tolerances to a count (an integer) or a share (below 1).
     `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap`
     are seconds; with a `keep` of NULL versions are never pruned. `refresh` is NULL or
     `{"every": seconds, "by": field}`.

@@ -9,7 +9,11 @@ from scrapy.spiders import CrawlSpider
 
 from catlog_scrapy.declarations.checking import CheckedProviders, check
 from catlog_scrapy.declarations.reading import read_providers, read_views
-from catlog_scrapy.declarations.spiders import operation_record_types, spider_arguments
+from catlog_scrapy.declarations.spiders import (
+    has_only_start_requests,
+    operation_record_types,
+    spider_arguments,
+)
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.records import Record
 from catlog_scrapy.store.definitions import KindDefinition
@@ -80,6 +84,14 @@ def a_spider(spider: str, record: type[Any]) -> type[Spider]:
     return type(spider.title(), (Spider,), {"name": spider, "record": record})
 
 
+class OfOldScrapy(Prices):
+    name = "of_old_scrapy"
+    start_urls: ClassVar[list[str]] = ["http://shop.example"]
+
+    def start_requests(self) -> Any:
+        yield Request("http://shop.example/prices")
+
+
 class Loader:
     """Spider loader of a project."""
 
@@ -91,6 +103,7 @@ class Loader:
             Both,
             Foreign,
             Feed,
+            OfOldScrapy,
             a_spider("clash", Clash),
             a_spider("history", History),
             a_spider("version", Version),
@@ -356,6 +369,11 @@ MISTAKES = {
     "an overlap of a snapshot": (
         an_operation('overlap = "10m"'),
         f'a.toml:8: {OPERATION} overlap: overlap needs a cursor; write mode = "incremental"',
+    ),
+    "a spider whose requests Scrapy ignores": (
+        an_operation('spider = "of_old_scrapy"'),
+        f'a.toml:8: {OPERATION} spider: the spider "of_old_scrapy" has start_requests(), which'
+        " Scrapy 2.19 does not call; rename it to `async def start(self)`",
     ),
     "an overlap without a cursor": (
         an_operation('mode = "incremental"', 'overlap = "10m"'),
@@ -766,3 +784,35 @@ def test_unreadable_provider_file_is_reported_or_skipped(tmp_path: Path) -> None
     assert "a.toml: the file cannot be read (Is a directory); correct this" in mistake
     _, [mistake] = read_views(tmp_path)
     assert "c.sql: the file cannot be read" in mistake
+
+
+class OfAnyScrapy(OfOldScrapy):
+    async def start(self) -> Any:
+        for request in self.start_requests():
+            yield request
+
+
+class OfOldScrapyAgain(OfAnyScrapy):
+    def start_requests(self) -> Any:
+        return super().start_requests()
+
+
+class OfOldCrawlSpider(CrawlSpider):
+    def start_requests(self) -> Any:
+        yield Request("http://shop.example/prices")
+
+
+@pytest.mark.parametrize(
+    ("spidercls", "expected"),
+    [
+        (Prices, False),
+        (OfOldScrapy, True),
+        (OfAnyScrapy, False),
+        (OfOldScrapyAgain, True),
+        (OfOldCrawlSpider, True),
+    ],
+)
+def test_spider_whose_requests_scrapy_ignores_is_found(
+    spidercls: type[Spider], expected: bool
+) -> None:
+    assert has_only_start_requests(spidercls) == expected

@@ -3,7 +3,8 @@
 import datetime as dt
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing.cursors import CursorRange, move_cursors, read_cursor_range
 from catlog_scrapy.store.publishing.merging import MergeValues, PartMarks, UnknownKey, merge
 from catlog_scrapy.store.publishing.readings import Reading, move_behind_mark, read_readings
-from catlog_scrapy.store.publishing.removal_limit import refuse_too_many_removals
+from catlog_scrapy.store.publishing.removal_limit import explain_by_drops, refuse_too_many_removals
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import one, rows, run
 
@@ -69,12 +70,24 @@ class OperationChanges:
     changed_kinds: frozenset[str] = frozenset()
 
 
+class _ExplainedByDrops(Exception):
+    """Records are missing because pipelines dropped them. Raised and caught in this module."""
+
+    def __init__(self, missing: int) -> None:
+        super().__init__(missing)
+        self.missing = missing
+
+
 @dataclass(frozen=True)
 class _ScopeState:
-    """The operation's scope, with the high-water mark of all scopes that wrote its kinds."""
+    """The operation's scope, with the high-water mark of all scopes that wrote its kinds.
+
+    `dropped` counts the items that pipelines dropped in the last full snapshot.
+    """
 
     id: UUID
     number: int
+    dropped: int
     high_water_mark: dt.datetime | None
 
     def is_later_than(self, as_of: dt.datetime) -> bool:
@@ -141,15 +154,18 @@ def publish_operation(
     is_complete = len(fresh) == len(readings)
     values = _merge_values(load, operation, scope, readings, cursor_range, is_complete=is_complete)
     marks = _part_marks(connection, load.provider, values.earliest)
-    changed_kinds, is_outdated = _merge(
-        connection,
-        operation,
-        values,
-        counts,
-        kinds=kinds,
-        readings=fresh,
-        marks=marks,
+    merge_all = partial(
+        _merge, connection, operation, scope, kinds=kinds, readings=fresh, marks=marks
     )
+    tried = Counter(counts)
+    try:
+        with connection.begin_nested():
+            changed_kinds, is_outdated = merge_all(values, tried)
+        counts = tried
+    except _ExplainedByDrops as explained:
+        values = replace(values, removes=False)
+        counts["kept"] = explained.missing
+        changed_kinds, is_outdated = merge_all(values, counts)
     if values.removes:
         _set_marks(connection, scope, values.earliest, fresh)
     # Of an outdated result it is unknown which load read the source later. The cursor then stays,
@@ -213,7 +229,7 @@ def _open_scope(
     )
     found = one(
         connection,
-        """SELECT own.id, own.number, (
+        """SELECT own.id, own.number, own.dropped, (
                SELECT max(s.high_water_mark) FROM catlog.scope s
                WHERE s.provider_id = :provider AND EXISTS (
                    SELECT 1 FROM catlog.kind k
@@ -233,6 +249,7 @@ def _open_scope(
 def _merge(
     connection: Connection,
     operation: PublishedOperation,
+    scope: _ScopeState,
     values: MergeValues,
     counts: Counter[str],
     *,
@@ -243,7 +260,7 @@ def _merge(
     """Merge the results into the records and add to *counts*.
 
     Returns the kinds whose readers see a change, and whether a result was outdated. Raises
-    PublishRefused.
+    PublishRefused, and _ExplainedByDrops for a load that should remove nothing.
     """
     changed_kinds: set[str] = set()
     received, present, outdated = 0, 0, 0
@@ -273,11 +290,15 @@ def _merge(
             f"{operation.name} has lost rows that its attempts had when they were done. Make a new"
             " catalog with scrapy load."
         )
+    dropped = sum(reading.dropped for reading in readings)
+    if values.removes and explain_by_drops(counts["removed"], dropped, scope.dropped):
+        raise _ExplainedByDrops(counts["removed"])
     refuse_too_many_removals(
         operation.name,
         operation.tolerate,
         removed=counts["removed"],
         present=present,
+        dropped=dropped,
         is_snapshot=values.removes,
     )
     return frozenset(changed_kinds), outdated > 0
@@ -310,8 +331,10 @@ def _set_marks(
     """
     run(
         connection,
-        "UPDATE catlog.scope SET high_water_mark = :earliest WHERE id = :scope",
+        """UPDATE catlog.scope SET high_water_mark = :earliest, dropped = :dropped
+           WHERE id = :scope""",
         earliest=earliest,
+        dropped=sum(reading.dropped for reading in readings),
         scope=scope.id,
     )
     run(

@@ -20,11 +20,13 @@ class Reading(NamedTuple):
     """Done attempt that read a part of an operation's source.
 
     Rows of the attempt are numbered below `accepted`: a doubled worker may add further rows.
+    `dropped` counts the items that the project's pipelines dropped.
     """
 
     instance: UUID
     attempt: int
     accepted: int
+    dropped: int
     part: str
     as_of: dt.datetime
 
@@ -39,7 +41,7 @@ def read_readings(
     """
     found = rows(
         connection,
-        """SELECT i.id AS instance, i.attempt, a.accepted, i.part,
+        """SELECT i.id AS instance, i.attempt, a.accepted, a.dropped, i.part,
                coalesce(CAST(:own AS timestamptz), a.as_of) AS as_of
            FROM catlog.catalog_scheme_operation_instance i
            JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt

@@ -123,7 +123,7 @@ def _summary(report: Report) -> dict[str, Any]:
         "stats": _json(report.stats),
         "log": report.log,
         # The next load reads again the requests that failed, though they were tolerated.
-        "read_to": None if report.failed_requests or report.blocked_by_robots else report.cursor,
+        "read_to": None if report.has_gaps() else report.cursor,
     }
 
 

@@ -549,6 +549,7 @@ def _create_scope() -> None:
         sa.Column("scheme_name", sa.Text(), nullable=False),
         sa.Column("operation_name", sa.Text(), nullable=False),
         sa.Column("high_water_mark", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("dropped", sa.BigInteger(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(
             ["provider_id"], ["catlog.provider.id"], name=op.f("scope_provider_id_fkey")
         ),
