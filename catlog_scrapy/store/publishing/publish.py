@@ -13,16 +13,11 @@ from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.batch_errors import FAULTS
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
-from catlog_scrapy.store.publishing.operations import (
-    CatalogLoad,
-    operations_of,
-    publish_operation,
-)
+from catlog_scrapy.store.publishing.operations import CatalogLoad, publish_operations
 from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog, update_parent_state
 from catlog_scrapy.store.queue.results import purge_unfinished_attempts
 from catlog_scrapy.store.record_tables.indexes import changed_duplicate
-from catlog_scrapy.store.record_tables.layout import lock_against_changes
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import row, rows, run
 
@@ -113,10 +108,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     counts: Counter[str] = Counter()
     changed_kinds: set[str] = set()
     earliest: list[dt.datetime] = []
-    operations = operations_of(connection, catalog_id)
-    lock_against_changes(connection, {kind for found in operations for kind in found.kinds})
-    for operation in operations:
-        changes = publish_operation(connection, load, operation)
+    for changes in publish_operations(connection, load):
         counts.update(changes.counts)
         changed_kinds |= changes.changed_kinds
         if changes.earliest is not None:
