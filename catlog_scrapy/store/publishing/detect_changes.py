@@ -53,7 +53,7 @@ class ChangeDetection:
                 CASE WHEN a.id IS NULL OR a.is_removal AND k.id IS NOT NULL THEN k.part
                      ELSE a.part END AS part,
                 CASE WHEN a.id IS NULL THEN CAST(:earliest AS timestamptz)
-                     ELSE a.as_of END AS as_of,
+                     ELSE a.as_of END AS as_of, a.read_at,
                 CASE WHEN k.id IS NULL AND a.is_removal THEN 'deleted'
                      WHEN k.id IS NULL AND a.was_read THEN 'created'
                      WHEN k.id IS NULL THEN 'unknown'
@@ -99,7 +99,7 @@ class ChangeDetection:
                 r.seq DESC"""
         return f"""
             SELECT {distinct} r.key_hash AS id, r.content_hash AS hash, r.instance_id AS instance,
-                r.attempt, r.seq, g.part, g.as_of,
+                r.attempt, r.seq, g.part, g.as_of, g.read_at,
                 coalesce(r.content_hash = '{REMOVED_HASH}', false) AS is_removal,
                 coalesce(r.content_hash <> '{REMOVED_HASH}', false) AS was_read
             FROM {RESULTS} r {self.join_readings()}

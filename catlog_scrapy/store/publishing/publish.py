@@ -54,6 +54,23 @@ def publish_next(engine: Engine) -> UUID | None:
     return next((c["id"] for c in waiting if publish(engine, c["id"])), None)
 
 
+# The records of the catalog `c` were published at a due time that lies ahead, by a clock that was
+# wrong. Its newest due time until now then counts as read by its attempts: by its own time it would
+# be stale until that time has come.
+IS_AHEAD = """(
+    EXISTS (
+        SELECT 1 FROM catlog.scope s JOIN catlog.catalog_scheme v
+            ON v.provider_id = s.provider_id AND v.name = s.scheme_name
+        WHERE v.id = c.scheme_id AND s.high_water_mark > clock_timestamp())
+    AND NOT EXISTS (
+        SELECT 1 FROM catlog.catalog later
+        JOIN catlog.catalog_scheme v ON v.id = later.scheme_id
+        JOIN catlog.catalog_scheme own
+            ON own.provider_id = v.provider_id AND own.name = v.name
+        WHERE own.id = c.scheme_id AND later.state = 'loaded' AND later.due_at > c.due_at
+          AND later.due_at <= clock_timestamp()))"""
+
+
 class _CatalogStopped(Exception):
     """The catalog was cancelled during its publish. Raised and caught in this module."""
 
@@ -165,8 +182,9 @@ def _lock_for_publishing(connection: Connection, catalog_id: UUID) -> CatalogLoa
         return None
     catalog = row(
         connection,
-        """SELECT c.id, c.number, c.provider_id AS provider, p.number AS provider_number,
-               CASE WHEN c.as_of = c.due_at THEN c.as_of END AS own_as_of, c.is_full,
+        f"""SELECT c.id, c.number, c.provider_id AS provider, p.number AS provider_number,
+               CASE WHEN c.as_of = c.due_at AND NOT (c.origin <> 'backfill' AND {IS_AHEAD})
+                   THEN c.as_of END AS own_as_of, c.is_full,
                c.origin = 'backfill' AS is_backfill,
                greatest(clock_timestamp(), (
                    SELECT max(published_at) + interval '1 microsecond' FROM catlog.publication

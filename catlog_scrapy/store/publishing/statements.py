@@ -61,7 +61,7 @@ class KindStatements(ChangeDetection):
             INSERT INTO {self.kind.table} ({column_names(self.kind)}, {META_COLUMNS})
             SELECT {self._values()}, r.key_hash, r.content_hash, :provider, :scope, :catalog,
                 g.part, g.as_of, :now, :now, NULL,
-                CASE WHEN :refreshes THEN g.as_of END
+                CASE WHEN :refreshes THEN g.read_at END
             FROM {RESULTS} r {self.join_readings()}
             CROSS JOIN LATERAL (SELECT CAST(r.data AS jsonb) AS data OFFSET 0) AS j
             WHERE {self.of_kind()} AND r.content_hash <> '{REMOVED_HASH}' {self.decides()}"""
@@ -106,11 +106,12 @@ class KindStatements(ChangeDetection):
         retire = "".join(f"{name} = NULL, " for name in self.retired)
         return f"""
             WITH verdict AS MATERIALIZED (
-                SELECT id, place, instance, attempt, seq, was_read, hash, part, as_of, change
+                SELECT id, place, instance, attempt, seq, was_read, hash, part, as_of, read_at,
+                    change
                 FROM ({self.judged(is_distinct=is_distinct)}) AS judged WHERE is_written),
             changes AS MATERIALIZED (
                 SELECT d.id, d.place, d.instance, d.attempt, d.seq, d.was_read, d.hash, d.part,
-                    d.as_of,
+                    d.as_of, d.read_at,
                     CASE WHEN ROW({column_names(self.kind, "k")})
                              IS DISTINCT FROM ROW({self._values()}) THEN 'changed'
                          WHEN :removes AND NOT :refreshes THEN 'reformatted'
@@ -131,7 +132,7 @@ class KindStatements(ChangeDetection):
                         SELECT {self._values()} FROM (SELECT) AS one {self._lookup_data()}),
                     {retire}_hash = d.hash, _scope = :scope, _catalog = :catalog, _part = d.part,
                     _as_of = d.as_of, _updated_at = :now, _removed_at = NULL,
-                    _read_at = CASE WHEN :refreshes THEN d.as_of ELSE k._read_at END
+                    _read_at = CASE WHEN :refreshes THEN d.read_at ELSE k._read_at END
                 FROM decided d
                 WHERE k.ctid = d.place
                   AND (d.change = 'changed' OR d.change = 'restored' AND d.was_read)),
@@ -145,7 +146,7 @@ class KindStatements(ChangeDetection):
                         ELSE k._updated_at END,
                     _removed_at = CASE d.change WHEN 'removed' THEN CAST(:now AS timestamptz)
                         WHEN 'restored' THEN NULL ELSE k._removed_at END,
-                    _read_at = CASE WHEN :refreshes AND d.was_read THEN d.as_of
+                    _read_at = CASE WHEN :refreshes AND d.was_read THEN d.read_at
                         ELSE k._read_at END
                 FROM decided d
                 WHERE k.ctid = d.place
@@ -154,7 +155,7 @@ class KindStatements(ChangeDetection):
             created AS (
                 INSERT INTO {table} ({fields}, {META_COLUMNS})
                 SELECT {self._values()}, d.id, d.hash, :provider, :scope, :catalog, d.part,
-                    d.as_of, :now, :now, NULL, CASE WHEN :refreshes THEN d.as_of END
+                    d.as_of, :now, :now, NULL, CASE WHEN :refreshes THEN d.read_at END
                 FROM verdict d {self._lookup_data()} WHERE d.change = 'created'),
             deleted AS (
                 INSERT INTO {table} ({META_COLUMNS})
