@@ -2,12 +2,11 @@
 
 import datetime as dt
 import logging
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.store.maintenance.clock import STORE_INTERVAL_S
@@ -17,7 +16,7 @@ from catlog_scrapy.store.queue import attempts, catalogs
 from catlog_scrapy.store.queue.claims import claim
 from catlog_scrapy.store.queue.resuming import fresh_records
 from catlog_scrapy.store.queue.schedules.due import make_due
-from tests.support.clock import Clock, a_server_with_a_clock
+from tests.support.clock import Clock
 from tests.support.factories import (
     an_operation,
     assert_consistent,
@@ -43,32 +42,9 @@ DAY, HOUR, YEAR = dt.timedelta(days=1), dt.timedelta(hours=1), dt.timedelta(days
 OF_THE_DAY = {"date": "{due_at:%Y-%m-%d}"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Clock]]:
-    with a_server_with_a_clock(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
 @pytest.fixture
-def clock(server: tuple[Engine, Clock]) -> Iterator[Clock]:
-    clock = server[1]
-    yield clock
-    clock.be_right()
-
-
-@pytest.fixture
-def engine(server: tuple[Engine, Clock], request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """Return an engine on a copy of the server's empty database."""
-    original = server[0]
-    original.dispose()
-    postgres = make_engine(original.url.set(database="postgres").render_as_string(False))
-    with postgres.connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
-        admin.execute(text("CREATE DATABASE test TEMPLATE catlog"))
-        engine = make_engine(original.url.set(database="test").render_as_string(False))
-        yield engine
-        engine.dispose()
-        admin.execute(text("DROP DATABASE test WITH (FORCE)"))
-    postgres.dispose()
+def engine(clocked_engine: Engine) -> Engine:
+    return clocked_engine
 
 
 def given_goods(engine: Engine, **columns: Any) -> None:
@@ -284,7 +260,7 @@ def test_clock_may_jump_many_times(engine: Engine, clock: Clock) -> None:
 
 
 def test_no_more_run_than_allowed_after_a_clock_ahead(engine: Engine, clock: Clock) -> None:
-    """What a claim remembers from the time ahead must not hide what was claimed since."""
+    """A hint of a claim from the time ahead must not hide later claims."""
     given_a_provider(engine, max_running=2)
     given_goods(engine, for_each=[str(number) for number in range(6)])
     other = make_engine(engine.url.render_as_string(False))

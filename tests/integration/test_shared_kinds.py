@@ -228,7 +228,7 @@ def test_renamed_operation_takes_over_the_records_of_the_former_alone(engine: En
 
 
 def test_records_of_a_removed_operation_go_with_the_next_full_load(engine: Engine) -> None:
-    """Whoever removes an operation says so, so that no limit of another operation holds."""
+    """The removal was declared, so that no limit of another operation applies."""
     given_cities(engine, "kazan", "moscow", tolerate={})
     load(engine, by_operation={"kazan": {"k": 1}, "moscow": {"m": 1, "n": 1, "o": 1}})
     given_cities(engine, "kazan", version=2, tolerate={})
