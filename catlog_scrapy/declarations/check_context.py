@@ -21,14 +21,13 @@ ARGUMENTS_HINT = "(spider arguments are the spider's public attributes)"
 class CheckContext:
     """A provider file under check, the project's spiders, and the mistakes found so far.
 
-    `kinds` are the kinds that the file's operations write; `writers` names the operation of each.
+    `kinds` are the kinds that the file's operations write.
     """
 
     declared: DeclaredProvider
     loader: SpiderLoaderProtocol
     mistakes: list[str] = field(default_factory=list)
     kinds: dict[str, KindDefinition] = field(default_factory=dict)
-    writers: dict[str, str] = field(default_factory=dict)
 
     @property
     def file(self) -> ProviderFile:

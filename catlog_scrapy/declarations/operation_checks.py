@@ -44,16 +44,16 @@ def check_operations(
             context.add_mistake(
                 place, "the scheme has two operations of this name; rename one of the two"
             )
-        definitions[operation.name] = _check_operation(context, place, scheme.name, operation)
+        definitions[operation.name] = _check_operation(context, place, operation)
     return list(definitions.values())
 
 
 def _check_operation(
-    context: CheckContext, location: Location, scheme: str, operation: OperationTable
+    context: CheckContext, location: Location, operation: OperationTable
 ) -> OperationDefinition:
     spidercls = _find_spider(context, location, operation)
     kinds = _check_kinds(context, location, operation, spidercls)
-    _note_writers(context, location, f"{scheme}/{operation.name}", kinds)
+    context.kinds.update({kind.name: kind for kind in kinds})
     for name, arguments in (
         ("arguments", operation.arguments),
         ("standalone_arguments", operation.standalone_arguments),
@@ -170,21 +170,6 @@ def _check_declared_kind(
             " or kind and key to the operation",
         )
     return []
-
-
-def _note_writers(
-    context: CheckContext, location: Location, writer: str, kinds: Iterable[KindDefinition]
-) -> None:
-    """Check that no other operation of the provider writes one of *kinds*."""
-    for kind in kinds:
-        other = context.writers.setdefault(kind.name, writer)
-        if kind.name in context.kinds:
-            context.add_mistake(
-                location,
-                f'{other} writes the kind "{kind.name}" already, and a kind has one writer in a'
-                " provider; give one of the operations a record type with another view",
-            )
-        context.kinds[kind.name] = kind
 
 
 def _check_arguments(

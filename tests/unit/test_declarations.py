@@ -149,6 +149,19 @@ def an_operation(*lines: str) -> str:
     )
 
 
+def two_cities(msk: str, spb: str) -> str:
+    """Build a file with two operations that write one kind, each with a further line."""
+    cities = {"msk": msk, "spb": spb}
+    kind = ('spider = "foreign"', 'kind = "things"', 'key = "id"')
+    return a_scheme(
+        *(
+            line
+            for name, further in cities.items()
+            for line in ("[[scheme.operation]]", f'name = "{name}"', *kind, further)
+        )
+    )
+
+
 def a_scheme(*lines: str) -> str:
     """Build a file whose lines from 5 on are *lines*, in a scheme `daily`."""
     return "\n".join([*HEAD.splitlines(), "[[scheme]]", 'name = "daily"', *lines])
@@ -439,9 +452,10 @@ MISTAKES = {
         an_operation('executor = "external"', 'kind = "x"', 'key = "data"'),
         'the kind "x" has a field "data", which is a column of its view',
     ),
-    "one kind, two writers": (
-        a_scheme('operations = ["prices", "both"]'),
-        'a.toml:5: scheme "daily" operation "both": daily/prices writes the kind "prices" already,',
+    "one kind, two shapes": (
+        two_cities('fields.n = "bigint"', 'fields.n = "text"'),
+        'a.toml:11: scheme "daily" operation "spb": the kind "things" differs from the kind of'
+        " this name that acme/daily/msk writes; share one record type",
     ),
     "a history as a kind": (
         a_scheme('operations = ["links", "history"]'),
@@ -589,6 +603,18 @@ def test_provider_has_one_file(tmp_path: Path) -> None:
         'providers/b.toml:2: provider name: the provider "acme" is also declared in'
         " providers/a.toml; keep one of the files"
     ]
+
+
+def test_several_operations_of_a_provider_write_one_kind(tmp_path: Path) -> None:
+    declared = checked(tmp_path, two_cities('fields.n = "bigint"', 'fields.n = "bigint"'))
+    assert declared.mistakes == []
+    [scheme] = declared.providers[0].schemes
+    msk, spb = scheme.operations
+    assert msk.kinds == spb.kinds
+
+
+def test_several_spiders_of_a_provider_share_a_record_type(tmp_path: Path) -> None:
+    assert checked(tmp_path, a_scheme('operations = ["prices", "both"]')).mistakes == []
 
 
 def test_providers_that_share_a_kind_define_it_equally(tmp_path: Path) -> None:

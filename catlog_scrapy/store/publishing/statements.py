@@ -8,7 +8,12 @@ does not grow with the width of the records. The text of the JSON is parsed once
 from collections.abc import Sequence
 
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.publishing.detect_changes import RESULTS, ChangeDetection, Subset
+from catlog_scrapy.store.publishing.detect_changes import (
+    RESULTS,
+    ChangeDetection,
+    Features,
+    Subset,
+)
 from catlog_scrapy.store.queue.copy_format import REMOVED_HASH
 from catlog_scrapy.store.record_tables.layout import column_names, json_value
 
@@ -27,14 +32,23 @@ class KindStatements(ChangeDetection):
     """
 
     def __init__(
-        self, kind: KindDefinition, retired: Sequence[str], *, has_marks: bool, subset: Subset
+        self, kind: KindDefinition, retired: Sequence[str], features: Features, subset: Subset
     ) -> None:
-        super().__init__(kind, has_marks=has_marks, subset=subset)
+        super().__init__(kind, features, subset)
         self.retired = [f'"{name}"' for name in retired]
 
     def count_records(self) -> str:
-        """Return the query that counts the provider's records, removed ones included."""
-        return f"SELECT count(*) FROM {self.kind.table} WHERE _provider = :provider"
+        """Return the query that counts the provider's records, removed ones included.
+
+        Records of siblings do not count.
+        """
+        return f"""SELECT count(*) FROM {self.kind.table}
+            WHERE _provider = :provider AND _scope <> ALL(CAST(:siblings AS int[]))"""
+
+    def count_outranked(self) -> str:
+        """Return the query that counts the results of which a rival reading decides."""
+        return f"""SELECT count(*) FROM {RESULTS} r {self.join_readings()}
+            WHERE {self.of_kind()} AND NOT (true {self.decides()})"""
 
     def has_bare_results(self) -> str:
         """Return the query whether there are results without data."""
@@ -47,10 +61,10 @@ class KindStatements(ChangeDetection):
             INSERT INTO {self.kind.table} ({column_names(self.kind)}, {META_COLUMNS})
             SELECT {self._values()}, r.key_hash, r.content_hash, :provider, :scope, :catalog,
                 g.part, g.as_of, :now, :now, NULL,
-                CASE WHEN :refreshes THEN g.as_of END
+                CASE WHEN :refreshes THEN g.read_at END
             FROM {RESULTS} r {self.join_readings()}
             CROSS JOIN LATERAL (SELECT CAST(r.data AS jsonb) AS data OFFSET 0) AS j
-            WHERE {self.of_kind()} AND r.content_hash <> '{REMOVED_HASH}'"""
+            WHERE {self.of_kind()} AND r.content_hash <> '{REMOVED_HASH}' {self.decides()}"""
 
     def compare(self, *, is_distinct: bool) -> str:
         """Return the query that counts what a merge would do.
@@ -59,9 +73,11 @@ class KindStatements(ChangeDetection):
         """
         return f"""
             SELECT known, present, received, matched, absent, written, unknown, ignored,
-                outdated,
+                outdated, taken, abandoned,
                 CASE WHEN written <= {MAX_LISTED_KEYS} THEN CAST(ids AS text[]) END AS ids FROM (
-                SELECT count(*) AS known, count(*) FILTER (WHERE _removed_at IS NULL) AS present
+                SELECT count(*) AS known, count(*) FILTER (
+                    WHERE _removed_at IS NULL AND _scope <> ALL(CAST(:siblings AS int[]))
+                      AND _scope <> ALL(CAST(:abandoned AS int[]))) AS present
                 FROM {self.kind.table}
                 WHERE _provider = :provider {self.in_subset("_id")}) AS records
             CROSS JOIN (
@@ -73,6 +89,10 @@ class KindStatements(ChangeDetection):
                     count(*) FILTER (WHERE is_arrived AND NOT is_known AND NOT is_written)
                         AS ignored,
                     count(*) FILTER (WHERE is_outdated) AS outdated,
+                    count(*) FILTER (WHERE is_written AND is_foreign AND change <> 'restored')
+                        AS taken,
+                    count(*) FILTER (WHERE is_written AND change = 'removed'
+                        AND scope = ANY(CAST(:abandoned AS int[]))) AS abandoned,
                     array_agg(id) FILTER (WHERE is_written) AS ids
                 FROM ({self.judged(is_distinct=is_distinct)}) AS judged) AS judged"""
 
@@ -86,11 +106,12 @@ class KindStatements(ChangeDetection):
         retire = "".join(f"{name} = NULL, " for name in self.retired)
         return f"""
             WITH verdict AS MATERIALIZED (
-                SELECT id, place, instance, attempt, seq, was_read, hash, part, as_of, change
+                SELECT id, place, instance, attempt, seq, was_read, hash, part, as_of, read_at,
+                    change
                 FROM ({self.judged(is_distinct=is_distinct)}) AS judged WHERE is_written),
             changes AS MATERIALIZED (
                 SELECT d.id, d.place, d.instance, d.attempt, d.seq, d.was_read, d.hash, d.part,
-                    d.as_of,
+                    d.as_of, d.read_at,
                     CASE WHEN ROW({column_names(self.kind, "k")})
                              IS DISTINCT FROM ROW({self._values()}) THEN 'changed'
                          WHEN :removes AND NOT :refreshes THEN 'reformatted'
@@ -111,7 +132,7 @@ class KindStatements(ChangeDetection):
                         SELECT {self._values()} FROM (SELECT) AS one {self._lookup_data()}),
                     {retire}_hash = d.hash, _scope = :scope, _catalog = :catalog, _part = d.part,
                     _as_of = d.as_of, _updated_at = :now, _removed_at = NULL,
-                    _read_at = CASE WHEN :refreshes THEN d.as_of ELSE k._read_at END
+                    _read_at = CASE WHEN :refreshes THEN d.read_at ELSE k._read_at END
                 FROM decided d
                 WHERE k.ctid = d.place
                   AND (d.change = 'changed' OR d.change = 'restored' AND d.was_read)),
@@ -125,16 +146,16 @@ class KindStatements(ChangeDetection):
                         ELSE k._updated_at END,
                     _removed_at = CASE d.change WHEN 'removed' THEN CAST(:now AS timestamptz)
                         WHEN 'restored' THEN NULL ELSE k._removed_at END,
-                    _read_at = CASE WHEN :refreshes AND d.was_read THEN d.as_of
+                    _read_at = CASE WHEN :refreshes AND d.was_read THEN d.read_at
                         ELSE k._read_at END
                 FROM decided d
                 WHERE k.ctid = d.place
-                  AND (d.change IN ('removed', 'touched', 'moved', 'reformatted')
+                  AND (d.change IN ('removed', 'touched', 'reassigned', 'reformatted')
                        OR d.change = 'restored' AND NOT d.was_read)),
             created AS (
                 INSERT INTO {table} ({fields}, {META_COLUMNS})
                 SELECT {self._values()}, d.id, d.hash, :provider, :scope, :catalog, d.part,
-                    d.as_of, :now, :now, NULL, CASE WHEN :refreshes THEN d.as_of END
+                    d.as_of, :now, :now, NULL, CASE WHEN :refreshes THEN d.read_at END
                 FROM verdict d {self._lookup_data()} WHERE d.change = 'created'),
             deleted AS (
                 INSERT INTO {table} ({META_COLUMNS})

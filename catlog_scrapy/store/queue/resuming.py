@@ -83,9 +83,10 @@ def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:
     }
 
 
-# Records that another version has read may lack a field.
+# Records that another version has read may lack a field. A time ahead is that of a wrong clock.
 FRESH = """_provider = (SELECT number FROM catlog.provider WHERE name = :provider)
     AND _read_at > clock_timestamp() - make_interval(secs => :every)
+    AND _read_at <= clock_timestamp()
     AND _read_at >= (
         SELECT least(
             (SELECT min(created_at) FROM catlog.catalog WHERE scheme_id = own.scheme_id),

@@ -92,6 +92,8 @@ READING_TIME = """
 def upgrade() -> None:
     """Make the tables, the key that signs tokens, and the schemas of as-of views and records."""
     op.execute("CREATE SEQUENCE catlog.reading_clock")
+    # The latest time of the server's clock, in microseconds, to notice steps back.
+    op.execute("CREATE SEQUENCE catlog.clock_seen")
     op.execute(READING_TIME)
     _create_uuid7()
     _create_api_key()

@@ -34,7 +34,9 @@ BEGIN
     -- Lock the provider that is next to run, among those with an eligible instance. The highest
     -- priority comes first. Of equal priorities, the provider with the fewest running instances
     -- comes first, not the one that waits longest: its backlog would starve the others.
-    SELECT p.id, p.max_running, coalesce(hint.head, 0), coalesce(hint.since, '-infinity')
+    -- A hint from a clock that was ahead would hide what was claimed since.
+    SELECT p.id, p.max_running, coalesce(hint.head, 0),
+        CASE WHEN hint.since <= now() THEN hint.since ELSE '-infinity' END
     INTO provider, limit_running, head, since
     FROM catlog.provider p
     LEFT JOIN unnest(hint_providers, hint_heads, hint_since) AS hint (id, head, since)
@@ -46,7 +48,8 @@ BEGIN
     CROSS JOIN LATERAL (
         SELECT count(*) AS running FROM catlog.catalog_scheme_operation_instance r
         WHERE r.provider_id = p.id AND r.node IS NOT NULL
-          AND r.available_at >= coalesce(hint.since, '-infinity')) AS now
+          AND r.available_at >= CASE WHEN hint.since <= now() THEN hint.since
+              ELSE '-infinity' END) AS now
     WHERE p.max_running IS NULL OR p.max_running > now.running
     ORDER BY first.priority DESC, now.running, random() LIMIT 1
     FOR NO KEY UPDATE OF p SKIP LOCKED;
