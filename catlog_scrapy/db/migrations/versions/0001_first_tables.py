@@ -765,6 +765,9 @@ def _create_catalog_scheme_operation() -> None:
             server_default="[]",
             nullable=False,
         ),
+        sa.Column(
+            "hosts", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
+        ),
         sa.Column("mode", sa.Text(), server_default="snapshot", nullable=False),
         sa.Column("isolate", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
