@@ -78,9 +78,21 @@ class CatlogAddon:
         first = min((order for order in middlewares.values() if order is not None), default=0)
         settings["SPIDER_MIDDLEWARES"].set(START_BACKPRESSURE, first - 1, "addon")
         self._polite(settings)
+        self._web_only(settings)
         settings["EXTENSIONS"].set(OUTCOME, 0, "addon")
         # An attempt starts from nothing: requests that another attempt left are not part of it.
         settings.set("JOBDIR", None, "cmdline")
+
+    @staticmethod
+    def _web_only(settings: BaseSettings) -> None:
+        """Switch off Scrapy's handlers of files, data, FTP and S3 that the project does not name.
+
+        A URL in an argument or a page could read files of this machine, or make up a page.
+        """
+        named = settings.getdict("DOWNLOAD_HANDLERS")
+        for scheme in settings.getdict("DOWNLOAD_HANDLERS_BASE").keys() - {"http", "https"}:
+            if scheme not in named:
+                settings["DOWNLOAD_HANDLERS"].set(scheme, None, "addon")
 
     @staticmethod
     def _polite(settings: BaseSettings) -> None:

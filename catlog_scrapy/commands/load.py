@@ -1,6 +1,8 @@
 """`scrapy load`."""
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from rich.table import Table
@@ -11,6 +13,8 @@ from sqlalchemy import Engine
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.declarations import load_spiders
 from catlog_scrapy.declarations.capabilities import read_capabilities
+from catlog_scrapy.declarations.spiders import misplaced_arguments
+from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.project import warn_of_unmatched_variables
 from catlog_scrapy.store.queue import catalogs, starting
 from catlog_scrapy.store.reading.status import scheme_operations
@@ -65,12 +69,21 @@ class Command(CatlogCommand):
                     self.project_settings, load_spiders(self.project_settings)
                 )
                 capabilities.require_known(f"{provider}/{scheme}", operations, arguments)
+                self._require_allowed_urls(provider, operations, arguments)
             if opts.dry_run:
                 return self._plan(engine, provider, scheme, operation, arguments)
             catalog_id = catalogs.create(
                 engine, provider, scheme, operation=operation or None, arguments=arguments
             )
             return run_catalog(engine, self.project_settings, self.console, catalog_id)
+
+    def _require_allowed_urls(
+        self, provider: str, operations: Sequence[Mapping[str, Any]], arguments: Mapping[str, str]
+    ) -> None:
+        """Raise NotPossible for an argument that points where the operations may not read."""
+        mistakes = misplaced_arguments(self.project_settings, provider, operations, arguments)
+        for name, mistake in mistakes.items():
+            raise NotPossible(f"-a {name}: {mistake}")
 
     def _plan(
         self,

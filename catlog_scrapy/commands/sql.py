@@ -1,33 +1,34 @@
 """`scrapy sql`."""
 
 import argparse
-import re
+import csv
 import sys
 from pathlib import Path
 from typing import Any
 
 import orjson
-import psycopg2
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.db.driver import DriverConnection, first_line
-from catlog_scrapy.exceptions import DatabaseUnavailable, NotPossible
+from catlog_scrapy.db.driver import DriverConnection
+from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.plurals import counted
-
-# A statement ends with a semicolon outside of quotes, dollar quotes and comments.
-STATEMENT = re.compile(
-    r"""(?: '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$
-         | --[^\n]* | /\*.*?\*/ | [^;] )+""",
-    re.DOTALL | re.VERBOSE,
+from catlog_scrapy.sql_text import first_word, split_statements
+from catlog_scrapy.store.reading.queries import (
+    QUERY_WORDS,
+    ROW_WORDS,
+    BoundedSession,
+    is_query,
 )
-COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+# Others are refused by PostgreSQL as well, except LOCK, which would keep workers waiting.
+READING_WORDS = QUERY_WORDS | ROW_WORDS | {"set", "reset"}
 
 
 class Command(CatlogCommand):
     """Run SQL queries that read the database.
 
-    Statements that would change data are refused.
+    No statement can change data, leave its transaction or run a program.
     """
 
     def syntax(self) -> str:
@@ -45,41 +46,47 @@ class Command(CatlogCommand):
             raise NotPossible(f"the file {args[0]} does not exist")
         if args[0].endswith(".sql") and Path(args[0]).is_file():
             text = Path(args[0]).read_text(encoding="utf-8")
-        statements = [found[0].strip() for found in STATEMENT.finditer(text)]
-        with self.readable_database() as database, database.connect() as connection:
-            driver = (
-                connection.driver_connection
-                if isinstance(connection, DriverConnection)
-                else connection.connection.driver_connection
-            )
-            if driver is None:
-                raise NotPossible("the connection was lost; run the command again")
-            driver.set_session(readonly=True)
-            with driver.cursor() as cursor:
-                cursor.execute("SET statement_timeout = 0")
-                for statement in statements:
-                    if COMMENT.sub("", statement).strip():
-                        self._ask(cursor, statement, opts.csv)
+        with (
+            self.readable_database() as database,
+            database.connect() as connection,
+            BoundedSession(driver_connection(connection)) as session,
+        ):
+            for _, statement in split_statements(text):
+                self._ask(session, statement, opts.csv)
 
-    def _ask(self, cursor: Any, statement: str, csv: bool) -> None:
-        try:
-            if csv:
-                cursor.copy_expert(f"COPY ({statement}\n) TO STDOUT WITH CSV HEADER", sys.stdout)
-                return
-            cursor.execute(statement)
-        except psycopg2.Error as error:
-            if cursor.connection.closed:
-                raise DatabaseUnavailable(f"the database failed: {first_line(error)}") from error
-            raise NotPossible(f"PostgreSQL refused the query: {str(error).strip()}") from error
-        if cursor.description is None:
+    def _ask(self, session: BoundedSession, statement: str, as_csv: bool) -> None:
+        if first_word(statement) not in READING_WORDS:
+            raise NotPossible(
+                f'"{first_word(statement).upper()}" is not possible: scrapy sql is read-only; use'
+                " SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW, SET or RESET"
+            )
+        if as_csv and is_query(statement):
+            session.copy(statement, sys.stdout)
+            return
+        found = session.run(statement)
+        if found is None:
+            return
+        if as_csv:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerows([found.columns, *found.rows])
             return
         from rich.table import Table
 
-        table = Table(*(column.name for column in cursor.description), box=None)
-        for found in cursor:
-            table.add_row(*(shown(value) for value in found))
+        table = Table(*found.columns, box=None)
+        for row in found.rows:
+            table.add_row(*(shown(value) for value in row))
         self.console.print(table, markup=False)
-        self.console.print(f"({counted(cursor.rowcount, 'row')})")
+        self.console.print(f"({counted(len(found.rows), 'row')})")
+
+
+def driver_connection(connection: Any) -> Any:
+    """Return psycopg2's connection of SQLAlchemy's or our own. Raises NotPossible."""
+    if isinstance(connection, DriverConnection):
+        return connection.driver_connection
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise NotPossible("the connection was lost; run the command again")
+    return driver
 
 
 def shown(value: Any) -> str:

@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from catlog_scrapy.scheduling.argument_urls import parse_host
+
 SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 NAME = re.compile(r"[\w-]+")
@@ -90,6 +92,13 @@ def _sorted_unique(words: list[str]) -> list[str]:
     """Sort the words: their order has no meaning, so a new order is not a change."""
     _require_unique(words)
     return sorted(words)
+
+
+def _hosts(words: list[str]) -> list[str]:
+    """Validate host names with or without a port."""
+    for word in words:
+        parse_host(word)
+    return _sorted_unique(words)
 
 
 def _require_unique(words: list[str]) -> None:
@@ -185,6 +194,7 @@ class OperationTable(Table):
     arguments: dict[str, str] = {}
     for_each: Words = None
     standalone_arguments: Annotated[list[str], AfterValidator(_sorted_unique)] = []
+    hosts: Annotated[list[str], AfterValidator(_hosts)] = []
     mode: Literal["snapshot", "incremental"] = "snapshot"
     isolate: bool = False
     tolerate: TolerateTable = TolerateTable()

@@ -12,6 +12,7 @@ from catlog_scrapy.declarations.spiders import has_only_start_requests, spider_a
 from catlog_scrapy.records.lookup import is_record_type, make_record_type, record_types
 from catlog_scrapy.records.record import RecordTypeError
 from catlog_scrapy.scheduling.argument_templates import DUE_AT
+from catlog_scrapy.scheduling.argument_urls import AllowedPlaces, url_mistakes
 from catlog_scrapy.store.definitions import KindDefinition, OperationDefinition
 
 # Fields that say how to run a spider: an external executor would ignore them.
@@ -60,6 +61,7 @@ def _check_operation(
     ):
         context.check_not_secret((*location, name), arguments)
         _check_arguments(context, (*location, name), arguments, spidercls)
+    _check_urls(context, (*location, "arguments"), operation)
     _check_overlap(context, location, operation, spidercls)
     _check_refresh(context, location, operation, kinds, spidercls)
     if operation.executor == "external":
@@ -71,6 +73,7 @@ def _check_operation(
         arguments=operation.arguments,
         for_each=operation.for_each,
         standalone_arguments=operation.standalone_arguments,
+        hosts=operation.hosts,
         mode=operation.mode,
         kinds=tuple(sorted(kinds, key=lambda kind: kind.name)),
         isolate=operation.isolate,
@@ -188,6 +191,16 @@ def _check_arguments(
                 f'unknown argument "{name}" of the spider "{spidercls.name}";'
                 f" {suggest(name, known)} {ARGUMENTS_HINT}",
             )
+
+
+def _check_urls(context: CheckContext, location: Location, operation: OperationTable) -> None:
+    """Check that the arguments' URLs lie below base_url, or on a host in `hosts`.
+
+    A template that begins with a placeholder is known only when it is rendered.
+    """
+    places = AllowedPlaces.of([context.file.provider.base_url], operation.hosts)
+    for name, mistake in url_mistakes(places, operation.arguments).items():
+        context.add_mistake((*location, name), mistake)
 
 
 def _check_overlap(

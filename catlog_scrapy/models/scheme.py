@@ -40,9 +40,9 @@ class CatalogSchemeOperation(Base):
     """A spider, or an external executor, as part of a scheme.
 
     `for_each` is NULL, the name of a kind, or a list of words. `standalone_arguments` lists the
-    arguments that replace the parts. `tolerate` maps names of
-    tolerances to a count (an integer) or a share (below 1).
-    `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap`
+    arguments that replace the parts. `hosts` lists the hosts that arguments may name, besides those
+    below the provider's `base_url`. `tolerate` maps names of tolerances to a count (an integer) or
+    a share (up to 1). `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap`
     are seconds; with a `keep` of NULL versions are never pruned. `refresh` is NULL or
     `{"every": seconds, "by": field}`.
     """
@@ -62,6 +62,7 @@ class CatalogSchemeOperation(Base):
     arguments: Mapped[Json] = mapped_column(server_default="{}")
     for_each: Mapped[Json | None]
     standalone_arguments: Mapped[Json] = mapped_column(server_default="[]")
+    hosts: Mapped[Json] = mapped_column(server_default="[]")
     mode: Mapped[str] = mapped_column(server_default="snapshot")
     isolate: Mapped[bool] = mapped_column(server_default=text("false"))
     tolerate: Mapped[Json] = mapped_column(server_default="{}")

@@ -46,6 +46,7 @@ class OperationDefinition:
     arguments: dict[str, str] = field(default_factory=dict)
     for_each: str | list[str] | None = None
     standalone_arguments: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
     mode: str = "snapshot"
     kinds: tuple[KindDefinition, ...] = ()
     isolate: bool = False

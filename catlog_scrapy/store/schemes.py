@@ -93,7 +93,7 @@ def _stored_operations(connection: Connection) -> dict[UUID, list[OperationDefin
     for found in rows(
         connection,
         """SELECT id, scheme_id, name, spider, executor, arguments, for_each,
-               standalone_arguments, mode,
+               standalone_arguments, hosts, mode,
                isolate, tolerate, min_results, timeout,
                start_timeout, stall_timeout, backoff_base, backoff_cap, keep, overlap, refresh
            FROM catlog.catalog_scheme_operation ORDER BY name COLLATE "C" """,

@@ -15,9 +15,11 @@ from catlog_scrapy.crawl.attempt import Attempt, assign
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.declarations import base_url_of, operation_record_types
 from catlog_scrapy.declarations import spider_arguments as known_arguments
-from catlog_scrapy.exceptions import AttemptLost
+from catlog_scrapy.declarations.spiders import allowed_places
+from catlog_scrapy.exceptions import AttemptLost, NotPossible
 from catlog_scrapy.pipelines.store import persist, persist_in_thread
 from catlog_scrapy.redaction import read_secrets
+from catlog_scrapy.scheduling.argument_urls import url_mistakes
 from catlog_scrapy.store.queue.attempts import fail
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.queue.resuming import fresh_records, resume_cursor
@@ -58,6 +60,7 @@ async def crawl_attempt(process: AsyncCrawlerProcess, settings: Settings, attemp
 async def _crawl(process: AsyncCrawlerProcess, settings: Settings, attempt: Attempt) -> None:
     """Crawl in this process. Raises whatever the making of the spider raises."""
     claimed = attempt.claim
+    _require_allowed_urls(claimed, settings)
     spidercls: type[Spider] = process.spider_loader.load(claimed.spider)
     attempt.records = {
         record.kind: record for record in operation_record_types(spidercls, claimed.kinds)
@@ -76,6 +79,15 @@ async def _crawl(process: AsyncCrawlerProcess, settings: Settings, attempt: Atte
     if claimed.limits.get("refresh"):
         arguments["fresh"] = await _query(attempt, fresh_records)
     await crawler.crawl_async(**arguments)
+
+
+def _require_allowed_urls(claimed: Claim, settings: Settings) -> None:
+    """Raise NotPossible for an argument that points where the operation may not read."""
+    places = allowed_places(
+        settings, claimed.provider, claimed.base_url, claimed.limits.get("hosts", ())
+    )
+    for name, mistake in url_mistakes(places, claimed.arguments).items():
+        raise NotPossible(f"the argument {name}: {mistake}")
 
 
 async def _query(attempt: Attempt, query: Callable[[Engine, Claim], T]) -> T:

@@ -23,6 +23,9 @@ from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.record_tables import indexes
 from catlog_scrapy.store.record_tables.layout import record_tables, stored_columns
 from catlog_scrapy.store.schemes import all_kinds, stored_providers
+from catlog_scrapy.store.views.applying import dry_run_views
+from catlog_scrapy.store.views.naming import VIEW_COMMENT
+from catlog_scrapy.store.views.plan import PlannedView, ViewPlan
 from tests.support.factories import (
     at_once,
     given_a_catalog,
@@ -693,6 +696,35 @@ def test_a_bad_select_is_refused_before_anything_changes(
     shop.declare(SCHEME.format(version=2))
     shop.given_view("report", select)
     assert told in shop.refused()
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        "SELECT 1 AS n; CREATE TABLE pwned (n int)",
+        "SELECT 1 AS foo$a$; CREATE TABLE pwned (n int); SELECT 1 AS b$a$",
+        r"SELECT 'a\' AS n; CREATE TABLE pwned (n int) -- '",
+        r"SELECT U&'a\' AS n; CREATE TABLE pwned (n int) -- '",
+        "SELECT /* /* */ 1 */ 2 AS n; CREATE TABLE pwned (n int)",
+        "SELECT 1 AS n; COMMIT; CREATE TABLE pwned (n int)",
+        "SELECT 1 AS n; CREATE TABLE pwned (n int); SELECT * FROM pwned",
+        "SELECT 1 AS n; DO $$ BEGIN CREATE TABLE pwned (n int); END $$",
+    ],
+)
+def test_statement_behind_the_select_of_a_view_never_runs(shop: Shop, select: str) -> None:
+    shop.given_view("report", select)
+    assert "the file has a second statement; keep one SELECT" in shop.refused()
+    # PostgreSQL refuses the text by itself, whatever catlog's scanner has found in it.
+    plan = ViewPlan(
+        {"report": PlannedView(select, VIEW_COMMENT, file="views/report.sql")},
+        frozenset(),
+        ("report",),
+        (),
+    )
+    with shop.engine.connect() as connection, pytest.raises(DeclarationError) as refused:
+        dry_run_views(connection, plan)
+    assert "views/report.sql" in str(refused.value)
+    assert one(shop.engine, "SELECT to_regclass('public.pwned')") is None
 
 
 def test_views_that_read_themselves_are_refused(shop: Shop) -> None:

@@ -16,6 +16,7 @@ from catlog_scrapy.db.driver import PLAIN_URL, connect
 from catlog_scrapy.exceptions import DatabaseUnavailable
 from catlog_scrapy.store.sql import rows
 from tests.support.project import Project
+from tests.support.waiting import until
 
 ID = uuid4()
 QUERIES = {
@@ -110,10 +111,22 @@ def test_lost_connection_of_an_unusual_url_is_reported_as_unavailable(database_u
 
 
 def test_query_that_loses_its_connection_ends_with_one_line(
-    database_url: str, tmp_path: Path
+    engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
     project = Project(tmp_path, database_url)
-    printed = project.scrapy("sql", "select pg_terminate_backend(pg_backend_pid())", code=2)
+    command = project.start("sql", "select pg_sleep(60)")
+    ended = """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND query LIKE '%run_query(''SELECT%pg_sleep(60)%'
+          AND pid <> pg_backend_pid()"""
+
+    def is_ended() -> bool:
+        with engine.connect() as connection:
+            return bool(rows(connection, ended))
+
+    until(is_ended)
+    printed = "".join(command.communicate())
+    assert command.returncode == 2
     assert printed.startswith("scrapy sql: the database failed: ")
     assert len(printed.splitlines()) == 1
 

@@ -175,7 +175,7 @@ def cancel_catalog(
 def _create(tx: Transaction, state: ServerState, catalog: NewCatalog) -> ChangeResult:
     require_known_arguments(
         tx,
-        state.capabilities,
+        state,
         catalog.arguments,
         provider=catalog.provider,
         scheme=catalog.scheme,

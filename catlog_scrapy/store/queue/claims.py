@@ -26,8 +26,9 @@ class Claim:
     `kinds` are its record types: name, key, fields, and `foreign` for a type that is declared for
     a spider that has none. `seconds` is the time limit. `project` is the Scrapy project that has
     the spider, None if unknown; `project_version` is the only version that may run the attempt.
-    `settings` are Scrapy settings for this attempt alone. `secrets` are the names of the
-    provider's secrets. `age` is the time since the claim in seconds.
+    `settings` are Scrapy settings for this attempt alone. `given` are the names of the arguments
+    that came with the load, not from its operation. `secrets` are the names of the provider's
+    secrets. `age` is the time since the claim in seconds.
     """
 
     attempt: AttemptName
@@ -45,6 +46,7 @@ class Claim:
     mode: str
     isolate: bool
     arguments: dict[str, str]
+    given: list[str]
     base_url: str | None
     limits: dict[str, Any]
     kinds: list[dict[str, Any]]

@@ -188,11 +188,11 @@ def operations_of_spider(engine: Engine, spider: str) -> list[Mapping[str, Any]]
 
 
 def scheme_operations(database: Database, provider: str, scheme: str) -> list[Mapping[str, Any]]:
-    """Return the operations of a scheme's current version: name, spider, executor, `for_each`."""
+    """Return the operations of a scheme's current version, with their provider's base URL."""
     with database.connect() as connection:
         return rows(
             connection,
-            """SELECT o.name, o.spider, o.executor, o.for_each,
+            """SELECT o.name, o.spider, o.executor, o.for_each, o.hosts, p.base_url,
                    (SELECT k.fields FROM catlog.kind k
                     WHERE k.name = o.for_each #>> '{}' ORDER BY k.created_at DESC LIMIT 1)
                    AS fields

@@ -10,7 +10,7 @@ revision = "0001"
 down_revision = None
 
 # Beside the modules that call them, which share their text with this revision.
-FUNCTIONS = Path(__file__).parents[3] / "store" / "queue" / "functions"
+STORE = Path(__file__).parents[3] / "store"
 
 
 # A look at the records of all kinds, or of some. A function, because a view would prevent `apply`
@@ -130,9 +130,9 @@ def upgrade() -> None:
     op.execute("CREATE SCHEMA IF NOT EXISTS records")
     op.execute(ALL_RECORDS)
     op.execute(ALL_RECORD_VERSIONS)
-    for function in sorted(FUNCTIONS.glob("*.sql")):
+    for file in [*sorted(STORE.glob("*/functions/*.sql")), STORE / "reading" / "bound_queries.sql"]:
         op.get_bind().exec_driver_sql(
-            function.read_text(encoding="utf-8"), execution_options={"no_parameters": True}
+            file.read_text(encoding="utf-8"), execution_options={"no_parameters": True}
         )
 
 
@@ -767,6 +767,9 @@ def _create_catalog_scheme_operation() -> None:
             postgresql.JSONB(astext_type=sa.Text()),
             server_default="[]",
             nullable=False,
+        ),
+        sa.Column(
+            "hosts", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
         ),
         sa.Column("mode", sa.Text(), server_default="snapshot", nullable=False),
         sa.Column("isolate", sa.Boolean(), server_default=sa.text("false"), nullable=False),

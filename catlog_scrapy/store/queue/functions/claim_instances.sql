@@ -113,7 +113,8 @@ BEGIN
                 'tolerate', o.tolerate, 'min_results', o.min_results, 'timeout', o.timeout,
                 'start_timeout', o.start_timeout, 'stall_timeout', o.stall_timeout,
                 'backoff_base', o.backoff_base, 'backoff_cap', o.backoff_cap,
-                'max_errors', s.max_errors, 'overlap', o.overlap, 'refresh', o.refresh)
+                'max_errors', s.max_errors, 'overlap', o.overlap, 'refresh', o.refresh,
+                'hosts', o.hosts)
         FROM taken
         JOIN catlog.catalog_scheme_operation o ON o.id = taken.operation_id
         JOIN catlog.catalog_scheme s ON s.id = o.scheme_id

@@ -11,6 +11,7 @@ BEGIN
         SELECT coalesce(jsonb_agg(jsonb_build_object(
             'instance', i.id, 'number', i.attempt, 'catalog', i.catalog_id,
             'operation_id', i.operation_id, 'part', i.part, 'arguments', i.arguments,
+            'given', ARRAY(SELECT jsonb_object_keys(c.arguments)),
             'settings', c.settings, 'project_version', c.project_version, 'provider', p.name,
             'provider_id', p.id, 'project', p.project, 'base_url', p.base_url, 'secrets', p.secrets, 'scheme', s.name,
             'operation', o.name, 'spider', o.spider, 'mode', o.mode, 'isolate', o.isolate,
