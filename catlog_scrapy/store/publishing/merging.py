@@ -109,7 +109,7 @@ class _Merge:
     ) -> None:
         self.connection = connection
         self.kind = kind
-        self.parameters = parameters
+        self.parameters = dict(parameters)
         self.counts = KindCounts()
         declared = dict(kind.columns)
         stored = stored_columns(connection, [kind.name]).get(kind.name, {})
@@ -118,9 +118,11 @@ class _Merge:
     def run(self, received: int) -> KindCounts:
         """Merge all results, at most *received*."""
         statements = self._statements("all")
-        known = scalar(self.connection, statements.count_records(), **self.parameters)
+        records = one(self.connection, statements.count_records(), **self.parameters)
+        known = records["known"]
         if known == 0 and self._insert_first(statements, received):
             return self.counts
+        self.parameters |= records
         for low, high in _slices(max(known, received), MAX_COMPARED_ROWS):
             self._merge_slice(low, high)
         return self.counts
@@ -188,6 +190,7 @@ class _Merge:
                         low=_hash(first),
                         high=_hash(last),
                         ids=found.ids,
+                        places=found.places or [],
                     ):
                         changes[change["change"]] += change["records"]
         except exc.IntegrityError:
@@ -204,7 +207,7 @@ class _Compared:
 
     `ignored` counts the removals of unknown keys that a full load need not store; several of them,
     or one of them and a record, may have the same key. `ids` are the hashes of the keys to be
-    written, or None if there are too many.
+    written, `places` those of their results; both are None if there are too many.
     """
 
     known: int
@@ -217,6 +220,7 @@ class _Compared:
     ignored: int
     outdated: int
     ids: list[str] | None
+    places: list[str] | None
 
     @property
     def duplicates(self) -> int:
