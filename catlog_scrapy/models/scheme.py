@@ -42,9 +42,9 @@ class CatalogSchemeOperation(Base):
     `for_each` is NULL, the name of a kind, or a list of words. `standalone_arguments` lists the
     arguments that replace the parts. `hosts` lists the hosts that arguments may name, besides those
     below the provider's `base_url`. `tolerate` maps names of tolerances to a count (an integer) or
-    a share (up to 1). `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap`
-    are seconds; with a `keep` of NULL versions are never pruned. `refresh` is NULL or
-    `{"every": seconds, "by": field}`.
+    a share (up to 1). `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`,
+    `keep` and `overlap` are seconds; with a `keep` of NULL versions are never pruned. `refresh` is
+    NULL or `{"every": seconds, "by": field}`.
     """
 
     __tablename__ = "catalog_scheme_operation"

@@ -26,7 +26,7 @@ class ChangeDetection:
     """Queries for the changes that results bring to the records of *kind*.
 
     *features* says which further tables the queries need. They take a *subset* of the keys: the
-    range of hashes from `:low` to `:high`, or those in `:ids`.
+    range of hashes from `:low` to `:high`, or those in `:ids`, whose results are at `:places`.
     """
 
     def __init__(self, kind: KindDefinition, features: "Features", subset: Subset) -> None:
@@ -47,7 +47,8 @@ class ChangeDetection:
         """
         return f"""
             SELECT coalesce(a.id, k.id) AS id, a.id IS NOT NULL AS is_arrived,
-                k.id IS NOT NULL AS is_known, k.is_foreign, k.scope, k.place, a.instance,
+                k.id IS NOT NULL AS is_known, k.is_foreign, k.scope, k.place,
+                a.place AS result_place, a.instance,
                 a.attempt, a.seq,
                 coalesce(a.was_read, false) AS was_read, a.hash,
                 CASE WHEN a.id IS NULL OR a.is_removal AND k.id IS NOT NULL THEN k.part
@@ -91,19 +92,23 @@ class ChangeDetection:
         Of duplicate keys, data beats `Unchanged`, and that beats `Removed`; then the last row by
         part and number counts.
         """
-        distinct, order = "", ""
+        distinct, order, at_places = "", "", ""
+        if self.subset == "ids":
+            # Spares a scan of all results. Places of two partitions may be equal, keys decide.
+            at_places = "AND r.ctid = ANY(CAST(:places AS tid[]))"
         if is_distinct:
             distinct = "DISTINCT ON (r.key_hash)"
             order = f"""ORDER BY r.key_hash, CASE WHEN r.content_hash IS NULL THEN 1
                 WHEN r.content_hash = '{REMOVED_HASH}' THEN 2 ELSE 0 END, g.number DESC,
                 r.seq DESC"""
         return f"""
-            SELECT {distinct} r.key_hash AS id, r.content_hash AS hash, r.instance_id AS instance,
-                r.attempt, r.seq, g.part, g.as_of, g.read_at,
+            SELECT {distinct} r.key_hash AS id, r.content_hash AS hash, r.ctid AS place,
+                r.instance_id AS instance, r.attempt, r.seq, g.part, g.as_of, g.read_at,
                 coalesce(r.content_hash = '{REMOVED_HASH}', false) AS is_removal,
                 coalesce(r.content_hash <> '{REMOVED_HASH}', false) AS was_read
             FROM {RESULTS} r {self.join_readings()}
-            WHERE {self.of_kind()} {self.decides()} {self.in_subset("r.key_hash")} {order}"""
+            WHERE {self.of_kind()} {self.decides()} {self.in_subset("r.key_hash")} {at_places}
+            {order}"""
 
     def _known(self) -> str:
         """Return the query of the records, with the time up to which each is confirmed."""

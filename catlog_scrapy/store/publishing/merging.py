@@ -159,7 +159,7 @@ class _Merge:
         self.connection = connection
         self.kind = kind
         self.features = features
-        self.parameters = parameters
+        self.parameters = dict(parameters)
         self.counts = KindCounts()
         declared = dict(kind.columns)
         stored = stored_columns(connection, [kind.name]).get(kind.name, {})
@@ -171,10 +171,11 @@ class _Merge:
         if self.features.has_rivals:
             outranked = scalar(self.connection, statements.count_outranked(), **self.parameters)
             self.counts.received = self.counts.duplicates = outranked
-        known = scalar(self.connection, statements.count_records(), **self.parameters)
-        if known == 0 and self._insert_first(statements, received):
+        records = one(self.connection, statements.count_records(), **self.parameters)
+        if records["own"] == 0 and self._insert_first(statements, received):
             return self.counts
-        for low, high in _slices(max(known, received), MAX_COMPARED_ROWS):
+        self.parameters |= records
+        for low, high in _slices(max(records["known"], received), MAX_COMPARED_ROWS):
             self._merge_slice(low, high)
         return self.counts
 
@@ -243,6 +244,7 @@ class _Merge:
                         low=_hash(first),
                         high=_hash(last),
                         ids=found.ids,
+                        places=found.places or [],
                     ):
                         changes[change["change"]] += change["records"]
         except exc.IntegrityError:
@@ -259,7 +261,7 @@ class _Compared:
 
     `ignored` counts the removals of unknown keys that a full load need not store; several of them,
     or one of them and a record, may have the same key. `ids` are the hashes of the keys to be
-    written, or None if there are too many.
+    written, `places` those of their results; both are None if there are too many.
     """
 
     known: int
@@ -274,6 +276,7 @@ class _Compared:
     taken: int
     abandoned: int
     ids: list[str] | None
+    places: list[str] | None
 
     @property
     def duplicates(self) -> int:

@@ -20,6 +20,11 @@ from catlog_scrapy.store.record_tables.layout import column_names, json_value
 # Keys that are written one by one, instead of comparing the whole slice again.
 MAX_LISTED_KEYS = 50_000
 
+# Changes that give a record new values, and those that only change columns of catlog's own.
+REWRITTEN = "(d.change = 'changed' OR d.change = 'restored' AND d.was_read)"
+MARKED = """(d.change IN ('removed', 'touched', 'reassigned', 'reformatted')
+    OR d.change = 'restored' AND NOT d.was_read)"""
+
 META_COLUMNS = """_id, _hash, _provider, _scope, _catalog, _part, _as_of, _created_at, _updated_at,
     _removed_at, _read_at"""
 
@@ -38,12 +43,17 @@ class KindStatements(ChangeDetection):
         self.retired = [f'"{name}"' for name in retired]
 
     def count_records(self) -> str:
-        """Return the query that counts the provider's records, removed ones included.
+        """Return the query that counts the provider's records.
 
-        Records of siblings do not count.
+        `known` counts all, removed ones included, `own` those of no sibling, and `present` the
+        current ones that the operation answers for.
         """
-        return f"""SELECT count(*) FROM {self.kind.table}
-            WHERE _provider = :provider AND _scope <> ALL(CAST(:siblings AS int[]))"""
+        own = "_scope <> ALL(CAST(:siblings AS int[]))"
+        return f"""
+            SELECT count(*) AS known, count(*) FILTER (WHERE {own}) AS own,
+                count(*) FILTER (WHERE _removed_at IS NULL AND {own}
+                    AND _scope <> ALL(CAST(:abandoned AS int[]))) AS present
+            FROM {self.kind.table} WHERE _provider = :provider {self.in_subset("_id")}"""
 
     def count_outranked(self) -> str:
         """Return the query that counts the results of which a rival reading decides."""
@@ -69,18 +79,18 @@ class KindStatements(ChangeDetection):
     def compare(self, *, is_distinct: bool) -> str:
         """Return the query that counts what a merge would do.
 
-        With *is_distinct*, only the result that counts of each key is compared.
+        With *is_distinct*, only the result that counts of each key is compared. All records are
+        counted already: `:known` and `:present`.
         """
+        records = "SELECT CAST(:known AS bigint) AS known, CAST(:present AS bigint) AS present"
+        if self.subset != "all":
+            records = self.count_records()
         return f"""
-            SELECT known, present, received, matched, absent, written, unknown, ignored,
-                outdated, taken, abandoned,
-                CASE WHEN written <= {MAX_LISTED_KEYS} THEN CAST(ids AS text[]) END AS ids FROM (
-                SELECT count(*) AS known, count(*) FILTER (
-                    WHERE _removed_at IS NULL AND _scope <> ALL(CAST(:siblings AS int[]))
-                      AND _scope <> ALL(CAST(:abandoned AS int[]))) AS present
-                FROM {self.kind.table}
-                WHERE _provider = :provider {self.in_subset("_id")}) AS records
-            CROSS JOIN (
+            SELECT known, present, received, matched, absent, written, unknown, ignored, outdated,
+                taken, abandoned,
+                CASE WHEN written <= {MAX_LISTED_KEYS} THEN CAST(ids AS text[]) END AS ids,
+                CASE WHEN written <= {MAX_LISTED_KEYS} THEN CAST(places AS text[]) END AS places
+            FROM ({records}) AS records CROSS JOIN (
                 SELECT count(*) FILTER (WHERE is_arrived) AS received,
                     count(*) FILTER (WHERE is_arrived AND is_known) AS matched,
                     count(*) FILTER (WHERE NOT is_arrived) AS absent,
@@ -93,7 +103,8 @@ class KindStatements(ChangeDetection):
                         AS taken,
                     count(*) FILTER (WHERE is_written AND change = 'removed'
                         AND scope = ANY(CAST(:abandoned AS int[]))) AS abandoned,
-                    array_agg(id) FILTER (WHERE is_written) AS ids
+                    array_agg(id) FILTER (WHERE is_written) AS ids,
+                    array_agg(result_place) FILTER (WHERE is_written AND is_arrived) AS places
                 FROM ({self.judged(is_distinct=is_distinct)}) AS judged) AS judged"""
 
     def write(self, *, is_distinct: bool) -> str:
@@ -134,8 +145,7 @@ class KindStatements(ChangeDetection):
                     _as_of = d.as_of, _updated_at = :now, _removed_at = NULL,
                     _read_at = CASE WHEN :refreshes THEN d.read_at ELSE k._read_at END
                 FROM decided d
-                WHERE k.ctid = d.place
-                  AND (d.change = 'changed' OR d.change = 'restored' AND d.was_read)),
+                WHERE {self._is_at_place(REWRITTEN)}),
             marked AS (
                 UPDATE {table} k SET
                     _hash = CASE WHEN d.was_read THEN d.hash ELSE k._hash END, _scope = :scope,
@@ -149,9 +159,7 @@ class KindStatements(ChangeDetection):
                     _read_at = CASE WHEN :refreshes AND d.was_read THEN d.read_at
                         ELSE k._read_at END
                 FROM decided d
-                WHERE k.ctid = d.place
-                  AND (d.change IN ('removed', 'touched', 'reassigned', 'reformatted')
-                       OR d.change = 'restored' AND NOT d.was_read)),
+                WHERE {self._is_at_place(MARKED)}),
             created AS (
                 INSERT INTO {table} ({fields}, {META_COLUMNS})
                 SELECT {self._values()}, d.id, d.hash, :provider, :scope, :catalog, d.part,
@@ -162,6 +170,14 @@ class KindStatements(ChangeDetection):
                 SELECT id, NULL, :provider, :scope, :catalog, part, as_of, :now, :now, :now, NULL
                 FROM verdict WHERE change = 'deleted')
             SELECT change, count(*) AS records FROM decided GROUP BY change"""
+
+    def _is_at_place(self, condition: str) -> str:
+        """Return the condition that `k` is the record of a change `d` that meets *condition*.
+
+        The list of places spares a scan of all records.
+        """
+        return f"""k.ctid = d.place AND {condition}
+            AND k.ctid = ANY(ARRAY(SELECT d.place FROM decided d WHERE {condition}))"""
 
     def _lookup_record(self) -> str:
         # OFFSET 0 keeps the planner from turning the look-up into a join of wide rows.
