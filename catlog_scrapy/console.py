@@ -17,6 +17,18 @@ def make_console(**options: Any) -> Console:
     return console if console.is_terminal else Console(highlight=False, width=200, **options)
 
 
+def print_text(console: Console, text: str) -> None:
+    """Print a line, which a terminal breaks between words; further lines keep its indentation."""
+    if not console.is_terminal:
+        console.print(text, markup=False, soft_wrap=True)
+        return
+    from rich.padding import Padding
+    from rich.text import Text
+
+    words = text.lstrip(" ")
+    console.print(Padding(Text(words), (0, 0, 0, len(text) - len(words))))
+
+
 def warn(line: str) -> None:
     """Print a warning on stderr, where it mixes neither with output nor with Scrapy's log."""
     print(f"warning: {line}", file=sys.stderr)  # noqa: T201

@@ -37,6 +37,9 @@ class Command(CatlogCommand):
             help="spider argument, or a field that selects parts; may be repeated",
         )
         parser.add_argument(
+            "--once", action="store_true", help="end the load at the first failed attempt"
+        )
+        parser.add_argument(
             "--dry-run", action="store_true", help="print what would run, without running it"
         )
 
@@ -53,7 +56,7 @@ class Command(CatlogCommand):
             raise UsageError("write arguments as -a NAME=VALUE") from None
         with self.database() as engine:
             if resumed := self.project_settings["CATLOG_RESUME"]:
-                return run_catalog(engine, self.project_settings, self.console, UUID(resumed))
+                return self._run(engine, UUID(resumed), opts)
             warn_of_unmatched_variables(engine, self.project_settings)
             operations = [
                 found
@@ -70,7 +73,12 @@ class Command(CatlogCommand):
             catalog_id = catalogs.create(
                 engine, provider, scheme, operation=operation or None, arguments=arguments
             )
-            return run_catalog(engine, self.project_settings, self.console, catalog_id)
+            return self._run(engine, catalog_id, opts)
+
+    def _run(self, engine: Engine, catalog_id: UUID, opts: argparse.Namespace) -> int:
+        return run_catalog(
+            engine, self.project_settings, self.console, catalog_id, retry=not opts.once
+        )
 
     def _plan(
         self,

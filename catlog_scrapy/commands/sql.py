@@ -6,14 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import orjson
 import psycopg2
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.db.driver import DriverConnection, first_line
 from catlog_scrapy.exceptions import DatabaseUnavailable, NotPossible
-from catlog_scrapy.plurals import counted
 
 # A statement ends with a semicolon outside of quotes, dollar quotes and comments.
 STATEMENT = re.compile(
@@ -21,6 +19,8 @@ STATEMENT = re.compile(
          | --[^\n]* | /\*.*?\*/ | [^;] )+""",
     re.DOTALL | re.VERBOSE,
 )
+# What COPY takes; of the other statements, SET returns no rows, and SHOW and EXPLAIN do.
+QUERY = re.compile(r"[\s(]*(?:select|values|table|with)\b", re.IGNORECASE)
 COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -35,7 +35,16 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+        output = parser.add_mutually_exclusive_group()
+        output.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+        output.add_argument(
+            "-x", dest="expanded", action="store_true", help="print one column a line"
+        )
+        parser.add_argument(
+            "--as-of",
+            metavar="TIME",
+            help="read all views as they were at a time, such as '2026-11-01 12:00Z'",
+        )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if len(args) != 1:
@@ -57,13 +66,27 @@ class Command(CatlogCommand):
             driver.set_session(readonly=True)
             with driver.cursor() as cursor:
                 cursor.execute("SET statement_timeout = 0")
+                if opts.as_of is not None:
+                    self._set_as_of(cursor, opts.as_of)
                 for statement in statements:
                     if COMMENT.sub("", statement).strip():
-                        self._ask(cursor, statement, opts.csv)
+                        self._ask(cursor, statement, opts)
 
-    def _ask(self, cursor: Any, statement: str, csv: bool) -> None:
+    def _set_as_of(self, cursor: Any, time: str) -> None:
+        """Let the names of views mean their as-of views at *time*."""
         try:
-            if csv:
+            cursor.execute(
+                "SELECT set_config('catlog.as_of', CAST(%s AS timestamptz)::text, false)", [time]
+            )
+            cursor.execute("SET search_path = as_of, public")
+        except psycopg2.DataError:
+            raise UsageError(
+                f"{time!r} is not a valid time; use a value such as '2026-11-01 12:00Z'"
+            ) from None
+
+    def _ask(self, cursor: Any, statement: str, opts: argparse.Namespace) -> None:
+        try:
+            if opts.csv and QUERY.match(COMMENT.sub("", statement)):
                 cursor.copy_expert(f"COPY ({statement}\n) TO STDOUT WITH CSV HEADER", sys.stdout)
                 return
             cursor.execute(statement)
@@ -73,17 +96,13 @@ class Command(CatlogCommand):
             raise NotPossible(f"PostgreSQL refused the query: {str(error).strip()}") from error
         if cursor.description is None:
             return
-        from rich.table import Table
+        from catlog_scrapy.commands import (
+            sql_output,  # imports Rich, which takes a tenth of a second
+        )
 
-        table = Table(*(column.name for column in cursor.description), box=None)
-        for found in cursor:
-            table.add_row(*(shown(value) for value in found))
-        self.console.print(table, markup=False)
-        self.console.print(f"({counted(cursor.rowcount, 'row')})")
-
-
-def shown(value: Any) -> str:
-    """Format a value for a cell: jsonb as JSON, null as nothing."""
-    if isinstance(value, dict | list):
-        return orjson.dumps(value, default=str).decode()
-    return "" if value is None else str(value)
+        if opts.csv:
+            sql_output.print_csv(cursor)
+        elif opts.expanded:
+            sql_output.print_expanded(cursor)
+        else:
+            sql_output.print_table(self.console, cursor)

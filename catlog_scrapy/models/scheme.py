@@ -41,7 +41,8 @@ class CatalogSchemeOperation(Base):
 
     `for_each` is NULL, the name of a kind, or a list of words. `standalone_arguments` lists the
     arguments that replace the parts. `tolerate` maps `rejected`, `failed_requests`,
-    `blocked_by_robots`, `dropped` and `removed` to a count (an integer) or a share (below 1).
+    `blocked_by_robots`, `dropped` and `removed` to a count (an integer) or a share (a float up to
+    1.0). Only a worker with all `tags` takes the operation.
     `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap`
     are seconds; with a `keep` of NULL versions are never pruned. `refresh` is NULL or
     `{"every": seconds, "by": field}`.
@@ -64,6 +65,7 @@ class CatalogSchemeOperation(Base):
     standalone_arguments: Mapped[Json] = mapped_column(server_default="[]")
     mode: Mapped[str] = mapped_column(server_default="snapshot")
     isolate: Mapped[bool] = mapped_column(server_default=text("false"))
+    tags: Mapped[Json] = mapped_column(server_default="[]")
     tolerate: Mapped[Json] = mapped_column(server_default="{}")
     min_results: Mapped[int] = mapped_column(server_default="1")
     timeout: Mapped[Seconds] = mapped_column(server_default="3600")

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-
 CRON_FIELDS = 5
 # The zone of a machine that nobody has set up.
 UNSET_ZONE = "Factory"
@@ -32,7 +31,7 @@ def due_times(cron: str, timezone: str, after: dt.datetime) -> Iterator[dt.datet
     """
     zone = _zone(timezone)
     if len(cron.split()) > CRON_FIELDS:
-        # cronsim would read the first of six fields as seconds, other programs the last one as years.
+        # cronsim reads the first of six fields as seconds, other programs the last one as years.
         raise CronError(
             f"{cron!r} is not a valid cron line ({len(cron.split())} fields); use five fields such"
             " as 0 3 * * *"

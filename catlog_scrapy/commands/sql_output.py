@@ -1,0 +1,62 @@
+"""Output of `scrapy sql`: a table, one column a line, or CSV."""
+
+import csv
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from catlog_scrapy.plurals import counted
+
+
+def shown(value: Any) -> str:
+    """Format a value for a cell: jsonb as JSON, null as nothing."""
+    if isinstance(value, dict | list):
+        return orjson.dumps(value, default=str).decode()
+    return "" if value is None else str(value)
+
+
+def column_names(cursor: Any) -> list[str]:
+    """Return the names of a result's columns."""
+    return [column.name for column in cursor.description]
+
+
+def print_table(console: Console, cursor: Any) -> None:
+    """Print a result as a table, with a hint if the terminal is too narrow for the table."""
+    table = Table(*column_names(cursor), box=None)
+    for found in cursor:
+        table.add_row(*(shown(value) for value in found))
+    console.print(table, markup=False)
+    width = Measurement.get(console, console.options.update(width=10_000), table).maximum
+    hint = "; -x prints one column a line" if console.is_terminal and width > console.width else ""
+    console.print(f"({counted(cursor.rowcount, 'row')}{hint})")
+
+
+def print_expanded(cursor: Any) -> None:
+    """Print a result with one column a line, as `\\x` of psql does."""
+    names = column_names(cursor)
+    width = max(map(len, names), default=0)
+    for number, found in enumerate(cursor, 1):
+        _line(f"-[ row {number} ]-")
+        for name, value in zip(names, found, strict=True):
+            lines = shown(value).split("\n")
+            _line(f"{name:{width}} | {lines[0]}".rstrip())
+            for further in lines[1:]:
+                _line(f"{'':{width}} | {further}".rstrip())
+    _line(f"({counted(cursor.rowcount, 'row')})")
+
+
+def print_csv(cursor: Any) -> None:
+    """Print a result as CSV: that of a statement which COPY does not take, such as SHOW."""
+    rows: Iterable[Iterable[Any]] = cursor
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(column_names(cursor))
+    writer.writerows([shown(value) for value in found] for found in rows)
+
+
+def _line(text: str) -> None:
+    sys.stdout.write(text + "\n")
