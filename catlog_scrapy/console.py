@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,18 @@ def print_text(console: Console, text: str) -> None:
 
     words = text.lstrip(" ")
     console.print(Padding(Text(words), (0, 0, 0, len(text) - len(words))))
+
+
+def moment(instant: dt.datetime | None) -> str:
+    """Format an instant in local time, to the second; None as nothing."""
+    return instant.astimezone().isoformat(sep=" ", timespec="seconds") if instant else ""
+
+
+def short_moment(instant: dt.datetime) -> str:
+    """Format an instant in local time, to the minute; without the year if that is this year."""
+    local = instant.astimezone()
+    is_this_year = local.year == dt.datetime.now().astimezone().year
+    return local.strftime("%m-%d %H:%M" if is_this_year else "%Y-%m-%d")
 
 
 def warn(line: str) -> None:

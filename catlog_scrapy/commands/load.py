@@ -88,9 +88,11 @@ class Command(CatlogCommand):
         operation: str,
         arguments: dict[str, str],
     ) -> int:
-        table = Table("operation", "part", "arguments", box=None)
+        table = Table(box=None, pad_edge=False)
+        for name in ("operation", "part", "arguments"):
+            table.add_column(name, overflow="fold")
         for instance in starting.plan(engine, provider, scheme, operation or None, arguments):
             written = " ".join(f"{name}={value}" for name, value in instance["arguments"].items())
             table.add_row(instance["operation"], instance["part"], written)
-        self.console.print(table)
+        self.console.print(table, markup=False)
         return 0

@@ -55,7 +55,7 @@ class Command(CatlogCommand):
                 f"{node['running']}/{node['slots']}",
                 *([", ".join(node["tags"])] if has_tags else []),
                 node["version"],
-                ", ".join(_project(name, of) for name, of in node["projects"].items()),
+                escape(", ".join(_project(name, of) for name, of in node["projects"].items())),
                 f"{duration(node['silence'])} ago",
             )
         self.console.print(table)

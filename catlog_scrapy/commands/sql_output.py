@@ -12,6 +12,8 @@ from rich.table import Table
 
 from catlog_scrapy.plurals import counted
 
+UNLIMITED_WIDTH = 1_000_000
+
 
 def shown(value: Any) -> str:
     """Format a value for a cell: jsonb as JSON, null as nothing."""
@@ -27,13 +29,22 @@ def column_names(cursor: Any) -> list[str]:
 
 def print_table(console: Console, cursor: Any) -> None:
     """Print a result as a table, with a hint if the terminal is too narrow for the table."""
-    table = Table(*column_names(cursor), box=None)
+    table = Table(box=None)
+    for name in column_names(cursor):
+        table.add_column(name, overflow="fold")
     for found in cursor:
         table.add_row(*(shown(value) for value in found))
     console.print(table, markup=False)
-    width = Measurement.get(console, console.options.update(width=10_000), table).maximum
-    hint = "; -x prints one column a line" if console.is_terminal and width > console.width else ""
+    hint = "; -x prints one column a line" if _is_too_wide(console, table) else ""
     console.print(f"({counted(cursor.rowcount, 'row')}{hint})")
+
+
+def _is_too_wide(console: Console, table: Table) -> bool:
+    """Return whether the console is a terminal that breaks the cells of *table*."""
+    if not console.is_terminal:
+        return False
+    options = console.options.update(width=UNLIMITED_WIDTH, markup=False)
+    return Measurement.get(console, options, table).maximum > console.width
 
 
 def print_expanded(cursor: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import orjson
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.console import print_text
+from catlog_scrapy.console import moment, print_text, short_moment
 from catlog_scrapy.plurals import counted, duration
 from catlog_scrapy.store.reading.status import (
     attempts_of,
@@ -88,7 +87,7 @@ class Command(CatlogCommand):
                 short_moment(catalog["due_at"] or catalog["created_at"]),
                 duration(catalog["seconds"]) if catalog["seconds"] is not None else "",
             )
-        self.console.print(table)
+        self.console.print(table, markup=False)
         for catalog in catalogs:
             if catalog["waits"]:
                 self._say(f"{str(catalog['id'])[:8]} waits: {catalog['waits']}")
@@ -188,15 +187,3 @@ def changes(published: Mapping[str, int] | None) -> str:
         "-": published.get("removed", 0) + published.get("deleted", 0),
     }
     return " ".join(f"{sign}{count}" for sign, count in counts.items() if count) or "none"
-
-
-def short_moment(instant: dt.datetime) -> str:
-    """Format an instant in local time, to the minute; without the year if that is this year."""
-    local = instant.astimezone()
-    is_this_year = local.year == dt.datetime.now().astimezone().year
-    return local.strftime("%m-%d %H:%M" if is_this_year else "%Y-%m-%d")
-
-
-def moment(instant: Any) -> str:
-    """Format an instant in local time, to the second; None as nothing."""
-    return instant.astimezone().isoformat(sep=" ", timespec="seconds") if instant else ""

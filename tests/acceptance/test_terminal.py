@@ -412,3 +412,34 @@ def wait_until_loaded(project: Project) -> str:
 
     until(is_loaded, what=lambda: found)
     return str(found[0]["id"])
+
+
+def test_brackets_in_output_are_text(engine: Engine, project: Project, source: Source) -> None:
+    """Rich takes [/] and [red] for its markup."""
+    path = project.folder / "shop/providers/a.toml"
+    path.write_text(path.read_text().replace('"good", "bad"', '"[/a]", "[red]b"'))
+    project.scrapy("apply")
+    for said in (
+        project.scrapy("load", SCHEME, "--dry-run"),
+        project.scrapy("load", SCHEME, "--once", code=1),
+        project.scrapy("status", catalog_ids(engine)[0]),
+        project.scrapy("sql", "select '[/a]' as \"[x]\", '[red]b'"),
+    ):
+        assert "[/a]" in said
+        assert "[red]b" in said
+    nodes.register(engine, "[/a]:1", url="http://[::1]:1", pid=1, version="0", slots=1, poll=1.0)
+    projects = {"default": {"error": "[red]b [/]"}}
+    nodes.record_poll(engine, "[/a]:1", running=0, projects=projects, error="[/] failed")
+    said = project.scrapy("nodes")
+    for word in ("[/a]:1", "http://[::1]:1", "[red]b [/]", "[/] failed"):
+        assert word in said
+
+
+def test_keys_and_users_fit_a_terminal_of_80_columns(project: Project) -> None:
+    project.scrapy("key", "add", "a-robot-with-a-long-name", "--role", "service", "--expires", "9d")
+    project.scrapy("key", "add", "narrow", "--role", "service", "--scope", "catalogs:create")
+    listed = terminal(project, "key", "list")
+    assert "catalogs:create" in listed
+    assert listed.count("valid") == 2
+    terminal(project, "user", "list")
+    terminal(project, "load", SCHEME, "--dry-run")

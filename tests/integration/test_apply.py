@@ -347,8 +347,7 @@ def test_tags_change_in_place_and_workers_look_at_the_queue_again(shop: Shop) ->
     for tags, expected in (('["browser"]', 1), ('["ru", "browser"]', 2), ("[]", 3)):
         scheme = f'[[scheme]]\nname = "goods"\n{OPERATION}tags = {tags}\n'
         shop.declare(scheme)
-        [line] = shop.apply()
-        assert line.startswith("~ operation acme/goods/goods: tags ")
+        assert shop.apply()[0].startswith("~ operation acme/goods/goods: tags ")
         assert one(shop.engine, revision) == expected
         shop.declare(scheme, SCHEDULE.format(cron=f"{expected} * * * *"))
         shop.apply()

@@ -119,6 +119,27 @@ def test_queue_reads_no_entries_of_finished_instances(
     assert 0 < entries_read(engine, TABLES, lambda: CALLS[name](engine, held)) < MAX_ENTRIES
 
 
+@pytest.mark.parametrize("tags", [[], ["browser"]])
+def test_claim_reads_the_head_of_a_long_queue_that_was_analysed(
+    postgres: Postgres, tags: list[str]
+) -> None:
+    """The planner must not read and sort the whole queue because few operations seem to match."""
+    with postgres.clone() as url:
+        engine = make_engine(url)
+        for number in range(WAITING):
+            given_a_scheme(engine, an_operation(f"idle{number}"), name=f"idle{number}")
+        given_a_scheme(engine, an_operation(tags=tags))
+        given_a_catalog(engine)
+        insert_instances(engine, FINISHED)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))
+        claim(engine, "here", tags=tags)
+        for limit in (1, 8):
+            take = partial(claim, engine, "here", limit=limit, tags=tags)
+            assert 0 < entries_read(engine, TABLES, take) < MAX_ENTRIES
+        engine.dispose()
+
+
 def test_claims_pass_instances_that_wait_for_other_workers(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

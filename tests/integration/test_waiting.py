@@ -1,5 +1,7 @@
 """Reasons for which open catalogs wait, their first errors, and retries without a wait."""
 
+import json
+from http.client import HTTPConnection
 from typing import Any
 from uuid import UUID
 
@@ -7,11 +9,13 @@ import pytest
 from sqlalchemy import Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
+from catlog_scrapy.store.access.keys import add_key
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts, catalogs, nodes, starting
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.reading.status import attempts_of, find_catalog, latest_catalogs
 from catlog_scrapy.store.reading.waiting import next_attempts, waiting_work
+from tests.support.executor import application, serving
 from tests.support.factories import (
     an_operation,
     claim_of,
@@ -25,6 +29,7 @@ from tests.support.factories import (
     state_of,
     the_catalog,
 )
+from tests.support.waiting import WAIT_LIMIT_S
 
 
 def given_a_node(
@@ -335,3 +340,53 @@ def test_duration_of_a_catalog_ends_with_it(engine: Engine) -> None:
     loaded = load(engine, {"a": 1})["id"]
     first = find_catalog(engine, str(loaded))["seconds"]
     assert 0 < first == find_catalog(engine, str(loaded))["seconds"]
+
+
+def request(port: int, key: str, path: str, method: str = "GET") -> tuple[int, Any]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=WAIT_LIMIT_S)
+    try:
+        connection.request(method, f"/api/v1/{path}", headers={"Authorization": f"Bearer {key}"})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def test_api_says_what_waits_and_retries_now(engine: Engine) -> None:
+    given_a_provider(engine, "tatneft", max_running=1)
+    given_a_scheme(
+        engine,
+        an_operation(for_each=["a", "b"], backoff_base=9000.0, tags=["x"]),
+        provider="tatneft",
+    )
+    catalog = given_a_catalog(engine, provider="tatneft")
+    [held] = claim(engine, "node", tags=["x"])
+    with serving(application(engine)) as port:
+        key = add_key(engine, "boss", "admin")
+
+        def rows_of(path: str) -> list[dict[str, Any]]:
+            status, body = request(port, key, path)
+            assert status == 200, body
+            return body["results"]  # type: ignore[no-any-return]
+
+        reason = "1 of 1 running for tatneft"
+        assert [row["waits"] for row in rows_of("catalogs")] == [reason]
+        instances = rows_of("catalog_scheme_operation_instances")
+        assert {row["part"]: row["waits"] for row in instances} == {"a": None, "b": reason}
+        [provider] = rows_of("providers")
+        assert (provider["running"], provider["max_running"]) == (1, 1)
+        assert [row["tags"] for row in rows_of("catalog_scheme_operations")] == [["x"]]
+        fail(engine, held, "the log-in was refused")
+        [row] = [r for r in rows_of("catalog_scheme_operation_instances") if r["part"] == "a"]
+        assert row["first_error"] == row["error"] == "the log-in was refused"
+        assert row["waits"].startswith("next attempt in ")
+        assert rows_of("catalogs")[0]["first_error"] == "the log-in was refused"
+        status, body = request(port, key, f"catalogs/{catalog}/retry", "POST")
+        assert (status, "only a failed or cancelled" in body["detail"]) == (409, True)
+        retry_now = f"catalogs/{catalog}/retry?now=true"
+        assert request(port, key, retry_now, "POST") == (
+            200,
+            {"id": str(catalog), "state": "loading"},
+        )
+        assert request(port, key, retry_now, "POST")[0] == 409
+        assert [c.part for c in claim(engine, "node", tags=["x"])] == ["a"]

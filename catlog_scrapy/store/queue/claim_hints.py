@@ -64,7 +64,7 @@ class ClaimHints:
 
     def __init__(self, executor: str, tags: frozenset[str]) -> None:
         self.executor = executor
-        self.tags = tags
+        self.tags_json = orjson.dumps(sorted(tags)).decode()
         self.running_since: dict[UUID, dt.datetime] = {}
         self.heads: dict[UUID, QueueHead] = {}
         self.last_position: int | None = None
@@ -77,7 +77,7 @@ class ClaimHints:
         heads = [self.heads.get(provider) for provider in providers]
         return {
             "executor": self.executor,
-            "tags": orjson.dumps(sorted(self.tags)).decode(),
+            "tags": self.tags_json,
             "providers": [str(provider) for provider in providers],
             "heads": [head.position if head else None for head in heads],
             "revisions": [head.revision if head else None for head in heads],
@@ -132,4 +132,7 @@ def claim_hints_of(
     """Return the hints of the claims by this engine for *executor* and *tags*."""
     engine = database if isinstance(database, Engine) else database.connection.engine
     key = executor, frozenset(tags)
-    return _hints.setdefault(engine, {}).setdefault(key, ClaimHints(*key))
+    hints = _hints.setdefault(engine, {})
+    if key not in hints:
+        hints[key] = ClaimHints(*key)
+    return hints[key]
