@@ -45,9 +45,10 @@ class ClaimAttempt:
     def run(self) -> Response | None:
         """Claim attempts; return None without work."""
         state, body = self.state, self.claim.model_dump()
-        operations = external.operations(state.engine)
-        # Without the tags of no operation, so that the tags of callers are few sets.
-        self.tags = set(self.claim.tags) & {tag for found in operations for tag in found["tags"]}
+        if self.claim.tags:
+            # Only the tags of some operation, so that the sets of tags with claim hints are few.
+            known = external.operations(state.engine)
+            self.tags = set(self.claim.tags) & {tag for found in known for tag in found["tags"]}
         claim_hints_of(state.engine, "external", self.tags).refresh(state.engine)
         try:
             response = run_change(

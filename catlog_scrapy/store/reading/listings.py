@@ -61,8 +61,11 @@ LISTINGS = (
         "Catalogs: loads of a scheme, with their state and the changes that they published.",
         """SELECT c.id, c.number, p.name AS provider, s.name AS scheme, s.version, c.parent_id,
                d.name AS schedule, c.due_at, c.as_of, c.arguments, c.operation, c.is_full, c.origin,
-               c.job, c.priority, c.state, catlog.catalog_wait_reason(c.id) AS waits, c.errors,
-               c.first_error, c.error, c.published, c.created_at, c.started_at, c.finished_at
+               c.job, c.priority, c.state,
+               CASE WHEN c.state IN ('waiting', 'loading', 'publishing')
+                   THEN catlog.catalog_wait_reason(c.id) END AS waits,
+               c.errors, c.first_error, c.error, c.published, c.created_at, c.started_at,
+               c.finished_at
            FROM catlog.catalog c
            JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
            JOIN catlog.provider p ON p.id = c.provider_id
@@ -88,9 +91,10 @@ LISTINGS = (
         "Operation instances of each catalog, by part, with their latest attempt.",
         """SELECT i.id, i.catalog_id, i.operation_id, p.name AS provider, s.name AS scheme,
                o.name AS operation, i.part, i.arguments, i.priority, i.state, i.attempt,
-               i.failures, i.available_at, catlog.wait_reason(i.id) AS waits, i.lease_expires_at,
-               i.node, a.started_at, a.finished_at, a.outcome, e.first_error, a.error, a.accepted,
-               a.rejected, a.dropped
+               i.failures, i.available_at,
+               CASE WHEN i.state = 'new' THEN catlog.wait_reason(i.id) END AS waits,
+               i.lease_expires_at, i.node, a.started_at, a.finished_at, a.outcome, e.first_error,
+               a.error, a.accepted, a.rejected, a.dropped
            FROM catlog.catalog_scheme_operation_instance i
            JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
            JOIN catlog.catalog_scheme s ON s.id = o.scheme_id

@@ -100,7 +100,8 @@ CATALOGS = """
         c.error, c.published, c.arguments, c.parent_id, c.job,
         CAST(extract(epoch FROM coalesce(c.finished_at, clock_timestamp()) - c.started_at) AS float)
             AS seconds,
-        catlog.catalog_wait_reason(c.id) AS waits,
+        CASE WHEN c.state IN ('waiting', 'loading', 'publishing')
+            THEN catlog.catalog_wait_reason(c.id) END AS waits,
         (SELECT count(*) FROM catlog.catalog_scheme_operation_instance i
          WHERE i.catalog_id = c.id) AS instances,
         (SELECT count(*) FROM catlog.catalog_scheme_operation_instance i
@@ -193,7 +194,8 @@ ATTEMPTS = """
         a.read_from, a.read_to, n.url AS node_url,
         CAST(extract(epoch FROM coalesce(a.finished_at, clock_timestamp()) - a.started_at) AS float)
             AS seconds,
-        CASE WHEN coalesce(a.attempt, 0) = i.attempt THEN catlog.wait_reason(i.id) END AS waits
+        CASE WHEN i.state = 'new' AND coalesce(a.attempt, 0) = i.attempt
+            THEN catlog.wait_reason(i.id) END AS waits
     FROM catlog.catalog_scheme_operation_instance i
     JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
     LEFT JOIN catlog.instance_attempt a ON a.instance_id = i.id
