@@ -19,7 +19,7 @@ from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.reading.status import attempts_of, find_attempt, find_catalog
+from catlog_scrapy.store.reading.status import attempts_of, catalog_tree, find_attempt, find_catalog
 
 NODE_TIMEOUT_S = 20.0
 
@@ -27,7 +27,7 @@ NODE_TIMEOUT_S = 20.0
 class Command(CatlogCommand):
     """Print the logs of a catalog's attempts, or of one attempt.
 
-    A log on another machine comes from its node, over HTTP.
+    Sub-catalogs are included. A log on another machine comes from its node, over HTTP.
     """
 
     def syntax(self) -> str:
@@ -54,7 +54,11 @@ class Command(CatlogCommand):
                 attempts = [find_attempt(database, args[0].removesuffix(".log"))]
             else:
                 catalog = find_catalog(database, args[0])
-                attempts = attempts_of(database, catalog["id"], failed=opts.failed)
+                attempts = [
+                    attempt
+                    for id_ in catalog_tree(database, catalog["id"])
+                    for attempt in attempts_of(database, id_, failed=opts.failed)
+                ]
         with_logs = [attempt for attempt in attempts if attempt["log"]]
         if not with_logs:
             raise NotPossible(f"no attempt of {args[0]} has a log; scrapy status shows them")

@@ -112,7 +112,8 @@ class Command(CatlogCommand):
         self._say(f"{catalog['state']}, {catalog['done']} of {catalog['instances']} done{took}")
         if catalog["waits"]:
             self._say(f"waits: {catalog['waits']}")
-        if catalog["first_error"] and catalog["first_error"] not in (catalog["error"] or ""):
+        is_repeated = (catalog["first_error"] or "") in (catalog["error"] or "")
+        if not is_repeated and catalog["state"] != "loaded":
             self._say(f"first error: {catalog['first_error']}")
         if catalog["error"]:
             self._say(catalog["error"])

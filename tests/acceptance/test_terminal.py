@@ -134,6 +134,8 @@ def test_load_once_of_sub_catalogs_fails_their_parent(
     said = project.scrapy("load", f"{SCHEME.partition('/')[0]}/all", "--once", code=1)
     assert "next attempt" not in said
     assert {state for (state,) in rows(engine, "SELECT state FROM catlog.catalog")} == {"failed"}
+    parent = rows(engine, "SELECT CAST(id AS text) FROM catlog.catalog WHERE parent_id IS NULL")
+    assert "==> things bad attempt 1: " in project.scrapy("logs", parent[0][0])
 
 
 def test_load_of_an_operation_with_tags_waits_and_says_how_to_go_on(

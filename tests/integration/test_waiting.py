@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.access.keys import add_key
@@ -246,6 +247,23 @@ def test_first_error_may_be_that_of_a_lost_attempt(engine: Engine, outcome: str)
     attempts.fail(engine, claim_of(engine, catalog).attempt, "first", outcome=outcome)
     fail(engine, claim_of(engine, catalog), "second")
     assert the_catalog(engine, catalog)["first_error"] == "first"
+
+
+def test_first_error_of_publishing_is_kept(engine: Engine) -> None:
+    given_a_scheme(engine)
+    catalog = given_a_loaded_catalog(engine, {"a": 1})
+    table = 'records."goods"'
+    for number, renamed in enumerate(("x", "y"), 1):
+        sql(engine, f"ALTER TABLE {table} RENAME COLUMN value TO {renamed}")
+        with pytest.raises(DBAPIError):
+            publishing.publish(engine, catalog)
+        sql(engine, f"ALTER TABLE {table} RENAME COLUMN {renamed} TO value")
+        found = the_catalog(engine, catalog)
+        assert found["publish_failures"] == number
+        if number == 1:
+            sql(engine, "UPDATE catlog.catalog SET first_error = 'the disk is full'")
+    assert found["first_error"] == "the disk is full"
+    assert found["error"].startswith("publishing failed and will be tried again: ")
 
 
 def test_released_attempt_is_no_error(engine: Engine) -> None:

@@ -77,7 +77,7 @@ def has_open_work(
         )
 
 
-def catalog_tree(engine: Engine, catalog_id: UUID) -> list[UUID]:
+def catalog_tree(engine: Readable, catalog_id: UUID) -> list[UUID]:
     """Return the ids of a catalog and of all its sub-catalogs."""
     with engine.connect() as connection:
         found = rows(
