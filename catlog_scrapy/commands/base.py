@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
+from scrapy.utils.conf import arglist_to_dict
 
+from catlog_scrapy import config
 from catlog_scrapy.commands import summary
 from catlog_scrapy.console import make_console
 from catlog_scrapy.exceptions import CatlogError, DatabaseUnavailable
@@ -46,7 +49,8 @@ class CatlogCommand(ScrapyCommand):
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         """Prepare the settings and signal handlers, and refuse unknown options."""
-        unknown = [word for word in args if word.startswith("-") and word != "-"]
+        # For argparse too, a word with a space is an argument: a query may begin with a comment.
+        unknown = [word for word in args if re.fullmatch(r"-\S+", word)]
         try:
             "".join(args).encode()
         except UnicodeEncodeError:
@@ -56,6 +60,7 @@ class CatlogCommand(ScrapyCommand):
         raise_on_termination()
         with self.mistakes():
             super().process_options(args, opts)
+            config.pass_on(arglist_to_dict(opts.set))
             self.prepare()
 
     def prepare(self) -> None:

@@ -1,18 +1,15 @@
 """`scrapy sql`."""
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from typing import Any
 
-import orjson
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
 from catlog_scrapy.db.driver import DriverConnection
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.plurals import counted
 from catlog_scrapy.sql_text import first_word, split_statements
 from catlog_scrapy.store.reading.queries import (
     QUERY_WORDS,
@@ -36,7 +33,16 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+        output = parser.add_mutually_exclusive_group()
+        output.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+        output.add_argument(
+            "-x", dest="expanded", action="store_true", help="print one column a line"
+        )
+        parser.add_argument(
+            "--as-of",
+            metavar="TIME",
+            help="read all views as they were at a time, such as '2026-11-01 12:00Z'",
+        )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if len(args) != 1:
@@ -51,32 +57,33 @@ class Command(CatlogCommand):
             database.connect() as connection,
             BoundedSession(driver_connection(connection)) as session,
         ):
+            if opts.as_of is not None:
+                session.set_as_of(opts.as_of)
             for _, statement in split_statements(text):
-                self._ask(session, statement, opts.csv)
+                self._ask(session, statement, opts)
 
-    def _ask(self, session: BoundedSession, statement: str, as_csv: bool) -> None:
+    def _ask(self, session: BoundedSession, statement: str, opts: argparse.Namespace) -> None:
         if first_word(statement) not in READING_WORDS:
             raise NotPossible(
                 f'"{first_word(statement).upper()}" is not possible: scrapy sql is read-only; use'
                 " SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW, SET or RESET"
             )
-        if as_csv and is_query(statement):
+        if opts.csv and is_query(statement):
             session.copy(statement, sys.stdout)
             return
         found = session.run(statement)
         if found is None:
             return
-        if as_csv:
-            writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerows([found.columns, *found.rows])
-            return
-        from rich.table import Table
+        from catlog_scrapy.commands import (
+            sql_output,  # imports Rich, which takes a tenth of a second
+        )
 
-        table = Table(*found.columns, box=None)
-        for row in found.rows:
-            table.add_row(*(shown(value) for value in row))
-        self.console.print(table, markup=False)
-        self.console.print(f"({counted(len(found.rows), 'row')})")
+        if opts.csv:
+            sql_output.print_csv(found)
+        elif opts.expanded:
+            sql_output.print_expanded(found)
+        else:
+            sql_output.print_table(self.console, found)
 
 
 def driver_connection(connection: Any) -> Any:
@@ -87,10 +94,3 @@ def driver_connection(connection: Any) -> Any:
     if driver is None:
         raise NotPossible("the connection was lost; run the command again")
     return driver
-
-
-def shown(value: Any) -> str:
-    """Format a value for a cell: jsonb as JSON, null as nothing."""
-    if isinstance(value, dict | list):
-        return orjson.dumps(value, default=str).decode()
-    return "" if value is None else str(value)

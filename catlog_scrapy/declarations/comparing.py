@@ -130,12 +130,17 @@ def _field_changes(title: str, new: object, old: object) -> Iterator[Change]:
             yield Change("~", f"{title}: record types")
         elif name == "kinds" and _indexes(value) != _indexes(before):
             yield Change("~", f"{title}: indexes")
-        elif value != before:
+        elif value != before or _types(value) != _types(before):
             yield Change("~", f"{title}: {name} {_format(before)} -> {_format(value)}")
 
 
 def _indexes(kinds: Iterable[KindDefinition]) -> list[object]:
     return [(kind.indexes, kind.unique) for kind in kinds]
+
+
+def _types(value: object) -> dict[str, type]:
+    """Return the types of a table's values: the tolerance 1 is a count, and 1.0 is a share."""
+    return {name: type(of) for name, of in value.items()} if isinstance(value, dict) else {}
 
 
 def _format(value: object) -> str:

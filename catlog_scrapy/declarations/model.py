@@ -63,13 +63,13 @@ def duration(value: Any) -> float:
 
 
 def _tolerance(value: Any) -> int | float:
-    """Validate a count, or a share below 1."""
+    """Validate a count, or a share from 0.0 to 1.0."""
     is_count = type(value) is int and value >= 0
-    is_share = type(value) is float and 0 <= value < 1
+    is_share = type(value) is float and 0 <= value <= 1
     if not (is_count or is_share):
         raise ValueError(
             f"{format_value(value)} is not a valid tolerance; use a count such as 10, or a share"
-            " below 1 such as 0.01"
+            " from 0.0 to 1.0 such as 0.01"
         )
     return float(value) if is_share else int(value)
 
@@ -154,7 +154,7 @@ class ProviderTable(Table):
 
 
 class TolerateTable(Table):
-    """`tolerate`: failures that a done attempt may have, as counts or as shares below 1."""
+    """`tolerate`: failures that a done attempt may have, as counts or as shares up to 1.0."""
 
     rejected: Tolerance = None
     failed_requests: Tolerance = None
@@ -197,6 +197,7 @@ class OperationTable(Table):
     hosts: Annotated[list[str], AfterValidator(_hosts)] = []
     mode: Literal["snapshot", "incremental"] = "snapshot"
     isolate: bool = False
+    tags: Annotated[list[Name], AfterValidator(_sorted_unique)] = []
     tolerate: TolerateTable = TolerateTable()
     min_results: Annotated[int, Field(ge=0)] = 1
     timeout: Duration = 3600.0

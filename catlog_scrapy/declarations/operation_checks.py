@@ -77,6 +77,7 @@ def _check_operation(
         mode=operation.mode,
         kinds=tuple(sorted(kinds, key=lambda kind: kind.name)),
         isolate=operation.isolate,
+        tags=operation.tags,
         tolerate=operation.tolerate.model_dump(exclude_none=True),
         min_results=operation.min_results,
         timeout=operation.timeout,

@@ -18,7 +18,7 @@ from scrapyd.exceptions import ConfigError
 from twisted.logger import Logger
 
 from catlog_scrapy.addon import CatlogAddon
-from catlog_scrapy.config import unknown_names
+from catlog_scrapy.config import unknown_names, worker_tags
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import CatlogError, NotFound
 from catlog_scrapy.fleet.project_code import ProjectFailed
@@ -67,6 +67,7 @@ class NodeService:
         self.name = f"{settings['CATLOG_NODE']}:{port}"
         self.url = f"http://{host}:{port}"
         self.slots = slots
+        self.tags = worker_tags(settings)
         self.lease = settings.getfloat("CATLOG_LEASE")
         self.grace = settings.getfloat("CATLOG_GRACE")
         self.poll_interval = config.getfloat("poll_interval", 1.0)
@@ -99,6 +100,7 @@ class NodeService:
             pid=os.getpid(),
             version=version("catlog-scrapy"),
             slots=self.slots,
+            tags=self.tags,
             poll=self.poll_interval,
         )
         lost = end_orphaned_attempts(self.engine, self.name)
@@ -152,6 +154,7 @@ class NodeService:
                 self.name,
                 limit=free - len(found),
                 lease=self.lease,
+                tags=self.tags,
                 logs=str(self.logs),
                 refused=[id_ for id_, until in list(self.refused.items()) if until > now],
             )

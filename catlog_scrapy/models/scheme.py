@@ -42,9 +42,10 @@ class CatalogSchemeOperation(Base):
     `for_each` is NULL, the name of a kind, or a list of words. `standalone_arguments` lists the
     arguments that replace the parts. `hosts` lists the hosts that arguments may name, besides those
     below the provider's `base_url`. `tolerate` maps names of tolerances to a count (an integer) or
-    a share (up to 1). `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`,
-    `keep` and `overlap` are seconds; with a `keep` of NULL versions are never pruned. `refresh` is
-    NULL or `{"every": seconds, "by": field}`.
+    a share (a float up to 1.0). Only a worker with all `tags` takes the operation. `timeout`,
+    `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap` are
+    seconds; with a `keep` of NULL versions are never pruned. `refresh` is NULL or
+    `{"every": seconds, "by": field}`.
     """
 
     __tablename__ = "catalog_scheme_operation"
@@ -65,6 +66,7 @@ class CatalogSchemeOperation(Base):
     hosts: Mapped[Json] = mapped_column(server_default="[]")
     mode: Mapped[str] = mapped_column(server_default="snapshot")
     isolate: Mapped[bool] = mapped_column(server_default=text("false"))
+    tags: Mapped[Json] = mapped_column(server_default="[]")
     tolerate: Mapped[Json] = mapped_column(server_default="{}")
     min_results: Mapped[int] = mapped_column(server_default="1")
     timeout: Mapped[Seconds] = mapped_column(server_default="3600")

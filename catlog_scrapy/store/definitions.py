@@ -50,6 +50,7 @@ class OperationDefinition:
     mode: str = "snapshot"
     kinds: tuple[KindDefinition, ...] = ()
     isolate: bool = False
+    tags: list[str] = field(default_factory=list)
     tolerate: dict[str, float] = field(default_factory=dict)
     min_results: int = 1
     timeout: float = 3600.0

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Connection
 
 from catlog_scrapy.models import (
@@ -93,8 +94,7 @@ def _stored_operations(connection: Connection) -> dict[UUID, list[OperationDefin
     for found in rows(
         connection,
         """SELECT id, scheme_id, name, spider, executor, arguments, for_each,
-               standalone_arguments, hosts, mode,
-               isolate, tolerate, min_results, timeout,
+               standalone_arguments, hosts, mode, isolate, tags, tolerate, min_results, timeout,
                start_timeout, stall_timeout, backoff_base, backoff_cap, keep, overlap, refresh
            FROM catlog.catalog_scheme_operation ORDER BY name COLLATE "C" """,
     ):
@@ -238,8 +238,29 @@ def _write_scheme(connection: Connection, provider_id: UUID, scheme: SchemeDefin
         scheme=scheme_id,
         kept=[operation.name for operation in scheme.operations],
     )
+    _note_changed_tags(connection, scheme_id, scheme.operations)
     for operation in scheme.operations:
         _write_operation(connection, scheme_id, operation)
+
+
+def _note_changed_tags(
+    connection: Connection, scheme_id: UUID, operations: Iterable[OperationDefinition]
+) -> None:
+    """Raise the provider's tags revision if stored operations get other tags.
+
+    The heads of queues that workers remember were found with the former tags.
+    """
+    run(
+        connection,
+        """UPDATE catlog.provider p SET tags_revision = tags_revision + 1
+           FROM catlog.catalog_scheme s
+           WHERE s.id = :scheme AND p.id = s.provider_id AND EXISTS (
+               SELECT 1 FROM catlog.catalog_scheme_operation o
+               WHERE o.scheme_id = s.id
+                 AND o.tags <> coalesce(CAST(:tags AS jsonb) -> o.name, '[]'))""",
+        scheme=scheme_id,
+        tags=orjson.dumps({operation.name: operation.tags for operation in operations}).decode(),
+    )
 
 
 def _write_operation(

@@ -11,12 +11,15 @@ from uuid import UUID
 from scrapy.settings import Settings
 from sqlalchemy import Engine
 
+from catlog_scrapy.config import worker_tags
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue.attempts import release
 from catlog_scrapy.store.queue.claims import Claim, claim
+from catlog_scrapy.store.queue.starting import fail_without_retry
+from catlog_scrapy.store.reading.waiting import next_attempts
 from catlog_scrapy.worker.attempt_logs import logs_folder
 from catlog_scrapy.worker.attempt_runner import AttemptRunner
 from catlog_scrapy.worker.progress import Progress
@@ -32,8 +35,8 @@ class Worker(AttemptRunner):
 
     *finished* gets the ids of the operations that this project cannot run; they stay for other
     workers. *catalogs* returns the catalogs to claim from, all of which this worker must be able to
-    run; None claims from all. Each attempt logs to a file of its own; without *log_files*, all
-    attempts log as Scrapy's settings say.
+    run; None claims from all. Without *retry*, a failed attempt fails its catalog. Each attempt
+    logs to a file of its own; without *log_files*, all attempts log as Scrapy's settings say.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Worker(AttemptRunner):
         finished: Callable[[Collection[UUID]], bool],
         catalogs: Callable[[], Sequence[UUID]] | None = None,
         concurrency: int | None = None,
+        retry: bool = True,
         log_files: bool = True,
     ) -> None:
         # MEMUSAGE would end the process for the memory of one crawl among many.
@@ -53,7 +57,9 @@ class Worker(AttemptRunner):
         super().__init__(engine, settings, progress, logs=logs, replace=self._replace)
         self.finished = finished
         self.catalogs = catalogs
+        self.retry = retry
         self.concurrency = concurrency or settings.getint("CATLOG_CONCURRENCY")
+        self.tags = worker_tags(settings)
         self.poll = settings.getfloat("CATLOG_POLL")
         self.capabilities = read_capabilities(settings, self.process.spider_loader)
         self.refused: set[UUID] = set()
@@ -68,6 +74,7 @@ class Worker(AttemptRunner):
     async def _main(self) -> None:
         while not self.stopping.is_set():
             try:
+                await self._follow_failures()
                 idle = await self._round()
             except UNAVAILABLE as error:
                 logger.warning("the database is unavailable: %s", reason(error))
@@ -82,6 +89,20 @@ class Worker(AttemptRunner):
             self.progress.report_running()
             if idle:
                 await self._wait()
+
+    async def _follow_failures(self) -> None:
+        """Say when the failed instances are attempted again, or fail their catalogs."""
+        failed = list(self.failed)
+        if not failed:
+            return
+        if self.retry:
+            instances = [claim.attempt.instance for claim in failed]
+            for line in await asyncio.to_thread(next_attempts, self.engine, instances):
+                self.progress.print_line(line)
+        else:
+            for catalog in {claim.catalog for claim in failed}:
+                await asyncio.to_thread(fail_without_retry, self.engine, catalog)
+        del self.failed[: len(failed)]
 
     async def _is_finished(self) -> bool:
         try:
@@ -108,6 +129,7 @@ class Worker(AttemptRunner):
             limit=limit,
             lease=self.lease,
             catalogs=self.catalogs() if self.catalogs else None,
+            tags=self.tags,
             logs=str(self.logs) if self.logs else None,
             refused=self.refused,
         )

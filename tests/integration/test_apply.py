@@ -328,6 +328,35 @@ def test_record_types_and_includes_are_frozen(shop: Shop) -> None:
     assert 'scheme "every": includes changed, but catalogs use version 1' in message
 
 
+@pytest.mark.parametrize(("former", "new"), [("1", "1.0"), ("1.0", "1"), ("0", "0.0")])
+def test_count_that_becomes_a_share_is_a_change(shop: Shop, former: str, new: str) -> None:
+    shop.declare(f'[[scheme]]\nname = "goods"\n{OPERATION}tolerate.removed = {former}\n')
+    shop.apply()
+    shop.use()
+    shop.declare(f'[[scheme]]\nname = "goods"\n{OPERATION}tolerate.removed = {new}\n')
+    assert shop.apply() == [
+        f"~ operation acme/goods/goods: tolerate {{'removed': {former}}} -> {{'removed': {new}}}"
+    ]
+    stored = "SELECT tolerate ->> 'removed' FROM catlog.catalog_scheme_operation"
+    assert one(shop.engine, stored) == new
+    assert shop.apply() == []
+
+
+def test_tags_change_in_place_and_workers_look_at_the_queue_again(shop: Shop) -> None:
+    revision = "SELECT tags_revision FROM catlog.provider"
+    shop.apply()
+    assert one(shop.engine, revision) == 0
+    given_a_catalog(shop.engine)
+    for tags, expected in (('["browser"]', 1), ('["ru", "browser"]', 2), ("[]", 3)):
+        scheme = f'[[scheme]]\nname = "goods"\n{OPERATION}tags = {tags}\n'
+        shop.declare(scheme)
+        assert shop.apply()[0].startswith("~ operation acme/goods/goods: tags ")
+        assert one(shop.engine, revision) == expected
+        shop.declare(scheme, SCHEDULE.format(cron=f"{expected} * * * *"))
+        shop.apply()
+        assert one(shop.engine, revision) == expected
+
+
 def test_limits_and_times_change_in_place(shop: Shop) -> None:
     shop.apply()
     shop.use()

@@ -164,7 +164,7 @@ def test_catalog_at_max_errors_fails_and_cancels_its_other_instances(engine: Eng
             assert north.part == "north"
     failed = the_catalog(engine, catalog)
     assert (failed["state"], failed["errors"]) == ("failed", 3)
-    assert failed["error"] == "3 attempts failed; last error: broken 3"
+    assert failed["error"] == "3 attempts failed; first error: broken 1; last error: broken 3"
     assert failed["finished_at"]
     assert states_of(engine, catalog) == ["failed", "done", "cancelled"]
 

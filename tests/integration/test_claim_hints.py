@@ -45,7 +45,7 @@ def search_until_behind(engine: Engine, claimed: Claim) -> None:
     """
     hints = claim_hints_of(engine)
     position, until = position_of(engine, claimed), time.monotonic() + 30
-    while max(hints.heads.values(), default=0) <= position:
+    while max((head.position for head in hints.heads.values()), default=0) <= position:
         assert time.monotonic() < until
         hints.refresh(engine)
 

@@ -32,7 +32,7 @@ Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
 UNCHANGED = None
 # The value of a record that the source has removed.
 GONE = object()
-JSON_COLUMNS = ("arguments", "for_each", "standalone_arguments", "tolerate", "refresh")
+JSON_COLUMNS = ("arguments", "for_each", "standalone_arguments", "tags", "tolerate", "refresh")
 # Fields of all kinds of these factories.
 FIELDS = (("id", "text"), ("value", "jsonb"))
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)

@@ -227,9 +227,26 @@ MISTAKES = {
         f'a.toml:8: {OPERATION} timeout: 30 is not a valid duration; use a value such as "30s"',
     ),
     "no duration": (an_operation('keep = "0d"'), 'keep: "0d" is not a valid duration; use'),
-    "a share of 1": (
-        an_operation("tolerate = { removed = 1.0 }"),
-        "tolerate.removed: 1.0 is not a valid tolerance; use a count such as 10, or a share",
+    "a share above 1": (
+        an_operation("tolerate = { removed = 1.5 }"),
+        "tolerate.removed: 1.5 is not a valid tolerance; use a count such as 10, or a share",
+    ),
+    "a share that is not a number": (
+        an_operation("tolerate.removed = nan"),
+        "tolerate.removed: nan is not a valid tolerance; use a count",
+    ),
+    "a tag with a space": (
+        an_operation('tags = ["big browser"]'),
+        '"big browser" is not a valid name; use letters, digits',
+    ),
+    "a tag twice": (an_operation('tags = ["a", "a"]'), '"a" is listed twice; remove one'),
+    "six fields of a cron line": (
+        a_schedule('cron = "30 0 3 * * *"'),
+        "use five fields such as 0 3 * * *",
+    ),
+    "the machine's time zone": (
+        a_schedule('cron = "0 3 * * *"\ntimezone = "localtime"'),
+        "timezone: 'localtime' is not a known time zone; use an IANA name",
     ),
     "less than nothing": (
         an_operation("tolerate.dropped = -1"),
@@ -847,3 +864,20 @@ def test_spider_whose_requests_scrapy_ignores_is_found(
     spidercls: type[Spider], expected: bool
 ) -> None:
     assert has_only_start_requests(spidercls) == expected
+
+
+@pytest.mark.parametrize("tolerance", ["1.0", "0.0", "1", "0", "5"])
+@pytest.mark.parametrize("name", ["removed", "rejected", "dropped", "failed_requests"])
+def test_tolerance_from_nothing_to_everything_is_accepted(
+    tmp_path: Path, name: str, tolerance: str
+) -> None:
+    found = checked(tmp_path, an_operation(f"tolerate.{name} = {tolerance}"))
+    assert found.mistakes == []
+    [operation] = found.providers[0].schemes[0].operations
+    assert repr(operation.tolerate) == f"{{'{name}': {tolerance}}}"
+
+
+def test_order_of_tags_has_no_meaning(tmp_path: Path) -> None:
+    found = checked(tmp_path, an_operation('tags = ["ru", "browser"]'))
+    [operation] = found.providers[0].schemes[0].operations
+    assert operation.tags == ["browser", "ru"]

@@ -106,7 +106,8 @@ def _retry_later(engine: Engine, catalog_id: UUID, error: str) -> None:
         run(
             connection,
             """UPDATE catlog.catalog SET publish_failures = publish_failures + 1,
-                   error = :error, publish_at = clock_timestamp()
+                   first_error = coalesce(first_error, :error), error = :error,
+                   publish_at = clock_timestamp()
                        + make_interval(secs => least(:longest, :wait * (publish_failures + 1)))
                WHERE id = :id AND state = 'publishing'""",
             id=catalog_id,

@@ -235,6 +235,14 @@ def _close(
         error=clean(error) if error else None,
         **_summary(report),
     )
+    if outcome not in ("released", "cancelled"):
+        run(
+            connection,
+            """UPDATE catlog.catalog SET first_error = :error
+               WHERE id = :id AND first_error IS NULL""",
+            id=locked.catalog.id,
+            error=clean(error or outcome),
+        )
     match outcome:
         case "released":
             _move(connection, locked, "new")
@@ -284,12 +292,19 @@ def _count_failure(
             connection,
             locked.catalog,
             "failed",
-            f"{counted(errors, 'attempt')} failed; last error: {error}",
+            f"{counted(errors, 'attempt')} failed; {_first_and_last(locked.catalog, error)}",
         )
         return
     backoff = Backoff(locked.limits["backoff_base"], locked.limits["backoff_cap"])
     wait = max(min(least, MAX_RETRY_DELAY_S), backoff.delay(failures, random.random()))
     _move(connection, locked, "new", failures=failures, lost=0, wait=wait)
+
+
+def _first_and_last(catalog: LockedCatalog, error: str) -> str:
+    """Return the first and the last error: the first is often the cause of the others."""
+    if catalog.first_error in (None, clean(error)):
+        return f"last error: {error}"
+    return f"first error: {catalog.first_error}; last error: {error}"
 
 
 def _move(

@@ -1,6 +1,6 @@
 """Register of the nodes that run spiders."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -65,7 +65,15 @@ class NodeNameLock:
 
 
 def register(
-    engine: Engine, name: str, *, url: str, pid: int, version: str, slots: int, poll: float
+    engine: Engine,
+    name: str,
+    *,
+    url: str,
+    pid: int,
+    version: str,
+    slots: int,
+    poll: float,
+    tags: Sequence[str] = (),
 ) -> None:
     """Record that a node has started."""
     from catlog_scrapy.models import Node  # slow to import, and `scrapy nodes` only reads
@@ -80,6 +88,7 @@ def register(
                 "pid": pid,
                 "version": version,
                 "slots": slots,
+                "tags": list(tags),
                 "poll": poll,
                 "running": 0,
                 "projects": {},
@@ -132,7 +141,7 @@ def list_nodes(engine: Engine) -> list[Mapping[str, Any]]:
     with engine.connect() as connection:
         return rows(
             connection,
-            """SELECT name, url, pid, version, slots, running, poll, projects, started_at,
+            """SELECT name, url, pid, version, slots, running, tags, poll, projects, started_at,
                    polled_at, error, error_at, silence,
                    CASE WHEN state <> 'stopped' AND silence > greatest(10, 5 * poll) THEN 'silent'
                        ELSE state END AS state

@@ -71,6 +71,19 @@ class BoundedSession:
         if not self.connection.closed:
             self.connection.rollback()
 
+    def set_as_of(self, time: str) -> None:
+        """Let the names of views mean their as-of views at *time*. Raises NotPossible."""
+        try:
+            with self.connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT set_config('catlog.as_of', CAST(%s AS timestamptz)::text, true)", [time]
+                )
+                cursor.execute("SET LOCAL search_path = as_of, public")
+        except psycopg2.DataError:
+            raise NotPossible(
+                f"{time!r} is not a valid time; use a value such as '2026-11-01 12:00Z'"
+            ) from None
+
     def run(self, statement: str) -> QueryResult | None:
         """Run a statement and return its rows; None for a statement without rows."""
         with self._readable_errors(), self.connection.cursor() as cursor:

@@ -302,6 +302,9 @@ def _create_node() -> None:
         sa.Column("version", sa.Text(), nullable=False),
         sa.Column("slots", sa.Integer(), nullable=False),
         sa.Column("running", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column(
+            "tags", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
+        ),
         sa.Column("poll", sa.Double(), nullable=False),
         sa.Column(
             "projects", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
@@ -340,6 +343,7 @@ def _create_provider() -> None:
             "secrets", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
         ),
         sa.Column("project", sa.Text(), nullable=True),
+        sa.Column("tags_revision", sa.Integer(), server_default="0", nullable=False),
         sa.CheckConstraint("max_running > 0", name=op.f("provider_max_running_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("provider_pkey")),
         sa.UniqueConstraint("name", name=op.f("provider_name_key")),
@@ -595,6 +599,7 @@ def _create_catalog() -> None:
         sa.Column("priority", sa.Integer(), server_default="0", nullable=False),
         sa.Column("state", sa.Text(), server_default="waiting", nullable=False),
         sa.Column("errors", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("first_error", sa.Text(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("published", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("publish_failures", sa.Integer(), server_default="0", nullable=False),
@@ -773,6 +778,9 @@ def _create_catalog_scheme_operation() -> None:
         ),
         sa.Column("mode", sa.Text(), server_default="snapshot", nullable=False),
         sa.Column("isolate", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column(
+            "tags", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
+        ),
         sa.Column(
             "tolerate", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
         ),
