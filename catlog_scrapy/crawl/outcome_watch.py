@@ -190,9 +190,8 @@ class OutcomeWatch:
                 "failed_requests", f"HTTP {error.response.status} for {request.url}"
             )
         elif isinstance(error, IgnoreRequest) and text.startswith(ROBOTS_PREFIX):
-            self.attempt.record_failed_request(
-                "blocked_by_robots", f"forbidden by robots.txt: {request.url}"
-            )
+            reason = f"forbidden{text.removeprefix('Forbidden')}: {request.url}"
+            self.attempt.record_failed_request("blocked_by_robots", reason)
         elif is_continued(request) or not (
             isinstance(error, IgnoreRequest) and text.startswith(OFFSITE_PREFIX)
         ):

@@ -15,6 +15,7 @@ from catlog_scrapy.crawl.attempt import Attempt, attempt_of
 from catlog_scrapy.crawl.background_errors import BackgroundErrors
 from catlog_scrapy.crawl.downloads import Downloads
 from catlog_scrapy.crawl.outcome_watch import OutcomeWatch
+from catlog_scrapy.crawl.permanent_errors import is_permanent
 from catlog_scrapy.exceptions import AttemptLost
 from catlog_scrapy.pipelines.fast_path import FastPath
 from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist_in_thread
@@ -102,7 +103,11 @@ class OutcomeExtension:
         url = getattr(response, "url", None) or getattr(
             getattr(response, "request", None), "url", "start()"
         )
-        self.attempt.record_error(f"the spider, at {url}", failure.value or Exception(str(failure)))
+        error = failure.value or Exception(str(failure))
+        # start() has only the arguments, until it has requested something.
+        if response is None and not self.crawler.stats.get_value("scheduler/enqueued"):
+            self.attempt.report.is_permanent = is_permanent(error)
+        self.attempt.record_error(f"the spider, at {url}", error)
 
     def item_error(self, failure: Failure) -> None:
         """Record an exception of a pipeline."""
