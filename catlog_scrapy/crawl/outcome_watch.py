@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from scrapy import Request
@@ -20,8 +20,9 @@ from catlog_scrapy.crawl.cancellation import (
     is_cancelled,
     iterate,
 )
-from catlog_scrapy.crawl.failed_item import FailedItem, reset_failure, set_failure
+from catlog_scrapy.crawl.failed_item import FailedItem, failing
 from catlog_scrapy.crawl.given_up_requests import GivenUpRequests
+from catlog_scrapy.crawl.item_order import TicketedItem, ordered
 from catlog_scrapy.crawl.redirects import Redirects, is_continued, without_chain
 from catlog_scrapy.crawl.truncated_response import TruncatedResponse
 
@@ -111,11 +112,9 @@ class OutcomeWatch:
     def _around_pipelines(self, process: Callable[..., Any]) -> Callable[..., Any]:
         async def processed(item: Any, *, response: Any) -> None:
             scraper: Any = self.crawler.engine.scraper
-            token = None
-            if type(item) is FailedItem:
-                item, token = item.item, set_failure(item.error)
             try:
-                await process(item, response=response)
+                with await self._place(item) as inner:
+                    await process(inner, response=response)
             except BaseException as error:
                 # Scrapy catches most exceptions, but not a cancellation or a log formatter's error.
                 self.attempt.record_error("a pipeline", error)
@@ -124,8 +123,6 @@ class OutcomeWatch:
                     raise
                 logger.exception("an item was not processed")
             finally:
-                if token is not None:
-                    reset_failure(token)
                 # Scrapy checks whether it may close after each response, but not after an item of
                 # start(). Without this check a stopped crawl would wait for ever.
                 slot = scraper.slot
@@ -133,6 +130,17 @@ class OutcomeWatch:
                     scraper._check_if_closing()
 
         return processed
+
+    async def _place(self, item: Any) -> AbstractContextManager[Any]:
+        """Return the context in which an item is processed, which yields the spider's item."""
+        if type(item) is FailedItem:
+            return failing(item)
+        order = self.attempt.order
+        if type(item) is TicketedItem or order is None:
+            return ordered(order, item)
+        if not order.gate.is_open:
+            await order.gate.wait()
+        return ordered(order, TicketedItem(item, order.open()))
 
     def _around_pipelines_closing(self, close: Callable[..., Any]) -> Callable[..., Any]:
         async def closed(*args: Any, **kwargs: Any) -> None:
