@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from catlog_scrapy.crawl.attempt import Attempt, attempt_of
 from catlog_scrapy.crawl.background_errors import BackgroundErrors
 from catlog_scrapy.crawl.downloads import Downloads
+from catlog_scrapy.crawl.log_faults import report_faults_once
 from catlog_scrapy.crawl.outcome_watch import OutcomeWatch
 from catlog_scrapy.crawl.permanent_errors import is_permanent
 from catlog_scrapy.exceptions import AttemptLost
@@ -60,6 +61,8 @@ class OutcomeExtension:
     def spider_opened(self) -> None:
         """Take over the attempt's end, and install the wrappers around Scrapy's methods."""
         self.attempt.is_open = True
+        for handler in logging.root.handlers:  # Scrapy has made its own by now
+            report_faults_once(handler)
         self.watch.install()
         self.downloads.install()
         self.fast_path.install()
