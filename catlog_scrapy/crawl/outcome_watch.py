@@ -18,7 +18,7 @@ from catlog_scrapy.crawl.cancellation import (
     aiterate,
     converted_cancellations,
     is_cancelled,
-    iterate,
+    raise_cancellation,
 )
 from catlog_scrapy.crawl.failed_item import FailedItem, failing
 from catlog_scrapy.crawl.given_up_requests import GivenUpRequests
@@ -99,15 +99,28 @@ class OutcomeWatch:
 
     def _iterate(self, output: Iterable[Any], result: Any, request: Request) -> Iterator[Any]:
         with self._recording_spider(result, request):
-            for item in iterate(output):
-                yield without_chain(item)
+            is_waiting = False
+            try:
+                for item in output:
+                    is_waiting = True
+                    yield without_chain(item)
+                    is_waiting = False
+            except CANCELLATIONS as error:
+                raise_cancellation(error, is_waiting=is_waiting)
 
     async def _aiterate(
         self, output: AsyncIterator[Any], result: Any, request: Request
     ) -> AsyncIterator[Any]:
         with self._recording_spider(result, request):
-            async for item in aiterate(output):
-                yield without_chain(item)
+            # Without `aiterate`, as each layer costs time for each item.
+            is_waiting = False
+            try:
+                async for item in output:
+                    is_waiting = True
+                    yield without_chain(item)
+                    is_waiting = False
+            except CANCELLATIONS as error:
+                raise_cancellation(error, is_waiting=is_waiting)
 
     def _around_pipelines(self, process: Callable[..., Any]) -> Callable[..., Any]:
         async def processed(item: Any, *, response: Any) -> None:

@@ -60,6 +60,9 @@ class TruncationMiddleware:
         """Return a complete response, or a request to try again. Raises TruncatedResponse."""
         if ("cached" in response.flags) is not self.takes_cached:
             return response
+        if response.status == 304:
+            # Twisted adds a length of 0, which HTTPCACHE would write over that of the cached body.
+            response.headers.pop(b"Content-Length", None)
         truncated = await self._find_fault(request, response)
         if truncated is None:
             return response

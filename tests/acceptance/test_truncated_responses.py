@@ -395,7 +395,7 @@ def test_cut_body_that_the_source_confirms_is_incomplete(database_url: str, tmp_
     with RawSource() as source:
         source.answers["/tagged"] = [
             response(LINES, 'ETag: "one"', "Cache-Control: max-age=0"),
-            response(b"", 'ETag: "one"', status="304 Not Modified"),
+            response(b"", 'ETag: "one"', status="304 Not Modified", length=None),
         ]
         engine = run_cases(tmp_path, database_url, source.url, cached)
         project = Project(tmp_path, database_url)
