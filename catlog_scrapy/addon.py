@@ -16,6 +16,7 @@ START_BACKPRESSURE = "catlog_scrapy.middlewares.backpressure.StartBackpressureMi
 RETRY_AFTER = "catlog_scrapy.middlewares.retry_after.RetryAfterMiddleware"
 ROBOTS = "catlog_scrapy.middlewares.robots.RobotsTxtMiddleware"
 TRUNCATION = "catlog_scrapy.middlewares.truncation.TruncationMiddleware"
+CACHED_TRUNCATION = "catlog_scrapy.middlewares.truncation.CachedTruncationMiddleware"
 STORE = "catlog_scrapy.pipelines.store.StorePipeline"
 VALIDATE = "catlog_scrapy.pipelines.validate.ValidatePipeline"
 # The components of every attempt.
@@ -97,6 +98,7 @@ class CatlogAddon:
     @staticmethod
     def _polite(settings: BaseSettings) -> None:
         """Add middlewares for Retry-After, robots.txt (in place of Scrapy's) and truncation."""
+        from scrapy.downloadermiddlewares.httpcache import HttpCacheMiddleware
         from scrapy.downloadermiddlewares.retry import RetryMiddleware
         from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 
@@ -107,6 +109,9 @@ class CatlogAddon:
         retry = max(order or 0 for cls, order in orders.items() if issubclass(cls, RetryMiddleware))
         middlewares.set(RETRY_AFTER, retry + 1, "addon")
         middlewares.set(TRUNCATION, max(order or 0 for order in orders.values()) + 1, "addon")
+        for cls, order in orders.items():
+            if issubclass(cls, HttpCacheMiddleware) and order is not None:
+                middlewares.set(CACHED_TRUNCATION, order - 1, "addon")
         if (order := orders.get(RobotsTxtMiddleware)) is not None:
             middlewares.set(RobotsTxtMiddleware, None, "addon")
             middlewares.set(ROBOTS, order, "addon")

@@ -23,6 +23,7 @@ from catlog_scrapy.store.queue.report import Report
 
 if TYPE_CHECKING:
     from catlog_scrapy.crawl.background_errors import BackgroundErrors
+    from catlog_scrapy.crawl.item_order import ItemOrder
 
 # Exceptions that a report quotes; the report counts all.
 MAX_REPORTED_ERRORS = 5
@@ -43,6 +44,8 @@ class Attempt:
     as stored. `secrets` are the values of the spider's secrets by name. All times are of
     `time.monotonic()`.
 
+    `order` keeps rows in the order of their items, once there is a writer of rows.
+
     `background` records exceptions that nobody awaits, once the spider has opened.
 
     `process_outputs` is the fast path of the crawl's items, if the crawl has one.
@@ -58,6 +61,7 @@ class Attempt:
         self.secrets: Mapping[str, str] = {}
         self.report = Report()
         self.gate = Gate()
+        self.order: ItemOrder | None = None
         self.outcome: str | None = None
         self.error: str | None = None
         self.stop_code: str | None = None

@@ -5,9 +5,9 @@ Scrapy waits for ever after a CancelledError or a GeneratorExit of a callback, a
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 CANCELLATIONS = (asyncio.CancelledError, GeneratorExit)
 
@@ -36,19 +36,14 @@ def is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def iterate(items: Iterable[Any]) -> Iterator[Any]:
-    """Yield *items*; raise their cancellation as RaisedCancellation."""
-    is_waiting = False
-    try:
-        for item in items:
-            is_waiting = True
-            yield item
-            is_waiting = False
-    except CANCELLATIONS as error:
-        # A generator that is closed gets GeneratorExit where it has yielded.
-        if is_waiting or is_cancelled():
-            raise
-        raise RaisedCancellation(error) from error
+def raise_cancellation(error: BaseException, *, is_waiting: bool) -> NoReturn:
+    """Raise a cancellation that a generator has met in its source, as RaisedCancellation.
+
+    A generator that is closed gets GeneratorExit where it has yielded, so *is_waiting*.
+    """
+    if is_waiting or is_cancelled():
+        raise error
+    raise RaisedCancellation(error) from error
 
 
 async def aiterate(items: AsyncIterable[Any]) -> AsyncIterator[Any]:
@@ -60,6 +55,4 @@ async def aiterate(items: AsyncIterable[Any]) -> AsyncIterator[Any]:
             yield item
             is_waiting = False
     except CANCELLATIONS as error:
-        if is_waiting or is_cancelled():
-            raise
-        raise RaisedCancellation(error) from error
+        raise_cancellation(error, is_waiting=is_waiting)

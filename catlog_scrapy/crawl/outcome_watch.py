@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from scrapy import Request
@@ -18,10 +18,11 @@ from catlog_scrapy.crawl.cancellation import (
     aiterate,
     converted_cancellations,
     is_cancelled,
-    iterate,
+    raise_cancellation,
 )
-from catlog_scrapy.crawl.failed_item import FailedItem, reset_failure, set_failure
+from catlog_scrapy.crawl.failed_item import FailedItem, failing
 from catlog_scrapy.crawl.given_up_requests import GivenUpRequests
+from catlog_scrapy.crawl.item_order import TicketedItem, ordered
 from catlog_scrapy.crawl.redirects import Redirects, is_continued, without_chain
 from catlog_scrapy.crawl.truncated_response import TruncatedResponse
 
@@ -98,24 +99,35 @@ class OutcomeWatch:
 
     def _iterate(self, output: Iterable[Any], result: Any, request: Request) -> Iterator[Any]:
         with self._recording_spider(result, request):
-            for item in iterate(output):
-                yield without_chain(item)
+            is_waiting = False
+            try:
+                for item in output:
+                    is_waiting = True
+                    yield without_chain(item)
+                    is_waiting = False
+            except CANCELLATIONS as error:
+                raise_cancellation(error, is_waiting=is_waiting)
 
     async def _aiterate(
         self, output: AsyncIterator[Any], result: Any, request: Request
     ) -> AsyncIterator[Any]:
         with self._recording_spider(result, request):
-            async for item in aiterate(output):
-                yield without_chain(item)
+            # Without `aiterate`, as each layer costs time for each item.
+            is_waiting = False
+            try:
+                async for item in output:
+                    is_waiting = True
+                    yield without_chain(item)
+                    is_waiting = False
+            except CANCELLATIONS as error:
+                raise_cancellation(error, is_waiting=is_waiting)
 
     def _around_pipelines(self, process: Callable[..., Any]) -> Callable[..., Any]:
         async def processed(item: Any, *, response: Any) -> None:
             scraper: Any = self.crawler.engine.scraper
-            token = None
-            if type(item) is FailedItem:
-                item, token = item.item, set_failure(item.error)
             try:
-                await process(item, response=response)
+                with await self._place(item) as inner:
+                    await process(inner, response=response)
             except BaseException as error:
                 # Scrapy catches most exceptions, but not a cancellation or a log formatter's error.
                 self.attempt.record_error("a pipeline", error)
@@ -124,8 +136,6 @@ class OutcomeWatch:
                     raise
                 logger.exception("an item was not processed")
             finally:
-                if token is not None:
-                    reset_failure(token)
                 # Scrapy checks whether it may close after each response, but not after an item of
                 # start(). Without this check a stopped crawl would wait for ever.
                 slot = scraper.slot
@@ -133,6 +143,17 @@ class OutcomeWatch:
                     scraper._check_if_closing()
 
         return processed
+
+    async def _place(self, item: Any) -> AbstractContextManager[Any]:
+        """Return the context in which an item is processed, which yields the spider's item."""
+        if type(item) is FailedItem:
+            return failing(item)
+        order = self.attempt.order
+        if type(item) is TicketedItem or order is None:
+            return ordered(order, item)
+        if not order.gate.is_open:
+            await order.gate.wait()
+        return ordered(order, TicketedItem(item, order.open()))
 
     def _around_pipelines_closing(self, close: Callable[..., Any]) -> Callable[..., Any]:
         async def closed(*args: Any, **kwargs: Any) -> None:
@@ -190,9 +211,8 @@ class OutcomeWatch:
                 "failed_requests", f"HTTP {error.response.status} for {request.url}"
             )
         elif isinstance(error, IgnoreRequest) and text.startswith(ROBOTS_PREFIX):
-            self.attempt.record_failed_request(
-                "blocked_by_robots", f"forbidden by robots.txt: {request.url}"
-            )
+            reason = f"forbidden{text.removeprefix('Forbidden')}: {request.url}"
+            self.attempt.record_failed_request("blocked_by_robots", reason)
         elif is_continued(request) or not (
             isinstance(error, IgnoreRequest) and text.startswith(OFFSITE_PREFIX)
         ):

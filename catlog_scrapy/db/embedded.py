@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 import psycopg2
 
+from catlog_scrapy.db.disk import is_full
 from catlog_scrapy.exceptions import EmbeddedServerError
 from catlog_scrapy.file_locks import close_lock, locked, open_lock, share, try_exclusive
 
@@ -331,6 +332,8 @@ class EmbeddedServer:
 
     def _failure(self, what: str, remedy: str, said: str = "") -> EmbeddedServerError:
         lines = "".join(f"\n  {line}" for line in said.splitlines()[-10:])
+        if is_full(self.home):
+            what, remedy = f"{what}: the disk of {self.home} is full", "Free some space"
         return EmbeddedServerError(f"The embedded PostgreSQL {what}. {remedy}, {OR_OTHER}.{lines}")
 
     @contextmanager

@@ -1,6 +1,8 @@
 """SQLAlchemy engines for catlog's database."""
 
 import math
+import re
+from pathlib import Path
 
 import orjson
 from sqlalchemy import (
@@ -12,6 +14,7 @@ from sqlalchemy import (
     make_url,
 )
 
+from catlog_scrapy.db.disk import is_full
 from catlog_scrapy.db.driver import (
     CONNECT_ARGUMENTS,
     CONNECT_TIMEOUT_S,
@@ -34,10 +37,22 @@ SCHEMA = "catlog"
 UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 
 
+# Of a server that has ended, the client only says that its socket is missing or refuses.
+FAILED_SOCKET = re.compile(r'on socket "([^"]+)" failed')
+
+
 def reason(error: Exception) -> str:
-    """Return the first line of an error's message, without SQLAlchemy's wrapping."""
+    """Return the first line of an error's message, without SQLAlchemy's wrapping.
+
+    A failed socket on a full disk gets the true reason.
+    """
     text_ = str(getattr(error, "orig", None) or error).strip()
-    return text_.splitlines()[0] if text_ else type(error).__name__
+    first = text_.splitlines()[0] if text_ else type(error).__name__
+    if socket := FAILED_SOCKET.search(first):
+        folder = next((path for path in Path(socket[1]).parents if path.is_dir()), Path("/"))
+        if is_full(folder):
+            first += f"; the disk of {folder} is full"
+    return first
 
 
 def make_engine(

@@ -161,6 +161,7 @@ class TolerateTable(Table):
     blocked_by_robots: Tolerance = None
     truncated: Tolerance = None
     without_length: Tolerance = None
+    unreachable_robots: Tolerance = None
     dropped: Tolerance = None
     removed: Tolerance = None
 

@@ -24,6 +24,7 @@ SPIDER_ONLY_TOLERANCES = (
     "blocked_by_robots",
     "truncated",
     "without_length",
+    "unreachable_robots",
 )
 
 

@@ -14,7 +14,9 @@ from twisted.python.failure import Failure
 from catlog_scrapy.crawl.attempt import Attempt, attempt_of
 from catlog_scrapy.crawl.background_errors import BackgroundErrors
 from catlog_scrapy.crawl.downloads import Downloads
+from catlog_scrapy.crawl.log_faults import report_faults_once
 from catlog_scrapy.crawl.outcome_watch import OutcomeWatch
+from catlog_scrapy.crawl.permanent_errors import is_permanent
 from catlog_scrapy.exceptions import AttemptLost
 from catlog_scrapy.pipelines.fast_path import FastPath
 from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist_in_thread
@@ -59,6 +61,8 @@ class OutcomeExtension:
     def spider_opened(self) -> None:
         """Take over the attempt's end, and install the wrappers around Scrapy's methods."""
         self.attempt.is_open = True
+        for handler in logging.root.handlers:  # Scrapy has made its own by now
+            report_faults_once(handler)
         self.watch.install()
         self.downloads.install()
         self.fast_path.install()
@@ -102,7 +106,11 @@ class OutcomeExtension:
         url = getattr(response, "url", None) or getattr(
             getattr(response, "request", None), "url", "start()"
         )
-        self.attempt.record_error(f"the spider, at {url}", failure.value or Exception(str(failure)))
+        error = failure.value or Exception(str(failure))
+        # start() has only the arguments, until it has requested something.
+        if response is None and not self.crawler.stats.get_value("scheduler/enqueued"):
+            self.attempt.report.is_permanent = is_permanent(error)
+        self.attempt.record_error(f"the spider, at {url}", error)
 
     def item_error(self, failure: Failure) -> None:
         """Record an exception of a pipeline."""

@@ -34,10 +34,12 @@ WITHOUT_LENGTH = (
 class TruncationMiddleware:
     """Downloader middleware that looks for truncated responses.
 
-    It is the nearest to the source, so it gets bodies as the source or HTTPCACHE sent them, and a
-    truncated body is never cached. Scrapy unpacks what it can of such a body, sets flags, and goes
-    on. An operation that tolerates truncated responses gets what has arrived.
+    It is the nearest to the source, so it gets bodies as the source sent them, and a truncated body
+    is never cached. Scrapy unpacks what it can of such a body, sets flags, and goes on. An
+    operation that tolerates truncated responses gets what has arrived.
     """
+
+    takes_cached = False
 
     def __init__(self, crawler: Crawler) -> None:
         self.crawler = crawler
@@ -56,10 +58,15 @@ class TruncationMiddleware:
 
     async def process_response(self, request: Request, response: Response) -> Response | Request:
         """Return a complete response, or a request to try again. Raises TruncatedResponse."""
+        if ("cached" in response.flags) is not self.takes_cached:
+            return response
+        if response.status == 304:
+            # Twisted adds a length of 0, which HTTPCACHE would write over that of the cached body.
+            response.headers.pop(b"Content-Length", None)
         truncated = await self._find_fault(request, response)
         if truncated is None:
             return response
-        if again := self._retry(request, response, truncated):
+        if again := self._retry(request, truncated):
             return again
         # A file would be kept for ever, so it has to be complete.
         if self.tolerate.get(truncated.tolerance) and request.callback is not NO_CALLBACK:
@@ -79,7 +86,7 @@ class TruncationMiddleware:
             fault = UNWANTED_STATUSES[response.status]
         elif "dataloss" in response.flags:
             fault = "its connection closed before its end"
-        elif "cached" in response.flags and self._is_cut(response):
+        elif self.takes_cached and self._is_cut(response):
             fault = (
                 "the cached body is shorter than its Content-Length; delete it from HTTPCACHE_DIR"
             )
@@ -102,6 +109,8 @@ class TruncationMiddleware:
             for coding in header.decode("latin-1").split(",")
         ]
         body = response.body
+        if response.status == 206:  # a range is a piece of a compressed stream
+            return False
         if not body and response.status != 200:
             return False
         if len(body) <= MAX_INLINE_BYTES:
@@ -136,16 +145,23 @@ class TruncationMiddleware:
         everything = self.allows_all or request.meta.get("handle_httpstatus_all", False)
         return bool(everything) or status in (listed or ())
 
-    def _retry(
-        self, request: Request, response: Response, truncated: TruncatedResponse
-    ) -> Request | None:
+    def _retry(self, request: Request, truncated: TruncatedResponse) -> Request | None:
         """Return a request to try again, unless another answer is not to be expected."""
-        is_final = truncated.tolerance == "without_length" or "cached" in response.flags
+        is_final = truncated.tolerance == "without_length" or self.takes_cached
         if is_final or not self.is_retrying or request.meta.get("dont_retry"):
             return None
         spider = self.crawler.spider
         assert spider is not None
         return get_retry_request(request, spider=spider, reason=truncated)
+
+
+class CachedTruncationMiddleware(TruncationMiddleware):
+    """TruncationMiddleware behind HTTPCACHE, for the responses that the cache returns.
+
+    The cache also returns them when the source has answered that they are still valid.
+    """
+
+    takes_cached = True
 
 
 def is_robots_txt(request: Request) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from scrapy.crawler import Crawler
 
 from catlog_scrapy.crawl.attempt import Attempt, running_attempt
+from catlog_scrapy.crawl.item_order import ItemOrder
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import AttemptLost
 from catlog_scrapy.pipelines.validate import Rejected
@@ -49,7 +50,7 @@ class StorePipeline:
 
     async def process_item(self, validated: ValidatedItem) -> Any:
         """Write the rows, and return the spider's item for `item_scraped`. Raises Rejected."""
-        self.writer.add(validated.rows)
+        self.writer.order.put(validated.rows, validated.cursor)
         if validated.rejections:
             raise Rejected(validated.rejections)
         return validated.item
@@ -69,10 +70,12 @@ class ResultWriter:
         self.first = 0
         self.sending: asyncio.Task[None] | None = None
         self.kept_rejections = 0
+        attempt.order = self.order = ItemOrder(self.write)
 
-    def add(self, rows: list[Row]) -> None:
+    def write(self, rows: list[Row], cursor: str | None = None) -> None:
         """Add *rows* to the batch. Raises the error of a former batch."""
         report = self.attempt.report
+        report.cursor = cursor or report.cursor
         report.accepted = write_rows(self.batch, self.prefix, report.accepted, rows)
         if self._is_full():
             if self.sending and not self.sending.done():
@@ -87,6 +90,7 @@ class ResultWriter:
 
     async def finish(self) -> None:
         """Send the last batch and wait until all rows are stored. Raises the error of any batch."""
+        self.order.close_all()
         await self._sent_all()
         if self.batch:
             self._send()

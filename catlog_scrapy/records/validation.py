@@ -23,11 +23,15 @@ Rejection = tuple[str, list[str]]
 
 @dataclass(slots=True)
 class ValidatedItem:
-    """Item with the rows of its valid records and the rejections of its invalid records."""
+    """Item with the rows of its valid records and the rejections of its invalid records.
+
+    `cursor` is the position that the item reports.
+    """
 
     item: Any
     rows: list[Row] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    cursor: str | None = None
 
 
 class ItemValidator:

@@ -64,6 +64,7 @@ class Worker(AttemptRunner):
         self.capabilities = read_capabilities(settings, self.process.spider_loader)
         self.refused: set[UUID] = set()
         self.maintained_at = 0.0
+        self.is_unavailable = False
 
     def _replace(self) -> None:
         """End a process with a hung crawl, and start it anew unless a signal came."""
@@ -76,9 +77,12 @@ class Worker(AttemptRunner):
             try:
                 await self._follow_failures()
                 idle = await self._round()
+                self.is_unavailable = False
             except UNAVAILABLE as error:
                 logger.warning("the database is unavailable: %s", reason(error))
-                idle = True
+                if not self.is_unavailable:
+                    self.progress.print_line(f"the database is unavailable: {reason(error)}")
+                self.is_unavailable = idle = True
             except Exception:  # running crawls finish before the error ends the worker
                 self.stopping.set()
                 while self.running:

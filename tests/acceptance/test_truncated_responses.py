@@ -76,6 +76,7 @@ ANSWERS: dict[str, RawAnswer | list[RawAnswer]] = {
         + cut(LINES)
     ),
     "/206": response(cut(LINES), "Content-Range: bytes 0-99/200", status="206 Partial Content"),
+    "/part.gz": response(PACKED["gzip"][:100], status="206 Partial Content"),
     "/203": response(cut(LINES), status="203 Non-Authoritative Information"),
     "/file.gz": response(cut(PACKED["gzip"])),
     "/file.bz2": response(cut(bz2.compress(LINES))),
@@ -157,6 +158,18 @@ CASES = {
         """
     async def start(self):
         yield Request(self.base_url + "/206", headers={"Range": "bytes=0-99"}, callback=self.part)
+
+    def part(self, response):
+        yield {"id": "part"}
+""",
+        state="loaded",
+        keys={"part"},
+    ),
+    "requested_range_of_a_gz_file": Case(
+        """
+    async def start(self):
+        ranged = {"Range": "bytes=0-99"}
+        yield Request(self.base_url + "/part.gz", headers=ranged, callback=self.part)
 
     def part(self, response):
         yield {"id": "part"}
@@ -364,4 +377,32 @@ def test_truncated_file_is_not_stored(database_url: str, tmp_path: Path) -> None
     assert outcomes(engine, "with_files") == ["done"]
     stored = {name for name, files in rows(engine, "SELECT id, files FROM with_files") if files}
     assert stored == {"whole.gz", "plain"}
+    engine.dispose()
+
+
+def test_cut_body_that_the_source_confirms_is_incomplete(database_url: str, tmp_path: Path) -> None:
+    cached = {
+        "revalidated": Case(
+            READS_LINES.format(path="/tagged")
+            + """    custom_settings = {
+        "HTTPCACHE_ENABLED": True,
+        "HTTPCACHE_DIR": "cache",
+        "HTTPCACHE_POLICY": "scrapy.extensions.httpcache.RFC2616Policy",
+    }
+"""
+        )
+    }
+    with RawSource() as source:
+        source.answers["/tagged"] = [
+            response(LINES, 'ETag: "one"', "Cache-Control: max-age=0"),
+            response(b"", 'ETag: "one"', status="304 Not Modified", length=None),
+        ]
+        engine = run_cases(tmp_path, database_url, source.url, cached)
+        project = Project(tmp_path, database_url)
+        load_cases(project, engine, cached)
+        [body] = tmp_path.rglob("response_body")
+        body.write_bytes(cut(LINES))
+        load_cases(project, engine, cached)
+        assert source.requests == ["/tagged"] * 3
+    assert outcomes(engine, "revalidated") == ["done", "done", "incomplete"]
     engine.dispose()

@@ -78,6 +78,7 @@ def run_cases(
     settings: str = "",
     modules: Mapping[str, str] | None = None,
     fields: str = "",
+    provider: str = "",
 ) -> Engine:
     """Load each case once, by one worker, and return an engine on the database."""
     project = Project(folder, database_url)
@@ -85,7 +86,7 @@ def run_cases(
         file.write(settings)
     for path, source in (modules or {}).items():
         project.write(path, source)
-    toml = [f'[provider]\nname = "cases"\nbase_url = "{base_url}"\n']
+    toml = [f'[provider]\nname = "cases"\nbase_url = "{base_url}"\n{provider}\n']
     for name, case in cases.items():
         record = name.title().replace("_", "")
         project.write(

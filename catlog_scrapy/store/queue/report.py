@@ -12,8 +12,9 @@ class Report:
     """Report of a worker on its crawl: the evidence for "done means complete".
 
     `accepted`, `rejected` and `dropped` count items; `failed_requests`, `blocked_by_robots`,
-    `truncated`, `without_length` and `responses` count requests. `raised` counts exceptions,
-    `errors` has the text of the first ones.
+    `truncated`, `without_length` and `responses` count requests, `unreachable_robots` hosts.
+    `raised` counts exceptions, `errors` has the text of the first ones.
+    `is_permanent` says that another attempt would fail in the same way.
     `reasons` has the first message for each counter of failures. `cursor` is how far the crawl has
     read; `resumed` says that it started from an earlier cursor. `retry_after` is the delay in
     seconds that the source asked for.
@@ -27,6 +28,7 @@ class Report:
     blocked_by_robots: int = 0
     truncated: int = 0
     without_length: int = 0
+    unreachable_robots: int = 0
     responses: int = 0
     raised: int = 0
     errors: list[str] = field(default_factory=list)
@@ -36,6 +38,7 @@ class Report:
     cursor: str | None = None
     resumed: bool = False
     retry_after: float = 0.0
+    is_permanent: bool = False
 
     def judge(self, limits: Mapping[str, Any], stored: int) -> tuple[str, str | None]:
         """Return the outcome under an attempt's *limits* and, unless it is `done`, the reason.
@@ -99,6 +102,13 @@ class Report:
                 "response",
                 "without a verifiable end",
                 self.without_length,
+                self.responses,
+            ),
+            (
+                "unreachable_robots",
+                "host",
+                "without a reachable robots.txt",
+                self.unreachable_robots,
                 self.responses,
             ),
             ("rejected", "item", "rejected", self.rejected, self.accepted),
