@@ -12,6 +12,7 @@ from typing import Any, Self
 import orjson
 import psycopg2
 from psycopg2 import extensions, extras
+from psycopg2.errors import ReadOnlySqlTransaction
 
 from catlog_scrapy.db.migrations import head, revision
 from catlog_scrapy.exceptions import DatabaseUnavailable
@@ -92,7 +93,9 @@ class DriverConnection:
             with self.driver_connection.cursor() as cursor:
                 cursor.execute(sql, values)
                 yield cursor
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        except psycopg2.Error as error:
+            if not is_unavailable(error):
+                raise
             raise DatabaseUnavailable(f"the database failed: {first_line(error)}") from error
 
 
@@ -128,6 +131,19 @@ def _register_types(connection: extensions.connection) -> None:
     extras.register_default_jsonb(connection, loads=orjson.loads)
     if oids := extras.HstoreAdapter.get_oids(connection):
         extras.register_hstore(connection, oid=oids[0], array_oid=oids[1])
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Return whether a driver's error tells of an unavailable database, not of a statement.
+
+    psycopg2 raises plain DatabaseError for some of the ways in which a connection ends. After a
+    failover, a connection may lead to a server that has become a replica.
+    """
+    if isinstance(error, ReadOnlySqlTransaction):
+        return True
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return True
+    return isinstance(error, psycopg2.DatabaseError) and error.pgcode is None
 
 
 def first_line(error: Exception) -> str:

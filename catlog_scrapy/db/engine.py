@@ -5,7 +5,9 @@ import math
 import orjson
 from sqlalchemy import (
     Engine,
+    ExceptionContext,
     create_engine,
+    event,
     exc,
     make_url,
 )
@@ -15,6 +17,7 @@ from catlog_scrapy.db.driver import (
     CONNECT_TIMEOUT_S,
     STATEMENT_TIMEOUT_S,
     connect_options,
+    is_unavailable,
 )
 from catlog_scrapy.db.watchdog import (
     WatchedConnection,
@@ -80,8 +83,21 @@ def make_engine(
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
+    event.listen(engine, "handle_error", _operational_error)
     if connect_timeout:
         watch_connections(engine, statement_timeout + connect_timeout, connect_timeout)
     else:
         check_idle_connections(engine)
     return engine
+
+
+def _operational_error(context: ExceptionContext) -> exc.OperationalError | None:
+    """Return an OperationalError in place of psycopg2's other errors of an unavailable database."""
+    error = context.original_exception
+    if isinstance(context.sqlalchemy_exception, UNAVAILABLE) or not is_unavailable(error):
+        return None
+    # The pool replaces all its connections: they lead to the same server.
+    context.is_disconnect = True
+    return exc.OperationalError(
+        context.statement, context.parameters, error, connection_invalidated=True
+    )
