@@ -1,5 +1,6 @@
 """Node service: the database, name and projects that the components of a node share."""
 
+import atexit
 import math
 import os
 import time
@@ -79,6 +80,8 @@ class NodeService:
         self.failed_starts = 0
         self.logs_cleaned_at = 0.0
         self._stack = ExitStack()
+        # A node that cannot start, or is stopped before it runs, releases the embedded server too.
+        atexit.register(self._stack.close)
         self.engine = self._stack.enter_context(project_database(settings))
         environment = {
             "CATLOG_DATABASE_URL": self.engine.url.render_as_string(hide_password=False),

@@ -1,6 +1,7 @@
 """Long-running commands on the embedded server: they restart it, and stop it when they end."""
 
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -72,6 +73,7 @@ cron = "0 0 1 1 *"
 
 
 BEGUN = "SELECT 1 FROM catlog.instance_attempt WHERE outcome IS NULL"
+COMMANDS = ["work", "schedule", "serve", "node", "up", "load"]
 
 
 class Shop:
@@ -273,3 +275,80 @@ def test_command_does_not_make_a_removed_home_anew(shop: Shop) -> None:
     scheduler.terminate()
     scheduler.communicate()
     assert not (shop.home / "postgres").exists()
+
+
+def exit_code(process: "Command | subprocess.Popen[bytes]") -> int | None:
+    """Wait for the end, and return the exit code."""
+    process.communicate()
+    return process.returncode
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_command_and_its_embedded_server(shop: Shop, name: str, number: int) -> None:
+    process = shop.start(name)
+    until(lambda: is_alive(shop))
+    shop.works(name)
+    server = postmaster(shop.home)
+    process.send_signal(number)
+    # A load that was stopped is not loaded.
+    assert exit_code(process) == (1 if name == "load" else 0)
+    assert gone(server)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_sigterm_while_command_starts_stops_its_embedded_server(shop: Shop, name: str) -> None:
+    process = shop.start(name)
+    until(lambda: is_alive(shop))
+    server = postmaster(shop.home)
+    process.send_signal(signal.SIGTERM)
+    assert exit_code(process) in ({1, -signal.SIGTERM} if name == "load" else {0})
+    assert gone(server)
+
+
+def test_sigterm_ends_a_short_command_by_the_signal_and_stops_its_server(shop: Shop) -> None:
+    query = shop.project.start("sql", "select pg_sleep(3)")
+    until(lambda: is_alive(shop))
+    server = postmaster(shop.home)
+    query.terminate()
+    assert exit_code(query) == -signal.SIGTERM
+    assert gone(server)
+
+
+def test_signal_to_all_processes_of_up_is_no_failure(shop: Shop) -> None:
+    up = shop.start("up")
+    until(lambda: is_alive(shop))
+    shop.works("up")
+    server = postmaster(shop.home)
+    for process in [psutil.Process(up.pid), *psutil.Process(up.pid).children()]:
+        process.terminate()
+    assert isinstance(up, Command)
+    out, err = up.communicate()
+    assert (up.returncode, gone(server)) == (0, True), out + err
+
+
+def test_node_that_cannot_start_stops_its_embedded_server(shop: Shop) -> None:
+    with socket.create_server(("127.0.0.1", shop.node_port)):
+        node = shop.start("node")
+        until(lambda: is_alive(shop))
+        server = postmaster(shop.home)
+        assert exit_code(node) == 1
+    assert gone(server)
+
+
+def test_ignored_sighup_stays_ignored(shop: Shop) -> None:
+    scheduler = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "scrapy", "schedule"],
+        cwd=shop.project.folder,
+        env=shop.project.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    shop.processes.append(scheduler)
+    until(lambda: is_alive(shop))
+    shop.works("schedule")
+    scheduler.send_signal(signal.SIGHUP)
+    shop.works("schedule")
+    scheduler.terminate()
+    assert exit_code(scheduler) == 0
