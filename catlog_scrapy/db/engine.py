@@ -1,6 +1,7 @@
 """SQLAlchemy engines for catlog's database."""
 
 import math
+import re
 from functools import partial
 
 import orjson
@@ -30,6 +31,8 @@ from catlog_scrapy.db.watchdog import (
 from catlog_scrapy.exceptions import ConfigurationError
 
 SCHEMA = "catlog"
+MAX_PORT = 65_535
+SEVERAL_HOSTS = re.compile(r"[\w+]+://(?:[^/]*@)?[^/@]+,")
 
 
 # Errors of an unreachable or overloaded database, not of a statement.
@@ -54,13 +57,7 @@ def make_engine(
     wait for a connection, from the server or the pool, and for an answer on a silent connection.
     Raises ConfigurationError for an unusable URL.
     """
-    try:
-        parsed = make_url(url)
-    except exc.ArgumentError as error:
-        raise ConfigurationError(
-            "CATLOG_DATABASE_URL is not a valid database URL; use"
-            " postgresql://user:password@host:5432/database."
-        ) from error
+    parsed = _parse(url)
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise ConfigurationError(
             f"CATLOG_DATABASE_URL names {parsed.get_backend_name()}, but catlog needs PostgreSQL;"
@@ -93,6 +90,26 @@ def make_engine(
     else:
         check_idle_connections(engine)
     return engine
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError) as error:
+        if SEVERAL_HOSTS.match(url):
+            raise ConfigurationError(
+                "CATLOG_DATABASE_URL names several hosts in libpq's form; write them as parameters:"
+                " postgresql://user:password@/database?host=one:5432&host=two:5432."
+            ) from error
+        raise ConfigurationError(
+            "CATLOG_DATABASE_URL is not a valid database URL, with a number as its port; use"
+            " postgresql://user:password@host:5432/database."
+        ) from error
+    if parsed.port is not None and not 0 < parsed.port <= MAX_PORT:
+        raise ConfigurationError(
+            f"CATLOG_DATABASE_URL has the port {parsed.port}; use a number from 1 to {MAX_PORT}."
+        )
+    return parsed
 
 
 def host_of(url: URL) -> str:

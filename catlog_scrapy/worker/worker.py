@@ -58,6 +58,7 @@ class Worker(AttemptRunner):
         self.capabilities = read_capabilities(settings, self.process.spider_loader)
         self.refused: set[UUID] = set()
         self.maintained_at = 0.0
+        self.outage = ""
 
     def _replace(self) -> None:
         """End a process with a hung crawl, and start it anew unless a signal came."""
@@ -70,7 +71,7 @@ class Worker(AttemptRunner):
             try:
                 idle = await self._round()
             except UNAVAILABLE as error:
-                logger.warning("the database is unavailable: %s", reason(error))
+                self._report_outage(reason(error))
                 idle = True
             except Exception:  # running crawls finish before the error ends the worker
                 self.stopping.set()
@@ -82,6 +83,13 @@ class Worker(AttemptRunner):
             self.progress.report_running()
             if idle:
                 await self._wait()
+
+    def _report_outage(self, line: str) -> None:
+        """Log an outage, and print it once, as the log may be off."""
+        logger.warning("the database is unavailable: %s", line)
+        if line != self.outage:
+            self.outage = line
+            self.progress.print_line(f"the database is unavailable: {line}; waiting for it")
 
     async def _is_finished(self) -> bool:
         try:
@@ -95,6 +103,7 @@ class Worker(AttemptRunner):
         if not self.running or time.monotonic() - self.maintained_at > MAINTENANCE_INTERVAL_S:
             done = await asyncio.to_thread(tick, self.engine, self.lease)
             self.maintained_at = time.monotonic()
+        self.outage = ""
         free = self.concurrency - len(self.running)
         claims = await asyncio.to_thread(self._claim, free) if free else []
         for claimed in claims:

@@ -21,7 +21,7 @@ pool_mode = transaction
 listen_addr = 127.0.0.1
 listen_port = {listen_port}
 unix_socket_dir =
-auth_type = trust
+auth_type = {auth_type}
 auth_file = {folder}/users
 max_client_conn = 500
 """
@@ -30,7 +30,9 @@ max_client_conn = 500
 class PgBouncer:
     """PgBouncer to the server of *target*, with *pool_size* connections for each database."""
 
-    def __init__(self, target: str, pool_size: int = 20) -> None:
+    def __init__(
+        self, target: str, pool_size: int = 20, *, auth_type: str = "trust", password: str = ""
+    ) -> None:
         self.target = target
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="catlog-pgbouncer-"))
@@ -43,8 +45,9 @@ class PgBouncer:
             pool_size=pool_size,
             listen_port=self.port,
             folder=self.folder,
+            auth_type=auth_type,
         )
-        (self.folder / "users").write_text('"catlog" ""\n')
+        (self.folder / "users").write_text(f'"catlog" "{password}"\n')
         (self.folder / "pgbouncer.ini").write_text(configuration)
         for path in (self.folder, *self.folder.iterdir()):
             os.chown(path, self.owner, self.group)
