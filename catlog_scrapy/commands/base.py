@@ -22,7 +22,8 @@ from scrapy.utils.conf import arglist_to_dict
 from catlog_scrapy import config
 from catlog_scrapy.commands import summary
 from catlog_scrapy.console import make_console
-from catlog_scrapy.exceptions import CatlogError, DatabaseUnavailable
+from catlog_scrapy.db.refusals import refusals_reported
+from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.project import prepare, project_database, readable_database
 from catlog_scrapy.termination import Terminated, end_by_sigterm, raise_on_termination
 
@@ -105,7 +106,7 @@ class CatlogCommand(ScrapyCommand):
     def database(self, *, any_revision: bool = False) -> Iterator[Engine]:
         """Open the project's database; see `project_database`."""
         with (
-            _outage_reported(),
+            refusals_reported(),
             project_database(self.project_settings, any_revision=any_revision) as engine,
         ):
             yield engine
@@ -113,7 +114,7 @@ class CatlogCommand(ScrapyCommand):
     @contextmanager
     def readable_database(self) -> Iterator[Engine | DriverConnection]:
         """Open the project's database to read it; see `readable_database`."""
-        with _outage_reported(), readable_database(self.project_settings) as database:
+        with refusals_reported(), readable_database(self.project_settings) as database:
             yield database
 
     @contextmanager
@@ -142,25 +143,6 @@ class CatlogCommand(ScrapyCommand):
         """Print *message* on stderr and exit with *code*."""
         print(f"scrapy {self.name}: {message}", file=sys.stderr)  # noqa: T201
         raise SystemExit(code)
-
-
-@contextmanager
-def _outage_reported() -> Iterator[None]:
-    """Raise DatabaseUnavailable in place of SQLAlchemy's errors of an unreachable database."""
-    try:
-        yield
-    except CatlogError:
-        raise
-    except Exception as error:
-        # Imported only here: commands that only read do without SQLAlchemy.
-        from catlog_scrapy.db.engine import UNAVAILABLE, reason
-
-        if not isinstance(error, UNAVAILABLE):
-            raise
-        raise DatabaseUnavailable(
-            f"the database failed: {reason(error)}; nothing was left half done, so run the"
-            " command again"
-        ) from error
 
 
 def stop_signals() -> threading.Event:

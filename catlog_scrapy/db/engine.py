@@ -2,10 +2,13 @@
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import orjson
+from psycopg2.errors import ReadOnlySqlTransaction
 from sqlalchemy import (
+    URL,
     Engine,
     ExceptionContext,
     create_engine,
@@ -16,12 +19,11 @@ from sqlalchemy import (
 
 from catlog_scrapy.db.disk import is_full
 from catlog_scrapy.db.driver import (
-    CONNECT_ARGUMENTS,
     CONNECT_TIMEOUT_S,
     STATEMENT_TIMEOUT_S,
-    connect_options,
     is_unavailable,
 )
+from catlog_scrapy.db.session import begin_session, connect_arguments
 from catlog_scrapy.db.watchdog import (
     WatchedConnection,
     WatchedCursor,
@@ -31,6 +33,8 @@ from catlog_scrapy.db.watchdog import (
 from catlog_scrapy.exceptions import ConfigurationError
 
 SCHEMA = "catlog"
+MAX_PORT = 65_535
+SEVERAL_HOSTS = re.compile(r"[\w+]+://(?:[^/]*@)?[^/@]+,")
 
 
 # Errors of an unreachable or overloaded database, not of a statement.
@@ -67,13 +71,7 @@ def make_engine(
     wait for a connection, from the server or the pool, and for an answer on a silent connection.
     Raises ConfigurationError for an unusable URL.
     """
-    try:
-        parsed = make_url(url)
-    except exc.ArgumentError as error:
-        raise ConfigurationError(
-            "CATLOG_DATABASE_URL is not a valid database URL; use"
-            " postgresql://user:password@host:5432/database."
-        ) from error
+    parsed = _parse(url)
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise ConfigurationError(
             f"CATLOG_DATABASE_URL names {parsed.get_backend_name()}, but catlog needs PostgreSQL;"
@@ -87,10 +85,9 @@ def make_engine(
     engine = create_engine(
         parsed.set(drivername="postgresql+psycopg2"),
         connect_args={
-            **CONNECT_ARGUMENTS,
+            **connect_arguments(host_of(parsed), parsed.query),
             **watched,
             "connect_timeout": math.ceil(connect_timeout or CONNECT_TIMEOUT_S),
-            "options": connect_options(statement_timeout),
         },
         pool_timeout=connect_timeout or 30,
         pool_size=10,
@@ -98,6 +95,9 @@ def make_engine(
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
+    # First of all: SQLAlchemy asks a new connection for its schema, which depends on search_path.
+    begin = partial(begin_session, statement_timeout=statement_timeout)
+    event.listen(engine, "connect", lambda made, _: begin(made), insert=True)
     event.listen(engine, "handle_error", _operational_error)
     if connect_timeout:
         watch_connections(engine, statement_timeout + connect_timeout, connect_timeout)
@@ -106,10 +106,40 @@ def make_engine(
     return engine
 
 
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError) as error:
+        if SEVERAL_HOSTS.match(url):
+            raise ConfigurationError(
+                "CATLOG_DATABASE_URL names several hosts in libpq's form; write them as parameters:"
+                " postgresql://user:password@/database?host=one:5432&host=two:5432."
+            ) from error
+        raise ConfigurationError(
+            "CATLOG_DATABASE_URL is not a valid database URL, with a number as its port; use"
+            " postgresql://user:password@host:5432/database."
+        ) from error
+    if parsed.port is not None and not 0 < parsed.port <= MAX_PORT:
+        raise ConfigurationError(
+            f"CATLOG_DATABASE_URL has the port {parsed.port}; use a number from 1 to {MAX_PORT}."
+        )
+    return parsed
+
+
+def host_of(url: URL) -> str:
+    """Return the host of *url*, or its first host; empty for libpq's default."""
+    hosts = url.query.get("host", ())
+    return url.host or (hosts if isinstance(hosts, str) else next(iter(hosts), ""))
+
+
 def _operational_error(context: ExceptionContext) -> exc.OperationalError | None:
-    """Return an OperationalError in place of psycopg2's other errors of an unavailable database."""
+    """Return an OperationalError in place of psycopg2's other errors of an unavailable database.
+
+    After a failover, a connection may lead to a server that has become a replica.
+    """
     error = context.original_exception
-    if isinstance(context.sqlalchemy_exception, UNAVAILABLE) or not is_unavailable(error):
+    is_known = isinstance(context.sqlalchemy_exception, UNAVAILABLE)
+    if is_known or not (is_unavailable(error) or isinstance(error, ReadOnlySqlTransaction)):
         return None
     # The pool replaces all its connections: they lead to the same server.
     context.is_disconnect = True

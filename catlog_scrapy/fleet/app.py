@@ -21,6 +21,7 @@ from scrapyd.exceptions import ConfigError
 from twisted.application.service import Service
 from twisted.python.components import Componentized
 
+from catlog_scrapy.db.refusals import refusals_reported
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.fleet.node import NodeService
 from catlog_scrapy.readiness import notify_ready
@@ -68,10 +69,11 @@ def application(config: Config) -> Componentized:
     port = int(os.getenv("SCRAPYD_HTTP_PORT") or config.getint("http_port", 6800))
     _require_password(config, address)
     try:
-        node = NodeService(config, host=_public_host(address), port=port, slots=_slots(config))
-        node.lock_name()
-        _require_port(address, port)
-        node.start()
+        with refusals_reported():
+            node = NodeService(config, host=_public_host(address), port=port, slots=_slots(config))
+            node.lease_name()
+            _require_port(address, port)
+            node.start()
     except CatlogError as error:
         raise ConfigError(f"scrapyd: {error}") from error
     except Terminated:

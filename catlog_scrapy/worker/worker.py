@@ -64,7 +64,7 @@ class Worker(AttemptRunner):
         self.capabilities = read_capabilities(settings, self.process.spider_loader)
         self.refused: set[UUID] = set()
         self.maintained_at = 0.0
-        self.is_unavailable = False
+        self.outage = ""
 
     def _replace(self) -> None:
         """End a process with a hung crawl, and start it anew unless a signal came."""
@@ -77,12 +77,10 @@ class Worker(AttemptRunner):
             try:
                 await self._follow_failures()
                 idle = await self._round()
-                self.is_unavailable = False
+                self.outage = ""
             except UNAVAILABLE as error:
-                logger.warning("the database is unavailable: %s", reason(error))
-                if not self.is_unavailable:
-                    self.progress.print_line(f"the database is unavailable: {reason(error)}")
-                self.is_unavailable = idle = True
+                self._report_outage(reason(error))
+                idle = True
             except Exception:  # running crawls finish before the error ends the worker
                 self.stopping.set()
                 while self.running:
@@ -108,6 +106,13 @@ class Worker(AttemptRunner):
                 await asyncio.to_thread(fail_without_retry, self.engine, catalog)
         del self.failed[: len(failed)]
 
+    def _report_outage(self, line: str) -> None:
+        """Log an outage, and print it once, as the log may be off."""
+        logger.warning("the database is unavailable: %s", line)
+        if line != self.outage:
+            self.outage = line
+            self.progress.print_line(f"the database is unavailable: {line}; waiting for it")
+
     async def _is_finished(self) -> bool:
         try:
             return await asyncio.to_thread(self.finished, self.refused)
@@ -120,6 +125,7 @@ class Worker(AttemptRunner):
         if not self.running or time.monotonic() - self.maintained_at > MAINTENANCE_INTERVAL_S:
             done = await asyncio.to_thread(tick, self.engine, self.lease)
             self.maintained_at = time.monotonic()
+        self.outage = ""
         free = self.concurrency - len(self.running)
         claims = await asyncio.to_thread(self._claim, free) if free else []
         for claimed in claims:
