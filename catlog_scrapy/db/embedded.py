@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 import psycopg2
 
+from catlog_scrapy.db.session import connect_arguments
 from catlog_scrapy.exceptions import EmbeddedServerError
 from catlog_scrapy.file_locks import close_lock, locked, open_lock, share, try_exclusive
 
@@ -202,7 +203,9 @@ class EmbeddedServer:
 
     def _answers(self) -> bool:
         """Return whether the server answers a query; create the database if it is missing."""
-        where = {"host": str(self.socket), "port": PORT, "user": NAME, "connect_timeout": 5}
+        host = str(self.socket)
+        where = {"host": host, "port": PORT, "user": NAME, "connect_timeout": 5}
+        where |= connect_arguments(host, ())
         try:
             connection = psycopg2.connect(dbname="postgres", **where)
         except psycopg2.OperationalError:

@@ -69,7 +69,7 @@ def application(config: Config) -> Componentized:
     _require_password(config, address)
     try:
         node = NodeService(config, host=_public_host(address), port=port, slots=_slots(config))
-        node.lock_name()
+        node.lease_name()
         _require_port(address, port)
         node.start()
     except CatlogError as error:
