@@ -21,6 +21,7 @@ from catlog_scrapy.commands import summary
 from catlog_scrapy.console import make_console
 from catlog_scrapy.exceptions import CatlogError, DatabaseUnavailable
 from catlog_scrapy.project import prepare, project_database, readable_database
+from catlog_scrapy.termination import Terminated, end_by_sigterm, raise_on_termination
 
 if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/driver.py
     from rich.console import Console
@@ -40,9 +41,11 @@ class CatlogCommand(ScrapyCommand):
     requires_project = False  # so that the command itself refuses a folder without a project
     requires_crawler_process = False
     default_settings: ClassVar[dict[str, Any]] = {"LOG_ENABLED": False, "LOG_LEVEL": "INFO"}
+    # A service runs until a signal ends it, so SIGTERM is not a failure.
+    is_service: ClassVar[bool] = False
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Prepare the settings, and refuse unknown options."""
+        """Prepare the settings and signal handlers, and refuse unknown options."""
         unknown = [word for word in args if word.startswith("-") and word != "-"]
         try:
             "".join(args).encode()
@@ -50,6 +53,7 @@ class CatlogCommand(ScrapyCommand):
             self.fail("an argument is not valid UTF-8")
         if unknown:
             self.fail(f"unknown option {unknown[0]}; see scrapy {self.name} -h")
+        raise_on_termination()
         with self.mistakes():
             super().process_options(args, opts)
             self.prepare()
@@ -109,7 +113,10 @@ class CatlogCommand(ScrapyCommand):
 
     @contextmanager
     def mistakes(self) -> Iterator[None]:
-        """Turn an error that a user can correct into one line and exit code 2."""
+        """Turn an error that a user can correct into one line and exit code 2.
+
+        SIGTERM ends a service with exit code 0, and other commands by the signal.
+        """
         try:
             yield
         except CatlogError as error:
@@ -119,6 +126,10 @@ class CatlogCommand(ScrapyCommand):
         except BrokenPipeError:
             # The reader (`| head`) has seen enough. Python would complain again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except Terminated:
+            if self.is_service:
+                raise SystemExit(0) from None
+            end_by_sigterm()
         except KeyboardInterrupt:
             self.fail("interrupted", code=130)
 

@@ -56,7 +56,7 @@ class Command(CatlogCommand):
                 raise NotPossible("the connection was lost; run the command again")
             driver.set_session(readonly=True)
             with driver.cursor() as cursor:
-                cursor.execute("SET statement_timeout = 0")
+                cursor.execute("SET LOCAL statement_timeout = 0")
                 for statement in statements:
                     if COMMENT.sub("", statement).strip():
                         self._ask(cursor, statement, opts.csv)

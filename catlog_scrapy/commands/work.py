@@ -16,6 +16,8 @@ class Command(CatlogCommand):
     Any number of workers may run at once, on any machine.
     """
 
+    is_service = True
+
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         crawls = DEFAULTS["CATLOG_CONCURRENCY"]

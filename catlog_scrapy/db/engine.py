@@ -1,21 +1,26 @@
 """SQLAlchemy engines for catlog's database."""
 
 import math
+from functools import partial
 
 import orjson
+from psycopg2.errors import ReadOnlySqlTransaction
 from sqlalchemy import (
+    URL,
     Engine,
+    ExceptionContext,
     create_engine,
+    event,
     exc,
     make_url,
 )
 
 from catlog_scrapy.db.driver import (
-    CONNECT_ARGUMENTS,
     CONNECT_TIMEOUT_S,
     STATEMENT_TIMEOUT_S,
-    connect_options,
+    is_unavailable,
 )
+from catlog_scrapy.db.session import begin_session, connect_arguments
 from catlog_scrapy.db.watchdog import (
     WatchedConnection,
     WatchedCursor,
@@ -69,10 +74,9 @@ def make_engine(
     engine = create_engine(
         parsed.set(drivername="postgresql+psycopg2"),
         connect_args={
-            **CONNECT_ARGUMENTS,
+            **connect_arguments(host_of(parsed), parsed.query),
             **watched,
             "connect_timeout": math.ceil(connect_timeout or CONNECT_TIMEOUT_S),
-            "options": connect_options(statement_timeout),
         },
         pool_timeout=connect_timeout or 30,
         pool_size=10,
@@ -80,8 +84,34 @@ def make_engine(
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
+    # First of all: SQLAlchemy asks a new connection for its schema, which depends on search_path.
+    begin = partial(begin_session, statement_timeout=statement_timeout)
+    event.listen(engine, "connect", lambda made, _: begin(made), insert=True)
+    event.listen(engine, "handle_error", _operational_error)
     if connect_timeout:
         watch_connections(engine, statement_timeout + connect_timeout, connect_timeout)
     else:
         check_idle_connections(engine)
     return engine
+
+
+def host_of(url: URL) -> str:
+    """Return the host of *url*, or its first host; empty for libpq's default."""
+    hosts = url.query.get("host", ())
+    return url.host or (hosts if isinstance(hosts, str) else next(iter(hosts), ""))
+
+
+def _operational_error(context: ExceptionContext) -> exc.OperationalError | None:
+    """Return an OperationalError in place of psycopg2's other errors of an unavailable database.
+
+    After a failover, a connection may lead to a server that has become a replica.
+    """
+    error = context.original_exception
+    is_known = isinstance(context.sqlalchemy_exception, UNAVAILABLE)
+    if is_known or not (is_unavailable(error) or isinstance(error, ReadOnlySqlTransaction)):
+        return None
+    # The pool replaces all its connections: they lead to the same server.
+    context.is_disconnect = True
+    return exc.OperationalError(
+        context.statement, context.parameters, error, connection_invalidated=True
+    )

@@ -37,3 +37,16 @@ class Node(Base):
     polled_at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))
     error: Mapped[str | None]
     error_at: Mapped[Instant | None]
+
+
+class NodeLease(Base):
+    """Lease of a node's name by a process, so that two nodes never have one name.
+
+    `holder` identifies the process: see `processes.process_identity`.
+    """
+
+    __tablename__ = "node_lease"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    lease_expires_at: Mapped[Instant]

@@ -123,7 +123,8 @@ def test_a_batch_cut_off_in_the_middle_is_uncertain_and_not_stored(
 
 def test_a_batch_whose_answer_was_lost_is_found_stored(engine: Engine, claimed: Claim) -> None:
     copy_batch(engine, batch(claimed))
-    gone = one(engine, "SELECT pg_backend_pid()"), "2026-01-01"
+    pid = one(engine, "SELECT pg_backend_pid()")
+    gone = results.BackendTransaction(pid, "2026-01-01", "2026-01-01")
     assert settle_batch(engine, gone, claimed.attempt, 0, 10)
     assert not settle_batch(engine, gone, claimed.attempt, 10, 10)
     assert not settle_batch(engine, gone, claimed.attempt, 5, 10)
@@ -158,8 +159,19 @@ def test_settling_a_batch_leaves_a_newer_backend_with_the_same_pid(
     engine: Engine, claimed: Claim
 ) -> None:
     with engine.connect() as bystander:
-        pid, _ = results._backend(bystander)
-        settle_batch(engine, (pid, "2026-01-01"), claimed.attempt, 0, 10)
+        newer = results._backend(bystander)._replace(backend_start="2026-01-01")
+        settle_batch(engine, newer, claimed.attempt, 0, 10)
+        assert bystander.scalar(text("SELECT 1")) == 1
+
+
+def test_settling_a_batch_leaves_a_later_transaction_of_its_backend(
+    engine: Engine, claimed: Claim
+) -> None:
+    with engine.connect() as bystander:
+        former = results._backend(bystander)
+        bystander.commit()
+        assert results._backend(bystander).pid == former.pid
+        settle_batch(engine, former, claimed.attempt, 0, 10)
         assert bystander.scalar(text("SELECT 1")) == 1
 
 

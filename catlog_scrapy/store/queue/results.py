@@ -66,14 +66,22 @@ def _escape(value: str) -> str:
     return value
 
 
+class BackendTransaction(NamedTuple):
+    """Transaction of a server process. A pooler gives the process to others after it."""
+
+    pid: int
+    backend_start: Any
+    xact_start: Any
+
+
 class BatchUncertain(Exception):
-    """The connection broke while a batch was sent; `backend` (pid, start) may still work on it.
+    """The connection broke while a batch was sent; `backend` may still work on it.
 
     Raised by `copy_batch`; settle it with `settle_batch` before sending the batch again.
     """
 
-    def __init__(self, backend: tuple[int, Any]) -> None:
-        super().__init__(f"the connection of backend {backend[0]} broke")
+    def __init__(self, backend: BackendTransaction) -> None:
+        super().__init__(f"the connection of backend {backend.pid} broke")
         self.backend = backend
 
 
@@ -130,29 +138,31 @@ def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
         raise
 
 
-def _backend(connection: Connection) -> tuple[int, Any]:
-    query = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+def _backend(connection: Connection) -> BackendTransaction:
+    query = """SELECT pid, backend_start, xact_start FROM pg_stat_activity
+        WHERE pid = pg_backend_pid()"""
     found = row(connection, query)
     if found is None:  # retried by the caller
         raise exc.OperationalError(query, None, Exception("no row for this backend"))
-    return found["pid"], found["backend_start"]
+    return BackendTransaction(**found)
 
 
 def settle_batch(
-    engine: Engine, backend: tuple[int, Any], name: AttemptName, first: int, count: int
+    engine: Engine, backend: BackendTransaction, name: AttemptName, first: int, count: int
 ) -> bool:
-    """End the *backend*, wait until it has gone, and return whether the batch is stored.
+    """End the transaction of *backend*, and return whether the batch is stored.
 
     The batch has *count* rows, numbered from *first*. Raises OperationalError while the database
     is unavailable: call again.
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        values = {"pid": backend[0], "start": backend[1]}
         while row(
             connection,
             """SELECT pg_terminate_backend(pid), pg_sleep(0.05) FROM pg_stat_activity
-               WHERE pid = :pid AND backend_start = :start AND pid <> pg_backend_pid()""",
-            **values,
+               WHERE pid = :pid AND backend_start = :backend_start
+                 AND xact_start IS NOT DISTINCT FROM CAST(:xact_start AS timestamptz)
+                 AND pid <> pg_backend_pid()""",
+            **backend._asdict(),
         ):
             pass
         stored = scalar(

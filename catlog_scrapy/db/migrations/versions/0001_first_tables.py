@@ -325,6 +325,14 @@ def _create_node() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("node_pkey")),
         schema="catlog",
     )
+    op.create_table(
+        "node_lease",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("node_lease_pkey")),
+        schema="catlog",
+    )
 
 
 def _create_provider() -> None:
