@@ -512,6 +512,7 @@ def test_view_of_a_kind_shows_typed_records(shop: Shop) -> None:
         "words": "jsonb",
         "created_at": "timestamp with time zone",
         "updated_at": "timestamp with time zone",
+        "provider": "text",
     }
     full, missing, nulls = sql(shop.engine, "SELECT * FROM public.goods ORDER BY id")
     assert str(full.pop("price")) == "1.50"
@@ -531,8 +532,10 @@ def test_view_of_a_kind_shows_typed_records(shop: Shop) -> None:
         "words": ["b"],
         "created_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
         "updated_at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
+        "provider": "acme",
     }
-    empty = {name: None for name in full if name not in ("id", "created_at", "updated_at")}
+    added = ("created_at", "updated_at", "provider")
+    empty = {name: None for name in full if name not in ("id", *added)}
     for given in (missing, nulls):
         assert empty.items() <= given.items()
     assert one(shop.engine, "SELECT count(*) FROM public.goods WHERE extra IS NULL") == 2
@@ -548,6 +551,7 @@ def test_history_view_shows_every_state(shop: Shop) -> None:
         "valid_from",
         "valid_to",
         "change",
+        "provider",
     ]
     states = sql(
         shop.engine,
@@ -560,6 +564,28 @@ def test_history_view_shows_every_state(shop: Shop) -> None:
     ]
 
 
+def test_views_tell_the_records_of_several_providers_apart(shop: Shop) -> None:
+    shop.declare(provider='[provider]\nname = "other"\n', name="other")
+    shop.apply()
+    shop.add({"id": "a", "price": "2"}, former={"id": "a", "price": "1"})
+    given_a_record(shop.engine, "goods", {"id": "a", "price": "3"}, provider="other")
+    for view, expected in {
+        "public.goods": [("acme", 2), ("other", 3)],
+        "public.goods_history": [("acme", 1), ("acme", 2), ("other", 3)],
+        "as_of.goods": [("acme", 2), ("other", 3)],
+    }.items():
+        found = sql(shop.engine, f"SELECT provider, price FROM {view} ORDER BY 1, 2")
+        assert [(row["provider"], row["price"]) for row in found] == expected
+
+
+def test_field_named_provider_stays_the_kinds_own(shop: Shop) -> None:
+    shop.given_fields("provider: str | None = None")
+    shop.apply()
+    shop.add({"id": "a", "provider": "a bank"})
+    assert list(shop.columns("goods")) == ["id", "provider", "created_at", "updated_at"]
+    assert one(shop.engine, "SELECT provider FROM public.goods") == "a bank"
+
+
 def test_foreign_kind_shows_all_its_data(shop: Shop) -> None:
     shop.declare(
         '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\nkind = "things"\n'
@@ -567,7 +593,14 @@ def test_foreign_kind_shows_all_its_data(shop: Shop) -> None:
     )
     shop.apply()
     shop.add({"id": "a", "n": 1, "more": 2}, kind="things")
-    assert list(shop.columns("things")) == ["id", "n", "data", "created_at", "updated_at"]
+    assert list(shop.columns("things")) == [
+        "id",
+        "n",
+        "data",
+        "created_at",
+        "updated_at",
+        "provider",
+    ]
     assert list(shop.columns("things_history"))[:3] == ["id", "n", "data"]
     assert one(shop.engine, "SELECT data FROM public.things") == {"more": 2}
 
@@ -924,7 +957,7 @@ def test_removed_field_leaves_the_view_and_comes_back_with_its_values(shop: Shop
     lines = shop.apply()
     assert "+ column goods.size text" in lines
     assert "- column goods.price: the table keeps its values" in lines
-    assert list(shop.columns("goods")) == ["id", "size", "created_at", "updated_at"]
+    assert list(shop.columns("goods")) == ["id", "size", "created_at", "updated_at", "provider"]
     assert "price" in table_columns(shop, "goods")
     shop.use(2)
     shop.given_fields("size: str = ''", "price: Decimal | None = None")

@@ -115,7 +115,7 @@ def test_row_has_the_loaded_values(client: TestClient) -> None:
     row = client.get("/goods/1").json()
     assert {name: row[name] for name in FIELDS} == GOODS[0]
     assert client.get("/goods/5").text.count('"price":99999999999999.25') == 1
-    assert set(row) == {*FIELDS, "created_at", "updated_at"}
+    assert set(row) == {*FIELDS, "created_at", "updated_at", "provider"}
     assert client.get("/goods/6").status_code == 404
 
 

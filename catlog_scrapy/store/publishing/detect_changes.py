@@ -53,7 +53,8 @@ class ChangeDetection:
                 coalesce(a.was_read, false) AS was_read, a.hash,
                 CASE WHEN a.id IS NULL OR a.is_removal AND k.id IS NOT NULL THEN k.part
                      ELSE a.part END AS part,
-                CASE WHEN a.id IS NULL THEN CAST(:earliest AS timestamptz)
+                CASE WHEN a.id IS NULL OR a.is_removal AND NOT k.is_removed
+                         AND k.part IS DISTINCT FROM a.part THEN CAST(:earliest AS timestamptz)
                      ELSE a.as_of END AS as_of, a.read_at,
                 CASE WHEN k.id IS NULL AND a.is_removal THEN 'deleted'
                      WHEN k.id IS NULL AND a.was_read THEN 'created'

@@ -101,4 +101,4 @@ def record_states(
     return found
 
 
-HAS_ID = " AND _id = ANY(CAST(:ids AS uuid[]))"
+HAS_ID = " AND s._id = ANY(CAST(:ids AS uuid[]))"
