@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from psycopg2.errors import InsufficientPrivilege
+from psycopg2.errors import InsufficientPrivilege, TooManyColumns
 from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine, exc
 
@@ -150,6 +150,13 @@ def _change_tables(
     grants = drop_kind_views(connection, converted)
     try:
         alter_tables(connection, changes, is_rehearsal=check_only)
+    except exc.OperationalError as error:
+        if not isinstance(error.orig, TooManyColumns):
+            raise
+        raise DeclarationError(
+            f"{reason(error)}; columns of removed fields stay in the table: give the record type"
+            " another view"
+        ) from error
     except exc.ProgrammingError as error:
         if not isinstance(error.orig, InsufficientPrivilege):
             raise

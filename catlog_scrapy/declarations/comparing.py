@@ -130,12 +130,18 @@ def _field_changes(title: str, new: object, old: object) -> Iterator[Change]:
             yield Change("~", f"{title}: record types")
         elif name == "kinds" and _indexes(value) != _indexes(before):
             yield Change("~", f"{title}: indexes")
+        elif name == "kinds" and _untracked(value) != _untracked(before):
+            yield Change("~", f"{title}: untracked fields")
         elif value != before:
             yield Change("~", f"{title}: {name} {_format(before)} -> {_format(value)}")
 
 
 def _indexes(kinds: Iterable[KindDefinition]) -> list[object]:
     return [(kind.indexes, kind.unique) for kind in kinds]
+
+
+def _untracked(kinds: Iterable[KindDefinition]) -> list[object]:
+    return [kind.untracked for kind in kinds]
 
 
 def _format(value: object) -> str:

@@ -86,7 +86,8 @@ def _stored_schemes(connection: Connection) -> dict[UUID, list[SchemeDefinition]
 def _stored_operations(connection: Connection) -> dict[UUID, list[OperationDefinition]]:
     kinds = _grouped(
         connection,
-        """SELECT operation_id AS parent, name, key, fields, foreign_type, indexes, unique_fields
+        """SELECT operation_id AS parent, name, key, fields, foreign_type, indexes, unique_fields,
+               untracked, item_rules
            FROM catlog.kind ORDER BY name COLLATE "C" """,
     )
     operations: dict[UUID, list[OperationDefinition]] = defaultdict(list)
@@ -148,6 +149,8 @@ def _kind(found: Mapping[str, Any]) -> KindDefinition:
         foreign=found["foreign_type"],
         indexes=tuple(map(tuple, found["indexes"])),
         unique=tuple(map(tuple, found["unique_fields"])),
+        untracked=tuple(found["untracked"]),
+        rules=found["item_rules"],
     )
 
 
@@ -272,6 +275,8 @@ def _write_operation(
                 "foreign_type": kind.foreign,
                 "indexes": kind.indexes,
                 "unique_fields": kind.unique,
+                "untracked": kind.untracked,
+                "item_rules": kind.rules,
             },
             conflict=["operation_id", "name"],
         )

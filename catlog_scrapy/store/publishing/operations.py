@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from psycopg2.errors import ProgramLimitExceeded
 from sqlalchemy import Connection, exc
 
 from catlog_scrapy.db.engine import reason
@@ -254,6 +255,13 @@ def _merge(
             raise PublishRefused(
                 f"{operation.name} yields Unchanged for a key without a record: the record was"
                 " never loaded; run a full load once."
+            ) from error
+        except exc.OperationalError as error:
+            if not isinstance(error.orig, ProgramLimitExceeded):
+                raise
+            raise PublishRefused(
+                f"{operation.name} has a record that PostgreSQL cannot hold: {reason(error)}."
+                " Shorten the fields in the spider, or declare fewer fields or indexes."
             ) from error
         except exc.DataError as error:
             raise PublishRefused(

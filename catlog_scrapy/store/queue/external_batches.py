@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -13,12 +12,13 @@ from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.external_attempts import lock_outcome, require_open, require_owner
 from catlog_scrapy.store.queue.results import (
     MAX_REJECTED_ITEMS,
+    LinePrefix,
     copy_lines,
     line_prefix,
     store_rejected,
     write_lines,
 )
-from catlog_scrapy.store.sql import Database, Transaction, one, row, rows, run, scalar
+from catlog_scrapy.store.sql import Database, Transaction, one, row, rows, run
 
 # The timeout of a server's readers is too short to store a batch, or to count millions of rows.
 BATCH_STATEMENT_TIMEOUT_S = 60.0
@@ -34,7 +34,8 @@ def kinds_of(database: Database, name: AttemptName, owner: str) -> list[Mapping[
         require_open(connection, name)
         return rows(
             connection,
-            """SELECT k.name, k.key, k.fields FROM catlog.kind k
+            """SELECT k.name, k.key, k.fields, k.untracked, k.item_rules AS rules
+               FROM catlog.kind k
                JOIN catlog.catalog_scheme_operation_instance i ON i.operation_id = k.operation_id
                WHERE i.id = :id ORDER BY k.name""",
             id=name.instance,
@@ -80,7 +81,7 @@ def store_batch(
             raise NotPossible(f"batch {number} came before batch {sent.batches + 1}; send that.")
         if lines:
             batch = bytearray()
-            write_lines(batch, line_prefix(name, _provider(connection, name)), sent.accepted, lines)
+            write_lines(batch, _line_prefix(connection, name), sent.accepted, lines)
             copy_lines(connection, batch)
         if kept := rejections[: max(0, MAX_REJECTED_ITEMS - sent.rejected)]:
             store_rejected(
@@ -101,14 +102,17 @@ def store_batch(
     return True
 
 
-def _provider(connection: Connection, name: AttemptName) -> UUID:
-    """Return the id of the provider whose records an attempt brings."""
-    found: UUID = scalar(
+def _line_prefix(connection: Connection, name: AttemptName) -> LinePrefix:
+    """Return the prefix of an attempt's lines, for its provider and the kinds that it brings."""
+    found = one(
         connection,
-        "SELECT provider_id FROM catlog.catalog_scheme_operation_instance WHERE id = :id",
+        """SELECT i.provider_id AS provider, (
+               SELECT coalesce(jsonb_object_agg(k.name, k.untracked), '{}') FROM catlog.kind k
+               WHERE k.operation_id = i.operation_id) AS untracked
+           FROM catlog.catalog_scheme_operation_instance i WHERE i.id = :id""",
         id=name.instance,
     )
-    return found
+    return line_prefix(name, found["provider"], found["untracked"])
 
 
 class BatchCounts(NamedTuple):

@@ -2,14 +2,14 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, Engine, exc, text
 
-from catlog_scrapy.records.hashing import content_hash, key_hasher
+from catlog_scrapy.records.hashing import content_hash, content_hasher, key_hasher
 from catlog_scrapy.records.validation import REMOVED_DATA, Row
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.result_partitions import DEFAULT_PARTITION, TablesOfInstances
@@ -28,20 +28,27 @@ ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 class LinePrefix(NamedTuple):
-    """Beginning of all lines of an attempt, and the hash of its provider's keys."""
+    """Beginning of all lines of an attempt, and the hashes of its keys and its kinds' contents."""
 
     text: str
     hash_key: Callable[[str], str]
+    hash_content: Mapping[str, Callable[[bytes], str]]
 
 
-def line_prefix(name: AttemptName, provider: UUID) -> LinePrefix:
-    """Return the prefix of an attempt's lines, for `write_lines`."""
-    return LinePrefix(f"{name.instance}\t{name.number}\t", key_hasher(provider))
+def line_prefix(
+    name: AttemptName, provider: UUID, untracked: Mapping[str, Collection[str]] | None = None
+) -> LinePrefix:
+    """Return the prefix of an attempt's lines, for `write_lines`.
+
+    *untracked* are the untracked fields of its kinds.
+    """
+    hashers = {kind: content_hasher(fields) for kind, fields in (untracked or {}).items() if fields}
+    return LinePrefix(f"{name.instance}\t{name.number}\t", key_hasher(provider), hashers)
 
 
 def write_lines(batch: bytearray, prefix: LinePrefix, number: int, rows: Iterable[Row]) -> int:
     """Append *rows* in COPY's text format, numbered from *number*; return the next number."""
-    start, hash_key = prefix.text, prefix.hash_key
+    start, hash_key, hashers = prefix
     for kind, key, data, link in rows:
         key_hash = hash_key(key)
         if data is None:
@@ -49,7 +56,7 @@ def write_lines(batch: bytearray, prefix: LinePrefix, number: int, rows: Iterabl
         elif data == REMOVED_DATA:
             content, text_ = str(REMOVED_HASH), b"\\N"
         else:
-            content = content_hash(data)
+            content = hashers.get(kind, content_hash)(data)
             text_ = data.replace(b"\\", b"\\\\") if b"\\" in data else data
         plain, place = _escape(key), "\\N" if link is None else _escape(link)
         batch += f"{start}{number}\t{kind}\t{plain}\t{key_hash}\t{content}\t{place}\t".encode()
