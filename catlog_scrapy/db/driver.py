@@ -14,6 +14,7 @@ import psycopg2
 from psycopg2 import extensions, extras
 
 from catlog_scrapy.db.migrations import head, revision
+from catlog_scrapy.db.typecasters import register_typecasters
 from catlog_scrapy.exceptions import DatabaseUnavailable
 
 # A dead peer must not hold a worker for the two hours that TCP allows by default, and no statement
@@ -123,6 +124,7 @@ def connect(url: str) -> DriverConnection | None:
 
 def _register_types(connection: extensions.connection) -> None:
     """Decode values as SQLAlchemy's dialect and the engine of db/engine.py do."""
+    register_typecasters(connection)
     extras.register_uuid(None, connection)
     extras.register_default_json(connection, loads=orjson.loads)
     extras.register_default_jsonb(connection, loads=orjson.loads)

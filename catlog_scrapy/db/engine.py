@@ -6,6 +6,7 @@ import orjson
 from sqlalchemy import (
     Engine,
     create_engine,
+    event,
     exc,
     make_url,
 )
@@ -16,6 +17,7 @@ from catlog_scrapy.db.driver import (
     STATEMENT_TIMEOUT_S,
     connect_options,
 )
+from catlog_scrapy.db.typecasters import register_typecasters
 from catlog_scrapy.db.watchdog import (
     WatchedConnection,
     WatchedCursor,
@@ -80,6 +82,7 @@ def make_engine(
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
+    event.listen(engine, "connect", lambda connection, _: register_typecasters(connection))
     if connect_timeout:
         watch_connections(engine, statement_timeout + connect_timeout, connect_timeout)
     else:
