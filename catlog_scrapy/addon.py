@@ -19,6 +19,7 @@ STORE = "catlog_scrapy.pipelines.store.StorePipeline"
 VALIDATE = "catlog_scrapy.pipelines.validate.ValidatePipeline"
 # The components of every attempt.
 COMPONENTS = (DOWNLOADER, OUTCOME, START_BACKPRESSURE, RETRY_AFTER, ROBOTS, STORE, VALIDATE)
+FEED_EXPORT = "catlog_scrapy.extensions.feed_export.FeedExporter"
 IMAGES = "catlog_scrapy.pipelines.media.ImageLinks"
 FILES = "catlog_scrapy.pipelines.media.FileLinks"
 
@@ -26,7 +27,8 @@ FILES = "catlog_scrapy.pipelines.media.FileLinks"
 class CatlogAddon:
     """Add-on that puts catlog's components into crawlers that run a claimed attempt.
 
-    Other crawlers stay as they are: `scrapy check`, `parse`, `shell` and `fetch` open spiders too.
+    Other crawlers get only the exporter of feeds that knows catlog's yields: `scrapy check`,
+    `parse`, `shell` and `fetch` open spiders too.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -47,6 +49,7 @@ class CatlogAddon:
         from catlog_scrapy.crawl.attempt import attempt_of
         from catlog_scrapy.records import FilesOf, ImagesOf
 
+        self._export_batches(settings)
         attempt = attempt_of(self.crawler)
         if attempt is None:
             return
@@ -71,6 +74,19 @@ class CatlogAddon:
         settings["EXTENSIONS"].set(OUTCOME, 0, "addon")
         # An attempt starts from nothing: requests that another attempt left are not part of it.
         settings.set("JOBDIR", None, "cmdline")
+
+    @staticmethod
+    def _export_batches(settings: BaseSettings) -> None:
+        """Put an exporter that knows catlog's yields in place of Scrapy's, if there are feeds."""
+        if not settings.getdict("FEEDS"):
+            return
+        from scrapy.extensions.feedexport import FeedExporter
+
+        with_base = settings.get_component_priority_dict_with_base("EXTENSIONS")
+        for path, order in with_base.items():
+            if order is not None and load_object(cast(Any, path)) is FeedExporter:
+                settings["EXTENSIONS"].set(path, None, "addon")
+                settings["EXTENSIONS"].set(FEED_EXPORT, order, "addon")
 
     @staticmethod
     def _polite(settings: BaseSettings) -> None:

@@ -108,7 +108,7 @@ def _scheme_changes(
     yield from _field_changes(
         title,
         replace(scheme, operations=()),
-        replace(former, operations=(), used=False, retired=False),
+        replace(former, operations=(), used=False, attempted=frozenset(), retired=False),
     )
     operations = {operation.name: operation for operation in former.operations}
     for operation in scheme.operations:
@@ -163,13 +163,21 @@ def _scheme_mistakes(
                 f" write version = {newest + 1}",
             )
         for known in versions:
-            if known.used and known.version == scheme.version:
+            if known.version != scheme.version:
+                continue
+            if known.used:
                 for operation, field in _frozen_changes(scheme, known):
                     yield format_mistake(
                         path._replace(operation=operation),
                         f"{field} changed, but catalogs use version {scheme.version};"
                         f" write version = {newest + 1}",
                     )
+            elif removed := known.attempted - {found.name for found in scheme.operations}:
+                yield format_mistake(
+                    path,
+                    f"the operation {min(removed)} was removed, but a catalog has tried it;"
+                    f" write version = {newest + 1}",
+                )
 
 
 def _frozen_changes(

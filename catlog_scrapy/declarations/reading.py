@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from catlog_scrapy.declarations.model import (
     BackoffTable,
+    KindTable,
     OperationTable,
     ProviderFile,
     ProviderTable,
@@ -30,6 +31,7 @@ TABLE_MODELS: dict[tuple[str, ...], type[Table]] = {
     ("scheme", "operation"): OperationTable,
     ("scheme", "operation", "tolerate"): TolerateTable,
     ("scheme", "operation", "backoff"): BackoffTable,
+    ("scheme", "operation", "kinds"): KindTable,
     ("schedule",): ScheduleTable,
 }
 # The expected value and the remedy, by pydantic's type of the error.

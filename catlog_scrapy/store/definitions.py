@@ -86,7 +86,11 @@ class OperationDefinition:
 
 @dataclass(frozen=True)
 class SchemeDefinition:
-    """Version of a scheme; `used` says that a catalog was created from the version."""
+    """Version of a scheme.
+
+    `used` says that a catalog of the version is open or has stored something; `attempted` are the
+    operations that have instances.
+    """
 
     name: str
     version: int = 1
@@ -95,6 +99,7 @@ class SchemeDefinition:
     after: str | None = None
     operations: tuple[OperationDefinition, ...] = ()
     used: bool = False
+    attempted: frozenset[str] = frozenset()
     retired: bool = False
 
 

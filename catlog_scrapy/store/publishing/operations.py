@@ -14,6 +14,7 @@ from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing.cursors import CursorRange, move_cursors, read_cursor_range
+from catlog_scrapy.store.publishing.duplicate_limit import refuse_too_many_duplicates
 from catlog_scrapy.store.publishing.merging import MergeValues, PartMarks, UnknownKey, merge
 from catlog_scrapy.store.publishing.readings import Reading, move_behind_mark, read_readings
 from catlog_scrapy.store.publishing.removal_limit import refuse_too_many_removals
@@ -281,6 +282,12 @@ def _merge(
             f"{operation.name} has lost rows that its attempts had when they were done. Make a new"
             " catalog with scrapy load."
         )
+    refuse_too_many_duplicates(
+        operation.name,
+        operation.tolerate,
+        duplicates=counts["duplicates"],
+        received=received,
+    )
     refuse_too_many_removals(
         operation.name,
         operation.tolerate,
