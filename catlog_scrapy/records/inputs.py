@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from typing import Any, Literal
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 IS_CHECKED = "catlog_is_checked"
+MICROSECONDS = {"seconds": 1_000_000, "milliseconds": 1_000}
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -42,8 +43,8 @@ def require_date(value: Any) -> Any:
     if _is_number(value):
         raise PydanticCustomError(
             "number_as_date",
-            "a number is not a valid date or time; yield ISO 8601 text, or annotate the field as"
-            " UnixSeconds or UnixMilliseconds",
+            "a number is not a valid date or time; yield ISO 8601 text, or declare the field as a"
+            " Unix time",
         )
     return value
 
@@ -89,9 +90,14 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class UnixTime:
-    """Marker of a datetime field whose source has Unix times, in units of `microseconds`."""
+    """Marker of a datetime field that gets Unix times: numbers of `unit` since 1970.
 
-    microseconds: int
+    Annotate `sold_at: Annotated[datetime, UnixTime()]` for seconds, and
+    `sold_at: Annotated[datetime, UnixTime("milliseconds")]`. Without the marker a number is not a
+    valid date or time.
+    """
+
+    unit: Literal["seconds", "milliseconds"] = "seconds"
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -109,15 +115,11 @@ class UnixTime:
             )
         text = value.decode() if isinstance(value, bytes | bytearray) else str(value)
         try:
-            return EPOCH + dt.timedelta(microseconds=round(Decimal(text) * self.microseconds))
+            return EPOCH + dt.timedelta(microseconds=round(Decimal(text) * MICROSECONDS[self.unit]))
         except (ArithmeticError, InvalidOperation, ValueError):
             raise PydanticCustomError(
                 "unix_time", "the Unix time is out of range; the years 1 to 9999 are valid"
             ) from None
-
-
-UnixSeconds = Annotated[dt.datetime, UnixTime(1_000_000)]
-UnixMilliseconds = Annotated[dt.datetime, UnixTime(1_000)]
 
 
 def check_input(schema: dict[str, Any], check: Callable[[Any], Any]) -> None:

@@ -9,8 +9,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, NaiveDatetime
 
 from catlog_scrapy.records.inputs import (
-    UnixMilliseconds,
-    UnixSeconds,
+    UnixTime,
     check_input,
     require_date,
     require_duration,
@@ -59,8 +58,8 @@ FIELD_TYPES: dict[str, Any] = {
     "interval": dt.timedelta,
     "uuid": UUID,
     "jsonb": Any,
-    "unix_seconds": UnixSeconds,
-    "unix_milliseconds": UnixMilliseconds,
+    "unix_seconds": Annotated[dt.datetime, UnixTime("seconds")],
+    "unix_milliseconds": Annotated[dt.datetime, UnixTime("milliseconds")],
 }
 # Types of fields whose sources have Unix times; their SQL type is timestamptz.
 UNIX_TIMES = frozenset({"unix_seconds", "unix_milliseconds"})

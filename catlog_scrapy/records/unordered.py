@@ -1,4 +1,4 @@
-"""One JSON text for equal values: an order for sets, one notation for decimal numbers."""
+"""Stable JSON: equal values get equal texts, by an order of sets and one notation of decimals."""
 
 import dataclasses
 import math

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import new_class
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -24,8 +24,7 @@ from catlog_scrapy.records import (
     Record,
     Removed,
     Unchanged,
-    UnixMilliseconds,
-    UnixSeconds,
+    UnixTime,
     make_record_type,
 )
 from catlog_scrapy.records.key_texts import key_text
@@ -77,6 +76,8 @@ class Grade(enum.Enum):
     NAMED = "low"
 
 
+UnixSeconds = Annotated[dt.datetime, UnixTime()]
+UnixMilliseconds = Annotated[dt.datetime, UnixTime("milliseconds")]
 NOON = dt.datetime(2026, 1, 28, 12, tzinfo=dt.UTC)
 
 
