@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BeforeValidator, NaiveDatetime
+from pydantic import NaiveDatetime
 
 from catlog_scrapy.records.inputs import (
     UnixTime,
@@ -46,7 +46,7 @@ SQL_TYPES = {
 
 # Types that a declaration may give to the fields of a foreign item.
 FIELD_TYPES: dict[str, Any] = {
-    "text": Annotated[str, BeforeValidator(require_text_number)],
+    "text": str,
     "bigint": int,
     "double precision": float,
     "numeric": Decimal,
@@ -96,7 +96,10 @@ def bound_schema(schema: Any, root: Any) -> None:
     for name, part in schema.items():
         if name not in NOT_VALUES:
             bound_schema(part, root)
-    if check := _input_check(schema):
+    check = _input_check(schema)
+    if kind == "str" and root.model_config.get("coerce_numbers_to_str"):
+        check = require_text_number
+    if check:
         check_input(schema, check)
 
 

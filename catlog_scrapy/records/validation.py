@@ -46,6 +46,7 @@ class ItemValidator:
         self.context = context
         self.secrets: Mapping[str, str] = {}
         self.only = next(iter(records.values())) if len(records) == 1 else None
+        self.is_only_choice = self.only is not None and not self.only.has_condition()
         # The kinds of a declaration, among which each item is routed.
         self.declared = [record for record in records.values() if record.is_declared]
 
@@ -84,11 +85,13 @@ class ItemValidator:
             raise NotStorable(f"it contains the secret {name!r}, which must not be stored")
 
     def _record_type(self, item: Any, record: type[Record] | None) -> type[Record]:
-        if type(item) is dict and record is None and self.only is not None:
+        if type(item) is dict and record is None and self.is_only_choice and self.only:
             return self.only  # the common case, without the costly checks below
-        chosen: type[Record] | None = getattr(item, "record", None) or record or self.only
-        if chosen is None and self.declared and ItemAdapter.is_item(item):
+        named: type[Record] | None = getattr(item, "record", None) or record
+        is_routed = named is None and self.declared and not self.is_only_choice
+        if is_routed and not isinstance(item, Unchanged) and ItemAdapter.is_item(item):
             return self._route(item)
+        chosen = named or self.only
         if chosen is None:
             kinds = ", ".join(self.records)
             if self.declared:

@@ -191,3 +191,26 @@ def test_feed_has_the_items_of_batches_and_no_removals(
     else:
         lines = json.loads(text) if form == "json" else map(json.loads, text.splitlines())
         assert list(lines) == [{"id": 1}, {"id": 2}, {"id": 3}]
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("model_config: str", "PydanticUserError: `model_config` cannot be used as a model field"),
+        ("model_dump: str", "'model_dump' conflicts with member"),
+        ("xmin: int", "'xmin' is a system column of every PostgreSQL table; rename the field"),
+        ("_id: int", "'_id' begins with an underscore, as only catlog's own columns do"),
+    ],
+)
+def test_record_type_with_a_reserved_field_ends_apply_with_one_line(
+    database_url: str, tmp_path: Path, field: str, reason: str
+) -> None:
+    project = Project(tmp_path, database_url)
+    text = YIELDS.replace("id: int", f"id: int\n        {field}")
+    if field.startswith("_id"):
+        text = YIELDS.replace("id: int", field).replace('key="id"', 'key="_id"')
+    project.write("shop/spiders/things.py", text)
+    project.write("shop/providers/maker.toml", '[provider]\nname = "maker"\n')
+    printed = project.scrapy("apply", code=2)
+    assert len(printed.strip().splitlines()) == 1
+    assert reason in printed

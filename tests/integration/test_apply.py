@@ -19,6 +19,7 @@ from sqlalchemy import Engine, event, exc, text
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
+from catlog_scrapy.records.sql_names import MAX_FIELDS
 from catlog_scrapy.store import lock_timeouts
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import starting
@@ -31,6 +32,7 @@ from tests.support.factories import (
     given_a_catalog,
     given_a_record,
     given_a_waiting_catalog,
+    load_records,
     one,
     send_records,
     sql,
@@ -1367,3 +1369,15 @@ def test_table_without_room_for_further_columns_is_refused(shop: Shop) -> None:
     shop.given_fields(*(f"b{number}: int = 0" for number in range(1000)))
     message = shop.refused()
     assert "tables can have at most 1600 columns; columns of removed fields stay" in message
+
+
+def test_record_type_with_the_most_fields_is_loaded_and_read(shop: Shop) -> None:
+    names = [f"a{number}" for number in range(MAX_FIELDS - 2)]
+    shop.given_fields(*(f"{name}: int | None = None" for name in names))
+    shop.apply()
+    for value in (1, 2):
+        record = {"id": "a", names[0]: value, names[-1]: value}
+        assert load_records(shop.engine, [record])["state"] == "loaded"
+    states = "SELECT a0, a1497 FROM goods_history ORDER BY a0"
+    assert sql(shop.engine, states) == [{"a0": n, "a1497": n} for n in (1, 2)]
+    assert one(shop.engine, "SELECT a1497 FROM as_of.goods") == 2

@@ -221,6 +221,26 @@ def test_not_a_number_in_a_text_field_rejects_the_item(value: Any, field: str) -
     ]
 
 
+def test_not_a_number_is_no_text_of_a_record_type_that_takes_numbers() -> None:
+    record = a_record_type(str, coerce_numbers_to_str=True)
+    for value in NOT_A_NUMBER:
+        made = validated(record, {"id": 1, "value": value})
+        assert made.rejections[0][1] == [
+            "value: NaN and infinite numbers are not valid text; yield None"
+        ]
+    assert validated(record, {"id": 1, "value": 1.5}).rows
+
+
+def test_only_kind_of_a_declaration_has_its_condition_too() -> None:
+    record = make_record_type("books", ["isbn"], rules={"when": {"type": ["book"], "sold": [True]}})
+    item = {"isbn": "1", "type": "book", "sold": True}
+    assert validated(record, item).rows
+    for other in ({"type": "film"}, {"sold": 1}, {"sold": "true"}, {"type": None}):
+        assert "fits none of the kinds" in validated(record, {**item, **other}).rejections[0][1][0]
+    assert validated(record, Unchanged("1")).rows
+    assert validated(record, Removed("1")).rows
+
+
 @pytest.mark.parametrize(
     ("members", "name"),
     [
