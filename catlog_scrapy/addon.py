@@ -30,6 +30,7 @@ COMPONENTS = (
     STORE,
     VALIDATE,
 )
+FEED_EXPORT = "catlog_scrapy.extensions.feed_export.FeedExporter"
 IMAGES = "catlog_scrapy.pipelines.media.ImageLinks"
 FILES = "catlog_scrapy.pipelines.media.FileLinks"
 
@@ -37,7 +38,8 @@ FILES = "catlog_scrapy.pipelines.media.FileLinks"
 class CatlogAddon:
     """Add-on that puts catlog's components into crawlers that run a claimed attempt.
 
-    Other crawlers stay as they are: `scrapy check`, `parse`, `shell` and `fetch` open spiders too.
+    Other crawlers get only the exporter of feeds that knows catlog's yields: `scrapy check`,
+    `parse`, `shell` and `fetch` open spiders too.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -58,6 +60,7 @@ class CatlogAddon:
         from catlog_scrapy.crawl.attempt import attempt_of
         from catlog_scrapy.records import FilesOf, ImagesOf
 
+        self._export_batches(settings)
         attempt = attempt_of(self.crawler)
         if attempt is None:
             return
@@ -94,6 +97,19 @@ class CatlogAddon:
         for scheme in settings.getdict("DOWNLOAD_HANDLERS_BASE").keys() - {"http", "https"}:
             if scheme not in named:
                 settings["DOWNLOAD_HANDLERS"].set(scheme, None, "addon")
+
+    @staticmethod
+    def _export_batches(settings: BaseSettings) -> None:
+        """Put an exporter that knows catlog's yields in place of Scrapy's, if there are feeds."""
+        if not settings.getdict("FEEDS"):
+            return
+        from scrapy.extensions.feedexport import FeedExporter
+
+        with_base = settings.get_component_priority_dict_with_base("EXTENSIONS")
+        for path, order in with_base.items():
+            if order is not None and load_object(cast(Any, path)) is FeedExporter:
+                settings["EXTENSIONS"].set(path, None, "addon")
+                settings["EXTENSIONS"].set(FEED_EXPORT, order, "addon")
 
     @staticmethod
     def _polite(settings: BaseSettings) -> None:

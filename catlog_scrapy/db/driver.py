@@ -15,6 +15,7 @@ from psycopg2 import extensions, extras
 
 from catlog_scrapy.db.migrations import head, revision
 from catlog_scrapy.db.session import begin_session, connect_arguments
+from catlog_scrapy.db.typecasters import register_typecasters
 from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
 
 # No statement of ours but a publish may run long.
@@ -109,6 +110,7 @@ def connect(url: str) -> DriverConnection | None:
 
 def _register_types(connection: extensions.connection) -> None:
     """Decode values as SQLAlchemy's dialect and the engine of db/engine.py do."""
+    register_typecasters(connection)
     extras.register_uuid(None, connection)
     extras.register_default_json(connection, loads=orjson.loads)
     extras.register_default_jsonb(connection, loads=orjson.loads)

@@ -24,6 +24,7 @@ from catlog_scrapy.db.driver import (
     is_unavailable,
 )
 from catlog_scrapy.db.session import begin_session, connect_arguments
+from catlog_scrapy.db.typecasters import register_typecasters
 from catlog_scrapy.db.watchdog import (
     WatchedConnection,
     WatchedCursor,
@@ -99,6 +100,7 @@ def make_engine(
     begin = partial(begin_session, statement_timeout=statement_timeout)
     event.listen(engine, "connect", lambda made, _: begin(made), insert=True)
     event.listen(engine, "handle_error", _operational_error)
+    event.listen(engine, "connect", lambda connection, _: register_typecasters(connection))
     if connect_timeout:
         watch_connections(engine, statement_timeout + connect_timeout, connect_timeout)
     else:

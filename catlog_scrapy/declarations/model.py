@@ -107,6 +107,18 @@ def _require_unique(words: list[str]) -> None:
             raise ValueError(f'"{word}" is listed twice; remove one of the two')
 
 
+def _conditions(value: Any) -> dict[str, list[Any]]:
+    """Validate fields of an item, each with a value or with a list of values."""
+    listed = {name: part if isinstance(part, list) else [part] for name, part in value.items()}
+    for name, values in listed.items():
+        if not values or not all(isinstance(part, str | int | float) for part in values):
+            raise ValueError(
+                f"{format_value(value[name])} is not a valid value of {name}; write text, a number"
+                ' or a boolean, or a list such as ["a", "b"]'
+            )
+    return listed
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -133,6 +145,7 @@ SecretName = Annotated[str, AfterValidator(_secret_name)]
 Duration = Annotated[float, BeforeValidator(duration)]
 Tolerance = Annotated[int | float | None, PlainValidator(_tolerance)]
 Words = Annotated[str | list[str] | None, PlainValidator(_for_each)]
+Conditions = Annotated[dict[str, Any], AfterValidator(_conditions)]
 TextList = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -164,6 +177,7 @@ class TolerateTable(Table):
     unreachable_robots: Tolerance = None
     dropped: Tolerance = None
     removed: Tolerance = None
+    duplicates: Tolerance = None
 
 
 class BackoffTable(Table):
@@ -184,6 +198,25 @@ class RefreshTable(Table):
 
     every: Duration
     by: str
+
+
+class KindTable(Table):
+    """`kinds` of an operation: one of several sorts of items of a spider without record types."""
+
+    kind: str
+    key: TextList
+    fields: dict[str, str] = {}
+    index: list[TextList] = []
+    unique: list[TextList] = []
+    untracked: list[str] = []
+    empty_is_null: bool = False
+    item: str | None = None
+    when: Conditions = {}
+
+    def rules(self) -> dict[str, Any]:
+        """Return the rules by which items become records of the kind."""
+        rules = {"empty_is_null": self.empty_is_null, "item": self.item, "when": self.when}
+        return {name: value for name, value in rules.items() if value}
 
 
 class OperationTable(Table):
@@ -213,6 +246,9 @@ class OperationTable(Table):
     fields: dict[str, str] = {}
     index: list[TextList] = []
     unique: list[TextList] = []
+    untracked: list[str] = []
+    empty_is_null: bool = False
+    kinds: list[KindTable] = []
 
     @property
     def spider_name(self) -> str:

@@ -6,7 +6,12 @@ from scrapy import Spider
 
 from catlog_scrapy.declarations.check_context import ARGUMENTS_HINT, CheckContext
 from catlog_scrapy.declarations.kinds import kind_definition
-from catlog_scrapy.declarations.model import OperationTable, SchemeTable, format_value
+from catlog_scrapy.declarations.model import (
+    KindTable,
+    OperationTable,
+    SchemeTable,
+    format_value,
+)
 from catlog_scrapy.declarations.source import Location, suggest
 from catlog_scrapy.declarations.spiders import has_only_start_requests, spider_arguments
 from catlog_scrapy.records.lookup import is_record_type, make_record_type, record_types
@@ -17,6 +22,17 @@ from catlog_scrapy.store.definitions import KindDefinition, OperationDefinition
 
 # Fields that say how to run a spider: an external executor would ignore them.
 SPIDER_ONLY_FIELDS = ("isolate", "refresh", "spider", "stall_timeout", "start_timeout")
+# Fields that declare the kinds of items without a record type.
+KIND_FIELDS = (
+    "kind",
+    "key",
+    "fields",
+    "index",
+    "unique",
+    "untracked",
+    "empty_is_null",
+    "kinds",
+)
 # An external executor counts neither requests nor dropped items.
 SPIDER_ONLY_TOLERANCES = (
     "dropped",
@@ -124,13 +140,12 @@ def _check_kinds(
     spider = operation.spider_name
     own = record_types(spidercls) if spidercls else ()
     if not own:
-        return _check_declared_kind(context, location, operation, spidercls)
-    declared = operation.kind or operation.key or operation.fields
-    if declared or operation.index or operation.unique:
+        return _check_declared_kinds(context, location, operation, spidercls)
+    declared = [name for name in KIND_FIELDS if getattr(operation, name)]
+    if declared:
         context.add_mistake(
             location,
-            f'the spider "{spider}" has its own record type; remove kind, key, fields, index and'
-            " unique",
+            f'the spider "{spider}" has its own record type; remove {", ".join(declared)}',
         )
     typed = [record for record in own if is_record_type(record)]
     if len(typed) < len(own):
@@ -142,26 +157,27 @@ def _check_kinds(
     return [kind_definition(record) for record in typed]
 
 
-def _check_declared_kind(
+def _check_declared_kinds(
     context: CheckContext,
     location: Location,
     operation: OperationTable,
     spidercls: type[Spider] | None,
 ) -> list[KindDefinition]:
-    """Return the kind that `kind`, `key` and `fields` declare."""
-    if operation.kind is not None and operation.key is not None:
-        try:
-            made = make_record_type(
-                operation.kind,
-                operation.key,
-                operation.fields,
-                index=operation.index,
-                unique=operation.unique,
+    """Return the kinds that `kind`, `key` and `fields`, or the tables `kinds`, declare."""
+    if operation.kinds:
+        surplus = [name for name in KIND_FIELDS if name != "kinds" and getattr(operation, name)]
+        if surplus:
+            context.add_mistake(
+                location, f"kinds declares all kinds; remove {', '.join(surplus)}, or kinds"
             )
-        except RecordTypeError as error:
-            context.add_mistake(location, str(error))
-            return []
-        return [kind_definition(made, foreign=True)]
+        _check_conditions(context, location, operation.kinds)
+        places = [((*location, "kinds", n), table) for n, table in enumerate(operation.kinds)]
+        found = [_check_declared_kind(context, place, table) for place, table in places]
+        return [kind for kind in found if kind]
+    if operation.kind is not None and operation.key is not None:
+        given = {name: getattr(operation, name) for name in KIND_FIELDS if name != "kinds"}
+        kind = _check_declared_kind(context, location, KindTable(**given))
+        return [kind] if kind else []
     if operation.executor == "external":
         context.add_mistake(
             location,
@@ -175,6 +191,51 @@ def _check_declared_kind(
             " or kind and key to the operation",
         )
     return []
+
+
+def _check_declared_kind(
+    context: CheckContext, location: Location, table: KindTable
+) -> KindDefinition | None:
+    """Return the kind of a declaration, or None if it has a mistake."""
+    for name in table.key:
+        if name not in table.fields:
+            context.add_note(
+                location,
+                f'the type of the key field "{name}" is not declared, so it is text, and 7 and 7.0'
+                f' are two records; add {name} = "text", or another type, to fields',
+            )
+    try:
+        made = make_record_type(
+            table.kind,
+            table.key,
+            table.fields,
+            index=table.index,
+            unique=table.unique,
+            untracked=table.untracked,
+            rules=table.rules(),
+        )
+    except RecordTypeError as error:
+        context.add_mistake(location, str(error))
+        return None
+    return kind_definition(made, foreign=True)
+
+
+def _check_conditions(
+    context: CheckContext, location: Location, kinds: Sequence[KindTable]
+) -> None:
+    """Check that no two kinds take the same items."""
+    for number, table in enumerate(kinds):
+        has_condition = bool(table.item or table.when)
+        for other in kinds[:number]:
+            is_same = (table.item, table.when) == (other.item, other.when) and (
+                has_condition or set(table.key) == set(other.key)
+            )
+            if is_same:
+                context.add_mistake(
+                    (*location, "kinds", number),
+                    f'the kinds "{other.kind}" and "{table.kind}" take the same items; tell them'
+                    ' apart by when = { field = "value" } or item = "ItemClass"',
+                )
 
 
 def _check_arguments(

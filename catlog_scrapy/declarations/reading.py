@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from catlog_scrapy.declarations.model import (
     BackoffTable,
+    KindTable,
     OperationTable,
     ProviderFile,
     ProviderTable,
@@ -21,8 +22,7 @@ from catlog_scrapy.declarations.model import (
 )
 from catlog_scrapy.declarations.source import Location, SourceFile, label, suggest
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.records.sql_names import SQL_NAME, view_mistake
-from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
+from catlog_scrapy.records.sql_names import MAX_NAME_BYTES, SQL_NAME, reserved_mistake
 from catlog_scrapy.sql_text import split_statements
 
 TABLE_MODELS: dict[tuple[str, ...], type[Table]] = {
@@ -32,6 +32,7 @@ TABLE_MODELS: dict[tuple[str, ...], type[Table]] = {
     ("scheme", "operation"): OperationTable,
     ("scheme", "operation", "tolerate"): TolerateTable,
     ("scheme", "operation", "backoff"): BackoffTable,
+    ("scheme", "operation", "kinds"): KindTable,
     ("schedule",): ScheduleTable,
 }
 # The expected value and the remedy, by pydantic's type of the error.
@@ -141,8 +142,8 @@ def _select(path: Path) -> str:
             f': "{path.stem}" is not a valid view name; rename the file: lower-case letters, digits'
             f' and "_", at most {MAX_NAME_BYTES}'
         )
-    if mistake := view_mistake(path.stem):
-        raise ValueError(f': "{path.stem}" {mistake}')
+    if mistake := reserved_mistake(path.stem):
+        raise ValueError(f": {mistake}; rename the file")
     try:
         text = _text(path)
     except ValueError as error:

@@ -54,7 +54,7 @@ def load_spiders(settings: BaseSettings) -> SpiderLoaderProtocol:
     except Exception as error:  # the boundary to the project's modules: they may raise anything
         raise DeclarationError(
             f"the project's spiders cannot be imported:{_place(error)}"
-            f" {type(error).__name__}: {str(error).rstrip('.')};"
+            f" {type(error).__name__}: {next(iter(str(error).splitlines()), '').rstrip('.')};"
             " correct the module; scrapy list shows the traceback"
         ) from error
 
@@ -129,6 +129,8 @@ def operation_record_types(
             kind["name"],
             kind["key"],
             {field["name"]: field["type"] for field in kind["fields"]},
+            untracked=kind.get("untracked", ()),
+            rules=kind.get("rules", {}),
         )
         for kind in kinds
     )

@@ -85,7 +85,9 @@ class StoredKind(Base):
     `name` is also the name of its view in `public`. `key` lists the fields that identify a record,
     in order; `fields` lists `{"name", "type"}` in order, with PostgreSQL's name of the type. A
     `foreign_type` is declared for a spider without a record type: its items may have more fields.
-    `indexes` and `unique_fields` are lists of lists of fields.
+    `indexes` and `unique_fields` are lists of lists of fields. `untracked` lists fields whose new
+    values alone do not change a record. `item_rules` say how items become records of a
+    `foreign_type`.
     """
 
     __tablename__ = "kind"
@@ -101,4 +103,6 @@ class StoredKind(Base):
     foreign_type: Mapped[bool] = mapped_column(server_default=text("false"))
     indexes: Mapped[Json] = mapped_column(server_default="[]")
     unique_fields: Mapped[Json] = mapped_column(server_default="[]")
+    untracked: Mapped[Json] = mapped_column(server_default="[]")
+    item_rules: Mapped[Json] = mapped_column(server_default="{}")
     created_at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))

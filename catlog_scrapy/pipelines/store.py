@@ -65,7 +65,9 @@ class ResultWriter:
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
-        self.prefix = RowPrefix(attempt.claim.attempt, attempt.claim.provider_id)
+        claim = attempt.claim
+        untracked = {kind["name"]: kind["untracked"] for kind in claim.kinds}
+        self.prefix = RowPrefix(claim.attempt, claim.provider_id, untracked)
         self.batch = bytearray()
         self.first = 0
         self.sending: asyncio.Task[None] | None = None

@@ -4,7 +4,8 @@ The hash is cryptographic because sources choose keys and contents: whoever foun
 hash could overwrite a record.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 from uuid import UUID
 
@@ -37,3 +38,14 @@ def content_hash(data: bytes) -> bytes:
     Equal hashes mean equal contents. Different hashes may be two notations of one content.
     """
     return blake2b(data, digest_size=HASH_BYTES).digest()
+
+
+def content_hasher(untracked: Collection[str]) -> Callable[[bytes], bytes]:
+    """Return the function that hashes a record's JSON text without the *untracked* fields."""
+
+    def hash_content(data: bytes) -> bytes:
+        fields = json.loads(data)
+        tracked = {name: value for name, value in fields.items() if name not in untracked}
+        return content_hash(json.dumps(tracked, separators=(",", ":")).encode())
+
+    return hash_content

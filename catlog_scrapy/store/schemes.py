@@ -27,19 +27,35 @@ from catlog_scrapy.store.definitions import (
 )
 from catlog_scrapy.store.sql import row, rows, run, scalar, upsert
 
+# Whether a version is frozen: a catalog of it is open, or has results that are kept. A scheme of
+# included schemes has no results of its own.
+IS_USED = """EXISTS (
+    SELECT 1 FROM catlog.catalog c WHERE c.scheme_id = s.id AND c.state <> 'skipped' AND (
+        c.finished_at IS NULL OR s.includes <> '[]'
+        OR EXISTS (SELECT 1 FROM jsonb_each_text(c.published) AS count WHERE count.value <> '0')
+        OR EXISTS (
+            SELECT 1 FROM catlog.catalog_scheme_operation_instance i
+            JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
+            WHERE i.catalog_id = c.id AND a.outcome = 'done' AND a.accepted > 0)))"""
+
 
 def lock_declarations(connection: Connection) -> None:
-    """Lock all schedules and unused scheme versions until the transaction ends.
+    """Lock all schedules, and unused scheme versions with their catalogs, to the transaction's end.
 
     Otherwise a catalog could use a version after the comparison and before the change. Schedules
-    come first, in the scheduler's lock order: it locks a schedule, then creates a catalog.
+    come first, in the scheduler's lock order: it locks a schedule, then creates a catalog. The lock
+    of a catalog keeps it from being retried.
     """
     run(connection, "SELECT 1 FROM catlog.schedule ORDER BY id FOR NO KEY UPDATE")
     run(
         connection,
-        """SELECT 1 FROM catlog.catalog_scheme s
-           WHERE NOT EXISTS (SELECT 1 FROM catlog.catalog c WHERE c.scheme_id = s.id)
-           ORDER BY id FOR UPDATE""",
+        f"SELECT 1 FROM catlog.catalog_scheme s WHERE NOT {IS_USED} ORDER BY id FOR UPDATE",
+    )
+    run(
+        connection,
+        f"""SELECT 1 FROM catlog.catalog WHERE scheme_id IN (
+               SELECT s.id FROM catlog.catalog_scheme s WHERE NOT {IS_USED})
+           ORDER BY id FOR NO KEY UPDATE""",
     )
 
 
@@ -72,14 +88,21 @@ def _stored_schemes(connection: Connection) -> dict[UUID, list[SchemeDefinition]
     schemes: dict[UUID, list[SchemeDefinition]] = defaultdict(list)
     for found in rows(
         connection,
-        """SELECT s.id, s.provider_id, s.name, s.version, s.max_errors, s.includes, s.after,
-               EXISTS (SELECT 1 FROM catlog.catalog c WHERE c.scheme_id = s.id) AS used,
+        f"""SELECT s.id, s.provider_id, s.name, s.version, s.max_errors, s.includes, s.after,
+               {IS_USED} AS used,
+               CASE WHEN {IS_USED} THEN ARRAY[]::text[] ELSE ARRAY(
+                   SELECT o.name FROM catlog.catalog_scheme_operation o
+                   WHERE o.scheme_id = s.id AND EXISTS (
+                       SELECT 1 FROM catlog.catalog c
+                       JOIN catlog.catalog_scheme_operation_instance i ON i.catalog_id = c.id
+                       WHERE c.scheme_id = s.id AND i.operation_id = o.id)) END AS attempted,
                s.retired_at IS NOT NULL AS retired
            FROM catlog.catalog_scheme s ORDER BY name, version""",
     ):
         scheme = dict(found)
         id_, provider_id = scheme.pop("id"), scheme.pop("provider_id")
         scheme["includes"] = tuple(scheme["includes"])
+        scheme["attempted"] = frozenset(scheme["attempted"])
         schemes[provider_id].append(SchemeDefinition(operations=tuple(operations[id_]), **scheme))
     return schemes
 
@@ -87,7 +110,8 @@ def _stored_schemes(connection: Connection) -> dict[UUID, list[SchemeDefinition]
 def _stored_operations(connection: Connection) -> dict[UUID, list[OperationDefinition]]:
     kinds = _grouped(
         connection,
-        """SELECT operation_id AS parent, name, key, fields, foreign_type, indexes, unique_fields
+        """SELECT operation_id AS parent, name, key, fields, foreign_type, indexes, unique_fields,
+               untracked, item_rules
            FROM catlog.kind ORDER BY name COLLATE "C" """,
     )
     operations: dict[UUID, list[OperationDefinition]] = defaultdict(list)
@@ -148,6 +172,8 @@ def _kind(found: Mapping[str, Any]) -> KindDefinition:
         foreign=found["foreign_type"],
         indexes=tuple(map(tuple, found["indexes"])),
         unique=tuple(map(tuple, found["unique_fields"])),
+        untracked=tuple(found["untracked"]),
+        rules=found["item_rules"],
     )
 
 
@@ -293,6 +319,8 @@ def _write_operation(
                 "foreign_type": kind.foreign,
                 "indexes": kind.indexes,
                 "unique_fields": kind.unique,
+                "untracked": kind.untracked,
+                "item_rules": kind.rules,
             },
             conflict=["operation_id", "name"],
         )

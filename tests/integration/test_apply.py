@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from scrapy.settings import Settings
 from sqlalchemy import Engine, event, exc, text
@@ -18,8 +19,10 @@ from sqlalchemy import Engine, event, exc, text
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
+from catlog_scrapy.records.sql_names import MAX_FIELDS
 from catlog_scrapy.store import lock_timeouts
 from catlog_scrapy.store.publishing import publish as publishing
+from catlog_scrapy.store.queue import starting
 from catlog_scrapy.store.record_tables import indexes
 from catlog_scrapy.store.record_tables.layout import record_tables, stored_columns
 from catlog_scrapy.store.schemes import all_kinds, stored_providers
@@ -28,9 +31,11 @@ from catlog_scrapy.store.views.naming import VIEW_COMMENT
 from catlog_scrapy.store.views.plan import PlannedView, ViewPlan
 from tests.support.factories import (
     at_once,
+    claim_of,
     given_a_catalog,
     given_a_record,
     given_a_waiting_catalog,
+    load_records,
     one,
     send_records,
     sql,
@@ -1367,3 +1372,106 @@ def test_apply_reports_a_spider_module_that_raises(shop: Shop) -> None:
     (shop.folder / shop.package / "spiders.py").write_text("x = 1\nx / 0\n")
     message = shop.refused()
     assert f"{shop.package}.spiders line 2: ZeroDivisionError: division by zero" in message
+
+
+def end_catalog(shop: Shop, state: str, *, accepted: int = 0, published: Any = None) -> None:
+    """Run a catalog of version 1 that ends in *state*, with a done attempt of *accepted* rows."""
+    shop.use()
+    [catalog] = sql(shop.engine, "SELECT id FROM catlog.catalog WHERE finished_at IS NULL")
+    assert starting.start(shop.engine, catalog["id"])
+    claimed = claim_of(shop.engine, catalog["id"])
+    sql(
+        shop.engine,
+        """UPDATE catlog.instance_attempt
+           SET accepted = :accepted, finished_at = clock_timestamp(),
+               outcome = CASE WHEN :accepted > 0 THEN 'done' ELSE 'failed' END
+           WHERE instance_id = :id""",
+        id=claimed.attempt.instance,
+        accepted=accepted,
+    )
+    sql(
+        shop.engine,
+        """UPDATE catlog.catalog SET state = :state, finished_at = clock_timestamp(),
+               published = CAST(:published AS jsonb) WHERE id = :id""",
+        id=catalog["id"],
+        state=state,
+        published=None if published is None else orjson.dumps(published).decode(),
+    )
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "skipped", "loaded"])
+def test_version_whose_loads_stored_nothing_may_change(shop: Shop, state: str) -> None:
+    shop.apply()
+    for _ in range(2):
+        end_catalog(shop, state, published={"received": 0, "duplicates": 0})
+    shop.given_fields("price: Decimal | None = None", "more: int = 0")
+    assert "~ operation acme/goods/goods: record types" in shop.apply()
+
+
+@pytest.mark.parametrize(
+    ("state", "accepted", "published"),
+    [
+        ("failed", 1, None),
+        ("cancelled", 5, None),
+        ("loaded", 3, {"received": 3, "created": 3}),
+        ("loaded", 0, {"received": 0, "removed": 7}),
+    ],
+)
+def test_version_whose_loads_stored_something_is_frozen(
+    shop: Shop, state: str, accepted: int, published: Any
+) -> None:
+    shop.apply()
+    end_catalog(shop, state, accepted=accepted, published=published)
+    shop.given_fields("price: Decimal | None = None", "more: int = 0")
+    assert "record types changed, but catalogs use version 1" in shop.refused()
+
+
+def test_version_with_an_open_catalog_is_frozen(shop: Shop) -> None:
+    shop.apply()
+    end_catalog(shop, "failed")
+    shop.use()
+    shop.given_fields("price: Decimal | None = None", "more: int = 0")
+    assert "record types changed, but catalogs use version 1" in shop.refused()
+
+
+def test_operation_that_a_catalog_has_tried_cannot_be_removed(shop: Shop) -> None:
+    shop.apply()
+    end_catalog(shop, "failed")
+    shop.declare(SCHEME.format(version=1).replace('"goods"]', '"links"]'))
+    message = shop.refused()
+    assert (
+        "the operation goods was removed, but a catalog has tried it; write version = 2" in message
+    )
+    shop.declare(SCHEME.format(version=1).replace('"goods"]', '"goods", "links"]'))
+    assert "+ operation acme/goods/links" in shop.apply()
+
+
+def test_untracked_fields_may_change_at_any_time(shop: Shop) -> None:
+    shop.apply()
+    end_catalog(shop, "loaded", accepted=1, published={"created": 1})
+    shop.given_fields("price: Decimal | None = None", options='untracked="price"')
+    assert shop.apply() == ["~ operation acme/goods/goods: untracked fields"]
+    assert one(shop.engine, "SELECT untracked FROM catlog.kind") == ["price"]
+    assert shop.apply() == []
+
+
+def test_table_without_room_for_further_columns_is_refused(shop: Shop) -> None:
+    shop.given_fields(*(f"a{number}: int = 0" for number in range(1000)))
+    shop.apply()
+    end_catalog(shop, "loaded", accepted=1, published={"created": 1})
+    shop.declare(SCHEME.format(version=2))
+    shop.given_fields(*(f"b{number}: int = 0" for number in range(1000)))
+    message = shop.refused()
+    assert "tables can have at most 1600 columns; columns of removed fields stay" in message
+
+
+def test_record_type_with_the_most_fields_is_loaded_and_read(shop: Shop) -> None:
+    names = [f"a{number}" for number in range(MAX_FIELDS - 2)]
+    shop.given_fields(*(f"{name}: int | None = None" for name in names))
+    shop.apply()
+    for value in (1, 2):
+        record = {"id": "a", names[0]: value, names[-1]: value}
+        assert load_records(shop.engine, [record])["state"] == "loaded"
+    states = "SELECT a0, a1497 FROM goods_history ORDER BY a0"
+    assert sql(shop.engine, states) == [{"a0": n, "a1497": n} for n in (1, 2)]
+    assert one(shop.engine, "SELECT a1497 FROM as_of.goods") == 2

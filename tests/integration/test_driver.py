@@ -39,8 +39,23 @@ QUERIES = {
         f"""SELECT ARRAY['{ID}'::uuid, null] AS ids, ARRAY['{{"a": 1}}'::jsonb] AS data""",
         {},
     ),
+    "times that Python cannot hold": (
+        """SELECT 'infinity'::timestamptz AS a, '-infinity'::date AS b, 'infinity'::timestamp AS c,
+            '0044-03-15 BC'::date AS d, '10000-01-01T00:00Z'::timestamptz AS e,
+            '0001-01-01T00:00+03'::timestamptz AS f, '24:00'::time AS g,
+            '170000000 years'::interval AS h, 'NaN'::numeric AS i, '-Infinity'::float8 AS j,
+            ARRAY['infinity'::date, '2026-01-28'] AS k, '0001-01-01 BC'::timestamp AS l,
+            tstzrange('-infinity', '10000-01-01Z') AS m, '24:00+00'::timetz AS n,
+            ARRAY[ARRAY['infinity'::timestamptz]] AS o""",
+        {},
+    ),
     "no rows": ("SELECT 1 AS one WHERE :flag", {"flag": False}),
 }
+
+
+def equal(first: object, second: object) -> bool:
+    """Return whether both are equal, as NaN is not equal to itself."""
+    return repr(first) == repr(second)
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -52,7 +67,7 @@ def test_driver_and_sqlalchemy_read_the_same_rows(engine: Engine, name: str) -> 
     assert database is not None
     with database, database.connect() as connection:
         found = rows(connection, sql, **values)
-    assert found == expected
+    assert equal(found, expected)
     assert [type(value) for row in found for value in row.values()] == [
         type(value) for row in expected for value in row.values()
     ]
@@ -129,6 +144,22 @@ def test_query_that_loses_its_connection_ends_with_one_line(
     assert command.returncode == 2
     assert printed.startswith("scrapy sql: the database failed: ")
     assert len(printed.splitlines()) == 1
+
+
+def test_sql_prints_times_that_python_cannot_hold(database_url: str, tmp_path: Path) -> None:
+    project = Project(tmp_path, database_url)
+    for value, shown in (
+        ("'infinity'::timestamptz", "infinity"),
+        ("'-infinity'::date", "-infinity"),
+        ("'0044-03-15 BC'::date", "0044-03-15 BC"),
+        ("'0001-01-01T00:00+03'::timestamptz", "0001-12-31 21:00:00+00 BC"),
+        ("'10000-01-01T00:00Z'::timestamptz", "10000-01-01 00:00:00+00"),
+        ("'24:00'::time", "24:00:00"),
+        ("'170000000 years'::interval", "170000000 years"),
+        ("ARRAY['infinity'::date]", '["infinity"]'),
+        ("tstzrange('-infinity', null)", "[-infinity, None)"),
+    ):
+        assert shown in project.scrapy("sql", f"select {value} as value"), value
 
 
 @pytest.mark.parametrize(

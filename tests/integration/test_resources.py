@@ -729,6 +729,21 @@ def test_line_of_a_stream_is_a_single_row(engine: Engine, serve: Callable[..., T
     ]
 
 
+def test_rows_show_times_that_python_cannot_hold(
+    engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    times = ["-infinity", "0044-03-15T00:00:00+00:00 BC", "10000-01-01T00:00:00+00:00", "infinity"]
+    values = ", ".join(f"({n}, '{time}'::timestamptz)" for n, time in enumerate(times))
+    given_own_views(engine, times=f"SELECT n, at FROM (VALUES {values}) AS t (n, at)")
+    client = serve("[resources]\ntimes = { view = 'times', key = 'n' }")
+    rows = client.get("/times").json()["results"]
+    assert [row["at"] for row in rows] == times
+    pages = walk(client, "/times?order=at&limit=1")
+    assert [page["results"][0]["at"] for page in pages] == times
+    assert [client.get(f"/times/{n}").json()["at"] for n in range(4)] == times
+    assert "infinity" in client.get("/times?format=csv").text
+
+
 def test_next_page_of_a_history_is_of_the_same_record(
     client: TestClient, engine: Engine, serve: Callable[..., TestClient]
 ) -> None:

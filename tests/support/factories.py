@@ -12,7 +12,7 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from catlog_scrapy.records.hashing import record_id
-from catlog_scrapy.records.record import key_text
+from catlog_scrapy.records.key_texts import key_text
 from catlog_scrapy.records.validation import REMOVED_DATA
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing import publish as publishing
@@ -184,17 +184,20 @@ def given_fields(
     key: Sequence[str] = ("id",),
     kinds: Sequence[str] | None = None,
     foreign: Sequence[str] = (),
+    untracked: Sequence[str] = (),
 ) -> None:
     """Give all kinds, or *kinds*, other fields and their columns; *foreign* kinds are declared."""
     sql(
         engine,
         """UPDATE catlog.kind SET fields = CAST(:fields AS jsonb), key = CAST(:key AS jsonb),
-               foreign_type = name = ANY(CAST(:foreign AS text[]))
+               foreign_type = name = ANY(CAST(:foreign AS text[])),
+               untracked = CAST(:untracked AS jsonb)
            WHERE CAST(:kinds AS text[]) IS NULL OR name = ANY(CAST(:kinds AS text[]))""",
         fields=_json([{"name": name, "type": type_} for name, type_ in fields.items()]),
         key=_json(list(key)),
         kinds=kinds and list(kinds),
         foreign=list(foreign),
+        untracked=_json(list(untracked)),
     )
     with engine.begin() as connection:
         create_tables(connection, all_kinds(connection).values())
@@ -301,15 +304,19 @@ def send_records(engine: Engine, catalog: UUID, records: Sequence[Mapping[str, A
     """Complete the only instance of *catalog* with *records*."""
     claimed = claim_of(engine, catalog)
     [kind] = claimed.kinds
-    rows = [
-        (kind["name"], key_text([record[name] for name in kind["key"]]), orjson.dumps(record), None)
-        for record in records
-    ]
+    rows = [(kind["name"], _key_of(kind, record), orjson.dumps(record), None) for record in records]
     batch = bytearray()
-    prefix = copy_format.RowPrefix(claimed.attempt, provider_of(engine, claimed.attempt))
+    untracked = {kind["name"]: kind["untracked"]}
+    prefix = copy_format.RowPrefix(claimed.attempt, claimed.provider_id, untracked)
     copy_format.write_rows(batch, prefix, 0, rows)
     results.copy_batch(engine, batch)
     assert attempts.complete(engine, claimed.attempt, Report(accepted=len(rows))) == "done"
+
+
+def _key_of(kind: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    types = {field["name"]: field["type"] for field in kind["fields"]}
+    names = kind["key"]
+    return key_text([record[name] for name in names], [types[name] for name in names])
 
 
 def rows_for_copy(
@@ -433,7 +440,7 @@ def given_a_record(
         found = sql(
             engine, "SELECT id, number FROM catlog.provider WHERE name = :name", name=provider
         )
-        key = key_text([data[name] for name in definition.key])
+        key = key_text([data[name] for name in definition.key], definition.key_types)
         meta = {
             "_id": record_id(found[0]["id"], key),
             "_provider": found[0]["number"],

@@ -881,3 +881,109 @@ def test_order_of_tags_has_no_meaning(tmp_path: Path) -> None:
     found = checked(tmp_path, an_operation('tags = ["ru", "browser"]'))
     [operation] = found.providers[0].schemes[0].operations
     assert operation.tags == ["browser", "ru"]
+
+
+def declared_kinds(*tables: str) -> str:
+    """Build a file whose operation of the spider `foreign` declares *tables* as its kinds."""
+    operation = '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\n'
+    kinds = "".join(f"[[scheme.operation.kinds]]\n{table}\n" for table in tables)
+    return f"{HEAD}\n{operation}{kinds}"
+
+
+BOOKS = 'kind = "books"\nkey = "isbn"\nfields = { isbn = "text" }\n'
+FILMS = 'kind = "films"\nkey = "id"\nfields = { id = "uuid" }\n'
+
+
+def test_kinds_of_one_operation_have_rules_for_their_items(tmp_path: Path) -> None:
+    found = checked(
+        tmp_path,
+        declared_kinds(
+            BOOKS + 'when = { type = "book", sold = true }\nempty_is_null = true',
+            FILMS + 'item = "Film"\nuntracked = ["seen", "Any name"]',
+            'kind = "rest"\nkey = "id"\nfields = { id = "bigint", at = "unix_milliseconds" }',
+        ),
+    )
+    assert found.mistakes == found.notes == []
+    [operation] = found.providers[0].schemes[0].operations
+    books, films, rest = operation.kinds
+    assert books.rules == {"when": {"type": ["book"], "sold": [True]}, "empty_is_null": True}
+    assert (films.rules, films.untracked) == ({"item": "Film"}, ("seen", "Any name"))
+    assert films.fields == (("id", "uuid"),)
+    assert rest.rules == {"types": {"at": "unix_milliseconds"}}
+    assert dict(rest.fields) == {"id": "bigint", "at": "timestamptz"}
+    assert all(kind.foreign for kind in operation.kinds)
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        (
+            declared_kinds(BOOKS, BOOKS.replace("books", "films")),
+            'the kinds "books" and "films" take the same items; tell them apart by when',
+        ),
+        (
+            declared_kinds(BOOKS + 'item = "A"', FILMS + 'item = "A"'),
+            'the kinds "books" and "films" take the same items',
+        ),
+        (declared_kinds(BOOKS + "when = { type = [] }"), "[] is not a valid value of type"),
+        (declared_kinds(BOOKS + "when = { type = { a = 1 } }"), "is not a valid value of type"),
+        (declared_kinds(BOOKS + 'wen = { type = "a" }'), 'did you mean "when"?'),
+        (declared_kinds('key = "isbn"'), 'the field "kind" is missing'),
+        (declared_kinds(BOOKS + 'untracked = ["isbn"]'), "'isbn' is a field of the key"),
+        (
+            declared_kinds(BOOKS).replace('name = "foreign"', 'name = "foreign"\nkey = "id"'),
+            "kinds declares all kinds; remove key, or kinds",
+        ),
+        (
+            declared_kinds(BOOKS).replace('name = "foreign"', 'name = "prices"'),
+            'the spider "prices" has its own record type; remove kinds',
+        ),
+        (declared_kinds('kind = "pg_class"\nkey = "id"'), "'pg_class' begins with 'pg_'"),
+        (declared_kinds('kind = "default"\nkey = "id"'), "'default' is a reserved word of SQL"),
+        (declared_kinds('kind = "books"\nkey = "_id"'), "'_id' begins with an underscore"),
+        (
+            declared_kinds(BOOKS.replace("{ ", '{ model_config = "text", ')),
+            "the name 'model_config' is reserved by pydantic",
+        ),
+        (
+            declared_kinds(BOOKS.replace('"text"', '"datetime"')),
+            "'datetime' is not a valid type of isbn; use one of text, bigint",
+        ),
+        (
+            declared_kinds(
+                BOOKS.replace("{ ", "{ " + ", ".join(f'f{n} = "text"' for n in range(1700)) + ", ")
+            ),
+            "Books has 1701 fields; a table has room for 1500",
+        ),
+    ],
+)
+def test_mistake_in_declared_kinds_is_named(tmp_path: Path, text: str, mistake: str) -> None:
+    found = checked(tmp_path, text).mistakes
+    assert mistake in found[0]
+    assert "Traceback" not in found[0]
+
+
+def test_key_field_without_a_type_has_a_note(tmp_path: Path) -> None:
+    table = 'kind = "books"\nkey = ["shop", "isbn"]\nfields = { isbn = "text" }'
+    found = checked(tmp_path, declared_kinds(table))
+    assert found.mistakes == []
+    [note] = found.notes
+    assert note.startswith("providers/a.toml:")
+    assert 'the type of the key field "shop" is not declared, so it is text' in note
+
+
+@pytest.mark.parametrize("stem", ["pg_class", "default", "user"])
+def test_view_with_a_reserved_name_is_refused(tmp_path: Path, stem: str) -> None:
+    (tmp_path / f"{stem}.sql").write_text("SELECT 1 AS one")
+    views, [mistake] = read_views(tmp_path)
+    assert views == {}
+    assert mistake.endswith("; rename the file")
+
+
+def test_kinds_of_one_name_need_the_same_untracked_fields(tmp_path: Path) -> None:
+    files = [
+        declared_kinds(BOOKS + extra).replace("acme", name)
+        for name, extra in (("acme", 'untracked = ["seen"]'), ("emca", ""))
+    ]
+    [mistake] = checked(tmp_path, *files).mistakes
+    assert 'the kind "books" differs from the kind of this name' in mistake

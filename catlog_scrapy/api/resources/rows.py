@@ -92,7 +92,7 @@ class RowRoute:
             page = None
             if kind := resource.kind:
                 # By the primary key. A key in another notation is found by its values below.
-                ids = record_ids(connection, [key[name] for name in kind.key])
+                ids = record_ids(connection, kind, [key[name] for name in kind.key])
                 page = read_page(connection, source, replace(query, ids=tuple(ids)))
             if page is None or not page.lines:
                 page = read_page(connection, source, query)

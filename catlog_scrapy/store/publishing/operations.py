@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from psycopg2.errors import ProgramLimitExceeded
 from sqlalchemy import Connection, exc
 
 from catlog_scrapy.db.engine import reason
@@ -19,6 +20,7 @@ from catlog_scrapy.store.publishing.cursors import (
     move_cursors,
     read_cursor_range,
 )
+from catlog_scrapy.store.publishing.duplicate_limit import refuse_too_many_duplicates
 from catlog_scrapy.store.publishing.merging import (
     MergeValues,
     OtherWriters,
@@ -312,6 +314,13 @@ def _merge(
                 f"{operation.name} yields Unchanged for a key without a record: the record was"
                 " never loaded; run a full load once."
             ) from error
+        except exc.OperationalError as error:
+            if not isinstance(error.orig, ProgramLimitExceeded):
+                raise
+            raise PublishRefused(
+                f"{operation.name} has a record that PostgreSQL cannot hold: {reason(error)}."
+                " Shorten the fields in the spider, or declare fewer fields or indexes."
+            ) from error
         except exc.DataError as error:
             raise PublishRefused(
                 f"{operation.name} has a value that does not fit the table of {kind.name}:"
@@ -333,6 +342,12 @@ def _merge(
             f"{operation.name} has lost rows that its attempts had when they were done. Make a new"
             " catalog with scrapy load."
         )
+    refuse_too_many_duplicates(
+        operation.name,
+        operation.tolerate,
+        duplicates=counts["duplicates"],
+        received=received,
+    )
     dropped = sum(reading.dropped for reading in prepared.fresh)
     if values.removes and explain_by_drops(removed, dropped, prepared.scope.dropped):
         raise _ExplainedByDrops(removed)

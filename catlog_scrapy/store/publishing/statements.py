@@ -41,6 +41,8 @@ class KindStatements(ChangeDetection):
     ) -> None:
         super().__init__(kind, features, subset)
         self.retired = [f'"{name}"' for name in retired]
+        self.declared = [name for name, _ in kind.fields]
+        self.tracked = [field for field in kind.fields if field[0] not in kind.untracked]
 
     def count_records(self) -> str:
         """Return the query that counts the provider's records.
@@ -123,8 +125,8 @@ class KindStatements(ChangeDetection):
             changes AS MATERIALIZED (
                 SELECT d.id, d.place, d.instance, d.attempt, d.seq, d.was_read, d.hash, d.part,
                     d.as_of, d.read_at,
-                    CASE WHEN ROW({column_names(self.kind, "k")})
-                             IS DISTINCT FROM ROW({self._values()}) THEN 'changed'
+                    CASE WHEN ROW({self._tracked_columns()})
+                             IS DISTINCT FROM ROW({self._tracked_values()}) THEN 'changed'
                          WHEN :removes AND NOT :refreshes THEN 'reformatted'
                          ELSE 'touched' END AS change
                 FROM verdict d {self._lookup_record()} {self._lookup_data()}
@@ -196,6 +198,27 @@ class KindStatements(ChangeDetection):
         """Return the expressions of the columns, from the jsonb `j.data`."""
         values = [json_value(name, type_, "j.data") for name, type_ in self.kind.fields]
         if self.kind.foreign:
-            declared = ", ".join(f"'{name}'" for name, _ in self.kind.fields)
-            values.append(f"j.data - CAST(ARRAY[{declared}] AS text[])")
+            values.append(_without("j.data", self.declared))
         return ", ".join(values)
+
+    def _tracked_columns(self) -> str:
+        """Return the columns of the record `k` whose new values change the record."""
+        columns = [f'k."{name}"' for name, _ in self.tracked]
+        if self.kind.foreign:
+            columns.append(_without("k.data", self.kind.untracked))
+        return ", ".join(columns)
+
+    def _tracked_values(self) -> str:
+        """Return the expressions of the values in `j.data` for the tracked columns."""
+        values = [json_value(name, type_, "j.data") for name, type_ in self.tracked]
+        if self.kind.foreign:
+            values.append(_without("j.data", (*self.declared, *self.kind.untracked)))
+        return ", ".join(values)
+
+
+def _without(data: str, names: Sequence[str]) -> str:
+    """Return the SQL expression of the jsonb *data* without the members *names*."""
+    if not names:
+        return data
+    quoted = ", ".join(f"'{name.replace(chr(39), chr(39) * 2)}'" for name in names)
+    return f"{data} - CAST(ARRAY[{quoted}] AS text[])"

@@ -1,10 +1,10 @@
 """Rows of results in COPY's binary format."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from struct import Struct
 from uuid import UUID
 
-from catlog_scrapy.records.hashing import content_hash, key_hasher
+from catlog_scrapy.records.hashing import content_hash, content_hasher, key_hasher
 from catlog_scrapy.records.validation import REMOVED_DATA, Row
 from catlog_scrapy.store.queue.attempts import AttemptName
 
@@ -30,10 +30,21 @@ REMOVED_HASH = UUID(int=0)
 
 
 class RowPrefix:
-    """Columns that the rows of an attempt share, and the hash of its provider's keys."""
+    """Columns that the rows of an attempt share, and the hashes of its keys and contents.
 
-    def __init__(self, name: AttemptName, provider: UUID) -> None:
+    *untracked* are the untracked fields of the attempt's kinds.
+    """
+
+    def __init__(
+        self,
+        name: AttemptName,
+        provider: UUID,
+        untracked: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
         self.hash_key = key_hasher(provider)
+        self.hash_content = {
+            kind: content_hasher(fields) for kind, fields in (untracked or {}).items() if fields
+        }
         self._name = name
         self._by_kind: dict[str, bytes] = {}
 
@@ -51,7 +62,7 @@ class RowPrefix:
 
 def write_rows(batch: bytearray, prefix: RowPrefix, number: int, rows: Iterable[Row]) -> int:
     """Append *rows* in COPY's binary format, numbered from *number*; return the next number."""
-    of_kind, hash_key = prefix.of_kind, prefix.hash_key
+    of_kind, hash_key, hashers = prefix.of_kind, prefix.hash_key, prefix.hash_content
     for kind, key, data, link in rows:
         encoded = key.encode()
         id_, length = hash_key(encoded), len(encoded)
@@ -59,7 +70,8 @@ def write_rows(batch: bytearray, prefix: RowPrefix, number: int, rows: Iterable[
         if data is None:
             batch += pack_key_hash(4, number, 16, id_, -1, length)
         else:
-            content = REMOVED_HASH.bytes if data == REMOVED_DATA else content_hash(data)
+            hash_content = hashers.get(kind, content_hash)
+            content = REMOVED_HASH.bytes if data == REMOVED_DATA else hash_content(data)
             batch += pack_hashes(4, number, 16, id_, 16, content, length)
         batch += encoded
         if link is None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, exc
 from catlog_scrapy.db.session import is_pooled, without_settings
 from catlog_scrapy.db.watchdog import extend_timeout
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
+from catlog_scrapy.records.sql_names import MAX_NAME_BYTES
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.record_tables.layout import RECORDS_SCHEMA
 from catlog_scrapy.store.sql import execute, row, rows

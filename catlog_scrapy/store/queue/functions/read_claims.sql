@@ -19,7 +19,8 @@ BEGIN
             'age', extract(epoch FROM clock_timestamp() - a.started_at)::float8,
             'kinds', (
                 SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'key', k.key,
-                    'fields', k.fields, 'foreign', k.foreign_type) ORDER BY k.name), '[]')
+                    'fields', k.fields, 'foreign', k.foreign_type, 'untracked', k.untracked,
+                    'rules', k.item_rules) ORDER BY k.name), '[]')
                 FROM catlog.kind k
                 WHERE k.operation_id = o.id)
             ) ORDER BY i.priority DESC, i.position) FILTER (WHERE i.state = 'running'), '[]')
