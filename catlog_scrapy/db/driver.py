@@ -34,10 +34,10 @@ CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 60.0
 
 # URLs that libpq and SQLAlchemy read alike. They differ in lists of hosts, unescaped characters,
-# blank values, repeated keys and the key `ssl`.
+# blank values, repeated keys and the key `ssl`; `options` and `client_encoding` are refused.
 PLAIN_URL = re.compile(
     r"postgres(?:ql)?(?:\+psycopg2)?(://(?:[\w.%-]+(?::[\w.%-]*)?@)?[\w.-]*(?::\d+)?/[\w.%-]+"
-    r"(?:\?(?!(?:.*&)?(?:ssl|(?P<key>\w+)=.*&(?P=key))=)\w+=[\w.%/-]+(?:&\w+=[\w.%/-]+)*)?)",
+    r"(?:\?(?!(?:.*&)?(?:ssl|options|client_encoding|(?P<key>\w+)=.*&(?P=key))=)\w+=[\w.%/-]+(?:&\w+=[\w.%/-]+)*)?)",
     re.ASCII,
 )
 # As SQLAlchemy's text() finds parameters: not the colons of a cast, nor those of a time.

@@ -7,9 +7,9 @@ from sqlalchemy import (
     Engine,
     create_engine,
     exc,
-    make_url,
 )
 
+from catlog_scrapy.db.database_url import parse_database_url
 from catlog_scrapy.db.driver import (
     CONNECT_ARGUMENTS,
     CONNECT_TIMEOUT_S,
@@ -22,7 +22,6 @@ from catlog_scrapy.db.watchdog import (
     check_idle_connections,
     watch_connections,
 )
-from catlog_scrapy.exceptions import ConfigurationError
 
 SCHEMA = "catlog"
 
@@ -49,18 +48,7 @@ def make_engine(
     wait for a connection, from the server or the pool, and for an answer on a silent connection.
     Raises ConfigurationError for an unusable URL.
     """
-    try:
-        parsed = make_url(url)
-    except exc.ArgumentError as error:
-        raise ConfigurationError(
-            "CATLOG_DATABASE_URL is not a valid database URL; use"
-            " postgresql://user:password@host:5432/database."
-        ) from error
-    if parsed.get_backend_name() not in ("postgresql", "postgres"):
-        raise ConfigurationError(
-            f"CATLOG_DATABASE_URL names {parsed.get_backend_name()}, but catlog needs PostgreSQL;"
-            " use postgresql://user:password@host:5432/database."
-        )
+    parsed = parse_database_url(url)
     watched = (
         {"connection_factory": WatchedConnection, "cursor_factory": WatchedCursor}
         if connect_timeout

@@ -143,6 +143,8 @@ def test_query_that_loses_its_connection_ends_with_one_line(
         ("postgresql://host/database?ssl=true", False),
         ("postgresql://host/database?port=1&ssl=true", False),
         ("postgresql://host/database?application_name=", False),
+        ("postgresql://host/database?options=-csearch_path%3Dx", False),
+        ("postgresql://host/database?sslmode=require&client_encoding=latin1", False),
         ("postgresql://user:p@ss@host/database", False),
         ("postgresql://a:1,b:2/database", False),
         ("postgresql://host/database?host=a:1", False),
