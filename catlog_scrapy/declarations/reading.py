@@ -21,7 +21,7 @@ from catlog_scrapy.declarations.model import (
 )
 from catlog_scrapy.declarations.source import Location, SourceFile, label, suggest
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.records.sql_names import SQL_NAME, view_mistake
+from catlog_scrapy.records.record import SQL_NAME as VIEW_NAME
 from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
 from catlog_scrapy.sql_text import split_statements
 
@@ -136,13 +136,11 @@ def _text(path: Path) -> str:
 
 def _select(path: Path) -> str:
     """Read the single SELECT of a file, without its semicolon. Raises ValueError otherwise."""
-    if not SQL_NAME.fullmatch(path.stem) or len(path.stem) > MAX_NAME_BYTES:
+    if not VIEW_NAME.fullmatch(path.stem) or len(path.stem) > MAX_NAME_BYTES:
         raise ValueError(
             f': "{path.stem}" is not a valid view name; rename the file: lower-case letters, digits'
             f' and "_", at most {MAX_NAME_BYTES}'
         )
-    if mistake := view_mistake(path.stem):
-        raise ValueError(f': "{path.stem}" {mistake}')
     try:
         text = _text(path)
     except ValueError as error:

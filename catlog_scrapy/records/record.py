@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cache
@@ -13,8 +14,8 @@ from pydantic_core import CoreSchema, to_json
 
 from catlog_scrapy.plurals import counted
 from catlog_scrapy.records.media import FilesOf, ImagesOf
-from catlog_scrapy.records.sql_names import column_mistake, view_mistake
 from catlog_scrapy.records.sql_types import (
+    MAX_NAME_BYTES,
     allows_nan,
     bound_schema,
     field_schemas,
@@ -24,6 +25,7 @@ from catlog_scrapy.records.storable import NotStorable, is_suspect, require_stor
 from catlog_scrapy.records.unordered import has_nested_sets, holds_any, sort_sets
 
 MAX_KEY_BYTES = 1000
+SQL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 # Columns that the views add, by which readers select and sort, too.
@@ -111,12 +113,12 @@ class Record(BaseModel):
                 f"{cls.__name__}: a float of a nested model may be NaN, which JSON cannot hold;"
                 " use pydantic.FiniteFloat there."
             )
-        for name, mistake in (
-            (cls.kind, view_mistake(cls.kind)),
-            *((name, column_mistake(name)) for name in cls.model_fields),
-        ):
-            if mistake:
-                raise RecordTypeError(f"{cls.__name__}: {name!r} {mistake}.")
+        for name in (cls.kind, *cls.model_fields):
+            if not SQL_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
+                raise RecordTypeError(
+                    f"{cls.__name__}: {name!r} is not a valid SQL name; use a lower-case letter,"
+                    f" then letters, digits and underscores, at most {MAX_NAME_BYTES} in all."
+                )
 
     @classmethod
     def _check_indexes(cls) -> None:

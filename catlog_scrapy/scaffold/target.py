@@ -16,7 +16,7 @@ from catlog_scrapy.config import project_package
 from catlog_scrapy.declarations.model import NAME as PROVIDER_NAME
 from catlog_scrapy.declarations.reading import DeclaredProvider, read_providers
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
-from catlog_scrapy.records.sql_names import SQL_NAME, view_mistake
+from catlog_scrapy.records.record import SQL_NAME
 from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
 from catlog_scrapy.testing.saved_pages import label
 
@@ -85,8 +85,6 @@ def check_name(name: str, project: str) -> None:
             f'"{name}" is not a valid name of a spider and its view; use lower-case letters, digits'
             f' and "_", a letter first, at most {MAX_NAME_BYTES} characters.'
         )
-    if mistake := view_mistake(name):
-        raise NotPossible(f'"{name}" {mistake}.')
     if (
         keyword.iskeyword(name)
         or keyword.iskeyword(class_name)
