@@ -235,8 +235,16 @@ SETTINGS = (
         "CATLOG_API_PROXIES",
         list,
         [],
-        "addresses of proxies whose `X-Forwarded-For` is trusted, separated by commas",
+        "addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Prefix` are trusted,"
+        " separated by commas",
         default_text="no proxies",
+    ),
+    Setting(
+        "CATLOG_API_PREFIX",
+        str,
+        None,
+        "path under which a proxy publishes the server, such as `/catlog`; links begin with it",
+        default_text="`X-Forwarded-Prefix` of a trusted proxy",
     ),
     Setting("CATLOG_API_BODY", int, 2**20, "largest request body", unit="bytes"),
     Setting("CATLOG_API_BATCH", int, 16 * 2**20, "largest batch of results", unit="bytes"),

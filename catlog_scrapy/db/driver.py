@@ -24,10 +24,10 @@ LEAST_SERVER_VERSION = 140_000  # as libpq counts versions
 CONNECT_TIMEOUT_S = 10
 
 # URLs that libpq and SQLAlchemy read alike. They differ in lists of hosts, unescaped characters,
-# blank values, repeated keys and the key `ssl`.
+# blank values, repeated keys and the key `ssl`; `options` and `client_encoding` are refused.
 PLAIN_URL = re.compile(
     r"postgres(?:ql)?(?:\+psycopg2)?(://(?:[\w.%-]+(?::[\w.%-]*)?@)?[\w.-]*(?::\d+)?/[\w.%-]+"
-    r"(?:\?(?!(?:.*&)?(?:ssl|(?P<key>\w+)=.*&(?P=key))=)\w+=[\w.%/-]+(?:&\w+=[\w.%/-]+)*)?)",
+    r"(?:\?(?!(?:.*&)?(?:ssl|options|client_encoding|(?P<key>\w+)=.*&(?P=key))=)\w+=[\w.%/-]+(?:&\w+=[\w.%/-]+)*)?)",
     re.ASCII,
 )
 # As SQLAlchemy's text() finds parameters: not the colons of a cast, nor those of a time.
@@ -94,8 +94,9 @@ def connect(url: str) -> DriverConnection | None:
     try:
         dsn = extensions.parse_dsn(f"postgresql{found[1]}")
         connection = psycopg2.connect(
-            **dsn | connect_arguments(dsn.get("host", ""), dsn),
-            connect_timeout=CONNECT_TIMEOUT_S,
+            **{"connect_timeout": CONNECT_TIMEOUT_S}
+            | dsn
+            | connect_arguments(dsn.get("host", ""), dsn)
         )
         begin_session(connection, STATEMENT_TIMEOUT_S)
         made = DriverConnection(connection)

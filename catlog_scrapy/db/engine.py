@@ -14,9 +14,9 @@ from sqlalchemy import (
     create_engine,
     event,
     exc,
-    make_url,
 )
 
+from catlog_scrapy.db.database_url import parse_database_url
 from catlog_scrapy.db.disk import is_full
 from catlog_scrapy.db.driver import (
     CONNECT_TIMEOUT_S,
@@ -31,11 +31,8 @@ from catlog_scrapy.db.watchdog import (
     check_idle_connections,
     watch_connections,
 )
-from catlog_scrapy.exceptions import ConfigurationError
 
 SCHEMA = "catlog"
-MAX_PORT = 65_535
-SEVERAL_HOSTS = re.compile(r"[\w+]+://(?:[^/]*@)?[^/@]+,")
 
 
 # Errors of an unreachable or overloaded database, not of a statement.
@@ -72,12 +69,9 @@ def make_engine(
     wait for a connection, from the server or the pool, and for an answer on a silent connection.
     Raises ConfigurationError for an unusable URL.
     """
-    parsed = _parse(url)
-    if parsed.get_backend_name() not in ("postgresql", "postgres"):
-        raise ConfigurationError(
-            f"CATLOG_DATABASE_URL names {parsed.get_backend_name()}, but catlog needs PostgreSQL;"
-            " use postgresql://user:password@host:5432/database."
-        )
+    parsed = parse_database_url(url)
+    default = None if "connect_timeout" in parsed.query else CONNECT_TIMEOUT_S
+    timeout = connect_timeout or default
     watched = (
         {"connection_factory": WatchedConnection, "cursor_factory": WatchedCursor}
         if connect_timeout
@@ -86,9 +80,9 @@ def make_engine(
     engine = create_engine(
         parsed.set(drivername="postgresql+psycopg2"),
         connect_args={
+            **({"connect_timeout": math.ceil(timeout)} if timeout else {}),
             **connect_arguments(host_of(parsed), parsed.query),
             **watched,
-            "connect_timeout": math.ceil(connect_timeout or CONNECT_TIMEOUT_S),
         },
         pool_timeout=connect_timeout or 30,
         pool_size=10,
@@ -106,26 +100,6 @@ def make_engine(
     else:
         check_idle_connections(engine)
     return engine
-
-
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except (exc.ArgumentError, ValueError) as error:
-        if SEVERAL_HOSTS.match(url):
-            raise ConfigurationError(
-                "CATLOG_DATABASE_URL names several hosts in libpq's form; write them as parameters:"
-                " postgresql://user:password@/database?host=one:5432&host=two:5432."
-            ) from error
-        raise ConfigurationError(
-            "CATLOG_DATABASE_URL is not a valid database URL, with a number as its port; use"
-            " postgresql://user:password@host:5432/database."
-        ) from error
-    if parsed.port is not None and not 0 < parsed.port <= MAX_PORT:
-        raise ConfigurationError(
-            f"CATLOG_DATABASE_URL has the port {parsed.port}; use a number from 1 to {MAX_PORT}."
-        )
-    return parsed
 
 
 def host_of(url: URL) -> str:

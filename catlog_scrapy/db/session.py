@@ -24,9 +24,9 @@ CONNECT_ARGUMENTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
     "application_name": "catlog",
-    "client_encoding": "UTF8",  # not that of PGCLIENTENCODING or of the role
-    "options": "",  # not PGOPTIONS
 }
+# Neither the URL nor a variable such as PGOPTIONS may set these.
+OWN_ARGUMENTS = {"client_encoding": "UTF8", "options": ""}
 # Parameters that the URL may set, but not an environment variable such as PGHOSTADDR: it may be
 # meant for another server.
 URL_ONLY = {"hostaddr": "", "target_session_attrs": "any", "load_balance_hosts": "disable"}
@@ -70,16 +70,16 @@ def connect_arguments(host: str, given: Collection[str]) -> dict[str, Any]:
     """
     for name in DROPPED_VARIABLES:
         os.environ.pop(name, None)
-    defaults = URL_ONLY | (SOCKET_ONLY if host.startswith("/") else {})
+    defaults = CONNECT_ARGUMENTS | URL_ONLY | (SOCKET_ONLY if host.startswith("/") else {})
     names = (_known_parameters() & defaults.keys()) - set(given)
-    return CONNECT_ARGUMENTS | {name: defaults[name] for name in sorted(names)}
+    return OWN_ARGUMENTS | {name: defaults[name] for name in sorted(names)}
 
 
 @cache
 def _known_parameters() -> frozenset[str]:
     """Return the parameters that this version of libpq knows."""
     known = set()
-    for name in URL_ONLY | SOCKET_ONLY:
+    for name in CONNECT_ARGUMENTS | URL_ONLY | SOCKET_ONLY:
         try:
             parse_dsn(f"{name}=''")
         except ProgrammingError:

@@ -36,6 +36,10 @@ HOST_ENTRY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]%*,]+)(?::(\d{1,5}))?"
 MAX_DECODINGS = 5
 
 
+class MisplacedUrl(ValueError):
+    """URL of an argument that points outside of the allowed places; another try changes nothing."""
+
+
 @dataclass(frozen=True)
 class WebAddress:
     """Host, port and path of an HTTP URL, in canonical form."""

@@ -17,10 +17,10 @@ from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.declarations import base_url_of, operation_record_types
 from catlog_scrapy.declarations import spider_arguments as known_arguments
 from catlog_scrapy.declarations.spiders import allowed_places
-from catlog_scrapy.exceptions import AttemptLost, NotFound, NotPossible
+from catlog_scrapy.exceptions import AttemptLost, NotFound
 from catlog_scrapy.pipelines.store import persist, persist_in_thread
 from catlog_scrapy.redaction import read_secrets
-from catlog_scrapy.scheduling.argument_urls import url_mistakes
+from catlog_scrapy.scheduling.argument_urls import MisplacedUrl, url_mistakes
 from catlog_scrapy.store.queue.attempts import fail
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.queue.resuming import fresh_records, resume_cursor
@@ -87,12 +87,12 @@ async def _crawl(process: AsyncCrawlerProcess, settings: Settings, attempt: Atte
 
 
 def _require_allowed_urls(claimed: Claim, settings: Settings) -> None:
-    """Raise NotPossible for an argument that points where the operation may not read."""
+    """Raise MisplacedUrl for an argument that points where the operation may not read."""
     places = allowed_places(
         settings, claimed.provider, claimed.base_url, claimed.limits.get("hosts", ())
     )
     for name, mistake in url_mistakes(places, claimed.arguments).items():
-        raise NotPossible(f"the argument {name}: {mistake}")
+        raise MisplacedUrl(f"the argument {name}: {mistake}")
 
 
 async def _query(attempt: Attempt, query: Callable[[Engine, Claim], T]) -> T:

@@ -112,9 +112,9 @@ def test_schema_of_another_program_is_named(postgres: Postgres, tmp_path: Path) 
     [
         ("postgresql://a:5432,b:5432/db", "names several hosts in libpq's form; write them as"),
         ("postgresql://u:p@a:5432,b:5433/db", "?host=one:5432&host=two:5432"),
-        ("postgresql://a:abc/db", "with a number as its port; use postgresql://user"),
-        ("postgresql://a:/db", "with a number as its port"),
-        ("postgresql://[::1/db", "is not a valid database URL"),
+        ("postgresql://a:abc/db", "a port that is not a number; use postgresql://user"),
+        ("postgresql://a:/db", "a port that is not a number"),
+        ("postgresql://[::1/db", "use postgresql://user:password@host:5432/database"),
         ("postgresql://a:99999/db", "has the port 99999; use a number from 1 to 65535"),
         ("postgresql://a:0/db", "has the port 0; use a number"),
         ("nonsense", "is not a valid database URL"),

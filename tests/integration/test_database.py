@@ -9,7 +9,6 @@ from sqlalchemy import Engine, exc, text
 from catlog_scrapy.db import watchdog
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.models import Provider
-from catlog_scrapy.records.sql_names import RESERVED_WORDS
 from catlog_scrapy.store.sql import RowMissing, one, scalar, upsert
 from tests.support.waiting import rows
 
@@ -62,11 +61,3 @@ def test_upsert_inserts_updates_or_leaves_a_row(engine: Engine) -> None:
     assert write("third", where=Provider.title == "first") == {}
     with engine.connect() as connection:
         assert scalar(connection, "SELECT title FROM catlog.provider") == "second"
-
-
-def test_reserved_words_are_those_of_postgresql(engine: Engine) -> None:
-    with engine.connect() as connection:
-        found = connection.execute(
-            text("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'T')")
-        )
-        assert set(found.scalars()) <= RESERVED_WORDS

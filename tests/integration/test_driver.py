@@ -174,6 +174,8 @@ def test_sql_prints_times_that_python_cannot_hold(database_url: str, tmp_path: P
         ("postgresql://host/database?ssl=true", False),
         ("postgresql://host/database?port=1&ssl=true", False),
         ("postgresql://host/database?application_name=", False),
+        ("postgresql://host/database?options=-csearch_path%3Dx", False),
+        ("postgresql://host/database?sslmode=require&client_encoding=latin1", False),
         ("postgresql://user:p@ss@host/database", False),
         ("postgresql://a:1,b:2/database", False),
         ("postgresql://host/database?host=a:1", False),

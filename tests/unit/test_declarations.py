@@ -802,8 +802,6 @@ def test_record_types_come_from_the_spider_or_from_declared_kinds() -> None:
     [
         ("Report", b"SELECT 1", '"Report" is not a valid view name; rename the file'),
         ("a", b"-- nothing;\n;", "the file has no statement; write a SELECT, or remove the file"),
-        ("pg_stats", b"SELECT 1", '"pg_stats" is a name of PostgreSQL'),
-        ("user", b"SELECT 1", '"user" is a key word of SQL'),
         ("a", b"SELECT foo$a$; CREATE TABLE t(); SELECT b$a$", "a.sql:1: the file has a second"),
         ("a", b"SELECT /* /* */ ; */ 1;\nDROP TABLE t", "a.sql:2: the file has a second"),
         ("a", b"SELECT 'a\\';\nDROP TABLE t --'", "a.sql:2: the file has a second"),

@@ -44,6 +44,12 @@ class ReadableResource:
         """Return whether the former states of a row can be read."""
         return bool(self.kind or (self.as_of_source and self.kinds))
 
+    @property
+    def public_fields(self) -> tuple[str, ...]:
+        """The shown columns that are hidden from no role; anyone may read the documentation."""
+        hidden = self.visibility.hidden_columns
+        return tuple(name for name in self.fields if name not in hidden)
+
     def visible_fields(self, role: str) -> tuple[str, ...]:
         """Return the fields that *role* may see."""
         return self.visibility.visible(self.fields, role)
