@@ -6,6 +6,7 @@ docs/decisions/claim-hints.md has the figures.
 """
 
 import datetime as dt
+import threading
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -52,6 +53,7 @@ class ClaimHints:
         self.last_position: int | None = None
         self.fence: Fence | None = None
         self.claims = 0
+        self._search_lock = threading.Lock()
 
     def parameters(self) -> dict[str, Any]:
         """Return all hints, as parameters of catlog.claim_instances and FIND_HEADS."""
@@ -71,11 +73,18 @@ class ClaimHints:
         """Search for the heads of the queues, once in CLAIMS_PER_SEARCH calls.
 
         Each search is a transaction of its own: its number must be given out during the search.
+        Searches of several threads exclude each other: a search that was overtaken would combine
+        its old number with a later position. Claims meanwhile do with the known hints.
         """
-        if self.claims % CLAIMS_PER_SEARCH == 0:
-            for _ in range(1 if self.claims else FIRST_SEARCHES):
-                self._search(engine)
-        self.claims += 1
+        if not self._search_lock.acquire(blocking=False):
+            return
+        try:
+            if self.claims % CLAIMS_PER_SEARCH == 0:
+                for _ in range(1 if self.claims else FIRST_SEARCHES):
+                    self._search(engine)
+            self.claims += 1
+        finally:
+            self._search_lock.release()
 
     def _search(self, engine: Engine) -> None:
         with engine.connect() as connection:
