@@ -6,6 +6,7 @@ docs/decisions/claim-hints.md has the figures.
 """
 
 import datetime as dt
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from catlog_scrapy.store.sql import Database, rows
 CLAIMS_PER_SEARCH = 32
 # Searches until the first heads are known, unless another transaction is open.
 FIRST_SEARCHES = 3
+# Sets of tags whose hints are kept.
+MAX_HINTS = 100
 FIND_HEADS = """
     SELECT * FROM catlog.find_queue_heads(
         :executor, CAST(:tags AS jsonb), CAST(:providers AS uuid[]), CAST(:heads AS bigint[]),
@@ -70,6 +73,7 @@ class ClaimHints:
         self.last_position: int | None = None
         self.fence: Fence | None = None
         self.claims = 0
+        self._search_lock = threading.Lock()
 
     def parameters(self) -> dict[str, Any]:
         """Return all hints, as parameters of catlog.claim_instances and FIND_HEADS."""
@@ -93,11 +97,18 @@ class ClaimHints:
         """Search for the heads of the queues, once in CLAIMS_PER_SEARCH calls.
 
         Each search is a transaction of its own: its number must be given out during the search.
+        Searches of several threads exclude each other: a search that was overtaken would combine
+        its old number with a later position. Claims meanwhile do with the known hints.
         """
-        if self.claims % CLAIMS_PER_SEARCH == 0:
-            for _ in range(1 if self.claims else FIRST_SEARCHES):
-                self._search(engine)
-        self.claims += 1
+        if not self._search_lock.acquire(blocking=False):
+            return
+        try:
+            if self.claims % CLAIMS_PER_SEARCH == 0:
+                for _ in range(1 if self.claims else FIRST_SEARCHES):
+                    self._search(engine)
+            self.claims += 1
+        finally:
+            self._search_lock.release()
 
     def _search(self, engine: Engine) -> None:
         with engine.connect() as connection:
@@ -134,5 +145,7 @@ def claim_hints_of(
     key = executor, frozenset(tags)
     hints = _hints.setdefault(engine, {})
     if key not in hints:
+        if len(hints) >= MAX_HINTS:  # executors may name any tags
+            hints.clear()
         hints[key] = ClaimHints(*key)
     return hints[key]
