@@ -19,6 +19,9 @@ from tests.support.postgres import Postgres
 from tests.support.project import Project
 from tests.support.waiting import free_port, rows, until
 
+# It needs PgBouncer.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def empty(postgres: Postgres) -> Iterator[tuple[Project, Engine, Path]]:

@@ -155,6 +155,7 @@ def test_failed_connection_is_explained(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow  # it needs PgBouncer
 def test_wrong_password_is_explained(database_url: str) -> None:
     with PgBouncer(database_url, auth_type="md5", password="right") as pooler:
         wrong = make_url(pooler.url).set(password="wrong").render_as_string(hide_password=False)

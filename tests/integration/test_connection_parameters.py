@@ -166,6 +166,7 @@ def test_values_are_right_for_commands_that_read(unusual: str) -> None:
     assert found == RIGHT
 
 
+@pytest.mark.slow  # it needs PgBouncer
 @pytest.mark.parametrize("variable", ["PGCLIENTENCODING", "role"])
 def test_encoding_is_utf8_behind_pgbouncer(
     engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch, variable: str
@@ -204,6 +205,14 @@ def test_database_of_another_encoding_is_refused_with_the_remedy(foreign: tuple[
     pool = StatementPool(make_url(url), statement_timeout=5.0, connect_timeout=3.0)
     with pytest.raises(ConfigurationError, match=remedy):
         pool._connect()
+
+
+@pytest.mark.slow  # it needs PgBouncer
+def test_database_of_another_encoding_is_refused_behind_pgbouncer(
+    foreign: tuple[str, str],
+) -> None:
+    url, encoding = foreign
+    remedy = f"encoding {encoding}, but catlog needs UTF8; create another: CREATE DATABASE"
     with PgBouncer(url) as pooler, pytest.raises(ConfigurationError, match=remedy):  # noqa: SIM117
         with open_database(pooler.url):
             pass

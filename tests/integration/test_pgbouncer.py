@@ -20,6 +20,9 @@ from catlog_scrapy.store.queue import nodes
 from tests.support.pgbouncer import PgBouncer
 from tests.support.waiting import rows
 
+# It needs PgBouncer.
+pytestmark = pytest.mark.slow
+
 # A transaction cannot change its own isolation level by this setting.
 EXPECTED = {
     **{name: value for name, value in SESSION_SETTINGS.items() if "isolation" not in name},
