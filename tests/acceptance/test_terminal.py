@@ -204,7 +204,7 @@ def test_status_and_nodes_say_what_waits_at_80_columns(engine: Engine, project: 
     starting.start_waiting(engine)
     nodes.register(
         engine, "a-host.example.com:6800", url="http://a-host.example.com:6800", pid=1,
-        version="0.1.0", slots=2, poll=1.0, tags=["browser"],
+        version="0.1.0", slots=2, poll=60.0, tags=["browser"],
     )  # fmt: skip
     nodes.record_poll(
         engine, "a-host.example.com:6800", running=2, projects={"default": {"version": "1"}}

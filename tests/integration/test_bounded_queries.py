@@ -18,6 +18,9 @@ from tests.support.postgres import Postgres
 from tests.support.project import Project
 
 OWNER = "owner_of_catlog"
+ADVISORY_LOCKS = """
+    SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND d.datname = current_database()"""
 
 
 def execute(url: str, *statements: str) -> list[tuple[object, ...]]:
@@ -197,7 +200,7 @@ def test_large_object_and_advisory_lock_of_a_query_do_not_outlive_it(guarded: st
         except NotPossible:  # PostgreSQL 16 refuses large objects in a read-only transaction
             continue
     assert execute(guarded, "SELECT count(*) FROM pg_largeobject_metadata") == [(0,)]
-    assert execute(guarded, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
+    assert execute(guarded, ADVISORY_LOCKS) == [(0,)]
 
 
 def test_function_with_the_rights_of_its_owner_cannot_write_in_a_query(guarded: str) -> None:
