@@ -27,7 +27,7 @@ demo: .venv/run  ## the whole thing on this machine, with local sources
 test: .venv/dev  ## the tests, on real PostgreSQL
 	$(BIN)/python -m pytest -m "not slow" -n 5 --dist worksteal --durations 15
 
-test-slow: .venv/dev  ## what breaks fleets, browsers, clocks; as root, with chromium, faketime, iproute2
+test-slow: .venv/dev  ## the long tests; as root, with chromium, pgbouncer, faketime, iproute2
 	$(BIN)/python -m pytest -m slow -n 5 --dist loadgroup --no-loadscope-reorder --durations 15
 
 lint: .venv/dev  ## style, types, import directions

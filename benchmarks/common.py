@@ -38,6 +38,10 @@ class Scale:
         """Return the number of records to measure."""
         return self.rows or (small if self.small else default)
 
+    def sizes(self, few: int, many: int) -> list[int]:
+        """Return both sizes to compare; only *many* in a small run, whose figures say nothing."""
+        return [many] if self.small else [few, many]
+
     def times(self, default: int = 5) -> int:
         """Return the number of rounds, whose median is printed."""
         return self.rounds or (1 if self.small else default)

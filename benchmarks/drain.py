@@ -17,7 +17,7 @@ def run(server: Server, scale: Scale) -> list[Result]:
     process, each crawl a new interpreter. Only some crawls run, whose median counts; there is one
     drain. The ratio is that of the wall times.
     """
-    count, sample = scale.count(200, 3), 1 if scale.small else 5
+    count, sample = scale.count(200, 2), 1 if scale.small else 5
     with server.database() as engine:
         declare(server, engine, "single")
         crawls = [

@@ -10,7 +10,7 @@ from benchmarks.project.items import Product
 from benchmarks.rows import BATCH, KEY, products
 from catlog_scrapy.records.validation import ItemValidator, Row, ValidatedItem
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import attempts, catalogs, claims, results, starting
+from catlog_scrapy.store.queue import attempts, catalogs, claims, copy_format, results, starting
 from catlog_scrapy.store.queue.report import Report
 
 # Products of the benchmarks that only read.
@@ -37,11 +37,11 @@ def load(engine: Engine, rows: Iterable[Row]) -> UUID:
     catalog = catalogs.create(engine, PROVIDER, SCHEME)
     starting.start_waiting(engine)
     [claim] = claims.claim(engine, "bench")
-    prefix, number = results.line_prefix(claim.attempt, claim.provider_id), 0
+    prefix, number = copy_format.RowPrefix(claim.attempt, claim.provider_id), 0
     for batch in batches(rows):
-        lines = bytearray()
-        number = results.write_lines(lines, prefix, number, batch)
-        results.copy_batch(engine, bytes(lines))
+        copied = bytearray()
+        number = copy_format.write_rows(copied, prefix, number, batch)
+        results.copy_batch(engine, copied)
     attempts.complete(engine, claim.attempt, Report(accepted=number))
     return catalog
 

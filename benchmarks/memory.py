@@ -15,13 +15,13 @@ def run(server: Server, scale: Scale) -> list[Result]:
     few = min(10_000, many // 2)
     lines = []
     for name, spider in {"memory": "from_callback", "memory_start": "from_start"}.items():
-        small, large = (peak(server, spider, items) for items in (few, many))
+        peaks = [peak(server, spider, items) for items in scale.sizes(few, many)]
         lines.append(
             Result(
                 name,
-                f"{large:.0f} MiB",
-                f"{small:.0f} MiB",
-                large - small,
+                f"{peaks[-1]:.0f} MiB",
+                f"{peaks[0]:.0f} MiB",
+                peaks[-1] - peaks[0],
                 "<=64",
                 f"{sample_text(many, 1)} to {count_text(few)}",
             )

@@ -67,7 +67,7 @@ def run(server: Server, scale: Scale) -> list[Result]:
     procrastinate's jobs are in as many queues. Both sides keep finished jobs. Also printed: the
     CPU of claims with finishing.
     """
-    each, rounds = scale.count(160, 8), scale.times()
+    each, rounds, nodes = scale.count(160, 8), scale.times(), 2 if scale.small else NODES
     speeds: dict[str, list[Speed]] = {"ones": [], "eights": [], "procrastinate": []}
     sides = {
         "procrastinate": (defer_procrastinate_jobs, procrastinate_node),
@@ -76,13 +76,13 @@ def run(server: Server, scale: Scale) -> list[Result]:
     }
     spawn = multiprocessing.get_context("spawn")
     # This pool reports a dead process; multiprocessing.Pool would silently replace it.
-    with ProcessPoolExecutor(NODES, spawn, begin, (spawn.Barrier(NODES),)) as pool:
+    with ProcessPoolExecutor(nodes, spawn, begin, (spawn.Barrier(nodes),)) as pool:
         for _ in range(rounds):
             for name, side in sides.items():
-                speeds[name].append(measure(server, pool, *side, each))
+                speeds[name].append(measure(server, pool, *side, each, nodes=nodes))
                 note(f"{name}: {speeds[name][-1]}")
     fetched = [one.claimed for one in speeds["procrastinate"]]
-    sample = sample_text(NODES * each, rounds)
+    sample = sample_text(nodes * each, rounds)
     return [
         Result(
             f"claims_by_{name}",
@@ -103,19 +103,21 @@ def measure(
     queue: Callable[[Engine, int], None],
     node: Callable[[str, str, int], Work],
     each: int,
+    *,
+    nodes: int,
 ) -> Speed:
-    """Return the speed of all processes of the *pool* with *each* times NODES new jobs."""
+    """Return the speed of the *pool* of *nodes* processes, each with *each* new jobs."""
     with server.database() as engine:
-        queue(engine, NODES * each)
+        queue(engine, nodes * each)
         url = engine.url.render_as_string(hide_password=False)
         before = server.meter.server_s()
-        work = [pool.submit(node, url, f"node-{number}", each) for number in range(NODES)]
+        work = [pool.submit(node, url, f"node-{number}", each) for number in range(nodes)]
         done = [one.result(TIMEOUT_S) for one in work]
         server_s = server.meter.server_s() - before
     seconds = max(one.ended for one in done) - min(one.began for one in done)
-    claiming = sum(one.claiming for one in done) / NODES
-    cpu_s = (server_s + sum(one.client_s for one in done)) / (NODES * each)
-    return Speed(NODES * each / claiming, NODES * each / seconds, cpu_s)
+    claiming = sum(one.claiming for one in done) / nodes
+    cpu_s = (server_s + sum(one.client_s for one in done)) / (nodes * each)
+    return Speed(nodes * each / claiming, nodes * each / seconds, cpu_s)
 
 
 _ready: "multiprocessing.synchronize.Barrier | None" = None

@@ -16,19 +16,14 @@ def run(server: Server, scale: Scale) -> list[Result]:
     """
     count = scale.count(10_000_000, 400)
     few = min(FEW, count // 2)
-    costs = [measure(server, size) for size in (few, count)]
-    # The costs of one record, in place of those of all.
-    small, large = (
-        Cost(cost.wall_s / size, cost.client_s / size, cost.server_s / size)
-        for cost, size in zip(costs, (few, count), strict=True)
-    )
-    note_costs(1, many=[large], few=[small])
-    result = compare_cpu("ten_million", [large], [small], "<=1.5", 1)
+    costs = [measure(server, size) for size in scale.sizes(few, count)]
+    note_costs(1, many=[costs[-1]], few=[costs[0]])
+    result = compare_cpu("ten_million", [costs[-1]], [costs[0]], "<=1.5", 1)
     return [Result(**{**vars(result), "sample": f"{count}"})]
 
 
 def measure(server: Server, count: int) -> Cost:
-    """Return the cost of a load of *count* products."""
+    """Return the cost of one record in a load of *count* products."""
     with server.database() as engine:
         declare(server, engine, "in_generated_batches")
         before = temporary_mib(engine)
@@ -47,4 +42,5 @@ def measure(server: Server, count: int) -> Cost:
             "records": "pg_total_relation_size('records.products')",
         }.items():
             note(f"{name}: {scalar(engine, f'SELECT {query}') / 2**20:.0f} MiB on disk")
-        return crawled.load
+        load = crawled.load
+        return Cost(load.wall_s / count, load.client_s / count, load.server_s / count)

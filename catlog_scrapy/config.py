@@ -4,8 +4,10 @@ The add-on fills in the defaults and the environment from here, commands check t
 reference of settings is generated from this list.
 """
 
+import json
 import math
 import os
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from catlog_scrapy.exceptions import ConfigurationError
 PREFIX = "CATLOG_"
 # Above the project's settings (20) and a spider's (30), below the command line's (40).
 ENVIRONMENT_PRIORITY = 35
+TAG = re.compile(r"[\w-]+")
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,14 @@ SETTINGS = (
         "name of this machine in claims and attempts; a node of the fleet adds its port",
         default_text="the host name",
     ),
+    Setting(
+        "CATLOG_TAGS",
+        list,
+        [],
+        "tags of this worker or node, separated by commas; only a worker with all tags of an"
+        " operation takes the operation",
+        default_text="no tags",
+    ),
     Setting("CATLOG_CONCURRENCY", int, 4, "number of crawls at the same time in one process"),
     Setting(
         "CATLOG_LEASE",
@@ -224,8 +235,16 @@ SETTINGS = (
         "CATLOG_API_PROXIES",
         list,
         [],
-        "addresses of proxies whose `X-Forwarded-For` is trusted, separated by commas",
+        "addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Prefix` are trusted,"
+        " separated by commas",
         default_text="no proxies",
+    ),
+    Setting(
+        "CATLOG_API_PREFIX",
+        str,
+        None,
+        "path under which a proxy publishes the server, such as `/catlog`; links begin with it",
+        default_text="`X-Forwarded-Prefix` of a trusted proxy",
     ),
     Setting("CATLOG_API_BODY", int, 2**20, "largest request body", unit="bytes"),
     Setting("CATLOG_API_BATCH", int, 16 * 2**20, "largest batch of results", unit="bytes"),
@@ -284,9 +303,21 @@ PATTERNS = (
     ),
 )
 
+# Settings of the command line, `-s NAME=VALUE`, as JSON: a command passes them to the processes
+# that it starts. Their priority is just below that of the command line (40).
+OVERRIDES = "CATLOG_OVERRIDES"
+OVERRIDES_PRIORITY = 39
+
 # Variables that are not settings: of clients of the API, of compose.yaml, of the browser's process.
 OTHER_VARIABLES = frozenset(
-    {"CATLOG_API", "CATLOG_KEY", "CATLOG_PASSWORD", "CATLOG_BROWSER", "CATLOG_BROWSER_PYTHON"}
+    {
+        "CATLOG_API",
+        "CATLOG_KEY",
+        "CATLOG_PASSWORD",
+        "CATLOG_BROWSER",
+        "CATLOG_BROWSER_PYTHON",
+        OVERRIDES,
+    }
 )
 
 SETTING_PREFIXES = tuple(pattern.prefix for pattern in PATTERNS if not pattern.is_secret)
@@ -313,6 +344,10 @@ def fill_in(settings: BaseSettings, environment: Mapping[str, str] = os.environ)
         is_own = name.startswith(PREFIX) and name in settings and not _is_known(name)
         if name in DEFAULTS or name.startswith(SETTING_PREFIXES) or is_own:
             settings.set(name, value, priority=ENVIRONMENT_PRIORITY)
+    for name, value in json.loads(environment.get(OVERRIDES) or "{}").items():
+        # An option of the process itself, such as --logfile, counts more.
+        if (settings.getpriority(name) or 0) < OVERRIDES_PRIORITY:
+            settings.set(name, value, priority=OVERRIDES_PRIORITY)
     root = Path(closest_scrapy_cfg() or "scrapy.cfg").absolute().parent
     home = root / (settings["CATLOG_HOME"] or ".catlog")
     settings.set("CATLOG_HOME", str(home), priority=settings.getpriority("CATLOG_HOME") or 0)
@@ -323,10 +358,29 @@ def fill_in(settings: BaseSettings, environment: Mapping[str, str] = os.environ)
         settings.set("CATLOG_NODE", socket.gethostname(), "default")
 
 
+def pass_on(overrides: Mapping[str, str]) -> None:
+    """Pass settings of the command line to the processes that this process starts."""
+    if overrides:
+        former = json.loads(os.environ.get(OVERRIDES) or "{}")
+        os.environ[OVERRIDES] = json.dumps({**former, **overrides})
+
+
 def check(settings: BaseSettings) -> None:
     """Raise ConfigurationError for the first setting whose value is not allowed."""
     for setting in SETTINGS:
         setting.check(settings[setting.name])
+
+
+def worker_tags(settings: BaseSettings) -> list[str]:
+    """Return CATLOG_TAGS, sorted. Raises ConfigurationError."""
+    tags = {tag.strip() for tag in settings.getlist("CATLOG_TAGS")} - {""}
+    for tag in sorted(tags):
+        if not TAG.fullmatch(tag):
+            raise ConfigurationError(
+                f'CATLOG_TAGS has {tag!r}, which is not a valid tag; use letters, digits, "_" and'
+                ' "-", and separate tags by commas'
+            )
+    return sorted(tags)
 
 
 def unknown_names(settings: BaseSettings, environment: Iterable[str] = os.environ) -> list[str]:

@@ -26,9 +26,10 @@ class EmbeddedServerError(CatlogError):
 
 
 class DatabaseUnavailable(CatlogError):
-    """Failure of the first connection to PostgreSQL; raised by `db.opening`.
+    """Failure of a connection to PostgreSQL; raised by `db.opening`, and by `db.refusals`.
 
-    Later failures are SQLAlchemy's errors (see `db.engine.UNAVAILABLE`); workers retry them.
+    Within the store, failures are SQLAlchemy's errors (see `db.engine.UNAVAILABLE`); workers retry
+    them.
     """
 
 
@@ -59,7 +60,8 @@ class NotFound(CatlogError):
 class NotPossible(CatlogError):
     """Valid request that the present state forbids; the API answers with status 409.
 
-    Raised by `store` where a row's state forbids the change, by `commands`, `scaffold` and `fleet`
+    Raised by `store` where a row's state forbids the change, by `db.refusals` where the database
+    refuses a statement, by `commands`, `scaffold` and `fleet`
     where files or arguments do, and by the worker for a catalog that its project cannot run.
     """
 

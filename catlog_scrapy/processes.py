@@ -1,11 +1,13 @@
-"""Kernel functions for child processes; complete on Linux, partly available elsewhere."""
+"""Kernel functions for processes; complete on Linux, partly available elsewhere."""
 
 import ctypes
 import os
 import signal
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 # From <sys/prctl.h>.
 PR_SET_PDEATHSIG = 1
@@ -46,6 +48,44 @@ def child_processes() -> set[int]:
     with suppress(OSError):
         return set(map(int, Path("/proc/thread-self/children").read_text().split()))
     return set()
+
+
+@cache
+def process_identity() -> str:
+    """Return a name of this process that no other process has, on any machine.
+
+    On Linux `is_alive` understands the name: boot, namespace of process ids, id and start.
+    """
+    place, started_at = _place(), _started_at(os.getpid())
+    if place and started_at:
+        return f"{place} {os.getpid()} {started_at}"
+    return str(uuid4())
+
+
+def is_alive(identity: str) -> bool | None:
+    """Return whether the process of `process_identity` runs; None for an unknown machine."""
+    place, _, process = identity.partition(" ")
+    pid, _, started_at = process.partition(" ")
+    if not started_at or place != _place():
+        return None
+    return _started_at(int(pid)) == started_at
+
+
+def _place() -> str:
+    """Return the boot of this machine and this process's namespace of process ids."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    return ""
+
+
+def _started_at(pid: int) -> str:
+    """Return the start of a process, in clock ticks after the boot; empty if it has ended."""
+    with suppress(OSError):
+        # The name of the program, in brackets, may contain spaces: see proc(5).
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state in "ZX" else fields[18]
+    return ""
 
 
 def kill(pid: int) -> None:

@@ -17,6 +17,7 @@ from catlog_scrapy.console import warn
 from catlog_scrapy.db.driver import DriverConnection, connect
 from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.db.migrations import require_head, upgrade
+from catlog_scrapy.db.restarting import running_server
 from catlog_scrapy.exceptions import CatlogError
 
 if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/driver.py
@@ -81,14 +82,15 @@ def readable_database(settings: BaseSettings) -> Iterator[Engine | DriverConnect
 
 @contextmanager
 def _database_url(settings: BaseSettings) -> Iterator[str]:
-    """Return the database's URL; an embedded server runs as long as the block."""
+    """Return the database's URL; an embedded server runs, and is restarted, within the block."""
     if url := settings["CATLOG_DATABASE_URL"]:
         yield url
         return
     linger = settings.getfloat("CATLOG_EMBEDDED_LINGER")
     # Descriptors, because sys.stdin and sys.stdout are None where they are closed.
     has_terminal = os.isatty(0) and os.isatty(1)
-    with EmbeddedServer(
+    server = EmbeddedServer(
         Path(settings["CATLOG_HOME"]), linger=linger if has_terminal or not linger else None
-    ) as url:
+    )
+    with running_server(server) as url:
         yield url

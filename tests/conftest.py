@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from catlog_scrapy.db.engine import make_engine
+from tests.support.clock import Clock, a_server_with_a_clock
 from tests.support.postgres import HOME, Postgres, make_home
 from tests.support.server import Worlds, make_worlds
 
@@ -50,6 +51,36 @@ def postgres() -> Iterator[Postgres]:
     """Return the PostgreSQL server of this test run, which all workers share."""
     with Postgres(Path(os.environ[HOME])) as postgres:
         yield postgres
+
+
+@pytest.fixture(scope="session")
+def clocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Clock]]:
+    """Return an engine on a server whose clock tests can set, and the clock."""
+    with a_server_with_a_clock(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def clock(clocked_server: tuple[Engine, Clock]) -> Iterator[Clock]:
+    """Return the clock of `clocked_engine`'s server; it is right before and after a test."""
+    clock = clocked_server[1]
+    yield clock
+    clock.be_right()
+
+
+@pytest.fixture
+def clocked_engine(clocked_server: tuple[Engine, Clock]) -> Iterator[Engine]:
+    """Return an engine on a new database of the server whose clock tests can set."""
+    url = clocked_server[0].url
+    clocked_server[0].dispose()
+    postgres = make_engine(url.set(database="postgres").render_as_string(hide_password=False))
+    with postgres.connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
+        admin.execute(text("CREATE DATABASE test TEMPLATE catlog"))
+        engine = make_engine(url.set(database="test").render_as_string(hide_password=False))
+        yield engine
+        engine.dispose()
+        admin.execute(text("DROP DATABASE test WITH (FORCE)"))
+    postgres.dispose()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The HTTP API as one ASGI application."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from scrapy.settings import BaseSettings
 from sqlalchemy import Engine
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from catlog_scrapy.api import health
 from catlog_scrapy.api.auth import tokens
@@ -19,15 +21,22 @@ from catlog_scrapy.api.exception_handlers import handle_errors
 from catlog_scrapy.api.executors import routes as executors
 from catlog_scrapy.api.loads import catalogs, schedules
 from catlog_scrapy.api.openapi import ABOUT, TAGS, serve_document
+from catlog_scrapy.api.path_prefix import PathPrefix, configured_prefix
 from catlog_scrapy.api.paths import PREFIX, PathNormalizer
 from catlog_scrapy.api.request_limits import RequestLimits
 from catlog_scrapy.api.resources.discovery import find_resources
 from catlog_scrapy.api.resources.documentation import row_schemas
 from catlog_scrapy.api.resources.media import media_router
-from catlog_scrapy.api.resources.routes import ListIndex, resource_router
+from catlog_scrapy.api.resources.routes import (
+    ListIndex,
+    add_unavailable_resources,
+    resource_router,
+)
 from catlog_scrapy.api.state import ServerState, install_state
 from catlog_scrapy.declarations.capabilities import Capabilities
 from catlog_scrapy.declarations.resources import Resources
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(
@@ -35,16 +44,19 @@ def create_app(
 ) -> FastAPI:
     """Create the server of a project's database.
 
-    Raises DeclarationError for a resource that does not fit its view.
+    A resource that does not fit its view is not served. Raises DeclarationError if no resource
+    does.
     """
     with engine.connect() as connection:
-        readable = find_resources(connection, resources)
+        readable, mistakes = find_resources(connection, resources)
+    for mistake in mistakes.values():
+        logger.warning("%s; until then the server answers 503 for the resource", mistake)
     app = FastAPI(
         title="catlog",
         version=version("catlog-scrapy"),
         description=ABOUT,
         openapi_tags=TAGS,
-        openapi_url="/openapi.json",
+        openapi_url=None,  # see serve_document
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -54,6 +66,7 @@ def create_app(
     state = install_state(app, engine, settings, capabilities)
     app.state.access = Access(engine, resources.roles, settings, statements=state.statements)
     resource_routes = resource_router(readable, engine, settings, state.statements)
+    add_unavailable_resources(resource_routes, mistakes)
     app.router.routes.append(ListIndex(resource_routes, PREFIX))
     routers = (
         tokens.router,
@@ -79,6 +92,10 @@ def create_app(
     app.add_middleware(ClientConcurrencyLimit, settings=settings)
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(PathNormalizer)
+    proxies = settings.getlist("CATLOG_API_PROXIES")
+    if proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)
+    app.add_middleware(PathPrefix, prefix=configured_prefix(settings), proxies=proxies)
     return app
 
 

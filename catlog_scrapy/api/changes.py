@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import Engine
 
 from catlog_scrapy.api.auth.callers import Caller
+from catlog_scrapy.api.path_prefix import public_path
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.store.access.audit import record_audit
 from catlog_scrapy.store.access.idempotency import (
@@ -83,7 +84,7 @@ def run_change(
             except IdempotencyKeyReused as error:
                 raise _invalid_key("belongs to another request; use a new key") from error
             if stored is not None:
-                return _response(stored, is_replay=True)
+                return _response(request, stored, is_replay=True)
         result = work(tx)
         response = StoredResponse(
             result.status, jsonable_encoder(result.body), dict(result.headers)
@@ -99,7 +100,7 @@ def run_change(
         )
         if key is not None and result.status < 500:
             store_response(tx, caller.name, key, fingerprint, response)
-    return _response(response)
+    return _response(request, response)
 
 
 def _invalid_key(message: str) -> Problem:
@@ -121,8 +122,10 @@ def _body_text(body: bytes | Mapping[str, Any] | None) -> str:
     return "" if body is None else json.dumps(body, sort_keys=True, default=str)
 
 
-def _response(stored: StoredResponse, *, is_replay: bool = False) -> Response:
+def _response(request: Request, stored: StoredResponse, *, is_replay: bool = False) -> Response:
     headers = {**stored.headers, **({"Idempotent-Replayed": "true"} if is_replay else {})}
+    if "Location" in headers:
+        headers["Location"] = public_path(request, headers["Location"])
     if stored.body is None:
         return Response(status_code=stored.status, headers=headers)
     return JSONResponse(stored.body, stored.status, headers=headers)

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from psycopg2.errors import (
     DatatypeMismatch,
     QueryCanceled,
+    ReadOnlySqlTransaction,
     UndefinedColumn,
     UndefinedFunction,
     UndefinedTable,
@@ -19,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from catlog_scrapy.api.problems import DATABASE_RETRY_S, Problem
+from catlog_scrapy.db.driver import is_unavailable
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import NotFound, NotPossible
 
@@ -86,7 +88,7 @@ def _sqlalchemy_error(error: exc.SQLAlchemyError) -> Problem:
 def _driver_error(error: psycopg2.Error) -> Problem:
     if isinstance(error, QueryCanceled):
         return Problem(504, "the query took too long; use more filters or a smaller page")
-    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+    if is_unavailable(error) or isinstance(error, ReadOnlySqlTransaction):
         return _database_unavailable(error)
     if isinstance(error, UndefinedTable | UndefinedColumn | UndefinedFunction | DatatypeMismatch):
         logger.warning("a view has changed since the server started: %s", reason(error))

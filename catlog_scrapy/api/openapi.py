@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import fastapi_offline
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
+from catlog_scrapy.api.path_prefix import public_path
 from catlog_scrapy.api.problems import ProblemDetails, problem_responses
 
 ABOUT = """Read loaded records and start loads.
@@ -53,13 +54,18 @@ def serve_document(app: FastAPI, row_schemas: dict[str, Any]) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
     app.mount("/docs/assets", StaticFiles(directory=ASSETS))
 
+    @app.get("/openapi.json", include_in_schema=False)
+    def document(request: Request) -> JSONResponse:
+        prefix = public_path(request, "")
+        return JSONResponse(openapi() | ({"servers": [{"url": prefix}]} if prefix else {}))
+
     @app.get("/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
+    def docs(request: Request) -> HTMLResponse:
         page = get_swagger_ui_html(
-            openapi_url="/openapi.json",
+            openapi_url=public_path(request, "/openapi.json"),
             title=app.title,
-            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
-            swagger_css_url="/docs/assets/swagger-ui.css",
+            swagger_js_url=public_path(request, "/docs/assets/swagger-ui-bundle.js"),
+            swagger_css_url=public_path(request, "/docs/assets/swagger-ui.css"),
             swagger_favicon_url="data:,",
         )
         page.headers["Content-Security-Policy"] = DOCS_POLICY

@@ -111,7 +111,6 @@ def is_shutting_down(app: FastAPI) -> bool:
 
 def make_server(app: FastAPI, settings: BaseSettings) -> uvicorn.Server:
     """Make a server of *app*; `run` gets the sockets to listen on."""
-    proxies = settings.getlist("CATLOG_API_PROXIES")
     return NotifyingServer(
         uvicorn.Config(
             app,
@@ -121,8 +120,7 @@ def make_server(app: FastAPI, settings: BaseSettings) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=bool(proxies),
-            forwarded_allow_ips=proxies,
+            proxy_headers=False,  # the application reads them, as it needs the proxy's address too
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=int(settings.getfloat("CATLOG_GRACE")),
         )

@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI, Request
 from scrapy.settings import BaseSettings
 from sqlalchemy import Engine
 
+from catlog_scrapy.api.executors.body_budget import BodyBudget
 from catlog_scrapy.api.maintenance import MaintenanceThread
 from catlog_scrapy.db.statement_pool import StatementPool
 from catlog_scrapy.declarations.capabilities import Capabilities
@@ -27,6 +28,7 @@ class ServerState:
     capabilities: Capabilities
     maintenance: MaintenanceThread
     batch_limiter: CapacityLimiter
+    body_budget: BodyBudget
     statements: StatementPool
 
     @property
@@ -48,7 +50,12 @@ def install_state(
         statement_timeout=settings.getfloat("CATLOG_API_TIMEOUT"),
         connect_timeout=CONNECT_TIMEOUT_S,
     )
-    app.state.server = ServerState(engine, settings, capabilities, maintenance, limiter, statements)
+    budget = BodyBudget(
+        settings.getint("CATLOG_API_BATCH"), settings.getfloat("CATLOG_API_TIMEOUT")
+    )
+    app.state.server = ServerState(
+        engine, settings, capabilities, maintenance, limiter, budget, statements
+    )
     state: ServerState = app.state.server
     return state
 

@@ -24,6 +24,7 @@ from scrapy_playwright.handler import Config
 from twisted.internet.defer import Deferred
 
 from catlog_scrapy.exceptions import ConfigurationError
+from catlog_scrapy.redaction import environment_without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class SharedBrowser:
                     **options,
                     "executable_path": BROWSER_EXECUTABLE,
                     "env": {
-                        **(options.get("env") or os.environ),
+                        **(options.get("env") or environment_without_secrets()),
                         **folder.environment(),
                         "BROWSER_PYTHON": sys.executable,
                         "BROWSER_EXECUTABLE": str(executable),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,11 +17,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
+from scrapy.utils.conf import arglist_to_dict
 
+from catlog_scrapy import config
 from catlog_scrapy.commands import summary
 from catlog_scrapy.console import make_console
-from catlog_scrapy.exceptions import CatlogError, DatabaseUnavailable
+from catlog_scrapy.db.refusals import refusals_reported
+from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.project import prepare, project_database, readable_database
+from catlog_scrapy.termination import Terminated, end_by_sigterm, raise_on_termination
 
 if TYPE_CHECKING:  # commands that only read do without SQLAlchemy; see db/driver.py
     from rich.console import Console
@@ -40,18 +45,23 @@ class CatlogCommand(ScrapyCommand):
     requires_project = False  # so that the command itself refuses a folder without a project
     requires_crawler_process = False
     default_settings: ClassVar[dict[str, Any]] = {"LOG_ENABLED": False, "LOG_LEVEL": "INFO"}
+    # A service runs until a signal ends it, so SIGTERM is not a failure.
+    is_service: ClassVar[bool] = False
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Prepare the settings, and refuse unknown options."""
-        unknown = [word for word in args if word.startswith("-") and word != "-"]
+        """Prepare the settings and signal handlers, and refuse unknown options."""
+        # For argparse too, a word with a space is an argument: a query may begin with a comment.
+        unknown = [word for word in args if re.fullmatch(r"-\S+", word)]
         try:
             "".join(args).encode()
         except UnicodeEncodeError:
             self.fail("an argument is not valid UTF-8")
         if unknown:
             self.fail(f"unknown option {unknown[0]}; see scrapy {self.name} -h")
+        raise_on_termination()
         with self.mistakes():
             super().process_options(args, opts)
+            config.pass_on(arglist_to_dict(opts.set))
             self.prepare()
 
     def prepare(self) -> None:
@@ -96,7 +106,7 @@ class CatlogCommand(ScrapyCommand):
     def database(self, *, any_revision: bool = False) -> Iterator[Engine]:
         """Open the project's database; see `project_database`."""
         with (
-            _outage_reported(),
+            refusals_reported(),
             project_database(self.project_settings, any_revision=any_revision) as engine,
         ):
             yield engine
@@ -104,12 +114,15 @@ class CatlogCommand(ScrapyCommand):
     @contextmanager
     def readable_database(self) -> Iterator[Engine | DriverConnection]:
         """Open the project's database to read it; see `readable_database`."""
-        with _outage_reported(), readable_database(self.project_settings) as database:
+        with refusals_reported(), readable_database(self.project_settings) as database:
             yield database
 
     @contextmanager
     def mistakes(self) -> Iterator[None]:
-        """Turn an error that a user can correct into one line and exit code 2."""
+        """Turn an error that a user can correct into one line and exit code 2.
+
+        SIGTERM ends a service with exit code 0, and other commands by the signal.
+        """
         try:
             yield
         except CatlogError as error:
@@ -119,6 +132,10 @@ class CatlogCommand(ScrapyCommand):
         except BrokenPipeError:
             # The reader (`| head`) has seen enough. Python would complain again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except Terminated:
+            if self.is_service:
+                raise SystemExit(0) from None
+            end_by_sigterm()
         except KeyboardInterrupt:
             self.fail("interrupted", code=130)
 
@@ -126,25 +143,6 @@ class CatlogCommand(ScrapyCommand):
         """Print *message* on stderr and exit with *code*."""
         print(f"scrapy {self.name}: {message}", file=sys.stderr)  # noqa: T201
         raise SystemExit(code)
-
-
-@contextmanager
-def _outage_reported() -> Iterator[None]:
-    """Raise DatabaseUnavailable in place of SQLAlchemy's errors of an unreachable database."""
-    try:
-        yield
-    except CatlogError:
-        raise
-    except Exception as error:
-        # Imported only here: commands that only read do without SQLAlchemy.
-        from catlog_scrapy.db.engine import UNAVAILABLE, reason
-
-        if not isinstance(error, UNAVAILABLE):
-            raise
-        raise DatabaseUnavailable(
-            f"the database failed: {reason(error)}; nothing was left half done, so run the"
-            " command again"
-        ) from error
 
 
 def stop_signals() -> threading.Event:

@@ -4,11 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 from scrapy.exceptions import UsageError
 from sqlalchemy import Engine
 
 from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.console import short_moment
 from catlog_scrapy.declarations.model import duration
 from catlog_scrapy.declarations.resources import read_resources
 from catlog_scrapy.declarations.roles import PERMISSION, covers
@@ -96,13 +98,18 @@ class Command(CatlogCommand):
         self.console.print(f"{name} revoked", markup=False)
 
     def _list(self, engine: Engine) -> None:
-        table = Table("key", "begins", "role", "scopes", "last use", "expires", "state", box=None)
+        table = Table(box=None, pad_edge=False)
+        for name in ("key and its begin", "role", "scopes"):
+            table.add_column(name, overflow="fold")
+        for name in ("last use", "expires", "state"):
+            table.add_column(name, no_wrap=True)
         for key in keys.keys(engine):
             last, end = (
-                at.astimezone().isoformat(sep=" ", timespec="seconds") if at else "never"
+                short_moment(at) if at else "never"
                 for at in (key["last_used_at"], key["expires_at"])
             )
             scopes = "all" if key["scopes"] is None else " ".join(key["scopes"])
             state = f"[{COLOURS[key['state']]}]{key['state']}[/]"
-            table.add_row(key["name"], key["prefix"], key["role"], scopes, last, end, state)
+            name = f"{escape(key['name'])}\n{key['prefix']}"
+            table.add_row(name, key["role"], scopes, last, end, state)
         self.console.print(table)

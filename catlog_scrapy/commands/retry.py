@@ -15,6 +15,14 @@ class Command(CatlogCommand):
     Instances that are done stay done.
     """
 
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument(
+            "--now",
+            action="store_true",
+            help="also take an open catalog, and begin the attempts that it waits for now",
+        )
+
     def syntax(self) -> str:
         return "[options] CATALOG"
 
@@ -23,5 +31,6 @@ class Command(CatlogCommand):
             raise UsageError("write one catalog id, or its first characters")
         with self.database() as engine:
             catalog = find_catalog(engine, args[0])
-            catalogs.retry(engine, catalog["id"])
-        self.console.print(f"catalog {catalog['id']} is queued again; scrapy work --drain loads it")
+            retry = catalogs.retry_now if opts.now else catalogs.retry
+            retry(engine, catalog["id"])
+        self.console.print(f"catalog {catalog['id']} is queued; scrapy work --drain loads it")

@@ -11,7 +11,7 @@ from catlog_scrapy.api.app import create_app
 from catlog_scrapy.api.server import make_server, url_of
 from catlog_scrapy.api.state import CONNECT_TIMEOUT_S
 from catlog_scrapy.commands.background import add_background_options, run_in_background
-from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.commands.base import CatlogCommand, stop_signals
 from catlog_scrapy.config import DEFAULTS
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.declarations import load_spiders
@@ -22,6 +22,8 @@ from catlog_scrapy.exceptions import NotPossible
 
 class Command(CatlogCommand):
     """Run the HTTP API: serve records, accept loads and results."""
+
+    is_service = True
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
@@ -60,6 +62,8 @@ class Command(CatlogCommand):
             self.console.print(
                 f"serving {url_of(listener)}, documented at /docs; Ctrl-C ends it", markup=False
             )
+            # uvicorn raises the signal that ended it again, for the handlers of before.
+            stop_signals()
             make_server(app, settings).run(sockets=[listener])
             engine.dispose()
 

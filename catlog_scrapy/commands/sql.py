@@ -1,33 +1,31 @@
 """`scrapy sql`."""
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-import orjson
-import psycopg2
 from scrapy.exceptions import UsageError
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.db.driver import DriverConnection, first_line
-from catlog_scrapy.exceptions import DatabaseUnavailable, NotPossible
-from catlog_scrapy.plurals import counted
-
-# A statement ends with a semicolon outside of quotes, dollar quotes and comments.
-STATEMENT = re.compile(
-    r"""(?: '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$
-         | --[^\n]* | /\*.*?\*/ | [^;] )+""",
-    re.DOTALL | re.VERBOSE,
+from catlog_scrapy.db.driver import DriverConnection
+from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.sql_text import first_word, split_statements
+from catlog_scrapy.store.reading.queries import (
+    QUERY_WORDS,
+    ROW_WORDS,
+    BoundedSession,
+    is_query,
 )
-COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+# Others are refused by PostgreSQL as well, except LOCK, which would keep workers waiting.
+READING_WORDS = QUERY_WORDS | ROW_WORDS | {"set", "reset"}
 
 
 class Command(CatlogCommand):
     """Run SQL queries that read the database.
 
-    Statements that would change data are refused.
+    No statement can change data, leave its transaction or run a program.
     """
 
     def syntax(self) -> str:
@@ -35,7 +33,16 @@ class Command(CatlogCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+        output = parser.add_mutually_exclusive_group()
+        output.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+        output.add_argument(
+            "-x", dest="expanded", action="store_true", help="print one column a line"
+        )
+        parser.add_argument(
+            "--as-of",
+            metavar="TIME",
+            help="read all views as they were at a time, such as '2026-11-01 12:00Z'",
+        )
 
     def execute(self, args: list[str], opts: argparse.Namespace) -> None:
         if len(args) != 1:
@@ -45,45 +52,45 @@ class Command(CatlogCommand):
             raise NotPossible(f"the file {args[0]} does not exist")
         if args[0].endswith(".sql") and Path(args[0]).is_file():
             text = Path(args[0]).read_text(encoding="utf-8")
-        statements = [found[0].strip() for found in STATEMENT.finditer(text)]
-        with self.readable_database() as database, database.connect() as connection:
-            driver = (
-                connection.driver_connection
-                if isinstance(connection, DriverConnection)
-                else connection.connection.driver_connection
+        with (
+            self.readable_database() as database,
+            database.connect() as connection,
+            BoundedSession(driver_connection(connection)) as session,
+        ):
+            if opts.as_of is not None:
+                session.set_as_of(opts.as_of)
+            for _, statement in split_statements(text):
+                self._ask(session, statement, opts)
+
+    def _ask(self, session: BoundedSession, statement: str, opts: argparse.Namespace) -> None:
+        if first_word(statement) not in READING_WORDS:
+            raise NotPossible(
+                f'"{first_word(statement).upper()}" is not possible: scrapy sql is read-only; use'
+                " SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW, SET or RESET"
             )
-            if driver is None:
-                raise NotPossible("the connection was lost; run the command again")
-            driver.set_session(readonly=True)
-            with driver.cursor() as cursor:
-                cursor.execute("SET statement_timeout = 0")
-                for statement in statements:
-                    if COMMENT.sub("", statement).strip():
-                        self._ask(cursor, statement, opts.csv)
-
-    def _ask(self, cursor: Any, statement: str, csv: bool) -> None:
-        try:
-            if csv:
-                cursor.copy_expert(f"COPY ({statement}\n) TO STDOUT WITH CSV HEADER", sys.stdout)
-                return
-            cursor.execute(statement)
-        except psycopg2.Error as error:
-            if cursor.connection.closed:
-                raise DatabaseUnavailable(f"the database failed: {first_line(error)}") from error
-            raise NotPossible(f"PostgreSQL refused the query: {str(error).strip()}") from error
-        if cursor.description is None:
+        if opts.csv and is_query(statement):
+            session.copy(statement, sys.stdout)
             return
-        from rich.table import Table
+        found = session.run(statement)
+        if found is None:
+            return
+        from catlog_scrapy.commands import (
+            sql_output,  # imports Rich, which takes a tenth of a second
+        )
 
-        table = Table(*(column.name for column in cursor.description), box=None)
-        for found in cursor:
-            table.add_row(*(shown(value) for value in found))
-        self.console.print(table, markup=False)
-        self.console.print(f"({counted(cursor.rowcount, 'row')})")
+        if opts.csv:
+            sql_output.print_csv(found)
+        elif opts.expanded:
+            sql_output.print_expanded(found)
+        else:
+            sql_output.print_table(self.console, found)
 
 
-def shown(value: Any) -> str:
-    """Format a value for a cell: jsonb as JSON, null as nothing."""
-    if isinstance(value, dict | list):
-        return orjson.dumps(value, default=str).decode()
-    return "" if value is None else str(value)
+def driver_connection(connection: Any) -> Any:
+    """Return psycopg2's connection of SQLAlchemy's or our own. Raises NotPossible."""
+    if isinstance(connection, DriverConnection):
+        return connection.driver_connection
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise NotPossible("the connection was lost; run the command again")
+    return driver

@@ -32,6 +32,7 @@ class Part:
     def __init__(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
         self.name = name
         self.readiness = Readiness()
+        self.has_ended_first = False
         # A session of its own: Ctrl-C in the terminal reaches only scrapy up, which passes it on.
         self.process = subprocess.Popen(
             command,
@@ -47,6 +48,7 @@ class Part:
     def wait(self, stopping: threading.Event) -> None:
         """Wait for the end, which ends the other parts too: a supervisor then restarts all."""
         self.process.wait()
+        self.has_ended_first = not stopping.is_set()
         stopping.set()
 
     def end(self, timeout: float) -> None:
@@ -63,6 +65,8 @@ class Command(CatlogCommand):
 
     They start and stop together.
     """
+
+    is_service = True
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
@@ -87,7 +91,6 @@ class Command(CatlogCommand):
         if message := run_in_background(self.name, self.project_settings, opts):
             self.console.print(message, markup=False, soft_wrap=True)
             return 0
-        stopping = stop_signals()
         environment = dict(os.environ)
         if opts.port:
             environment["SCRAPYD_HTTP_PORT"] = str(opts.port)
@@ -95,6 +98,7 @@ class Command(CatlogCommand):
         if opts.api_port is not None:
             serve += ["--port", str(opts.api_port)]
         with self.database() as engine:
+            stopping = stop_signals()
             parts = [
                 Part("node", [sys.executable, "-m", "scrapyd"], environment),
                 Part("HTTP API", serve, environment),
@@ -106,7 +110,6 @@ class Command(CatlogCommand):
             try:
                 run_scheduler(engine, self.project_settings, self.console, stopping)
             finally:
-                ended = [part for part in parts if part.has_ended()]
                 for part in parts:
                     part.process.terminate()
                 for part in parts:
@@ -114,6 +117,8 @@ class Command(CatlogCommand):
                 announcer.join()
                 for part in parts:
                     part.readiness.close()
+        # A signal to the whole process group ends the parts too, as asked.
+        ended = [part for part in parts if part.has_ended_first]
         for part in ended:
             self.console.print(f"the {part.name} ended with exit status {part.process.returncode}")
         return 1 if ended else 0

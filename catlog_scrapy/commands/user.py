@@ -4,6 +4,7 @@ import argparse
 import sys
 from getpass import getpass
 
+from rich.markup import escape
 from rich.table import Table
 from scrapy.exceptions import UsageError
 from sqlalchemy import Engine
@@ -83,7 +84,7 @@ class Command(CatlogCommand):
         table = Table("user", "role", "state", "since", box=None)
         for user in users.users(engine):
             table.add_row(
-                user["name"],
+                escape(user["name"]),
                 user["role"],
                 "enabled" if user["enabled"] else "[red]disabled[/]",
                 user["created_at"].astimezone().isoformat(sep=" ", timespec="seconds"),

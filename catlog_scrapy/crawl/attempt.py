@@ -6,19 +6,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextvars import copy_context
-from typing import Any
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from scrapy.crawler import Crawler
 from sqlalchemy import Engine
 
 from catlog_scrapy.crawl.backpressure import Gate
+from catlog_scrapy.crawl.truncated_response import TruncatedResponse
 from catlog_scrapy.records.record import Record
 from catlog_scrapy.redaction import redact
 from catlog_scrapy.store.queue.attempts import fail, release
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.queue.report import Report
+
+if TYPE_CHECKING:
+    from catlog_scrapy.crawl.background_errors import BackgroundErrors
+    from catlog_scrapy.crawl.item_order import ItemOrder
 
 # Exceptions that a report quotes; the report counts all.
 MAX_REPORTED_ERRORS = 5
@@ -39,6 +44,10 @@ class Attempt:
     as stored. `secrets` are the values of the spider's secrets by name. All times are of
     `time.monotonic()`.
 
+    `order` keeps rows in the order of their items, once there is a writer of rows.
+
+    `background` records exceptions that nobody awaits, once the spider has opened.
+
     `process_outputs` is the fast path of the crawl's items, if the crawl has one.
 
     `received` counts responses, for `progress` only. `storing` counts the running calls to the
@@ -52,6 +61,7 @@ class Attempt:
         self.secrets: Mapping[str, str] = {}
         self.report = Report()
         self.gate = Gate()
+        self.order: ItemOrder | None = None
         self.outcome: str | None = None
         self.error: str | None = None
         self.stop_code: str | None = None
@@ -61,6 +71,7 @@ class Attempt:
         self.deadline = self.began_at + claim.seconds
         self.deadline_reason = f"it ran past its time limit of {claim.seconds:g} s"
         self.is_open = False
+        self.background: BackgroundErrors | None = None
         self.process_outputs: Callable[[AsyncIterator[Any]], AsyncIterator[Any]] | None = None
         self.received = 0
         self.storing = 0
@@ -69,17 +80,23 @@ class Attempt:
         self._on_stop: Callable[[], object] | None = None
 
     def record_error(self, where: str, error: BaseException) -> None:
-        """Add an exception to the report, once; *where* names the part that raised it."""
+        """Add an exception to the report, once; *where* names the part that raised it.
+
+        A truncated response counts as such, whoever asked for it.
+        """
         if any(error is recorded for recorded in self._recorded):
             return
         self._recorded.append(error)
+        if isinstance(error, TruncatedResponse):
+            self.record_failed_request(error.tolerance, str(error))
+            return
         self.report.raised += 1
         if len(self.report.errors) < MAX_REPORTED_ERRORS:
             text = redact(f"{where}: {type(error).__name__}: {error}")
             self.report.errors.append(text[:MAX_ERROR_CHARS])
 
     def record_failed_request(self, tolerance: str, reason: str) -> None:
-        """Count a failed request under *tolerance*: `failed_requests` or `blocked_by_robots`."""
+        """Count a failed request under *tolerance*, a field of the report."""
         setattr(self.report, tolerance, getattr(self.report, tolerance) + 1)
         self.report.reasons.setdefault(tolerance, redact(reason))
 
@@ -119,11 +136,14 @@ class Attempt:
 
 
 _attempts: WeakKeyDictionary[Crawler, Attempt] = WeakKeyDictionary()
+# Attempt in whose crawl the current code runs; tasks and calls of the event loop inherit it.
+current_attempt: ContextVar[Attempt | None] = ContextVar("current_attempt", default=None)
 
 
 def assign(crawler: Crawler, attempt: Attempt) -> None:
-    """Assign *attempt* to *crawler*, before its crawl starts."""
+    """Assign *attempt* to *crawler* and to the current context, before its crawl starts."""
     _attempts[crawler] = attempt
+    current_attempt.set(attempt)
 
 
 def attempt_of(crawler: Crawler) -> Attempt | None:

@@ -8,11 +8,13 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Response
 
+from catlog_scrapy.crawl.address_guard import AddressGuard
 from catlog_scrapy.crawl.attempt import Attempt
+from catlog_scrapy.declarations.spiders import allowed_places
 
 
 class Downloads:
-    """Wrapper of one crawl's downloader that counts responses and cancels pending requests.
+    """Wrapper of one crawl's downloader that guards, counts and cancels requests.
 
     Scrapy closes a spider only after all requests in the downloader have ended. With a source that
     stalls, or a long DOWNLOAD_DELAY, a stopped crawl would look hung and be killed with its
@@ -22,6 +24,12 @@ class Downloads:
     def __init__(self, crawler: Crawler, attempt: Attempt) -> None:
         self.crawler = crawler
         self.attempt = attempt
+        claim = attempt.claim
+        places = allowed_places(
+            crawler.settings, claim.provider, claim.base_url, claim.limits.get("hosts", ())
+        )
+        given = [text for name, text in claim.arguments.items() if name in claim.given]
+        self.guard = AddressGuard(places, given, crawler.spidercls)
         self.running: set[asyncio.Task[Any]] = set()
 
     def install(self) -> None:
@@ -41,7 +49,9 @@ class Downloads:
             assert task
             self.running.add(task)
             try:
+                await self.guard.check(request)
                 response: Response = await download(request)
+                await self.guard.check_response(request, response)
             except asyncio.CancelledError:
                 self._raise_if_stopped()
                 raise

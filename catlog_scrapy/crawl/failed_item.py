@@ -1,6 +1,8 @@
 """Items that the fast path could not store, on their way to Scrapy's own pipeline code."""
 
-from contextvars import ContextVar, Token
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +22,14 @@ class FailedItem:
     error: Exception
 
 
-def set_failure(error: Exception) -> "Token[Exception | None]":
-    """Let the pipelines of the current task raise *error*, until `reset_failure`."""
-    return _failure.set(error)
-
-
-def reset_failure(token: "Token[Exception | None]") -> None:
-    """Let the pipelines of the current task process items again."""
-    _failure.reset(token)
+@contextmanager
+def failing(failed: FailedItem) -> Iterator[Any]:
+    """Let the pipelines of the current task raise the error of a failed item; yield the item."""
+    token = _failure.set(failed.error)
+    try:
+        yield failed.item
+    finally:
+        _failure.reset(token)
 
 
 def raise_failure() -> None:

@@ -14,39 +14,24 @@ import psycopg2
 from psycopg2 import extensions, extras
 
 from catlog_scrapy.db.migrations import head, revision
-from catlog_scrapy.exceptions import DatabaseUnavailable
+from catlog_scrapy.db.session import begin_session, connect_arguments
+from catlog_scrapy.db.typecasters import register_typecasters
+from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
 
-# A dead peer must not hold a worker for the two hours that TCP allows by default, and no statement
-# of ours but a publish may run long. `tcp_user_timeout` is in milliseconds, the others in seconds.
-CONNECT_ARGUMENTS = {
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-    "application_name": "catlog",
-}
-SERVER_OPTIONS = (
-    "-c timezone=UTC -c search_path=public -c jit=off"
-    " -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
-)
+# No statement of ours but a publish may run long.
+STATEMENT_TIMEOUT_S = 60.0
 LEAST_SERVER_VERSION = 140_000  # as libpq counts versions
 CONNECT_TIMEOUT_S = 10
-STATEMENT_TIMEOUT_S = 60.0
 
 # URLs that libpq and SQLAlchemy read alike. They differ in lists of hosts, unescaped characters,
-# blank values, repeated keys and the key `ssl`.
+# blank values, repeated keys and the key `ssl`; `options` and `client_encoding` are refused.
 PLAIN_URL = re.compile(
     r"postgres(?:ql)?(?:\+psycopg2)?(://(?:[\w.%-]+(?::[\w.%-]*)?@)?[\w.-]*(?::\d+)?/[\w.%-]+"
-    r"(?:\?(?!(?:.*&)?(?:ssl|(?P<key>\w+)=.*&(?P=key))=)\w+=[\w.%/-]+(?:&\w+=[\w.%/-]+)*)?)",
+    r"(?:\?(?!(?:.*&)?(?:ssl|options|client_encoding|(?P<key>\w+)=.*&(?P=key))=)\w+=[\w.%/-]+(?:&\w+=[\w.%/-]+)*)?)",
     re.ASCII,
 )
 # As SQLAlchemy's text() finds parameters: not the colons of a cast, nor those of a time.
 PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
-
-
-def connect_options(statement_timeout: float) -> str:
-    """Return libpq's `options` with a *statement_timeout*, in seconds."""
-    return f"{SERVER_OPTIONS} -c statement_timeout={round(statement_timeout * 1000)}"
 
 
 @lru_cache(1000)
@@ -92,7 +77,9 @@ class DriverConnection:
             with self.driver_connection.cursor() as cursor:
                 cursor.execute(sql, values)
                 yield cursor
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        except psycopg2.Error as error:
+            if not is_unavailable(error):
+                raise
             raise DatabaseUnavailable(f"the database failed: {first_line(error)}") from error
 
 
@@ -105,14 +92,15 @@ def connect(url: str) -> DriverConnection | None:
     if found is None:
         return None
     try:
+        dsn = extensions.parse_dsn(f"postgresql{found[1]}")
         connection = psycopg2.connect(
-            f"postgresql{found[1]}",
-            connect_timeout=CONNECT_TIMEOUT_S,
-            options=connect_options(STATEMENT_TIMEOUT_S),
-            **CONNECT_ARGUMENTS,
+            **{"connect_timeout": CONNECT_TIMEOUT_S}
+            | dsn
+            | connect_arguments(dsn.get("host", ""), dsn)
         )
+        begin_session(connection, STATEMENT_TIMEOUT_S)
         made = DriverConnection(connection)
-    except psycopg2.Error:
+    except (psycopg2.Error, ConfigurationError):
         return None
     if connection.server_version < LEAST_SERVER_VERSION or revision(made.scalar) != head():
         connection.close()
@@ -123,11 +111,22 @@ def connect(url: str) -> DriverConnection | None:
 
 def _register_types(connection: extensions.connection) -> None:
     """Decode values as SQLAlchemy's dialect and the engine of db/engine.py do."""
+    register_typecasters(connection)
     extras.register_uuid(None, connection)
     extras.register_default_json(connection, loads=orjson.loads)
     extras.register_default_jsonb(connection, loads=orjson.loads)
     if oids := extras.HstoreAdapter.get_oids(connection):
         extras.register_hstore(connection, oid=oids[0], array_oid=oids[1])
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Return whether a driver's error tells of an unavailable database, not of a statement.
+
+    psycopg2 raises plain DatabaseError for some of the ways in which a connection ends.
+    """
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return True
+    return isinstance(error, psycopg2.DatabaseError) and error.pgcode is None
 
 
 def first_line(error: Exception) -> str:

@@ -25,6 +25,8 @@ from urllib.parse import quote
 
 import psycopg2
 
+from catlog_scrapy.db.disk import is_full
+from catlog_scrapy.db.session import connect_arguments
 from catlog_scrapy.exceptions import EmbeddedServerError
 from catlog_scrapy.file_locks import close_lock, locked, open_lock, share, try_exclusive
 
@@ -97,6 +99,7 @@ class EmbeddedServer:
 
         Called again, it restarts a server that has died meanwhile.
         """
+        is_user = self._users is not None
         with self._readable_errors():
             self.home.mkdir(parents=True, exist_ok=True)
             with locked(self.start_lock):
@@ -111,7 +114,8 @@ class EmbeddedServer:
 
                         start_lingering(self, self.linger)
                 except EmbeddedServerError:
-                    self._leave(stop=False)  # a long recovery may go on until the next try
+                    if not is_user:  # a long recovery may go on until the next try
+                        self._leave(stop=False)
                     raise
                 except BaseException:  # Ctrl-C, say: a server without users must not stay
                     self._leave(stop=True)
@@ -127,10 +131,17 @@ class EmbeddedServer:
     def stop(self) -> None:
         """Stop the server if it is alive. The caller holds `start.lock` and `users.lock`."""
         if self._is_alive():  # pg_ctl would signal any process that has the pid
-            timeout = ["-w", "-t", str(STOP_TIMEOUT_S)]
-            self._run("pg_ctl", "stop", "-m", "fast", "-D", self.data.name, *timeout)
+            self._shut_down()
             with suppress(OSError):  # it is empty unless the server is still stopping
                 self.socket.rmdir()
+
+    def has_ended(self) -> bool:
+        """Return whether the server of an existing data folder has ended, or is shutting down.
+
+        A removed home has no data folder: a restart would show empty tables to running commands.
+        """
+        has_data = (self.data / "PG_VERSION").exists()
+        return has_data and (self._is_shutting_down() or not self._is_alive())
 
     def pid(self) -> int:
         """Return the pid in the server's pid file, or 0."""
@@ -141,6 +152,10 @@ class EmbeddedServer:
         if self._is_ours(pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _shut_down(self) -> None:
+        timeout = ["-w", "-t", str(STOP_TIMEOUT_S)]
+        self._run("pg_ctl", "stop", "-m", "fast", "-D", self.data.name, *timeout)
 
     def _leave(self, *, stop: bool) -> None:
         if self._users is None:
@@ -180,14 +195,18 @@ class EmbeddedServer:
                 who = f"process {self.pid()}" if alive else "no process"
                 what = f"does not answer on {self.socket} after {self.start_timeout:g} s ({who})"
                 raise self._failure(what, f"Try again later (its log: {self.log})")
-            if alive:  # it starts, recovers or stops: a former user was killed meanwhile
+            if alive and self._is_shutting_down():
+                self._shut_down()  # fast: after SIGTERM alone it would wait for all its clients
+            elif alive:  # it starts or recovers
                 time.sleep(0.05)
             else:
                 self._launch(deadline)
 
     def _answers(self) -> bool:
         """Return whether the server answers a query; create the database if it is missing."""
-        where = {"host": str(self.socket), "port": PORT, "user": NAME, "connect_timeout": 5}
+        host = str(self.socket)
+        where = {"host": host, "port": PORT, "user": NAME, "connect_timeout": 5}
+        where |= connect_arguments(host, ())
         try:
             connection = psycopg2.connect(dbname="postgres", **where)
         except psycopg2.OperationalError:
@@ -253,6 +272,16 @@ class EmbeddedServer:
     def _is_alive(self) -> bool:
         return self._is_ours(self.pid())
 
+    def _is_shutting_down(self) -> bool:
+        """Return whether the server's pid file says that it shuts down.
+
+        The state is the eighth line of the file, see miscinit.h of PostgreSQL.
+        """
+        with suppress(FileNotFoundError):
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+            return [line.strip() for line in lines[7:8]] == ["stopping"]
+        return False
+
     def _is_ours(self, pid: int) -> bool:
         """Return whether the process is a server of this home, not a later process with its pid."""
         return f"unix_socket_directories={self.socket}" in _command_line(pid)
@@ -306,6 +335,8 @@ class EmbeddedServer:
 
     def _failure(self, what: str, remedy: str, said: str = "") -> EmbeddedServerError:
         lines = "".join(f"\n  {line}" for line in said.splitlines()[-10:])
+        if is_full(self.home):
+            what, remedy = f"{what}: the disk of {self.home} is full", "Free some space"
         return EmbeddedServerError(f"The embedded PostgreSQL {what}. {remedy}, {OR_OTHER}.{lines}")
 
     @contextmanager

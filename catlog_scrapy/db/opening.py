@@ -8,6 +8,7 @@ from sqlalchemy import Engine, exc, make_url, text
 
 from catlog_scrapy.db.driver import LEAST_SERVER_VERSION
 from catlog_scrapy.db.engine import make_engine, reason
+from catlog_scrapy.db.refusals import connection_remedy
 from catlog_scrapy.exceptions import ConfigurationError, DatabaseUnavailable
 
 
@@ -21,11 +22,11 @@ def open_database(url: str, *, wait: bool = False) -> Iterator[Engine]:
     try:
         try:
             version = _version(engine, wait=wait)
-        except exc.OperationalError as error:
+        except exc.DBAPIError as error:
             place = make_url(url).render_as_string(hide_password=True)
+            message = reason(error)
             raise DatabaseUnavailable(
-                f"No connection to {place}: {reason(error)}. Start that server or correct"
-                " CATLOG_DATABASE_URL; unset it for the embedded one."
+                f"No connection to {place}: {message}. {connection_remedy(message)}."
             ) from error
         if version < LEAST_SERVER_VERSION:
             raise ConfigurationError("catlog needs PostgreSQL 14 or later; upgrade that server.")

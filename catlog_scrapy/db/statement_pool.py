@@ -17,7 +17,9 @@ from psycopg2 import extensions, extras
 from sqlalchemy import URL, exc
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
-from catlog_scrapy.db.driver import CONNECT_ARGUMENTS, connect_options, driver_sql
+from catlog_scrapy.db.driver import driver_sql
+from catlog_scrapy.db.engine import host_of
+from catlog_scrapy.db.session import connect_arguments, end_opening, session_sql
 from catlog_scrapy.db.watchdog import MAX_UNCHECKED_IDLE_S
 
 # As many as an engine of db/engine.py has.
@@ -101,17 +103,26 @@ class StatementPool:
     def _connect(self) -> extensions.connection:
         dialect: Any = PGDialect_psycopg2
         arguments, options = dialect().create_connect_args(self.url)
-        given = {**options, **CONNECT_ARGUMENTS, "options": connect_options(self.statement_timeout)}
-        connection = psycopg2.connect(*arguments, **given, async_=1)
+        given = connect_arguments(host_of(self.url), self.url.query)
+        connection = psycopg2.connect(*arguments, **options | given, async_=1)
         deadline = time.monotonic() + self.connect_timeout
         try:
-            while (state := connection.poll()) != extensions.POLL_OK:
-                _await_socket(connection.fileno(), state, deadline)
+            _complete(connection, deadline)
+            opening = connection.cursor()
+            opening.execute(session_sql(connection, self.statement_timeout))
+            _complete(connection, deadline)
+            end_opening(connection, opening, self.statement_timeout)
         except BaseException:
             connection.close()
             raise
         extras.register_uuid(None, connection)
         return connection
+
+
+def _complete(connection: extensions.connection, deadline: float) -> None:
+    """Wait, without an event loop, until the connection or its statement is complete."""
+    while (state := connection.poll()) != extensions.POLL_OK:
+        _await_socket(connection.fileno(), state, deadline)
 
 
 def _await_socket(descriptor: int, state: int, deadline: float) -> None:

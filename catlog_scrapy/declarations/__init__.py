@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from psycopg2.errors import InsufficientPrivilege
+from psycopg2.errors import InsufficientPrivilege, TooManyColumns
 from scrapy.settings import BaseSettings
 from sqlalchemy import Connection, Engine, exc
 
+from catlog_scrapy.console import warn
 from catlog_scrapy.db.engine import reason
 from catlog_scrapy.declarations.checking import CheckedProviders, check
 from catlog_scrapy.declarations.comparing import Change, compare
@@ -75,6 +76,8 @@ def apply(engine: Engine, settings: BaseSettings, *, check_only: bool = False) -
     views, view_mistakes = read_views(Path(settings["CATLOG_VIEWS"]))
     checked = check(files, load_spiders(settings), views)
     raise_mistakes(mistakes + view_mistakes + checked.mistakes)
+    for note in checked.notes:
+        warn(note)
     project = project_name(settings)
     resources = read_resources(settings)
     with apply_lock(engine):
@@ -150,6 +153,13 @@ def _change_tables(
     grants = drop_kind_views(connection, converted)
     try:
         alter_tables(connection, changes, is_rehearsal=check_only)
+    except exc.OperationalError as error:
+        if not isinstance(error.orig, TooManyColumns):
+            raise
+        raise DeclarationError(
+            f"{reason(error)}; columns of removed fields stay in the table: give the record type"
+            " another view"
+        ) from error
     except exc.ProgrammingError as error:
         if not isinstance(error.orig, InsufficientPrivilege):
             raise

@@ -19,16 +19,16 @@ ARGUMENTS_HINT = "(spider arguments are the spider's public attributes)"
 
 @dataclass
 class CheckContext:
-    """A provider file under check, the project's spiders, and the mistakes found so far.
+    """A provider file under check, the project's spiders, mistakes and notes found so far.
 
-    `kinds` are the kinds that the file's operations write; `writers` names the operation of each.
+    `kinds` are the kinds that the file's operations write.
     """
 
     declared: DeclaredProvider
     loader: SpiderLoaderProtocol
     mistakes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     kinds: dict[str, KindDefinition] = field(default_factory=dict)
-    writers: dict[str, str] = field(default_factory=dict)
 
     @property
     def file(self) -> ProviderFile:
@@ -43,6 +43,10 @@ class CheckContext:
     def add_mistake(self, location: Location, message: str) -> None:
         """Add the line of a mistake at *location*."""
         self.mistakes.append(self.declared.source.mistake(location, message))
+
+    def add_note(self, location: Location, message: str) -> None:
+        """Add the line of a note on something that is valid and easily overlooked."""
+        self.notes.append(self.declared.source.mistake(location, message))
 
     def known_arguments(self, spiders: Iterable[str]) -> set[str]:
         """Return the arguments of all *spiders* that exist."""

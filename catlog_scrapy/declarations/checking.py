@@ -25,10 +25,11 @@ from catlog_scrapy.store.definitions import ProviderDefinition
 
 @dataclass
 class CheckedProviders:
-    """Definitions built from the provider files, and a line for each mistake in the files."""
+    """Definitions built from the provider files, and a line for each mistake and each note."""
 
     providers: list[ProviderDefinition] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     files: dict[str, DeclaredProvider] = field(default_factory=dict)
 
     def format_mistake(self, writer: OperationPath, message: str) -> str:
@@ -54,6 +55,7 @@ def check(
         context = CheckContext(declared, loader)
         checked.providers.append(_check_provider(context))
         checked.mistakes += context.mistakes
+        checked.notes += context.notes
     checked.mistakes += _check_secret_variables(checked)
     checked.mistakes += check_kinds(checked.providers, set(views), checked.format_mistake)
     return checked

@@ -108,7 +108,7 @@ def _scheme_changes(
     yield from _field_changes(
         title,
         replace(scheme, operations=()),
-        replace(former, operations=(), used=False, retired=False),
+        replace(former, operations=(), used=False, attempted=frozenset(), retired=False),
     )
     operations = {operation.name: operation for operation in former.operations}
     for operation in scheme.operations:
@@ -130,12 +130,23 @@ def _field_changes(title: str, new: object, old: object) -> Iterator[Change]:
             yield Change("~", f"{title}: record types")
         elif name == "kinds" and _indexes(value) != _indexes(before):
             yield Change("~", f"{title}: indexes")
-        elif value != before:
+        elif name == "kinds" and _untracked(value) != _untracked(before):
+            yield Change("~", f"{title}: untracked fields")
+        elif value != before or _types(value) != _types(before):
             yield Change("~", f"{title}: {name} {_format(before)} -> {_format(value)}")
 
 
 def _indexes(kinds: Iterable[KindDefinition]) -> list[object]:
     return [(kind.indexes, kind.unique) for kind in kinds]
+
+
+def _types(value: object) -> dict[str, type]:
+    """Return the types of a table's values: the tolerance 1 is a count, and 1.0 is a share."""
+    return {name: type(of) for name, of in value.items()} if isinstance(value, dict) else {}
+
+
+def _untracked(kinds: Iterable[KindDefinition]) -> list[object]:
+    return [kind.untracked for kind in kinds]
 
 
 def _format(value: object) -> str:
@@ -157,13 +168,21 @@ def _scheme_mistakes(
                 f" write version = {newest + 1}",
             )
         for known in versions:
-            if known.used and known.version == scheme.version:
+            if known.version != scheme.version:
+                continue
+            if known.used:
                 for operation, field in _frozen_changes(scheme, known):
                     yield format_mistake(
                         path._replace(operation=operation),
                         f"{field} changed, but catalogs use version {scheme.version};"
                         f" write version = {newest + 1}",
                     )
+            elif removed := known.attempted - {found.name for found in scheme.operations}:
+                yield format_mistake(
+                    path,
+                    f"the operation {min(removed)} was removed, but a catalog has tried it;"
+                    f" write version = {newest + 1}",
+                )
 
 
 def _frozen_changes(

@@ -39,6 +39,8 @@ def kind_definition(record: type[Record], *, foreign: bool = False) -> KindDefin
         foreign=foreign,
         indexes=record.index_fields,
         unique=record.unique_fields,
+        untracked=record.untracked_fields,
+        rules=record.item_rules,
     )
 
 
@@ -60,7 +62,7 @@ def check_kinds(
     first: dict[str, tuple[KindDefinition, OperationPath]] = {}
     for kind, writer in kind_writers(providers):
         known, other = first.setdefault(kind.name, (kind, writer))
-        if known != kind:
+        if known != kind or known.untracked != kind.untracked:
             yield format_mistake(
                 writer,
                 f'the kind "{kind.name}" differs from the kind of this name that {other} writes;'

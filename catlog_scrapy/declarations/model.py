@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from catlog_scrapy.scheduling.argument_urls import parse_host
+
 SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 NAME = re.compile(r"[\w-]+")
@@ -61,13 +63,13 @@ def duration(value: Any) -> float:
 
 
 def _tolerance(value: Any) -> int | float:
-    """Validate a count, or a share below 1."""
+    """Validate a count, or a share from 0.0 to 1.0."""
     is_count = type(value) is int and value >= 0
-    is_share = type(value) is float and 0 <= value < 1
+    is_share = type(value) is float and 0 <= value <= 1
     if not (is_count or is_share):
         raise ValueError(
             f"{format_value(value)} is not a valid tolerance; use a count such as 10, or a share"
-            " below 1 such as 0.01"
+            " from 0.0 to 1.0 such as 0.01"
         )
     return float(value) if is_share else int(value)
 
@@ -92,10 +94,29 @@ def _sorted_unique(words: list[str]) -> list[str]:
     return sorted(words)
 
 
+def _hosts(words: list[str]) -> list[str]:
+    """Validate host names with or without a port."""
+    for word in words:
+        parse_host(word)
+    return _sorted_unique(words)
+
+
 def _require_unique(words: list[str]) -> None:
     for word in words:
         if words.count(word) > 1:
             raise ValueError(f'"{word}" is listed twice; remove one of the two')
+
+
+def _conditions(value: Any) -> dict[str, list[Any]]:
+    """Validate fields of an item, each with a value or with a list of values."""
+    listed = {name: part if isinstance(part, list) else [part] for name, part in value.items()}
+    for name, values in listed.items():
+        if not values or not all(isinstance(part, str | int | float) for part in values):
+            raise ValueError(
+                f"{format_value(value[name])} is not a valid value of {name}; write text, a number"
+                ' or a boolean, or a list such as ["a", "b"]'
+            )
+    return listed
 
 
 def _as_list(value: Any) -> Any:
@@ -124,6 +145,7 @@ SecretName = Annotated[str, AfterValidator(_secret_name)]
 Duration = Annotated[float, BeforeValidator(duration)]
 Tolerance = Annotated[int | float | None, PlainValidator(_tolerance)]
 Words = Annotated[str | list[str] | None, PlainValidator(_for_each)]
+Conditions = Annotated[dict[str, Any], AfterValidator(_conditions)]
 TextList = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -145,13 +167,17 @@ class ProviderTable(Table):
 
 
 class TolerateTable(Table):
-    """`tolerate`: failures that a done attempt may have, as counts or as shares below 1."""
+    """`tolerate`: failures that a done attempt may have, as counts or as shares up to 1.0."""
 
     rejected: Tolerance = None
     failed_requests: Tolerance = None
     blocked_by_robots: Tolerance = None
+    truncated: Tolerance = None
+    without_length: Tolerance = None
+    unreachable_robots: Tolerance = None
     dropped: Tolerance = None
     removed: Tolerance = None
+    duplicates: Tolerance = None
 
 
 class BackoffTable(Table):
@@ -174,6 +200,25 @@ class RefreshTable(Table):
     by: str
 
 
+class KindTable(Table):
+    """`kinds` of an operation: one of several sorts of items of a spider without record types."""
+
+    kind: str
+    key: TextList
+    fields: dict[str, str] = {}
+    index: list[TextList] = []
+    unique: list[TextList] = []
+    untracked: list[str] = []
+    empty_is_null: bool = False
+    item: str | None = None
+    when: Conditions = {}
+
+    def rules(self) -> dict[str, Any]:
+        """Return the rules by which items become records of the kind."""
+        rules = {"empty_is_null": self.empty_is_null, "item": self.item, "when": self.when}
+        return {name: value for name, value in rules.items() if value}
+
+
 class OperationTable(Table):
     """`[[scheme.operation]]`, or a name in a scheme's `operations`."""
 
@@ -183,8 +228,10 @@ class OperationTable(Table):
     arguments: dict[str, str] = {}
     for_each: Words = None
     standalone_arguments: Annotated[list[str], AfterValidator(_sorted_unique)] = []
+    hosts: Annotated[list[str], AfterValidator(_hosts)] = []
     mode: Literal["snapshot", "incremental"] = "snapshot"
     isolate: bool = False
+    tags: Annotated[list[Name], AfterValidator(_sorted_unique)] = []
     tolerate: TolerateTable = TolerateTable()
     min_results: Annotated[int, Field(ge=0)] = 1
     timeout: Duration = 3600.0
@@ -199,6 +246,9 @@ class OperationTable(Table):
     fields: dict[str, str] = {}
     index: list[TextList] = []
     unique: list[TextList] = []
+    untracked: list[str] = []
+    empty_is_null: bool = False
+    kinds: list[KindTable] = []
 
     @property
     def spider_name(self) -> str:

@@ -6,18 +6,42 @@ from scrapy import Spider
 
 from catlog_scrapy.declarations.check_context import ARGUMENTS_HINT, CheckContext
 from catlog_scrapy.declarations.kinds import kind_definition
-from catlog_scrapy.declarations.model import OperationTable, SchemeTable, format_value
+from catlog_scrapy.declarations.model import (
+    KindTable,
+    OperationTable,
+    SchemeTable,
+    format_value,
+)
 from catlog_scrapy.declarations.source import Location, suggest
-from catlog_scrapy.declarations.spiders import spider_arguments
+from catlog_scrapy.declarations.spiders import has_only_start_requests, spider_arguments
 from catlog_scrapy.records.lookup import is_record_type, make_record_type, record_types
 from catlog_scrapy.records.record import RecordTypeError
 from catlog_scrapy.scheduling.argument_templates import DUE_AT
+from catlog_scrapy.scheduling.argument_urls import AllowedPlaces, url_mistakes
 from catlog_scrapy.store.definitions import KindDefinition, OperationDefinition
 
 # Fields that say how to run a spider: an external executor would ignore them.
 SPIDER_ONLY_FIELDS = ("isolate", "refresh", "spider", "stall_timeout", "start_timeout")
+# Fields that declare the kinds of items without a record type.
+KIND_FIELDS = (
+    "kind",
+    "key",
+    "fields",
+    "index",
+    "unique",
+    "untracked",
+    "empty_is_null",
+    "kinds",
+)
 # An external executor counts neither requests nor dropped items.
-SPIDER_ONLY_TOLERANCES = ("dropped", "failed_requests", "blocked_by_robots")
+SPIDER_ONLY_TOLERANCES = (
+    "dropped",
+    "failed_requests",
+    "blocked_by_robots",
+    "truncated",
+    "without_length",
+    "unreachable_robots",
+)
 
 
 def check_operations(
@@ -38,22 +62,23 @@ def check_operations(
             context.add_mistake(
                 place, "the scheme has two operations of this name; rename one of the two"
             )
-        definitions[operation.name] = _check_operation(context, place, scheme.name, operation)
+        definitions[operation.name] = _check_operation(context, place, operation)
     return list(definitions.values())
 
 
 def _check_operation(
-    context: CheckContext, location: Location, scheme: str, operation: OperationTable
+    context: CheckContext, location: Location, operation: OperationTable
 ) -> OperationDefinition:
     spidercls = _find_spider(context, location, operation)
     kinds = _check_kinds(context, location, operation, spidercls)
-    _note_writers(context, location, f"{scheme}/{operation.name}", kinds)
+    context.kinds.update({kind.name: kind for kind in kinds})
     for name, arguments in (
         ("arguments", operation.arguments),
         ("standalone_arguments", operation.standalone_arguments),
     ):
         context.check_not_secret((*location, name), arguments)
         _check_arguments(context, (*location, name), arguments, spidercls)
+    _check_urls(context, (*location, "arguments"), operation)
     _check_overlap(context, location, operation, spidercls)
     _check_refresh(context, location, operation, kinds, spidercls)
     if operation.executor == "external":
@@ -65,9 +90,11 @@ def _check_operation(
         arguments=operation.arguments,
         for_each=operation.for_each,
         standalone_arguments=operation.standalone_arguments,
+        hosts=operation.hosts,
         mode=operation.mode,
         kinds=tuple(sorted(kinds, key=lambda kind: kind.name)),
         isolate=operation.isolate,
+        tags=operation.tags,
         tolerate=operation.tolerate.model_dump(exclude_none=True),
         min_results=operation.min_results,
         timeout=operation.timeout,
@@ -92,7 +119,15 @@ def _find_spider(
         place = (*location, "spider") if operation.spider else location
         context.add_mistake(place, f'unknown spider "{name}"; {suggest(name, spiders)}')
         return None
-    return context.loader.load(name)
+    spidercls = context.loader.load(name)
+    if has_only_start_requests(spidercls):
+        place = (*location, "spider") if operation.spider else location
+        context.add_mistake(
+            place,
+            f'the spider "{name}" has start_requests(), which Scrapy 2.19 does not call;'
+            " rename it to `async def start(self)`",
+        )
+    return spidercls
 
 
 def _check_kinds(
@@ -105,13 +140,12 @@ def _check_kinds(
     spider = operation.spider_name
     own = record_types(spidercls) if spidercls else ()
     if not own:
-        return _check_declared_kind(context, location, operation, spidercls)
-    declared = operation.kind or operation.key or operation.fields
-    if declared or operation.index or operation.unique:
+        return _check_declared_kinds(context, location, operation, spidercls)
+    declared = [name for name in KIND_FIELDS if getattr(operation, name)]
+    if declared:
         context.add_mistake(
             location,
-            f'the spider "{spider}" has its own record type; remove kind, key, fields, index and'
-            " unique",
+            f'the spider "{spider}" has its own record type; remove {", ".join(declared)}',
         )
     typed = [record for record in own if is_record_type(record)]
     if len(typed) < len(own):
@@ -123,26 +157,27 @@ def _check_kinds(
     return [kind_definition(record) for record in typed]
 
 
-def _check_declared_kind(
+def _check_declared_kinds(
     context: CheckContext,
     location: Location,
     operation: OperationTable,
     spidercls: type[Spider] | None,
 ) -> list[KindDefinition]:
-    """Return the kind that `kind`, `key` and `fields` declare."""
-    if operation.kind is not None and operation.key is not None:
-        try:
-            made = make_record_type(
-                operation.kind,
-                operation.key,
-                operation.fields,
-                index=operation.index,
-                unique=operation.unique,
+    """Return the kinds that `kind`, `key` and `fields`, or the tables `kinds`, declare."""
+    if operation.kinds:
+        surplus = [name for name in KIND_FIELDS if name != "kinds" and getattr(operation, name)]
+        if surplus:
+            context.add_mistake(
+                location, f"kinds declares all kinds; remove {', '.join(surplus)}, or kinds"
             )
-        except RecordTypeError as error:
-            context.add_mistake(location, str(error))
-            return []
-        return [kind_definition(made, foreign=True)]
+        _check_conditions(context, location, operation.kinds)
+        places = [((*location, "kinds", n), table) for n, table in enumerate(operation.kinds)]
+        found = [_check_declared_kind(context, place, table) for place, table in places]
+        return [kind for kind in found if kind]
+    if operation.kind is not None and operation.key is not None:
+        given = {name: getattr(operation, name) for name in KIND_FIELDS if name != "kinds"}
+        kind = _check_declared_kind(context, location, KindTable(**given))
+        return [kind] if kind else []
     if operation.executor == "external":
         context.add_mistake(
             location,
@@ -158,19 +193,49 @@ def _check_declared_kind(
     return []
 
 
-def _note_writers(
-    context: CheckContext, location: Location, writer: str, kinds: Iterable[KindDefinition]
-) -> None:
-    """Check that no other operation of the provider writes one of *kinds*."""
-    for kind in kinds:
-        other = context.writers.setdefault(kind.name, writer)
-        if kind.name in context.kinds:
-            context.add_mistake(
+def _check_declared_kind(
+    context: CheckContext, location: Location, table: KindTable
+) -> KindDefinition | None:
+    """Return the kind of a declaration, or None if it has a mistake."""
+    for name in table.key:
+        if name not in table.fields:
+            context.add_note(
                 location,
-                f'{other} writes the kind "{kind.name}" already, and a kind has one writer in a'
-                " provider; give one of the operations a record type with another view",
+                f'the type of the key field "{name}" is not declared, so it is text, and 7 and 7.0'
+                f' are two records; add {name} = "text", or another type, to fields',
             )
-        context.kinds[kind.name] = kind
+    try:
+        made = make_record_type(
+            table.kind,
+            table.key,
+            table.fields,
+            index=table.index,
+            unique=table.unique,
+            untracked=table.untracked,
+            rules=table.rules(),
+        )
+    except RecordTypeError as error:
+        context.add_mistake(location, str(error))
+        return None
+    return kind_definition(made, foreign=True)
+
+
+def _check_conditions(
+    context: CheckContext, location: Location, kinds: Sequence[KindTable]
+) -> None:
+    """Check that no two kinds take the same items."""
+    for number, table in enumerate(kinds):
+        has_condition = bool(table.item or table.when)
+        for other in kinds[:number]:
+            is_same = (table.item, table.when) == (other.item, other.when) and (
+                has_condition or set(table.key) == set(other.key)
+            )
+            if is_same:
+                context.add_mistake(
+                    (*location, "kinds", number),
+                    f'the kinds "{other.kind}" and "{table.kind}" take the same items; tell them'
+                    ' apart by when = { field = "value" } or item = "ItemClass"',
+                )
 
 
 def _check_arguments(
@@ -189,6 +254,16 @@ def _check_arguments(
                 f'unknown argument "{name}" of the spider "{spidercls.name}";'
                 f" {suggest(name, known)} {ARGUMENTS_HINT}",
             )
+
+
+def _check_urls(context: CheckContext, location: Location, operation: OperationTable) -> None:
+    """Check that the arguments' URLs lie below base_url, or on a host in `hosts`.
+
+    A template that begins with a placeholder is known only when it is rendered.
+    """
+    places = AllowedPlaces.of([context.file.provider.base_url], operation.hosts)
+    for name, mistake in url_mistakes(places, operation.arguments).items():
+        context.add_mistake((*location, name), mistake)
 
 
 def _check_overlap(

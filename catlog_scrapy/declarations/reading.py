@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from catlog_scrapy.declarations.model import (
     BackoffTable,
+    KindTable,
     OperationTable,
     ProviderFile,
     ProviderTable,
@@ -21,8 +22,8 @@ from catlog_scrapy.declarations.model import (
 )
 from catlog_scrapy.declarations.source import Location, SourceFile, label, suggest
 from catlog_scrapy.exceptions import DeclarationError
-from catlog_scrapy.records.record import SQL_NAME as VIEW_NAME
-from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
+from catlog_scrapy.records.sql_names import MAX_NAME_BYTES, SQL_NAME, reserved_mistake
+from catlog_scrapy.sql_text import split_statements
 
 TABLE_MODELS: dict[tuple[str, ...], type[Table]] = {
     (): ProviderFile,
@@ -31,6 +32,7 @@ TABLE_MODELS: dict[tuple[str, ...], type[Table]] = {
     ("scheme", "operation"): OperationTable,
     ("scheme", "operation", "tolerate"): TolerateTable,
     ("scheme", "operation", "backoff"): BackoffTable,
+    ("scheme", "operation", "kinds"): KindTable,
     ("schedule",): ScheduleTable,
 }
 # The expected value and the remedy, by pydantic's type of the error.
@@ -52,12 +54,6 @@ RENAMED_FIELDS = {
     "given_up": "failed_requests",
     "ignored": "blocked_by_robots",
 }
-# SQL strings, identifiers and comments, which may contain a semicolon, and the semicolon itself.
-TOKENS = re.compile(
-    r"""[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|;""",
-    re.DOTALL,
-)
-BLANK_SQL = re.compile(r"(?:[\s;]|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
 SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 
 
@@ -141,23 +137,25 @@ def _text(path: Path) -> str:
 
 def _select(path: Path) -> str:
     """Read the single SELECT of a file, without its semicolon. Raises ValueError otherwise."""
-    if not VIEW_NAME.fullmatch(path.stem) or len(path.stem) > MAX_NAME_BYTES:
+    if not SQL_NAME.fullmatch(path.stem) or len(path.stem) > MAX_NAME_BYTES:
         raise ValueError(
             f': "{path.stem}" is not a valid view name; rename the file: lower-case letters, digits'
             f' and "_", at most {MAX_NAME_BYTES}'
         )
+    if mistake := reserved_mistake(path.stem):
+        raise ValueError(f": {mistake}; rename the file")
     try:
         text = _text(path)
     except ValueError as error:
         raise ValueError(f": {error}") from None
-    end = next((match.start() for match in TOKENS.finditer(text) if match[0] == ";"), len(text))
-    if BLANK_SQL.fullmatch(text[:end]):
+    statements = list(split_statements(text))
+    if not statements:
         raise ValueError(": the file has no statement; write a SELECT, or remove the file")
-    rest = BLANK_SQL.match(text, end)
-    if rest and rest.end() < len(text):
-        line = text.count("\n", 0, rest.end()) + 1
+    if len(statements) > 1:
+        line = text.count("\n", 0, statements[1][0]) + 1
         raise ValueError(f":{line}: the file has a second statement; keep one SELECT")
-    return text[:end].rstrip()
+    first, select = statements[0]
+    return text[:first] + select
 
 
 def _read(path: Path) -> tuple[SourceFile, list[str]]:

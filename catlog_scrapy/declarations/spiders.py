@@ -3,7 +3,7 @@
 import inspect
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scrapy import Spider
@@ -13,6 +13,7 @@ from scrapy.spiderloader import SpiderLoaderProtocol, get_spider_loader
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.records.lookup import make_record_type, record_types
 from catlog_scrapy.records.record import Record
+from catlog_scrapy.scheduling.argument_urls import AllowedPlaces, url_mistakes
 
 # Attributes that Scrapy or catlog interprets: they are not arguments.
 RESERVED_ATTRIBUTES = {
@@ -53,7 +54,7 @@ def load_spiders(settings: BaseSettings) -> SpiderLoaderProtocol:
     except Exception as error:  # the boundary to the project's modules: they may raise anything
         raise DeclarationError(
             f"the project's spiders cannot be imported:{_place(error)}"
-            f" {type(error).__name__}: {str(error).rstrip('.')};"
+            f" {type(error).__name__}: {next(iter(str(error).splitlines()), '').rstrip('.')};"
             " correct the module; scrapy list shows the traceback"
         ) from error
 
@@ -105,6 +106,19 @@ def spider_arguments(spidercls: type[Spider]) -> set[str]:
     return known - fixed
 
 
+def has_only_start_requests(spidercls: type[Spider]) -> bool:
+    """Return whether a spider makes its requests in a method that Scrapy no longer calls.
+
+    A spider for several versions of Scrapy also has `start()`.
+    """
+    for cls in spidercls.__mro__:
+        if "start" in vars(cls):
+            return False
+        if "start_requests" in vars(cls):
+            return True
+    return False
+
+
 def operation_record_types(
     spidercls: type[Spider] | None, kinds: Sequence[Mapping[str, Any]]
 ) -> tuple[type[Record], ...]:
@@ -115,6 +129,8 @@ def operation_record_types(
             kind["name"],
             kind["key"],
             {field["name"]: field["type"] for field in kind["fields"]},
+            untracked=kind.get("untracked", ()),
+            rules=kind.get("rules", {}),
         )
         for kind in kinds
     )
@@ -123,6 +139,30 @@ def operation_record_types(
 def base_url_variable(provider: str) -> str:
     """Return the name of the variable that overrides a provider's base URL."""
     return "CATLOG_BASE_URL_" + provider.upper().replace("-", "_")
+
+
+def allowed_places(
+    settings: BaseSettings, provider: str, base_url: str | None, hosts: Iterable[str]
+) -> AllowedPlaces:
+    """Return the places that URLs in the arguments of an operation with *hosts* may point to."""
+    return AllowedPlaces.of((base_url, base_url_of(settings, provider, base_url)), hosts)
+
+
+def misplaced_arguments(
+    settings: BaseSettings,
+    provider: str,
+    operations: Iterable[Mapping[str, Any]],
+    arguments: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the reason for each argument that points where one of *operations* may not read.
+
+    *operations* are rows of `scheme_operations`.
+    """
+    mistakes: dict[str, str] = {}
+    for operation in operations:
+        places = allowed_places(settings, provider, operation["base_url"], operation["hosts"])
+        mistakes |= url_mistakes(places, arguments)
+    return mistakes
 
 
 def base_url_of(settings: BaseSettings, provider: str, declared: str | None) -> str | None:

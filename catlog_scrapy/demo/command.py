@@ -13,7 +13,7 @@ from rich.table import Table
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.commands.sql import shown
+from catlog_scrapy.commands.sql_output import shown
 from catlog_scrapy.declarations import apply
 from catlog_scrapy.demo import learning, school
 from catlog_scrapy.demo.ornaments import DEMO_YEARS

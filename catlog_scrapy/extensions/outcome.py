@@ -2,16 +2,21 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
+from pydispatch import dispatcher
 from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
 from twisted.python.failure import Failure
 
 from catlog_scrapy.crawl.attempt import Attempt, attempt_of
+from catlog_scrapy.crawl.background_errors import BackgroundErrors
 from catlog_scrapy.crawl.downloads import Downloads
+from catlog_scrapy.crawl.log_faults import report_faults_once
 from catlog_scrapy.crawl.outcome_watch import OutcomeWatch
+from catlog_scrapy.crawl.permanent_errors import is_permanent
 from catlog_scrapy.exceptions import AttemptLost
 from catlog_scrapy.pipelines.fast_path import FastPath
 from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist_in_thread
@@ -39,6 +44,7 @@ class OutcomeExtension:
         self.watch = OutcomeWatch(crawler, attempt)
         self.downloads = Downloads(crawler, attempt)
         self.fast_path = FastPath(crawler, attempt)
+        self.background = BackgroundErrors(crawler, attempt)
         self.signal_errors = SignalErrorHandler(crawler, attempt)
 
     @classmethod
@@ -50,17 +56,41 @@ class OutcomeExtension:
         extension = cls(crawler, attempt)
         for name in ("spider_opened", "spider_error", "item_error", "item_dropped"):
             crawler.signals.connect(getattr(extension, name), getattr(signals, name))
-        crawler.signals.connect(extension.spider_closed, signals.spider_closed)
         return extension
 
     def spider_opened(self) -> None:
         """Take over the attempt's end, and install the wrappers around Scrapy's methods."""
         self.attempt.is_open = True
+        for handler in logging.root.handlers:  # Scrapy has made its own by now
+            report_faults_once(handler)
         self.watch.install()
         self.downloads.install()
         self.fast_path.install()
+        if not self.fast_path.is_before_middlewares:
+            self.watch.guard_outputs()
+        self.background.install()
+        manager: Any = self.crawler.signals
+        manager.send_catch_log_async = self._around_signals(manager.send_catch_log_async)
         SIGNAL_LOGGER.addHandler(self.signal_errors)
         self.attempt.on_stop(self._close_spider)
+
+    def _around_signals(self, send: Callable[..., Any]) -> Callable[..., Any]:
+        """End the attempt when all handlers of `spider_closed` have ended, and the last to raise.
+
+        Scrapy runs the handlers at once, so a handler of the signal would not see what an async
+        `closed()` raises after an await.
+        """
+
+        async def sent(signal: Any = dispatcher.Any, **named: Any) -> Any:
+            results = await send(signal, **named)
+            for result in results:
+                if isinstance(result, BaseException):  # a cancellation, which Scrapy does not log
+                    self.attempt.record_error("a signal handler", result)
+            if signal is signals.spider_closed:
+                await self._end_crawl(named["reason"])
+            return results
+
+        return sent
 
     def _close_spider(self) -> None:
         logger.warning("the crawl has to stop: %s", self.attempt.stop_reason)
@@ -76,7 +106,11 @@ class OutcomeExtension:
         url = getattr(response, "url", None) or getattr(
             getattr(response, "request", None), "url", "start()"
         )
-        self.attempt.record_error(f"the spider, at {url}", failure.value or Exception(str(failure)))
+        error = failure.value or Exception(str(failure))
+        # start() has only the arguments, until it has requested something.
+        if response is None and not self.crawler.stats.get_value("scheduler/enqueued"):
+            self.attempt.report.is_permanent = is_permanent(error)
+        self.attempt.record_error(f"the spider, at {url}", error)
 
     def item_error(self, failure: Failure) -> None:
         """Record an exception of a pipeline."""
@@ -89,10 +123,9 @@ class OutcomeExtension:
         else:
             self.attempt.report.dropped += 1
 
-    async def spider_closed(self, reason: str) -> None:
+    async def _end_crawl(self, reason: str) -> None:
         """Send the last batch and end the attempt, even if other components failed to close."""
-        if not self.attempt.is_open:
-            return
+        self.background.collect()
         try:
             await self._writer().finish()
         except Exception as error:  # the boundary to the database: any reason ends the attempt

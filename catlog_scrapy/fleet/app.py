@@ -21,9 +21,11 @@ from scrapyd.exceptions import ConfigError
 from twisted.application.service import Service
 from twisted.python.components import Componentized
 
+from catlog_scrapy.db.refusals import refusals_reported
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.fleet.node import NodeService
 from catlog_scrapy.readiness import notify_ready
+from catlog_scrapy.termination import Terminated, raise_on_termination
 
 # Replacements of scrapyd's defaults: option, default, replacement. Other values stay.
 COMPONENTS = {
@@ -62,16 +64,20 @@ def application(config: Config) -> Componentized:
         if config.cp.get("services", service, fallback="") == default:
             ours = f"catlog_scrapy.fleet.webservice.{replaced.__name__}"
             config.cp.set("services", service, ours)
+    raise_on_termination()
     address = os.getenv("SCRAPYD_BIND_ADDRESS") or config.get("bind_address", "127.0.0.1")
     port = int(os.getenv("SCRAPYD_HTTP_PORT") or config.getint("http_port", 6800))
     _require_password(config, address)
     try:
-        node = NodeService(config, host=_public_host(address), port=port, slots=_slots(config))
-        node.lock_name()
-        _require_port(address, port)
-        node.start()
+        with refusals_reported():
+            node = NodeService(config, host=_public_host(address), port=port, slots=_slots(config))
+            node.lease_name()
+            _require_port(address, port)
+            node.start()
     except CatlogError as error:
         raise ConfigError(f"scrapyd: {error}") from error
+    except Terminated:
+        raise SystemExit(0) from None
     config.cp.set(config.SECTION, "logs_dir", str(node.logs))
     config.cp.set(config.SECTION, "node_name", node.name)
     config.catlog_node = node

@@ -1,5 +1,6 @@
 """Node service: the database, name and projects that the components of a node share."""
 
+import atexit
 import math
 import os
 import time
@@ -17,9 +18,9 @@ from scrapyd.exceptions import ConfigError
 from twisted.logger import Logger
 
 from catlog_scrapy.addon import CatlogAddon
-from catlog_scrapy.config import unknown_names
+from catlog_scrapy.config import unknown_names, worker_tags
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
-from catlog_scrapy.exceptions import CatlogError, NotFound
+from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.fleet.project_code import ProjectFailed
 from catlog_scrapy.fleet.projects import Projects
 from catlog_scrapy.fleet.zygote_client import ZygoteProcess
@@ -43,8 +44,8 @@ STATUS_INTERVAL_S = 1.0
 REFUSAL_DURATION_S = 30.0
 # Longest pause after spider processes that did not start.
 MAX_PAUSE_S = 30.0
-# Time that the database server gets to release the lock of a killed node.
-NAME_LOCK_TIMEOUT_S = 5.0
+# Time by which a node waits longer for its name than the lease of a former process lasts.
+NAME_LEASE_SLACK_S = 5.0
 
 
 class NodeService:
@@ -66,6 +67,7 @@ class NodeService:
         self.name = f"{settings['CATLOG_NODE']}:{port}"
         self.url = f"http://{host}:{port}"
         self.slots = slots
+        self.tags = worker_tags(settings)
         self.lease = settings.getfloat("CATLOG_LEASE")
         self.grace = settings.getfloat("CATLOG_GRACE")
         self.poll_interval = config.getfloat("poll_interval", 1.0)
@@ -79,13 +81,17 @@ class NodeService:
         self.failed_starts = 0
         self.logs_cleaned_at = 0.0
         self._stack = ExitStack()
+        # A node that cannot start, or is stopped before it runs, releases the embedded server too.
+        atexit.register(self._stack.close)
         self.engine = self._stack.enter_context(project_database(settings))
         environment = {
             "CATLOG_DATABASE_URL": self.engine.url.render_as_string(hide_password=False),
             "CATLOG_HOME": str(self.home),
         }
         self.projects = Projects(config, self.home, environment)
-        self.name_lock = nodes.NodeNameLock(self.engine, self.name)
+        self.name_lease = nodes.NodeNameLease(
+            self.engine, self.name, poll_interval=self.poll_interval
+        )
 
     def start(self) -> None:
         """Register the node, and end the attempts that its former process left running."""
@@ -96,6 +102,7 @@ class NodeService:
             pid=os.getpid(),
             version=version("catlog-scrapy"),
             slots=self.slots,
+            tags=self.tags,
             poll=self.poll_interval,
         )
         lost = end_orphaned_attempts(self.engine, self.name)
@@ -103,18 +110,18 @@ class NodeService:
             text = counted(lost, "attempt")
             log.info("lost with the node's former process: {text}", text=text)
 
-    def lock_name(self) -> None:
-        """Take the lock of the node's name. Raises NotPossible if another node holds the lock.
+    def lease_name(self) -> None:
+        """Take the lease of the node's name. Raises NameTaken if another node holds it.
 
-        The server may need a moment to notice that a killed node has gone.
+        The lease of a killed node that this machine does not know expires meanwhile.
         """
-        end = time.monotonic() + NAME_LOCK_TIMEOUT_S
+        end = time.monotonic() + self.name_lease.lease + NAME_LEASE_SLACK_S
         while True:
             try:
-                self.name_lock.acquire()
+                self.name_lease.acquire()
                 return
-            except CatlogError:
-                if time.monotonic() > end:
+            except nodes.NameTaken as taken:
+                if taken.is_running or time.monotonic() > end:
                     raise
                 time.sleep(0.2)
 
@@ -122,7 +129,7 @@ class NodeService:
         """Claim instances for *free* slots, each with the zygote to run it. Raises nothing."""
         found: list[tuple[Claim, ZygoteProcess]] = []
         try:
-            self.name_lock.acquire()
+            self.name_lease.acquire()
             projects = self.projects.status()
             if not self._is_pausing() and not self.projects.zygotes.is_starting():
                 self._claim(free, found)
@@ -149,6 +156,7 @@ class NodeService:
                 self.name,
                 limit=free - len(found),
                 lease=self.lease,
+                tags=self.tags,
                 logs=str(self.logs),
                 refused=[id_ for id_, until in list(self.refused.items()) if until > now],
             )
@@ -227,7 +235,11 @@ class NodeService:
 
     def lease_replies(self) -> dict[AttemptName, str]:
         """Return the database's reply for each attempt that runs here: see `leases.supervise`."""
-        return supervise(self.engine, list(self.running)) if self.running else {}
+        if not self.running:
+            return {}
+        with suppress(NotPossible):  # a node that drains no longer polls
+            self.name_lease.acquire()
+        return supervise(self.engine, list(self.running))
 
     def close_attempt(self, name: AttemptName, outcome: str, error: str) -> str:
         """Close an attempt whose process has ended without a report, and return its outcome.
@@ -260,7 +272,7 @@ class NodeService:
             nodes.record_poll(self.engine, self.name, running=0, projects={}, state="stopped")
         except UNAVAILABLE as error:
             log.warn("the database is unavailable: {reason}", reason=reason(error))
-        self.name_lock.release()
+        self.name_lease.release()
         self._stack.close()
 
 

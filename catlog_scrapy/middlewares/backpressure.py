@@ -8,6 +8,7 @@ from scrapy import Request
 from scrapy.crawler import Crawler
 
 from catlog_scrapy.crawl.attempt import Attempt, running_attempt
+from catlog_scrapy.crawl.cancellation import CANCELLATIONS, raise_cancellation
 
 # Pause between two checks of full pipelines; Scrapy offers no event to wait for.
 POLL_INTERVAL_S = 0.005
@@ -34,9 +35,15 @@ class StartBackpressureMiddleware:
         """Yield from *start* while the pipelines have room."""
         # Set by OutcomeExtension, which opens before the first item is asked for.
         process = self.attempt.process_outputs
-        async for item_or_request in process(start) if process else start:
-            yield item_or_request
-            if not isinstance(item_or_request, Request):
-                slot = self.crawler.engine.scraper.slot
-                while slot is not None and slot.itemproc_size >= self.limit:
-                    await asyncio.sleep(POLL_INTERVAL_S)
+        is_waiting = False
+        try:
+            async for item_or_request in process(start) if process else start:
+                is_waiting = True
+                yield item_or_request
+                is_waiting = False
+                if not isinstance(item_or_request, Request):
+                    slot = self.crawler.engine.scraper.slot
+                    while slot is not None and slot.itemproc_size >= self.limit:
+                        await asyncio.sleep(POLL_INTERVAL_S)
+        except CANCELLATIONS as error:
+            raise_cancellation(error, is_waiting=is_waiting)

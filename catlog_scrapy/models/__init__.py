@@ -10,7 +10,7 @@ from catlog_scrapy.models.access import (
     SigningKey,
 )
 from catlog_scrapy.models.catalog import Catalog, CatalogSchemeOperationInstance, InstanceAttempt
-from catlog_scrapy.models.node import Node
+from catlog_scrapy.models.node import Node, NodeLease
 from catlog_scrapy.models.provider import Provider
 from catlog_scrapy.models.record import PartMark, Publication, Scope, StoredCursor
 from catlog_scrapy.models.result import CatalogOperationInstanceResult, RejectedResult, ResultBatch
@@ -32,6 +32,7 @@ __all__ = [
     "InstanceAttempt",
     "LoginFailure",
     "Node",
+    "NodeLease",
     "PartMark",
     "Provider",
     "PrunedDueTime",

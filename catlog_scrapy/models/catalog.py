@@ -48,8 +48,9 @@ class Catalog(Base):
     """A run of a scheme. Only a load that `is_full` may remove records.
 
     `as_of` is the time for which its data is valid. `operation` names the only operation of a
-    partial load. `published` counts the published changes by kind. `job` is the id that a client of
-    scrapyd's API chose, `settings` are Scrapy settings for this load alone, `project_version` is
+    partial load. `first_error` is the error of the first failed attempt, `error` says why the
+    catalog ended. `published` counts the published changes by kind. `job` is the id that a client
+    of scrapyd's API chose, `settings` are Scrapy settings for this load alone, `project_version` is
     the only version of the project that may run the load. Record tables refer to the catalog by its
     `number`. At `prune_at`, once the catalog has ended, pruning looks at it next.
     """
@@ -105,6 +106,7 @@ class Catalog(Base):
     priority: Mapped[int] = mapped_column(server_default="0")
     state: Mapped[str] = mapped_column(server_default="waiting")
     errors: Mapped[int] = mapped_column(server_default="0")
+    first_error: Mapped[str | None]
     error: Mapped[str | None]
     published: Mapped[Json | None]
     publish_failures: Mapped[int] = mapped_column(server_default="0")

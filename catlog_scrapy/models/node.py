@@ -13,8 +13,9 @@ NODE_STATES = ("up", "draining", "stopped")
 class Node(Base):
     """A scrapyd that claims from the queue. The row is for people only.
 
-    `url` is its web page. `poll` is its poll interval in seconds. `projects` maps the name of a
-    project to its `version` on this node, and to an `error` if the project cannot run.
+    `url` is its web page. `tags` says which operations it may take. `poll` is its poll interval in
+    seconds. `projects` maps the name of a project to its `version` on this node, and to an `error`
+    if the project cannot run.
     """
 
     __tablename__ = "node"
@@ -30,6 +31,7 @@ class Node(Base):
     version: Mapped[str]
     slots: Mapped[int]
     running: Mapped[int] = mapped_column(server_default=text("0"))
+    tags: Mapped[Json] = mapped_column(server_default="[]")
     poll: Mapped[Seconds]
     projects: Mapped[Json] = mapped_column(server_default="{}")
     state: Mapped[str] = mapped_column(server_default="up")
@@ -37,3 +39,16 @@ class Node(Base):
     polled_at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))
     error: Mapped[str | None]
     error_at: Mapped[Instant | None]
+
+
+class NodeLease(Base):
+    """Lease of a node's name by a process, so that two nodes never have one name.
+
+    `holder` identifies the process: see `processes.process_identity`.
+    """
+
+    __tablename__ = "node_lease"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    lease_expires_at: Mapped[Instant]

@@ -11,7 +11,7 @@ class Provider(Base):
 
     `secrets` are the names of the secrets that its spiders get from the environment, never the
     values. `project` names the Scrapy project that declares it and has its spiders. Record tables
-    refer to the provider by its `number`.
+    refer to the provider by its `number`. `tags_revision` rises when tags of its operations change.
     """
 
     __tablename__ = "provider"
@@ -25,3 +25,4 @@ class Provider(Base):
     max_running: Mapped[int | None]
     secrets: Mapped[Json] = mapped_column(server_default="[]")
     project: Mapped[str | None]
+    tags_revision: Mapped[int] = mapped_column(server_default="0")

@@ -9,14 +9,15 @@ import uuid
 from sqlalchemy import ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catlog_scrapy.models.base import Base, Instant, Number, UuidKey
+from catlog_scrapy.models.base import Base, Big, Instant, Number, UuidKey
 
 
 class Scope(Base):
     """The operation that answers for a set of records, across scheme versions and parts.
 
-    `high_water_mark` is the `as_of` of the newest full snapshot that was published. Record tables
-    refer to the scope by its `number`.
+    `high_water_mark` is the `as_of` of the newest full snapshot that was published, `dropped` the
+    number of items that the project's pipelines dropped in it. Record tables refer to the scope by
+    its `number`.
     """
 
     __tablename__ = "scope"
@@ -28,6 +29,7 @@ class Scope(Base):
     scheme_name: Mapped[str]
     operation_name: Mapped[str]
     high_water_mark: Mapped[Instant | None]
+    dropped: Mapped[Big] = mapped_column(server_default="0")
 
 
 class PartMark(Base):

@@ -40,10 +40,11 @@ class CatalogSchemeOperation(Base):
     """A spider, or an external executor, as part of a scheme.
 
     `for_each` is NULL, the name of a kind, or a list of words. `standalone_arguments` lists the
-    arguments that replace the parts. `tolerate` maps `rejected`, `failed_requests`,
-    `blocked_by_robots`, `dropped` and `removed` to a count (an integer) or a share (below 1).
-    `timeout`, `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap`
-    are seconds; with a `keep` of NULL versions are never pruned. `refresh` is NULL or
+    arguments that replace the parts. `hosts` lists the hosts that arguments may name, besides those
+    below the provider's `base_url`. `tolerate` maps names of tolerances to a count (an integer) or
+    a share (a float up to 1.0). Only a worker with all `tags` takes the operation. `timeout`,
+    `start_timeout`, `stall_timeout`, `backoff_base`, `backoff_cap`, `keep` and `overlap` are
+    seconds; with a `keep` of NULL versions are never pruned. `refresh` is NULL or
     `{"every": seconds, "by": field}`.
     """
 
@@ -62,8 +63,10 @@ class CatalogSchemeOperation(Base):
     arguments: Mapped[Json] = mapped_column(server_default="{}")
     for_each: Mapped[Json | None]
     standalone_arguments: Mapped[Json] = mapped_column(server_default="[]")
+    hosts: Mapped[Json] = mapped_column(server_default="[]")
     mode: Mapped[str] = mapped_column(server_default="snapshot")
     isolate: Mapped[bool] = mapped_column(server_default=text("false"))
+    tags: Mapped[Json] = mapped_column(server_default="[]")
     tolerate: Mapped[Json] = mapped_column(server_default="{}")
     min_results: Mapped[int] = mapped_column(server_default="1")
     timeout: Mapped[Seconds] = mapped_column(server_default="3600")
@@ -82,7 +85,9 @@ class StoredKind(Base):
     `name` is also the name of its view in `public`. `key` lists the fields that identify a record,
     in order; `fields` lists `{"name", "type"}` in order, with PostgreSQL's name of the type. A
     `foreign_type` is declared for a spider without a record type: its items may have more fields.
-    `indexes` and `unique_fields` are lists of lists of fields.
+    `indexes` and `unique_fields` are lists of lists of fields. `untracked` lists fields whose new
+    values alone do not change a record. `item_rules` say how items become records of a
+    `foreign_type`.
     """
 
     __tablename__ = "kind"
@@ -98,4 +103,6 @@ class StoredKind(Base):
     foreign_type: Mapped[bool] = mapped_column(server_default=text("false"))
     indexes: Mapped[Json] = mapped_column(server_default="[]")
     unique_fields: Mapped[Json] = mapped_column(server_default="[]")
+    untracked: Mapped[Json] = mapped_column(server_default="[]")
+    item_rules: Mapped[Json] = mapped_column(server_default="{}")
     created_at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))

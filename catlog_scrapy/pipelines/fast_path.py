@@ -20,6 +20,7 @@ from scrapy.utils.defer import aiter_errback
 
 from catlog_scrapy.crawl.attempt import Attempt
 from catlog_scrapy.crawl.failed_item import FailedItem
+from catlog_scrapy.crawl.item_order import TicketedItem
 from catlog_scrapy.crawl.scraped_log import ScrapedLog
 from catlog_scrapy.pipelines.store import StorePipeline
 from catlog_scrapy.pipelines.validate import Rejected, ValidatePipeline
@@ -49,6 +50,7 @@ class FastPath:
         self.validate: ValidatePipeline | None = None
         self.store: StorePipeline | None = None
         self.media: list[Any] = []
+        self.order: Any = None
         self.is_before_middlewares = False
 
     def install(self) -> None:
@@ -77,6 +79,7 @@ class FastPath:
             if any(type(pipeline) not in (FileLinks, ImageLinks) for pipeline in media):
                 return False
         self.media, self.validate, self.store = media, validate, store
+        self.order = store.writer.order
         return True
 
     def _around_spider(self, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,8 +137,13 @@ class FastPath:
                     if not gate.is_open:
                         self._count()
                         await gate.wait()
+                    if not self.order.gate.is_open:
+                        self._count()
+                        await self.order.gate.wait()
                     if self._takes(output):
                         left = self._store(output, response)
+                    else:
+                        left = TicketedItem(output, self.order.open())
                 if left is not None:
                     self._count()
                     yield left
@@ -161,7 +169,10 @@ class FastPath:
         assert self.validate and self.store
         try:
             validated = self.validate.validate(item)
-            self.store.writer.add(validated.rows)
+            if self.order.tickets:
+                self.order.put(validated.rows, validated.cursor)
+            else:
+                self.store.writer.write(validated.rows, validated.cursor)
         except Exception as error:  # the boundary to foreign validators: Scrapy reports any error
             return FailedItem(item, error)
         if validated.rejections:

@@ -9,19 +9,19 @@ from typing import Any, TypeVar
 from scrapy.crawler import Crawler
 
 from catlog_scrapy.crawl.attempt import Attempt, running_attempt
+from catlog_scrapy.crawl.item_order import ItemOrder
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.exceptions import AttemptLost
 from catlog_scrapy.pipelines.validate import Rejected
 from catlog_scrapy.records.validation import Row, ValidatedItem
 from catlog_scrapy.redaction import redact
+from catlog_scrapy.store.queue.copy_format import RowPrefix, write_rows
 from catlog_scrapy.store.queue.results import (
     MAX_REJECTED_ITEMS,
     BatchUncertain,
     copy_batch,
-    line_prefix,
     settle_batch,
     store_rejected,
-    write_lines,
 )
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class StorePipeline:
 
     async def process_item(self, validated: ValidatedItem) -> Any:
         """Write the rows, and return the spider's item for `item_scraped`. Raises Rejected."""
-        self.writer.add(validated.rows)
+        self.writer.order.put(validated.rows, validated.cursor)
         if validated.rejections:
             raise Rejected(validated.rejections)
         return validated.item
@@ -65,16 +65,20 @@ class ResultWriter:
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
-        self.prefix = line_prefix(attempt.claim.attempt, attempt.claim.provider_id)
+        claim = attempt.claim
+        untracked = {kind["name"]: kind["untracked"] for kind in claim.kinds}
+        self.prefix = RowPrefix(claim.attempt, claim.provider_id, untracked)
         self.batch = bytearray()
         self.first = 0
         self.sending: asyncio.Task[None] | None = None
         self.kept_rejections = 0
+        attempt.order = self.order = ItemOrder(self.write)
 
-    def add(self, rows: list[Row]) -> None:
+    def write(self, rows: list[Row], cursor: str | None = None) -> None:
         """Add *rows* to the batch. Raises the error of a former batch."""
         report = self.attempt.report
-        report.accepted = write_lines(self.batch, self.prefix, report.accepted, rows)
+        report.cursor = cursor or report.cursor
+        report.accepted = write_rows(self.batch, self.prefix, report.accepted, rows)
         if self._is_full():
             if self.sending and not self.sending.done():
                 self.attempt.gate.close()
@@ -88,6 +92,7 @@ class ResultWriter:
 
     async def finish(self) -> None:
         """Send the last batch and wait until all rows are stored. Raises the error of any batch."""
+        self.order.close_all()
         await self._sent_all()
         if self.batch:
             self._send()
@@ -108,7 +113,7 @@ class ResultWriter:
                 raise error
 
     def _send(self) -> None:
-        batch, first = bytes(self.batch), self.first
+        batch, first = self.batch, self.first
         self.batch, self.first = bytearray(), self.attempt.report.accepted
         count = self.first - first
         self.sending = asyncio.create_task(
@@ -122,12 +127,12 @@ class ResultWriter:
             self._send()
         self.attempt.gate.open()
 
-    def _store(self, batch: bytes, first: int, count: int) -> None:
+    def _store(self, batch: bytearray, first: int, count: int) -> None:
         """Store a batch exactly once, however often the database goes away."""
         while not persist(self.attempt, lambda: self._is_stored(batch, first, count)):
             logger.warning("the batch from row %d is not stored; sending it again", first)
 
-    def _is_stored(self, batch: bytes, first: int, count: int) -> bool:
+    def _is_stored(self, batch: bytearray, first: int, count: int) -> bool:
         """Send a batch and return whether the database has it."""
         engine, name = self.attempt.engine, self.attempt.claim.attempt
         try:

@@ -75,6 +75,6 @@ class ValidatePipeline:
                     ' declare mode = "incremental"'
                 )
             self.validator.refuse_secrets(str(cursor.value))
-            self.attempt.report.cursor = validate_cursor(cursor.value, claim.limits.get("overlap"))
+            validated.cursor = validate_cursor(cursor.value, claim.limits.get("overlap"))
         except (CursorError, NotStorable) as error:
             validated.rejections.append(make_rejection(cursor, [str(error)]))

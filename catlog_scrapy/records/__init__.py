@@ -1,5 +1,6 @@
 """Record types of the items that spiders yield."""
 
+from catlog_scrapy.records.inputs import UnixTime
 from catlog_scrapy.records.lookup import make_record_type, record_types
 from catlog_scrapy.records.media import FilesOf, ImagesOf
 from catlog_scrapy.records.record import Draft, Record
@@ -14,6 +15,7 @@ __all__ = [
     "Record",
     "Removed",
     "Unchanged",
+    "UnixTime",
     "make_record_type",
     "record_types",
 ]

@@ -4,7 +4,8 @@ The hash is cryptographic because sources choose keys and contents: whoever foun
 hash could overwrite a record.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 from uuid import UUID
 
@@ -13,27 +14,38 @@ HASH_BYTES = 16
 
 def record_id(provider: UUID, key: str) -> UUID:
     """Return the id of the record with this text *key* of the *provider*."""
-    return UUID(hex=key_hasher(provider)(key))
+    return UUID(bytes=key_hasher(provider)(key.encode()))
 
 
-def key_hasher(provider: UUID) -> Callable[[str], str]:
-    """Return the function that hashes text keys of the *provider* to hexadecimal digits.
+def key_hasher(provider: UUID) -> Callable[[bytes], bytes]:
+    """Return the function that hashes text keys of the *provider*.
 
     The input is the 16 bytes of the provider's id, then the key in UTF-8.
     """
-    of_provider = blake2b(provider.bytes, digest_size=HASH_BYTES)
+    copy = blake2b(provider.bytes, digest_size=HASH_BYTES).copy
 
-    def hash_key(key: str) -> str:
-        hasher = of_provider.copy()
-        hasher.update(key.encode())
-        return hasher.hexdigest()
+    def hash_key(key: bytes) -> bytes:
+        hasher = copy()
+        hasher.update(key)
+        return hasher.digest()
 
     return hash_key
 
 
-def content_hash(data: bytes) -> str:
-    """Return the hash of a record's JSON text as hexadecimal digits.
+def content_hash(data: bytes) -> bytes:
+    """Return the hash of a record's JSON text.
 
     Equal hashes mean equal contents. Different hashes may be two notations of one content.
     """
-    return blake2b(data, digest_size=HASH_BYTES).hexdigest()
+    return blake2b(data, digest_size=HASH_BYTES).digest()
+
+
+def content_hasher(untracked: Collection[str]) -> Callable[[bytes], bytes]:
+    """Return the function that hashes a record's JSON text without the *untracked* fields."""
+
+    def hash_content(data: bytes) -> bytes:
+        fields = json.loads(data)
+        tracked = {name: value for name, value in fields.items() if name not in untracked}
+        return content_hash(json.dumps(tracked, separators=(",", ":")).encode())
+
+    return hash_content

@@ -4,29 +4,39 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter
-from pydantic_core import CoreSchema, to_json
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, SchemaSerializer, SchemaValidator, core_schema, to_json
 
 from catlog_scrapy.plurals import counted
+from catlog_scrapy.records.key_texts import PLAIN_TYPES, join_parts, key_part
 from catlog_scrapy.records.media import FilesOf, ImagesOf
+from catlog_scrapy.records.sql_names import MAX_FIELDS, field_mistake, view_mistake
 from catlog_scrapy.records.sql_types import (
-    MAX_NAME_BYTES,
     allows_nan,
     bound_schema,
     field_schemas,
+    model_config_of,
     sql_type_of,
+    write_numbers_once,
 )
 from catlog_scrapy.records.storable import NotStorable, is_suspect, require_storable
-from catlog_scrapy.records.unordered import has_nested_sets, holds_any, sort_sets
+from catlog_scrapy.records.unordered import (
+    contains_model,
+    holds_any,
+    holds_loose_names,
+    is_unstable_inside,
+    require_distinct_names_inside,
+    stabilize,
+    stabilize_fields,
+)
 
 MAX_KEY_BYTES = 1000
-SQL_NAME = re.compile(r"[a-z][a-z0-9_]*")
-
+# Names of fields that a declaration lists without giving them a column.
+MEMBER_NAME = re.compile(r"[\w .-]+")
 
 # Columns that the views add, by which readers select and sort, too.
 TIME_COLUMNS = ("created_at", "updated_at")
@@ -44,8 +54,9 @@ class Record(BaseModel):
     `key` names the field or fields that identify a record. `view` names the SQL view of the
     records, and is also their kind. `index` names fields by which readers select or sort, such as
     `("price", ("vendor", "created_at"))`; `unique` names fields whose values no two records of a
-    provider may share. Every field is bounded by its SQL type: integers have at most 64 bits,
-    floats are finite, datetimes have a time zone. An unknown field does not validate.
+    provider may share. `untracked` names fields whose new values alone do not change a record.
+    Every field is bounded by its SQL type: integers have at most 64 bits, floats are finite,
+    datetimes have a time zone. An unknown field does not validate.
     """
 
     model_config = ConfigDict(
@@ -57,8 +68,17 @@ class Record(BaseModel):
 
     key_fields: ClassVar[tuple[str, ...]]
     kind: ClassVar[str]
+    key_types: ClassVar[tuple[str, ...]]
+    has_plain_key: ClassVar[bool]
     any_fields: ClassVar[tuple[str, ...]] = ()
-    has_nested_sets: ClassVar[bool] = False
+    loose_fields: ClassVar[tuple[str, ...]] = ()
+    is_unstable_inside: ClassVar[bool] = False
+    has_models: ClassVar[bool] = False
+    untracked_fields: ClassVar[tuple[str, ...]] = ()
+    # Of a declared kind: `empty_is_null`, `types` of fields that no SQL type tells, and the
+    # conditions `item` and `when`; see `takes_item`.
+    item_rules: ClassVar[Mapping[str, Any]] = {}
+    is_declared: ClassVar[bool] = False
     index_fields: ClassVar[tuple[tuple[str, ...], ...]] = ()
     unique_fields: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
@@ -68,9 +88,10 @@ class Record(BaseModel):
         view: str = "",
         index: FieldLists = (),
         unique: FieldLists = (),
+        untracked: str | Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
-        """Set *key*, *view*, *index* and *unique*; a subclass without its own inherits them."""
+        """Set the arguments as attributes; a subclass inherits those that it does not give."""
         super().__init_subclass__(**kwargs)
         if key:
             cls.key_fields = (key,) if isinstance(key, str) else tuple(key)
@@ -80,6 +101,9 @@ class Record(BaseModel):
             cls.index_fields = field_lists(index)
         if unique:
             cls.unique_fields = field_lists(unique)
+        if untracked:
+            listed = (untracked,) if isinstance(untracked, str) else untracked
+            cls.untracked_fields = tuple(dict.fromkeys(listed))
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -94,35 +118,88 @@ class Record(BaseModel):
                 f"{cls.__name__} needs a key and a view:"
                 f' class {cls.__name__}(Record, key="id", view="things").'
             )
-        unknown = [name for name in cls.key_fields if name not in cls.model_fields]
-        if unknown:
-            raise RecordTypeError(
-                f"{cls.__name__} has no field {unknown[0]!r} for its key; declare the field."
-            )
+        cls._bound_shared_types()
+        cls._check_names()
         cls._check_indexes()
+        cls._check_untracked()
         for urls in (*cls.media_fields(ImagesOf).values(), *cls.media_fields(FilesOf).values()):
             if urls not in cls.model_fields:
                 raise RecordTypeError(
                     f"{cls.__name__} has no field {urls!r} for its media; declare the field."
                 )
-        schemas, _ = field_schemas(cls.__pydantic_core_schema__)
-        cls.any_fields = tuple(name for name, schema in schemas.items() if holds_any(schema))
-        cls.has_nested_sets = has_nested_sets(cls.__pydantic_core_schema__, cls)
         if allows_nan(cls.__pydantic_core_schema__):
             raise RecordTypeError(
                 f"{cls.__name__}: a float of a nested model may be NaN, which JSON cannot hold;"
                 " use pydantic.FiniteFloat there."
             )
-        for name in (cls.kind, *cls.model_fields):
-            if not SQL_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
+        schemas, _ = field_schemas(cls.__pydantic_core_schema__)
+        cls.any_fields = tuple(name for name, schema in schemas.items() if holds_any(schema))
+        cls.loose_fields = tuple(
+            name
+            for name, schema in schemas.items()
+            if name not in cls.any_fields and holds_loose_names(schema)
+        )
+        cls.is_unstable_inside = is_unstable_inside(cls.__pydantic_core_schema__, cls)
+        cls.has_models = contains_model(cls.__pydantic_core_schema__, cls)
+        types = cls.column_types()
+        cls.key_types = tuple(types[name] for name in cls.key_fields)
+        cls.has_plain_key = PLAIN_TYPES.issuperset(cls.key_types)
+
+    @classmethod
+    def _bound_shared_types(cls) -> None:
+        """Bound enumerations and typed dicts too, which pydantic has put in the schema only now."""
+        schema = cls.__pydantic_core_schema__
+        bound_schema(schema, cls)
+        for field in field_schemas(schema)[0].values():
+            write_numbers_once(field)
+        config = model_config_of(schema)
+        cls.__pydantic_complete__ = False  # else pydantic-core would take the existing validator
+        cls.__pydantic_validator__ = SchemaValidator(schema, config)
+        cls.__pydantic_serializer__ = SchemaSerializer(schema, config)
+        cls.__pydantic_complete__ = True
+
+    @classmethod
+    def _check_names(cls) -> None:
+        mistakes = [
+            view_mistake(cls.kind),
+            *(field_mistake(name) for name in (*cls.key_fields, *cls.model_fields)),
+        ]
+        for mistake in filter(None, mistakes):
+            raise RecordTypeError(f"{cls.__name__}: {mistake}.")
+        for name in cls.key_fields:
+            if name not in cls.model_fields:
                 raise RecordTypeError(
-                    f"{cls.__name__}: {name!r} is not a valid SQL name; use a lower-case letter,"
-                    f" then letters, digits and underscores, at most {MAX_NAME_BYTES} in all."
+                    f"{cls.__name__} has no field {name!r} for its key; declare the field."
+                )
+        if len(cls.model_fields) > MAX_FIELDS:
+            raise RecordTypeError(
+                f"{cls.__name__} has {len(cls.model_fields)} fields; a table has room for"
+                f" {MAX_FIELDS}: put fields that belong together into one of the type dict."
+            )
+
+    @classmethod
+    def _check_untracked(cls) -> None:
+        may_have_more = cls.model_config.get("extra") == "allow"
+        for name in cls.untracked_fields:
+            if name in cls.key_fields:
+                raise RecordTypeError(
+                    f"{cls.__name__}: {name!r} is a field of the key, by which records are told"
+                    " apart; remove it from untracked."
+                )
+            if not MEMBER_NAME.fullmatch(name):
+                raise RecordTypeError(
+                    f"{cls.__name__}: {name!r} is not a valid untracked field; use letters, digits,"
+                    ' spaces, ".", "-" and "_".'
+                )
+            if name not in cls.model_fields and not may_have_more:
+                raise RecordTypeError(
+                    f"{cls.__name__} has no field {name!r} that could be untracked; declare the"
+                    " field."
                 )
 
     @classmethod
     def _check_indexes(cls) -> None:
-        types = {part["name"]: part["type"] for part in cls.sql_fields()}
+        types = cls.column_types()
         for name in itertools.chain(*cls.index_fields, *cls.unique_fields):
             if name in TIME_COLUMNS and (name,) not in cls.unique_fields:
                 continue
@@ -139,7 +216,10 @@ class Record(BaseModel):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
-        bound_schema(schema)
+        bound_schema(schema, cls)
+        schemas, _ = field_schemas(schema)
+        for field in schemas.values():
+            write_numbers_once(field)
         return schema
 
     @classmethod
@@ -156,6 +236,33 @@ class Record(BaseModel):
         ]
 
     @classmethod
+    def column_types(cls) -> dict[str, str]:
+        """Return the SQL types of the fields, by name."""
+        return {part["name"]: part["type"] for part in cls.sql_fields()}
+
+    @classmethod
+    def has_condition(cls) -> bool:
+        """Return whether this kind takes only items of a class or with certain values."""
+        return "item" in cls.item_rules or "when" in cls.item_rules
+
+    @classmethod
+    def takes_item(cls, item: Any, values: Mapping[str, Any]) -> bool:
+        """Return whether an *item* with these *values* meets the conditions of this kind.
+
+        A kind without conditions takes the items that have its key.
+        """
+        if not cls.has_condition():
+            return all(values.get(name) is not None for name in cls.key_fields)
+        name = cls.item_rules.get("item")
+        return (name is None or type(item).__name__ == name) and all(
+            any(
+                value == values.get(field) and type(value) is type(values[field])
+                for value in allowed
+            )
+            for field, allowed in cls.item_rules.get("when", {}).items()
+        )
+
+    @classmethod
     def media_fields(cls, marker: type[ImagesOf] | type[FilesOf]) -> dict[str, str]:
         """Return the fields that get links, each with the field that holds its URLs."""
         return {
@@ -169,8 +276,9 @@ class Record(BaseModel):
     def make_key(cls, values: Sequence[Any]) -> str:
         """Return the text key of a record with these *values*, in the order of the key fields.
 
-        A single value becomes its own text; several values become a JSON array. Raises NotStorable
-        if a value is missing or the text is longer than 1000 bytes.
+        A single value becomes its own text; several values become a JSON array. Equal values of a
+        field's SQL type, such as 1.5 and 1.50, have one text. Raises NotStorable if a value is
+        missing or the text is longer than 1000 bytes.
         """
         if len(values) != len(cls.key_fields):
             needed = counted(len(cls.key_fields), "value")
@@ -182,11 +290,13 @@ class Record(BaseModel):
             )
             raise NotStorable(f"{missing}: the key is missing")
         try:
-            text = key_text(values)
+            if not cls.has_plain_key:
+                values = list(map(key_part, values, cls.key_types))
+            text = join_parts(values, cls.key_types)
             size = len(text if text.isascii() else text.encode())
         except UnicodeEncodeError as error:
             raise NotStorable("the key contains a lone surrogate") from error
-        except orjson.JSONEncodeError as error:
+        except (orjson.JSONEncodeError, ValueError) as error:
             raise NotStorable(f"the key cannot be written as JSON: {error}") from error
         if size > MAX_KEY_BYTES:
             raise NotStorable(f"the key has {size} bytes; the maximum is {MAX_KEY_BYTES}")
@@ -196,33 +306,35 @@ class Record(BaseModel):
 
     @classmethod
     def parse_key(cls, values: Sequence[Any]) -> str:
-        """Return the text key of raw *values*, converted to their fields' types ("1973" to 1973).
+        """Return the text key of raw *values*, validated as a record's ("1973" becomes 1973).
 
         Raises NotStorable or pydantic's ValidationError.
         """
-        adapters = _key_adapters(cls)
-        if len(values) == len(adapters):
-            values = [
-                adapter.validate_python(value)
-                for adapter, value in zip(adapters, values, strict=True)
-            ]
+        if len(values) == len(cls.key_fields):
+            raw = dict(zip(cls.key_fields, values, strict=True))
+            valid, _, _ = _key_validator(cls).validate_python(raw)
+            values = [valid[name] for name in cls.key_fields]
         return cls.make_key(values)
 
     def row(self) -> tuple[str, bytes]:
         """Return the text key and the data as JSON. Raises NotStorable."""
         values = self.__dict__
-        key = self.make_key([values[name] for name in self.key_fields])
         extra = self.__pydantic_extra__
         try:
             for name in self.any_fields:
-                values[name] = sort_sets(values[name])
+                values[name] = stabilize(values[name])
+            for name in self.loose_fields:
+                require_distinct_names_inside(values[name])
             if extra:
-                extra.update((name, sort_sets(value)) for name, value in extra.items())
-            if self.has_nested_sets:
-                values_in_order = sort_sets(self.__pydantic_serializer__.to_python(self))
-                data = to_json(values_in_order, inf_nan_mode="constants", timedelta_mode="float")
+                extra.update((name, stabilize(value)) for name, value in extra.items())
+            key = self.make_key([values[name] for name in self.key_fields])
+            if self.is_unstable_inside:
+                stable = stabilize_fields(self.__pydantic_serializer__.to_python(self))
+                data = to_json(stable, inf_nan_mode="constants", timedelta_mode="float")
             else:
                 data = self.__pydantic_serializer__.to_json(self)
+        except NotStorable:
+            raise
         except ValueError as error:
             reason = str(error).removeprefix("Error serializing to JSON: ")
             raise NotStorable(f"the data cannot be written as JSON: {reason}") from error
@@ -240,13 +352,6 @@ def field_lists(declared: FieldLists) -> tuple[tuple[str, ...], ...]:
     return tuple(dict.fromkeys(lists))
 
 
-def key_text(values: Sequence[Any]) -> str:
-    """Return the text key of valid *values*; see `Record.make_key`."""
-    if len(values) != 1:
-        return orjson.dumps(values, default=str).decode()
-    return str(values[0].value if isinstance(values[0], Enum) else values[0])
-
-
 def link_of(record: Record) -> str | None:
     """Return the value of the field `link` if it is text."""
     link = getattr(record, "link", None)
@@ -254,10 +359,15 @@ def link_of(record: Record) -> str | None:
 
 
 @cache
-def _key_adapters(record: type[Record]) -> list[TypeAdapter[Any]]:
-    fields = [record.model_fields[name] for name in record.key_fields]
-    types: list[Any] = [Annotated[field.annotation, field] for field in fields]
-    return [TypeAdapter(type_) for type_ in types]
+def _key_validator(record: type[Record]) -> SchemaValidator:
+    """Return the validator of a record type's key fields alone, with their own validators."""
+    schemas, shared = field_schemas(record.__pydantic_core_schema__)
+    fields = {name: core_schema.model_field(schemas[name]) for name in record.key_fields}
+    schema = core_schema.model_fields_schema(fields)
+    return SchemaValidator(
+        core_schema.definitions_schema(schema, list(shared.values())) if shared else schema,
+        model_config_of(record.__pydantic_core_schema__),
+    )
 
 
 class Draft(dict[str, Any]):

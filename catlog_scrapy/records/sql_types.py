@@ -1,10 +1,22 @@
 """SQL types of record fields, and their bounds."""
 
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
-from catlog_scrapy.records.unordered import SORT_SET
+from pydantic import NaiveDatetime
+
+from catlog_scrapy.records.inputs import (
+    UnixTime,
+    check_input,
+    require_date,
+    require_duration,
+    require_number,
+    require_text_number,
+)
+from catlog_scrapy.records.unordered import ONE_NOTATION, SORT_SET, sort_input
 
 MAX_BIGINT = 2**63 - 1
 
@@ -12,8 +24,11 @@ MAX_BIGINT = 2**63 - 1
 MAX_NUMERIC = Decimal("1E+131071")
 MAX_NUMERIC_SCALE = 16383
 
-# PostgreSQL cuts longer identifiers (NAMEDATALEN - 1).
-MAX_NAME_BYTES = 63
+# Every instant has a year from 1 to 9999 in UTC, so that Python can read it back.
+FIRST_INSTANT = dt.datetime.min.replace(tzinfo=dt.UTC)
+LAST_INSTANT = dt.datetime.max.replace(tzinfo=dt.UTC)
+# PostgreSQL's interval counts microseconds in 64 bits.
+MAX_INTERVAL = dt.timedelta(days=100_000_000)
 
 SQL_TYPES = {
     "bool": "boolean",
@@ -36,18 +51,60 @@ FIELD_TYPES: dict[str, Any] = {
     "double precision": float,
     "numeric": Decimal,
     "boolean": bool,
+    "date": dt.date,
+    "time": dt.time,
+    "timestamp": NaiveDatetime,
+    "timestamptz": dt.datetime,
+    "interval": dt.timedelta,
+    "uuid": UUID,
     "jsonb": Any,
+    "unix_seconds": Annotated[dt.datetime, UnixTime("seconds")],
+    "unix_milliseconds": Annotated[dt.datetime, UnixTime("milliseconds")],
 }
+# Types of fields whose sources have Unix times; their SQL type is timestamptz.
+UNIX_TIMES = frozenset({"unix_seconds", "unix_milliseconds"})
+# Checks of inputs, by the type of a core schema.
+INPUT_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "int": require_number,
+    "float": require_number,
+    "decimal": require_number,
+    "date": require_date,
+    "time": require_date,
+    "datetime": require_date,
+    "timedelta": require_duration,
+    "list": sort_input,
+    "tuple": sort_input,
+    "generator": sort_input,
+}
+NOT_VALUES = ("metadata", "default", "serialization")
 
 
-def bound_schema(schema: Any) -> None:
-    """Narrow numbers and datetimes in a core schema to their SQL types, and sort sets in JSON."""
+def bound_schema(schema: Any, root: Any) -> None:
+    """Narrow a core schema to the values of SQL types, and give equal values one JSON text.
+
+    Models inside the model *root* stay as they are: they have validators of their own.
+    """
     if isinstance(schema, list | tuple):
         for part in schema:
-            bound_schema(part)
+            bound_schema(part, root)
     if not isinstance(schema, dict):
         return
-    match schema.get("type"):
+    kind = schema.get("type", "")
+    if kind in ("model", "dataclass") and schema["cls"] is not root:
+        return
+    _bound(schema, kind)
+    for name, part in schema.items():
+        if name not in NOT_VALUES:
+            bound_schema(part, root)
+    check = _input_check(schema)
+    if kind == "str" and root.model_config.get("coerce_numbers_to_str"):
+        check = require_text_number
+    if check:
+        check_input(schema, check)
+
+
+def _bound(schema: dict[str, Any], kind: str) -> None:
+    match kind:
         case "int":
             schema["ge"] = max(schema.get("ge", -MAX_BIGINT - 1), -MAX_BIGINT - 1)
             schema["le"] = min(schema.get("le", MAX_BIGINT), MAX_BIGINT)
@@ -58,12 +115,54 @@ def bound_schema(schema: Any) -> None:
             schema["le"] = min(schema.get("le", MAX_NUMERIC), MAX_NUMERIC)
             schema.setdefault("decimal_places", MAX_NUMERIC_SCALE)
         case "datetime":
-            schema.setdefault("tz_constraint", "aware")
+            _bound_datetime(schema)
+        case "time":
+            schema["tz_constraint"] = "naive"  # the SQL type has no time zone
+        case "timedelta":
+            schema["ge"] = max(schema.get("ge", -MAX_INTERVAL), -MAX_INTERVAL)
+            schema["le"] = min(schema.get("le", MAX_INTERVAL), MAX_INTERVAL)
         case "set" | "frozenset":
             schema.setdefault("serialization", SORT_SET)
-    for name, part in schema.items():
-        if name not in ("metadata", "default", "serialization"):
-            bound_schema(part)
+
+
+def _bound_datetime(schema: dict[str, Any]) -> None:
+    schema.setdefault("tz_constraint", "aware")
+    if schema["tz_constraint"] == "naive":
+        return
+    if "gt" not in schema:
+        schema.setdefault("ge", FIRST_INSTANT)
+    if "lt" not in schema:
+        schema.setdefault("le", LAST_INSTANT)
+
+
+def _input_check(schema: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+    kind = schema.get("type", "")
+    is_number = kind == "enum" and schema.get("sub_type") in ("int", "float")
+    if kind == "literal":
+        types = {type(word) for word in schema["expected"]}
+        is_number = bool not in types and not types.isdisjoint({int, float})
+    return require_number if is_number else INPUT_CHECKS.get(kind)
+
+
+def write_numbers_once(field: Mapping[str, Any]) -> None:
+    """Give decimal numbers inside a jsonb field one notation, since jsonb compares their texts."""
+    inner = field
+    while inner["type"] not in ("list", "model") and "schema" in inner:
+        inner = inner["schema"]
+    if inner["type"] != "decimal":
+        _write_numbers_once(field)
+
+
+def _write_numbers_once(schema: Any) -> None:
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            _write_numbers_once(part)
+    if isinstance(schema, dict):
+        if schema.get("type") == "decimal":
+            schema.setdefault("serialization", ONE_NOTATION)
+        for name, part in schema.items():
+            if name not in NOT_VALUES:
+                _write_numbers_once(part)
 
 
 def field_schemas(schema: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -73,6 +172,15 @@ def field_schemas(schema: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         shared |= {part["ref"]: part for part in schema.get("definitions", ())}
         schema = _inner(schema, shared)
     return {name: field["schema"] for name, field in schema["fields"].items()}, shared
+
+
+def model_config_of(schema: Any) -> Any:
+    """Return the configuration of a model, by its core schema."""
+    shared: dict[str, Any] = {}
+    while schema["type"] != "model":
+        shared |= {part["ref"]: part for part in schema.get("definitions", ())}
+        schema = _inner(schema, shared)
+    return schema.get("config")
 
 
 def _inner(schema: Any, shared: Mapping[str, Any]) -> Any:

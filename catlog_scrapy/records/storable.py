@@ -43,6 +43,8 @@ def require_storable(value: Any, place: str = "") -> None:
         raise NotStorable(
             f"{place or 'number'}: an integer of more than {MAX_INTEGER_DIGITS} digits"
         )
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise NotStorable(f"{place or 'number'}: {value}, which JSON cannot hold")
     if isinstance(value, Decimal) and int(value.as_tuple().exponent) < -MAX_NUMERIC_SCALE:
         raise NotStorable(f"{place}: more than {MAX_NUMERIC_SCALE} decimal places")
     if isinstance(value, float) and not math.isfinite(value):

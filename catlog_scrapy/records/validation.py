@@ -1,6 +1,7 @@
 """Validation of items against their record types."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from catlog_scrapy.plurals import counted
 from catlog_scrapy.records.record import Record, link_of
 from catlog_scrapy.records.storable import NotStorable
+from catlog_scrapy.records.unordered import sort_inputs
 from catlog_scrapy.records.yields import Removed, Unchanged
 from catlog_scrapy.redaction import find_secret_in, redact
 
@@ -19,15 +21,21 @@ Row = tuple[str, str, bytes | None, str | None]
 REMOVED_DATA = b"null"
 # A rejected item as ASCII text, and the reasons.
 Rejection = tuple[str, list[str]]
+# The place of a branch of a union whose input is checked first; the branch itself is enough.
+CHECKED = re.compile(r"function-before\[\w+\(\), (.*)\]")
 
 
 @dataclass(slots=True)
 class ValidatedItem:
-    """Item with the rows of its valid records and the rejections of its invalid records."""
+    """Item with the rows of its valid records and the rejections of its invalid records.
+
+    `cursor` is the position that the item reports.
+    """
 
     item: Any
     rows: list[Row] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    cursor: str | None = None
 
 
 class ItemValidator:
@@ -42,6 +50,9 @@ class ItemValidator:
         self.context = context
         self.secrets: Mapping[str, str] = {}
         self.only = next(iter(records.values())) if len(records) == 1 else None
+        self.is_only_choice = self.only is not None and not self.only.has_condition()
+        # The kinds of a declaration, among which each item is routed.
+        self.declared = [record for record in records.values() if record.is_declared]
 
     def validate(self, item: Any, record: type[Record] | None, validated: ValidatedItem) -> None:
         """Add the row or the rejection of *item* to *validated*.
@@ -55,6 +66,8 @@ class ItemValidator:
                 self._add((chosen.kind, chosen.parse_key(item.values()), data, None), validated)
                 return
             values = item if type(item) is dict else ItemAdapter(item).asdict()
+            if chosen.has_models:
+                values = sort_inputs(values)
             built: Record = chosen.__pydantic_validator__.validate_python(
                 values, context=self.context
             )
@@ -76,11 +89,20 @@ class ItemValidator:
             raise NotStorable(f"it contains the secret {name!r}, which must not be stored")
 
     def _record_type(self, item: Any, record: type[Record] | None) -> type[Record]:
-        if type(item) is dict and record is None and self.only is not None:
+        if type(item) is dict and record is None and self.is_only_choice and self.only:
             return self.only  # the common case, without the costly checks below
-        chosen: type[Record] | None = getattr(item, "record", None) or record or self.only
+        named: type[Record] | None = getattr(item, "record", None) or record
+        is_routed = named is None and self.declared and not self.is_only_choice
+        if is_routed and not isinstance(item, Unchanged) and ItemAdapter.is_item(item):
+            return self._route(item)
+        chosen = named or self.only
         if chosen is None:
             kinds = ", ".join(self.records)
+            if self.declared:
+                raise UnknownRecordType(
+                    f"the operation declares several kinds ({kinds}), and a"
+                    f" {type(item).__name__} does not name one; yield an item"
+                )
             raise UnknownRecordType(
                 f"the item does not name its type, and the spider has several ({kinds});"
                 " yield Type.draft(...)"
@@ -92,6 +114,21 @@ class ItemValidator:
         if not isinstance(item, Unchanged) and not ItemAdapter.is_item(item):
             raise UnknownRecordType(f"a {type(item).__name__} is not an item; yield a dict")
         return chosen
+
+    def _route(self, item: Any) -> type[Record]:
+        """Return the only declared kind that takes *item*; those with conditions come first."""
+        values = ItemAdapter(item)
+        found = [record for record in self.declared if record.takes_item(item, values)]
+        found = [record for record in found if record.has_condition()] or found
+        if len(found) == 1:
+            return found[0]
+        kinds = ", ".join(record.kind for record in found or self.declared)
+        if found:
+            raise UnknownRecordType(f"the item fits several kinds ({kinds}); narrow their `when`")
+        raise UnknownRecordType(
+            f"the item fits none of the kinds {kinds}: no `when` holds, and no kind without `when`"
+            " finds its key"
+        )
 
 
 class UnknownRecordType(ValueError):
@@ -107,12 +144,16 @@ def validation_reasons(error: ValidationError) -> list[str]:
     """Return pydantic's findings, one line per field."""
     try:
         return [
-            f"{'.'.join(map(str, part['loc']))}: {part['msg']}"
+            f"{'.'.join(map(_step, part['loc']))}: {part['msg']}"
             for part in error.errors(include_url=False, include_input=False)
         ]
     except UnicodeError:
         count = counted(error.error_count(), "invalid field")
         return [f"{count}; the messages are not valid Unicode"]
+
+
+def _step(part: str | int) -> str:
+    return CHECKED.sub(r"\1", str(part))
 
 
 def describe_item(item: Any) -> str:

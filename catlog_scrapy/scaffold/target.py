@@ -16,8 +16,7 @@ from catlog_scrapy.config import project_package
 from catlog_scrapy.declarations.model import NAME as PROVIDER_NAME
 from catlog_scrapy.declarations.reading import DeclaredProvider, read_providers
 from catlog_scrapy.exceptions import DeclarationError, NotPossible
-from catlog_scrapy.records.record import SQL_NAME
-from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
+from catlog_scrapy.records.sql_names import MAX_NAME_BYTES, SQL_NAME, reserved_mistake
 from catlog_scrapy.testing.saved_pages import label
 
 # Names that the templates import: a spider class of such a name would hide the import.
@@ -85,6 +84,8 @@ def check_name(name: str, project: str) -> None:
             f'"{name}" is not a valid name of a spider and its view; use lower-case letters, digits'
             f' and "_", a letter first, at most {MAX_NAME_BYTES} characters.'
         )
+    if mistake := reserved_mistake(name):
+        raise NotPossible(f"{mistake}.")
     if (
         keyword.iskeyword(name)
         or keyword.iskeyword(class_name)

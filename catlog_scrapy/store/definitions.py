@@ -1,5 +1,6 @@
 """Definitions of providers, schemes, operations, kinds and schedules."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,10 @@ class KindDefinition:
     # differ in them are equal.
     indexes: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
     unique: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
+    # Fields whose new values alone do not change a record.
+    untracked: tuple[str, ...] = field(default=(), compare=False)
+    # How items become records of a declared kind; see `Record.item_rules`.
+    rules: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def table(self) -> str:
@@ -29,6 +34,12 @@ class KindDefinition:
     def versions_table(self) -> str:
         """The table of the former states, as a quoted name."""
         return f'records."{self.name}{VERSIONS_SUFFIX}"'
+
+    @property
+    def key_types(self) -> tuple[str, ...]:
+        """The SQL types of the key fields."""
+        types = dict(self.fields)
+        return tuple(types[name] for name in self.key)
 
     @property
     def columns(self) -> tuple[tuple[str, str], ...]:
@@ -46,9 +57,11 @@ class OperationDefinition:
     arguments: dict[str, str] = field(default_factory=dict)
     for_each: str | list[str] | None = None
     standalone_arguments: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
     mode: str = "snapshot"
     kinds: tuple[KindDefinition, ...] = ()
     isolate: bool = False
+    tags: list[str] = field(default_factory=list)
     tolerate: dict[str, float] = field(default_factory=dict)
     min_results: int = 1
     timeout: float = 3600.0
@@ -75,7 +88,11 @@ class OperationDefinition:
 
 @dataclass(frozen=True)
 class SchemeDefinition:
-    """Version of a scheme; `used` says that a catalog was created from the version."""
+    """Version of a scheme.
+
+    `used` says that a catalog of the version is open or has stored something; `attempted` are the
+    operations that have instances.
+    """
 
     name: str
     version: int = 1
@@ -84,6 +101,7 @@ class SchemeDefinition:
     after: str | None = None
     operations: tuple[OperationDefinition, ...] = ()
     used: bool = False
+    attempted: frozenset[str] = frozenset()
     retired: bool = False
 
 

@@ -34,22 +34,20 @@ def set_statement_timeout(connection: Connection, seconds: float = math.inf) -> 
 def apply_lock(engine: Engine) -> Iterator[None]:
     """Keep every other apply out of the block. Raises NotPossible if one runs for long.
 
-    The lock belongs to the session: the block takes several transactions.
+    The block takes several transactions, and the lock belongs to one more beside them. A session
+    lock would stay with a server connection of PgBouncer.
     """
-    with engine.connect() as bare:
-        connection = bare.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        run(connection, "SET LOCAL idle_in_transaction_session_timeout = 0")
         try:
-            run(connection, "SELECT pg_advisory_lock(:key)", key=APPLY_LOCK)
+            run(connection, "SELECT pg_advisory_xact_lock(:key)", key=APPLY_LOCK)
         except exc.OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):
                 raise
             raise NotPossible(
                 "another scrapy apply is running; wait until it has ended."
             ) from error
-        try:
-            yield
-        finally:
-            run(connection, "SELECT pg_advisory_unlock(:key)", key=APPLY_LOCK)
+        yield
 
 
 def run_with_lock_timeout(engine: Engine, work: Callable[[Connection], T]) -> T:

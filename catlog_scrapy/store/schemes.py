@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Connection
 
 from catlog_scrapy.models import (
@@ -26,19 +27,35 @@ from catlog_scrapy.store.definitions import (
 )
 from catlog_scrapy.store.sql import row, rows, run, scalar, upsert
 
+# Whether a version is frozen: a catalog of it is open, or has results that are kept. A scheme of
+# included schemes has no results of its own.
+IS_USED = """EXISTS (
+    SELECT 1 FROM catlog.catalog c WHERE c.scheme_id = s.id AND c.state <> 'skipped' AND (
+        c.finished_at IS NULL OR s.includes <> '[]'
+        OR EXISTS (SELECT 1 FROM jsonb_each_text(c.published) AS count WHERE count.value <> '0')
+        OR EXISTS (
+            SELECT 1 FROM catlog.catalog_scheme_operation_instance i
+            JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
+            WHERE i.catalog_id = c.id AND a.outcome = 'done' AND a.accepted > 0)))"""
+
 
 def lock_declarations(connection: Connection) -> None:
-    """Lock all schedules and unused scheme versions until the transaction ends.
+    """Lock all schedules, and unused scheme versions with their catalogs, to the transaction's end.
 
     Otherwise a catalog could use a version after the comparison and before the change. Schedules
-    come first, in the scheduler's lock order: it locks a schedule, then creates a catalog.
+    come first, in the scheduler's lock order: it locks a schedule, then creates a catalog. The lock
+    of a catalog keeps it from being retried.
     """
     run(connection, "SELECT 1 FROM catlog.schedule ORDER BY id FOR NO KEY UPDATE")
     run(
         connection,
-        """SELECT 1 FROM catlog.catalog_scheme s
-           WHERE NOT EXISTS (SELECT 1 FROM catlog.catalog c WHERE c.scheme_id = s.id)
-           ORDER BY id FOR UPDATE""",
+        f"SELECT 1 FROM catlog.catalog_scheme s WHERE NOT {IS_USED} ORDER BY id FOR UPDATE",
+    )
+    run(
+        connection,
+        f"""SELECT 1 FROM catlog.catalog WHERE scheme_id IN (
+               SELECT s.id FROM catlog.catalog_scheme s WHERE NOT {IS_USED})
+           ORDER BY id FOR NO KEY UPDATE""",
     )
 
 
@@ -71,14 +88,21 @@ def _stored_schemes(connection: Connection) -> dict[UUID, list[SchemeDefinition]
     schemes: dict[UUID, list[SchemeDefinition]] = defaultdict(list)
     for found in rows(
         connection,
-        """SELECT s.id, s.provider_id, s.name, s.version, s.max_errors, s.includes, s.after,
-               EXISTS (SELECT 1 FROM catlog.catalog c WHERE c.scheme_id = s.id) AS used,
+        f"""SELECT s.id, s.provider_id, s.name, s.version, s.max_errors, s.includes, s.after,
+               {IS_USED} AS used,
+               CASE WHEN {IS_USED} THEN ARRAY[]::text[] ELSE ARRAY(
+                   SELECT o.name FROM catlog.catalog_scheme_operation o
+                   WHERE o.scheme_id = s.id AND EXISTS (
+                       SELECT 1 FROM catlog.catalog c
+                       JOIN catlog.catalog_scheme_operation_instance i ON i.catalog_id = c.id
+                       WHERE c.scheme_id = s.id AND i.operation_id = o.id)) END AS attempted,
                s.retired_at IS NOT NULL AS retired
            FROM catlog.catalog_scheme s ORDER BY name, version""",
     ):
         scheme = dict(found)
         id_, provider_id = scheme.pop("id"), scheme.pop("provider_id")
         scheme["includes"] = tuple(scheme["includes"])
+        scheme["attempted"] = frozenset(scheme["attempted"])
         schemes[provider_id].append(SchemeDefinition(operations=tuple(operations[id_]), **scheme))
     return schemes
 
@@ -86,15 +110,15 @@ def _stored_schemes(connection: Connection) -> dict[UUID, list[SchemeDefinition]
 def _stored_operations(connection: Connection) -> dict[UUID, list[OperationDefinition]]:
     kinds = _grouped(
         connection,
-        """SELECT operation_id AS parent, name, key, fields, foreign_type, indexes, unique_fields
+        """SELECT operation_id AS parent, name, key, fields, foreign_type, indexes, unique_fields,
+               untracked, item_rules
            FROM catlog.kind ORDER BY name COLLATE "C" """,
     )
     operations: dict[UUID, list[OperationDefinition]] = defaultdict(list)
     for found in rows(
         connection,
         """SELECT id, scheme_id, name, spider, executor, arguments, for_each,
-               standalone_arguments, mode,
-               isolate, tolerate, min_results, timeout,
+               standalone_arguments, hosts, mode, isolate, tags, tolerate, min_results, timeout,
                start_timeout, stall_timeout, backoff_base, backoff_cap, keep, overlap, refresh
            FROM catlog.catalog_scheme_operation ORDER BY name COLLATE "C" """,
     ):
@@ -148,6 +172,8 @@ def _kind(found: Mapping[str, Any]) -> KindDefinition:
         foreign=found["foreign_type"],
         indexes=tuple(map(tuple, found["indexes"])),
         unique=tuple(map(tuple, found["unique_fields"])),
+        untracked=tuple(found["untracked"]),
+        rules=found["item_rules"],
     )
 
 
@@ -238,8 +264,29 @@ def _write_scheme(connection: Connection, provider_id: UUID, scheme: SchemeDefin
         scheme=scheme_id,
         kept=[operation.name for operation in scheme.operations],
     )
+    _note_changed_tags(connection, scheme_id, scheme.operations)
     for operation in scheme.operations:
         _write_operation(connection, scheme_id, operation)
+
+
+def _note_changed_tags(
+    connection: Connection, scheme_id: UUID, operations: Iterable[OperationDefinition]
+) -> None:
+    """Raise the provider's tags revision if stored operations get other tags.
+
+    The heads of queues that workers remember were found with the former tags.
+    """
+    run(
+        connection,
+        """UPDATE catlog.provider p SET tags_revision = tags_revision + 1
+           FROM catlog.catalog_scheme s
+           WHERE s.id = :scheme AND p.id = s.provider_id AND EXISTS (
+               SELECT 1 FROM catlog.catalog_scheme_operation o
+               WHERE o.scheme_id = s.id
+                 AND o.tags <> coalesce(CAST(:tags AS jsonb) -> o.name, '[]'))""",
+        scheme=scheme_id,
+        tags=orjson.dumps({operation.name: operation.tags for operation in operations}).decode(),
+    )
 
 
 def _write_operation(
@@ -272,6 +319,8 @@ def _write_operation(
                 "foreign_type": kind.foreign,
                 "indexes": kind.indexes,
                 "unique_fields": kind.unique,
+                "untracked": kind.untracked,
+                "item_rules": kind.rules,
             },
             conflict=["operation_id", "name"],
         )

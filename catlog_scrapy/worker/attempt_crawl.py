@@ -12,12 +12,15 @@ from scrapy.settings import Settings
 from sqlalchemy import Engine
 
 from catlog_scrapy.crawl.attempt import Attempt, assign
+from catlog_scrapy.crawl.permanent_errors import is_permanent
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.declarations import base_url_of, operation_record_types
 from catlog_scrapy.declarations import spider_arguments as known_arguments
-from catlog_scrapy.exceptions import AttemptLost
+from catlog_scrapy.declarations.spiders import allowed_places
+from catlog_scrapy.exceptions import AttemptLost, NotFound
 from catlog_scrapy.pipelines.store import persist, persist_in_thread
 from catlog_scrapy.redaction import read_secrets
+from catlog_scrapy.scheduling.argument_urls import MisplacedUrl, url_mistakes
 from catlog_scrapy.store.queue.attempts import fail
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.queue.resuming import fresh_records, resume_cursor
@@ -45,6 +48,7 @@ async def crawl_attempt(process: AsyncCrawlerProcess, settings: Settings, attemp
                 await _crawl(process, settings, attempt)
         except Exception as error:  # the boundary to foreign code: a spider may raise anything
             logger.exception("the crawl did not start")
+            attempt.report.is_permanent = is_permanent(error)
             attempt.record_error("starting the spider", error)
         if attempt.outcome is None:
             await asyncio.to_thread(_end_unopened, attempt)
@@ -58,7 +62,11 @@ async def crawl_attempt(process: AsyncCrawlerProcess, settings: Settings, attemp
 async def _crawl(process: AsyncCrawlerProcess, settings: Settings, attempt: Attempt) -> None:
     """Crawl in this process. Raises whatever the making of the spider raises."""
     claimed = attempt.claim
-    spidercls: type[Spider] = process.spider_loader.load(claimed.spider)
+    _require_allowed_urls(claimed, settings)
+    try:
+        spidercls: type[Spider] = process.spider_loader.load(claimed.spider)
+    except KeyError as error:
+        raise NotFound(f"the project has no spider {claimed.spider!r}.") from error
     attempt.records = {
         record.kind: record for record in operation_record_types(spidercls, claimed.kinds)
     }
@@ -76,6 +84,15 @@ async def _crawl(process: AsyncCrawlerProcess, settings: Settings, attempt: Atte
     if claimed.limits.get("refresh"):
         arguments["fresh"] = await _query(attempt, fresh_records)
     await crawler.crawl_async(**arguments)
+
+
+def _require_allowed_urls(claimed: Claim, settings: Settings) -> None:
+    """Raise MisplacedUrl for an argument that points where the operation may not read."""
+    places = allowed_places(
+        settings, claimed.provider, claimed.base_url, claimed.limits.get("hosts", ())
+    )
+    for name, mistake in url_mistakes(places, claimed.arguments).items():
+        raise MisplacedUrl(f"the argument {name}: {mistake}")
 
 
 async def _query(attempt: Attempt, query: Callable[[Engine, Claim], T]) -> T:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from scrapy.settings import BaseSettings
 
+from catlog_scrapy.crawl.log_faults import report_faults_once
+
 # Time since its last line after which a log cannot belong to a running attempt.
 MIN_IDLE_S = 3600.0
 
@@ -49,13 +51,15 @@ def attempt_log(path: str | None, settings: BaseSettings) -> Iterator[None]:
         with contextlib.suppress(OSError):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+            report_faults_once(handler)
     handler.setFormatter(logging.Formatter(settings["LOG_FORMAT"], settings["LOG_DATEFORMAT"]))
     token = _current.set(handler)
     try:
         yield
     finally:
         _current.reset(token)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 def logs_folder(settings: BaseSettings) -> Path:

@@ -19,6 +19,9 @@ from catlog_scrapy.worker.attempt_logs import install_attempt_logs
 from catlog_scrapy.worker.heartbeat import Heartbeat
 from catlog_scrapy.worker.progress import Progress
 
+# Outcomes after which an instance waits for its next attempt, or its catalog fails.
+FAILURES = ("failed", "incomplete", "timed_out")
+
 
 class AttemptRunner:
     """Base of the classes that run claimed attempts in a reactor of their own.
@@ -52,6 +55,7 @@ class AttemptRunner:
         self.lease = settings.getfloat("CATLOG_LEASE")
         self.heartbeat = Heartbeat(engine, self.lease, replace)
         self.running: dict[asyncio.Task[None], Attempt] = {}
+        self.failed: list[Claim] = []
         self.stopping = asyncio.Event()
         self.signals = 0
 
@@ -128,3 +132,5 @@ class AttemptRunner:
         if not task.cancelled() and (error := task.exception()):
             attempt.error = redact(f"{type(error).__name__}: {error}")
         self.progress.ended(attempt)
+        if attempt.outcome in FAILURES:
+            self.failed.append(attempt.claim)

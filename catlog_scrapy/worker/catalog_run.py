@@ -1,7 +1,7 @@
 """Run of one catalog in this process, from waiting to its end state."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,9 +9,10 @@ from rich.console import Console
 from scrapy.settings import Settings
 from sqlalchemy import Engine
 
-from catlog_scrapy.store.queue import starting
-from catlog_scrapy.store.queue.executors import unclaimed_external_operations
+from catlog_scrapy.config import worker_tags
+from catlog_scrapy.console import print_text
 from catlog_scrapy.store.reading.status import catalog_tree, find_catalog
+from catlog_scrapy.store.reading.waiting import provider_limits, unclaimable_operations
 from catlog_scrapy.worker.progress import Progress
 from catlog_scrapy.worker.worker import Worker
 
@@ -31,20 +32,11 @@ def run_catalog(
 
     Without *retry*, the first failed attempt ends the catalog.
     """
-    announced: set[str] = set()
+    reasons = WaitReasons(engine, console, worker_tags(settings))
 
     def finished(_: object) -> bool:
         catalog = find_catalog(engine, str(catalog_id))
-        for title in unclaimed_external_operations(engine, catalog_tree(engine, catalog_id)):
-            if title not in announced:
-                announced.add(title)
-                console.print(
-                    f"{title}: waits for an external executor; see docs/howto/executor.md",
-                    markup=False,
-                )
-        if not retry and catalog["errors"] and catalog["state"] not in END_STATES:
-            starting.fail_without_retry(engine, catalog_id)
-            return True
+        reasons.print_new(catalog_tree(engine, catalog_id))
         return catalog["state"] in END_STATES
 
     console.print(f"catalog {catalog_id}")
@@ -57,11 +49,34 @@ def run_catalog(
             Progress(console),
             finished=finished,
             catalogs=lambda: catalog_tree(engine, catalog_id),
+            retry=retry,
             log_files=log_files,
         ).run()
     finally:
         del os.environ["CATLOG_RESUME"]
     return print_result(console, find_catalog(engine, str(catalog_id)))
+
+
+class WaitReasons:
+    """Output about instances that an idle worker with *tags* waits for, each reason once."""
+
+    def __init__(self, engine: Engine, console: Console, tags: Collection[str]) -> None:
+        self.engine = engine
+        self.console = console
+        self.tags = tags
+        self.printed: set[str] = set()
+        self.last: set[str] = set()
+
+    def print_new(self, catalogs: Sequence[UUID]) -> None:
+        """Print why the instances of *catalogs* wait, unless that was printed before."""
+        lines = set(unclaimable_operations(self.engine, catalogs, self.tags))
+        # What the worker can claim is claimed between two looks.
+        limits = set(provider_limits(self.engine, catalogs))
+        lines |= limits & self.last
+        self.last = limits
+        for line in sorted(lines - self.printed):
+            self.printed.add(line)
+            print_text(self.console, line)
 
 
 def print_result(console: Console, catalog: Mapping[str, Any]) -> int:

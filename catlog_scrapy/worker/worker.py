@@ -11,12 +11,15 @@ from uuid import UUID
 from scrapy.settings import Settings
 from sqlalchemy import Engine
 
+from catlog_scrapy.config import worker_tags
 from catlog_scrapy.db.engine import UNAVAILABLE, reason
 from catlog_scrapy.declarations.capabilities import read_capabilities
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.store.maintenance.tick import tick
 from catlog_scrapy.store.queue.attempts import release
 from catlog_scrapy.store.queue.claims import Claim, claim
+from catlog_scrapy.store.queue.starting import fail_without_retry
+from catlog_scrapy.store.reading.waiting import next_attempts
 from catlog_scrapy.worker.attempt_logs import logs_folder
 from catlog_scrapy.worker.attempt_runner import AttemptRunner
 from catlog_scrapy.worker.progress import Progress
@@ -32,8 +35,8 @@ class Worker(AttemptRunner):
 
     *finished* gets the ids of the operations that this project cannot run; they stay for other
     workers. *catalogs* returns the catalogs to claim from, all of which this worker must be able to
-    run; None claims from all. Each attempt logs to a file of its own; without *log_files*, all
-    attempts log as Scrapy's settings say.
+    run; None claims from all. Without *retry*, a failed attempt fails its catalog. Each attempt
+    logs to a file of its own; without *log_files*, all attempts log as Scrapy's settings say.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Worker(AttemptRunner):
         finished: Callable[[Collection[UUID]], bool],
         catalogs: Callable[[], Sequence[UUID]] | None = None,
         concurrency: int | None = None,
+        retry: bool = True,
         log_files: bool = True,
     ) -> None:
         # MEMUSAGE would end the process for the memory of one crawl among many.
@@ -53,11 +57,14 @@ class Worker(AttemptRunner):
         super().__init__(engine, settings, progress, logs=logs, replace=self._replace)
         self.finished = finished
         self.catalogs = catalogs
+        self.retry = retry
         self.concurrency = concurrency or settings.getint("CATLOG_CONCURRENCY")
+        self.tags = worker_tags(settings)
         self.poll = settings.getfloat("CATLOG_POLL")
         self.capabilities = read_capabilities(settings, self.process.spider_loader)
         self.refused: set[UUID] = set()
         self.maintained_at = 0.0
+        self.outage = ""
 
     def _replace(self) -> None:
         """End a process with a hung crawl, and start it anew unless a signal came."""
@@ -68,9 +75,11 @@ class Worker(AttemptRunner):
     async def _main(self) -> None:
         while not self.stopping.is_set():
             try:
+                await self._follow_failures()
                 idle = await self._round()
+                self.outage = ""
             except UNAVAILABLE as error:
-                logger.warning("the database is unavailable: %s", reason(error))
+                self._report_outage(reason(error))
                 idle = True
             except Exception:  # running crawls finish before the error ends the worker
                 self.stopping.set()
@@ -82,6 +91,27 @@ class Worker(AttemptRunner):
             self.progress.report_running()
             if idle:
                 await self._wait()
+
+    async def _follow_failures(self) -> None:
+        """Say when the failed instances are attempted again, or fail their catalogs."""
+        failed = list(self.failed)
+        if not failed:
+            return
+        if self.retry:
+            instances = [claim.attempt.instance for claim in failed]
+            for line in await asyncio.to_thread(next_attempts, self.engine, instances):
+                self.progress.print_line(line)
+        else:
+            for catalog in {claim.catalog for claim in failed}:
+                await asyncio.to_thread(fail_without_retry, self.engine, catalog)
+        del self.failed[: len(failed)]
+
+    def _report_outage(self, line: str) -> None:
+        """Log an outage, and print it once, as the log may be off."""
+        logger.warning("the database is unavailable: %s", line)
+        if line != self.outage:
+            self.outage = line
+            self.progress.print_line(f"the database is unavailable: {line}; waiting for it")
 
     async def _is_finished(self) -> bool:
         try:
@@ -95,6 +125,7 @@ class Worker(AttemptRunner):
         if not self.running or time.monotonic() - self.maintained_at > MAINTENANCE_INTERVAL_S:
             done = await asyncio.to_thread(tick, self.engine, self.lease)
             self.maintained_at = time.monotonic()
+        self.outage = ""
         free = self.concurrency - len(self.running)
         claims = await asyncio.to_thread(self._claim, free) if free else []
         for claimed in claims:
@@ -108,6 +139,7 @@ class Worker(AttemptRunner):
             limit=limit,
             lease=self.lease,
             catalogs=self.catalogs() if self.catalogs else None,
+            tags=self.tags,
             logs=str(self.logs) if self.logs else None,
             refused=self.refused,
         )

@@ -444,6 +444,7 @@ GENERATORS: dict[str, Generator] = {
             model.ProviderTable,
             model.SchemeTable,
             model.OperationTable,
+            model.KindTable,
             model.TolerateTable,
             model.BackoffTable,
             model.RefreshTable,

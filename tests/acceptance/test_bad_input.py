@@ -3,6 +3,7 @@
 One worker runs all cases; each test looks at what became of its own.
 """
 
+import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +130,43 @@ CASES = {
         declared="tolerate = { failed_requests = 1 }",
     ),
     "robots_txt_with_500": Case(
-        'custom_settings = {"ROBOTSTXT_OBEY": True}', "loaded", keys={"a", "b"}
+        'custom_settings = {"ROBOTSTXT_OBEY": True}',
+        error="1 request blocked by robots.txt, tolerated 0; the first: forbidden by robots.txt,"
+        " which cannot be reached (HTTP 500): http://127.0.0.1",
+    ),
+    "a_tolerated_robots_txt_with_500": Case(
+        'custom_settings = {"ROBOTSTXT_OBEY": True}',
+        "loaded",
+        keys={"a", "b"},
+        declared="tolerate = { unreachable_robots = 1 }",
+    ),
+    "robots_txt_with_403": Case(
+        """
+    custom_settings = {"ROBOTSTXT_OBEY": True}
+
+    async def start(self):
+        yield Request(self.base_url.replace("127.0.0.1", "127.0.0.2") + "/ok")
+""",
+        "loaded",
+        keys={"a", "b"},
+    ),
+    "a_truncated_robots_txt": Case(
+        """
+    custom_settings = {"ROBOTSTXT_OBEY": True}
+
+    async def start(self):
+        yield Request(self.base_url.replace("127.0.0.1", "127.0.0.3") + "/ok")
+""",
+        error="forbidden by robots.txt, which cannot be reached (TruncatedResponse: the resp",
+    ),
+    "robots_txt_of_a_silent_host": Case(
+        """
+    custom_settings = {"ROBOTSTXT_OBEY": True, "DOWNLOAD_TIMEOUT": 0.5}
+
+    async def start(self):
+        yield Request(self.base_url.replace("127.0.0.1", "127.0.0.4") + "/ok")
+""",
+        error="forbidden by robots.txt, which cannot be reached (DownloadTimeoutError",
     ),
     "forbidden_by_robots_txt": Case(
         """
@@ -463,6 +500,12 @@ def answers() -> dict[str, Answer]:
         "/loop?again": Answer(status=302, headers={"Location": "/loop"}),
         "/frag": Answer(status=302, headers={"Location": "/frag#here"}),
         "/robots.txt": Answer(status=500),
+        "127.0.0.2/robots.txt": Answer(b"User-agent: *\nDisallow: /\n", status=403),
+        "127.0.0.3/robots.txt": Answer(
+            gzip.compress(b"User-agent: *\nDisallow: /private\n")[:-9],
+            headers={"Content-Encoding": "gzip"},
+        ),
+        "127.0.0.4/robots.txt": Answer(delay=2.0),
         "localhost/robots.txt": Answer(b"User-agent: *\nDisallow: /private\n"),
         "/broken.json": Answer(b'[{"id": "a"'),
         "/keyless": Answer(b'[{"id": "a"}, {"number": 7}]'),
@@ -482,7 +525,7 @@ def answers() -> dict[str, Answer]:
 @pytest.fixture(scope="module")
 def loaded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Run all cases once and return the database."""
-    with postgres.clone() as url, Source() as source:
+    with postgres.clone() as url, Source("") as source:
         source.answers = answers()
         project = given_a_project(tmp_path_factory.mktemp("bad"), url, source.url)
         project.scrapy("apply")

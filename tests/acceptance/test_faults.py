@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.db.embedded import EmbeddedServer
 from catlog_scrapy.db.engine import make_engine
+from catlog_scrapy.file_locks import locked
 from tests.support.forked import Command
 from tests.support.project import Project
 from tests.support.source import Answer, Source
@@ -196,19 +197,17 @@ def test_crawl_survives_ten_seconds_without_the_database(tmp_path: Path, source:
         stored = "SELECT 1 FROM catlog.catalog_operation_instance_result LIMIT 1"
         until(lambda: rows(engine, stored))
         pid = int((home / "postgres" / "postmaster.pid").read_text().split()[0])
-        subprocess.run(["kill", "-9", str(pid)], check=True)
-        time.sleep(10)
-        server = EmbeddedServer(home)
-        server.acquire()
+        # Without this lock the load would restart the server at once.
+        with locked(EmbeddedServer(home).start_lock):
+            subprocess.run(["kill", "-9", str(pid)], check=True)
+            time.sleep(10)
         out, err = load.communicate()
-        engine.dispose()
         assert load.returncode == 0, out + err
         counted = "SELECT count(*), count(DISTINCT (part, number)) FROM things"
         assert rows(engine, counted) == [(2 * 30 * 4000,) * 2]
         outcomes = "SELECT DISTINCT attempt, outcome FROM catlog.instance_attempt"
         assert rows(engine, outcomes) == [(1, "done")]
         engine.dispose()
-        server.release()
 
 
 def test_crawl_that_blocks_its_process_times_out_and_others_continue(

@@ -587,11 +587,20 @@ class Things(Spider):
 """
 
 
+def allow_data_urls(project: Project) -> None:
+    with (project.folder / "shop/settings.py").open("a") as settings:
+        settings.write(
+            "DOWNLOAD_HANDLERS = "
+            '{"data": "scrapy.core.downloader.handlers.datauri.DataURIDownloadHandler"}'
+        )
+
+
 @pytest.mark.parametrize("origin", ["callback", "start"])
 def test_crawl_of_many_items_keeps_its_lease_waits_for_the_database_and_is_cancelled(
     engine: Engine, database_url: str, tmp_path: Path, origin: str
 ) -> None:
     project = Project(tmp_path, database_url, CATLOG_LEASE="3")
+    allow_data_urls(project)
     project.write("shop/spiders/things.py", ENDLESS)
     project.write(
         "shop/providers/maker.toml",
@@ -620,6 +629,7 @@ def test_crawl_of_many_items_keeps_its_lease_waits_for_the_database_and_is_cance
 
 def test_debug_log_lists_the_items_of_the_fast_path(database_url: str, tmp_path: Path) -> None:
     project = Project(tmp_path, database_url)
+    allow_data_urls(project)
     project.write("shop/spiders/things.py", ENDLESS.replace("300_000", "3"))
     project.write(
         "shop/providers/maker.toml",

@@ -62,7 +62,9 @@ def current(engine: Engine, view: str) -> list[Any]:
     return sorted(
         row
         for (row,) in rows(
-            engine, f"SELECT (to_jsonb(v) - 'created_at' - 'updated_at')::text FROM {view} v"
+            engine,
+            f"""SELECT (to_jsonb(v) - ARRAY['created_at', 'updated_at', 'provider'])::text
+                FROM {view} v""",
         )
     )
 

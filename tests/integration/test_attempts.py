@@ -26,7 +26,7 @@ from tests.support.factories import (
     instances_of,
     one,
     send,
-    send_lines,
+    send_rows,
     sql,
     state_of,
     states_of,
@@ -164,7 +164,7 @@ def test_catalog_at_max_errors_fails_and_cancels_its_other_instances(engine: Eng
             assert north.part == "north"
     failed = the_catalog(engine, catalog)
     assert (failed["state"], failed["errors"]) == ("failed", 3)
-    assert failed["error"] == "3 attempts failed; last error: broken 3"
+    assert failed["error"] == "3 attempts failed; first error: broken 1; last error: broken 3"
     assert failed["finished_at"]
     assert states_of(engine, catalog) == ["failed", "done", "cancelled"]
 
@@ -377,7 +377,7 @@ def test_late_batch_of_an_older_attempt_is_not_published(engine: Engine) -> None
     stale = given_a_claim(engine)
     lose(engine, stale)
     newer = claim_of(engine, stale.catalog)
-    send_lines(engine, stale.attempt, "goods", [("a", "old")])
+    send_rows(engine, stale.attempt, "goods", [("a", "old")])
     assert deliver(engine, newer, {"a": "new"}) == "done"
     assert publishing.publish(engine, stale.catalog)
     assert current(engine) == {"a": "new"}

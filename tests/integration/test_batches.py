@@ -1,5 +1,6 @@
 """Batches: each is stored exactly once, even if its connection is lost."""
 
+import io
 import time
 from uuid import UUID
 
@@ -7,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, exc, text
 
 from catlog_scrapy.records.hashing import content_hash, record_id
-from catlog_scrapy.store.queue import results
+from catlog_scrapy.store.queue import copy_format, results
 from catlog_scrapy.store.queue.claims import Claim
 from catlog_scrapy.store.queue.external_batches import count_batches
 from catlog_scrapy.store.queue.results import (
@@ -21,8 +22,8 @@ from tests.support.factories import (
     claim_of,
     given_a_catalog,
     given_a_scheme,
-    lines,
     one,
+    rows_for_copy,
     sql,
 )
 from tests.support.waiting import WAITING_BACKENDS
@@ -37,8 +38,8 @@ def claimed(engine: Engine) -> Claim:
     return claim_of(engine, given_a_catalog(engine))
 
 
-def batch(claimed: Claim, first: int = 0) -> bytes:
-    return lines(claimed.attempt, claimed.provider_id, "goods", TEN, first)
+def batch(claimed: Claim, first: int = 0) -> bytearray:
+    return rows_for_copy(claimed.attempt, claimed.provider_id, "goods", TEN, first)
 
 
 def test_batch_is_stored_unchanged(engine: Engine, claimed: Claim) -> None:
@@ -52,7 +53,7 @@ def test_batch_is_stored_unchanged(engine: Engine, claimed: Claim) -> None:
         "kind": "goods",
         "key": "key 3",
         "key_hash": record_id(claimed.provider_id, "key 3"),
-        "content_hash": UUID(hex=content_hash(b'{"id":"key 3","value":3}')),
+        "content_hash": UUID(bytes=content_hash(b'{"id":"key 3","value":3}')),
         "data": {"id": "key 3", "value": 3},
         "link": None,
     }
@@ -71,7 +72,7 @@ def test_a_batch_that_cannot_be_read_leaves_the_connection_usable(
     engine: Engine, claimed: Claim
 ) -> None:
     with pytest.raises(engine.dialect.loaded_dbapi.DataError):
-        copy_batch(engine, batch(claimed) + b"nonsense\n")
+        copy_batch(engine, batch(claimed) + b"nonsense")
     assert one(engine, COUNT) == 0
     copy_batch(engine, batch(claimed))
 
@@ -123,7 +124,8 @@ def test_a_batch_cut_off_in_the_middle_is_uncertain_and_not_stored(
 
 def test_a_batch_whose_answer_was_lost_is_found_stored(engine: Engine, claimed: Claim) -> None:
     copy_batch(engine, batch(claimed))
-    gone = one(engine, "SELECT pg_backend_pid()"), "2026-01-01"
+    pid = one(engine, "SELECT pg_backend_pid()")
+    gone = results.BackendTransaction(pid, "2026-01-01", "2026-01-01")
     assert settle_batch(engine, gone, claimed.attempt, 0, 10)
     assert not settle_batch(engine, gone, claimed.attempt, 10, 10)
     assert not settle_batch(engine, gone, claimed.attempt, 5, 10)
@@ -138,13 +140,7 @@ def test_settling_a_batch_waits_for_the_end_of_a_working_backend(
     driver = slow.connection.dbapi_connection
     assert driver
     with driver.cursor() as cursor:
-        for line in batch(claimed).splitlines():
-            *values, _, data = line.decode().split("\t")
-            cursor.execute(
-                """INSERT INTO catlog.catalog_operation_instance_result
-                   VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
-                [*values, data],
-            )
+        cursor.copy_expert(copy_format.COPY, io.BytesIO(copy_format.copy_message(batch(claimed))))
     assert not settle_batch(engine, backend, claimed.attempt, 0, 10)
     assert sql(engine, "SELECT 1 FROM pg_stat_activity WHERE pid = :pid", pid=backend[0]) == []
     with pytest.raises(engine.dialect.loaded_dbapi.OperationalError):
@@ -158,8 +154,19 @@ def test_settling_a_batch_leaves_a_newer_backend_with_the_same_pid(
     engine: Engine, claimed: Claim
 ) -> None:
     with engine.connect() as bystander:
-        pid, _ = results._backend(bystander)
-        settle_batch(engine, (pid, "2026-01-01"), claimed.attempt, 0, 10)
+        newer = results._backend(bystander)._replace(backend_start="2026-01-01")
+        settle_batch(engine, newer, claimed.attempt, 0, 10)
+        assert bystander.scalar(text("SELECT 1")) == 1
+
+
+def test_settling_a_batch_leaves_a_later_transaction_of_its_backend(
+    engine: Engine, claimed: Claim
+) -> None:
+    with engine.connect() as bystander:
+        former = results._backend(bystander)
+        bystander.commit()
+        assert results._backend(bystander).pid == former.pid
+        settle_batch(engine, former, claimed.attempt, 0, 10)
         assert bystander.scalar(text("SELECT 1")) == 1
 
 

@@ -1,7 +1,10 @@
 """Claim hints: claims skip the known empty part of the queue, and miss nothing."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -9,7 +12,7 @@ from sqlalchemy import Engine
 from catlog_scrapy.store.queue import attempts, catalogs, claim_hints, starting
 from catlog_scrapy.store.queue.claim_hints import claim_hints_of
 from catlog_scrapy.store.queue.claims import Claim, claim
-from catlog_scrapy.store.sql import transaction
+from catlog_scrapy.store.sql import rows, transaction
 from tests.support.factories import (
     an_operation,
     at_once,
@@ -45,7 +48,7 @@ def search_until_behind(engine: Engine, claimed: Claim) -> None:
     """
     hints = claim_hints_of(engine)
     position, until = position_of(engine, claimed), time.monotonic() + 30
-    while max(hints.heads.values(), default=0) <= position:
+    while max((head.position for head in hints.heads.values()), default=0) <= position:
         assert time.monotonic() < until
         hints.refresh(engine)
 
@@ -143,6 +146,36 @@ def test_claim_in_a_transaction_does_not_pass_a_catalog_that_starts(engine: Engi
             for _ in range(3):
                 hints.refresh(engine)
                 assert claim(older, "here") == []
+    assert [each.catalog for each in claim(engine, "here")] == [slow]
+
+
+def test_claims_of_two_threads_do_not_pass_a_catalog_that_starts(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that was overtaken must not judge the positions that the other search has read."""
+    given_a_scheme(engine)
+    slow = given_a_waiting_catalog(engine)
+    hints = claim_hints_of(engine)
+    has_searched, goes_on = threading.Event(), threading.Event()
+
+    def pausing_rows(*arguments: Any, **values: Any) -> Any:
+        found = rows(*arguments, **values)
+        if threading.current_thread() is not threading.main_thread():
+            has_searched.set()
+            goes_on.wait(60)
+        return found
+
+    monkeypatch.setattr(claim_hints, "FIRST_SEARCHES", 1)
+    monkeypatch.setattr(claim_hints, "rows", pausing_rows)
+    with ThreadPoolExecutor(1) as threads, transaction(engine) as opened:
+        overtaken = threads.submit(hints.refresh, engine)
+        assert has_searched.wait(60)
+        starting.start(opened, slow)
+        hints.refresh(engine)
+        goes_on.set()
+        overtaken.result()
+        for _ in range(3):
+            hints.refresh(engine)
     assert [each.catalog for each in claim(engine, "here")] == [slow]
 
 

@@ -51,7 +51,8 @@ def test_claim_holds_all_data_of_its_attempt(engine: Engine) -> None:
     assert found.seconds == 90.0
     assert found.limits["tolerate"] == {"rejected": 3}
     fields = [{"name": name, "type": type_} for name, type_ in FIELDS]
-    assert found.kinds == [{"name": "goods", "key": ["id"], "fields": fields, "foreign": False}]
+    expected = {"name": "goods", "key": ["id"], "fields": fields, "foreign": False}
+    assert found.kinds == [{**expected, "untracked": [], "rules": {}}]
     attempt = the_attempt(engine, found.attempt)
     assert attempt["node"] == "here"
     assert attempt["log"] == f"/var/log/{found.attempt}.log"

@@ -16,6 +16,7 @@ from catlog_scrapy.db.driver import PLAIN_URL, connect
 from catlog_scrapy.exceptions import DatabaseUnavailable
 from catlog_scrapy.store.sql import rows
 from tests.support.project import Project
+from tests.support.waiting import until
 
 ID = uuid4()
 QUERIES = {
@@ -38,8 +39,23 @@ QUERIES = {
         f"""SELECT ARRAY['{ID}'::uuid, null] AS ids, ARRAY['{{"a": 1}}'::jsonb] AS data""",
         {},
     ),
+    "times that Python cannot hold": (
+        """SELECT 'infinity'::timestamptz AS a, '-infinity'::date AS b, 'infinity'::timestamp AS c,
+            '0044-03-15 BC'::date AS d, '10000-01-01T00:00Z'::timestamptz AS e,
+            '0001-01-01T00:00+03'::timestamptz AS f, '24:00'::time AS g,
+            '170000000 years'::interval AS h, 'NaN'::numeric AS i, '-Infinity'::float8 AS j,
+            ARRAY['infinity'::date, '2026-01-28'] AS k, '0001-01-01 BC'::timestamp AS l,
+            tstzrange('-infinity', '10000-01-01Z') AS m, '24:00+00'::timetz AS n,
+            ARRAY[ARRAY['infinity'::timestamptz]] AS o""",
+        {},
+    ),
     "no rows": ("SELECT 1 AS one WHERE :flag", {"flag": False}),
 }
+
+
+def equal(first: object, second: object) -> bool:
+    """Return whether both are equal, as NaN is not equal to itself."""
+    return repr(first) == repr(second)
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -51,7 +67,7 @@ def test_driver_and_sqlalchemy_read_the_same_rows(engine: Engine, name: str) -> 
     assert database is not None
     with database, database.connect() as connection:
         found = rows(connection, sql, **values)
-    assert found == expected
+    assert equal(found, expected)
     assert [type(value) for row in found for value in row.values()] == [
         type(value) for row in expected for value in row.values()
     ]
@@ -110,12 +126,40 @@ def test_lost_connection_of_an_unusual_url_is_reported_as_unavailable(database_u
 
 
 def test_query_that_loses_its_connection_ends_with_one_line(
-    database_url: str, tmp_path: Path
+    engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
     project = Project(tmp_path, database_url)
-    printed = project.scrapy("sql", "select pg_terminate_backend(pg_backend_pid())", code=2)
+    command = project.start("sql", "select pg_sleep(60)")
+    ended = """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND query LIKE '%run_query(''SELECT%pg_sleep(60)%'
+          AND pid <> pg_backend_pid()"""
+
+    def is_ended() -> bool:
+        with engine.connect() as connection:
+            return bool(rows(connection, ended))
+
+    until(is_ended)
+    printed = "".join(command.communicate())
+    assert command.returncode == 2
     assert printed.startswith("scrapy sql: the database failed: ")
     assert len(printed.splitlines()) == 1
+
+
+def test_sql_prints_times_that_python_cannot_hold(database_url: str, tmp_path: Path) -> None:
+    project = Project(tmp_path, database_url)
+    for value, shown in (
+        ("'infinity'::timestamptz", "infinity"),
+        ("'-infinity'::date", "-infinity"),
+        ("'0044-03-15 BC'::date", "0044-03-15 BC"),
+        ("'0001-01-01T00:00+03'::timestamptz", "0001-12-31 21:00:00+00 BC"),
+        ("'10000-01-01T00:00Z'::timestamptz", "10000-01-01 00:00:00+00"),
+        ("'24:00'::time", "24:00:00"),
+        ("'170000000 years'::interval", "170000000 years"),
+        ("ARRAY['infinity'::date]", '["infinity"]'),
+        ("tstzrange('-infinity', null)", "[-infinity, None)"),
+    ):
+        assert shown in project.scrapy("sql", f"select {value} as value"), value
 
 
 @pytest.mark.parametrize(
@@ -130,6 +174,8 @@ def test_query_that_loses_its_connection_ends_with_one_line(
         ("postgresql://host/database?ssl=true", False),
         ("postgresql://host/database?port=1&ssl=true", False),
         ("postgresql://host/database?application_name=", False),
+        ("postgresql://host/database?options=-csearch_path%3Dx", False),
+        ("postgresql://host/database?sslmode=require&client_encoding=latin1", False),
         ("postgresql://user:p@ss@host/database", False),
         ("postgresql://a:1,b:2/database", False),
         ("postgresql://host/database?host=a:1", False),

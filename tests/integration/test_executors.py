@@ -235,7 +235,7 @@ def test_server_hashes_the_rows_of_an_executor(engine: Engine, robot: Client) ->
     )
     provider = one(engine, "SELECT id FROM catlog.provider")
     assert row["key_hash"] == record_id(provider, "a")
-    assert row["content_hash"] == UUID(hex=content_hash(row["data"].encode()))
+    assert row["content_hash"] == UUID(bytes=content_hash(row["data"].encode()))
 
 
 def test_concurrent_repetitions_of_a_batch_are_stored_once(engine: Engine, robot: Client) -> None:

@@ -19,7 +19,8 @@ from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.queue.schedules.due import make_due
 from catlog_scrapy.store.queue.starting import start_waiting
 from catlog_scrapy.store.reading.listings import LISTINGS
-from catlog_scrapy.store.reading.pages import PageQuery, PageSource, describe, read_page
+from catlog_scrapy.store.reading.page_query import PageQuery, PageSource
+from catlog_scrapy.store.reading.pages import describe, read_page
 from catlog_scrapy.store.reading.status import (
     attempts_of,
     catalog_tree,

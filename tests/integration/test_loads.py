@@ -107,6 +107,35 @@ def test_catalog_is_created_cancelled_and_retried(client: TestClient, engine: En
     ]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:text/html,page",
+        "file:///etc/passwd",
+        "http://169.254.169.254/",
+        "//other.example",
+        "ht\ttp:x",
+    ],
+)
+def test_load_or_schedule_with_a_url_elsewhere_is_refused(
+    client: TestClient, engine: Engine, url: str
+) -> None:
+    hosts = '["cdn.example.com"]'
+    sql(engine, f"UPDATE catlog.catalog_scheme_operation SET hosts = '{hosts}' RETURNING id")
+    wanted = {"provider": "acme", "scheme": "goods", "arguments": {"colour": url}}
+    assert errors_of(client.post("/catalogs", json=wanted)) == ["body.arguments.colour"]
+    schedule = {**SCHEDULE, "arguments": {"colour": url}}
+    assert errors_of(client.post("/schedules", json=schedule)) == ["body.arguments.colour"]
+    path = f"/schedule_catalog_scheme_operation/{operation_id(engine)}"
+    answer = client.post(path, json={"arguments": {"colour": url}})
+    assert errors_of(answer) == ["body.arguments.colour"]
+    made = client.post("/schedules", json=SCHEDULE).json()["id"]
+    changed = client.patch(f"/schedules/{made}", json={"arguments": {"colour": url}})
+    assert errors_of(changed) == ["body.arguments.colour"]
+    allowed = {**wanted, "arguments": {"colour": "https://cdn.example.com/red"}}
+    assert client.post("/catalogs", json=allowed).status_code == 201
+
+
 def test_invalid_load_is_refused(client: TestClient, engine: Engine) -> None:
     wanted = {"provider": "acme", "scheme": "goods"}
     for body, field in (

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.store.publishing import publish as publishing
 from catlog_scrapy.store.queue import attempts, catalogs, starting
+from catlog_scrapy.store.queue.resuming import resume_cursor
 from tests.support.factories import (
     GONE,
     UNCHANGED,
@@ -254,6 +255,66 @@ def test_records_of_a_part_that_left_for_each_are_removed(engine: Engine) -> Non
     assert current(engine) == {"a": 1, "b": 1, "c": 1}
     load(engine, parts={"north": {"d": 1}}, by_operation={"shops": {"north": 1}})
     assert current(engine) == {"a": 1, "c": 1, "d": 1}
+
+
+def test_records_of_a_word_that_left_for_each_are_removed(engine: Engine) -> None:
+    given_incremental_parts(engine)
+    load(engine, parts={"x": {"a": 1}, "y": {"b": 1}})
+    given_a_scheme(
+        engine,
+        an_operation(tolerate=TOLERANT, mode="incremental", for_each=["x"]),
+        version=2,
+    )
+    load(engine, parts={"x": {"c": 1}})
+    assert current(engine) == {"a": 1, "c": 1}
+
+
+def test_part_that_returns_to_for_each_is_read_from_the_beginning(engine: Engine) -> None:
+    given_incremental_shops(engine, {"north", "south"})
+    read_shops(engine, {"north": {"a": 1}, "south": {"b": 1}}, cursor="one")
+    set_shops(engine, {"north"})
+    assert read_shops(engine, {"north": {"a": 1}}, cursor="two") == {"north": "one"}
+    assert current(engine) == {"a": 1}
+    set_shops(engine, {"north", "south"})
+    begun = read_shops(engine, {"north": (), "south": {"b": 1}}, cursor="three")
+    assert begun == {"north": "two", "south": ""}
+    assert current(engine) == {"a": 1, "b": 1}
+
+
+def test_older_load_removes_no_records_of_parts_that_a_newer_load_has(engine: Engine) -> None:
+    given_incremental_shops(engine, {"north", "south"})
+    read_shops(engine, {"north": {"a": 1}, "south": {"b": 1}}, cursor="one")
+    set_shops(engine, {"north"})
+    older = given_a_catalog(engine)
+    [of_north] = claim_all(engine, older)
+    set_shops(engine, {"north", "south"})
+    read_shops(engine, {"north": (), "south": {"c": 1}}, cursor="two")
+    deliver(engine, of_north, {"a": 2})
+    assert publishing.publish(engine, older)
+    assert current(engine) == {"a": 2, "b": 1, "c": 1}
+
+
+def given_incremental_shops(engine: Engine, shops: set[str]) -> None:
+    given_a_scheme(engine, an_operation("shops", tolerate=TOLERANT), name="shops")
+    given_goods(engine, mode="incremental", for_each="shops")
+    set_shops(engine, shops)
+
+
+def set_shops(engine: Engine, shops: set[str]) -> None:
+    load(engine, dict.fromkeys(shops, 1), scheme="shops")
+
+
+def read_shops(engine: Engine, parts: dict[str, Any], *, cursor: str) -> dict[str, str]:
+    """Load *parts* up to *cursor*, and return the cursors that they began at."""
+    catalog = given_a_catalog(engine)
+    begun = {}
+    for claimed in claim_all(engine, catalog):
+        begun[claimed.part] = resume_cursor(engine, claimed)
+        resumed = bool(begun[claimed.part])
+        assert deliver(engine, claimed, parts[claimed.part], cursor, resumed=resumed) == "done"
+    assert publishing.publish(engine, catalog)
+    assert state_of(engine, catalog) == "loaded"
+    return begun
 
 
 def test_unchanged_of_a_key_that_was_only_removed_is_refused(engine: Engine) -> None:

@@ -21,7 +21,7 @@ from tests.support.factories import (
     load,
     publish_again,
     send,
-    send_lines,
+    send_rows,
     the_catalog,
 )
 
@@ -166,7 +166,7 @@ def test_a_kind_may_move_to_another_operation(engine: Engine) -> None:
     [claimed] = claim_all(engine, first)
     send(engine, claimed, {"a": 1})
     sent = [("a", 10), ("b", 20)]
-    send_lines(engine, claimed.attempt, "prices", sent, first=1)
+    send_rows(engine, claimed.attempt, "prices", sent, first=1)
     attempts.complete(engine, claimed.attempt, attempts.Report(accepted=3))
     assert publishing.publish(engine, first)
     given_a_scheme(engine, an_operation("goods"), an_operation("prices"), version=2)
@@ -229,6 +229,6 @@ def test_row_stored_after_its_attempt_ended_is_not_published(engine: Engine) -> 
     catalog = given_a_catalog(engine)
     [claimed] = claim_all(engine, catalog)
     assert deliver(engine, claimed, {"a": 1}) == "done"
-    send_lines(engine, claimed.attempt, "goods", [("x", 1)], first=1)
+    send_rows(engine, claimed.attempt, "goods", [("x", 1)], first=1)
     assert publishing.publish(engine, catalog)
     assert current(engine) == {"a": 1}

@@ -45,12 +45,12 @@ from tests.support.factories import (
     given_a_scheme,
     given_a_waiting_catalog,
     history,
-    lines,
     load,
     one,
     provider_of,
+    rows_for_copy,
     send,
-    send_lines,
+    send_rows,
     sql,
     the_catalog,
 )
@@ -208,11 +208,11 @@ def test_batch_stored_after_the_end_of_its_attempt_is_pruned(engine: Engine) -> 
     catalog = given_a_catalog(engine)
     failing = claim_of(engine, catalog)
     attempts.fail(engine, failing.attempt, "it broke")
-    send_lines(engine, failing.attempt, "goods", [("a", "late")])
+    send_rows(engine, failing.attempt, "goods", [("a", "late")])
     assert prune(engine) == PruneCounts()
     deliver(engine, claim_of(engine, catalog), {"a": 1})
     publishing.publish(engine, catalog)
-    send_lines(engine, failing.attempt, "goods", [("b", "later"), ("c", "later")], first=1)
+    send_rows(engine, failing.attempt, "goods", [("b", "later"), ("c", "later")], first=1)
     assert prune(engine) == PruneCounts(unfinished=2)
     assert rows_of(engine, catalog) == {"goods": 1}
     assert the_catalog(engine, catalog)["purged_at"] is None
@@ -592,7 +592,7 @@ def test_late_results_of_a_removed_catalog_are_deleted(
     end_long_ago(engine, catalog, 200)
     prune(engine)
     assert remaining(engine) == set()
-    copy_batch(engine, lines(claimed.attempt, provider, "goods", [("a", "late")], 1))
+    copy_batch(engine, rows_for_copy(claimed.attempt, provider, "goods", [("a", "late")], 1))
     assert tables_of(engine) == {DEFAULT_PARTITION: 1}
     assert prune(engine) == PruneCounts(unfinished=1)
 

@@ -12,7 +12,7 @@ from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.records.hashing import content_hash, record_id
 from catlog_scrapy.store.publishing import merging, statements
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import attempts, results
+from catlog_scrapy.store.queue import attempts, copy_format, results
 from tests.support.factories import (
     GONE,
     UNCHANGED,
@@ -46,9 +46,9 @@ def load_texts(engine: Engine, texts: Mapping[str, str]) -> dict[str, Any]:
     claimed = claim_of(engine, catalog)
     batch = bytearray()
     rows = [("goods", key, text.encode(), None) for key, text in texts.items()]
-    prefix = results.line_prefix(claimed.attempt, claimed.provider_id)
-    results.write_lines(batch, prefix, 0, rows)
-    results.copy_batch(engine, bytes(batch))
+    prefix = copy_format.RowPrefix(claimed.attempt, claimed.provider_id)
+    copy_format.write_rows(batch, prefix, 0, rows)
+    results.copy_batch(engine, batch)
     attempts.complete(engine, claimed.attempt, attempts.Report(accepted=len(rows)))
     assert publishing.publish(engine, catalog)
     return the_catalog(engine, catalog)
@@ -70,7 +70,7 @@ def test_record_has_the_hashes_of_its_key_and_content(engine: Engine) -> None:
     provider = one(engine, "SELECT id FROM catlog.provider")
     assert stored(engine, "_id, _hash") == {
         "_id": record_id(provider, "a"),
-        "_hash": UUID(hex=content_hash(b'{"id":"a","value":1}')),
+        "_hash": UUID(bytes=content_hash(b'{"id":"a","value":1}')),
     }
 
 
@@ -92,7 +92,7 @@ def test_reformatted_record_has_no_history(engine: Engine) -> None:
             "reformatted": 1,
         }
         assert stored(engine, "_updated_at, _catalog, price") == before
-        assert stored(engine, "_hash") == {"_hash": UUID(hex=content_hash(text.encode()))}
+        assert stored(engine, "_hash") == {"_hash": UUID(bytes=content_hash(text.encode()))}
     assert one(engine, "SELECT count(*) FROM records.goods_versions") == 0
     again = load_texts(engine, {"a": texts[-1]})
     assert again["published"] == {"received": 1, "duplicates": 0}
@@ -240,8 +240,8 @@ def test_result_shows_its_text_key_and_link(engine: Engine) -> None:
     claimed = claim_of(engine, given_a_catalog(engine))
     batch = bytearray()
     row = ("goods", "a\tb", orjson.dumps({"id": "a\tb"}), "https://example.com/\\x")
-    prefix = results.line_prefix(claimed.attempt, claimed.provider_id)
-    results.write_lines(batch, prefix, 0, [row])
-    results.copy_batch(engine, bytes(batch))
+    prefix = copy_format.RowPrefix(claimed.attempt, claimed.provider_id)
+    copy_format.write_rows(batch, prefix, 0, [row])
+    results.copy_batch(engine, batch)
     found = sql(engine, "SELECT key, link FROM catlog.catalog_operation_instance_result")
     assert found == [{"key": "a\tb", "link": "https://example.com/\\x"}]

@@ -13,7 +13,14 @@ from catlog_scrapy.store.queue.claim_hints import claim_hints_of
 from catlog_scrapy.store.queue.claims import Claim, begin, claim
 from catlog_scrapy.store.queue.leases import heartbeat
 from catlog_scrapy.store.queue.report import Report
-from tests.support.factories import claim_of, given_a_catalog, given_a_scheme, one, sql
+from tests.support.factories import (
+    an_operation,
+    claim_of,
+    given_a_catalog,
+    given_a_scheme,
+    one,
+    sql,
+)
 from tests.support.postgres import Postgres
 from tests.support.reads import entries_read
 from tests.support.waiting import until
@@ -89,7 +96,7 @@ def search_until_behind(engine: Engine, position: int) -> None:
 
     def is_behind() -> bool:
         hints.refresh(engine)
-        return max(hints.heads.values(), default=0) > position
+        return max((head.position for head in hints.heads.values()), default=0) > position
 
     until(is_behind)
 
@@ -110,6 +117,59 @@ def test_queue_reads_no_entries_of_finished_instances(
     engine: Engine, held: Claim, name: str
 ) -> None:
     assert 0 < entries_read(engine, TABLES, lambda: CALLS[name](engine, held)) < MAX_ENTRIES
+
+
+@pytest.mark.parametrize("tags", [[], ["browser"]])
+def test_claim_reads_the_head_of_a_long_queue_that_was_analysed(
+    postgres: Postgres, tags: list[str]
+) -> None:
+    """The planner must not read and sort the whole queue because few operations seem to match."""
+    with postgres.clone() as url:
+        engine = make_engine(url)
+        for number in range(WAITING):
+            given_a_scheme(engine, an_operation(f"idle{number}"), name=f"idle{number}")
+        given_a_scheme(engine, an_operation(tags=tags))
+        given_a_catalog(engine)
+        insert_instances(engine, FINISHED)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))
+        claim(engine, "here", tags=tags)
+        for limit in (1, 8):
+            take = partial(claim, engine, "here", limit=limit, tags=tags)
+            assert 0 < entries_read(engine, TABLES, take) < MAX_ENTRIES
+        engine.dispose()
+
+
+def test_claims_pass_instances_that_wait_for_other_workers(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker without tags looks once at the instances of operations with tags, not each time."""
+    monkeypatch.setattr(claim_hints, "CLAIMS_PER_SEARCH", 1)
+    with postgres.clone() as url:
+        engine = make_engine(url)
+        given_a_scheme(engine, an_operation(tags=["browser"]))
+        given_a_catalog(engine)
+        insert_instances(engine, FINISHED)
+        last = one(engine, f"SELECT max(position) FROM {INSTANCE}")
+        sql(
+            engine,
+            f"""INSERT INTO catlog.catalog_scheme_operation (scheme_id, name, spider, for_each)
+                SELECT s.id, 'plain', 'plain', jsonb_agg(part::text)
+                FROM catlog.catalog_scheme s, generate_series(1, {WAITING}) AS part
+                GROUP BY s.id""",
+        )
+        given_a_catalog(engine, operation="plain")
+        claim(engine, "here")
+        search_until_behind(engine, last)
+        for limit in (1, 8):
+            read = entries_read(engine, TABLES, lambda limit=limit: claim(engine, "x", limit=limit))
+            assert 0 < read < MAX_ENTRIES
+        claimed = claim(engine, "here", limit=WAITING)
+        assert {each.operation for each in claimed} == {"plain"}
+        assert claim(engine, "here") == []
+        with_tags = claim(engine, "here", limit=3, tags=["browser"])
+        assert [each.operation for each in with_tags] == ["goods"] * 3
+        engine.dispose()
 
 
 def test_plans_made_in_empty_tables_stay_good(database_url: str) -> None:

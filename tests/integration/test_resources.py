@@ -14,14 +14,17 @@ from urllib.parse import quote
 
 import orjson
 import pytest
+from pydantic import BaseModel
 from scrapy.settings import Settings
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from catlog_scrapy.api.maintenance import MaintenanceThread
+from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.api.resources import index_warnings
 from catlog_scrapy.api.resources.index_warnings import INDEX_USE_AGE_S
 from catlog_scrapy.api.resources.lists import ListRoute
+from catlog_scrapy.api.resources.streams import MAX_CALLER_STREAMS, MAX_STREAMS, StreamSlots
 from catlog_scrapy.db.statement_pool import StatementPool
 from catlog_scrapy.declarations.resources import Resources, read_resources
 from catlog_scrapy.exceptions import DeclarationError
@@ -41,7 +44,7 @@ from tests.support.factories import (
     load,
     load_records,
     one,
-    send_lines,
+    send_rows,
     sql,
 )
 
@@ -115,7 +118,7 @@ def test_row_has_the_loaded_values(client: TestClient) -> None:
     row = client.get("/goods/1").json()
     assert {name: row[name] for name in FIELDS} == GOODS[0]
     assert client.get("/goods/5").text.count('"price":99999999999999.25') == 1
-    assert set(row) == {*FIELDS, "created_at", "updated_at"}
+    assert set(row) == {*FIELDS, "created_at", "updated_at", "provider"}
     assert client.get("/goods/6").status_code == 404
 
 
@@ -423,6 +426,120 @@ def test_resource_that_does_not_fit_its_view_is_refused(
         assert said in str(refused.value)
 
 
+def test_resource_whose_view_is_gone_keeps_no_other_from_being_served(
+    engine: Engine, tmp_path: Path, client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    sql(engine, "DROP VIEW public.cheap CASCADE")
+    app = application(engine, declared(tmp_path), CATLOG_HOME=str(tmp_path))
+    assert 'resources.cheap-goods: the view "cheap" does not exist' in caplog.text
+    with TestClient(app, base_url="http://127.0.0.1/api/v1", headers=client.headers) as other:
+        assert other.get("/goods").json()["count"] == len(GOODS)
+        assert other.get("/catalogs").status_code == 200
+        for path in ("/cheap-goods", "/cheap-goods/1", "/cheap-goods/1/history"):
+            answer = other.get(path)
+            assert answer.status_code == 503, path
+            assert "does not fit its view; run scrapy apply" in answer.text
+        assert other.get("/cheap-goods", headers={"Authorization": ""}).status_code == 401
+        assert "cheap-goods" not in other.get("http://127.0.0.1/openapi.json").text
+
+
+def test_resource_whose_column_is_gone_is_not_served(
+    engine: Engine, tmp_path: Path, client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    for resource, mistake in (
+        ("key = 'colour'", 'has no column "colour"'),
+        ("key = 'id', fields = ['size']", 'no column "size"'),
+        ("key = 'id', hidden = { x = ['user'] }", '"x"'),
+    ):
+        text = "[resources]\ngoods = { view = 'goods', key = 'id' }\n"
+        text += f"cheap = {{ view = 'cheap', {resource} }}"
+        app = application(engine, declared(tmp_path, text), CATLOG_HOME=str(tmp_path))
+        assert mistake in caplog.text
+        with TestClient(app, base_url="http://127.0.0.1/api/v1", headers=client.headers) as other:
+            assert other.get("/goods").status_code == 200
+            assert other.get("/cheap").status_code == 503
+
+
+class Part(BaseModel):
+    rebate: int = 0
+
+
+class Good(BaseModel):
+    """Row with a nested model that only a hidden field has."""
+
+    id: int
+    name: str | None = None
+    margin: Part = Part()
+
+
+def test_openapi_document_names_no_hidden_column(
+    engine: Engine, tmp_path: Path, client: TestClient
+) -> None:
+    given_own_views(engine, secret="SELECT 1 AS id, 'x' AS margin, 'y' AS name")
+    hidden = '{ view = "secret", key = "id", search = ["margin", "name"]'
+    hidden += ', hidden = { margin = ["user"] }'
+    model = ', model = "tests.integration.test_resources.Good"'
+    text = f"{RESOURCES}\nplain = {hidden} }}\nmodelled = {hidden}{model} }}"
+    app = application(engine, declared(tmp_path, text), CATLOG_HOME=str(tmp_path))
+    with TestClient(app, base_url="http://127.0.0.1/api/v1", headers=client.headers) as other:
+        document = other.get("http://127.0.0.1/openapi.json")
+        for name in ("margin", "rebate"):
+            assert name not in document.text, name
+        parameters = document.json()["paths"]["/api/v1/goods"]["get"]["parameters"]
+        names = {each["name"] for each in parameters}
+        assert "name" in names
+        assert not [name for name in names if name.startswith("price")]
+        assert "price" not in document.json()["components"]["schemas"]["goods"]["properties"]
+        assert other.get("/plain?margin=x&search=X").json()["count"] == 1, "an admin may"
+
+
+def test_hidden_column_and_unknown_column_are_refused_alike(
+    client: TestClient, engine: Engine
+) -> None:
+    client.headers["Authorization"] = f"Bearer {add_key(engine, 'eve', 'user')}"
+    for form in ("{}=3", "{}=x", "{}__gt=1", "{}__gt=x", "{}__null=maybe", "order={}", "fields={}"):
+        answers = [client.get("/goods?" + form.format(name)) for name in ("price", "pricf")]
+        assert {answer.status_code for answer in answers} == {422}
+        assert answers[0].text.replace("price", "pricf") == answers[1].text
+
+
+def test_column_with_the_name_of_a_parameter_is_filtered_by_eq(
+    engine: Engine, tmp_path: Path, client: TestClient
+) -> None:
+    given_own_views(
+        engine,
+        odd="""SELECT n AS id, n * 10 AS "limit", 'o' || n AS "order", n AS "a__gt", n AS a
+               FROM generate_series(1, 5) AS n""",
+    )
+    text = "[resources]\nodd = { view = 'odd', key = 'id' }"
+    app = application(engine, declared(tmp_path, text), CATLOG_HOME=str(tmp_path))
+    with TestClient(app, base_url="http://127.0.0.1/api/v1", headers=client.headers) as other:
+        assert ids(other.get("/odd?limit__eq=20&limit=5")) == [2]
+        assert ids(other.get("/odd?limit__eq=20&limit__eq=30&order=-id")) == [3, 2]
+        assert ids(other.get("/odd?limit__gte=40")) == [4, 5]
+        assert ids(other.get("/odd?order__eq=o1")) == [1]
+        assert ids(other.get("/odd?a__gt=3")) == [4, 5]
+        assert ids(other.get("/odd?a__gt__eq=3")) == [3]
+        parameters = other.get("http://127.0.0.1/openapi.json").json()["paths"]["/api/v1/odd"]
+        assert "limit__eq" in {each["name"] for each in parameters["get"]["parameters"]}
+
+
+def test_one_caller_cannot_hold_all_streams() -> None:
+    slots = StreamSlots()
+    for _ in range(MAX_CALLER_STREAMS):
+        slots.acquire("key:greedy")
+    with pytest.raises(Problem, match="at most 8 for each user or key"):
+        slots.acquire("key:greedy")
+    others = (MAX_STREAMS - MAX_CALLER_STREAMS) // MAX_CALLER_STREAMS
+    for number in range(others):
+        for _ in range(MAX_CALLER_STREAMS):
+            slots.acquire(f"key:{number}")
+    with pytest.raises(Problem, match=f"at most {MAX_STREAMS}"):
+        slots.acquire("key:late")
+    slots.release("key:greedy")
+    slots.acquire("key:late")
+
+
 def test_view_dropped_under_the_server_gives_503(client: TestClient, engine: Engine) -> None:
     sql(engine, "DROP VIEW public.cheap CASCADE")
     answer = client.get("/cheap-goods")
@@ -436,7 +553,7 @@ def test_results_are_listed_once_their_catalog_is_loaded(
     before = client.get("/catalog_results").json()["count"]
     catalog = given_a_catalog(engine)
     claimed = claim_of(engine, catalog)
-    send_lines(engine, claimed.attempt, "goods", [("1", 1)])
+    send_rows(engine, claimed.attempt, "goods", [("1", 1)])
     assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
     complete(engine, claimed.attempt, Report(accepted=1))
     assert client.get(f"/catalog_results?catalog_id={catalog}").json()["count"] == 0
@@ -727,6 +844,21 @@ def test_line_of_a_stream_is_a_single_row(engine: Engine, serve: Callable[..., T
     assert [orjson.loads(line) for line in lines] == [
         {"n": n, "parts": [1, 2, "\n"]} for n in (1, 2)
     ]
+
+
+def test_rows_show_times_that_python_cannot_hold(
+    engine: Engine, serve: Callable[..., TestClient]
+) -> None:
+    times = ["-infinity", "0044-03-15T00:00:00+00:00 BC", "10000-01-01T00:00:00+00:00", "infinity"]
+    values = ", ".join(f"({n}, '{time}'::timestamptz)" for n, time in enumerate(times))
+    given_own_views(engine, times=f"SELECT n, at FROM (VALUES {values}) AS t (n, at)")
+    client = serve("[resources]\ntimes = { view = 'times', key = 'n' }")
+    rows = client.get("/times").json()["results"]
+    assert [row["at"] for row in rows] == times
+    pages = walk(client, "/times?order=at&limit=1")
+    assert [page["results"][0]["at"] for page in pages] == times
+    assert [client.get(f"/times/{n}").json()["at"] for n in range(4)] == times
+    assert "infinity" in client.get("/times?format=csv").text
 
 
 def test_next_page_of_a_history_is_of_the_same_record(

@@ -231,6 +231,44 @@ def test_schedule_of_every_minute_that_was_off_for_years_catches_up_at_once(
     assert all_catalogs(engine)[0]["due_at"] > one(engine, "SELECT now() - interval '17 hours'")
 
 
+def test_many_schedules_that_were_off_for_years_catch_up_in_bounded_steps(
+    engine: Engine,
+) -> None:
+    given_a_scheme(engine)
+    zones = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]
+    for number in range(8):
+        given_a_schedule(
+            engine,
+            name=f"number {number}",
+            cron="* * * * *",
+            timezone=zones[number % len(zones)],
+            due="now() - interval '3 years'",
+        )
+    seconds, made = [], 0
+    steps = make_due_in_steps(engine)
+    while True:
+        started = time.process_time()
+        step = next(steps, None)
+        if step is None:
+            break
+        seconds.append(time.process_time() - started)
+        made += len(step)
+    assert made == 8
+    assert len(seconds) == 4
+    assert max(seconds) < 4
+    assert Counter(states(engine)) == {"skipped": 8000, "waiting": 8}
+
+
+def test_rare_schedule_that_was_off_for_decades_catches_up_at_once(engine: Engine) -> None:
+    given_a_scheme(engine)
+    given_a_schedule(engine, cron="0 0 29 2 *", due="timestamptz '1996-02-29'")
+    started = time.process_time()
+    assert len(make_due(engine)) == 1
+    assert time.process_time() - started < 2
+    due_times = [catalog["due_at"].year for catalog in all_catalogs(engine)]
+    assert due_times == list(range(1996, 2025, 4))
+
+
 def test_missed_due_times_store_at_most_1000_skipped_catalogs(engine: Engine) -> None:
     given_a_scheme(engine)
     given_a_schedule(engine, cron="* * * * *", due="now() - interval '20 hours'")
@@ -475,6 +513,15 @@ def test_backfill_of_a_scheme_without_due_times_is_refused(engine: Engine) -> No
         backfill(engine, "acme", "goods", FIRST, LAST)
     with pytest.raises(NotFound, match="no scheme"):
         backfill(engine, "acme", "gone", FIRST, LAST)
+
+
+def test_backfill_of_too_many_due_times_is_refused(engine: Engine) -> None:
+    given_a_scheme(engine, an_operation(arguments=OF_THE_DAY))
+    given_a_schedule(engine, cron="* * * * *")
+    first, last = dt.date(2023, 1, 1), dt.date(2025, 12, 31)
+    with pytest.raises(NotPossible, match="more than 10000 due times"):
+        backfill(engine, "acme", "goods", first, last)
+    assert all_catalogs(engine) == []
 
 
 def test_a_backfill_of_the_future_is_refused(engine: Engine) -> None:

@@ -12,11 +12,11 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from catlog_scrapy.records.hashing import record_id
-from catlog_scrapy.records.record import key_text
+from catlog_scrapy.records.key_texts import key_text
 from catlog_scrapy.records.validation import REMOVED_DATA
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import attempts, catalogs, results, starting
+from catlog_scrapy.store.queue import attempts, catalogs, copy_format, results, starting
 from catlog_scrapy.store.queue.attempts import AttemptName
 from catlog_scrapy.store.queue.claims import Claim, claim
 from catlog_scrapy.store.queue.report import Report
@@ -32,7 +32,7 @@ Rows = Mapping[str, Any] | Sequence[tuple[str, Any]]
 UNCHANGED = None
 # The value of a record that the source has removed.
 GONE = object()
-JSON_COLUMNS = ("arguments", "for_each", "standalone_arguments", "tolerate", "refresh")
+JSON_COLUMNS = ("arguments", "for_each", "standalone_arguments", "tags", "tolerate", "refresh")
 # Fields of all kinds of these factories.
 FIELDS = (("id", "text"), ("value", "jsonb"))
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -184,17 +184,20 @@ def given_fields(
     key: Sequence[str] = ("id",),
     kinds: Sequence[str] | None = None,
     foreign: Sequence[str] = (),
+    untracked: Sequence[str] = (),
 ) -> None:
     """Give all kinds, or *kinds*, other fields and their columns; *foreign* kinds are declared."""
     sql(
         engine,
         """UPDATE catlog.kind SET fields = CAST(:fields AS jsonb), key = CAST(:key AS jsonb),
-               foreign_type = name = ANY(CAST(:foreign AS text[]))
+               foreign_type = name = ANY(CAST(:foreign AS text[])),
+               untracked = CAST(:untracked AS jsonb)
            WHERE CAST(:kinds AS text[]) IS NULL OR name = ANY(CAST(:kinds AS text[]))""",
         fields=_json([{"name": name, "type": type_} for name, type_ in fields.items()]),
         key=_json(list(key)),
         kinds=kinds and list(kinds),
         foreign=list(foreign),
+        untracked=_json(list(untracked)),
     )
     with engine.begin() as connection:
         create_tables(connection, all_kinds(connection).values())
@@ -262,18 +265,20 @@ def claim_all(engine: Engine, catalog: UUID) -> list[Claim]:
 def send(engine: Engine, claimed: Claim, rows: Rows, *, kind: str | None = None) -> int:
     """Store *rows*, `{key: value}` or pairs, for an attempt, and return their number."""
     pairs = list(rows.items() if isinstance(rows, Mapping) else rows)
-    send_lines(engine, claimed.attempt, kind or claimed.kinds[0]["name"], pairs)
+    send_rows(engine, claimed.attempt, kind or claimed.kinds[0]["name"], pairs)
     return len(pairs)
 
 
-def send_lines(
+def send_rows(
     engine: Engine,
     attempt: AttemptName,
     kind: str,
     pairs: Iterable[tuple[str, Any]],
     first: int = 0,
 ) -> None:
-    results.copy_batch(engine, lines(attempt, provider_of(engine, attempt), kind, pairs, first))
+    results.copy_batch(
+        engine, rows_for_copy(attempt, provider_of(engine, attempt), kind, pairs, first)
+    )
 
 
 def provider_of(engine: Engine, attempt: AttemptName) -> UUID:
@@ -299,29 +304,33 @@ def send_records(engine: Engine, catalog: UUID, records: Sequence[Mapping[str, A
     """Complete the only instance of *catalog* with *records*."""
     claimed = claim_of(engine, catalog)
     [kind] = claimed.kinds
-    rows = [
-        (kind["name"], key_text([record[name] for name in kind["key"]]), orjson.dumps(record), None)
-        for record in records
-    ]
+    rows = [(kind["name"], _key_of(kind, record), orjson.dumps(record), None) for record in records]
     batch = bytearray()
-    prefix = results.line_prefix(claimed.attempt, provider_of(engine, claimed.attempt))
-    results.write_lines(batch, prefix, 0, rows)
-    results.copy_batch(engine, bytes(batch))
+    untracked = {kind["name"]: kind["untracked"]}
+    prefix = copy_format.RowPrefix(claimed.attempt, claimed.provider_id, untracked)
+    copy_format.write_rows(batch, prefix, 0, rows)
+    results.copy_batch(engine, batch)
     assert attempts.complete(engine, claimed.attempt, Report(accepted=len(rows))) == "done"
 
 
-def lines(
+def _key_of(kind: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    types = {field["name"]: field["type"] for field in kind["fields"]}
+    names = kind["key"]
+    return key_text([record[name] for name in names], [types[name] for name in names])
+
+
+def rows_for_copy(
     attempt: AttemptName,
     provider: UUID,
     kind: str,
     pairs: Iterable[tuple[str, Any]],
     first: int = 0,
-) -> bytes:
-    """Return rows in COPY's text format, numbered from *first*."""
+) -> bytearray:
+    """Return rows in COPY's binary format, numbered from *first*."""
     batch = bytearray()
     rows = ((kind, key, _data(key, value), None) for key, value in pairs)
-    results.write_lines(batch, results.line_prefix(attempt, provider), first, rows)
-    return bytes(batch)
+    copy_format.write_rows(batch, copy_format.RowPrefix(attempt, provider), first, rows)
+    return batch
 
 
 def deliver(
@@ -431,7 +440,7 @@ def given_a_record(
         found = sql(
             engine, "SELECT id, number FROM catlog.provider WHERE name = :name", name=provider
         )
-        key = key_text([data[name] for name in definition.key])
+        key = key_text([data[name] for name in definition.key], definition.key_types)
         meta = {
             "_id": record_id(found[0]["id"], key),
             "_provider": found[0]["number"],

@@ -33,7 +33,7 @@ from catlog_scrapy.records.lookup import record_types
 from catlog_scrapy.store.access.keys import add_key, revoke_key
 from catlog_scrapy.store.access.users import add_user, disable_user
 from catlog_scrapy.store.publishing import publish as publishing
-from catlog_scrapy.store.queue import attempts, catalogs, results, starting
+from catlog_scrapy.store.queue import attempts, catalogs, copy_format, results, starting
 from catlog_scrapy.store.queue.claims import claim
 from catlog_scrapy.store.queue.report import Report
 from catlog_scrapy.store.queue.schedules import changes as timetable
@@ -203,10 +203,10 @@ def load(
             ]
             rows = [(record.kind, *record.model_validate(item).row(), None) for item in mine]
             batch = bytearray()
-            results.write_lines(
-                batch, results.line_prefix(claimed.attempt, claimed.provider_id), 0, rows
+            copy_format.write_rows(
+                batch, copy_format.RowPrefix(claimed.attempt, claimed.provider_id), 0, rows
             )
-            results.copy_batch(engine, bytes(batch))
+            results.copy_batch(engine, batch)
             outcome = attempts.complete(engine, claimed.attempt, Report(accepted=len(rows)))
             assert outcome == "done", outcome
     assert publishing.publish(engine, catalog)

@@ -20,10 +20,11 @@ class Answer:
 class Source:
     """Server with `source.answers["/path"] = Answer(...)`; other paths are a 404.
 
-    A key may begin with a host name. `requests` lists paths.
+    A key may begin with a host name. `requests` lists paths. The *address* "" is that of all names
+    of this machine, such as 127.0.0.2.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.answers: dict[str, Answer] = {}
         self.requests: list[str] = []
         source = self
@@ -48,7 +49,7 @@ class Source:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = ThreadingHTTPServer((address, 0), Handler)
         self.http.daemon_threads = True
         self.http.handle_error = lambda request, address: None  # clients that time out go away
 

@@ -9,7 +9,11 @@ from scrapy.spiders import CrawlSpider
 
 from catlog_scrapy.declarations.checking import CheckedProviders, check
 from catlog_scrapy.declarations.reading import read_providers, read_views
-from catlog_scrapy.declarations.spiders import operation_record_types, spider_arguments
+from catlog_scrapy.declarations.spiders import (
+    has_only_start_requests,
+    operation_record_types,
+    spider_arguments,
+)
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.records import Record
 from catlog_scrapy.store.definitions import KindDefinition
@@ -80,6 +84,14 @@ def a_spider(spider: str, record: type[Any]) -> type[Spider]:
     return type(spider.title(), (Spider,), {"name": spider, "record": record})
 
 
+class OfOldScrapy(Prices):
+    name = "of_old_scrapy"
+    start_urls: ClassVar[list[str]] = ["http://shop.example"]
+
+    def start_requests(self) -> Any:
+        yield Request("http://shop.example/prices")
+
+
 class Loader:
     """Spider loader of a project."""
 
@@ -91,6 +103,7 @@ class Loader:
             Both,
             Foreign,
             Feed,
+            OfOldScrapy,
             a_spider("clash", Clash),
             a_spider("history", History),
             a_spider("version", Version),
@@ -133,6 +146,19 @@ def an_operation(*lines: str) -> str:
             'name = "prices"',
             *lines,
         ]
+    )
+
+
+def two_cities(msk: str, spb: str) -> str:
+    """Build a file with two operations that write one kind, each with a further line."""
+    cities = {"msk": msk, "spb": spb}
+    kind = ('spider = "foreign"', 'kind = "things"', 'key = "id"')
+    return a_scheme(
+        *(
+            line
+            for name, further in cities.items()
+            for line in ("[[scheme.operation]]", f'name = "{name}"', *kind, further)
+        )
     )
 
 
@@ -201,9 +227,26 @@ MISTAKES = {
         f'a.toml:8: {OPERATION} timeout: 30 is not a valid duration; use a value such as "30s"',
     ),
     "no duration": (an_operation('keep = "0d"'), 'keep: "0d" is not a valid duration; use'),
-    "a share of 1": (
-        an_operation("tolerate = { removed = 1.0 }"),
-        "tolerate.removed: 1.0 is not a valid tolerance; use a count such as 10, or a share",
+    "a share above 1": (
+        an_operation("tolerate = { removed = 1.5 }"),
+        "tolerate.removed: 1.5 is not a valid tolerance; use a count such as 10, or a share",
+    ),
+    "a share that is not a number": (
+        an_operation("tolerate.removed = nan"),
+        "tolerate.removed: nan is not a valid tolerance; use a count",
+    ),
+    "a tag with a space": (
+        an_operation('tags = ["big browser"]'),
+        '"big browser" is not a valid name; use letters, digits',
+    ),
+    "a tag twice": (an_operation('tags = ["a", "a"]'), '"a" is listed twice; remove one'),
+    "six fields of a cron line": (
+        a_schedule('cron = "30 0 3 * * *"'),
+        "use five fields such as 0 3 * * *",
+    ),
+    "the machine's time zone": (
+        a_schedule('cron = "0 3 * * *"\ntimezone = "localtime"'),
+        "timezone: 'localtime' is not a known time zone; use an IANA name",
     ),
     "less than nothing": (
         an_operation("tolerate.dropped = -1"),
@@ -357,6 +400,11 @@ MISTAKES = {
         an_operation('overlap = "10m"'),
         f'a.toml:8: {OPERATION} overlap: overlap needs a cursor; write mode = "incremental"',
     ),
+    "a spider whose requests Scrapy ignores": (
+        an_operation('spider = "of_old_scrapy"'),
+        f'a.toml:8: {OPERATION} spider: the spider "of_old_scrapy" has start_requests(), which'
+        " Scrapy 2.19 does not call; rename it to `async def start(self)`",
+    ),
     "an overlap without a cursor": (
         an_operation('mode = "incremental"', 'overlap = "10m"'),
         'overlap: overlap needs a cursor; add `cursor = ""` to the spider "prices"',
@@ -421,9 +469,10 @@ MISTAKES = {
         an_operation('executor = "external"', 'kind = "x"', 'key = "data"'),
         'the kind "x" has a field "data", which is a column of its view',
     ),
-    "one kind, two writers": (
-        a_scheme('operations = ["prices", "both"]'),
-        'a.toml:5: scheme "daily" operation "both": daily/prices writes the kind "prices" already,',
+    "one kind, two shapes": (
+        two_cities('fields.n = "bigint"', 'fields.n = "text"'),
+        'a.toml:11: scheme "daily" operation "spb": the kind "things" differs from the kind of'
+        " this name that acme/daily/msk writes; share one record type",
     ),
     "a history as a kind": (
         a_scheme('operations = ["links", "history"]'),
@@ -571,6 +620,18 @@ def test_provider_has_one_file(tmp_path: Path) -> None:
         'providers/b.toml:2: provider name: the provider "acme" is also declared in'
         " providers/a.toml; keep one of the files"
     ]
+
+
+def test_several_operations_of_a_provider_write_one_kind(tmp_path: Path) -> None:
+    declared = checked(tmp_path, two_cities('fields.n = "bigint"', 'fields.n = "bigint"'))
+    assert declared.mistakes == []
+    [scheme] = declared.providers[0].schemes
+    msk, spb = scheme.operations
+    assert msk.kinds == spb.kinds
+
+
+def test_several_spiders_of_a_provider_share_a_record_type(tmp_path: Path) -> None:
+    assert checked(tmp_path, a_scheme('operations = ["prices", "both"]')).mistakes == []
 
 
 def test_providers_that_share_a_kind_define_it_equally(tmp_path: Path) -> None:
@@ -741,6 +802,9 @@ def test_record_types_come_from_the_spider_or_from_declared_kinds() -> None:
     [
         ("Report", b"SELECT 1", '"Report" is not a valid view name; rename the file'),
         ("a", b"-- nothing;\n;", "the file has no statement; write a SELECT, or remove the file"),
+        ("a", b"SELECT foo$a$; CREATE TABLE t(); SELECT b$a$", "a.sql:1: the file has a second"),
+        ("a", b"SELECT /* /* */ ; */ 1;\nDROP TABLE t", "a.sql:2: the file has a second"),
+        ("a", b"SELECT 'a\\';\nDROP TABLE t --'", "a.sql:2: the file has a second"),
         ("a", b"SELECT 1;\n-- and\nSELECT 2;", "a.sql:3: the file has a second statement"),
         ("a", b"SELECT '\xff'", "the file is not UTF-8; save it as UTF-8"),
     ],
@@ -766,3 +830,158 @@ def test_unreadable_provider_file_is_reported_or_skipped(tmp_path: Path) -> None
     assert "a.toml: the file cannot be read (Is a directory); correct this" in mistake
     _, [mistake] = read_views(tmp_path)
     assert "c.sql: the file cannot be read" in mistake
+
+
+class OfAnyScrapy(OfOldScrapy):
+    async def start(self) -> Any:
+        for request in self.start_requests():
+            yield request
+
+
+class OfOldScrapyAgain(OfAnyScrapy):
+    def start_requests(self) -> Any:
+        return super().start_requests()
+
+
+class OfOldCrawlSpider(CrawlSpider):
+    def start_requests(self) -> Any:
+        yield Request("http://shop.example/prices")
+
+
+@pytest.mark.parametrize(
+    ("spidercls", "expected"),
+    [
+        (Prices, False),
+        (OfOldScrapy, True),
+        (OfAnyScrapy, False),
+        (OfOldScrapyAgain, True),
+        (OfOldCrawlSpider, True),
+    ],
+)
+def test_spider_whose_requests_scrapy_ignores_is_found(
+    spidercls: type[Spider], expected: bool
+) -> None:
+    assert has_only_start_requests(spidercls) == expected
+
+
+@pytest.mark.parametrize("tolerance", ["1.0", "0.0", "1", "0", "5"])
+@pytest.mark.parametrize("name", ["removed", "rejected", "dropped", "failed_requests"])
+def test_tolerance_from_nothing_to_everything_is_accepted(
+    tmp_path: Path, name: str, tolerance: str
+) -> None:
+    found = checked(tmp_path, an_operation(f"tolerate.{name} = {tolerance}"))
+    assert found.mistakes == []
+    [operation] = found.providers[0].schemes[0].operations
+    assert repr(operation.tolerate) == f"{{'{name}': {tolerance}}}"
+
+
+def test_order_of_tags_has_no_meaning(tmp_path: Path) -> None:
+    found = checked(tmp_path, an_operation('tags = ["ru", "browser"]'))
+    [operation] = found.providers[0].schemes[0].operations
+    assert operation.tags == ["browser", "ru"]
+
+
+def declared_kinds(*tables: str) -> str:
+    """Build a file whose operation of the spider `foreign` declares *tables* as its kinds."""
+    operation = '[[scheme]]\nname = "x"\n[[scheme.operation]]\nname = "foreign"\n'
+    kinds = "".join(f"[[scheme.operation.kinds]]\n{table}\n" for table in tables)
+    return f"{HEAD}\n{operation}{kinds}"
+
+
+BOOKS = 'kind = "books"\nkey = "isbn"\nfields = { isbn = "text" }\n'
+FILMS = 'kind = "films"\nkey = "id"\nfields = { id = "uuid" }\n'
+
+
+def test_kinds_of_one_operation_have_rules_for_their_items(tmp_path: Path) -> None:
+    found = checked(
+        tmp_path,
+        declared_kinds(
+            BOOKS + 'when = { type = "book", sold = true }\nempty_is_null = true',
+            FILMS + 'item = "Film"\nuntracked = ["seen", "Any name"]',
+            'kind = "rest"\nkey = "id"\nfields = { id = "bigint", at = "unix_milliseconds" }',
+        ),
+    )
+    assert found.mistakes == found.notes == []
+    [operation] = found.providers[0].schemes[0].operations
+    books, films, rest = operation.kinds
+    assert books.rules == {"when": {"type": ["book"], "sold": [True]}, "empty_is_null": True}
+    assert (films.rules, films.untracked) == ({"item": "Film"}, ("seen", "Any name"))
+    assert films.fields == (("id", "uuid"),)
+    assert rest.rules == {"types": {"at": "unix_milliseconds"}}
+    assert dict(rest.fields) == {"id": "bigint", "at": "timestamptz"}
+    assert all(kind.foreign for kind in operation.kinds)
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        (
+            declared_kinds(BOOKS, BOOKS.replace("books", "films")),
+            'the kinds "books" and "films" take the same items; tell them apart by when',
+        ),
+        (
+            declared_kinds(BOOKS + 'item = "A"', FILMS + 'item = "A"'),
+            'the kinds "books" and "films" take the same items',
+        ),
+        (declared_kinds(BOOKS + "when = { type = [] }"), "[] is not a valid value of type"),
+        (declared_kinds(BOOKS + "when = { type = { a = 1 } }"), "is not a valid value of type"),
+        (declared_kinds(BOOKS + 'wen = { type = "a" }'), 'did you mean "when"?'),
+        (declared_kinds('key = "isbn"'), 'the field "kind" is missing'),
+        (declared_kinds(BOOKS + 'untracked = ["isbn"]'), "'isbn' is a field of the key"),
+        (
+            declared_kinds(BOOKS).replace('name = "foreign"', 'name = "foreign"\nkey = "id"'),
+            "kinds declares all kinds; remove key, or kinds",
+        ),
+        (
+            declared_kinds(BOOKS).replace('name = "foreign"', 'name = "prices"'),
+            'the spider "prices" has its own record type; remove kinds',
+        ),
+        (declared_kinds('kind = "pg_class"\nkey = "id"'), "'pg_class' begins with 'pg_'"),
+        (declared_kinds('kind = "default"\nkey = "id"'), "'default' is a reserved word of SQL"),
+        (declared_kinds('kind = "books"\nkey = "_id"'), "'_id' begins with an underscore"),
+        (
+            declared_kinds(BOOKS.replace("{ ", '{ model_config = "text", ')),
+            "the name 'model_config' is reserved by pydantic",
+        ),
+        (
+            declared_kinds(BOOKS.replace('"text"', '"datetime"')),
+            "'datetime' is not a valid type of isbn; use one of text, bigint",
+        ),
+        (
+            declared_kinds(
+                BOOKS.replace("{ ", "{ " + ", ".join(f'f{n} = "text"' for n in range(1700)) + ", ")
+            ),
+            "Books has 1701 fields; a table has room for 1500",
+        ),
+    ],
+)
+def test_mistake_in_declared_kinds_is_named(tmp_path: Path, text: str, mistake: str) -> None:
+    found = checked(tmp_path, text).mistakes
+    assert mistake in found[0]
+    assert "Traceback" not in found[0]
+
+
+def test_key_field_without_a_type_has_a_note(tmp_path: Path) -> None:
+    table = 'kind = "books"\nkey = ["shop", "isbn"]\nfields = { isbn = "text" }'
+    found = checked(tmp_path, declared_kinds(table))
+    assert found.mistakes == []
+    [note] = found.notes
+    assert note.startswith("providers/a.toml:")
+    assert 'the type of the key field "shop" is not declared, so it is text' in note
+
+
+@pytest.mark.parametrize("stem", ["pg_class", "default", "user"])
+def test_view_with_a_reserved_name_is_refused(tmp_path: Path, stem: str) -> None:
+    (tmp_path / f"{stem}.sql").write_text("SELECT 1 AS one")
+    views, [mistake] = read_views(tmp_path)
+    assert views == {}
+    assert mistake.endswith("; rename the file")
+
+
+def test_kinds_of_one_name_need_the_same_untracked_fields(tmp_path: Path) -> None:
+    files = [
+        declared_kinds(BOOKS + extra).replace("acme", name)
+        for name, extra in (("acme", 'untracked = ["seen"]'), ("emca", ""))
+    ]
+    [mistake] = checked(tmp_path, *files).mistakes
+    assert 'the kind "books" differs from the kind of this name' in mistake

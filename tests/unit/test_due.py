@@ -2,10 +2,13 @@
 
 import datetime as dt
 import itertools
+import zoneinfo
+from importlib import resources
+from pathlib import Path
 
 import pytest
 
-from catlog_scrapy.scheduling.due import CronError, due_times, next_due
+from catlog_scrapy.scheduling.due import CronError, TimeZoneError, due_times, next_due
 
 
 def utc(text: str) -> dt.datetime:
@@ -80,8 +83,56 @@ def test_due_times_do_not_depend_on_the_start(cron: str, start: str) -> None:
         ("0 3 * * *", "../etc/passwd", "is not a known time zone"),
         ("0 3 * * *", "", "is not a known time zone"),
         ("0 0 31 2 *", "UTC", "Bad day-of-month"),
+        ("30 0 3 * * *", "UTC", r"\(6 fields\); use five fields"),
+        ("0 3 * * * 2026", "UTC", r"\(6 fields\); use five fields"),
+        ("0 0 3 * * * 2026", "UTC", r"\(7 fields\); use five fields"),
+        ("@daily", "UTC", "use five fields"),
     ],
 )
 def test_invalid_cron_says_what_to_write(cron: str, timezone: str, message: str) -> None:
     with pytest.raises(CronError, match=message):
         next_due(cron, timezone, utc("2026-05-01"))
+
+
+@pytest.mark.parametrize(
+    "timezone",
+    [
+        "localtime",
+        "posixrules",
+        "Factory",
+        "posix/Europe/Berlin",
+        "right/Europe/Berlin",
+        "europe/berlin",
+        "zone.tab",
+        "tzdata.zi",
+        "CET-1CEST",
+        "/etc/localtime",
+        "US/Pacific-New",
+        "",
+    ],
+)
+def test_time_zone_that_depends_on_the_machine_is_refused(timezone: str) -> None:
+    with pytest.raises(TimeZoneError, match="use an IANA name such as Europe/Moscow"):
+        next_due("0 3 * * *", timezone, utc("2026-05-01"))
+
+
+def test_time_zone_of_an_own_tz_path_is_refused(tmp_path: Path) -> None:
+    """PYTHONTZPATH may point to a folder of zones that other machines do not have."""
+    berlin = resources.files("tzdata").joinpath("zoneinfo", "Europe", "Berlin").read_bytes()
+    (tmp_path / "Office").write_bytes(berlin)
+    zoneinfo.reset_tzpath([str(tmp_path)])
+    try:
+        assert zoneinfo.ZoneInfo("Office").utcoffset(dt.datetime(2026, 1, 1))
+        with pytest.raises(TimeZoneError):
+            next_due("0 3 * * *", "Office", utc("2026-05-01"))
+    finally:
+        zoneinfo.reset_tzpath()
+
+
+@pytest.mark.parametrize("timezone", ["UTC", "Etc/GMT+3", "EST5EDT", "US/Pacific", "Asia/Kolkata"])
+def test_iana_time_zones_are_accepted(timezone: str) -> None:
+    assert next_due("0 3 * * *", timezone, utc("2026-05-01"))
+
+
+def test_blanks_around_the_five_fields_do_not_count() -> None:
+    assert next_due("  0\t3 * *  * ", "UTC", utc("2026-05-01 03:00")) == utc("2026-05-02 03:00")

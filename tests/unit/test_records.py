@@ -268,7 +268,7 @@ def test_circular_data_is_refused() -> None:
 def test_key_text_of_one_and_several_values() -> None:
     assert Thing.make_key([7]) == Thing(id=7).row()[0] == "7"
     assert Tagged.make_key(["a", 'b "\n']) == '["a","b \\"\\n"]'
-    assert Tagged(vendor="", tag=Decimal("1.50")).row()[0] == '["","1.50"]'
+    assert Tagged(vendor="", tag=Decimal("1.50")).row()[0] == '["","1.5"]'
     assert Named.make_key([Size.SMALL]) == Named.make_key(["S"]) == "S"
     assert len(Named.make_key(["я" * 500]).encode()) == 1000
 
@@ -314,6 +314,30 @@ def test_invalid_key_is_refused(record: type[Record], values: list[Any], message
         ({"key": "id", "view": "odds"}, {"id": int, "f" * 64: int}, "at most 63"),
         ({"key": "id", "view": "odds"}, {"id": int, "row": int}, "the name 'row' is reserved"),
         ({"key": "kind", "view": "odds"}, {"kind": str}, "the name 'kind' is reserved"),
+        ({"key": "id", "view": "pg_class"}, {"id": int}, "'pg_class' begins with 'pg_'"),
+        ({"key": "id", "view": "pg_anything"}, {"id": int}, "a name such as 'anything'"),
+        ({"key": "id", "view": "default"}, {"id": int}, "a reserved word of SQL; use a name such"),
+        ({"key": "id", "view": "order"}, {"id": int}, "'order' is a reserved word of SQL"),
+        ({"key": "id", "view": "left"}, {"id": int}, "'left' is a reserved word of SQL"),
+        ({"key": "id", "view": "current_user"}, {"id": int}, "is a reserved word of SQL"),
+        ({"key": "_id", "view": "odds"}, {"_id": int}, "'_id' begins with an underscore"),
+        ({"key": "id", "view": "odds"}, {"id": int, "xmin": int}, "'xmin' is a system column"),
+        ({"key": "id", "view": "odds"}, {"id": int, "ctid": int}, "'ctid' is a system column"),
+        (
+            {"key": "id", "view": "odds", "untracked": "id"},
+            {"id": int},
+            "'id' is a field of the key",
+        ),
+        (
+            {"key": "id", "view": "odds", "untracked": ("name",)},
+            {"id": int},
+            "has no field 'name' that could be untracked",
+        ),
+        (
+            {"key": "id", "view": "odds"},
+            {"id": int, **{f"f{number}": int for number in range(1500)}},
+            "Odd has 1501 fields; a table has room for 1500",
+        ),
     ],
 )
 # pydantic also warns of a field that hides a method.
@@ -398,6 +422,16 @@ def test_field_types_of_foreign_record_types() -> None:
         ("My Books", ["isbn"], {}, "is not a valid SQL name"),
         ("books", ["ISBN"], {}, "'ISBN' is not a valid SQL name"),
         ("books", ["kind"], {}, "the name 'kind' is reserved by Record"),
+        ("books", ["isbn"], {"model_config": "text"}, "'model_config' is reserved by pydantic"),
+        ("books", ["model_fields"], {}, "'model_fields' is reserved by pydantic"),
+        ("books", ["isbn"], {"model_dump": "jsonb"}, "'model_dump' is reserved by pydantic"),
+        ("books", ["_id"], {}, "item\\[.id.\\] = item.pop"),
+        ("books", ["isbn"], {"_score": "bigint"}, "'_score' begins with an underscore"),
+        ("books", ["isbn"], {"cmax": "bigint"}, "'cmax' is a system column"),
+        ("books", ["isbn"], {f"f{n}": "text" for n in range(1700)}, "has 1701 fields"),
+        ("pg_type", ["isbn"], {}, "'pg_type' begins with 'pg_'"),
+        ("default", ["isbn"], {}, "'default' is a reserved word"),
+        ("table", ["isbn"], {}, "'table' is a reserved word"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Field name .* shadows an attribute:UserWarning")
@@ -406,6 +440,71 @@ def test_invalid_foreign_record_type_is_refused(
 ) -> None:
     with pytest.raises(RecordTypeError, match=message):
         make_record_type(kind, key, fields)
+
+
+@pytest.mark.parametrize("name", ["json", "copy", "schema", "model_name", "oid", "data", "user"])
+def test_field_may_have_the_name_of_a_method_of_pydantic(name: str) -> None:
+    made = make_record_type("books", ["isbn"], {name: "text"})
+    _, data = made.model_validate({"isbn": "1", name: "x"}).row()
+    assert json.loads(data) == {"isbn": "1", name: "x"}
+
+
+def test_field_types_of_declared_kinds_convert_text() -> None:
+    fields = {
+        "born": "date",
+        "opens": "time",
+        "local": "timestamp",
+        "seen": "timestamptz",
+        "lasts": "interval",
+        "code": "uuid",
+        "at": "unix_seconds",
+        "ms": "unix_milliseconds",
+    }
+    made = make_record_type("words", ["id"], fields)
+    types = {part["name"]: part["type"] for part in made.sql_fields()}
+    assert types == {
+        "id": "text",
+        **fields,
+        "at": "timestamptz",
+        "ms": "timestamptz",
+    }
+    item = {
+        "id": "a",
+        "born": "2026-01-28",
+        "opens": "09:30",
+        "local": "2026-01-28 09:30:00",
+        "seen": "2026-01-28T09:30:00+03:00",
+        "lasts": "PT90S",
+        "code": "{0000002A-0000-0000-0000-0000000000AB}",
+        "at": "1769601600",
+        "ms": 1769601600123,
+    }
+    assert json.loads(made.model_validate(item).row()[1]) == {
+        "id": "a",
+        "born": "2026-01-28",
+        "opens": "09:30:00",
+        "local": "2026-01-28T09:30:00",
+        "seen": "2026-01-28T09:30:00+03:00",
+        "lasts": 90.0,
+        "code": "0000002a-0000-0000-0000-0000000000ab",
+        "at": "2026-01-28T12:00:00Z",
+        "ms": "2026-01-28T12:00:00.123000Z",
+    }
+
+
+def test_empty_text_is_null_where_the_kind_says_so() -> None:
+    fields = {"price": "numeric", "name": "text", "born": "date", "tags": "jsonb"}
+    item = {"id": "a", "price": "", "name": " ", "born": "\t", "tags": "", "other": ""}
+    made = make_record_type("rows", ["id"], fields, rules={"empty_is_null": True})
+    assert json.loads(made.model_validate(item).row()[1]) == {
+        "id": "a",
+        **dict.fromkeys(fields),
+        "other": "",
+    }
+    with pytest.raises(NotStorable, match="the key is missing"):
+        made.model_validate({**item, "id": ""}).row()
+    with pytest.raises(ValidationError):
+        make_record_type("rows", ["id"], fields).model_validate(item)
 
 
 def test_parsed_key_equals_the_records_key() -> None:
@@ -475,4 +574,4 @@ def test_hashes_have_a_documented_input() -> None:
     provider = uuid.UUID("00000000-0000-0000-0000-00000000002a")
     digest = hashlib.blake2b(provider.bytes + "ключ".encode(), digest_size=16).digest()
     assert record_id(provider, "ключ") == uuid.UUID(bytes=digest)
-    assert content_hash(b"{}") == hashlib.blake2b(b"{}", digest_size=16).hexdigest()
+    assert content_hash(b"{}") == hashlib.blake2b(b"{}", digest_size=16).digest()

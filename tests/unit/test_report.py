@@ -49,6 +49,19 @@ def test_outcome_names_the_first_failed_request() -> None:
     assert why == "2 requests failed, tolerated 0; the first: HTTP 500 at http://a.example"
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"dropped": 7}, "the project's pipelines dropped 7 items"),
+        ({}, "the spider found nothing in 100 responses: a log-in page, changed pages"),
+        ({"responses": 0, "stats": {"start_time": 1}}, "nothing was requested; yield requests"),
+        ({"responses": 0}, "the source has little, or its pages or columns have changed"),
+    ],
+)
+def test_missing_results_name_their_probable_cause(said: dict[str, Any], reason: str) -> None:
+    assert reason in str(judge(accepted=0, **said)[1])
+
+
 def test_exception_outweighs_failed_requests_and_missing_results() -> None:
     assert judge(raised=1, errors=["broken"], failed_requests=5, stored=3) == ("failed", "broken")
 
@@ -58,7 +71,17 @@ def test_dropped_items_are_tolerated_by_default() -> None:
     assert judge(dropped=1, tolerate={"dropped": 0})[0] == "incomplete"
 
 
-@pytest.mark.parametrize("name", ["failed_requests", "blocked_by_robots", "rejected", "dropped"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "failed_requests",
+        "blocked_by_robots",
+        "truncated",
+        "without_length",
+        "rejected",
+        "dropped",
+    ],
+)
 @pytest.mark.parametrize(
     ("tolerated", "count", "outcome"),
     [

@@ -69,23 +69,36 @@ def request_media_type(request: Request) -> str:
     return media_type
 
 
-async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
-    """Read the body. Raises Problem 400, 408 or 413."""
-    too_large = Problem(
+def declared_size(request: Request, max_bytes: int) -> int:
+    """Return the size of the body in bytes; *max_bytes* if its header does not say.
+
+    Raises Problem 413.
+    """
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        return max_bytes
+    if len(length) > 18 or int(length) > max_bytes:
+        raise _too_large(max_bytes)
+    return int(length)
+
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(
         413,
         f"a batch has at most {max_bytes} bytes; send the records in several batches",
         headers={"Connection": "close"},
     )
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
-        raise too_large
+
+
+async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
+    """Read the body. Raises Problem 400, 408 or 413."""
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > max_bytes:
-                    raise too_large
+                    raise _too_large(max_bytes)
     except TimeoutError:
         detail = f"the batch did not arrive within {timeout_s:g} s; send smaller batches"
         raise Problem(408, detail, headers={"Connection": "close"}) from None

@@ -1,6 +1,6 @@
 """Claims of external executors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from catlog_scrapy.declarations.spiders import base_url_of
 from catlog_scrapy.store.queue import executors as external
 from catlog_scrapy.store.queue.attempts import AttemptName, fail, release
 from catlog_scrapy.store.queue.claim_hints import claim_hints_of
-from catlog_scrapy.store.sql import Database, Transaction
+from catlog_scrapy.store.sql import Transaction
 
 ACTION = "attempts:execute"
 
@@ -38,13 +38,18 @@ class ClaimAttempt:
         self.request = request
         self.caller = caller
         self.claim = claim
+        self.tags: set[str] = set()
         self.claimed: list[external.LeasedClaim] = []
         self.failed: dict[AttemptName, str] = {}
 
     def run(self) -> Response | None:
         """Claim attempts; return None without work."""
         state, body = self.state, self.claim.model_dump()
-        claim_hints_of(state.engine).refresh(state.engine)
+        if self.claim.tags:
+            # Only the tags of some operation, so that the sets of tags with claim hints are few.
+            known = external.operations(state.engine)
+            self.tags = set(self.claim.tags) & {tag for found in known for tag in found["tags"]}
+        claim_hints_of(state.engine, "external", self.tags).refresh(state.engine)
         try:
             response = run_change(
                 state.engine, self.request, self.caller, ACTION, self._take, body=body
@@ -71,7 +76,8 @@ class ClaimAttempt:
         self.claimed, self.failed = external.take(
             tx,
             f"{self.caller.name}/{claim.worker}",
-            refused=_other_operations(tx, claim.operations),
+            refused=_other_operations(external.operations(tx), claim.operations),
+            tags=self.tags,
             limit=claim.limit,
             lease=self.state.lease_s,
         )
@@ -105,9 +111,8 @@ class ClaimAttempt:
         )
 
 
-def _other_operations(database: Database, names: list[str]) -> set[UUID]:
+def _other_operations(operations: Sequence[Mapping[str, Any]], names: list[str]) -> set[UUID]:
     """Return the ids of the external operations that *names* do not name. Raises Problem 422."""
-    operations = external.operations(database)
     claimable = [operation for operation in operations if operation["executor"] == "external"]
     wanted: set[UUID] = set()
     errors = []

@@ -41,6 +41,13 @@ class ClaimRequest(StrictModel):
         description="Name of this executor, for `scrapy status`.",
         examples=["shop-1"],
     )
+    tags: Annotated[
+        list[Annotated[str, Field(pattern=r"^[\w-]{1,100}$")]], Field(max_length=100)
+    ] = Field(
+        [],
+        description="Tags of this executor. Only operations whose tags are all listed are claimed.",
+        examples=[["gpu"]],
+    )
     limit: int = Field(1, ge=1, le=100, description="Largest number of attempts to claim.")
     wait: float = Field(
         0.0, ge=0, le=30, allow_inf_nan=False, description="Seconds to wait for work."

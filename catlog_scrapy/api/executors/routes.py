@@ -12,7 +12,12 @@ from fastapi.responses import JSONResponse
 from catlog_scrapy.api.auth.callers import Caller, ServerAccess, permission
 from catlog_scrapy.api.changes import ChangeResult, run_change
 from catlog_scrapy.api.executors import messages
-from catlog_scrapy.api.executors.batches import parse_batch, read_body, request_media_type
+from catlog_scrapy.api.executors.batches import (
+    declared_size,
+    parse_batch,
+    read_body,
+    request_media_type,
+)
 from catlog_scrapy.api.executors.claiming import ACTION, ClaimAttempt
 from catlog_scrapy.api.problems import Problem, problem_responses
 from catlog_scrapy.api.server import is_shutting_down
@@ -117,12 +122,14 @@ async def send_results(
     # Checked before the body is read, so that requests for foreign attempts take no memory.
     await run_in_threadpool(kinds_of, state.engine, name, caller.name)
     max_bytes = state.settings.getint("CATLOG_API_BATCH")
-    body = await read_body(request, max_bytes=max_bytes, timeout_s=state.lease_s)
+    size = declared_size(request, max_bytes)
 
     def store() -> messages.BatchReply:
         return _store_batch(state, caller, name, batch, body=body, media_type=media_type)
 
-    return await to_thread.run_sync(store, limiter=state.batch_limiter)
+    async with state.body_budget.hold(caller.name, size):
+        body = await read_body(request, max_bytes=max_bytes, timeout_s=state.lease_s)
+        return await to_thread.run_sync(store, limiter=state.batch_limiter)
 
 
 @router.post(

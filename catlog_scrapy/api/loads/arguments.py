@@ -7,7 +7,8 @@ from pydantic import Field, StringConstraints
 
 from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.api.resources.parameters import Text
-from catlog_scrapy.declarations.capabilities import Capabilities
+from catlog_scrapy.api.state import ServerState
+from catlog_scrapy.declarations.spiders import misplaced_arguments
 from catlog_scrapy.declarations.template_checks import template_mistake
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.scheduling.argument_templates import DUE_AT
@@ -22,16 +23,16 @@ Arguments = Annotated[dict[Name, Text], Field(max_length=100)]
 
 def require_known_arguments(
     tx: Transaction,
-    capabilities: Capabilities,
+    state: ServerState,
     arguments: Mapping[str, str],
     *,
     provider: str,
     scheme: str,
     operation: str | None = None,
 ) -> None:
-    """Raise Problem 422 for an argument that no spider of the scheme or *operation* knows.
+    """Raise Problem 422 for an argument that no spider of the scheme or *operation* may have.
 
-    An external executor may know any argument.
+    An external executor may know any argument, but its URLs are bounded like those of spiders.
     """
     if BASE_URL in arguments:
         # Otherwise a caller could redirect a spider, and with it the provider's secrets.
@@ -42,10 +43,12 @@ def require_known_arguments(
         for found in scheme_operations(tx, provider, scheme)
         if operation in (None, found["name"])
     ]
+    if mistakes := misplaced_arguments(state.settings, provider, operations, arguments):
+        raise _invalid_arguments(mistakes)
     if not operations or any(found["executor"] == "external" for found in operations):
         return
     try:
-        capabilities.require_known(f"{provider}/{scheme}", operations, arguments)
+        state.capabilities.require_known(f"{provider}/{scheme}", operations, arguments)
     except NotFound as unknown:
         raise Problem(422, str(unknown), errors=[("body.arguments", str(unknown))]) from unknown
 

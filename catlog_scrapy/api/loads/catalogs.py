@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from catlog_scrapy.api.auth.callers import Caller, permission
@@ -140,11 +140,15 @@ def retry_catalog(
     catalog_id: CatalogId,
     state: State,
     caller: Annotated[Caller, Depends(permission("catalogs", "retry"))],
+    now: Annotated[
+        bool,
+        Query(description="Also take an open catalog, and begin the attempts that it waits for."),
+    ] = False,
 ) -> Response:
     """Load a failed or cancelled catalog again. Instances that are done stay done."""
 
     def work(tx: Transaction) -> ChangeResult:
-        catalogs.retry(tx, catalog_id)
+        (catalogs.retry_now if now else catalogs.retry)(tx, catalog_id)
         return _state_of(tx, catalog_id)
 
     return run_change(state.engine, request, caller, "catalogs:retry", work)
@@ -175,7 +179,7 @@ def cancel_catalog(
 def _create(tx: Transaction, state: ServerState, catalog: NewCatalog) -> ChangeResult:
     require_known_arguments(
         tx,
-        state.capabilities,
+        state,
         catalog.arguments,
         provider=catalog.provider,
         scheme=catalog.scheme,

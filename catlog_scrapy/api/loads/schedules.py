@@ -116,7 +116,7 @@ def create_schedule(
     def work(tx: Transaction) -> ChangeResult:
         require_known_arguments(
             tx,
-            state.capabilities,
+            state,
             schedule.arguments,
             provider=schedule.provider,
             scheme=schedule.scheme,
@@ -159,9 +159,7 @@ def change_schedule(
     def work(tx: Transaction) -> ChangeResult:
         if schedule.arguments:
             provider, scheme = changes.provider_and_scheme(tx, schedule_id)
-            require_known_arguments(
-                tx, state.capabilities, schedule.arguments, provider=provider, scheme=scheme
-            )
+            require_known_arguments(tx, state, schedule.arguments, provider=provider, scheme=scheme)
             require_valid_templates(schedule.arguments)
         with _cron_problems():
             changes.change(tx, schedule_id, changed)

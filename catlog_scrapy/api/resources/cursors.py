@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import orjson
 
 from catlog_scrapy.api.problems import invalid_parameter
-from catlog_scrapy.store.reading.pages import OrderTerm, PageSource
+from catlog_scrapy.store.reading.page_query import OrderTerm, PageSource
 
 INVALID = "is not a valid cursor; use a cursor of `next` or `previous`"
 

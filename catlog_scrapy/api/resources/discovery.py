@@ -12,7 +12,8 @@ from catlog_scrapy.declarations.resources import Resource, Resources
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.reading.listings import LISTINGS
-from catlog_scrapy.store.reading.pages import AS_OF_PARAMETER, OrderTerm, PageSource, describe
+from catlog_scrapy.store.reading.page_query import AS_OF_PARAMETER, OrderTerm, PageSource
+from catlog_scrapy.store.reading.pages import describe
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import row
 from catlog_scrapy.store.views import lineage
@@ -22,10 +23,13 @@ from catlog_scrapy.store.views.typed import ID_COLUMN, as_of_parts, current_view
 COLUMN_NAME = re.compile(r"\w([\w -]*\w)?")
 
 
-def find_resources(connection: Connection, declared: Resources) -> list[ReadableResource]:
-    """Return the listings and the *declared* resources.
+def find_resources(
+    connection: Connection, declared: Resources
+) -> tuple[list[ReadableResource], dict[str, str]]:
+    """Return the listings and the *declared* resources that fit their views.
 
-    Raises DeclarationError for a resource that does not fit its view.
+    Also returns the mistake of each resource that does not: its view may have been dropped since,
+    and the others are served. Raises DeclarationError if none of the resources fits.
     """
     found = []
     for listing in LISTINGS:
@@ -34,9 +38,15 @@ def find_resources(connection: Connection, declared: Resources) -> list[Readable
         found.append(
             ReadableResource(listing.path, listing.about, source, listing.key, tuple(columns))
         )
+    mistakes: dict[str, str] = {}
     for resource in declared.resources:
-        found.append(_declared_resource(connection, declared.file, resource))
-    return found
+        try:
+            found.append(_declared_resource(connection, declared.file, resource))
+        except DeclarationError as error:
+            mistakes[resource.path] = str(error)
+    if mistakes and len(mistakes) == len(declared.resources):
+        raise DeclarationError("\n  ".join(mistakes.values()))
+    return found, mistakes
 
 
 def describe_view(connection: Connection, view: str) -> dict[str, str]:

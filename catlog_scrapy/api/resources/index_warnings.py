@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.reading.index_use import IndexUse, read_index_use
-from catlog_scrapy.store.reading.pages import PageQuery
+from catlog_scrapy.store.reading.page_query import PageQuery
 
 # Indexes and the size of a table are looked up again after this time.
 INDEX_USE_AGE_S = 60.0

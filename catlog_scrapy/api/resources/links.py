@@ -5,8 +5,10 @@ from urllib.parse import quote, urlencode
 
 from fastapi import Request
 
+from catlog_scrapy.api.path_prefix import public_path
 from catlog_scrapy.api.resources.cursors import encode_cursor
-from catlog_scrapy.store.reading.pages import Page, PageQuery, PageSource
+from catlog_scrapy.store.reading.page_query import PageQuery, PageSource
+from catlog_scrapy.store.reading.pages import Page
 
 HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 
@@ -20,7 +22,7 @@ def page_url(request: Request, **changed: object) -> str:
     kept = [(name, value) for name, value in given if name not in changed]
     query = urlencode([*kept, *((name, str(value)) for name, value in changed.items())])
     # The raw path: escaped characters of a key stay escaped.
-    path = quote(request.scope["catlog.path"], safe="/%")
+    path = public_path(request, quote(request.scope["catlog.path"], safe="/%"))
     host = request.headers.get("host", "")
     base = f"{request.scope['scheme']}://{host}" if HOST.fullmatch(host) else ""
     return f"{base}{path}?{query}"

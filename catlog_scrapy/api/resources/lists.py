@@ -28,12 +28,10 @@ from catlog_scrapy.api.resources.queries import build_query, refuse_paging
 from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.api.resources.streams import MEDIA_TYPES, Streams
 from catlog_scrapy.db.statement_pool import StatementPool
+from catlog_scrapy.store.reading.page_query import AS_OF_PARAMETER, PageQuery, PageSource
 from catlog_scrapy.store.reading.pages import (
-    AS_OF_PARAMETER,
     Page,
     PageExtras,
-    PageQuery,
-    PageSource,
     count,
     page_of,
     page_statement,
@@ -118,21 +116,31 @@ class ListRoute:
         self.engine = engine
         self.streams = streams
         self.pool = pool
-        max_rows = settings.getint("CATLOG_API_PAGE")
-        self.parameters = list_parameters(
-            f"{resource.path} parameters",
-            resource.columns,
-            max_rows=max_rows,
-            search=resource.search,
-            is_declared=resource.view is not None,
-            has_as_of_view=resource.as_of_source is not None,
-        )
+        self.max_rows = max_rows = settings.getint("CATLOG_API_PAGE")
+        self._parameters: dict[tuple[str, ...], type[Parameters]] = {}
         # A response depends on these besides the change stamp and the request.
         declaration = repr((resource.source, resource.key, resource.search, max_rows))
         self.declaration = hashlib.sha256(declaration.encode()).hexdigest()
         self.stamps = ResourceStamps(resource)
         self.counts = RowCounts()
         self.warnings = IndexWarnings(resource.kind, engine, settings.getint("CATLOG_API_LARGE"))
+
+    def parameters_for(self, visible: tuple[str, ...]) -> type[Parameters]:
+        """Return the parameters for callers who may see these fields.
+
+        A hidden column is an unknown column: its parameters are refused like any other word.
+        """
+        if visible not in self._parameters:
+            resource = self.resource
+            self._parameters[visible] = list_parameters(
+                f"{resource.path} parameters",
+                {name: resource.columns[name] for name in visible},
+                max_rows=self.max_rows,
+                search=[name for name in resource.search if name in visible],
+                is_declared=resource.view is not None,
+                has_as_of_view=resource.as_of_source is not None,
+            )
+        return self._parameters[visible]
 
     async def respond(self, request: Request) -> Response:
         """Return a page as JSON, or a stream of all rows."""
@@ -145,7 +153,7 @@ class ListRoute:
 
     def _respond_in_a_thread(self, request: Request, caller: Caller) -> Response:
         asked = self._parse(request, caller.role)
-        return self._stream(asked) if asked.media_type else self._page(asked)
+        return self._stream(asked, caller) if asked.media_type else self._page(asked)
 
     async def _respond_at_once(
         self, request: Request, remembered: RememberedCaller
@@ -220,8 +228,8 @@ class ListRoute:
 
     def _parse(self, request: Request, role: str) -> ListRequest:
         """Parse a request of a caller with *role*. Raises Problem and RequestValidationError."""
-        parameters = read_query(request, self.parameters, self.resource.path)
         visible = self.resource.visible_fields(role)
+        parameters = read_query(request, self.parameters_for(visible), self.resource.path)
         source = self.resource.source_at(getattr(parameters, "as_of", None))
         query = build_query(self.resource, parameters, visible, source)
         media_type = self._stream_media_type(request, parameters)
@@ -239,7 +247,7 @@ class ListRoute:
         media_type = preferred_media_type(accept, OFFERED_MEDIA_TYPES)
         return media_type if media_type in MEDIA_TYPES.values() else None
 
-    def _stream(self, asked: ListRequest) -> Response:
+    def _stream(self, asked: ListRequest, caller: Caller) -> Response:
         if asked.is_conditional:
             with snapshot(self.engine) as connection:
                 known = self._headers(self.stamps.read(connection, asked.as_of), asked)
@@ -248,6 +256,7 @@ class ListRoute:
         return self.streams.stream(
             asked.source,
             asked.query,
+            caller=caller.name,
             media_type=asked.media_type or "",
             read_stamp=lambda connection: self.stamps.read(connection, asked.as_of),
             headers=lambda stamp: self._headers(stamp, asked),

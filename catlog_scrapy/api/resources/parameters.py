@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from uuid import UUID
@@ -23,10 +23,12 @@ from pydantic import (
 )
 
 from catlog_scrapy.api.former_names import former_name_error
-from catlog_scrapy.store.reading.pages import NULL_OPERATOR, OPERATORS
+from catlog_scrapy.store.reading.page_query import NULL_OPERATOR, OPERATORS
 
 M = TypeVar("M", bound=BaseModel)
 
+# Filters a column whose name another parameter has.
+EQUAL_OPERATOR = "eq"
 MAX_OFFSET = 2**31 - 1
 MAX_FILTER_VALUES = 100
 MAX_TEXT_CHARS = 1000
@@ -171,12 +173,13 @@ def list_parameters(
                 " preferred media type of `Accept`.",
             ),
         )
-    reserved = {*Parameters.model_fields, *own}
-    for alias, (internal, annotation, description) in _filters(columns).items():
-        if alias not in reserved:
-            own[internal] = (annotation, Field(None, alias=alias, description=description))
+    repeatable = set()
+    for alias, (internal, annotation, description) in _filters(columns, own).items():
+        own[internal] = (annotation, Field(None, alias=alias, description=description))
+        if internal.startswith("equal_"):
+            repeatable.add(alias)
     model = create_model(name, __base__=Parameters, **own)
-    model.repeatable = frozenset(columns) - reserved
+    model.repeatable = frozenset(repeatable)
     return model
 
 
@@ -207,14 +210,22 @@ def validate(place: str, model: type[M], given: Mapping[str, Any], resource: str
         raise RequestValidationError(errors) from error
 
 
-def _filters(columns: Mapping[str, str]) -> dict[str, tuple[str, Any, str]]:
-    """Return the filters by their names in a URL: field of the model, type and description."""
+def _filters(
+    columns: Mapping[str, str], parameters: Iterable[str]
+) -> dict[str, tuple[str, Any, str]]:
+    """Return the filters by their names in a URL: field of the model, type and description.
+
+    A column that has the name of another parameter, such as `limit`, is filtered by `limit__eq`.
+    """
     found: dict[str, tuple[str, Any, str]] = {}
+    taken = {*Parameters.model_fields, *parameters}
+    operators = (*OPERATORS, NULL_OPERATOR, EQUAL_OPERATOR)
+    taken |= {f"{column}__{operator}" for column in columns for operator in operators}
     for n, (column, sql_type) in enumerate(columns.items()):
         if sql_type not in COLUMN_TYPES:
             continue
         type_ = COLUMN_TYPES[sql_type][0]
-        found[column] = (
+        found[f"{column}__{EQUAL_OPERATOR}" if column in taken else column] = (
             f"equal_{n}",
             Annotated[list[type_] | None, Field(max_length=MAX_FILTER_VALUES)],  # type: ignore[valid-type]
             f"Rows whose `{column}` is this value, or one of these values if repeated.",
@@ -235,7 +246,7 @@ def _filters(columns: Mapping[str, str]) -> dict[str, tuple[str, Any, str]]:
 
 
 def requested_filters(
-    parameters: Parameters, columns: Mapping[str, str]
+    parameters: Parameters, columns: Iterable[str]
 ) -> tuple[dict[str, list[Any]], list[tuple[str, str, Any]]]:
     """Return the requested filters: allowed values by column, and bounds."""
     equal: dict[str, list[Any]] = {}

@@ -9,7 +9,7 @@ from catlog_scrapy.api.resources.parameters import (
     requested_filters,
 )
 from catlog_scrapy.api.resources.readable_resource import ReadableResource
-from catlog_scrapy.store.reading.pages import OrderTerm, PageQuery, PageSource
+from catlog_scrapy.store.reading.page_query import OrderTerm, PageQuery, PageSource
 
 
 def build_query(
@@ -22,9 +22,7 @@ def build_query(
 
     *visible* are the fields that the caller may see; other fields are treated as unknown.
     """
-    equal, bounds = requested_filters(parameters, resource.columns)
-    for column in [*equal, *(column for column, _, _ in bounds)]:
-        _require_visible(resource, column, visible, column)
+    equal, bounds = requested_filters(parameters, visible)
     order = _order(resource, parameters.order, visible)
     after, backwards = None, False
     if parameters.cursor is not None and parameters.offset:

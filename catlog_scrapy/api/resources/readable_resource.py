@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from catlog_scrapy.declarations.column_visibility import ColumnVisibility
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.reading.pages import PageSource
+from catlog_scrapy.store.reading.page_query import PageSource
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ class ReadableResource:
     def has_history(self) -> bool:
         """Return whether the former states of a row can be read."""
         return bool(self.kind or (self.as_of_source and self.kinds))
+
+    @property
+    def public_fields(self) -> tuple[str, ...]:
+        """The shown columns that are hidden from no role; anyone may read the documentation."""
+        hidden = self.visibility.hidden_columns
+        return tuple(name for name in self.fields if name not in hidden)
 
     def visible_fields(self, role: str) -> tuple[str, ...]:
         """Return the fields that *role* may see."""

@@ -1,6 +1,6 @@
 """Routes of the resources: a list, a row and its history for each of them."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -12,6 +12,8 @@ from sqlalchemy import Engine
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
+from catlog_scrapy.api.auth.callers import server_access
+from catlog_scrapy.api.problems import Problem
 from catlog_scrapy.api.resources.documentation import (
     IF_NONE_MATCH,
     document_operation,
@@ -89,8 +91,30 @@ def resource_router(
     return router
 
 
+def add_unavailable_resources(router: APIRouter, paths: Iterable[str]) -> None:
+    """Let the paths of resources that do not fit their views answer 503."""
+    for path in paths:
+        for below in (f"/{path}", f"/{path}/{{below:path}}"):
+            router.add_api_route(
+                below, _unavailable(path), name=f"unavailable_{path}", include_in_schema=False
+            )
+
+
+def _unavailable(path: str) -> Callable[[Request], Response]:
+    def respond(request: Request) -> Response:
+        server_access(request).caller(request, path, "read")
+        raise Problem(
+            503,
+            f"the resource {path} does not fit its view; run scrapy apply, and restart the server,"
+            " whose log names the mistake",
+            headers={"Retry-After": "60"},
+        )
+
+    return respond
+
+
 def _add_list(router: APIRouter, resource: ReadableResource, route: ListRoute) -> None:
-    extra = document_operation(query=route.parameters)
+    extra = document_operation(query=route.parameters_for(resource.public_fields))
     if resource.view:
         extra["parameters"].append(IF_NONE_MATCH)
     router.add_api_route(

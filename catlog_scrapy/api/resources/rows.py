@@ -25,7 +25,8 @@ from catlog_scrapy.api.resources.parameters import (
 )
 from catlog_scrapy.api.resources.readable_resource import ReadableResource
 from catlog_scrapy.store.reading.history import record_history, row_history
-from catlog_scrapy.store.reading.pages import PageQuery, read_page, snapshot
+from catlog_scrapy.store.reading.page_query import PageQuery
+from catlog_scrapy.store.reading.pages import read_page, snapshot
 from catlog_scrapy.store.record_tables.reading import record_ids
 from catlog_scrapy.store.views import time_travel
 
@@ -91,7 +92,7 @@ class RowRoute:
             page = None
             if kind := resource.kind:
                 # By the primary key. A key in another notation is found by its values below.
-                ids = record_ids(connection, [key[name] for name in kind.key])
+                ids = record_ids(connection, kind, [key[name] for name in kind.key])
                 page = read_page(connection, source, replace(query, ids=tuple(ids)))
             if page is None or not page.lines:
                 page = read_page(connection, source, query)

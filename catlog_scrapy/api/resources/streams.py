@@ -10,8 +10,10 @@ import os
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,13 +23,16 @@ from sqlalchemy import Connection, Engine
 from starlette.types import Receive, Scope, Send
 
 from catlog_scrapy.api.problems import Problem
-from catlog_scrapy.store.reading.pages import PageQuery, PageSource, copy_rows, snapshot
+from catlog_scrapy.store.reading.page_query import PageQuery, PageSource
+from catlog_scrapy.store.reading.pages import snapshot
+from catlog_scrapy.store.reading.row_streams import copy_rows
 
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv"}
 # Reads the change stamp of the snapshot whose rows are written.
 ReadStamp = Callable[[Connection], str | None]
 MAX_WRITERS = 4
 MAX_STREAMS = 64
+MAX_CALLER_STREAMS = 8
 CHUNK_BYTES = 2**18
 # Between two looks at a file that has not grown.
 POLL_INTERVAL_S = 0.01
@@ -87,21 +92,53 @@ class Spool:
             self.file.raw.close()
 
 
+class StreamSlots:
+    """Slots for streams: MAX_STREAMS in all, of which a caller holds at most MAX_CALLER_STREAMS.
+
+    A caller is a user or a key, however many tokens, addresses and connections it has.
+    """
+
+    def __init__(self) -> None:
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def acquire(self, caller: str) -> None:
+        """Take a slot for a caller. Raises Problem 503 without a free slot."""
+        with self._lock:
+            if self._held[caller] >= MAX_CALLER_STREAMS:
+                raise _too_many_streams(f"{MAX_CALLER_STREAMS} for each user or key")
+            if self._held.total() >= MAX_STREAMS:
+                raise _too_many_streams(f"{MAX_STREAMS}")
+            self._held[caller] += 1
+
+    def release(self, caller: str) -> None:
+        """Give a slot of a caller back."""
+        with self._lock:
+            self._held[caller] -= 1
+            self._held += Counter()  # forgets callers without streams
+
+
+def _too_many_streams(limit: str) -> Problem:
+    detail = f"too many concurrent streams: at most {limit}"
+    return Problem(503, detail, headers={"Retry-After": "10"})
+
+
 class Streams:
-    """Starts streams, at most MAX_STREAMS at the same time."""
+    """Starts streams, as many as StreamSlots has slots."""
 
     def __init__(self, engine: Engine, settings: BaseSettings) -> None:
         self.engine = engine
         self.folder = Path(settings["CATLOG_HOME"])
         self.timeout_s = settings.getfloat("CATLOG_API_TIMEOUT")
         self.writers = ThreadPoolExecutor(MAX_WRITERS, "catlog-stream")
-        self.slots = threading.BoundedSemaphore(MAX_STREAMS)
+        self.slots = StreamSlots()
 
     def stream(
         self,
         source: PageSource,
         query: PageQuery,
         *,
+        caller: str,
         media_type: str,
         read_stamp: ReadStamp,
         headers: Callable[[str | None], Mapping[str, str]],
@@ -111,20 +148,16 @@ class Streams:
         *headers* makes the headers from the stamp that *read_stamp* returns for the snapshot of the
         rows. Call in a thread. Raises Problem for too many streams, and errors of the database.
         """
-        if not self.slots.acquire(blocking=False):
-            raise Problem(
-                503,
-                f"too many concurrent streams: at most {MAX_STREAMS}",
-                headers={"Retry-After": "10"},
-            )
+        self.slots.acquire(caller)
         try:
             spool = Spool(self.folder)
         except OSError:
-            self.slots.release()
+            self.slots.release(caller)
             raise
         csv = media_type == MEDIA_TYPES["csv"]
         self.writers.submit(spool.fill, self.engine, source, query, csv, read_stamp)
-        response = SpooledResponse(spool, self.slots, media_type=media_type)
+        free = partial(self.slots.release, caller)
+        response = SpooledResponse(spool, free, media_type=media_type)
         try:
             self._await_first(spool)
             response.headers.update(headers(spool.stamp))
@@ -145,10 +178,10 @@ class Streams:
 class SpooledResponse(StreamingResponse):
     """Response that sends a spool while it grows."""
 
-    def __init__(self, spool: Spool, slots: threading.BoundedSemaphore, **options: Any) -> None:
+    def __init__(self, spool: Spool, free_slot: Callable[[], None], **options: Any) -> None:
         super().__init__(self._chunks(), **options)
         self.spool = spool
-        self.slots = slots
+        self.free_slot = free_slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the spool, and release it in any case."""
@@ -160,7 +193,7 @@ class SpooledResponse(StreamingResponse):
     def end(self) -> None:
         """Release the spool and the slot; called once."""
         self.spool.abandon()
-        self.slots.release()
+        self.free_slot()
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         sent = 0

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 from catlog_scrapy.exceptions import NotFound, NotPossible
 from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
+from catlog_scrapy.store.publishing.scopes import read_sibling_numbers
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import rows, run, scalar
@@ -45,9 +46,17 @@ KINDS = f"""
     HAVING bool_or({ASKED} AND v.retired_at IS NULL) OR bool_and({ASKED})
     ORDER BY k.name"""
 
+# The reset operations that write or wrote a kind.
+WRITERS = f"""
+    SELECT DISTINCT v.name AS scheme, w.name AS operation FROM catlog.kind k
+    JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
+    JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
+    WHERE v.provider_id = :provider AND k.name = :kind AND {ASKED}"""
+
 # The scopes of former operations are deleted as well, if they wrote only these kinds.
 SCOPES = f"""
-    DELETE FROM catlog.scope s WHERE s.provider_id = :provider AND EXISTS (
+    DELETE FROM catlog.scope s
+    WHERE s.provider_id = :provider AND s.number <> ALL(CAST(:siblings AS int[])) AND EXISTS (
         SELECT 1 FROM catlog.kind k
         JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
         JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
@@ -63,6 +72,12 @@ ROWS = f"""
     JOIN catlog.catalog_scheme_operation w ON w.id = i.operation_id
     JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
     WHERE r.instance_id = i.id AND i.provider_id = :provider AND {ASKED}"""
+
+
+# Publications never go back in time, whatever the server's clock does.
+NOW = """
+    SELECT greatest(clock_timestamp(), max(published_at) + interval '1 microsecond')
+    FROM catlog.publication WHERE provider_id = :provider"""
 
 
 def reset(
@@ -151,18 +166,30 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
     kinds = [kind["name"] for kind in rows(connection, KINDS, **values)]
     done = ResetCounts(tuple(kinds))
     known = all_kinds(connection)
+    siblings: set[int] = set()
     for kind in (known[name] for name in kinds):
-        done.records += run(connection, f"DELETE FROM {kind.table} {OF_PROVIDER}", **values)
+        kept = _sibling_scopes(connection, kind.name, values)
+        siblings |= kept
+        done.records += run(
+            connection,
+            f"DELETE FROM {kind.table} {OF_PROVIDER} AND _scope <> ALL(CAST(:siblings AS int[]))",
+            siblings=list(kept),
+            **values,
+        )
+        # Each version has a record, which may be removed.
         done.versions += run(
-            connection, f"DELETE FROM {kind.versions_table} {OF_PROVIDER}", **values
+            connection,
+            f"""DELETE FROM {kind.versions_table} v {OF_PROVIDER} AND NOT EXISTS (
+                    SELECT 1 FROM {kind.table} r WHERE r._id = v._id)""",
+            **values,
         )
     # Readers may hold copies of the deleted records.
     if done.records:
-        now = scalar(connection, "SELECT clock_timestamp()")
+        now = scalar(connection, NOW, **values)
         record_publication(connection, values["provider"], kinds, None, now)
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)
-    done.scopes = run(connection, SCOPES, kinds=kinds, **values)
+    done.scopes = run(connection, SCOPES, kinds=kinds, siblings=list(siblings), **values)
     run(
         connection,
         """DELETE FROM catlog.pruned_due_time u USING catlog.schedule d
@@ -177,3 +204,13 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
         **values,
     )
     return done
+
+
+def _sibling_scopes(connection: Connection, kind: str, values: Mapping[str, Any]) -> set[int]:
+    """Return the scopes whose records of *kind* stay: those beside all reset operations."""
+    provider = values["provider"]
+    siblings = [
+        read_sibling_numbers(connection, provider, writer["scheme"], writer["operation"], kind)
+        for writer in rows(connection, WRITERS, kind=kind, **values)
+    ]
+    return set.intersection(*siblings)

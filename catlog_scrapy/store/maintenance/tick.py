@@ -1,4 +1,4 @@
-"""Maintenance tick of every scheduler and worker: reap, start, publish, make partitions."""
+"""Maintenance tick of schedulers and workers: clock, reap, start, publish, partitions."""
 
 import logging
 
@@ -6,6 +6,7 @@ from sqlalchemy import Engine, exc
 
 from catlog_scrapy.db.engine import reason
 from catlog_scrapy.store.batch_errors import FAULTS
+from catlog_scrapy.store.maintenance.clock import check_clock
 from catlog_scrapy.store.maintenance.reap import reap
 from catlog_scrapy.store.publishing.publish import publish_next
 from catlog_scrapy.store.queue.result_partitions import require_partitions
@@ -17,9 +18,10 @@ logger = logging.getLogger(__name__)
 def tick(engine: Engine, lease: float) -> int:
     """Reap expired leases, start waiting catalogs, publish complete ones; return their number.
 
-    Partitions of results are made ahead. The error of a failed publish is stored with its catalog,
-    and the publish is retried later.
+    Times that a clock ahead has set are brought back, and partitions of results are made ahead. The
+    error of a failed publish is stored with its catalog, and the publish is retried later.
     """
+    check_clock(engine, lease=lease)
     done = reap(engine, lease=lease) + start_waiting(engine)
     try:
         while publish_next(engine):

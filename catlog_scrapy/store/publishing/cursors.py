@@ -79,3 +79,18 @@ def move_cursors(
         operation=operation_id,
         stays=list(stays),
     )
+
+
+def delete_cursors(connection: Connection, scope_id: UUID, kept: Iterable[str]) -> None:
+    """Delete the cursors of all other parts than *kept*.
+
+    The records of such a part are removed; if the part returns, its source is read from the
+    beginning.
+    """
+    run(
+        connection,
+        """DELETE FROM catlog.cursor
+           WHERE scope_id = :scope AND NOT part = ANY(CAST(:kept AS text[]))""",
+        scope=scope_id,
+        kept=list(kept),
+    )

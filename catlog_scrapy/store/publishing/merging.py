@@ -4,14 +4,15 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, exc
 
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.publishing.detect_changes import Subset
+from catlog_scrapy.store.publishing.detect_changes import Features, Subset
 from catlog_scrapy.store.publishing.readings import Reading, as_parameters
+from catlog_scrapy.store.publishing.scopes import PartMark, Sibling
 from catlog_scrapy.store.publishing.statements import KindStatements
 from catlog_scrapy.store.record_tables.layout import stored_columns
 from catlog_scrapy.store.sql import one, rows, run, scalar
@@ -53,26 +54,69 @@ class MergeValues:
     all_parts: Sequence[str]
 
 
-@dataclass(frozen=True)
-class PartMarks:
-    """Times up to which full loads have confirmed the records of parts, by scope and part."""
+class RivalReading(NamedTuple):
+    """Reading of another operation in the catalog; it may bring the same keys.
 
-    mark_scopes: Sequence[int] = ()
-    mark_parts: Sequence[str] = ()
-    mark_as_ofs: Sequence[dt.datetime] = ()
+    Of two readings at one time, that of the operation with the higher rank decides; the rank of the
+    operation that is merged is 0.
+    """
+
+    instance: UUID
+    attempt: int
+    accepted: int
+    as_of: dt.datetime
+    rank: int
+
+
+@dataclass(frozen=True)
+class OtherWriters:
+    """State of the other writers of a kind, before the catalog changes anything.
+
+    `marks` are the times up to which full loads have confirmed the records of parts. `abandoned`
+    are the scopes of removed operations that have no successor.
+    """
+
+    siblings: Sequence[Sibling]
+    abandoned: Sequence[int]
+    marks: Sequence[PartMark]
+    rivals: Sequence[RivalReading]
+
+    @property
+    def features(self) -> Features:
+        """Return which tables the statements need."""
+        return Features(bool(self.marks), bool(self.siblings), bool(self.rivals))
+
+    def as_parameters(self) -> dict[str, Any]:
+        """Return the parameters of the statements."""
+        return {
+            "mark_scopes": [mark.scope for mark in self.marks],
+            "mark_parts": [mark.part for mark in self.marks],
+            "mark_as_ofs": [mark.as_of for mark in self.marks],
+            "siblings": [sibling.number for sibling in self.siblings],
+            "sibling_marks": [sibling.high_water_mark for sibling in self.siblings],
+            "abandoned": list(self.abandoned),
+            "rival_instances": [str(rival.instance) for rival in self.rivals],
+            "rival_attempts": [rival.attempt for rival in self.rivals],
+            "rival_accepted": [rival.accepted for rival in self.rivals],
+            "rival_as_ofs": [rival.as_of for rival in self.rivals],
+            "rival_ranks": [rival.rank for rival in self.rivals],
+        }
 
 
 @dataclass
 class KindCounts:
-    """Counts of a merge. `present` counts the current records before it.
+    """Counts of a merge. `present` counts the operation's current records before it.
 
-    `outdated` counts the results that a newer load has contradicted already.
+    `outdated` counts the results that a newer load has contradicted already, `taken` the records
+    that belonged to a sibling, and `abandoned` the removed records of removed operations.
     """
 
     received: int = 0
     duplicates: int = 0
     present: int = 0
     outdated: int = 0
+    taken: int = 0
+    abandoned: int = 0
     changes: Counter[str] = field(default_factory=Counter)
 
 
@@ -80,16 +124,17 @@ def merge(
     connection: Connection,
     kind: KindDefinition,
     readings: Sequence[Reading],
-    marks: PartMarks,
+    others: OtherWriters,
     values: MergeValues,
 ) -> KindCounts:
     """Merge the results of *readings* into the records of *kind*.
 
     Raises UnknownKey, and DataError for a value that does not fit its column.
     """
-    parameters = {**asdict(values), **as_parameters(readings), **asdict(marks)}
+    parameters = {**asdict(values), **as_parameters(readings), **others.as_parameters()}
     run(connection, PLANNER_SETTINGS)
-    counts = _Merge(connection, kind, parameters).run(sum(r.accepted for r in readings))
+    merging = _Merge(connection, kind, others.features, parameters)
+    counts = merging.run(sum(r.accepted for r in readings))
     run(connection, "SET LOCAL enable_nestloop = on")
     return counts
 
@@ -105,11 +150,16 @@ class _Merge:
     """Merge of one kind. `parameters` are those of all its statements."""
 
     def __init__(
-        self, connection: Connection, kind: KindDefinition, parameters: Mapping[str, Any]
+        self,
+        connection: Connection,
+        kind: KindDefinition,
+        features: Features,
+        parameters: Mapping[str, Any],
     ) -> None:
         self.connection = connection
         self.kind = kind
-        self.parameters = parameters
+        self.features = features
+        self.parameters = dict(parameters)
         self.counts = KindCounts()
         declared = dict(kind.columns)
         stored = stored_columns(connection, [kind.name]).get(kind.name, {})
@@ -118,16 +168,19 @@ class _Merge:
     def run(self, received: int) -> KindCounts:
         """Merge all results, at most *received*."""
         statements = self._statements("all")
-        known = scalar(self.connection, statements.count_records(), **self.parameters)
-        if known == 0 and self._insert_first(statements, received):
+        if self.features.has_rivals:
+            outranked = scalar(self.connection, statements.count_outranked(), **self.parameters)
+            self.counts.received = self.counts.duplicates = outranked
+        records = one(self.connection, statements.count_records(), **self.parameters)
+        if records["own"] == 0 and self._insert_first(statements, received):
             return self.counts
-        for low, high in _slices(max(known, received), MAX_COMPARED_ROWS):
+        self.parameters |= records
+        for low, high in _slices(max(records["known"], received), MAX_COMPARED_ROWS):
             self._merge_slice(low, high)
         return self.counts
 
     def _statements(self, subset: Subset) -> KindStatements:
-        has_marks = bool(self.parameters["mark_scopes"])
-        return KindStatements(self.kind, self.retired, has_marks=has_marks, subset=subset)
+        return KindStatements(self.kind, self.retired, self.features, subset)
 
     def _insert_first(self, statements: KindStatements, received: int) -> bool:
         """Insert all results; return False if some have no data or a key is there twice."""
@@ -138,7 +191,8 @@ class _Merge:
                     raise _BareResults
         except (exc.IntegrityError, _BareResults):
             return False
-        self.counts.received = self.counts.changes["created"] = inserted
+        self.counts.received += inserted
+        self.counts.changes["created"] = inserted
         return True
 
     def _has_bare_results(self, statements: KindStatements) -> bool:
@@ -158,6 +212,8 @@ class _Merge:
             self._write(low, high, distinct, is_distinct=True)
         self.counts.duplicates += found.received - distinct.received
         self.counts.outdated += distinct.outdated
+        self.counts.taken += distinct.taken
+        self.counts.abandoned += distinct.abandoned
 
     def _compare(self, low: int, high: int, *, is_distinct: bool = False) -> "_Compared":
         statements = self._statements(_subset(low, high))
@@ -188,6 +244,7 @@ class _Merge:
                         low=_hash(first),
                         high=_hash(last),
                         ids=found.ids,
+                        places=found.places or [],
                     ):
                         changes[change["change"]] += change["records"]
         except exc.IntegrityError:
@@ -204,7 +261,7 @@ class _Compared:
 
     `ignored` counts the removals of unknown keys that a full load need not store; several of them,
     or one of them and a record, may have the same key. `ids` are the hashes of the keys to be
-    written, or None if there are too many.
+    written, `places` those of their results; both are None if there are too many.
     """
 
     known: int
@@ -216,7 +273,10 @@ class _Compared:
     unknown: int
     ignored: int
     outdated: int
+    taken: int
+    abandoned: int
     ids: list[str] | None
+    places: list[str] | None
 
     @property
     def duplicates(self) -> int:

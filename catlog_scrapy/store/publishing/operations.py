@@ -3,26 +3,48 @@
 import datetime as dt
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from psycopg2.errors import ProgramLimitExceeded
 from sqlalchemy import Connection, exc
 
 from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.publishing.cursors import CursorRange, move_cursors, read_cursor_range
-from catlog_scrapy.store.publishing.merging import MergeValues, PartMarks, UnknownKey, merge
+from catlog_scrapy.store.publishing.cursors import (
+    CursorRange,
+    delete_cursors,
+    move_cursors,
+    read_cursor_range,
+)
+from catlog_scrapy.store.publishing.duplicate_limit import refuse_too_many_duplicates
+from catlog_scrapy.store.publishing.merging import (
+    MergeValues,
+    OtherWriters,
+    RivalReading,
+    UnknownKey,
+    merge,
+)
 from catlog_scrapy.store.publishing.readings import Reading, move_behind_mark, read_readings
-from catlog_scrapy.store.publishing.removal_limit import refuse_too_many_removals
+from catlog_scrapy.store.publishing.removal_limit import explain_by_drops, refuse_too_many_removals
+from catlog_scrapy.store.publishing.scopes import (
+    PartMark,
+    ScopeState,
+    open_scope,
+    read_part_marks,
+    set_marks,
+)
+from catlog_scrapy.store.record_tables.layout import lock_against_changes
 from catlog_scrapy.store.schemes import all_kinds
-from catlog_scrapy.store.sql import one, rows, run
+from catlog_scrapy.store.sql import rows, scalar
 
 # Changes that readers see.
 VISIBLE_CHANGES = frozenset({"created", "changed", "removed", "restored"})
-# Changes that are not counted: the records belong to another part or operation than before.
-SILENT_CHANGES = frozenset({"moved"})
+# Changes that are not counted: the records belong to another part, or to a renamed operation.
+SILENT_CHANGES = frozenset({"reassigned"})
 
 
 @dataclass(frozen=True)
@@ -69,17 +91,33 @@ class OperationChanges:
     changed_kinds: frozenset[str] = frozenset()
 
 
+class _ExplainedByDrops(Exception):
+    """Records are missing because pipelines dropped them. Raised and caught in this module."""
+
+    def __init__(self, missing: int) -> None:
+        super().__init__(missing)
+        self.missing = missing
+
+
 @dataclass(frozen=True)
-class _ScopeState:
-    """The operation's scope, with the high-water mark of all scopes that wrote its kinds."""
+class PreparedOperation:
+    """An operation of the catalog, with what its publish has to know before any change.
 
-    id: UUID
-    number: int
-    high_water_mark: dt.datetime | None
+    A newer full snapshot decided about all records of other readings than `fresh`, absent records
+    included. `received` counts the rows of all readings that are valid.
+    """
 
-    def is_later_than(self, as_of: dt.datetime) -> bool:
-        """Return whether a full snapshot that was read after *as_of* is published."""
-        return self.high_water_mark is not None and self.high_water_mark > as_of
+    operation: PublishedOperation
+    kinds: Sequence[KindDefinition]
+    scope: ScopeState
+    cursor_range: CursorRange | None
+    readings: Sequence[Reading]
+    fresh: Sequence[Reading]
+    received: int
+
+    def earliest(self, default: dt.datetime) -> dt.datetime:
+        """Return the time of the earliest reading."""
+        return min((reading.as_of for reading in self.readings), default=default)
 
 
 def operations_of(connection: Connection, catalog_id: UUID) -> list[PublishedOperation]:
@@ -107,13 +145,28 @@ def operations_of(connection: Connection, catalog_id: UUID) -> list[PublishedOpe
     return [PublishedOperation(**operation) for operation in found]
 
 
-def publish_operation(
+def publish_operations(connection: Connection, load: CatalogLoad) -> list[OperationChanges]:
+    """Publish the results of all operations of a catalog. Raises PublishRefused.
+
+    All are prepared before the first changes anything: of a key that several of them bring, the
+    last reading decides.
+    """
+    operations = operations_of(connection, load.id)
+    lock_against_changes(connection, {kind for found in operations for kind in found.kinds})
+    prepared = [prepare_operation(connection, load, operation) for operation in operations]
+    marks = read_part_marks(connection, load.provider)
+    return [
+        publish_operation(connection, load, one, rivals=prepared, marks=marks) for one in prepared
+    ]
+
+
+def prepare_operation(
     connection: Connection, load: CatalogLoad, operation: PublishedOperation
-) -> OperationChanges:
-    """Publish the results of one operation. Raises PublishRefused."""
+) -> PreparedOperation:
+    """Read the state of an operation and its readings."""
     definitions = all_kinds(connection)
     kinds = [definitions[kind] for kind in operation.kinds]
-    scope = _open_scope(connection, load.provider, operation)
+    scope = open_scope(connection, load.provider, operation.scheme, operation.name, operation.kinds)
     cursor_range = None
     if operation.mode == "incremental":
         cursor_range = read_cursor_range(connection, load.id, operation.id, scope.id)
@@ -121,139 +174,152 @@ def publish_operation(
     readings = read_readings(connection, load.id, operation.id, own_as_of=own_as_of)
     if own_as_of is None:
         readings = move_behind_mark(
-            connection,
-            readings,
-            scope.high_water_mark,
-            provider=load.provider,
-            kinds=kinds,
+            connection, readings, scope.newest_mark, provider=load.provider, kinds=kinds
         )
     superseded = set(cursor_range.superseded) if cursor_range else set()
     valid = [reading for reading in readings if reading.part not in superseded]
-    # A newer full snapshot decided about all records of the others, absent records included.
-    fresh = [reading for reading in valid if not scope.is_later_than(reading.as_of)]
-    received = sum(reading.accepted for reading in valid)
-    counts = Counter({"received": received, "duplicates": 0})
-    if stale := received - sum(reading.accepted for reading in fresh):
+    return PreparedOperation(
+        operation,
+        kinds,
+        scope,
+        cursor_range,
+        readings,
+        fresh=[reading for reading in valid if not scope.is_later_than(reading.as_of)],
+        received=sum(reading.accepted for reading in valid),
+    )
+
+
+def publish_operation(
+    connection: Connection,
+    load: CatalogLoad,
+    prepared: PreparedOperation,
+    *,
+    rivals: Sequence[PreparedOperation],
+    marks: Sequence[PartMark],
+) -> OperationChanges:
+    """Publish the results of one operation. Raises PublishRefused."""
+    scope, fresh = prepared.scope, prepared.fresh
+    counts = Counter({"received": prepared.received, "duplicates": 0})
+    if stale := prepared.received - sum(reading.accepted for reading in fresh):
         counts["stale"] = stale
-    earliest = min((reading.as_of for reading in readings), default=load.now)
+    earliest = prepared.earliest(load.now)
     if not fresh:
         return OperationChanges(counts, earliest)
-    is_complete = len(fresh) == len(readings)
-    values = _merge_values(load, operation, scope, readings, cursor_range, is_complete=is_complete)
-    marks = _part_marks(connection, load.provider, values.earliest)
-    changed_kinds, is_outdated = _merge(
-        connection,
-        operation,
-        values,
-        counts,
-        kinds=kinds,
-        readings=fresh,
-        marks=marks,
-    )
+    values = _merge_values(connection, load, prepared)
+    merge_all = partial(_merge, connection, prepared, rivals=rivals, marks=marks)
+    tried = Counter(counts)
+    try:
+        with connection.begin_nested():
+            changed_kinds, is_outdated = merge_all(values, tried)
+        counts = tried
+    except _ExplainedByDrops as explained:
+        values = replace(values, removes=False)
+        counts["kept"] = explained.missing
+        changed_kinds, is_outdated = merge_all(values, counts)
     if values.removes:
-        _set_marks(connection, scope, values.earliest, fresh)
+        set_marks(connection, scope.id, earliest, fresh)
+    if values.leaves:
+        delete_cursors(connection, scope.id, values.all_parts)
     # Of an outdated result it is unknown which load read the source later. The cursor then stays,
     # so that the next load reads the records again.
-    if cursor_range and not is_outdated:
-        stays = {reading.part for reading in readings} - {reading.part for reading in fresh}
-        move_cursors(connection, load.id, operation.id, scope.id, stays)
+    if prepared.cursor_range and not is_outdated:
+        stays = {reading.part for reading in prepared.readings} - {r.part for r in fresh}
+        move_cursors(connection, load.id, prepared.operation.id, scope.id, stays)
     return OperationChanges(counts, earliest, changed_kinds)
 
 
 def _merge_values(
-    load: CatalogLoad,
-    operation: PublishedOperation,
-    scope: _ScopeState,
-    readings: Sequence[Reading],
-    cursor_range: CursorRange | None,
-    *,
-    is_complete: bool,
+    connection: Connection, load: CatalogLoad, prepared: PreparedOperation
 ) -> MergeValues:
-    """Return the parameters of the merge; *is_complete* says that all readings are published."""
-    if cursor_range:
+    """Return the parameters of the merge."""
+    operation, readings = prepared.operation, prepared.readings
+    if prepared.cursor_range:
         # A read from the beginning is a snapshot, whatever the operation's mode.
-        is_snapshot = cursor_range.is_full
+        is_snapshot = prepared.cursor_range.is_full
     else:
         is_snapshot = load.is_full and operation.mode == "snapshot"
-    removes = is_snapshot and is_complete
-    earliest = min(reading.as_of for reading in readings)
-    # A full load has each part for which there is a record now.
-    has_all_parts = load.is_full and not load.is_backfill and isinstance(operation.for_each, str)
+    earliest = prepared.earliest(load.now)
+    # A full load has each part that `for_each` makes now.
+    has_all_parts = load.is_full and not load.is_backfill and operation.for_each is not None
     return MergeValues(
         provider=load.provider_number,
-        scope=scope.number,
+        scope=prepared.scope.number,
         catalog=load.number,
         now=load.now,
         earliest=earliest,
-        removes=removes,
-        leaves=has_all_parts and not scope.is_later_than(earliest),
+        removes=is_snapshot and len(prepared.fresh) == len(readings),
+        leaves=has_all_parts
+        and not prepared.scope.is_later_than(earliest)
+        and not _is_newer_load_published(connection, load, operation, earliest),
         refreshes=operation.refresh is not None,
         all_parts=[reading.part for reading in readings],
     )
 
 
-def _open_scope(
-    connection: Connection, provider_id: UUID, operation: PublishedOperation
-) -> _ScopeState:
-    """Return the operation's scope; the first publish inserts it.
-
-    A renamed operation hands its records on, so the high-water marks of all scopes that wrote its
-    kinds count.
-    """
-    identity = {
-        "provider": provider_id,
-        "scheme": operation.scheme,
-        "operation": operation.name,
-    }
-    run(
-        connection,
-        """INSERT INTO catlog.scope (provider_id, scheme_name, operation_name)
-           VALUES (:provider, :scheme, :operation) ON CONFLICT DO NOTHING""",
-        **identity,
+def _is_newer_load_published(
+    connection: Connection,
+    load: CatalogLoad,
+    operation: PublishedOperation,
+    earliest: dt.datetime,
+) -> bool:
+    """Return whether a full load that read after *earliest* knew the parts better."""
+    return bool(
+        scalar(
+            connection,
+            """SELECT EXISTS (
+                   SELECT 1 FROM catlog.catalog c
+                   JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
+                   JOIN catlog.catalog_scheme_operation o ON o.scheme_id = s.id
+                   WHERE s.provider_id = :provider AND s.name = :scheme AND o.name = :operation
+                     AND c.state = 'loaded' AND c.is_full AND c.origin <> 'backfill'
+                     AND c.as_of > :earliest AND c.id <> :catalog)""",
+            provider=load.provider,
+            scheme=operation.scheme,
+            operation=operation.name,
+            earliest=earliest,
+            catalog=load.id,
+        )
     )
-    found = one(
-        connection,
-        """SELECT own.id, own.number, (
-               SELECT max(s.high_water_mark) FROM catlog.scope s
-               WHERE s.provider_id = :provider AND EXISTS (
-                   SELECT 1 FROM catlog.kind k
-                   JOIN catlog.catalog_scheme_operation w ON w.id = k.operation_id
-                   JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
-                   WHERE v.provider_id = s.provider_id AND v.name = s.scheme_name
-                     AND w.name = s.operation_name AND k.name = ANY(:kinds))) AS high_water_mark
-           FROM catlog.scope own
-           WHERE own.provider_id = :provider AND own.scheme_name = :scheme
-             AND own.operation_name = :operation""",
-        kinds=operation.kinds,
-        **identity,
-    )
-    return _ScopeState(**found)
 
 
 def _merge(
     connection: Connection,
-    operation: PublishedOperation,
+    prepared: PreparedOperation,
     values: MergeValues,
     counts: Counter[str],
     *,
-    kinds: Sequence[KindDefinition],
-    readings: Sequence[Reading],
-    marks: PartMarks,
+    rivals: Sequence[PreparedOperation],
+    marks: Sequence[PartMark],
 ) -> tuple[frozenset[str], bool]:
     """Merge the results into the records and add to *counts*.
 
     Returns the kinds whose readers see a change, and whether a result was outdated. Raises
-    PublishRefused.
+    PublishRefused, and _ExplainedByDrops for a load that should remove nothing.
     """
+    operation = prepared.operation
     changed_kinds: set[str] = set()
-    received, present, outdated = 0, 0, 0
-    for kind in kinds:
+    received, present, removed, outdated = 0, 0, 0, 0
+    for kind in prepared.kinds:
+        others = OtherWriters(
+            siblings=prepared.scope.siblings[kind.name],
+            abandoned=prepared.scope.abandoned,
+            # A mark before the earliest reading decides nothing.
+            marks=[mark for mark in marks if mark.as_of > values.earliest],
+            rivals=_rival_readings(kind, prepared, rivals),
+        )
         try:
-            merged = merge(connection, kind, readings, marks, values)
+            merged = merge(connection, kind, prepared.fresh, others, values)
         except UnknownKey as error:
             raise PublishRefused(
                 f"{operation.name} yields Unchanged for a key without a record: the record was"
                 " never loaded; run a full load once."
+            ) from error
+        except exc.OperationalError as error:
+            if not isinstance(error.orig, ProgramLimitExceeded):
+                raise
+            raise PublishRefused(
+                f"{operation.name} has a record that PostgreSQL cannot hold: {reason(error)}."
+                " Shorten the fields in the spider, or declare fewer fields or indexes."
             ) from error
         except exc.DataError as error:
             raise PublishRefused(
@@ -263,73 +329,47 @@ def _merge(
             ) from error
         received += merged.received
         present += merged.present
+        removed += merged.changes["removed"] - merged.abandoned
         outdated += merged.outdated
         counts["duplicates"] += merged.duplicates
+        if merged.taken:
+            counts["moved"] += merged.taken
         counts.update({k: n for k, n in merged.changes.items() if k not in SILENT_CHANGES})
         if any(merged.changes[change] for change in VISIBLE_CHANGES):
             changed_kinds.add(kind.name)
-    if received != sum(reading.accepted for reading in readings):
+    if received != sum(reading.accepted for reading in prepared.fresh):
         raise PublishRefused(
             f"{operation.name} has lost rows that its attempts had when they were done. Make a new"
             " catalog with scrapy load."
         )
+    refuse_too_many_duplicates(
+        operation.name,
+        operation.tolerate,
+        duplicates=counts["duplicates"],
+        received=received,
+    )
+    dropped = sum(reading.dropped for reading in prepared.fresh)
+    if values.removes and explain_by_drops(removed, dropped, prepared.scope.dropped):
+        raise _ExplainedByDrops(removed)
     refuse_too_many_removals(
         operation.name,
         operation.tolerate,
-        removed=counts["removed"],
+        removed=removed,
         present=present,
+        dropped=dropped,
         is_snapshot=values.removes,
     )
     return frozenset(changed_kinds), outdated > 0
 
 
-def _part_marks(connection: Connection, provider: UUID, after: dt.datetime) -> PartMarks:
-    """Return the provider's part marks later than *after*; a mark before decides nothing."""
-    found = rows(
-        connection,
-        """SELECT s.number AS scope, m.part, m.as_of FROM catlog.part_mark m
-           JOIN catlog.scope s ON s.id = m.scope_id
-           WHERE s.provider_id = :provider AND m.as_of > :after""",
-        provider=provider,
-        after=after,
-    )
-    return PartMarks(
-        mark_scopes=[mark["scope"] for mark in found],
-        mark_parts=[mark["part"] for mark in found],
-        mark_as_ofs=[mark["as_of"] for mark in found],
-    )
-
-
-def _set_marks(
-    connection: Connection, scope: _ScopeState, earliest: dt.datetime, readings: Sequence[Reading]
-) -> None:
-    """Store that a full load has decided about all records.
-
-    About absent ones it has as of its *earliest* reading, about the records of each part as of the
-    reading of the part.
-    """
-    run(
-        connection,
-        "UPDATE catlog.scope SET high_water_mark = :earliest WHERE id = :scope",
-        earliest=earliest,
-        scope=scope.id,
-    )
-    run(
-        connection,
-        "DELETE FROM catlog.part_mark WHERE scope_id = :scope AND as_of <= :earliest",
-        earliest=earliest,
-        scope=scope.id,
-    )
-    later = [reading for reading in readings if reading.as_of > earliest]
-    if not later:
-        return
-    run(
-        connection,
-        """INSERT INTO catlog.part_mark AS m (scope_id, part, as_of)
-           SELECT :scope, given.* FROM
-               unnest(CAST(:parts AS text[]), CAST(:as_ofs AS timestamptz[])) AS given (part, as_of)
-           ON CONFLICT (scope_id, part) DO UPDATE SET as_of = greatest(m.as_of, excluded.as_of)""",
-        scope=scope.id,
-        parts=[reading.part for reading in later],
-        as_ofs=[reading.as_of for reading in later],
-    )
+def _rival_readings(
+    kind: KindDefinition, prepared: PreparedOperation, operations: Sequence[PreparedOperation]
+) -> list[RivalReading]:
+    """Return the readings of the catalog's other operations that write *kind*."""
+    own = operations.index(prepared)
+    return [
+        RivalReading(reading.instance, reading.attempt, reading.accepted, reading.as_of, rank - own)
+        for rank, other in enumerate(operations)
+        for reading in other.fresh
+        if rank != own and kind in other.kinds
+    ]

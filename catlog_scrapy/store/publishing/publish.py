@@ -13,16 +13,11 @@ from catlog_scrapy.db.engine import reason
 from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.batch_errors import FAULTS
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
-from catlog_scrapy.store.publishing.operations import (
-    CatalogLoad,
-    operations_of,
-    publish_operation,
-)
+from catlog_scrapy.store.publishing.operations import CatalogLoad, publish_operations
 from catlog_scrapy.store.publishing.publications import record_publication
 from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog, update_parent_state
 from catlog_scrapy.store.queue.results import purge_unfinished_attempts
 from catlog_scrapy.store.record_tables.indexes import changed_duplicate
-from catlog_scrapy.store.record_tables.layout import lock_against_changes
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import row, rows, run
 
@@ -57,6 +52,23 @@ def publish_next(engine: Engine) -> UUID | None:
                    CASE WHEN c.as_of = c.due_at THEN c.as_of ELSE read.as_of END, c.created_at""",
         )
     return next((c["id"] for c in waiting if publish(engine, c["id"])), None)
+
+
+# The records of the catalog `c` were published at a due time that lies ahead, by a clock that was
+# wrong. Its newest due time until now then counts as read by its attempts: by its own time it would
+# be stale until that time has come.
+IS_AHEAD = """(
+    EXISTS (
+        SELECT 1 FROM catlog.scope s JOIN catlog.catalog_scheme v
+            ON v.provider_id = s.provider_id AND v.name = s.scheme_name
+        WHERE v.id = c.scheme_id AND s.high_water_mark > clock_timestamp())
+    AND NOT EXISTS (
+        SELECT 1 FROM catlog.catalog later
+        JOIN catlog.catalog_scheme v ON v.id = later.scheme_id
+        JOIN catlog.catalog_scheme own
+            ON own.provider_id = v.provider_id AND own.name = v.name
+        WHERE own.id = c.scheme_id AND later.state = 'loaded' AND later.due_at > c.due_at
+          AND later.due_at <= clock_timestamp()))"""
 
 
 class _CatalogStopped(Exception):
@@ -94,7 +106,8 @@ def _retry_later(engine: Engine, catalog_id: UUID, error: str) -> None:
         run(
             connection,
             """UPDATE catlog.catalog SET publish_failures = publish_failures + 1,
-                   error = :error, publish_at = clock_timestamp()
+                   first_error = coalesce(first_error, :error), error = :error,
+                   publish_at = clock_timestamp()
                        + make_interval(secs => least(:longest, :wait * (publish_failures + 1)))
                WHERE id = :id AND state = 'publishing'""",
             id=catalog_id,
@@ -113,10 +126,7 @@ def _publish(connection: Connection, catalog_id: UUID) -> bool:
     counts: Counter[str] = Counter()
     changed_kinds: set[str] = set()
     earliest: list[dt.datetime] = []
-    operations = operations_of(connection, catalog_id)
-    lock_against_changes(connection, {kind for found in operations for kind in found.kinds})
-    for operation in operations:
-        changes = publish_operation(connection, load, operation)
+    for changes in publish_operations(connection, load):
         counts.update(changes.counts)
         changed_kinds |= changes.changed_kinds
         if changes.earliest is not None:
@@ -173,8 +183,9 @@ def _lock_for_publishing(connection: Connection, catalog_id: UUID) -> CatalogLoa
         return None
     catalog = row(
         connection,
-        """SELECT c.id, c.number, c.provider_id AS provider, p.number AS provider_number,
-               CASE WHEN c.as_of = c.due_at THEN c.as_of END AS own_as_of, c.is_full,
+        f"""SELECT c.id, c.number, c.provider_id AS provider, p.number AS provider_number,
+               CASE WHEN c.as_of = c.due_at AND NOT (c.origin <> 'backfill' AND {IS_AHEAD})
+                   THEN c.as_of END AS own_as_of, c.is_full,
                c.origin = 'backfill' AS is_backfill,
                greatest(clock_timestamp(), (
                    SELECT max(published_at) + interval '1 microsecond' FROM catlog.publication

@@ -20,13 +20,17 @@ class Reading(NamedTuple):
     """Done attempt that read a part of an operation's source.
 
     Rows of the attempt are numbered below `accepted`: a doubled worker may add further rows.
+    `dropped` counts the items that the project's pipelines dropped.
+    `read_at` is the time by the server's clock, from which a record is fresh.
     """
 
     instance: UUID
     attempt: int
     accepted: int
+    dropped: int
     part: str
     as_of: dt.datetime
+    read_at: dt.datetime
 
 
 def read_readings(
@@ -39,8 +43,9 @@ def read_readings(
     """
     found = rows(
         connection,
-        """SELECT i.id AS instance, i.attempt, a.accepted, i.part,
-               coalesce(CAST(:own AS timestamptz), a.as_of) AS as_of
+        """SELECT i.id AS instance, i.attempt, a.accepted, a.dropped, i.part,
+               coalesce(CAST(:own AS timestamptz), a.as_of) AS as_of,
+               least(CAST(:own AS timestamptz), a.started_at) AS read_at
            FROM catlog.catalog_scheme_operation_instance i
            JOIN catlog.instance_attempt a ON a.instance_id = i.id AND a.attempt = i.attempt
            WHERE i.catalog_id = :catalog AND i.operation_id = :operation AND i.state = 'done'
@@ -108,6 +113,7 @@ def as_parameters(readings: Iterable[Reading]) -> Mapping[str, Any]:
         "accepted": [reading.accepted for reading in listed],
         "parts": [reading.part for reading in listed],
         "as_ofs": [reading.as_of for reading in listed],
+        "read_ats": [reading.read_at for reading in listed],
         "first_instance": min((reading.instance for reading in listed), default=None),
         "last_instance": max((reading.instance for reading in listed), default=None),
     }
@@ -115,7 +121,7 @@ def as_parameters(readings: Iterable[Reading]) -> Mapping[str, Any]:
 
 # The number of a reading is its position; the empty part is NULL, as in the record tables.
 READINGS = """(
-    SELECT instance, attempt, accepted, nullif(part, '') AS part, as_of, number
+    SELECT instance, attempt, accepted, nullif(part, '') AS part, as_of, read_at, number
     FROM unnest(CAST(:instances AS uuid[]), CAST(:attempts AS int[]), CAST(:accepted AS bigint[]),
-        CAST(:parts AS text[]), CAST(:as_ofs AS timestamptz[]))
-        WITH ORDINALITY AS given (instance, attempt, accepted, part, as_of, number))"""
+        CAST(:parts AS text[]), CAST(:as_ofs AS timestamptz[]), CAST(:read_ats AS timestamptz[]))
+        WITH ORDINALITY AS given (instance, attempt, accepted, part, as_of, read_at, number))"""

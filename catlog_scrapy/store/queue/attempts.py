@@ -123,7 +123,7 @@ def _summary(report: Report) -> dict[str, Any]:
         "stats": _json(report.stats),
         "log": report.log,
         # The next load reads again the requests that failed, though they were tolerated.
-        "read_to": None if report.failed_requests or report.blocked_by_robots else report.cursor,
+        "read_to": None if report.has_gaps() else report.cursor,
     }
 
 
@@ -235,6 +235,14 @@ def _close(
         error=clean(error) if error else None,
         **_summary(report),
     )
+    if outcome not in ("released", "cancelled"):
+        run(
+            connection,
+            """UPDATE catlog.catalog SET first_error = :error
+               WHERE id = :id AND first_error IS NULL""",
+            id=locked.catalog.id,
+            error=clean(error or outcome),
+        )
     match outcome:
         case "released":
             _move(connection, locked, "new")
@@ -259,16 +267,17 @@ def _close(
                 f"lost {MAX_LOST_IN_A_ROW} times in a row: {error}",
             )
         case _:
-            _count_failure(connection, locked, error or outcome, report.retry_after)
+            _count_failure(connection, locked, error or outcome, report)
     return outcome
 
 
 def _count_failure(
-    connection: Connection, locked: LockedInstance, error: str, least: float
+    connection: Connection, locked: LockedInstance, error: str, report: Report
 ) -> None:
     """Reschedule the instance after its backoff, or fail the catalog at max_errors.
 
-    The delay is at least *least* seconds, but not more than a day for that reason.
+    The delay is at least as long as the source asked for, but not more than a day for that reason.
+    An error that another attempt would meet again fails the catalog at once.
     """
     errors = locked.catalog.errors + 1
     failures = locked.failures + 1
@@ -278,18 +287,26 @@ def _count_failure(
         id=locked.catalog.id,
         errors=errors,
     )
-    if errors >= locked.limits["max_errors"]:
+    if report.is_permanent or errors >= locked.limits["max_errors"]:
         _move(connection, locked, "failed", failures=failures, lost=0)
         stop_catalog(
             connection,
             locked.catalog,
             "failed",
-            f"{counted(errors, 'attempt')} failed; last error: {error}",
+            f"{counted(errors, 'attempt')} failed; {_first_and_last(locked.catalog, error)}"
+            + ("; not retried, as it would fail again" if report.is_permanent else ""),
         )
         return
     backoff = Backoff(locked.limits["backoff_base"], locked.limits["backoff_cap"])
-    wait = max(min(least, MAX_RETRY_DELAY_S), backoff.delay(failures, random.random()))
+    wait = max(min(report.retry_after, MAX_RETRY_DELAY_S), backoff.delay(failures, random.random()))
     _move(connection, locked, "new", failures=failures, lost=0, wait=wait)
+
+
+def _first_and_last(catalog: LockedCatalog, error: str) -> str:
+    """Return the first and the last error: the first is often the cause of the others."""
+    if catalog.first_error in (None, clean(error)):
+        return f"last error: {error}"
+    return f"first error: {catalog.first_error}; last error: {error}"
 
 
 def _move(

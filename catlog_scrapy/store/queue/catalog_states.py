@@ -29,6 +29,7 @@ class LockedCatalog:
     priority: int
     state: str
     errors: int
+    first_error: str | None
     error: str | None
     purged_at: dt.datetime | None
     created_at: dt.datetime

@@ -208,6 +208,46 @@ def retry(engine: Database, catalog_id: UUID) -> None:
         _retry(connection, catalog)
 
 
+def retry_now(engine: Database, catalog_id: UUID) -> None:
+    """Retry a catalog like `retry`; in an open catalog, end the waits for the next attempts.
+
+    Raises NotFound, or NotPossible if nothing in the open catalog waits for its next attempt.
+    """
+    with engine.begin() as connection:
+        catalog = lock_catalog(connection, catalog_id)
+        if catalog.state in ("failed", "cancelled"):
+            _retry(connection, catalog)
+        elif not _end_waits(connection, catalog):
+            raise NotPossible(
+                f"catalog {catalog_id} is {catalog.state}, and nothing in it waits for its next"
+                " attempt; scrapy status shows what runs."
+            )
+
+
+def _end_waits(connection: Connection, catalog: LockedCatalog) -> int:
+    """End the backoffs of a locked catalog and of its sub-catalogs, and return their number."""
+    ended = sum(_end_waits(connection, child) for child in lock_children(connection, catalog.id))
+    if catalog.state == "loading":
+        ended += run(
+            connection,
+            """UPDATE catlog.catalog_scheme_operation_instance i
+               SET available_at = clock_timestamp()
+               FROM (SELECT id FROM catlog.catalog_scheme_operation_instance
+                     WHERE catalog_id = :id AND state = 'new'
+                     ORDER BY id FOR NO KEY UPDATE) AS waiting
+               WHERE i.id = waiting.id AND i.available_at > clock_timestamp()""",
+            id=catalog.id,
+        )
+    elif catalog.state == "publishing":
+        ended += run(
+            connection,
+            """UPDATE catlog.catalog SET publish_at = clock_timestamp()
+               WHERE id = :id AND publish_at > clock_timestamp()""",
+            id=catalog.id,
+        )
+    return ended
+
+
 def _retry(connection: Connection, catalog: LockedCatalog) -> None:
     if catalog.purged_at:
         raise NotPossible(
@@ -239,8 +279,9 @@ def _retry(connection: Connection, catalog: LockedCatalog) -> None:
     )
     run(
         connection,
-        """UPDATE catlog.catalog c SET errors = 0, error = NULL, finished_at = NULL,
-               publish_failures = 0, publish_at = clock_timestamp(), prune_at = DEFAULT,
+        """UPDATE catlog.catalog c SET errors = 0, first_error = NULL, error = NULL,
+               finished_at = NULL, publish_failures = 0, publish_at = clock_timestamp(),
+               prune_at = DEFAULT,
                state = CASE
                    WHEN EXISTS (SELECT 1 FROM catlog.catalog WHERE parent_id = c.id) THEN 'loading'
                    WHEN NOT EXISTS (SELECT 1 FROM catlog.catalog_scheme_operation_instance

@@ -26,8 +26,9 @@ class Claim:
     `kinds` are its record types: name, key, fields, and `foreign` for a type that is declared for
     a spider that has none. `seconds` is the time limit. `project` is the Scrapy project that has
     the spider, None if unknown; `project_version` is the only version that may run the attempt.
-    `settings` are Scrapy settings for this attempt alone. `secrets` are the names of the
-    provider's secrets. `age` is the time since the claim in seconds.
+    `settings` are Scrapy settings for this attempt alone. `given` are the names of the arguments
+    that came with the load, not from its operation. `secrets` are the names of the provider's
+    secrets. `age` is the time since the claim in seconds.
     """
 
     attempt: AttemptName
@@ -45,6 +46,7 @@ class Claim:
     mode: str
     isolate: bool
     arguments: dict[str, str]
+    given: list[str]
     base_url: str | None
     limits: dict[str, Any]
     kinds: list[dict[str, Any]]
@@ -69,8 +71,8 @@ class Claim:
 CLAIM = """
     SELECT * FROM catlog.claim_instances(
         :revision, :worker, :max_instances, :lease, CAST(:catalogs AS uuid[]), :executor,
-        CAST(:refused AS uuid[]), :logs, CAST(:providers AS uuid[]), CAST(:heads AS bigint[]),
-        CAST(:since AS timestamptz[]))"""
+        CAST(:refused AS uuid[]), CAST(:tags AS jsonb), :logs, CAST(:providers AS uuid[]),
+        CAST(:heads AS bigint[]), CAST(:revisions AS int[]), CAST(:since AS timestamptz[]))"""
 
 
 def claim(
@@ -81,6 +83,7 @@ def claim(
     lease: float = 60.0,
     catalogs: Sequence[UUID] | None = None,
     executor: str = "scrapy",
+    tags: Collection[str] = (),
     logs: str | None = None,
     refused: Collection[UUID] = (),
 ) -> list[Claim]:
@@ -88,11 +91,11 @@ def claim(
 
     A claim in a caller's transaction uses the claim hints, but does not search for new ones.
     *lease* is in seconds. Only instances of *catalogs* are claimed, unless it is None, and none of
-    the operations and catalogs in *refused*. The log of an attempt is `<attempt>.log` in the folder
-    *logs*. Raises SchemaMismatch if the database has moved to another revision: the worker must
-    stop.
+    the operations and catalogs in *refused*. All tags of an operation must be among *tags*. The log
+    of an attempt is `<attempt>.log` in the folder *logs*. Raises SchemaMismatch if the database has
+    moved to another revision: the worker must stop.
     """
-    hints = claim_hints_of(engine)
+    hints = claim_hints_of(engine, executor, tags)
     if isinstance(engine, Engine):
         hints.refresh(engine)
     try:
@@ -104,7 +107,6 @@ def claim(
             max_instances=limit,
             lease=lease,
             catalogs=[str(catalog) for catalog in catalogs] if catalogs is not None else None,
-            executor=executor,
             refused=[str(id_) for id_ in refused],
             logs=logs,
             **hints.parameters(),

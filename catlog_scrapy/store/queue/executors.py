@@ -6,12 +6,12 @@ attempt.
 """
 
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.plurals import counted
@@ -61,11 +61,11 @@ class EndedAttempt:
 
 
 def operations(database: Database) -> list[Mapping[str, Any]]:
-    """Return the operations of all versions: id, provider, scheme, name, executor, `present`."""
+    """Return the operations of all versions; `present` says that the version is not retired."""
     with database.connect() as connection:
         return rows(
             connection,
-            """SELECT o.id, p.name AS provider, s.name AS scheme, o.name, o.executor,
+            """SELECT o.id, p.name AS provider, s.name AS scheme, o.name, o.executor, o.tags,
                    s.retired_at IS NULL AS present
                FROM catlog.catalog_scheme_operation o
                JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
@@ -74,41 +74,30 @@ def operations(database: Database) -> list[Mapping[str, Any]]:
         )
 
 
-def unclaimed_external_operations(engine: Engine, catalogs: Sequence[UUID]) -> list[str]:
-    """Return the external operations of *catalogs* that wait for a claim.
-
-    Each is written as `provider/scheme/name`.
-    """
-    with engine.connect() as connection:
-        found = rows(
-            connection,
-            """SELECT DISTINCT p.name || '/' || s.name || '/' || o.name AS title
-               FROM catlog.catalog_scheme_operation_instance i
-               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
-               JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
-               JOIN catlog.provider p ON p.id = i.provider_id
-               WHERE i.catalog_id = ANY(CAST(:catalogs AS uuid[])) AND i.state = 'new'
-                 AND o.executor = 'external' ORDER BY 1""",
-            catalogs=[str(catalog) for catalog in catalogs],
-        )
-    return [operation["title"] for operation in found]
-
-
 def take(
     transaction: Transaction,
     node: str,
     *,
     refused: Collection[UUID],
+    tags: Collection[str],
     limit: int,
     lease: float,
 ) -> tuple[list[LeasedClaim], dict[AttemptName, str]]:
     """Claim up to *limit* instances of external operations, except the *refused* ones.
 
+    All tags of an operation must be among *tags*.
+
     Returns the claims, and the attempts that must fail at once, with the reason: they cannot resume
     from their cursor.
     """
     claimed = claims.claim(
-        transaction, node, limit=limit, lease=lease, executor="external", refused=refused
+        transaction,
+        node,
+        limit=limit,
+        lease=lease,
+        executor="external",
+        tags=tags,
+        refused=refused,
     )
     cursors: dict[AttemptName, str | None] = {}
     hopeless: dict[AttemptName, str] = {}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -10,15 +9,14 @@ from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.records.validation import Rejection, Row
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
 from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.queue.copy_format import RowPrefix, write_rows
 from catlog_scrapy.store.queue.external_attempts import lock_outcome, require_open, require_owner
 from catlog_scrapy.store.queue.results import (
     MAX_REJECTED_ITEMS,
-    copy_lines,
-    line_prefix,
+    copy_rows,
     store_rejected,
-    write_lines,
 )
-from catlog_scrapy.store.sql import Database, Transaction, one, row, rows, run, scalar
+from catlog_scrapy.store.sql import Database, Transaction, one, row, rows, run
 
 # The timeout of a server's readers is too short to store a batch, or to count millions of rows.
 BATCH_STATEMENT_TIMEOUT_S = 60.0
@@ -34,7 +32,8 @@ def kinds_of(database: Database, name: AttemptName, owner: str) -> list[Mapping[
         require_open(connection, name)
         return rows(
             connection,
-            """SELECT k.name, k.key, k.fields FROM catlog.kind k
+            """SELECT k.name, k.key, k.fields, k.untracked, k.item_rules AS rules
+               FROM catlog.kind k
                JOIN catlog.catalog_scheme_operation_instance i ON i.operation_id = k.operation_id
                WHERE i.id = :id ORDER BY k.name""",
             id=name.instance,
@@ -80,8 +79,8 @@ def store_batch(
             raise NotPossible(f"batch {number} came before batch {sent.batches + 1}; send that.")
         if lines:
             batch = bytearray()
-            write_lines(batch, line_prefix(name, _provider(connection, name)), sent.accepted, lines)
-            copy_lines(connection, batch)
+            write_rows(batch, _row_prefix(connection, name), sent.accepted, lines)
+            copy_rows(connection, batch)
         if kept := rejections[: max(0, MAX_REJECTED_ITEMS - sent.rejected)]:
             store_rejected(
                 Transaction(connection), name, [(None, *rejection) for rejection in kept]
@@ -101,14 +100,17 @@ def store_batch(
     return True
 
 
-def _provider(connection: Connection, name: AttemptName) -> UUID:
-    """Return the id of the provider whose records an attempt brings."""
-    found: UUID = scalar(
+def _row_prefix(connection: Connection, name: AttemptName) -> RowPrefix:
+    """Return the prefix of an attempt's rows, for its provider and the kinds that it brings."""
+    found = one(
         connection,
-        "SELECT provider_id FROM catlog.catalog_scheme_operation_instance WHERE id = :id",
+        """SELECT i.provider_id AS provider, (
+               SELECT coalesce(jsonb_object_agg(k.name, k.untracked), '{}') FROM catlog.kind k
+               WHERE k.operation_id = i.operation_id) AS untracked
+           FROM catlog.catalog_scheme_operation_instance i WHERE i.id = :id""",
         id=name.instance,
     )
-    return found
+    return RowPrefix(name, found["provider"], found["untracked"])
 
 
 class BatchCounts(NamedTuple):

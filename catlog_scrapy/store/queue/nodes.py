@@ -1,71 +1,110 @@
 """Register of the nodes that run spiders."""
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, func
+from sqlalchemy import Engine, func
 from sqlalchemy.exc import SQLAlchemyError
 
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.sql import call, clean, rows, run, scalar, upsert
+from catlog_scrapy.processes import is_alive, process_identity
+from catlog_scrapy.store.sql import call, clean, rows, run, upsert
 
-# A server that no longer hears from a node frees its name after a minute, not after the two hours
-# that TCP allows. Unix sockets ignore these settings.
-PEER_IS_GONE = """
-    SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
-    SET tcp_user_timeout = 30000; SET idle_in_transaction_session_timeout = 0"""
+# A node that was killed frees its name after this time, or after three polls; on its own machine
+# at once.
+NAME_LEASE_S = 10.0
 
 
-class NodeNameLock:
-    """Session lock on a node's name, which the server releases when the session ends.
+class NameTaken(NotPossible):
+    """Name of another node.
 
-    Only one node holds a name, so attempts that a former process of it left running can be ended.
+    `is_running` says that its process runs on this machine; otherwise it may have been killed.
     """
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, name: str, *, is_running: bool) -> None:
+        super().__init__(
+            f"another node has the name {name!r}; use another CATLOG_NODE or http_port."
+        )
+        self.is_running = is_running
+
+
+class NodeNameLease:
+    """Lease of a node's name by this process, renewed by `acquire`.
+
+    Only one node holds a name, so attempts that a former process of it left running can be ended.
+    A row and not a session lock, because PgBouncer shares sessions.
+    """
+
+    def __init__(self, engine: Engine, name: str, *, poll_interval: float) -> None:
         self.engine = engine
         self.name = name
-        self._connection: Connection | None = None
+        self.lease = max(NAME_LEASE_S, 3 * poll_interval)
+        self._renewed_at = -math.inf
 
     def acquire(self) -> None:
-        """Take the lock, or check that it is held. Raises NotPossible if another node holds it."""
-        if self._connection is not None:
-            try:
-                run(self._connection, "SELECT 1")
-                return
-            except SQLAlchemyError:
-                self.release()
-        connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        try:
-            run(connection, PEER_IS_GONE)
-            if not scalar(
-                connection,
-                "SELECT pg_try_advisory_lock(hashtextextended('catlog node ' || :name, 0))",
-                name=self.name,
-            ):
-                raise NotPossible(
-                    f"another node has the name {self.name!r}; use another CATLOG_NODE"
-                    " or http_port."
-                )
-        except BaseException:
-            connection.invalidate()
-            connection.close()
-            raise
-        self._connection = connection
+        """Take the lease, or renew it. Raises NameTaken if another node holds it."""
+        began_at = time.monotonic()
+        if began_at < self._renewed_at + self.lease / 3:
+            return
+        holder = self._take(None)
+        if holder is not None and is_alive(holder) is False:
+            holder = self._take(holder)
+        if holder is not None:
+            raise NameTaken(self.name, is_running=bool(is_alive(holder)))
+        self._renewed_at = began_at
+
+    def _take(self, ended: str | None) -> str | None:
+        """Take a lease that is free, expired, or of the *ended* process.
+
+        Returns the other holder if there is one. A lease that expires later than a lease lasts is
+        from a time when the database's clock was wrong.
+        """
+        found = call(
+            self.engine,
+            """WITH taken AS (
+                   INSERT INTO catlog.node_lease AS held (name, holder, lease_expires_at)
+                   VALUES (:name, :holder, clock_timestamp() + make_interval(secs => :lease))
+                   ON CONFLICT (name) DO UPDATE SET
+                       holder = excluded.holder, lease_expires_at = excluded.lease_expires_at
+                   WHERE held.holder IN (excluded.holder, :ended)
+                      OR held.lease_expires_at NOT BETWEEN clock_timestamp()
+                         AND clock_timestamp() + 10 * make_interval(secs => :lease)
+                   RETURNING name)
+               SELECT EXISTS (SELECT 1 FROM taken) AS is_taken,
+                   (SELECT holder FROM catlog.node_lease WHERE name = :name) AS holder""",
+            name=self.name,
+            holder=process_identity(),
+            ended=ended,
+            lease=self.lease,
+        )
+        return None if found["is_taken"] else found["holder"] or ""
 
     def release(self) -> None:
         """Release the name."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(SQLAlchemyError):
-                connection.invalidate()  # ends the session, and the lock with it
-                connection.close()
+        self._renewed_at = -math.inf
+        with suppress(SQLAlchemyError), self.engine.begin() as connection:
+            run(
+                connection,
+                "DELETE FROM catlog.node_lease WHERE name = :name AND holder = :holder",
+                name=self.name,
+                holder=process_identity(),
+            )
 
 
 def register(
-    engine: Engine, name: str, *, url: str, pid: int, version: str, slots: int, poll: float
+    engine: Engine,
+    name: str,
+    *,
+    url: str,
+    pid: int,
+    version: str,
+    slots: int,
+    poll: float,
+    tags: Sequence[str] = (),
 ) -> None:
     """Record that a node has started."""
     from catlog_scrapy.models import Node  # slow to import, and `scrapy nodes` only reads
@@ -80,6 +119,7 @@ def register(
                 "pid": pid,
                 "version": version,
                 "slots": slots,
+                "tags": list(tags),
                 "poll": poll,
                 "running": 0,
                 "projects": {},
@@ -132,7 +172,7 @@ def list_nodes(engine: Engine) -> list[Mapping[str, Any]]:
     with engine.connect() as connection:
         return rows(
             connection,
-            """SELECT name, url, pid, version, slots, running, poll, projects, started_at,
+            """SELECT name, url, pid, version, slots, running, tags, poll, projects, started_at,
                    polled_at, error, error_at, silence,
                    CASE WHEN state <> 'stopped' AND silence > greatest(10, 5 * poll) THEN 'silent'
                        ELSE state END AS state

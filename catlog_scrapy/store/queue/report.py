@@ -11,8 +11,10 @@ from catlog_scrapy.plurals import counted
 class Report:
     """Report of a worker on its crawl: the evidence for "done means complete".
 
-    `accepted`, `rejected` and `dropped` count items; `failed_requests`, `blocked_by_robots` and
-    `responses` count requests. `raised` counts exceptions, `errors` has the text of the first ones.
+    `accepted`, `rejected` and `dropped` count items; `failed_requests`, `blocked_by_robots`,
+    `truncated`, `without_length` and `responses` count requests, `unreachable_robots` hosts.
+    `raised` counts exceptions, `errors` has the text of the first ones.
+    `is_permanent` says that another attempt would fail in the same way.
     `reasons` has the first message for each counter of failures. `cursor` is how far the crawl has
     read; `resumed` says that it started from an earlier cursor. `retry_after` is the delay in
     seconds that the source asked for.
@@ -24,6 +26,9 @@ class Report:
     dropped: int = 0
     failed_requests: int = 0
     blocked_by_robots: int = 0
+    truncated: int = 0
+    without_length: int = 0
+    unreachable_robots: int = 0
     responses: int = 0
     raised: int = 0
     errors: list[str] = field(default_factory=list)
@@ -33,6 +38,7 @@ class Report:
     cursor: str | None = None
     resumed: bool = False
     retry_after: float = 0.0
+    is_permanent: bool = False
 
     def judge(self, limits: Mapping[str, Any], stored: int) -> tuple[str, str | None]:
         """Return the outcome under an attempt's *limits* and, unless it is `done`, the reason.
@@ -53,11 +59,31 @@ class Report:
         if shortfall is None and answers < least:
             shortfall = (
                 f"{counted(self.accepted, 'result')}, at least {least} expected;"
-                " the source is empty or its markup changed"
+                f" {self._explain_few_results()}"
             )
         if shortfall is None and stored != self.accepted:
             shortfall = f"{counted(self.accepted, 'result')} accepted, but {stored} stored"
         return ("incomplete", shortfall) if shortfall else ("done", None)
+
+    def _explain_few_results(self) -> str:
+        if self.dropped:
+            return f"the project's pipelines dropped {counted(self.dropped, 'item')}"
+        if self.responses and not self.accepted:
+            return (
+                f"the spider found nothing in {counted(self.responses, 'response')}: a log-in page,"
+                " changed pages or columns, or an empty source"
+            )
+        # An external executor has no statistics.
+        if self.stats and not self.responses and not self.accepted:
+            return (
+                "nothing was requested; yield requests in `async def start(self)`, or set"
+                " `start_urls`"
+            )
+        return "the source has little, or its pages or columns have changed"
+
+    def has_gaps(self) -> bool:
+        """Return whether requests failed, though the operation may tolerate it."""
+        return bool(self.failed_requests or self.blocked_by_robots or self.truncated)
 
     def _shortfall(self, tolerate: Mapping[str, float]) -> str | None:
         """Describe the first counter that exceeds the operation's tolerance; the default is 0."""
@@ -68,6 +94,21 @@ class Report:
                 "request",
                 "blocked by robots.txt",
                 self.blocked_by_robots,
+                self.responses,
+            ),
+            ("truncated", "response", "truncated", self.truncated, self.responses),
+            (
+                "without_length",
+                "response",
+                "without a verifiable end",
+                self.without_length,
+                self.responses,
+            ),
+            (
+                "unreachable_robots",
+                "host",
+                "without a reachable robots.txt",
+                self.unreachable_robots,
                 self.responses,
             ),
             ("rejected", "item", "rejected", self.rejected, self.accepted),

@@ -2,16 +2,15 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, Engine, exc, text
 
-from catlog_scrapy.records.hashing import content_hash, key_hasher
-from catlog_scrapy.records.validation import REMOVED_DATA, Row
 from catlog_scrapy.store.queue.attempts import AttemptName
+from catlog_scrapy.store.queue.copy_format import COPY, copy_message
 from catlog_scrapy.store.queue.result_partitions import DEFAULT_PARTITION, TablesOfInstances
 from catlog_scrapy.store.sql import Database, clean, row, rows, run, scalar
 
@@ -19,68 +18,30 @@ from catlog_scrapy.store.sql import Database, clean, row, rows, run, scalar
 MAX_REJECTED_ITEM_BYTES = 65536
 MAX_REJECTED_ITEMS = 1000
 
-COPY = """COPY catlog.catalog_operation_instance_result
-    (instance_id, attempt, seq, kind, key, key_hash, content_hash, link, data) FROM STDIN"""
-# The content hash of a record that the source has removed.
-REMOVED_HASH = UUID(int=0)
 
-ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+class BackendTransaction(NamedTuple):
+    """Transaction of a server process. A pooler gives the process to others after it."""
 
-
-class LinePrefix(NamedTuple):
-    """Beginning of all lines of an attempt, and the hash of its provider's keys."""
-
-    text: str
-    hash_key: Callable[[str], str]
-
-
-def line_prefix(name: AttemptName, provider: UUID) -> LinePrefix:
-    """Return the prefix of an attempt's lines, for `write_lines`."""
-    return LinePrefix(f"{name.instance}\t{name.number}\t", key_hasher(provider))
-
-
-def write_lines(batch: bytearray, prefix: LinePrefix, number: int, rows: Iterable[Row]) -> int:
-    """Append *rows* in COPY's text format, numbered from *number*; return the next number."""
-    start, hash_key = prefix.text, prefix.hash_key
-    for kind, key, data, link in rows:
-        key_hash = hash_key(key)
-        if data is None:
-            content, text_ = "\\N", b"\\N"
-        elif data == REMOVED_DATA:
-            content, text_ = str(REMOVED_HASH), b"\\N"
-        else:
-            content = content_hash(data)
-            text_ = data.replace(b"\\", b"\\\\") if b"\\" in data else data
-        plain, place = _escape(key), "\\N" if link is None else _escape(link)
-        batch += f"{start}{number}\t{kind}\t{plain}\t{key_hash}\t{content}\t{place}\t".encode()
-        batch += text_
-        batch += b"\n"
-        number += 1
-    return number
-
-
-def _escape(value: str) -> str:
-    # Four searches take a tenth of the time of a regular expression.
-    if "\\" in value or "\t" in value or "\n" in value or "\r" in value:
-        return value.translate(ESCAPES)
-    return value
+    pid: int
+    backend_start: Any
+    xact_start: Any
 
 
 class BatchUncertain(Exception):
-    """The connection broke while a batch was sent; `backend` (pid, start) may still work on it.
+    """The connection broke while a batch was sent; `backend` may still work on it.
 
     Raised by `copy_batch`; settle it with `settle_batch` before sending the batch again.
     """
 
-    def __init__(self, backend: tuple[int, Any]) -> None:
-        super().__init__(f"the connection of backend {backend[0]} broke")
+    def __init__(self, backend: BackendTransaction) -> None:
+        super().__init__(f"the connection of backend {backend.pid} broke")
         self.backend = backend
 
 
-def copy_batch(engine: Engine, lines: bytes) -> None:
-    """Store *lines*, in COPY's text format, as one transaction.
+def copy_batch(engine: Engine, batch: bytearray) -> None:
+    """Store the rows of *batch*, made by `write_rows`, as one transaction.
 
-    Raises BatchUncertain if the connection broke, so that the lines may be stored or not, and
+    Raises BatchUncertain if the connection broke, so that the rows may be stored or not, and
     OperationalError if no connection could be made, so that they are not stored.
     """
     with engine.connect() as connection:
@@ -92,7 +53,8 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
             with driver.cursor() as cursor:
                 # In one piece: for each piece the thread would wait for the interpreter's lock,
                 # which a busy spider releases every 5 ms.
-                cursor.copy_expert(COPY, io.BytesIO(lines), size=len(lines))
+                message = copy_message(batch)
+                cursor.copy_expert(COPY, io.BytesIO(message), size=len(message))
             driver.commit()
         except (
             engine.dialect.loaded_dbapi.OperationalError,
@@ -109,8 +71,8 @@ def copy_batch(engine: Engine, lines: bytes) -> None:
             raise
 
 
-def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
-    """Store *lines*, in COPY's text format, in the connection's transaction.
+def copy_rows(connection: Connection, batch: bytearray) -> None:
+    """Store the rows of *batch*, made by `write_rows`, in the connection's transaction.
 
     Raises OperationalError if the connection breaks; then the transaction is rolled back.
     """
@@ -120,7 +82,7 @@ def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
         raise exc.OperationalError(COPY, None, Exception("the connection is closed"))
     try:
         with driver.cursor() as cursor:
-            cursor.copy_expert(COPY, io.BytesIO(lines))
+            cursor.copy_expert(COPY, io.BytesIO(copy_message(batch)))
     except errors.Error as error:
         if driver.closed:
             connection.invalidate()
@@ -130,29 +92,31 @@ def copy_lines(connection: Connection, lines: bytes | bytearray) -> None:
         raise
 
 
-def _backend(connection: Connection) -> tuple[int, Any]:
-    query = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+def _backend(connection: Connection) -> BackendTransaction:
+    query = """SELECT pid, backend_start, xact_start FROM pg_stat_activity
+        WHERE pid = pg_backend_pid()"""
     found = row(connection, query)
     if found is None:  # retried by the caller
         raise exc.OperationalError(query, None, Exception("no row for this backend"))
-    return found["pid"], found["backend_start"]
+    return BackendTransaction(**found)
 
 
 def settle_batch(
-    engine: Engine, backend: tuple[int, Any], name: AttemptName, first: int, count: int
+    engine: Engine, backend: BackendTransaction, name: AttemptName, first: int, count: int
 ) -> bool:
-    """End the *backend*, wait until it has gone, and return whether the batch is stored.
+    """End the transaction of *backend*, and return whether the batch is stored.
 
     The batch has *count* rows, numbered from *first*. Raises OperationalError while the database
     is unavailable: call again.
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        values = {"pid": backend[0], "start": backend[1]}
         while row(
             connection,
             """SELECT pg_terminate_backend(pid), pg_sleep(0.05) FROM pg_stat_activity
-               WHERE pid = :pid AND backend_start = :start AND pid <> pg_backend_pid()""",
-            **values,
+               WHERE pid = :pid AND backend_start = :backend_start
+                 AND xact_start IS NOT DISTINCT FROM CAST(:xact_start AS timestamptz)
+                 AND pid <> pg_backend_pid()""",
+            **backend._asdict(),
         ):
             pass
         stored = scalar(

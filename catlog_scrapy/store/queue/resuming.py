@@ -75,7 +75,11 @@ def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:
         ]
     # A value that several records share does not identify a record.
     times = Counter(_text(record.fields[by]) for record in found)
-    alone = all(len(kind["key"]) == 1 for kind in claim.kinds)
+    # The text of a jsonb key is JSON, which is not the value.
+    alone = all(
+        len(kind["key"]) == 1 and kinds[kind["name"]].key_types != ("jsonb",)
+        for kind in claim.kinds
+    )
     return {
         _text(record.fields[by]): [record.key] if alone else record.key_values
         for record in found
@@ -83,9 +87,10 @@ def fresh_records(engine: Engine, claim: Claim) -> dict[str, list[Any]]:
     }
 
 
-# Records that another version has read may lack a field.
+# Records that another version has read may lack a field. A time ahead is that of a wrong clock.
 FRESH = """_provider = (SELECT number FROM catlog.provider WHERE name = :provider)
     AND _read_at > clock_timestamp() - make_interval(secs => :every)
+    AND _read_at <= clock_timestamp()
     AND _read_at >= (
         SELECT least(
             (SELECT min(created_at) FROM catlog.catalog WHERE scheme_id = own.scheme_id),

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from catlog_scrapy.store.reading.pages import PageQuery, PageSource, read_page
+from catlog_scrapy.store.reading.page_query import PageQuery, PageSource
+from catlog_scrapy.store.reading.pages import read_page
 from catlog_scrapy.store.views import time_travel
 
 

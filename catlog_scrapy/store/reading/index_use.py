@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from catlog_scrapy.store.definitions import KindDefinition
-from catlog_scrapy.store.reading.pages import PageQuery
+from catlog_scrapy.store.reading.page_query import PageQuery
 from catlog_scrapy.store.record_tables.indexes import TIME_COLUMNS
 from catlog_scrapy.store.sql import one
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from catlog_scrapy.store.reading.pages import OrderTerm
+from catlog_scrapy.store.reading.page_query import OrderTerm
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ LISTINGS = (
     Listing(
         "providers",
         "Data providers.",
-        """SELECT p.id, p.name, p.title, p.base_url, p.max_running, p.project
+        """SELECT p.id, p.name, p.title, p.base_url, p.max_running, p.project,
+               (SELECT count(*) FROM catlog.catalog_scheme_operation_instance i
+                WHERE i.provider_id = p.id AND i.node IS NOT NULL) AS running
            FROM catlog.provider p""",
         ("id",),
         (OrderTerm("name"),),
@@ -46,8 +48,8 @@ LISTINGS = (
         "catalog_scheme_operations",
         "Operations of schemes. A spider or an external executor runs an operation.",
         """SELECT o.id, o.scheme_id, p.name AS provider, s.name AS scheme, s.version, o.name,
-               o.spider, o.executor, o.arguments, o.for_each, o.mode, o.tolerate, o.min_results,
-               o.timeout, o.keep, s.retired_at
+               o.spider, o.executor, o.tags, o.arguments, o.for_each, o.mode, o.tolerate,
+               o.min_results, o.timeout, o.keep, s.retired_at
            FROM catlog.catalog_scheme_operation o
            JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
            JOIN catlog.provider p ON p.id = s.provider_id""",
@@ -59,8 +61,11 @@ LISTINGS = (
         "Catalogs: loads of a scheme, with their state and the changes that they published.",
         """SELECT c.id, c.number, p.name AS provider, s.name AS scheme, s.version, c.parent_id,
                d.name AS schedule, c.due_at, c.as_of, c.arguments, c.operation, c.is_full, c.origin,
-               c.job, c.priority, c.state, c.errors, c.error, c.published, c.created_at,
-               c.started_at, c.finished_at
+               c.job, c.priority, c.state,
+               CASE WHEN c.state IN ('waiting', 'loading', 'publishing')
+                   THEN catlog.catalog_wait_reason(c.id) END AS waits,
+               c.errors, c.first_error, c.error, c.published, c.created_at, c.started_at,
+               c.finished_at
            FROM catlog.catalog c
            JOIN catlog.catalog_scheme s ON s.id = c.scheme_id
            JOIN catlog.provider p ON p.id = c.provider_id
@@ -86,14 +91,20 @@ LISTINGS = (
         "Operation instances of each catalog, by part, with their latest attempt.",
         """SELECT i.id, i.catalog_id, i.operation_id, p.name AS provider, s.name AS scheme,
                o.name AS operation, i.part, i.arguments, i.priority, i.state, i.attempt,
-               i.failures, i.available_at, i.lease_expires_at, i.node,
-               a.started_at, a.finished_at, a.outcome, a.error, a.accepted, a.rejected, a.dropped
+               i.failures, i.available_at,
+               CASE WHEN i.state = 'new' THEN catlog.wait_reason(i.id) END AS waits,
+               i.lease_expires_at, i.node, a.started_at, a.finished_at, a.outcome, e.first_error,
+               a.error, a.accepted, a.rejected, a.dropped
            FROM catlog.catalog_scheme_operation_instance i
            JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
            JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
            JOIN catlog.provider p ON p.id = i.provider_id
            LEFT JOIN catlog.instance_attempt a
-               ON a.instance_id = i.id AND a.attempt = i.attempt""",
+               ON a.instance_id = i.id AND a.attempt = i.attempt
+           LEFT JOIN LATERAL (
+               SELECT f.error AS first_error FROM catlog.instance_attempt f
+               WHERE f.instance_id = i.id AND f.outcome NOT IN ('done', 'released', 'cancelled')
+               ORDER BY f.attempt LIMIT 1) AS e ON true""",
         ("id",),
         (OrderTerm("id"),),
     ),

@@ -7,12 +7,15 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import orjson
+
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.store.sql import Database, Readable, row, rows, scalar
 
 if TYPE_CHECKING:  # scrapy status does without SQLAlchemy; see db/driver.py
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
+    from catlog_scrapy.db.driver import DriverConnection
     from catlog_scrapy.store.queue.attempts import AttemptName
 
 
@@ -47,12 +50,18 @@ def attempt_outcome(engine: Engine, name: AttemptName) -> tuple[int, str | None]
 OPEN_INSTANCE = """
     SELECT 1 FROM catlog.catalog_scheme_operation_instance i
     JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
-    WHERE o.executor = 'scrapy' AND o.id <> ALL(CAST(:refused AS uuid[]))
+    WHERE o.executor = 'scrapy' AND o.tags <@ CAST(:tags AS jsonb)
+      AND o.id <> ALL(CAST(:refused AS uuid[]))
       AND i.catalog_id <> ALL(CAST(:refused AS uuid[]))"""
 
 
-def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
-    """Return whether work is open for a worker that cannot run *refused* operations or catalogs."""
+def has_open_work(
+    engine: Engine, refused: Collection[UUID] = (), tags: Collection[str] = ()
+) -> bool:
+    """Return whether work is open for a worker with *tags*.
+
+    The worker cannot run *refused* operations or catalogs.
+    """
     with engine.connect() as connection:
         return bool(
             scalar(
@@ -63,11 +72,12 @@ def has_open_work(engine: Engine, refused: Collection[UUID] = ()) -> bool:
                     OR EXISTS ({OPEN_INSTANCE} AND i.state = 'running' AND i.node IS NOT NULL)
                     AS work""",
                 refused=[str(id_) for id_ in refused],
+                tags=orjson.dumps(list(tags)).decode(),
             )
         )
 
 
-def catalog_tree(engine: Engine, catalog_id: UUID) -> list[UUID]:
+def catalog_tree(engine: Readable, catalog_id: UUID) -> list[UUID]:
     """Return the ids of a catalog and of all its sub-catalogs."""
     with engine.connect() as connection:
         found = rows(
@@ -86,8 +96,12 @@ HEX_DIGITS = re.compile("[0-9a-f]{1,32}")
 
 CATALOGS = """
     SELECT c.id, p.name || '/' || s.name AS scheme, s.version, c.state, c.origin, c.operation,
-        c.due_at, c.as_of, c.created_at, c.started_at, c.finished_at, c.errors, c.error,
-        c.published, c.arguments, c.parent_id, c.job,
+        c.due_at, c.as_of, c.created_at, c.started_at, c.finished_at, c.errors, c.first_error,
+        c.error, c.published, c.arguments, c.parent_id, c.job,
+        CAST(extract(epoch FROM coalesce(c.finished_at, clock_timestamp()) - c.started_at) AS float)
+            AS seconds,
+        CASE WHEN c.state IN ('waiting', 'loading', 'publishing')
+            THEN catlog.catalog_wait_reason(c.id) END AS waits,
         (SELECT count(*) FROM catlog.catalog_scheme_operation_instance i
          WHERE i.catalog_id = c.id) AS instances,
         (SELECT count(*) FROM catlog.catalog_scheme_operation_instance i
@@ -98,16 +112,55 @@ CATALOGS = """
 
 
 def latest_catalogs(
-    engine: Readable, *, failed: bool = False, limit: int = 30
+    engine: Readable,
+    *,
+    failed: bool = False,
+    provider: str | None = None,
+    scheme: str | None = None,
+    limit: int = 30,
 ) -> list[Mapping[str, Any]]:
-    """Return the latest catalogs, newest first; *failed* selects failed catalogs."""
+    """Return the latest catalogs, newest first; *failed* selects failed catalogs.
+
+    *provider* and *scheme* are names. Raises NotFound for a provider, or a scheme of it, that is
+    unknown.
+    """
+    conditions = ["true"]
+    conditions += ["c.state = 'failed'"] if failed else []
+    conditions += ["p.name = :provider"] if provider else []
+    conditions += ["s.name = :scheme"] if scheme else []
     with engine.connect() as connection:
-        return rows(
+        found = rows(
             connection,
-            f"""{CATALOGS} {"WHERE c.state = 'failed'" if failed else ""}
+            f"""{CATALOGS} WHERE {" AND ".join(conditions)}
                 ORDER BY c.created_at DESC LIMIT :limit""",
+            provider=provider,
+            scheme=scheme,
             limit=limit,
         )
+        if provider and not found:
+            _require_scheme(connection, provider, scheme)
+        return found
+
+
+def _require_scheme(
+    connection: Connection | DriverConnection, provider: str, scheme: str | None
+) -> None:
+    """Raise NotFound unless there is a provider, and a version of a scheme, of these names."""
+    known = rows(
+        connection,
+        """SELECT p.name AS provider, s.name AS scheme FROM catlog.provider p
+           LEFT JOIN catlog.catalog_scheme s ON s.provider_id = p.id ORDER BY 1, 2""",
+    )
+    providers = list(dict.fromkeys(found["provider"] for found in known))
+    if provider not in providers:
+        raise NotFound(
+            f"no provider {provider!r}; there are: {', '.join(providers) or 'none'}. A new one"
+            " needs scrapy apply."
+        )
+    schemes = list(dict.fromkeys(f["scheme"] for f in known if f["provider"] == provider))
+    if scheme and scheme not in schemes:
+        names = ", ".join(name for name in schemes if name) or "none"
+        raise NotFound(f"{provider} has no scheme {scheme!r}; it has {names}.")
 
 
 def find_catalog(engine: Readable, prefix: str) -> Mapping[str, Any]:
@@ -134,6 +187,21 @@ def find_catalog(engine: Readable, prefix: str) -> Mapping[str, Any]:
     return found[0]
 
 
+ATTEMPTS = """
+    SELECT i.id AS instance, o.name AS operation, i.part, i.state, i.arguments,
+        i.available_at, a.attempt, a.node, a.pid, a.started_at, a.finished_at,
+        a.outcome, a.error, a.log, a.accepted, a.rejected, a.dropped,
+        a.read_from, a.read_to, n.url AS node_url,
+        CAST(extract(epoch FROM coalesce(a.finished_at, clock_timestamp()) - a.started_at) AS float)
+            AS seconds,
+        CASE WHEN i.state = 'new' AND coalesce(a.attempt, 0) = i.attempt
+            THEN catlog.wait_reason(i.id) END AS waits
+    FROM catlog.catalog_scheme_operation_instance i
+    JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
+    LEFT JOIN catlog.instance_attempt a ON a.instance_id = i.id
+    LEFT JOIN catlog.node n ON n.name = a.node"""
+
+
 def attempts_of(
     engine: Readable, catalog_id: UUID, *, failed: bool = False
 ) -> list[Mapping[str, Any]]:
@@ -141,19 +209,29 @@ def attempts_of(
     with engine.connect() as connection:
         return rows(
             connection,
-            """SELECT i.id AS instance, o.name AS operation, i.part, i.state, i.arguments,
-                   i.available_at, a.attempt, a.node, a.pid, a.started_at, a.finished_at,
-                   a.outcome, a.error, a.log, a.accepted, a.rejected, a.dropped,
-                   a.read_from, a.read_to
-               FROM catlog.catalog_scheme_operation_instance i
-               JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
-               LEFT JOIN catlog.instance_attempt a ON a.instance_id = i.id
-               WHERE i.catalog_id = :id
-                 AND (NOT :failed OR a.outcome NOT IN ('done', 'released'))
-               ORDER BY o.name, i.part, a.attempt""",
+            f"""{ATTEMPTS} WHERE i.catalog_id = :id
+                    AND (NOT :failed OR a.outcome NOT IN ('done', 'released'))
+                ORDER BY o.name, i.part, a.attempt""",
             id=catalog_id,
             failed=failed,
         )
+
+
+def find_attempt(engine: Readable, name: str) -> Mapping[str, Any]:
+    """Return the attempt `INSTANCE.NUMBER` with its instance. Raises NotFound."""
+    from catlog_scrapy.store.queue.attempts import AttemptName
+
+    attempt = AttemptName.parse(name)
+    with engine.connect() as connection:
+        found = rows(
+            connection,
+            f"{ATTEMPTS} WHERE i.id = CAST(:instance AS uuid) AND a.attempt = :number",
+            instance=str(attempt.instance),
+            number=attempt.number,
+        )
+    if not found:
+        raise NotFound(f"no attempt {name}; scrapy status CATALOG shows them.")
+    return found[0]
 
 
 def rejected_of(engine: Readable, catalog_id: UUID, *, limit: int = 10) -> list[Mapping[str, Any]]:
@@ -188,11 +266,11 @@ def operations_of_spider(engine: Engine, spider: str) -> list[Mapping[str, Any]]
 
 
 def scheme_operations(database: Database, provider: str, scheme: str) -> list[Mapping[str, Any]]:
-    """Return the operations of a scheme's current version: name, spider, executor, `for_each`."""
+    """Return the operations of a scheme's current version, with their provider's base URL."""
     with database.connect() as connection:
         return rows(
             connection,
-            """SELECT o.name, o.spider, o.executor, o.for_each,
+            """SELECT o.name, o.spider, o.executor, o.for_each, o.hosts, p.base_url,
                    (SELECT k.fields FROM catlog.kind k
                     WHERE k.name = o.for_each #>> '{}' ORDER BY k.created_at DESC LIMIT 1)
                    AS fields

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, exc
 
+from catlog_scrapy.db.session import is_pooled, without_settings
 from catlog_scrapy.db.watchdog import extend_timeout
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.records.sql_types import MAX_NAME_BYTES
+from catlog_scrapy.records.sql_names import MAX_NAME_BYTES
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.record_tables.layout import RECORDS_SCHEMA
 from catlog_scrapy.store.sql import execute, row, rows
@@ -221,11 +222,19 @@ def _change(connection: Connection, index: TableIndex, statement: str) -> None:
 
 @contextmanager
 def _patient_connection(engine: Engine) -> Iterator[Connection]:
-    """Open a connection without transactions, whose statements may take any time."""
+    """Open a connection without transactions, whose statements may take any time.
+
+    Behind a pooler the server's own time-outs hold: without a transaction, nothing can be set for
+    a statement there.
+    """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        execute(connection, "SET statement_timeout = 0")
-        execute(connection, f"SET lock_timeout = '{BUILD_LOCK_TIMEOUT_S}s'")
-        extend_timeout(connection.connection.driver_connection, float("inf"))
+        driver = connection.connection.driver_connection
+        if is_pooled(driver):
+            without_settings(driver)
+        else:
+            execute(connection, "SET statement_timeout = 0")
+            execute(connection, f"SET lock_timeout = '{BUILD_LOCK_TIMEOUT_S}s'")
+        extend_timeout(driver, float("inf"))
         try:
             yield connection
         finally:

@@ -8,7 +8,7 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import Connection
 
 from catlog_scrapy.records.hashing import record_id
-from catlog_scrapy.records.record import key_text
+from catlog_scrapy.records.key_texts import key_text
 from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.sql import rows
 
@@ -47,18 +47,15 @@ def current_records(
 
 
 def _record(kind: KindDefinition, columns: Mapping[str, Any]) -> CurrentRecord:
-    key = key_text([columns[name] for name in kind.key])
+    key = key_text([columns[name] for name in kind.key], kind.key_types)
     fields = to_jsonable_python(dict(columns), timedelta_mode="float")
     if kind.foreign and "data" in fields:
         fields |= fields.pop("data") or {}
     return CurrentRecord(key, [fields[name] for name in kind.key], fields)
 
 
-def record_ids(connection: Connection, values: Sequence[Any]) -> list[UUID]:
-    """Return the ids that a record with these key *values* has, one for each provider.
-
-    A record type may write a value in another notation (12.50 for 12.5), with another id.
-    """
-    key = key_text(values)
+def record_ids(connection: Connection, kind: KindDefinition, values: Sequence[Any]) -> list[UUID]:
+    """Return the ids that a record of *kind* with these key *values* has, one for each provider."""
+    key = key_text(values, kind.key_types)
     found = rows(connection, "SELECT id FROM catlog.provider")
     return [record_id(provider["id"], key) for provider in found]

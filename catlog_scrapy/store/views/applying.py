@@ -5,12 +5,13 @@ A dry run comes first, so that PostgreSQL's errors are known before anything cha
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection, Engine, exc
 
 from catlog_scrapy.exceptions import DeclarationError
 from catlog_scrapy.store.lock_timeouts import run_with_lock_timeout
-from catlog_scrapy.store.sql import execute
+from catlog_scrapy.store.sql import execute, row
 from catlog_scrapy.store.views.as_of import (
     SELECT_ERRORS,
     AsOfViewMissing,
@@ -21,6 +22,11 @@ from catlog_scrapy.store.views.change_stamps import record_view_change
 from catlog_scrapy.store.views.dependents import Grant, drop_with_dependents, restore_grants
 from catlog_scrapy.store.views.naming import AS_OF_SCHEMA, HISTORY_SUFFIX
 from catlog_scrapy.store.views.plan import ViewPlan
+
+# SQLSTATE of a cursor on several statements.
+SEVERAL_STATEMENTS = "42P11"
+# Text before the SELECT in catlog.check_query.
+CHECKED = "EXPLAIN "
 
 Work = Callable[[Connection], None]
 
@@ -135,6 +141,8 @@ def _replace(
 
 def _create(connection: Connection, plan: ViewPlan, name: str) -> None:
     view = plan.views[name]
+    if view.file is not None:
+        row(connection, "SELECT catlog.check_query(:query)", query=view.select)
     execute(connection, _create_statement(name) + view.select)
     # PostgreSQL refuses a view that reads itself only when the view is read.
     execute(connection, f'EXPLAIN SELECT FROM public."{name}"')
@@ -142,6 +150,17 @@ def _create(connection: Connection, plan: ViewPlan, name: str) -> None:
     if view.has_as_of_view:
         create_as_of_view(connection, name, view.as_of_select, view.comment, plan.with_as_of_view)
     record_view_change(connection)
+
+
+def _error_line(name: str, select: str, diagnosis: Any) -> int | None:
+    """Return the line of a SELECT that PostgreSQL refused, in check_query or in CREATE VIEW."""
+    for position, before in (
+        (getattr(diagnosis, "internal_position", None), CHECKED),
+        (getattr(diagnosis, "statement_position", None), _create_statement(name)),
+    ):
+        if position and int(position) > len(before):
+            return select.count("\n", 0, int(position) - 1 - len(before)) + 1
+    return None
 
 
 def _create_statement(name: str) -> str:
@@ -164,8 +183,10 @@ def _error_message(plan: ViewPlan, errors: Mapping[str, exc.DBAPIError | AsOfVie
                 f" schemas public and {AS_OF_SCHEMA}"
             )
             continue
-        position = int(getattr(diagnosis, "statement_position", None) or 0)
-        before = (_create_statement(name) + view.select)[: max(position - 1, 0)]
-        place = f"{view.file}:{before.count(chr(10))}" if position else view.file
+        if getattr(error.orig, "pgcode", None) == SEVERAL_STATEMENTS:
+            lines.append(f"{view.file}: the file has a second statement; keep one SELECT")
+            continue
+        line = _error_line(name, view.select, diagnosis)
+        place = f"{view.file}:{line}" if line else view.file
         lines.append(f"{place}: {message}; correct its SELECT")
     return "\n  ".join(["PostgreSQL refuses:", *lines])

@@ -91,7 +91,7 @@ def record_states(
                 FROM ({history_view(definition, condition)}) AS states
                 WHERE {has_key} AND valid_from < coalesce(CAST(:before AS timestamptz), 'infinity')
                 ORDER BY valid_from DESC, valid_to DESC NULLS FIRST LIMIT :limit""",
-            ids=record_ids(connection, values),
+            ids=record_ids(connection, definition, values),
             before=before,
             limit=limit,
             **parameters,
@@ -101,4 +101,4 @@ def record_states(
     return found
 
 
-HAS_ID = " AND _id = ANY(CAST(:ids AS uuid[]))"
+HAS_ID = " AND s._id = ANY(CAST(:ids AS uuid[]))"

@@ -11,6 +11,8 @@ from catlog_scrapy.store.views.naming import HISTORY_SUFFIX
 
 # Column that page queries order by: the primary key of the record tables.
 ID_COLUMN = "_id"
+# Last column of the views, which tells apart the records of several providers.
+PROVIDER_COLUMN = "provider"
 
 # Instant of the as-of views: a setting, or now. As a subquery it is evaluated once a statement.
 AS_OF_INSTANT = (
@@ -29,9 +31,9 @@ def typed_views(kinds: Mapping[str, KindDefinition]) -> dict[str, str]:
 
 def current_view(kind: KindDefinition, *, with_id: bool = False) -> str:
     """Return the SELECT of the current records of *kind*; *with_id* puts ID_COLUMN in front."""
-    return f"""SELECT {_id(with_id)}{column_names(kind)},
-            _created_at AS created_at, _updated_at AS updated_at
-        FROM {kind.table} WHERE _removed_at IS NULL"""
+    return f"""SELECT {_id("r", with_id)}{column_names(kind, "r")},
+            r._created_at AS created_at, r._updated_at AS updated_at{_provider(kind)}
+        FROM {kind.table} r {_join_provider(kind, "r")} WHERE r._removed_at IS NULL"""
 
 
 def as_of_view(kind: KindDefinition) -> str:
@@ -46,12 +48,14 @@ def as_of_parts(kind: KindDefinition, instant: str, *, with_id: bool = False) ->
     both. PostgreSQL drops the join with the primary key if nobody reads `created_at`.
     """
     return (
-        f"""SELECT {_id(with_id)}{column_names(kind)},
-            _created_at AS created_at, _updated_at AS updated_at
-        FROM {kind.table} WHERE _removed_at IS NULL AND _updated_at <= {instant}""",
-        f"""SELECT {_id(with_id, "v.")}{column_names(kind, "v")},
-            r._created_at AS created_at, v._valid_from AS updated_at
+        f"""SELECT {_id("r", with_id)}{column_names(kind, "r")},
+            r._created_at AS created_at, r._updated_at AS updated_at{_provider(kind)}
+        FROM {kind.table} r {_join_provider(kind, "r")}
+        WHERE r._removed_at IS NULL AND r._updated_at <= {instant}""",
+        f"""SELECT {_id("v", with_id)}{column_names(kind, "v")},
+            r._created_at AS created_at, v._valid_from AS updated_at{_provider(kind)}
         FROM {kind.versions_table} v LEFT JOIN {kind.table} r ON r._id = v._id
+        {_join_provider(kind, "v")}
         WHERE v._valid_from <= {instant} AND v._valid_to > {instant}""",
     )
 
@@ -59,15 +63,33 @@ def as_of_parts(kind: KindDefinition, instant: str, *, with_id: bool = False) ->
 def history_view(kind: KindDefinition, condition: str = "") -> str:
     """Return the SELECT of all states of the records of *kind*; `change` says what ended a state.
 
-    *condition* is appended to both WHERE clauses.
+    *condition* on the tables' rows `s` is appended to both WHERE clauses.
     """
-    names = column_names(kind)
-    return f"""SELECT {names}, _valid_from AS valid_from, _valid_to AS valid_to, _change AS change
-        FROM {kind.versions_table} WHERE true{condition}
+    names = column_names(kind, "s")
+    return f"""SELECT {names}, s._valid_from AS valid_from, s._valid_to AS valid_to,
+            s._change AS change{_provider(kind)}
+        FROM {kind.versions_table} s {_join_provider(kind, "s")} WHERE true{condition}
         UNION ALL
-        SELECT {names}, _updated_at, NULL, NULL
-        FROM {kind.table} WHERE _removed_at IS NULL{condition}"""
+        SELECT {names}, s._updated_at, NULL, NULL{_provider(kind)}
+        FROM {kind.table} s {_join_provider(kind, "s")}
+        WHERE s._removed_at IS NULL{condition}"""
 
 
-def _id(with_id: bool, table: str = "") -> str:
-    return f"{table}{ID_COLUMN}, " if with_id else ""
+def _id(table: str, with_id: bool) -> str:
+    return f"{table}.{ID_COLUMN}, " if with_id else ""
+
+
+def _provider(kind: KindDefinition) -> str:
+    """Return the last column, the provider's name, unless a field of the kind has its name."""
+    return "" if _has_provider(kind) else f", p.name AS {PROVIDER_COLUMN}"
+
+
+def _join_provider(kind: KindDefinition, table: str) -> str:
+    """Return the JOIN for the provider's name, which PostgreSQL drops if nobody reads the name."""
+    if _has_provider(kind):
+        return ""
+    return f"LEFT JOIN catlog.provider p ON p.number = {table}._provider"
+
+
+def _has_provider(kind: KindDefinition) -> bool:
+    return PROVIDER_COLUMN in dict(kind.columns)

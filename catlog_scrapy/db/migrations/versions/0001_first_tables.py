@@ -10,7 +10,7 @@ revision = "0001"
 down_revision = None
 
 # Beside the modules that call them, which share their text with this revision.
-FUNCTIONS = Path(__file__).parents[3] / "store" / "queue" / "functions"
+STORE = Path(__file__).parents[3] / "store"
 
 
 # A look at the records of all kinds, or of some. A function, because a view would prevent `apply`
@@ -92,6 +92,8 @@ READING_TIME = """
 def upgrade() -> None:
     """Make the tables, the key that signs tokens, and the schemas of as-of views and records."""
     op.execute("CREATE SEQUENCE catlog.reading_clock")
+    # The latest time of the server's clock, in microseconds, to notice steps back.
+    op.execute("CREATE SEQUENCE catlog.clock_seen")
     op.execute(READING_TIME)
     _create_uuid7()
     _create_api_key()
@@ -128,9 +130,9 @@ def upgrade() -> None:
     op.execute("CREATE SCHEMA IF NOT EXISTS records")
     op.execute(ALL_RECORDS)
     op.execute(ALL_RECORD_VERSIONS)
-    for function in sorted(FUNCTIONS.glob("*.sql")):
+    for file in [*sorted(STORE.glob("*/functions/*.sql")), STORE / "reading" / "bound_queries.sql"]:
         op.get_bind().exec_driver_sql(
-            function.read_text(encoding="utf-8"), execution_options={"no_parameters": True}
+            file.read_text(encoding="utf-8"), execution_options={"no_parameters": True}
         )
 
 
@@ -300,6 +302,9 @@ def _create_node() -> None:
         sa.Column("version", sa.Text(), nullable=False),
         sa.Column("slots", sa.Integer(), nullable=False),
         sa.Column("running", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column(
+            "tags", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
+        ),
         sa.Column("poll", sa.Double(), nullable=False),
         sa.Column(
             "projects", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
@@ -323,6 +328,14 @@ def _create_node() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("node_pkey")),
         schema="catlog",
     )
+    op.create_table(
+        "node_lease",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("node_lease_pkey")),
+        schema="catlog",
+    )
 
 
 def _create_provider() -> None:
@@ -338,6 +351,7 @@ def _create_provider() -> None:
             "secrets", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
         ),
         sa.Column("project", sa.Text(), nullable=True),
+        sa.Column("tags_revision", sa.Integer(), server_default="0", nullable=False),
         sa.CheckConstraint("max_running > 0", name=op.f("provider_max_running_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("provider_pkey")),
         sa.UniqueConstraint("name", name=op.f("provider_name_key")),
@@ -549,6 +563,7 @@ def _create_scope() -> None:
         sa.Column("scheme_name", sa.Text(), nullable=False),
         sa.Column("operation_name", sa.Text(), nullable=False),
         sa.Column("high_water_mark", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("dropped", sa.BigInteger(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(
             ["provider_id"], ["catlog.provider.id"], name=op.f("scope_provider_id_fkey")
         ),
@@ -592,6 +607,7 @@ def _create_catalog() -> None:
         sa.Column("priority", sa.Integer(), server_default="0", nullable=False),
         sa.Column("state", sa.Text(), server_default="waiting", nullable=False),
         sa.Column("errors", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("first_error", sa.Text(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("published", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("publish_failures", sa.Integer(), server_default="0", nullable=False),
@@ -765,8 +781,14 @@ def _create_catalog_scheme_operation() -> None:
             server_default="[]",
             nullable=False,
         ),
+        sa.Column(
+            "hosts", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
+        ),
         sa.Column("mode", sa.Text(), server_default="snapshot", nullable=False),
         sa.Column("isolate", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column(
+            "tags", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False
+        ),
         sa.Column(
             "tolerate", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
         ),
@@ -922,6 +944,18 @@ def _create_kind() -> None:
             "unique_fields",
             postgresql.JSONB(astext_type=sa.Text()),
             server_default="[]",
+            nullable=False,
+        ),
+        sa.Column(
+            "untracked",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default="[]",
+            nullable=False,
+        ),
+        sa.Column(
+            "item_rules",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default="{}",
             nullable=False,
         ),
         sa.Column(

@@ -1,6 +1,6 @@
 -- Claim up to max_instances instances of one provider, by priority, then age. Returns one row: the
--- claims as read_claims returns them, and what the claim hints learn. hint_providers, hint_heads
--- and hint_since are the hints of the caller.
+-- claims as read_claims returns them, and what the claim hints learn. hint_providers, hint_heads,
+-- hint_revisions and hint_since are the hints of the caller.
 --
 -- A function, because PostgreSQL keeps the plans of its statements for the session, also behind
 -- PgBouncer. VOLATILE: each statement must see what the former statements have waited for. A plan
@@ -9,8 +9,9 @@
 -- without hash and merge joins, which read a whole index instead.
 CREATE FUNCTION catlog.claim_instances(
     revision text, worker text, max_instances int, lease_s float8,
-    only_catalogs uuid[], only_executor text, refused uuid[], log_folder text,
-    hint_providers uuid[], hint_heads bigint[], hint_since timestamptz[],
+    only_catalogs uuid[], only_executor text, refused uuid[], worker_tags jsonb,
+    log_folder text, hint_providers uuid[], hint_heads bigint[], hint_revisions int[],
+    hint_since timestamptz[],
     OUT database_revision text, OUT provider uuid, OUT running_since timestamptz, OUT claims jsonb
 ) LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
@@ -34,19 +35,26 @@ BEGIN
     -- Lock the provider that is next to run, among those with an eligible instance. The highest
     -- priority comes first. Of equal priorities, the provider with the fewest running instances
     -- comes first, not the one that waits longest: its backlog would starve the others.
-    SELECT p.id, p.max_running, coalesce(hint.head, 0), coalesce(hint.since, '-infinity')
+    -- A hint from a clock that was ahead would hide what was claimed since.
+    SELECT p.id, p.max_running, known.head,
+        CASE WHEN hint.since <= now() THEN hint.since ELSE '-infinity' END
     INTO provider, limit_running, head, since
     FROM catlog.provider p
-    LEFT JOIN unnest(hint_providers, hint_heads, hint_since) AS hint (id, head, since)
-        ON hint.id = p.id
+    LEFT JOIN unnest(hint_providers, hint_heads, hint_revisions, hint_since)
+        AS hint (id, head, revision, since) ON hint.id = p.id
+    -- A head of former tags may have passed instances that the worker may take by now.
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN hint.revision = p.tags_revision THEN hint.head ELSE 0 END AS head
+    ) AS known
     CROSS JOIN LATERAL (
         SELECT e.priority
         FROM catlog.eligible_instances(
-            p.id, coalesce(hint.head, 0), only_catalogs, only_executor, refused, 1) AS e) AS first
+            p.id, known.head, only_catalogs, only_executor, refused, worker_tags, 1) AS e) AS first
     CROSS JOIN LATERAL (
         SELECT count(*) AS running FROM catlog.catalog_scheme_operation_instance r
         WHERE r.provider_id = p.id AND r.node IS NOT NULL
-          AND r.available_at >= coalesce(hint.since, '-infinity')) AS now
+          AND r.available_at >= CASE WHEN hint.since <= now() THEN hint.since
+              ELSE '-infinity' END) AS now
     WHERE p.max_running IS NULL OR p.max_running > now.running
     ORDER BY first.priority DESC, now.running, random() LIMIT 1
     FOR NO KEY UPDATE OF p SKIP LOCKED;
@@ -66,7 +74,7 @@ BEGIN
     FROM (
         SELECT e.id, e.catalog_id, c.as_of IS NULL AS is_first
         FROM catlog.eligible_instances(
-            provider, head, only_catalogs, only_executor, refused,
+            provider, head, only_catalogs, only_executor, refused, worker_tags,
             greatest(0, least(max_instances, limit_running - running))) AS e
         JOIN catlog.catalog c ON c.id = e.catalog_id) AS next;
     IF found_ids IS NULL THEN
@@ -110,7 +118,8 @@ BEGIN
                 'tolerate', o.tolerate, 'min_results', o.min_results, 'timeout', o.timeout,
                 'start_timeout', o.start_timeout, 'stall_timeout', o.stall_timeout,
                 'backoff_base', o.backoff_base, 'backoff_cap', o.backoff_cap,
-                'max_errors', s.max_errors, 'overlap', o.overlap, 'refresh', o.refresh)
+                'max_errors', s.max_errors, 'overlap', o.overlap, 'refresh', o.refresh,
+                'hosts', o.hosts)
         FROM taken
         JOIN catlog.catalog_scheme_operation o ON o.id = taken.operation_id
         JOIN catlog.catalog_scheme s ON s.id = o.scheme_id

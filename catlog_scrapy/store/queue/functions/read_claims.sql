@@ -11,6 +11,7 @@ BEGIN
         SELECT coalesce(jsonb_agg(jsonb_build_object(
             'instance', i.id, 'number', i.attempt, 'catalog', i.catalog_id,
             'operation_id', i.operation_id, 'part', i.part, 'arguments', i.arguments,
+            'given', ARRAY(SELECT jsonb_object_keys(c.arguments)),
             'settings', c.settings, 'project_version', c.project_version, 'provider', p.name,
             'provider_id', p.id, 'project', p.project, 'base_url', p.base_url, 'secrets', p.secrets, 'scheme', s.name,
             'operation', o.name, 'spider', o.spider, 'mode', o.mode, 'isolate', o.isolate,
@@ -18,7 +19,8 @@ BEGIN
             'age', extract(epoch FROM clock_timestamp() - a.started_at)::float8,
             'kinds', (
                 SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'key', k.key,
-                    'fields', k.fields, 'foreign', k.foreign_type) ORDER BY k.name), '[]')
+                    'fields', k.fields, 'foreign', k.foreign_type, 'untracked', k.untracked,
+                    'rules', k.item_rules) ORDER BY k.name), '[]')
                 FROM catlog.kind k
                 WHERE k.operation_id = o.id)
             ) ORDER BY i.priority DESC, i.position) FILTER (WHERE i.state = 'running'), '[]')

@@ -18,6 +18,9 @@ from catlog_scrapy.store.queue.catalogs import (
 from catlog_scrapy.store.queue.schedules.locks import LockedSchedule
 from catlog_scrapy.store.sql import row
 
+# Due times of one backfill, which is one transaction: about 10 s of work.
+MAX_BACKFILL = 10_000
+
 
 def backfill(
     engine: Engine, provider: str, scheme: str, first: dt.date, last: dt.date
@@ -25,8 +28,9 @@ def backfill(
     """Create catalogs for the due times of the days *first* to *last*, in each schedule's zone.
 
     Returns the new ids, and the number of due times that already had a catalog. A skipped catalog
-    becomes a waiting one. Raises NotFound, or NotPossible if the scheme has no schedule, or if its
-    arguments do not use {due_at}: today's answer of a source is not data of the past.
+    becomes a waiting one. Raises NotFound, or NotPossible if the scheme has no schedule, if its
+    arguments do not use {due_at}: today's answer of a source is not data of the past, or if there
+    are more than MAX_BACKFILL due times.
     """
     made: list[UUID] = []
     present = 0
@@ -63,10 +67,14 @@ def _due_on(schedule: LockedSchedule, first: dt.date, last: dt.date) -> list[dt.
     zone = ZoneInfo(schedule.timezone)
     start = dt.datetime.combine(first, dt.time.min, zone).astimezone(dt.UTC)
     end = dt.datetime.combine(last + dt.timedelta(days=1), dt.time.min, zone).astimezone(dt.UTC)
-    times = []
+    times: list[dt.datetime] = []
     for time in due_times(schedule.cron, schedule.timezone, start - dt.timedelta(microseconds=1)):
         if time >= end or time > schedule.now:
             break
+        if len(times) == MAX_BACKFILL:
+            raise NotPossible(
+                f"more than {MAX_BACKFILL} due times between {first} and {last}; give fewer days."
+            )
         times.append(time)
     return times
 

@@ -15,6 +15,7 @@ from catlog_scrapy.redaction import secret_hint
 from catlog_scrapy.scheduling.due import CronError, due_times, newest_due
 from catlog_scrapy.store.batch_errors import FAULTS, is_outage, run_each
 from catlog_scrapy.store.queue.instances import DUE_AT_PLACEHOLDER
+from catlog_scrapy.store.queue.schedules.clock import bring_back_due_times
 from catlog_scrapy.store.sql import clean, load_sql, rows, run
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ def make_due(engine: Engine) -> list[UUID]:
 
 def make_due_in_steps(engine: Engine) -> Iterator[list[UUID]]:
     """Create the catalogs that are due now, and yield the ids of each transaction."""
+    bring_back_due_times(engine)
     more = True
     while more:
         made, more = _make_many(engine)

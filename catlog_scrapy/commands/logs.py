@@ -1,0 +1,130 @@
+"""`scrapy logs`."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from scrapy.exceptions import UsageError
+
+from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.exceptions import NotPossible
+from catlog_scrapy.store.reading.status import attempts_of, catalog_tree, find_attempt, find_catalog
+
+NODE_TIMEOUT_S = 20.0
+
+
+class Command(CatlogCommand):
+    """Print the logs of a catalog's attempts, or of one attempt.
+
+    Sub-catalogs are included. A log on another machine comes from its node, over HTTP.
+    """
+
+    def syntax(self) -> str:
+        return "[options] CATALOG|ATTEMPT"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument(
+            "--failed", action="store_true", help="only failed attempts of the catalog"
+        )
+        parser.add_argument(
+            "--lines", type=int, metavar="N", help="only the last lines of each log"
+        )
+
+    def execute(self, args: list[str], opts: argparse.Namespace) -> int:
+        if len(args) != 1:
+            raise UsageError(
+                "write one catalog id, or its first characters, or one attempt as INSTANCE.NUMBER"
+            )
+        if opts.lines is not None and opts.lines < 1:
+            raise UsageError(f"--lines is {opts.lines}; use a whole number above 0")
+        with self.readable_database() as database:
+            if "." in args[0]:
+                attempts = [find_attempt(database, args[0].removesuffix(".log"))]
+            else:
+                catalog = find_catalog(database, args[0])
+                attempts = [
+                    attempt
+                    for id_ in catalog_tree(database, catalog["id"])
+                    for attempt in attempts_of(database, id_, failed=opts.failed)
+                ]
+        with_logs = [attempt for attempt in attempts if attempt["log"]]
+        if not with_logs:
+            raise NotPossible(f"no attempt of {args[0]} has a log; scrapy status shows them")
+        missing = [self._print(attempt, opts) for attempt in with_logs]
+        return 1 if any(missing) else 0
+
+    def _print(self, attempt: Mapping[str, Any], opts: argparse.Namespace) -> bool:
+        """Print a log below a heading; return whether the log is missing."""
+        title = f"{attempt['operation']} {attempt['part']}".rstrip()
+        outcome = attempt["outcome"] or "running"
+        heading = f"==> {title} attempt {attempt['attempt']}: {outcome} on {attempt['node']} <=="
+        sys.stdout.write(f"{heading}\n")
+        try:
+            with _open_log(attempt) as lines:
+                kept = deque(lines, opts.lines) if opts.lines else lines
+                for line in kept:
+                    sys.stdout.write(line.decode("utf-8", "backslashreplace"))
+        except NotPossible as error:
+            sys.stdout.flush()
+            print(f"scrapy {self.name}: {error}", file=sys.stderr)  # noqa: T201
+            return True
+        return False
+
+
+@contextmanager
+def _open_log(attempt: Mapping[str, Any]) -> Iterator[Iterable[bytes]]:
+    """Open the log of an attempt here, or on its node. Raises NotPossible."""
+    path = Path(attempt["log"])
+    if path.is_file():
+        with path.open("rb") as file:
+            yield file
+        return
+    if not attempt["node_url"]:
+        raise NotPossible(
+            f"{path} is not on this machine; read it on {attempt['node']}, unless it was pruned"
+        )
+    url = f"{attempt['node_url']}/logs/{quote(path.name)}"
+    try:
+        with urlopen(_request(url), timeout=NODE_TIMEOUT_S) as response:
+            yield response
+    except HTTPError as error:
+        error.close()
+        reason = {
+            401: "it demands a password; set username and password of [scrapyd] in scrapy.cfg, or"
+            " SCRAPYD_USERNAME and SCRAPYD_PASSWORD",
+            404: "it does not have the log any more",
+        }.get(error.code, f"it answers with status {error.code}")
+        raise NotPossible(f"{url} cannot be read: {reason}") from error
+    except (URLError, OSError) as error:
+        cause = getattr(error, "reason", error)
+        raise NotPossible(
+            f"{url} cannot be read: {cause}; start the node {attempt['node']}, or read {path} there"
+        ) from error
+
+
+def _request(url: str) -> Request:
+    """Return a request with the credentials of this project's nodes."""
+    from scrapyd.config import Config
+
+    config = Config()
+    username, password = (
+        os.getenv(f"SCRAPYD_{name.upper()}") or config.get(name, "")
+        for name in ("username", "password")
+    )
+    request = Request(url)
+    if username and password:
+        token = base64.b64encode(f"{username}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    return request
