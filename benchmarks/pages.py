@@ -1,6 +1,6 @@
 """Benchmark pages: cost of catlog for a crawl with a page for each product."""
 
-from benchmarks.common import Crawled, Scale, Server, crawl, declare
+from benchmarks.common import PROVIDER, Crawled, Scale, Server, crawl, declare
 from benchmarks.measuring import in_turn
 from benchmarks.report import Result, compare_wall, note_costs
 from catlog_scrapy.demo.server import DemoServer
@@ -14,8 +14,9 @@ def run(server: Server, scale: Scale) -> list[Result]:
     """
     years, rounds = scale.count(15, 1), scale.times()
     with DemoServer() as shop:
-        words = ("-a", f"base_url={shop.url}/hooked")
-        peers_words = (*words, "-s", f"IMAGES_STORE={server.folder / 'images'}")
+        url = f"{shop.url}/hooked"
+        words = ("-s", f"CATLOG_BASE_URL_{PROVIDER.upper()}={url}")
+        peers_words = ("-a", f"base_url={url}", "-s", f"IMAGES_STORE={server.folder / 'images'}")
 
         def measure_catlog() -> Crawled:
             with server.database() as engine:

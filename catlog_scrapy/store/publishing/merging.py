@@ -143,7 +143,8 @@ def merge(
 # joins are the best choice whatever the number of rows; look-ups by place have no other plan.
 PLANNER_SETTINGS = f"""
     SET LOCAL work_mem = '{WORK_MEMORY}'; SET LOCAL enable_sort = off;
-    SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off"""
+    SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off;
+    SET LOCAL max_parallel_workers_per_gather = 0"""
 
 
 class _Merge:
