@@ -168,6 +168,7 @@ def declare(server: Server, engine: Engine) -> None:
     schemes = (
         f'[[scheme]]\nname = "{name}"\n[[scheme.operation]]\nname = "{name}"\n'
         f'kind = "{name}_products"\nkey = ["vendor", "sku"]\n'
+        'fields = { vendor = "text", sku = "text" }\n'
         for name in SPIDERS
     )
     (folder / "providers" / "shop.toml").write_text(

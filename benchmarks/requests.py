@@ -17,7 +17,8 @@ from benchmarks.measuring import in_turn, median_ratio, p95, seconds
 from benchmarks.report import Result, note, sample_text
 from benchmarks.rows import product
 from benchmarks.serving import PATH, Serving, serve
-from catlog_scrapy.db.driver import SERVER_OPTIONS
+from catlog_scrapy.db.driver import STATEMENT_TIMEOUT_S
+from catlog_scrapy.db.session import begin_session
 
 CLIENTS = 8
 LIMIT = 100
@@ -156,9 +157,9 @@ def loop(url: str, sql: str, duration_s: float) -> float:
     """Return how many times per second psycopg2 executes *sql* and fetches its rows."""
     answered = 0
     connection = psycopg2.connect(
-        make_url(url).set(drivername="postgresql").render_as_string(hide_password=False),
-        options=SERVER_OPTIONS,
+        make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     )
+    begin_session(connection, STATEMENT_TIMEOUT_S)
     connection.autocommit = True
     with connection.cursor() as cursor:
         began = time.perf_counter()
