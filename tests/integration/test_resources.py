@@ -889,7 +889,7 @@ def test_history_keeps_the_precision_of_numbers(client: TestClient, engine: Engi
     assert state["tags"] == [large, int("9" * 400)]
     shown = client.get("/goods/1").text
     assert shown.count('"price":1.50') == 1
-    assert set(state) == {*FIELDS, "valid_from", "valid_to", "change"}
+    assert set(state) == {*FIELDS, "provider", "valid_from", "valid_to", "change"}
 
 
 def test_history_hides_changes_of_hidden_columns(client: TestClient, engine: Engine) -> None:

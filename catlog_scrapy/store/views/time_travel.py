@@ -10,7 +10,7 @@ from catlog_scrapy.store.definitions import KindDefinition
 from catlog_scrapy.store.record_tables.reading import record_ids
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import rows, run
-from catlog_scrapy.store.views.typed import history_view
+from catlog_scrapy.store.views.typed import PROVIDER_COLUMN, history_view
 
 
 def set_as_of(connection: Connection, instant: dt.datetime) -> None:
@@ -79,7 +79,7 @@ def record_states(
         f'"{name}" = CAST(:value_{number} AS {types[name]})'
         for number, name in enumerate(definition.key)
     )
-    shown = [name for name in fields if name in dict(definition.columns)]
+    shown = [name for name in fields if name in {*dict(definition.columns), PROVIDER_COLUMN}]
     columns = ", ".join(f'states."{name}"' for name in shown)
     found: list[Mapping[str, Any]] = []
     # The primary key finds the id; a key in another notation is found by its fields.

@@ -32,8 +32,8 @@ def typed_views(kinds: Mapping[str, KindDefinition]) -> dict[str, str]:
 def current_view(kind: KindDefinition, *, with_id: bool = False) -> str:
     """Return the SELECT of the current records of *kind*; *with_id* puts ID_COLUMN in front."""
     return f"""SELECT {_id("r", with_id)}{column_names(kind, "r")},
-            r._created_at AS created_at, r._updated_at AS updated_at{_provider(kind)}
-        FROM {kind.table} r {_join_provider(kind, "r")} WHERE r._removed_at IS NULL"""
+            r._created_at AS created_at, r._updated_at AS updated_at{_provider(kind, "r")}
+        FROM {kind.table} r WHERE r._removed_at IS NULL"""
 
 
 def as_of_view(kind: KindDefinition) -> str:
@@ -49,13 +49,12 @@ def as_of_parts(kind: KindDefinition, instant: str, *, with_id: bool = False) ->
     """
     return (
         f"""SELECT {_id("r", with_id)}{column_names(kind, "r")},
-            r._created_at AS created_at, r._updated_at AS updated_at{_provider(kind)}
-        FROM {kind.table} r {_join_provider(kind, "r")}
+            r._created_at AS created_at, r._updated_at AS updated_at{_provider(kind, "r")}
+        FROM {kind.table} r
         WHERE r._removed_at IS NULL AND r._updated_at <= {instant}""",
         f"""SELECT {_id("v", with_id)}{column_names(kind, "v")},
-            r._created_at AS created_at, v._valid_from AS updated_at{_provider(kind)}
+            r._created_at AS created_at, v._valid_from AS updated_at{_provider(kind, "v")}
         FROM {kind.versions_table} v LEFT JOIN {kind.table} r ON r._id = v._id
-        {_join_provider(kind, "v")}
         WHERE v._valid_from <= {instant} AND v._valid_to > {instant}""",
     )
 
@@ -67,11 +66,11 @@ def history_view(kind: KindDefinition, condition: str = "") -> str:
     """
     names = column_names(kind, "s")
     return f"""SELECT {names}, s._valid_from AS valid_from, s._valid_to AS valid_to,
-            s._change AS change{_provider(kind)}
-        FROM {kind.versions_table} s {_join_provider(kind, "s")} WHERE true{condition}
+            s._change AS change{_provider(kind, "s")}
+        FROM {kind.versions_table} s WHERE true{condition}
         UNION ALL
-        SELECT {names}, s._updated_at, NULL, NULL{_provider(kind)}
-        FROM {kind.table} s {_join_provider(kind, "s")}
+        SELECT {names}, s._updated_at, NULL, NULL{_provider(kind, "s")}
+        FROM {kind.table} s
         WHERE s._removed_at IS NULL{condition}"""
 
 
@@ -79,17 +78,14 @@ def _id(table: str, with_id: bool) -> str:
     return f"{table}.{ID_COLUMN}, " if with_id else ""
 
 
-def _provider(kind: KindDefinition) -> str:
-    """Return the last column, the provider's name, unless a field of the kind has its name."""
-    return "" if _has_provider(kind) else f", p.name AS {PROVIDER_COLUMN}"
+def _provider(kind: KindDefinition, table: str) -> str:
+    """Return the last column, the provider's name, unless a field of the kind has its name.
 
-
-def _join_provider(kind: KindDefinition, table: str) -> str:
-    """Return the JOIN for the provider's name, which PostgreSQL drops if nobody reads the name."""
-    if _has_provider(kind):
+    A join, also one that PostgreSQL drops because nobody reads the name, would rule out scans of
+    an index alone.
+    """
+    if PROVIDER_COLUMN in dict(kind.columns):
         return ""
-    return f"LEFT JOIN catlog.provider p ON p.number = {table}._provider"
-
-
-def _has_provider(kind: KindDefinition) -> bool:
-    return PROVIDER_COLUMN in dict(kind.columns)
+    return f""",
+            (SELECT p.name FROM catlog.provider p WHERE p.number = {table}._provider)
+                AS {PROVIDER_COLUMN}"""
