@@ -380,7 +380,7 @@ def test_scheduler_killed_between_any_statements_makes_one_catalog_per_due_time(
     )
     assert done.returncode == 0, done.stderr
     # Otherwise it was not between all statements.
-    assert 10 < int(done.stdout.split()[-1]) < schedules
+    assert 10 < int(done.stdout.split()[-1]) < schedules, done.stderr
     # And the real command, at any moment of its life.
     for seconds in (0.8, 1.6):
         scheduler = fleet.start("schedule")

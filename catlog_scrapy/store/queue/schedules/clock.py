@@ -55,7 +55,8 @@ def bring_back_due_times(engine: Engine) -> None:
         for line in rows(
             connection,
             """SELECT cron, timezone, max(next_due_at) AS latest, now() AS now
-               FROM catlog.schedule WHERE enabled AND next_due_at > now()
+               FROM catlog.schedule
+               WHERE enabled AND next_due_at > now() AND isfinite(next_due_at)
                GROUP BY cron, timezone""",
         ):
             due_at = _upcoming.get(line["cron"], line["timezone"], line["now"])
@@ -68,7 +69,8 @@ def _bring_back(connection: Connection, cron: str, timezone: str, due_at: dt.dat
         connection,
         """UPDATE catlog.schedule d SET next_due_at = :due
            FROM (SELECT id, next_due_at FROM catlog.schedule
-                 WHERE enabled AND cron = :cron AND timezone = :timezone AND next_due_at > :due
+                 WHERE enabled AND cron = :cron AND timezone = :timezone
+                   AND next_due_at > :due AND isfinite(next_due_at)
                  ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS former
            WHERE d.id = former.id
            RETURNING CAST(d.id AS text) AS id, d.scheme_name || ' ' || d.name AS title,
