@@ -9,6 +9,7 @@ import threading
 from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import UNAVAILABLE, make_engine, reason
+from catlog_scrapy.db.refusals import refusal_of
 from catlog_scrapy.store.maintenance.tick import tick
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,10 @@ class MaintenanceThread:
                 tick(self.engine, self.lease)
             except UNAVAILABLE as error:
                 logger.warning("the database is unavailable: %s", reason(error))
-            except Exception:  # the top of a thread; without maintenance nothing is published
-                logger.exception("maintenance failed")
+            except Exception as error:  # the top of a thread; without it nothing is published
+                if refused := refusal_of(error):
+                    logger.error("maintenance is not possible: %s", refused)
+                else:
+                    logger.exception("maintenance failed")
             if not self.is_stopped:
                 self.wake.wait(self.poll)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import os
 import re
 import signal
@@ -59,6 +60,9 @@ class CatlogCommand(ScrapyCommand):
         if unknown:
             self.fail(f"unknown option {unknown[0]}; see scrapy {self.name} -h")
         raise_on_termination()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # not the streams of tests
+                stream.reconfigure(errors="backslashreplace")
         with self.mistakes():
             super().process_options(args, opts)
             config.pass_on(arglist_to_dict(opts.set))

@@ -93,7 +93,8 @@ def _open_log(attempt: Mapping[str, Any]) -> Iterator[Iterable[bytes]]:
         return
     if not attempt["node_url"]:
         raise NotPossible(
-            f"{path} is not on this machine; read it on {attempt['node']}, unless it was pruned"
+            f"{path} is not on this machine: read it on {attempt['node']}. It was pruned, or the"
+            " attempt never began, if it is not there either"
         )
     url = f"{attempt['node_url']}/logs/{quote(path.name)}"
     try:

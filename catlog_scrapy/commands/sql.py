@@ -63,6 +63,8 @@ class Command(CatlogCommand):
                 self._ask(session, statement, opts)
 
     def _ask(self, session: BoundedSession, statement: str, opts: argparse.Namespace) -> None:
+        if statement.startswith("\\"):
+            raise NotPossible(f"{statement.split(maxsplit=1)[0]} is a command of psql, not SQL")
         if first_word(statement) not in READING_WORDS:
             raise NotPossible(
                 f'"{first_word(statement).upper()}" is not possible: scrapy sql is read-only; use'

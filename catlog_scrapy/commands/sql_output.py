@@ -16,22 +16,26 @@ UNLIMITED_WIDTH = 1_000_000
 
 
 def shown(value: Any) -> str:
-    """Format a value for a cell: jsonb as JSON, null as nothing."""
+    """Format a value for a cell: jsonb as JSON, bytea in hexadecimal, null as nothing."""
+    if isinstance(value, memoryview | bytes):
+        return f"\\x{value.hex()}"
     if isinstance(value, dict | list):
         return orjson.dumps(value, default=str).decode()
     return "" if value is None else str(value)
 
 
 def print_table(console: Console, result: QueryResult) -> None:
-    """Print a result as a table, with a hint if the terminal is too narrow for the table."""
+    """Print a result as a table, or with one column a line if the terminal is too narrow."""
     table = Table(box=None)
     for name in result.columns:
         table.add_column(name, overflow="fold")
     for found in result.rows:
         table.add_row(*(shown(value) for value in found))
+    if _is_too_wide(console, table):
+        print_expanded(result)
+        return
     console.print(table, markup=False)
-    hint = "; -x prints one column a line" if _is_too_wide(console, table) else ""
-    console.print(f"({counted(len(result.rows), 'row')}{hint})")
+    console.print(f"({counted(len(result.rows), 'row')})")
 
 
 def _is_too_wide(console: Console, table: Table) -> bool:

@@ -35,7 +35,9 @@ CONNECTION_REMEDIES = {
     r"read-write|read-only|hot standby": (
         "Name the right server in CATLOG_DATABASE_URL, or change target_session_attrs in it"
     ),
-    r"SSL|certificate": "Correct sslmode and the certificates: in CATLOG_DATABASE_URL or PGSSL...",
+    r"SSL|certificate": (
+        "Correct sslmode and the certificates, in CATLOG_DATABASE_URL or in libpq's variables"
+    ),
     r"invalid connection option|invalid .* value|invalid integer value|invalid port": (
         "Correct the parameters in CATLOG_DATABASE_URL or in the variables of libpq (PG...)"
     ),
@@ -84,12 +86,13 @@ def refusals_reported() -> Iterator[None]:
     except CatlogError:
         raise
     except Exception as error:
-        if reported := _reported(error):
-            raise reported from error
+        if refused := refusal_of(error):
+            raise refused from error
         raise
 
 
-def _reported(error: Exception) -> CatlogError | None:
+def refusal_of(error: Exception) -> CatlogError | None:
+    """Return the error to report for a refusal of the database, or None for any other error."""
     driver_error = getattr(error, "orig", None) or error
     message = first_line(driver_error)
     state = (isinstance(driver_error, psycopg2.Error) and driver_error.pgcode) or ""

@@ -56,6 +56,7 @@ SESSION_SETTINGS = {
     "bytea_output": "hex",
     "standard_conforming_strings": "on",
     "transform_null_equals": "off",
+    "array_nulls": "on",
     "default_transaction_isolation": "read committed",
     "jit": "off",
     "lock_timeout": "30s",

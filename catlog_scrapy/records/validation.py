@@ -157,9 +157,10 @@ def _step(part: str | int) -> str:
 
 
 def describe_item(item: Any) -> str:
-    """Return any item as ASCII text."""
+    """Return any item as text, with escapes for what UTF-8 cannot hold."""
     try:
         values = ItemAdapter(item).asdict() if ItemAdapter.is_item(item) else item
-        return json.dumps(values, default=repr)
+        text = json.dumps(values, default=repr, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode()
     except (TypeError, ValueError, RecursionError):
         return f"<{type(item).__name__} that cannot be written as JSON>"

@@ -11,10 +11,12 @@ from sqlalchemy import Connection, Engine, exc
 
 from catlog_scrapy.db.watchdog import extend_timeout
 from catlog_scrapy.exceptions import NotPossible
-from catlog_scrapy.store.sql import run
+from catlog_scrapy.store.sql import run, scalar
 
 # Any number that no other advisory lock in this database has.
 APPLY_LOCK = 4_226_003
+APPLY_LOCK_TIMEOUT_S = 30.0
+APPLY_LOCK_POLL_S = 0.2
 MAX_TRIES = 5
 # Readers queue behind a waiting ACCESS EXCLUSIVE lock, so they wait as long as this.
 LOCK_TIMEOUT_S = 2
@@ -35,18 +37,17 @@ def apply_lock(engine: Engine) -> Iterator[None]:
     """Keep every other apply out of the block. Raises NotPossible if one runs for long.
 
     The block takes several transactions, and the lock belongs to one more beside them. A session
-    lock would stay with a server connection of PgBouncer.
+    lock would stay with a server connection of PgBouncer. A statement that waits for the lock would
+    keep its snapshot, for which the other apply waits when it builds an index.
     """
+    deadline = time.monotonic() + APPLY_LOCK_TIMEOUT_S
     with engine.connect() as connection:
+        while not scalar(connection, "SELECT pg_try_advisory_xact_lock(:key)", key=APPLY_LOCK):
+            connection.rollback()
+            if time.monotonic() > deadline:
+                raise NotPossible("another scrapy apply is running; wait until it has ended.")
+            time.sleep(APPLY_LOCK_POLL_S)
         run(connection, "SET LOCAL idle_in_transaction_session_timeout = 0")
-        try:
-            run(connection, "SELECT pg_advisory_xact_lock(:key)", key=APPLY_LOCK)
-        except exc.OperationalError as error:
-            if not isinstance(error.orig, LockNotAvailable):
-                raise
-            raise NotPossible(
-                "another scrapy apply is running; wait until it has ended."
-            ) from error
         yield
 
 

@@ -87,8 +87,9 @@ def print_result(console: Console, catalog: Mapping[str, Any]) -> int:
         counts = ", ".join(f"{count} {name}" for name, count in published.items() if count)
         console.print(f"{catalog['scheme']}: [green]loaded[/] ({counts or nothing})")
         return 0
-    console.print(f"{catalog['scheme']}: [red]{catalog['state']}[/]", end=" ")
-    console.print(catalog["error"] or "", markup=False)
+    console.print(f"{catalog['scheme']}: [red]{catalog['state']}[/]", end="")
+    error = f": {catalog['error']}" if catalog["error"] else ""
+    console.print(error, markup=False, soft_wrap=not console.is_terminal)
     if catalog["state"] not in END_STATES:
         console.print("The catalog stays queued; continue it with scrapy work --drain.")
     return 1

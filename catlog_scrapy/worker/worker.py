@@ -154,7 +154,10 @@ class Worker(AttemptRunner):
         if refused and self.catalogs:
             for claimed in accepted:
                 release(self.engine, claimed.attempt)
-            raise NotPossible(f"{refused[0]}; the catalog stays queued.")
+            raise NotPossible(
+                f"{refused[0]}; the catalog stays queued: scrapy work continues it, and scrapy"
+                " cancel ends it."
+            )
         return accepted
 
     def _reason_unsupported(self, claimed: Claim) -> str | None:

@@ -290,9 +290,9 @@ def test_csv_takes_every_statement_that_reads(
     assert project.scrapy("sql", "--csv", statements) == printed
 
 
-def test_wide_table_at_a_terminal_hints_at_one_column_a_line(project: Project) -> None:
+def test_result_too_wide_for_the_terminal_has_one_column_a_line(project: Project) -> None:
     wide = "select " + ", ".join(f"'{10 * 'x'}' as column_{n}" for n in range(12))
-    assert "(1 row; -x prints one column a line)" in terminal(project, "sql", wide)
+    assert "-[ row 1 ]-" in terminal(project, "sql", wide)
     assert "(1 row)" in terminal(project, "sql", "select 1")
     assert "-x" not in project.scrapy("sql", wide)
     assert "column_11 | xxxxxxxxxx" in terminal(project, "sql", "-x", wide)
@@ -316,7 +316,7 @@ def test_logs_of_a_catalog_and_of_an_attempt_are_printed(engine: Engine, project
     assert project.scrapy("logs", Path(log).name) == project.scrapy("logs", attempt)
     Path(log).unlink()
     said = project.scrapy("logs", attempt, code=1)
-    assert f"{log} is not on this machine; read it on " in said
+    assert f"{log} is not on this machine: read it on " in said
     for wrong, message in (
         ("ffffffff", "no catalog with the id"),
         ("a.b", "'a.b' is not a valid attempt; use INSTANCE.NUMBER"),

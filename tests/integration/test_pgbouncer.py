@@ -166,7 +166,7 @@ def test_name_whose_lease_expired_or_came_from_a_wrong_clock_is_free(
 def test_second_apply_is_refused_while_the_first_runs(pooled: Engine, pooler: PgBouncer) -> None:
     other = make_engine(pooler.url)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SESSION_SETTINGS, "lock_timeout", "200ms")
+        patch.setattr(lock_timeouts, "APPLY_LOCK_TIMEOUT_S", 0.2)
         hasty = make_engine(pooler.url)
         with lock_timeouts.apply_lock(pooled):
             rows(pooled, "SELECT 1")

@@ -22,6 +22,7 @@ from catlog_scrapy.store.sql import load_sql
 # First words of statements that are queries, and of others that return rows.
 QUERY_WORDS = {"select", "with", "values", "table"}
 ROW_WORDS = {"explain", "show"}
+INTERVAL_TEXT = extensions.new_type((1186,), "INTERVAL_TEXT", lambda text, _: text)
 RUN_STATEMENT = """
     SELECT array_agg(pair.key ORDER BY pair.n), array_agg(pair.value ORDER BY pair.n)
     FROM catlog.run_statement(%s, %s) WITH ORDINALITY AS found (columns, n),
@@ -61,6 +62,8 @@ class BoundedSession:
             self._bound_owner()
             connection.rollback()
             connection.set_session(readonly=True)
+            # Python's durations have no months.
+            extensions.register_type(INTERVAL_TEXT, connection)
             with connection.cursor() as cursor:
                 cursor.execute("SET LOCAL statement_timeout = 0")
 
