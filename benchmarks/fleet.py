@@ -172,7 +172,7 @@ def declare(server: Server, engine: Engine) -> None:
         for name in SPIDERS
     )
     (folder / "providers" / "shop.toml").write_text(
-        "\n".join(['[provider]\nname = "shop"\n', *schemes])
+        "\n".join(['[provider]\nname = "shop"\nbase_url = "http://127.0.0.1"\n', *schemes])
     )
     settings = Settings()
     settings.setmodule(SETTINGS)

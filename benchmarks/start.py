@@ -60,9 +60,10 @@ class Source(ThreadingHTTPServer):
     def reached_by(self, node: Node) -> float:
         """Return the seconds until a job of *node* requests a page; wait until *node* is idle."""
         with self.has_been_asked:
-            path = f"/{len(self.asked)}"
+            page = str(len(self.asked))
         started = time.perf_counter()
-        node.schedule("visit", url=f"http://127.0.0.1:{self.server_port}{path}")
+        node.schedule("visit", port=str(self.server_port), page=page)
+        path = f"/{page}"
         with self.has_been_asked:
             if not self.has_been_asked.wait_for(lambda: path in self.asked, TIMEOUT_S):
                 raise TimeoutError(f"no request within {TIMEOUT_S:g} s")

@@ -23,6 +23,11 @@ class One(Spider):
 
 
 class Visit(One):
-    """Spider that yields one product after a request of its argument `url`."""
+    """Spider that yields one product after a request of the page *page* on the port *port*."""
 
     name = "visit"
+
+    def __init__(self, port: str = "", page: str = "", **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.port, self.page = port, page
+        self.url = f"http://127.0.0.1:{port}/{page}"
