@@ -223,6 +223,26 @@ def test_part_removes_only_records_that_it_wrote_last(engine: Engine) -> None:
     assert current(engine) == {"other": 2, "more": 1}
 
 
+@pytest.mark.parametrize("mode", ["snapshot", "incremental"])
+@pytest.mark.parametrize("owner", PARTS)
+@pytest.mark.parametrize("before", [{}, {"b": 1}])
+def test_removal_by_the_part_that_wrote_the_record_counts_among_several(
+    engine: Engine, owner: str, mode: str, before: dict[str, int]
+) -> None:
+    given_goods(engine, mode=mode, for_each=PARTS)
+    load(engine, parts={owner: {"a": 1, **before}})
+    load(engine, parts={part: {"a": GONE} for part in PARTS})
+    assert "a" not in current(engine)
+    assert [state["change"] for state in history(engine) if state["key"] == "a"][-1] == "removed"
+
+
+def test_removals_by_several_other_parts_remove_nothing(engine: Engine) -> None:
+    given_goods(engine, mode="incremental", for_each=["x", "y", "z"])
+    load(engine, parts={"x": {"a": 1}})
+    load(engine, parts={"y": {"a": GONE}, "z": {"a": GONE}})
+    assert current(engine) == {"a": 1}
+
+
 def test_seen_record_beats_removal_by_another_part(engine: Engine) -> None:
     given_incremental_parts(engine)
     load(engine, parts={"x": [("other", 1)], "y": {"k": 1}})
