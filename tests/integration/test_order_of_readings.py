@@ -337,6 +337,35 @@ def read_shops(engine: Engine, parts: dict[str, Any], *, cursor: str) -> dict[st
     return begun
 
 
+@pytest.mark.parametrize("removal", [[("k", GONE), ("l", 1)], [("l", 1)]])
+def test_unchanged_of_a_removed_record_restores_its_last_content(
+    engine: Engine, removal: list[tuple[str, Any]]
+) -> None:
+    """A listing lost the record for a while; the spider's own notes know its content."""
+    given_goods(engine)
+    load(engine, {"k": 1, "l": 1})
+    load(engine, removal)
+    assert current(engine) == {"l": 1}
+    restored = load(engine, {"k": UNCHANGED, "l": 1})
+    assert restored["published"]["restored"] == 1
+    assert current(engine) == {"k": 1, "l": 1}
+
+
+def test_unchanged_counts_against_an_older_reading_whose_removal_is_published_first(
+    engine: Engine,
+) -> None:
+    given_goods(engine)
+    load(engine, {"k": 1, "l": 1})
+    older, newer = given_a_catalog(engine), given_a_catalog(engine)
+    reads_first, reads_second = claim_of(engine, older), claim_of(engine, newer)
+    deliver(engine, reads_first, {"l": 1})
+    assert publishing.publish(engine, older)
+    deliver(engine, reads_second, {"k": UNCHANGED, "l": 1})
+    assert publishing.publish(engine, newer)
+    assert state_of(engine, newer) == "loaded"
+    assert current(engine) == {"k": 1, "l": 1}
+
+
 def test_unchanged_of_a_key_that_was_only_removed_is_refused(engine: Engine) -> None:
     given_goods(engine, mode="incremental")
     load(engine, [("k", GONE), ("l", 1)])
