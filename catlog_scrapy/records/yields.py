@@ -26,7 +26,8 @@ class Batch:
 class Unchanged:
     """Known record that the spider has seen but not read again; the load keeps the record.
 
-    `key` is the value of a single key field, or the values in the order of the key fields.
+    `key` is the value of a single key field, or the values in the order of the key fields. A
+    removed record is restored with its last content; a key that never had a record fails the load.
     """
 
     key: Any

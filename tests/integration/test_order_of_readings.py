@@ -223,6 +223,26 @@ def test_part_removes_only_records_that_it_wrote_last(engine: Engine) -> None:
     assert current(engine) == {"other": 2, "more": 1}
 
 
+@pytest.mark.parametrize("mode", ["snapshot", "incremental"])
+@pytest.mark.parametrize("owner", PARTS)
+@pytest.mark.parametrize("before", [{}, {"b": 1}])
+def test_removal_by_the_part_that_wrote_the_record_counts_among_several(
+    engine: Engine, owner: str, mode: str, before: dict[str, int]
+) -> None:
+    given_goods(engine, mode=mode, for_each=PARTS)
+    load(engine, parts={owner: {"a": 1, **before}})
+    load(engine, parts={part: {"a": GONE} for part in PARTS})
+    assert "a" not in current(engine)
+    assert [state["change"] for state in history(engine) if state["key"] == "a"][-1] == "removed"
+
+
+def test_removals_by_several_other_parts_remove_nothing(engine: Engine) -> None:
+    given_goods(engine, mode="incremental", for_each=["x", "y", "z"])
+    load(engine, parts={"x": {"a": 1}})
+    load(engine, parts={"y": {"a": GONE}, "z": {"a": GONE}})
+    assert current(engine) == {"a": 1}
+
+
 def test_seen_record_beats_removal_by_another_part(engine: Engine) -> None:
     given_incremental_parts(engine)
     load(engine, parts={"x": [("other", 1)], "y": {"k": 1}})
@@ -315,6 +335,35 @@ def read_shops(engine: Engine, parts: dict[str, Any], *, cursor: str) -> dict[st
     assert publishing.publish(engine, catalog)
     assert state_of(engine, catalog) == "loaded"
     return begun
+
+
+@pytest.mark.parametrize("removal", [[("k", GONE), ("l", 1)], [("l", 1)]])
+def test_unchanged_of_a_removed_record_restores_its_last_content(
+    engine: Engine, removal: list[tuple[str, Any]]
+) -> None:
+    """A listing lost the record for a while; the spider's own notes know its content."""
+    given_goods(engine)
+    load(engine, {"k": 1, "l": 1})
+    load(engine, removal)
+    assert current(engine) == {"l": 1}
+    restored = load(engine, {"k": UNCHANGED, "l": 1})
+    assert restored["published"]["restored"] == 1
+    assert current(engine) == {"k": 1, "l": 1}
+
+
+def test_unchanged_counts_against_an_older_reading_whose_removal_is_published_first(
+    engine: Engine,
+) -> None:
+    given_goods(engine)
+    load(engine, {"k": 1, "l": 1})
+    older, newer = given_a_catalog(engine), given_a_catalog(engine)
+    reads_first, reads_second = claim_of(engine, older), claim_of(engine, newer)
+    deliver(engine, reads_first, {"l": 1})
+    assert publishing.publish(engine, older)
+    deliver(engine, reads_second, {"k": UNCHANGED, "l": 1})
+    assert publishing.publish(engine, newer)
+    assert state_of(engine, newer) == "loaded"
+    assert current(engine) == {"k": 1, "l": 1}
 
 
 def test_unchanged_of_a_key_that_was_only_removed_is_refused(engine: Engine) -> None:

@@ -149,8 +149,11 @@ class OperationLoad:
     def earliest(self) -> int:
         return min(self.read.values())
 
-    def keep(self, rivals: Iterable[Row]) -> None:
-        """Choose the row of each key, unless a rival row decides about the key."""
+    def keep(self, rivals: Iterable[Row], things: Mapping[str, Thing]) -> None:
+        """Choose the row of each key, unless a rival row decides about the key.
+
+        Of several removals, that by the place of the record counts.
+        """
         best = {row.key: row for row in sorted(rivals, key=lambda row: row.rank)}
         self.elsewhere = set(best)
         kept = [
@@ -158,8 +161,13 @@ class OperationLoad:
             for row in self.rows
             if row.key not in best or (row.value is not GONE and row.rank > best[row.key].rank)
         ]
-        ranks = {id(UNCHANGED): 1, id(GONE): 0}
-        kept.sort(key=lambda row: ranks.get(id(row.value), 2))
+        ranks = {id(UNCHANGED): 2, id(GONE): 0}
+        owned = {(key, thing.place) for key, thing in things.items()}
+        kept.sort(
+            key=lambda row: (
+                ranks.get(id(row.value), 3) + (row.value is GONE and (row.key, row.place) in owned)
+            )
+        )
         self.kept = {row.key: row for row in kept}
 
 
@@ -183,7 +191,7 @@ class Model:
         loads = [self._share(plan, operation, read) for operation in operations]
         for load in loads:
             rivals = (row for other in loads if other is not load for row in other.rows)
-            load.keep(row for row in rivals if row.value is not GONE)
+            load.keep((row for row in rivals if row.value is not GONE), self.things)
         for load in loads:
             after._merge(load, confirmed=self._confirmed)
         for load in loads:

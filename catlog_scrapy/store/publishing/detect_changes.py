@@ -90,24 +90,32 @@ class ChangeDetection:
     def arrived(self, *, is_distinct: bool) -> str:
         """Return the query of the results.
 
-        Of duplicate keys, data beats `Unchanged`, and that beats `Removed`; then the last row by
-        part and number counts.
+        Of duplicate keys, data beats `Unchanged`, and that beats `Removed`. Of several `Removed`,
+        that of the part which wrote the record last counts; otherwise the last row by part and
+        number.
         """
-        distinct, order, at_places = "", "", ""
+        distinct, order, owner, at_places = "", "", "", ""
         if self.subset == "ids":
             # Spares a scan of all results. Places of two partitions may be equal, keys decide.
             at_places = "AND r.ctid = ANY(CAST(:places AS tid[]))"
         if is_distinct:
             distinct = "DISTINCT ON (r.key_hash)"
+            # A load of one part reads no owners.
+            owner = f"""LEFT JOIN (
+                SELECT k._id AS id, k._part AS part FROM {self.kind.table} k
+                WHERE k._provider = :provider AND cardinality(CAST(:instances AS uuid[])) > 1
+                    {self.in_subset("k._id")}) AS o
+                ON o.id = r.key_hash AND r.content_hash = '{REMOVED_HASH}'"""
             order = f"""ORDER BY r.key_hash, CASE WHEN r.content_hash IS NULL THEN 1
-                WHEN r.content_hash = '{REMOVED_HASH}' THEN 2 ELSE 0 END, g.number DESC,
+                WHEN r.content_hash = '{REMOVED_HASH}' THEN 2 ELSE 0 END,
+                o.id IS NOT NULL AND o.part IS NOT DISTINCT FROM g.part DESC, g.number DESC,
                 r.seq DESC"""
         return f"""
             SELECT {distinct} r.key_hash AS id, r.content_hash AS hash, r.ctid AS place,
                 r.instance_id AS instance, r.attempt, r.seq, g.part, g.as_of, g.read_at,
                 coalesce(r.content_hash = '{REMOVED_HASH}', false) AS is_removal,
                 coalesce(r.content_hash <> '{REMOVED_HASH}', false) AS was_read
-            FROM {RESULTS} r {self.join_readings()}
+            FROM {RESULTS} r {self.join_readings()} {owner}
             WHERE {self.of_kind()} {self.decides()} {self.in_subset("r.key_hash")} {at_places}
             {order}"""
 
