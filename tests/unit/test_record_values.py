@@ -17,7 +17,8 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import BaseModel, NaiveDatetime
+from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter, create_model
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
 from catlog_scrapy.records import (
@@ -469,3 +470,98 @@ class Size(TypedDict):
 def test_fields_of_typed_dicts_are_bounded() -> None:
     assert "a boolean is not a valid number" in refusal(Size, {"width": True, "labels": []})
     assert json_of(Size, {"width": 1, "labels": {"b", "c", "a"}})["labels"] == ["a", "b", "c"]
+
+
+class Variant(BaseModel):
+    at: dt.datetime | None = None
+    number: int = 0
+    price: Decimal = Decimal(0)
+    extra: Any = None
+
+
+@dataclass
+class PlainVariant:
+    at: dt.datetime | None = None
+    number: int = 0
+    price: Decimal = Decimal(0)
+    extra: Any = None
+
+
+@pydantic_dataclass
+class CheckedVariant:
+    at: dt.datetime | None = None
+    number: int = 0
+    price: Decimal = Decimal(0)
+    extra: Any = None
+
+
+VARIANTS = [Variant, PlainVariant, CheckedVariant]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"at": "20260128"},
+        {"at": "2026-01-28T12:00"},
+        {"at": "0001-01-01T00:00:00+03:00"},
+        {"number": True},
+        {"number": "1_000"},
+        {"number": 2**80},
+        {"price": "1_000"},
+        {"price": "1e131072"},
+        {"extra": {1: "a", "1": "b"}},
+    ],
+    ids=str,
+)
+def test_fields_of_inner_models_are_bounded(variant: Any, values: dict[str, Any]) -> None:
+    assert refusal(variant, values)
+    assert refusal(list[variant], [values])
+    assert refusal(dict[str, variant | None], {"a": values})
+    with_model_twice = create_model("Pair", first=(variant, ...), second=(variant, ...))
+    assert refusal(with_model_twice, {"first": {}, "second": values})
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_inner_model_has_its_own_bounds_outside_of_records(variant: Any) -> None:
+    a_record_type(variant)
+    assert TypeAdapter(variant).validate_python({"number": 2**80}).number == 2**80
+    record = a_record_type(list[variant])
+    made = record.model_validate({"id": 1, "value": [{"number": "7", "at": NOON}]})
+    assert made.value[0] == variant(number=7, at=NOON)  # type: ignore[attr-defined]
+
+
+class Branch(BaseModel):
+    number: int = 0
+    parts: list["Branch"] = []
+
+
+class Cat(BaseModel):
+    type: Literal["cat"]
+    lives: int
+
+
+class Dog(BaseModel):
+    type: Literal["dog"]
+    age: int
+
+
+Animal = Annotated[Cat | Dog, Field(discriminator="type")]
+
+
+def test_fields_of_recursive_models_and_of_tagged_unions_are_bounded() -> None:
+    assert refusal(Branch, {"parts": [{"parts": [{"number": True}]}]})
+    assert json_of(Branch, {"parts": [{"number": "2"}]})["parts"][0]["number"] == 2
+    assert refusal(list[Animal], [{"type": "dog", "age": "1_0"}])
+    assert json_of(Animal, {"type": "cat", "lives": 9}) == {"type": "cat", "lives": 9}
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+def test_undeclared_members_of_an_inner_model_have_one_json() -> None:
+    assert json_of(Open, {"tags": set("hgfedcba"), "n": Decimal("1.50")}) == {
+        "tags": list("abcdefgh"),
+        "n": "1.5",
+    }
