@@ -300,6 +300,13 @@ def test_unix_times_are_read_in_the_declared_unit() -> None:
         assert json_of(UnixSeconds, value) == "2026-01-28T12:00:00Z"
     assert json_of(UnixMilliseconds, 1769601600123) == "2026-01-28T12:00:00.123000Z"
     assert json_of(UnixMilliseconds | None, None) is None
+    for optional in (
+        Annotated[dt.datetime | None, UnixTime()],
+        Annotated[UnixSeconds | None, Field(description="optional")],
+        UnixMilliseconds | None,
+    ):
+        assert json_of(optional, None) is None
+    assert json_of(Annotated[dt.datetime | None, UnixTime()], 1769601600) == "2026-01-28T12:00:00Z"
     for value in (True, "soon", float("nan"), 10**15, "2026-01-28", None):
         assert refusal(UnixSeconds, value)
     declared = make_record_type("books", ["isbn"], {"at": "unix_seconds", "seen": "timestamptz"})
