@@ -24,6 +24,13 @@ def parts_of(schema: Any) -> Iterator[Any]:
         yield from (part for name, part in schema.items() if name not in skipped)
 
 
+def model_of(schema: Any) -> Any:
+    """Return the class of the model or dataclass that a core schema describes, or None."""
+    while "cls" not in schema and "schema" in schema:
+        schema = schema["schema"]
+    return schema.get("cls")
+
+
 def copy_schema(schema: Any) -> Any:
     """Copy a core schema, whose inner models other record types may use."""
     if isinstance(schema, list | tuple):

@@ -12,7 +12,12 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from catlog_scrapy.plurals import counted
-from catlog_scrapy.records.core_schemas import build_serializer, build_validator, copy_schema
+from catlog_scrapy.records.core_schemas import (
+    build_serializer,
+    build_validator,
+    copy_schema,
+    model_of,
+)
 from catlog_scrapy.records.key_texts import PLAIN_TYPES, join_parts, key_part
 from catlog_scrapy.records.media import FilesOf, ImagesOf
 from catlog_scrapy.records.serialization import write_numbers_once, write_once
@@ -149,8 +154,10 @@ class Record(BaseModel):
         takes_numbers = bool(cls.model_config.get("coerce_numbers_to_str"))
         bound_schema(schema, takes_numbers=takes_numbers)
         write_once(schema, cls)
-        for field in field_schemas(schema)[0].values():
-            write_numbers_once(field)
+        fields, shared = field_schemas(schema)
+        for part in (*fields.values(), *shared.values()):
+            if model_of(part) is not cls:
+                write_numbers_once(part)
         return schema
 
     @classmethod

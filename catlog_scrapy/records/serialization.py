@@ -23,8 +23,9 @@ def write_once(schema: Any, root: Any, *, is_nested: bool = False) -> None:
         schema["config"] = {**(schema.get("config") or {}), "ser_json_inf_nan": "constants"}
     if kind == "definitions":
         is_nested = True  # the record type itself may be an inner model
-    if kind in ("set", "frozenset"):
-        schema.setdefault("serialization", _sorted(schema.get("items_schema")))
+    if kind in ("set", "frozenset") and _function_of(schema) in (None, _serialize_set):
+        # pydantic may have put other schemas in place of references in an earlier serialization
+        schema["serialization"] = _sorted(schema.get("items_schema"))
     if is_nested and kind == "any":
         schema.setdefault("serialization", STABLE)
     if is_nested and kind and has_loose_names(schema):
@@ -67,6 +68,11 @@ def _sorted(items: Any) -> Any:
     return core_schema.wrap_serializer_function_ser_schema(
         _serialize_set, schema=core_schema.list_schema(items)
     )
+
+
+def _function_of(schema: Mapping[str, Any]) -> Any:
+    """Return the serializer of a core schema; None for pydantic's own serialization."""
+    return schema.get("serialization", {}).get("function")
 
 
 def _serialize_set(value: Iterable[Any], handler: Callable[[Any], Any]) -> Any:

@@ -445,6 +445,7 @@ def test_sets_have_one_json_in_all_processes() -> None:
         (Any, {"a": Decimal("12.5")}, {"a": Decimal("12.50")}),
         (Shelf, {"price": "12.5"}, {"price": "12.50"}),
         (Decimal | str, Decimal("1.0"), Decimal("1.00")),
+        (tuple[Shelf, Shelf], [{"price": "1.0"}, {}], [{"price": "1.00"}, {}]),
     ],
 )
 def test_equal_decimals_inside_json_have_one_text(annotation: Any, first: Any, second: Any) -> None:
@@ -572,3 +573,34 @@ def test_undeclared_members_of_an_inner_model_have_one_json() -> None:
         "tags": list("abcdefgh"),
         "n": "1.5",
     }
+
+
+class Token(BaseModel, frozen=True):
+    name: str
+    price: Decimal = Decimal(0)
+    extra: Any = None
+
+
+@dataclass(frozen=True)
+class PlainToken:
+    name: str
+
+
+@pytest.mark.parametrize("many", [set, frozenset])
+def test_set_of_models_is_written_sorted(many: Any) -> None:
+    tokens = [{"name": name} for name in "bca"]
+    for token in (Token, PlainToken):
+        names = [part["name"] for part in json_of(many[token], tokens)]
+        assert names == ["a", "b", "c"]
+        assert json_of(list[many[token]] | None, [tokens])
+    assert "U+0000" in refusal(many[Token], [{"name": "\0"}])
+    priced = [{"name": "a", "price": "1.50", "extra": frozenset("ba")}]
+    assert json_of(many[Token], priced) == [{"name": "a", "price": "1.5", "extra": ["a", "b"]}]
+
+
+class Tokens(BaseModel):
+    tokens: set[Token]
+
+
+def test_set_of_models_in_untyped_data_rejects_the_item() -> None:
+    assert "a Tokens has no JSON" in refusal(Any, Tokens(tokens={Token(name="a")}))
