@@ -106,8 +106,11 @@ class UnixTime:
         return core_schema.no_info_before_validator_function(self.read, handler(source))
 
     def read(self, value: Any) -> Any:
-        """Return the datetime of a Unix time, given as a number or as digits."""
-        if isinstance(value, dt.datetime):
+        """Return the datetime of a Unix time, given as a number or as digits.
+
+        None and datetimes are left to the datetime's own schema.
+        """
+        if value is None or isinstance(value, dt.datetime):
             return value
         if isinstance(value, bool) or not _is_number(value):
             raise PydanticCustomError(

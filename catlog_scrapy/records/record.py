@@ -9,29 +9,31 @@ from typing import Any, ClassVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, SchemaSerializer, SchemaValidator, core_schema, to_json
+from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from catlog_scrapy.plurals import counted
+from catlog_scrapy.records.core_schemas import (
+    build_serializer,
+    build_validator,
+    copy_schema,
+    model_of,
+)
 from catlog_scrapy.records.key_texts import PLAIN_TYPES, join_parts, key_part
 from catlog_scrapy.records.media import FilesOf, ImagesOf
+from catlog_scrapy.records.serialization import write_numbers_once, write_once
 from catlog_scrapy.records.sql_names import MAX_FIELDS, field_mistake, view_mistake
 from catlog_scrapy.records.sql_types import (
-    allows_nan,
     bound_schema,
     field_schemas,
     model_config_of,
     sql_type_of,
-    write_numbers_once,
 )
 from catlog_scrapy.records.storable import NotStorable, is_suspect, require_storable
 from catlog_scrapy.records.unordered import (
-    contains_model,
     holds_any,
     holds_loose_names,
-    is_unstable_inside,
     require_distinct_names_inside,
     stabilize,
-    stabilize_fields,
 )
 
 MAX_KEY_BYTES = 1000
@@ -72,8 +74,6 @@ class Record(BaseModel):
     has_plain_key: ClassVar[bool]
     any_fields: ClassVar[tuple[str, ...]] = ()
     loose_fields: ClassVar[tuple[str, ...]] = ()
-    is_unstable_inside: ClassVar[bool] = False
-    has_models: ClassVar[bool] = False
     untracked_fields: ClassVar[tuple[str, ...]] = ()
     # Of a declared kind: `empty_is_null`, `types` of fields that no SQL type tells, and the
     # conditions `item` and `when`; see `takes_item`.
@@ -127,11 +127,6 @@ class Record(BaseModel):
                 raise RecordTypeError(
                     f"{cls.__name__} has no field {urls!r} for its media; declare the field."
                 )
-        if allows_nan(cls.__pydantic_core_schema__):
-            raise RecordTypeError(
-                f"{cls.__name__}: a float of a nested model may be NaN, which JSON cannot hold;"
-                " use pydantic.FiniteFloat there."
-            )
         schemas, _ = field_schemas(cls.__pydantic_core_schema__)
         cls.any_fields = tuple(name for name, schema in schemas.items() if holds_any(schema))
         cls.loose_fields = tuple(
@@ -139,8 +134,6 @@ class Record(BaseModel):
             for name, schema in schemas.items()
             if name not in cls.any_fields and holds_loose_names(schema)
         )
-        cls.is_unstable_inside = is_unstable_inside(cls.__pydantic_core_schema__, cls)
-        cls.has_models = contains_model(cls.__pydantic_core_schema__, cls)
         types = cls.column_types()
         cls.key_types = tuple(types[name] for name in cls.key_fields)
         cls.has_plain_key = PLAIN_TYPES.issuperset(cls.key_types)
@@ -148,15 +141,24 @@ class Record(BaseModel):
     @classmethod
     def _bound_shared_types(cls) -> None:
         """Bound enumerations and typed dicts too, which pydantic has put in the schema only now."""
-        schema = cls.__pydantic_core_schema__
-        bound_schema(schema, cls)
-        for field in field_schemas(schema)[0].values():
-            write_numbers_once(field)
+        schema = cls._bounded(cls.__pydantic_core_schema__)
         config = model_config_of(schema)
-        cls.__pydantic_complete__ = False  # else pydantic-core would take the existing validator
-        cls.__pydantic_validator__ = SchemaValidator(schema, config)
-        cls.__pydantic_serializer__ = SchemaSerializer(schema, config)
-        cls.__pydantic_complete__ = True
+        cls.__pydantic_core_schema__ = schema
+        cls.__pydantic_validator__ = build_validator(schema, config)
+        cls.__pydantic_serializer__ = build_serializer(schema, config)
+
+    @classmethod
+    def _bounded(cls, schema: Any) -> Any:
+        """Return a core schema of this type that gives equal values one JSON text."""
+        schema = copy_schema(schema)
+        takes_numbers = bool(cls.model_config.get("coerce_numbers_to_str"))
+        bound_schema(schema, takes_numbers=takes_numbers)
+        write_once(schema, cls)
+        fields, shared = field_schemas(schema)
+        for part in (*fields.values(), *shared.values()):
+            if model_of(part) is not cls:
+                write_numbers_once(part)
+        return schema
 
     @classmethod
     def _check_names(cls) -> None:
@@ -215,12 +217,8 @@ class Record(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = handler(source)
-        bound_schema(schema, cls)
-        schemas, _ = field_schemas(schema)
-        for field in schemas.values():
-            write_numbers_once(field)
-        return schema
+        bounded: CoreSchema = cls._bounded(handler(source))
+        return bounded
 
     @classmethod
     def draft(cls, /, **values: Any) -> "Draft":
@@ -328,11 +326,7 @@ class Record(BaseModel):
             if extra:
                 extra.update((name, stabilize(value)) for name, value in extra.items())
             key = self.make_key([values[name] for name in self.key_fields])
-            if self.is_unstable_inside:
-                stable = stabilize_fields(self.__pydantic_serializer__.to_python(self))
-                data = to_json(stable, inf_nan_mode="constants", timedelta_mode="float")
-            else:
-                data = self.__pydantic_serializer__.to_json(self)
+            data = self.__pydantic_serializer__.to_json(self)
         except NotStorable:
             raise
         except ValueError as error:
@@ -364,7 +358,7 @@ def _key_validator(record: type[Record]) -> SchemaValidator:
     schemas, shared = field_schemas(record.__pydantic_core_schema__)
     fields = {name: core_schema.model_field(schemas[name]) for name in record.key_fields}
     schema = core_schema.model_fields_schema(fields)
-    return SchemaValidator(
+    return build_validator(
         core_schema.definitions_schema(schema, list(shared.values())) if shared else schema,
         model_config_of(record.__pydantic_core_schema__),
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import NaiveDatetime
 
+from catlog_scrapy.records.core_schemas import kind_of, parts_of
 from catlog_scrapy.records.inputs import (
     UnixTime,
     check_input,
@@ -16,7 +17,7 @@ from catlog_scrapy.records.inputs import (
     require_number,
     require_text_number,
 )
-from catlog_scrapy.records.unordered import ONE_NOTATION, SORT_SET, sort_input
+from catlog_scrapy.records.unordered import sort_input
 
 MAX_BIGINT = 2**63 - 1
 
@@ -76,28 +77,22 @@ INPUT_CHECKS: dict[str, Callable[[Any], Any]] = {
     "tuple": sort_input,
     "generator": sort_input,
 }
-NOT_VALUES = ("metadata", "default", "serialization")
 
 
-def bound_schema(schema: Any, root: Any) -> None:
-    """Narrow a core schema to the values of SQL types, and give equal values one JSON text.
+def bound_schema(schema: Any, *, takes_numbers: bool = False) -> None:
+    """Narrow a core schema to the values of SQL types.
 
-    Models inside the model *root* stay as they are: they have validators of their own.
+    Models inside are narrowed too. *takes_numbers* says whether text fields take numbers.
     """
-    if isinstance(schema, list | tuple):
-        for part in schema:
-            bound_schema(part, root)
-    if not isinstance(schema, dict):
-        return
-    kind = schema.get("type", "")
-    if kind in ("model", "dataclass") and schema["cls"] is not root:
-        return
-    _bound(schema, kind)
-    for name, part in schema.items():
-        if name not in NOT_VALUES:
-            bound_schema(part, root)
-    check = _input_check(schema)
-    if kind == "str" and root.model_config.get("coerce_numbers_to_str"):
+    kind = kind_of(schema)
+    if kind in ("model", "dataclass", "typed-dict"):
+        takes_numbers = (schema.get("config") or {}).get("coerce_numbers_to_str", False)
+    if kind:
+        _bound(schema, kind)
+    for part in parts_of(schema):
+        bound_schema(part, takes_numbers=takes_numbers)
+    check = _input_check(schema, kind)
+    if kind == "str" and takes_numbers:
         check = require_text_number
     if check:
         check_input(schema, check)
@@ -121,8 +116,6 @@ def _bound(schema: dict[str, Any], kind: str) -> None:
         case "timedelta":
             schema["ge"] = max(schema.get("ge", -MAX_INTERVAL), -MAX_INTERVAL)
             schema["le"] = min(schema.get("le", MAX_INTERVAL), MAX_INTERVAL)
-        case "set" | "frozenset":
-            schema.setdefault("serialization", SORT_SET)
 
 
 def _bound_datetime(schema: dict[str, Any]) -> None:
@@ -135,34 +128,12 @@ def _bound_datetime(schema: dict[str, Any]) -> None:
         schema.setdefault("le", LAST_INSTANT)
 
 
-def _input_check(schema: Mapping[str, Any]) -> Callable[[Any], Any] | None:
-    kind = schema.get("type", "")
+def _input_check(schema: Mapping[str, Any], kind: str) -> Callable[[Any], Any] | None:
     is_number = kind == "enum" and schema.get("sub_type") in ("int", "float")
     if kind == "literal":
         types = {type(word) for word in schema["expected"]}
         is_number = bool not in types and not types.isdisjoint({int, float})
     return require_number if is_number else INPUT_CHECKS.get(kind)
-
-
-def write_numbers_once(field: Mapping[str, Any]) -> None:
-    """Give decimal numbers inside a jsonb field one notation, since jsonb compares their texts."""
-    inner = field
-    while inner["type"] not in ("list", "model") and "schema" in inner:
-        inner = inner["schema"]
-    if inner["type"] != "decimal":
-        _write_numbers_once(field)
-
-
-def _write_numbers_once(schema: Any) -> None:
-    if isinstance(schema, list | tuple):
-        for part in schema:
-            _write_numbers_once(part)
-    if isinstance(schema, dict):
-        if schema.get("type") == "decimal":
-            schema.setdefault("serialization", ONE_NOTATION)
-        for name, part in schema.items():
-            if name not in NOT_VALUES:
-                _write_numbers_once(part)
 
 
 def field_schemas(schema: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -203,18 +174,3 @@ def sql_type_of(schema: Any, shared: Mapping[str, Any]) -> str:
             schema.get("sub_type", ""), "jsonb"
         )
     return SQL_TYPES.get(kind, "jsonb")
-
-
-def allows_nan(schema: Any) -> bool:
-    """Return whether *schema* accepts NaN, as a plain model inside a record does."""
-    if isinstance(schema, list | tuple):
-        return any(allows_nan(part) for part in schema)
-    if not isinstance(schema, dict):
-        return False
-    if schema.get("type") == "float" and schema.get("allow_inf_nan", True):
-        return True
-    return any(
-        allows_nan(part)
-        for name, part in schema.items()
-        if name not in ("metadata", "default", "serialization")
-    )

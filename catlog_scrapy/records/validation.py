@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from catlog_scrapy.plurals import counted
 from catlog_scrapy.records.record import Record, link_of
 from catlog_scrapy.records.storable import NotStorable
-from catlog_scrapy.records.unordered import sort_inputs
 from catlog_scrapy.records.yields import Removed, Unchanged
 from catlog_scrapy.redaction import find_secret_in, redact
 
@@ -66,8 +65,6 @@ class ItemValidator:
                 self._add((chosen.kind, chosen.parse_key(item.values()), data, None), validated)
                 return
             values = item if type(item) is dict else ItemAdapter(item).asdict()
-            if chosen.has_models:
-                values = sort_inputs(values)
             built: Record = chosen.__pydantic_validator__.validate_python(
                 values, context=self.context
             )

@@ -17,7 +17,8 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import BaseModel, NaiveDatetime
+from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter, create_model
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
 from catlog_scrapy.records import (
@@ -299,6 +300,13 @@ def test_unix_times_are_read_in_the_declared_unit() -> None:
         assert json_of(UnixSeconds, value) == "2026-01-28T12:00:00Z"
     assert json_of(UnixMilliseconds, 1769601600123) == "2026-01-28T12:00:00.123000Z"
     assert json_of(UnixMilliseconds | None, None) is None
+    for optional in (
+        Annotated[dt.datetime | None, UnixTime()],
+        Annotated[UnixSeconds | None, Field(description="optional")],
+        UnixMilliseconds | None,
+    ):
+        assert json_of(optional, None) is None
+    assert json_of(Annotated[dt.datetime | None, UnixTime()], 1769601600) == "2026-01-28T12:00:00Z"
     for value in (True, "soon", float("nan"), 10**15, "2026-01-28", None):
         assert refusal(UnixSeconds, value)
     declared = make_record_type("books", ["isbn"], {"at": "unix_seconds", "seen": "timestamptz"})
@@ -437,6 +445,7 @@ def test_sets_have_one_json_in_all_processes() -> None:
         (Any, {"a": Decimal("12.5")}, {"a": Decimal("12.50")}),
         (Shelf, {"price": "12.5"}, {"price": "12.50"}),
         (Decimal | str, Decimal("1.0"), Decimal("1.00")),
+        (tuple[Shelf, Shelf], [{"price": "1.0"}, {}], [{"price": "1.00"}, {}]),
     ],
 )
 def test_equal_decimals_inside_json_have_one_text(annotation: Any, first: Any, second: Any) -> None:
@@ -469,3 +478,129 @@ class Size(TypedDict):
 def test_fields_of_typed_dicts_are_bounded() -> None:
     assert "a boolean is not a valid number" in refusal(Size, {"width": True, "labels": []})
     assert json_of(Size, {"width": 1, "labels": {"b", "c", "a"}})["labels"] == ["a", "b", "c"]
+
+
+class Variant(BaseModel):
+    at: dt.datetime | None = None
+    number: int = 0
+    price: Decimal = Decimal(0)
+    extra: Any = None
+
+
+@dataclass
+class PlainVariant:
+    at: dt.datetime | None = None
+    number: int = 0
+    price: Decimal = Decimal(0)
+    extra: Any = None
+
+
+@pydantic_dataclass
+class CheckedVariant:
+    at: dt.datetime | None = None
+    number: int = 0
+    price: Decimal = Decimal(0)
+    extra: Any = None
+
+
+VARIANTS = [Variant, PlainVariant, CheckedVariant]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"at": "20260128"},
+        {"at": "2026-01-28T12:00"},
+        {"at": "0001-01-01T00:00:00+03:00"},
+        {"number": True},
+        {"number": "1_000"},
+        {"number": 2**80},
+        {"price": "1_000"},
+        {"price": "1e131072"},
+        {"extra": {1: "a", "1": "b"}},
+    ],
+    ids=str,
+)
+def test_fields_of_inner_models_are_bounded(variant: Any, values: dict[str, Any]) -> None:
+    assert refusal(variant, values)
+    assert refusal(list[variant], [values])
+    assert refusal(dict[str, variant | None], {"a": values})
+    with_model_twice = create_model("Pair", first=(variant, ...), second=(variant, ...))
+    assert refusal(with_model_twice, {"first": {}, "second": values})
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_inner_model_has_its_own_bounds_outside_of_records(variant: Any) -> None:
+    a_record_type(variant)
+    assert TypeAdapter(variant).validate_python({"number": 2**80}).number == 2**80
+    record = a_record_type(list[variant])
+    made = record.model_validate({"id": 1, "value": [{"number": "7", "at": NOON}]})
+    assert made.value[0] == variant(number=7, at=NOON)  # type: ignore[attr-defined]
+
+
+class Branch(BaseModel):
+    number: int = 0
+    parts: list["Branch"] = []
+
+
+class Cat(BaseModel):
+    type: Literal["cat"]
+    lives: int
+
+
+class Dog(BaseModel):
+    type: Literal["dog"]
+    age: int
+
+
+Animal = Annotated[Cat | Dog, Field(discriminator="type")]
+
+
+def test_fields_of_recursive_models_and_of_tagged_unions_are_bounded() -> None:
+    assert refusal(Branch, {"parts": [{"parts": [{"number": True}]}]})
+    assert json_of(Branch, {"parts": [{"number": "2"}]})["parts"][0]["number"] == 2
+    assert refusal(list[Animal], [{"type": "dog", "age": "1_0"}])
+    assert json_of(Animal, {"type": "cat", "lives": 9}) == {"type": "cat", "lives": 9}
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+def test_undeclared_members_of_an_inner_model_have_one_json() -> None:
+    assert json_of(Open, {"tags": set("hgfedcba"), "n": Decimal("1.50")}) == {
+        "tags": list("abcdefgh"),
+        "n": "1.5",
+    }
+
+
+class Token(BaseModel, frozen=True):
+    name: str
+    price: Decimal = Decimal(0)
+    extra: Any = None
+
+
+@dataclass(frozen=True)
+class PlainToken:
+    name: str
+
+
+@pytest.mark.parametrize("many", [set, frozenset])
+def test_set_of_models_is_written_sorted(many: Any) -> None:
+    tokens = [{"name": name} for name in "bca"]
+    for token in (Token, PlainToken):
+        names = [part["name"] for part in json_of(many[token], tokens)]
+        assert names == ["a", "b", "c"]
+        assert json_of(list[many[token]] | None, [tokens])
+    assert "U+0000" in refusal(many[Token], [{"name": "\0"}])
+    priced = [{"name": "a", "price": "1.50", "extra": frozenset("ba")}]
+    assert json_of(many[Token], priced) == [{"name": "a", "price": "1.5", "extra": ["a", "b"]}]
+
+
+class Tokens(BaseModel):
+    tokens: set[Token]
+
+
+def test_set_of_models_in_untyped_data_rejects_the_item() -> None:
+    assert "a Tokens has no JSON" in refusal(Any, Tokens(tokens={Token(name="a")}))

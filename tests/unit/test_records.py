@@ -11,7 +11,14 @@ from types import SimpleNamespace, new_class
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import AnyUrl, BaseModel, Field, FiniteFloat, NaiveDatetime, ValidationError
+from pydantic import (
+    AnyUrl,
+    BaseModel,
+    Field,
+    NaiveDatetime,
+    ValidationError,
+    create_model,
+)
 
 from catlog_scrapy.records import Batch, Record, Unchanged, make_record_type, record_types
 from catlog_scrapy.records.hashing import content_hash, record_id
@@ -28,7 +35,7 @@ class Weekday(enum.IntEnum):
 
 
 class Part(BaseModel):
-    weight: FiniteFloat = 0
+    weight: float = 0
 
 
 class Thing(Record, key="id", view="things"):
@@ -519,15 +526,35 @@ def test_parsed_key_equals_the_records_key() -> None:
         Yearly.parse_key(["v"])
 
 
-def test_nested_float_that_allows_nan_is_refused() -> None:
+def test_float_of_a_nested_model_is_finite() -> None:
     class Loose(BaseModel):
         weight: float
 
-    with pytest.raises(RecordTypeError, match="FiniteFloat"):
+    class Heavy(Record, key="id", view="heavy"):
+        id: int
+        part: Loose
 
-        class Heavy(Record, key="id", view="heavy"):
-            id: int
-            part: Loose
+    with pytest.raises(ValidationError) as refused:
+        Heavy.model_validate({"id": 1, "part": {"weight": "nan"}})
+    assert reason(refused) == ("part.weight", "finite_number")
+    with pytest.raises(NotStorable, match=r"part\.weight: nan, which JSON cannot hold"):
+        Heavy(id=1, part=Loose(weight=float("nan"))).row()
+
+
+@pytest.mark.parametrize("name", ["type", "metadata", "serialization", "ref", "cls"])
+def test_field_may_have_the_name_of_a_part_of_a_core_schema(name: str) -> None:
+    inner = create_model("Inner", **{name: (int, 0)})
+    made = create_model(
+        "Made",
+        __base__=Record,
+        __cls_kwargs__={"key": "id", "view": "made"},
+        **{"id": (int, ...), name: (int, 0), "inner": (inner | None, None)},
+    )
+    _, data = made.model_validate({"id": 1, name: 2, "inner": {name: 3}}).row()
+    assert json.loads(data) == {"id": 1, name: 2, "inner": {name: 3}}
+    for values in ({name: True}, {"inner": {name: True}}, {"inner": {name: 2**63}}):
+        with pytest.raises(ValidationError):
+            made.model_validate({"id": 1, **values})
 
 
 class Tags(BaseModel):
