@@ -5,7 +5,7 @@ Scrapy waits for ever after a CancelledError or a GeneratorExit of a callback, a
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -28,6 +28,22 @@ def converted_cancellations() -> Iterator[None]:
         if is_cancelled():
             raise
         raise RaisedCancellation(error) from error
+
+
+async def await_converted(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await *coroutine*; raise its cancellation as RaisedCancellation.
+
+    Python closes all coroutines of a task whose future ends with GeneratorExit, so none of them
+    could go on. The coroutine has a task of its own, and the caller waits without its exception.
+    """
+    task = asyncio.ensure_future(coroutine)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    with converted_cancellations():
+        return task.result()
 
 
 def is_cancelled() -> bool:

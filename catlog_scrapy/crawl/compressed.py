@@ -101,7 +101,7 @@ def verify_body(body: bytes, codings: Sequence[str], max_bytes: int) -> bool:
     is_verified = False
     for coding in reversed(codings):
         if coding not in CODINGS:
-            return is_verified
+            break  # Scrapy leaves the body packed for the spider
         unpacked, size = [], 0
         for chunk in _unpack(CODINGS[coding], body):
             size += len(chunk)

@@ -10,12 +10,14 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.asyncgen import as_async_generator
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from catlog_scrapy.crawl.attempt import Attempt
 from catlog_scrapy.crawl.cancellation import (
     CANCELLATIONS,
     aiterate,
+    await_converted,
     converted_cancellations,
     is_cancelled,
     raise_cancellation,
@@ -158,7 +160,7 @@ class OutcomeWatch:
     def _around_pipelines_closing(self, close: Callable[..., Any]) -> Callable[..., Any]:
         async def closed(*args: Any, **kwargs: Any) -> None:
             with self._recording("closing a pipeline"):
-                await close(*args, **kwargs)
+                await await_converted(close(*args, **kwargs))
 
         return closed
 
@@ -172,8 +174,20 @@ class OutcomeWatch:
                         "closing", RuntimeError("closed as 'finished' with work still to do")
                     )
                 if hasattr(scheduler, "close"):
-                    scheduler.close = self._recording("closing the scheduler")(scheduler.close)
+                    scheduler.close = self._around_scheduler_closing(scheduler.close)
             await close(reason=reason)
+
+        return closed
+
+    def _around_scheduler_closing(self, close: Callable[..., Any]) -> Callable[..., Any]:
+        def closed(reason: str) -> Any:
+            with self._recording("closing the scheduler"), converted_cancellations():
+                closing = close(reason)
+            return None if closing is None else Deferred.fromCoroutine(finished(closing))
+
+        async def finished(closing: Any) -> None:
+            with self._recording("closing the scheduler"), converted_cancellations():
+                await closing
 
         return closed
 

@@ -21,6 +21,7 @@ from catlog_scrapy.exceptions import AttemptLost
 from catlog_scrapy.pipelines.fast_path import FastPath
 from catlog_scrapy.pipelines.store import ResultWriter, StorePipeline, persist_in_thread
 from catlog_scrapy.pipelines.validate import Rejected
+from catlog_scrapy.records.yields import Batch
 from catlog_scrapy.store.queue.attempts import complete
 
 logger = logging.getLogger(__name__)
@@ -116,12 +117,12 @@ class OutcomeExtension:
         """Record an exception of a pipeline."""
         self.attempt.record_error("a pipeline", failure.value or Exception(str(failure)))
 
-    async def item_dropped(self, response: Any, exception: Exception) -> None:
-        """Store an item that validation rejected; count an item that the project dropped."""
+    async def item_dropped(self, item: Any, response: Any, exception: Exception) -> None:
+        """Store an item that validation rejected; count the records that the project dropped."""
         if isinstance(exception, Rejected):
             await self._writer().reject(getattr(response, "url", None), exception)
         else:
-            self.attempt.report.dropped += 1
+            self.attempt.report.dropped += len(item.items) if isinstance(item, Batch) else 1
 
     async def _end_crawl(self, reason: str) -> None:
         """Send the last batch and end the attempt, even if other components failed to close."""

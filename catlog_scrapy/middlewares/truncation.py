@@ -14,6 +14,7 @@ from scrapy.http.request import NO_CALLBACK
 
 from catlog_scrapy.crawl.attempt import running_attempt
 from catlog_scrapy.crawl.compressed import DamagedStream, verify_body
+from catlog_scrapy.crawl.ranges import find_range_fault
 from catlog_scrapy.crawl.truncated_response import TruncatedResponse
 
 # A larger body is verified in a thread, as the event loop would have to wait.
@@ -56,6 +57,13 @@ class TruncationMiddleware:
         """Make the middleware of a crawl."""
         return cls(crawler)
 
+    def process_request(self, request: Request) -> None:
+        """Let a body whose connection closes early arrive, with the flag `dataloss`.
+
+        Scrapy would raise an error without the body, which a tolerance could not let through.
+        """
+        request.meta["download_fail_on_dataloss"] = False
+
     async def process_response(self, request: Request, response: Response) -> Response | Request:
         """Return a complete response, or a request to try again. Raises TruncatedResponse."""
         if ("cached" in response.flags) is not self.takes_cached:
@@ -79,14 +87,14 @@ class TruncationMiddleware:
         if "download_stopped" in response.flags or not self._is_read(request, response.status):
             return None
         fault = None
-        if response.status in UNWANTED_STATUSES and not (
-            (response.status == 206 and b"Range" in request.headers)
-            or self._is_allowed(request, response.status)
-        ):
-            fault = UNWANTED_STATUSES[response.status]
-        elif "dataloss" in response.flags:
+        if response.status in UNWANTED_STATUSES and not self._is_allowed(request, response.status):
+            if response.status == 206 and b"Range" in request.headers:
+                fault = find_range_fault(request, response)
+            else:
+                fault = UNWANTED_STATUSES[response.status]
+        if fault is None and "dataloss" in response.flags:
             fault = "its connection closed before its end"
-        elif self.takes_cached and self._is_cut(response):
+        elif fault is None and self.takes_cached and self._is_cut(response):
             fault = (
                 "the cached body is shorter than its Content-Length; delete it from HTTPCACHE_DIR"
             )
@@ -103,11 +111,7 @@ class TruncationMiddleware:
 
     async def _verify(self, response: Response) -> bool:
         """Return whether the body marks its own end. Raises DamagedStream."""
-        codings = [
-            coding.strip().lower()
-            for header in response.headers.getlist(b"Content-Encoding")
-            for coding in header.decode("latin-1").split(",")
-        ]
+        codings = codings_of(response)
         body = response.body
         if response.status == 206:  # a range is a piece of a compressed stream
             return False
@@ -162,6 +166,19 @@ class CachedTruncationMiddleware(TruncationMiddleware):
     """
 
     takes_cached = True
+
+
+def codings_of(response: Response) -> list[str]:
+    """Return the content codings of a response, without those that do not change the body.
+
+    Some servers add `identity`, an empty element or a parameter, which RFC 9110 (8.4) excludes.
+    """
+    codings = [
+        coding.partition(";")[0].strip().lower()
+        for header in response.headers.getlist(b"Content-Encoding")
+        for coding in header.decode("latin-1").split(",")
+    ]
+    return [coding for coding in codings if coding not in ("", "identity")]
 
 
 def is_robots_txt(request: Request) -> bool:

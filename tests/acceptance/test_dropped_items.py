@@ -34,6 +34,25 @@ class DropOdd:
         if item["number"] % 2:
             raise DropItem("odd")
         return item
+
+
+class DropKnownBatches:
+    seen = SEEN.with_name("seen-batches")
+
+    def process_item(self, batch):
+        first = batch.items[0]["id"]
+        self.seen.touch()
+        if first in self.seen.read_text().split():
+            raise DropItem("seen before")
+        with self.seen.open("a") as file:
+            file.write(first + " ")
+        return batch
+"""
+BATCHES = """
+    def parse(self, response):
+        items = json.loads(response.body)
+        for start in range(0, len(items), 100):
+            yield Batch(items[start : start + 100])
 """
 CASE = """
     path = "/all"
@@ -48,9 +67,18 @@ def body(numbers: range) -> bytes:
 class Shop:
     """Project with one spider behind *pipeline*, and its source."""
 
-    def __init__(self, folder: Path, url: str, source: RawSource, pipeline: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        source: RawSource,
+        pipeline: str,
+        *,
+        parse: str = "",
+        declared: str = "",
+    ) -> None:
         self.source = source
-        self.cases = {"goods": Case(CASE.format(pipeline=pipeline))}
+        self.cases = {"goods": Case(CASE.format(pipeline=pipeline) + parse, declared=declared)}
         source.answers["/all"] = response(body(range(1000)))
         modules = {"shop/parts.py": PARTS}
         self.engine = run_cases(folder, url, source.url, self.cases, modules=modules)
@@ -114,4 +142,30 @@ def test_refused_removals_name_the_drops(database_url: str, tmp_path: Path) -> N
         assert "would remove 450 of 500 records, tolerated 0.5" in error
         assert "its pipelines dropped 50 items. Look at what the load received" in error
         assert current(shop.engine) == 500
+        shop.engine.dispose()
+
+
+def test_drops_of_known_batches_remove_nothing(database_url: str, tmp_path: Path) -> None:
+    with RawSource() as source:
+        shop = Shop(tmp_path, database_url, source, "DropKnownBatches", parse=BATCHES)
+        # Nine of ten batches are known; the last one is new.
+        counts = shop.load(range(100, 1100))
+        assert (counts["kept"], "removed" in counts) == (1000, False)
+        assert current(shop.engine) == 1100
+        shop.engine.dispose()
+
+
+def test_tolerance_counts_the_items_of_a_dropped_batch(database_url: str, tmp_path: Path) -> None:
+    with RawSource() as source:
+        shop = Shop(
+            tmp_path,
+            database_url,
+            source,
+            "DropKnownBatches",
+            parse=BATCHES,
+            declared="tolerate.dropped = 899",
+        )
+        shop.load(range(100, 1100))
+        assert "900 items dropped" in end_of(shop.engine, "goods").error
+        assert current(shop.engine) == 1000
         shop.engine.dispose()

@@ -75,8 +75,35 @@ ANSWERS: dict[str, RawAnswer | list[RawAnswer]] = {
         + f"{len(LINES):x}\r\n".encode()
         + cut(LINES)
     ),
+    "/reset": response(cut(LINES), length=len(LINES), reset=True),
+    "/404-short": response(b"[]", status="404 Not Found", length=99),
     "/206": response(cut(LINES), "Content-Range: bytes 0-99/200", status="206 Partial Content"),
     "/part.gz": response(PACKED["gzip"][:100], status="206 Partial Content"),
+    "/identity": response(cut(PACKED["gzip"]), "Content-Encoding: gzip, identity"),
+    "/empty-element": response(cut(PACKED["br"]), "Content-Encoding: br,"),
+    "/parameter": response(cut(PACKED["gzip"]), "Content-Encoding: gzip ;q=1"),
+    "/unknown-coding": response(cut(PACKED["zstd"]), "Content-Encoding: zstd, x-own"),
+    "/identity-whole": response(PACKED["gzip"], "Content-Encoding: gzip, identity"),
+    "/identity-plain": response(LINES, "Content-Encoding: identity"),
+    **{
+        f"/range-{sent}-of-{total}": response(
+            LINES[slice(*(int(at) + end for end, at in enumerate(sent.split("-"))))],
+            f"Content-Range: bytes {sent}/{total}",
+            status="206 Partial Content",
+        )
+        for sent, total in (
+            ("0-349", 12000),
+            ("350-699", 12000),
+            ("0-699", 12000),
+            ("0-349", 350),
+            ("0-349", "*"),
+            ("600-649", 700),
+            ("600-699", 700),
+        )
+    },
+    "/range-short": response(
+        LINES[:300], "Content-Range: bytes 0-699/12000", status="206 Partial Content"
+    ),
     "/203": response(cut(LINES), status="203 Non-Authoritative Information"),
     "/file.gz": response(cut(PACKED["gzip"])),
     "/file.bz2": response(cut(bz2.compress(LINES))),
@@ -111,6 +138,15 @@ UNPACKS = """
         for line in zlib.decompressobj(31).decompress(response.body).splitlines():
             if line.endswith(b"}"):
                 yield json.loads(line)
+"""
+RANGE = """
+    async def start(self):
+        yield {"id": "a"}
+        ranged = {"Range": "%s"}
+        yield Request(self.base_url + "%s", headers=ranged, callback=self.part)
+
+    def part(self, response):
+        yield {"id": "part"}
 """
 CASES = {
     "a_good_one": Case(state="loaded", keys={"a", "b"}),
@@ -147,6 +183,25 @@ CASES = {
         READS_LINES.format(path="/too-short") + DATALOSS, error=TRUNCATED
     ),
     "chunks_that_end_early": Case(READS_LINES.format(path="/chunked") + DATALOSS, error=TRUNCATED),
+    "shorter_than_its_length_by_default": reads("/too-short"),
+    "chunks_that_end_early_by_default": reads("/chunked"),
+    "reset_in_the_body": reads("/reset"),
+    "request_that_asks_to_fail_on_data_loss": Case(
+        """
+    async def start(self):
+        yield {"id": "a"}
+        meta = {"download_fail_on_dataloss": True}
+        yield Request(self.base_url + "/too-short", meta=meta)
+""",
+        error=TRUNCATED,
+    ),
+    "tolerated_body_shorter_than_its_length": Case(
+        READS_LINES.format(path="/too-short"),
+        state="loaded",
+        keys={f"k{number}" for number in range(len(cut(LINES).splitlines()) - 1)},
+        declared="tolerate.truncated = 1",
+    ),
+    "short_page_with_a_status_that_fails_anyway": Case('path = "/404-short"', error="HTTP 404 for"),
     "unrequested_206": reads("/206"),
     "unrequested_203": reads("/203"),
     "allowed_203": Case(
@@ -176,6 +231,39 @@ CASES = {
 """,
         state="loaded",
         keys={"part"},
+    ),
+    "gzip_with_identity": reads("/identity"),
+    "brotli_with_an_empty_element": reads("/empty-element"),
+    "gzip_with_a_parameter": reads("/parameter"),
+    "zstd_with_an_unknown_coding": reads("/unknown-coding"),
+    "whole_gzip_with_identity": Case(UNPACKS % "/identity-whole", state="loaded", keys=KEYS),
+    "body_with_identity": Case(
+        READS_LINES.format(path="/identity-plain"), state="loaded", keys=KEYS
+    ),
+    **{
+        f"range_that_{name}": Case(RANGE % (asked, path), error=TRUNCATED)
+        for name, asked, path in (
+            ("ends_early", "bytes=0-699", "/range-0-349-of-12000"),
+            ("begins_late", "bytes=0-699", "/range-350-699-of-12000"),
+            ("ends_early_of_an_unknown_total", "bytes=0-699", "/range-0-349-of-*"),
+            ("is_open_and_ends_early", "bytes=600-", "/range-600-649-of-700"),
+            ("is_a_suffix_and_ends_early", "bytes=-100", "/range-600-649-of-700"),
+            ("has_fewer_bytes_than_it_says", "bytes=0-699", "/range-short"),
+        )
+    },
+    **{
+        f"range_that_{name}": Case(RANGE % (asked, path), state="loaded", keys={"a", "part"})
+        for name, asked, path in (
+            ("is_as_requested", "bytes=0-699", "/range-0-699-of-12000"),
+            ("ends_with_the_body", "bytes=0-699", "/range-0-349-of-350"),
+            ("is_open_and_ends_with_the_body", "bytes=600-", "/range-600-699-of-700"),
+            ("is_a_suffix_and_ends_with_the_body", "bytes=-100", "/range-600-699-of-700"),
+        )
+    },
+    "range_that_the_spider_completes": Case(
+        RANGE % ("bytes=0-699", "/range-0-349-of-12000") + "    handle_httpstatus_list = [206]\n",
+        state="loaded",
+        keys={"a", "part"},
     ),
     "gz_file_that_the_spider_unpacks": Case(UNPACKS % "/file.gz", error=TRUNCATED),
     "bz2_file": reads("/file.bz2"),

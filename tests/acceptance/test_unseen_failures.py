@@ -295,6 +295,21 @@ CASES = {
 """,
         error="CancelledError",
     ),
+    "pipeline_that_raises_a_cancellation_as_it_closes": with_settings(
+        '{"ITEM_PIPELINES": {"shop.parts.CancelsClosing": 1}}', error=CANCELLED
+    ),
+    "pipeline_that_raises_generator_exit_as_it_closes": with_settings(
+        '{"ITEM_PIPELINES": {"shop.parts.ExitsClosing": 1}}', error=EXITED
+    ),
+    "pipeline_that_awaits_a_cancelled_task_as_it_closes": with_settings(
+        '{"ITEM_PIPELINES": {"shop.parts.AwaitsCancelled": 1}}', error=CANCELLED
+    ),
+    "scheduler_that_raises_a_cancellation_as_it_closes": with_settings(
+        '{"SCHEDULER": "shop.parts.CancelsScheduler"}', error=CANCELLED
+    ),
+    "scheduler_that_fails_late_as_it_closes": with_settings(
+        '{"SCHEDULER": "shop.parts.FailsScheduler"}', error=UNSEEN
+    ),
     "spider_middleware_that_raises_a_cancellation": with_settings(
         '{"SPIDER_MIDDLEWARES": {"shop.parts.CancelsOutput": 1}}', error=CANCELLED
     ),
@@ -312,8 +327,10 @@ PARTS = """
 import asyncio
 
 from scrapy import signals
+from scrapy.core.scheduler import Scheduler
 from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import IgnoreRequest
+from scrapy.utils.defer import deferred_from_coro
 
 
 class RetryEmpty:
@@ -358,6 +375,40 @@ class Cancels:
     async def process_item(self, item):
         await asyncio.sleep(0)
         raise asyncio.CancelledError
+
+
+class CancelsClosing:
+    async def close_spider(self):
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+
+class ExitsClosing:
+    async def close_spider(self):
+        raise GeneratorExit
+
+
+class AwaitsCancelled:
+    async def close_spider(self):
+        task = asyncio.ensure_future(asyncio.sleep(9))
+        task.cancel()
+        await task
+
+
+class CancelsScheduler(Scheduler):
+    def close(self, reason):
+        super().close(reason)
+        raise asyncio.CancelledError
+
+
+class FailsScheduler(Scheduler):
+    def close(self, reason):
+        super().close(reason)
+        return deferred_from_coro(self.fail())
+
+    async def fail(self):
+        await asyncio.sleep(0.05)
+        raise ZeroDivisionError("in the background")
 
 
 class Passes:
