@@ -6,9 +6,10 @@ Among them are digits as a date, true as the number 1, "1_000" as 1000, and NaN 
 import datetime as dt
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import GetCoreSchemaHandler
@@ -125,15 +126,31 @@ class UnixTime:
             ) from None
 
 
-def check_input(schema: dict[str, Any], check: Callable[[Any], Any]) -> None:
-    """Put *check* before the validation of a core schema, in place and only once.
+def require_distinct_members(value: Any, validate: Callable[[Any], Any]) -> Any:
+    """Refuse an object of which two names, such as 1 and "1", are valid as one name."""
+    valid = validate(value)
+    if isinstance(value, Mapping) and len(valid) < len(value):
+        raise PydanticCustomError(
+            "members_with_one_name",
+            "several members of the object have one name, such as 1 and '1'; yield one of them",
+        )
+    return valid
 
-    Schemas of models inside a record type are shared with other record types.
+
+def check_input(schema: dict[str, Any], check: Callable[[Any], Any]) -> None:
+    """Put *check* before the validation of a core schema, in place and only once."""
+    surround(schema, partial(core_schema.no_info_before_validator_function, check))
+
+
+def surround(schema: dict[str, Any], make: Callable[[Any], Mapping[str, Any]]) -> None:
+    """Replace a core schema by what *make* makes of it, in place and only once.
+
+    The schemas that several parts of a record type share are visited several times.
     """
     if schema.get("metadata", {}).get(IS_CHECKED):
         return
     inner = {**schema, "metadata": {**schema.get("metadata", {}), IS_CHECKED: True}}
-    outer: dict[str, Any] = dict(core_schema.no_info_before_validator_function(check, inner))
+    outer = dict(make(inner))
     for name in ("ref", "serialization"):
         if name in inner:
             outer[name] = inner.pop(name)

@@ -3,19 +3,23 @@
 import datetime as dt
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import NaiveDatetime
+from pydantic_core import core_schema
 
 from catlog_scrapy.records.core_schemas import kind_of, parts_of
 from catlog_scrapy.records.inputs import (
     UnixTime,
     check_input,
     require_date,
+    require_distinct_members,
     require_duration,
     require_number,
     require_text_number,
+    surround,
 )
 from catlog_scrapy.records.unordered import sort_input
 
@@ -96,6 +100,11 @@ def bound_schema(schema: Any, *, takes_numbers: bool = False) -> None:
         check = require_text_number
     if check:
         check_input(schema, check)
+    if kind == "dict" and "keys_schema" in schema:
+        surround(
+            schema,
+            partial(core_schema.no_info_wrap_validator_function, require_distinct_members),
+        )
 
 
 def _bound(schema: dict[str, Any], kind: str) -> None:

@@ -21,7 +21,8 @@ REMOVED_DATA = b"null"
 # A rejected item as ASCII text, and the reasons.
 Rejection = tuple[str, list[str]]
 # The place of a branch of a union whose input is checked first; the branch itself is enough.
-CHECKED = re.compile(r"function-before\[\w+\(\), (.*)\]")
+CHECKED = re.compile(r"function-(?:before|after)\[\w+\(\), (.*)\]")
+CHECKED_OBJECT = "function-wrap[require_distinct_members()]"
 
 
 @dataclass(slots=True)
@@ -150,7 +151,7 @@ def validation_reasons(error: ValidationError) -> list[str]:
 
 
 def _step(part: str | int) -> str:
-    return CHECKED.sub(r"\1", str(part))
+    return CHECKED.sub(r"\1", str(part).replace(CHECKED_OBJECT, "dict"))
 
 
 def describe_item(item: Any) -> str:

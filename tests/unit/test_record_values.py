@@ -17,7 +17,19 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NaiveDatetime,
+    PlainSerializer,
+    StringConstraints,
+    TypeAdapter,
+    WrapSerializer,
+    create_model,
+    field_serializer,
+    model_serializer,
+)
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
@@ -269,6 +281,32 @@ class Shelf(BaseModel):
     price: Decimal = Decimal(0)
 
 
+@pytest.mark.parametrize(
+    ("annotation", "members"),
+    [
+        (dict[int, str], {1: "a", "1": "b"}),
+        (dict[int, str], {"1": "a", "01": "b"}),
+        (dict[str, int], {"a": 1, b"a": 2}),
+        (dict[UUID, int], {UUID(int=42): 1, str(UUID(int=42)): 2}),
+        (dict[dt.date, int], {dt.date(2026, 1, 28): 1, "2026-01-28": 2}),
+        (dict[Decimal, int], {"1.5": 1, "1.50": 2}),
+        (dict[float, int], {0.0: 1, "-0": 2}),
+        (dict[Annotated[str, StringConstraints(to_lower=True)], int], {"A": 1, "a": 2}),
+    ],
+    ids=str,
+)
+def test_members_that_validate_as_one_name_reject_the_item(annotation: Any, members: Any) -> None:
+    expected = "several members of the object have one name"
+    assert expected in refusal(annotation, members)
+    assert expected in refusal(list[annotation], [members])
+    assert expected in refusal(create_model("Outer", inner=(annotation, ...)), {"inner": members})
+
+
+def test_typed_object_with_distinct_members_validates() -> None:
+    assert json_of(dict[int, str], {1: "a", "2": "b"}) == {"1": "a", "2": "b"}
+    assert "Input should be a valid dictionary" in refusal(dict[int, str], [1])
+
+
 def test_members_with_one_name_in_a_typed_field_reject_the_item() -> None:
     members = {1: 1, "1": 2}
     assert "2 members" in refusal(dict[int | str, int], members)
@@ -349,6 +387,12 @@ def test_reason_names_the_branch_of_a_union_and_not_its_check() -> None:
     assert [reason.partition(": ")[0] for reason in reasons] == [
         "value.constrained-int",
         "value.float",
+    ]
+    made = validated(a_record_type(dict[int, str] | int), {"id": 1, "value": {"x": "1"}})
+    [(_, reasons)] = made.rejections
+    assert [reason.partition(": ")[0] for reason in reasons] == [
+        "value.dict.x.[key]",
+        "value.constrained-int",
     ]
 
 
