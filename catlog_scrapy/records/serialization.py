@@ -2,21 +2,34 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from pydantic_core import core_schema, to_json
 
 from catlog_scrapy.records.core_schemas import kind_of, parts_of
+from catlog_scrapy.records.inputs import surround
 from catlog_scrapy.records.numbers import number_text
-from catlog_scrapy.records.unordered import has_loose_names, require_distinct_names, stabilize
+from catlog_scrapy.records.unordered import (
+    has_loose_names,
+    iterate_stably,
+    require_distinct_names,
+    stabilize,
+)
 
 
-def write_once(schema: Any, root: Any, *, is_nested: bool = False) -> None:
+def write_once(
+    schema: Any, root: Any, *, is_nested: bool = False, has_serializer: bool = False
+) -> None:
     """Sort sets inside the model *root*, and stabilize values of any type in its inner models.
 
-    The record itself stabilizes its own fields: see `Record.row`.
+    The record itself stabilizes its own fields: see `Record.row`. *has_serializer* says whether a
+    function of the record type serializes the value.
     """
     kind = kind_of(schema)
+    has_serializer = has_serializer or (
+        bool(kind) and _function_of(schema) not in (None, *OWN_SERIALIZERS)
+    )
     if kind in ("model", "dataclass") and schema["cls"] is not root:
         is_nested = True
         # else the inner model would write null instead of NaN, which is refused
@@ -33,7 +46,9 @@ def write_once(schema: Any, root: Any, *, is_nested: bool = False) -> None:
     if is_nested and kind == "model" and _allows_extras(schema):
         _fields_of(schema).setdefault("extras_schema", {"type": "any"})
     for part in parts_of(schema):
-        write_once(part, root, is_nested=is_nested)
+        write_once(part, root, is_nested=is_nested, has_serializer=has_serializer)
+    if has_serializer and kind in ("set", "frozenset"):
+        surround(schema, partial(core_schema.no_info_after_validator_function, iterate_stably))
 
 
 def _allows_extras(model: Mapping[str, Any]) -> bool:
@@ -95,3 +110,4 @@ DISTINCT = core_schema.wrap_serializer_function_ser_schema(_serialize_names, whe
 ONE_NOTATION = core_schema.plain_serializer_function_ser_schema(
     _serialize_decimal, return_schema=core_schema.str_schema(), when_used="json-unless-none"
 )
+OWN_SERIALIZERS = (_serialize_set, _serialize_decimal, _serialize_names, stabilize)

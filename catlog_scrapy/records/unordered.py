@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from decimal import Decimal
 from typing import Any
 
@@ -86,6 +86,25 @@ def sort_input(value: Any) -> Any:
     if type(value) is not list and isinstance(value, Set):
         return sort_by_json(value)
     return value
+
+
+class StableSet(set[Any]):
+    """Set that serializers of a record type iterate in a stable order."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(sort_by_json(super().__iter__()))
+
+
+class StableFrozenSet(frozenset[Any]):
+    """Frozen set that serializers of a record type iterate in a stable order."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(sort_by_json(super().__iter__()))
+
+
+def iterate_stably(value: Any) -> Any:
+    """Return a valid set as one with a stable order."""
+    return StableSet(value) if isinstance(value, set) else StableFrozenSet(value)
 
 
 def sort_by_json(values: Iterable[Any]) -> list[Any]:

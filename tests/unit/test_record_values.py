@@ -431,6 +431,33 @@ class Holder:
     tags: set[str]
 
 
+class Serialized(BaseModel):
+    tags: frozenset[str]
+
+    @field_serializer("tags")
+    def list_tags(self, tags: frozenset[str]) -> list[str]:
+        return list(tags)
+
+
+class WhollySerialized(BaseModel):
+    groups: list[set[str] | None]
+
+    @model_serializer
+    def join_groups(self) -> str:
+        return " ".join(",".join(group) for group in self.groups if group)
+
+
+class SerializedRecord(Record, key="id", view="serialized"):
+    id: int
+    value: set[str] = set()
+
+    @field_serializer("value")
+    def list_value(self, value: set[str]) -> list[str]:
+        return [*value]
+
+
+Listed = Annotated[set[str], PlainSerializer(list)]
+
 UNORDERED = """
     import sys
     from tests.unit.test_record_values import rows_of_sets
@@ -461,6 +488,14 @@ def rows_of_sets() -> list[Any]:
         json_of(Shelf, {"tags": words}),
         json_of(list[Shelf], [{"tags": words}]),
         json_of(set[int] | None, {3, 1, 2}),
+        json_of(Listed, words),
+        json_of(list[Listed | None], [words]),
+        json_of(Annotated[frozenset[str], PlainSerializer(",".join)], words),
+        json_of(Annotated[list[set[str]], PlainSerializer(lambda v: list(v[0]))], [words]),
+        json_of(Annotated[set[str], WrapSerializer(lambda v, handler: list(v))], words),
+        json_of(Serialized, {"tags": words}),
+        json_of(WhollySerialized, {"groups": [words, None]}),
+        SerializedRecord(id=1, value=words).row(),
     ]
 
 
