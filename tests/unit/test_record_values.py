@@ -683,3 +683,15 @@ class Tokens(BaseModel):
 
 def test_set_of_models_in_untyped_data_rejects_the_item() -> None:
     assert "a Tokens has no JSON" in refusal(Any, Tokens(tokens={Token(name="a")}))
+
+
+def test_decimal_in_undeclared_data_becomes_the_text_of_its_digits() -> None:
+    declared = make_record_type("books", ["isbn"])
+    item = {"isbn": "1", "price": Decimal("7.50"), "pages": [Decimal("1E+2")], "weight": 7.5}
+    [(_, _, data, _)] = validated(declared, item).rows
+    assert json.loads(data or b"") == {
+        "isbn": "1",
+        "price": "7.5",
+        "pages": ["100"],
+        "weight": 7.5,
+    }
