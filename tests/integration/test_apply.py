@@ -1108,6 +1108,50 @@ def test_blank_undeclared_text_becomes_null_where_the_kind_says_so(shop: Shop, t
     assert sql(shop.engine, "SELECT v, data FROM things_history") == [{"v": None, "data": {}}] * 2
 
 
+@pytest.mark.parametrize(
+    ("type_", "value", "changes"),
+    [
+        ("numeric", "12.50", ["changed"]),
+        ("numeric", 12.5, ["reformatted"]),
+        ("unix_seconds", 20260128, ["changed"]),
+        ("timestamptz", "2026-01-28T00:00:00Z", ["changed"]),
+        ("text", "x", ["reformatted"]),
+    ],
+)
+def test_load_repairs_a_field_that_was_declared_for_a_while(
+    shop: Shop, type_: str, value: object, changes: list[str]
+) -> None:
+    record = {"id": "a", "v": value, "more": 1}
+    shop.declare(THINGS.format(version=1, fields="", empty="false"))
+    shop.apply()
+    assert load_records(shop.engine, [record], scheme="x")["state"] == "loaded"
+    for version, fields in ((2, f'v = "{type_}"'), (3, "")):
+        shop.declare(THINGS.format(version=version, fields=fields, empty="false"))
+        shop.apply()
+        shop.use(version, scheme="x")
+    loaded = load_records(shop.engine, [record], scheme="x", version=3)["published"]
+    assert [name for name in loaded if name not in ("received", "duplicates")] == changes
+    assert one(shop.engine, "SELECT data FROM things") == {"v": value, "more": 1}
+    again = load_records(shop.engine, [record], scheme="x", version=3)["published"]
+    assert again == {"received": 1, "duplicates": 0}
+
+
+def test_load_repairs_a_text_that_was_a_number_for_a_while(shop: Shop) -> None:
+    for version, type_ in ((1, "str"), (2, "int"), (3, "str")):
+        shop.given_fields(f"v: {type_} | None = None")
+        shop.declare(SCHEME.format(version=version))
+        shop.apply()
+        if version == 1:
+            load_records(shop.engine, [{"id": "a", "v": "007"}, {"id": "b", "v": None}])
+        else:
+            shop.use(version)
+    loaded = load_records(
+        shop.engine, [{"id": "a", "v": "007"}, {"id": "b", "v": None}], version=3
+    )["published"]
+    assert loaded == {"received": 2, "duplicates": 0, "changed": 1}
+    assert one(shop.engine, "SELECT v FROM goods WHERE id = 'a'") == "007"
+
+
 def test_values_stay_visible_when_a_kind_changes_between_record_type_and_declaration(
     shop: Shop,
 ) -> None:
