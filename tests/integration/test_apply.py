@@ -913,6 +913,39 @@ def test_field_types_change_where_every_value_converts(shop: Shop) -> None:
         ("str", "2026-01-02", "dt.date", "2026-01-02"),
         ("str", "2026-01-02T03:04:05Z", "dt.datetime", "2026-01-02 03:04:05+00"),
         ("str", "soon", "dt.datetime", None),
+        ("str", "now", "dt.datetime", None),
+        ("str", "infinity", "dt.datetime", None),
+        ("str", "0044-03-15 00:00:00Z BC", "dt.datetime", None),
+        ("str", "01/02/2026", "dt.datetime", None),
+        ("str", "20260128", "dt.datetime", None),
+        ("str", "2026-01-02T03:04:05", "dt.datetime", None),
+        ("str", "0001-01-01T00:00:00+03:00", "dt.datetime", None),
+        ("str", "2026-01-02T24:00:00Z", "dt.datetime", None),
+        ("str", "2026-01-02 03:04:05.5+0300", "dt.datetime", "2026-01-02 00:04:05.5+00"),
+        ("str", "today", "dt.date", None),
+        ("str", "20260102", "dt.date", None),
+        ("str", "-infinity", "dt.date", None),
+        ("str", "2026-01-02T00:00:00Z", "dt.date", "2026-01-02"),
+        ("str", "2026-01-02T03:00:00Z", "dt.date", None),
+        ("str", "allballs", "dt.time", None),
+        ("str", "03:04 PM", "dt.time", None),
+        ("str", "03:04", "dt.time", "03:04:00"),
+        ("str", "NaN", "Decimal", None),
+        ("str", "Infinity", "Decimal", None),
+        ("str", "1_000", "Decimal", None),
+        ("str", "NaN", "float", None),
+        ("str", "-inf", "float", None),
+        ("str", "0x1F", "int", None),
+        ("str", " 12.50 ", "Decimal", "12.50"),
+        ("str", "1e3", "float", "1000"),
+        ("str", "tr", "bool", None),
+        ("str", "Yes", "bool", "true"),
+        ("str", "90", "dt.timedelta", None),
+        ("Any", "now", "dt.datetime", None),
+        ("Any", 20260128, "dt.datetime", None),
+        ("Any", True, "int", None),
+        ("Any", "90", "dt.timedelta", None),
+        ("Any", 90.5, "dt.timedelta", "00:01:30.5"),
         ("dt.datetime", "2026-01-02T00:00:00Z", "dt.date", "2026-01-02"),
         ("dt.datetime", "2026-01-02T03:04:05Z", "dt.date", None),
         ("dt.date", "2026-01-02", "dt.datetime", "2026-01-02 00:00:00+00"),
@@ -1019,6 +1052,104 @@ def test_field_of_a_foreign_kind_that_is_declared_again_gets_its_values_from_dat
         ["a", 0, {}],
         ["a", 1, {}],
     ]
+
+
+THINGS = (
+    '[[scheme]]\nname = "x"\nversion = {version}\n[[scheme.operation]]\nname = "foreign"\n'
+    'kind = "things"\nkey = "id"\nempty_is_null = {empty}\nfields = {{ {fields} }}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "becomes"),
+    [
+        ("unix_seconds", 20260128, "1970-08-23 11:48:48+00"),
+        ("unix_seconds", 1700000000, "2023-11-14 22:13:20+00"),
+        ("unix_seconds", "1700000000.5", "2023-11-14 22:13:20.5+00"),
+        ("unix_seconds", -1, "1969-12-31 23:59:59+00"),
+        ("unix_seconds", "253402300799.999999", "9999-12-31 23:59:59.999999+00"),
+        ("unix_seconds", 253402300800, None),
+        ("unix_seconds", "now", None),
+        ("unix_seconds", True, None),
+        ("unix_seconds", "2026-01-28T00:00:00+00:00", "2026-01-28 00:00:00+00"),
+        ("unix_milliseconds", 1700000000123, "2023-11-14 22:13:20.123+00"),
+        ("timestamptz", 20260128, None),
+        ("timestamptz", "now", None),
+        ("date", 20260128, None),
+        ("numeric", "NaN", None),
+        ("numeric", "", None),
+    ],
+)
+def test_undeclared_value_converts_as_a_load_would_store_it(
+    shop: Shop, type_: str, value: object, becomes: str | None
+) -> None:
+    shop.declare(THINGS.format(version=1, fields="", empty="false"))
+    shop.apply()
+    shop.use(scheme="x")
+    shop.add({"id": "a", "v": value}, kind="things")
+    shop.declare(THINGS.format(version=2, fields=f'v = "{type_}"', empty="false"))
+    if becomes is None:
+        assert f"but the record a has {str(orjson.dumps(value).decode()).strip(chr(34))!r}" in (
+            shop.refused()
+        )
+    else:
+        shop.apply()
+        assert one(shop.engine, "SELECT v::text FROM things") == becomes
+
+
+@pytest.mark.parametrize("type_", ["numeric", "date", "bigint", "text", "unix_seconds"])
+def test_blank_undeclared_text_becomes_null_where_the_kind_says_so(shop: Shop, type_: str) -> None:
+    shop.declare(THINGS.format(version=1, fields="", empty="false"))
+    shop.apply()
+    shop.use(scheme="x")
+    shop.add({"id": "a", "v": ""}, kind="things", former={"id": "a", "v": " \t"})
+    shop.declare(THINGS.format(version=2, fields=f'v = "{type_}"', empty="true"))
+    shop.apply()
+    assert sql(shop.engine, "SELECT v, data FROM things_history") == [{"v": None, "data": {}}] * 2
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "changes"),
+    [
+        ("numeric", "12.50", ["changed"]),
+        ("numeric", 12.5, ["reformatted"]),
+        ("unix_seconds", 20260128, ["changed"]),
+        ("timestamptz", "2026-01-28T00:00:00Z", ["changed"]),
+        ("text", "x", ["reformatted"]),
+    ],
+)
+def test_load_repairs_a_field_that_was_declared_for_a_while(
+    shop: Shop, type_: str, value: object, changes: list[str]
+) -> None:
+    record = {"id": "a", "v": value, "more": 1}
+    shop.declare(THINGS.format(version=1, fields="", empty="false"))
+    shop.apply()
+    assert load_records(shop.engine, [record], scheme="x")["state"] == "loaded"
+    for version, fields in ((2, f'v = "{type_}"'), (3, "")):
+        shop.declare(THINGS.format(version=version, fields=fields, empty="false"))
+        shop.apply()
+        shop.use(version, scheme="x")
+    loaded = load_records(shop.engine, [record], scheme="x", version=3)["published"]
+    assert [name for name in loaded if name not in ("received", "duplicates")] == changes
+    assert one(shop.engine, "SELECT data FROM things") == {"v": value, "more": 1}
+    again = load_records(shop.engine, [record], scheme="x", version=3)["published"]
+    assert again == {"received": 1, "duplicates": 0}
+
+
+def test_load_repairs_a_text_that_was_a_number_for_a_while(shop: Shop) -> None:
+    for version, type_ in ((1, "str"), (2, "int"), (3, "str")):
+        shop.given_fields(f"v: {type_} | None = None")
+        shop.declare(SCHEME.format(version=version))
+        shop.apply()
+        if version == 1:
+            load_records(shop.engine, [{"id": "a", "v": "007"}, {"id": "b", "v": None}])
+        else:
+            shop.use(version)
+    loaded = load_records(
+        shop.engine, [{"id": "a", "v": "007"}, {"id": "b", "v": None}], version=3
+    )["published"]
+    assert loaded == {"received": 2, "duplicates": 0, "changed": 1}
+    assert one(shop.engine, "SELECT v FROM goods WHERE id = 'a'") == "007"
 
 
 def test_values_stay_visible_when_a_kind_changes_between_record_type_and_declaration(

@@ -18,6 +18,7 @@ from catlog_scrapy.store.record_tables.conversions import (
 )
 from catlog_scrapy.store.record_tables.indexes import create_index_statement, kind_indexes
 from catlog_scrapy.store.record_tables.layout import (
+    CONVERTED_HASH,
     RECORDS_SCHEMA,
     create_statements,
     record_tables,
@@ -25,6 +26,9 @@ from catlog_scrapy.store.record_tables.layout import (
 )
 from catlog_scrapy.store.schemes import all_kinds
 from catlog_scrapy.store.sql import execute, row
+
+# A record without a hash has no content that a load could bring again.
+_REHASHED = f"CASE WHEN _hash IS NOT NULL THEN uuid '{CONVERTED_HASH}' END"
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ def alter_tables(
 
 def _alter_statements(change: TableChange, *, is_rehearsal: bool) -> Iterator[str]:
     for table in (change.kind.table, change.kind.versions_table):
+        is_current = table == change.kind.table
         columns = change.added
         actions: list[str] = []
         if is_rehearsal:
@@ -147,6 +152,13 @@ def _alter_statements(change: TableChange, *, is_rehearsal: bool) -> Iterator[st
                 f'ALTER COLUMN "{found.field}" TYPE {found.now} USING {found.converted}'
                 for found in change.converted
             ]
+            if actions and is_current:
+                # One rewrite of the table does both.
+                held = " OR ".join(f'"{found.field}" IS NOT NULL' for found in change.converted)
+                actions.append(
+                    f"ALTER COLUMN _hash TYPE uuid USING CASE WHEN {held} THEN {_REHASHED}"
+                    " ELSE _hash END"
+                )
         if actions:
             yield f"ALTER TABLE {table} {', '.join(actions)}"
         if columns:
@@ -154,14 +166,15 @@ def _alter_statements(change: TableChange, *, is_rehearsal: bool) -> Iterator[st
             yield f"ALTER TABLE {table} {added}"
         if is_rehearsal:
             continue
+        rehash = f" _hash = {_REHASHED}," if is_current else ""
         for found in change.moved_in:
             yield (
-                f'UPDATE {table} SET "{found.field}" = {found.converted},'
+                f'UPDATE {table} SET{rehash} "{found.field}" = {found.converted},'
                 f" data = data - '{found.field}' WHERE data ? '{found.field}'"
             )
         for name in change.moved_out:
             yield (
-                f"UPDATE {table} SET data = coalesce(data, '{{}}')"
+                f"UPDATE {table} SET{rehash} data = coalesce(data, '{{}}')"
                 f' || jsonb_build_object(\'{name}\', "{name}"), "{name}" = NULL'
                 f' WHERE "{name}" IS NOT NULL'
             )

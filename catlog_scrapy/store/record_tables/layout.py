@@ -5,6 +5,7 @@ Names of fields never begin with an underscore, names of catlog's columns always
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -19,6 +20,10 @@ TYPE_ALIASES = {
     "timestamp without time zone": "timestamp",
     "time without time zone": "time",
 }
+
+# The `_hash` of a record whose values `apply` has converted or moved. No content has it, so the
+# next load compares the values.
+CONVERTED_HASH = UUID(int=2**128 - 1)
 
 # Former states end in two ways.
 CHANGES = ("changed", "removed")
@@ -38,7 +43,7 @@ RECORD_COLUMNS = (
         "_hash",
         "uuid",
         "128-bit BLAKE2b hash of the content; NULL if the source had deleted the key before a load"
-        " read its record",
+        " read its record, all ones if `apply` has converted the record since its last load",
     ),
     OwnColumn("_provider", "integer NOT NULL", "`number` of the provider"),
     OwnColumn("_scope", "integer NOT NULL", "`number` of the scope that wrote the record last"),
