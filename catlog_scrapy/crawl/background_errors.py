@@ -1,19 +1,22 @@
 """Exceptions that nobody awaits: of tasks, delayed calls and threads that a project has started.
 
-asyncio, Twisted and threading only log them, if at all: the exception of a task that the spider
-keeps is never reported.
+asyncio, Twisted and threading only log them, if at all: the exception of a task, a future or a
+Deferred that the spider keeps is never reported.
 """
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
 from weakref import WeakSet
 
 from scrapy.crawler import Crawler
+from twisted.internet import defer
 from twisted.logger import globalLogPublisher
 
 from catlog_scrapy.crawl.attempt import Attempt, current_attempt
@@ -24,8 +27,12 @@ logger = logging.getLogger(__name__)
 LOOPING_CALL_LOGGER = "scrapy.utils.asyncio"
 # Modules of this package and of Scrapy handle their own errors.
 FOREIGN_PACKAGES = ("catlog_scrapy", "scrapy", "builtins")
+# Modules between `create_future` and the code that asks for the future, such as run_in_executor;
+# the futures of asyncio's streams are asyncio's own.
+FUTURE_MODULES = ("asyncio.base_events", "asyncio.futures")
 
 _open: "WeakSet[BackgroundErrors]" = WeakSet()
+_failed_deferreds: "WeakSet[defer.DebugInfo]" = WeakSet()
 
 
 class BackgroundErrors:
@@ -38,7 +45,8 @@ class BackgroundErrors:
     def __init__(self, crawler: Crawler, attempt: Attempt) -> None:
         self.crawler = crawler
         self.attempt = attempt
-        self.failed_tasks: list[asyncio.Task[Any]] = []
+        self.failed: list[asyncio.Future[Any]] = []
+        self.failed_deferreds: list[defer.DebugInfo] = []
         self.modules: set[str] = set()
         self.packages: set[str] = set()
 
@@ -57,16 +65,52 @@ class BackgroundErrors:
         _install_hooks(asyncio.get_running_loop())
 
     def collect(self) -> None:
-        """Record the exceptions of tasks that nobody has awaited, as the crawl ends."""
+        """Record the exceptions that nobody has awaited, as the crawl ends."""
         _open.discard(self)
-        for task in self.failed_tasks:
-            if not has_unseen_exception(task):
+        for future in [*self.failed, *self._gathering_futures()]:
+            if not has_unseen_exception(future):
                 continue
-            error = task.exception()
+            error = future.exception()
             if error is not None:
-                logger.error("a task that nobody awaits failed", exc_info=error)
-                self.attempt.record_error("a task that nobody awaits", error)
-        self.failed_tasks.clear()
+                kind = "task" if isinstance(future, asyncio.Task) else "future"
+                logger.error("a %s that nobody awaits failed", kind, exc_info=error)
+                self.attempt.record_error(f"a {kind} that nobody awaits", error)
+        self.failed.clear()
+        for deferred in [*self.failed_deferreds, *self._kept_deferreds()]:
+            error = deferred.failResult and deferred.failResult.value
+            if error is not None:
+                logger.error("a Deferred without an errback failed", exc_info=error)
+                self.attempt.record_error("a Deferred without an errback", error)
+                _failed_deferreds.discard(deferred)
+        self.failed_deferreds.clear()
+
+    def _gathering_futures(self) -> list["asyncio.Future[Any]"]:
+        """Return the futures of `asyncio.gather` that have got an exception of their members."""
+        # Only the garbage collector finds a gathering future, so it searches if there is a reason.
+        errors = [
+            future.exception()
+            for future in self.failed
+            if not future.cancelled() and not has_unseen_exception(future)
+        ]
+        if not errors:
+            return []
+        return [
+            found
+            for found in gc.get_objects()
+            if type(found).__name__ == "_GatheringFuture"
+            and has_unseen_exception(found)
+            and any(found._exception is error for error in errors)
+        ]
+
+    def _kept_deferreds(self) -> list[defer.DebugInfo]:
+        """Return failed Deferreds by their tracebacks, unless another crawl may handle them."""
+        return [
+            deferred
+            for deferred in list(_failed_deferreds)
+            if deferred.failResult is not None
+            and deferred.failResult.value is not None
+            and _raisers([self, *_open], deferred.failResult.value) == [self]
+        ]
 
     def owns(self, module: str) -> bool:
         """Return whether *module* belongs to the project or is the module of the spider."""
@@ -80,10 +124,20 @@ class BackgroundErrors:
         """Return whether code of the spider's own modules is in *traceback*."""
         return any(module in self.modules for module in modules_of(traceback))
 
-    def on_task_done(self, task: "asyncio.Task[Any]") -> None:
-        """Keep a failed task: whether somebody awaits it is known only at the end."""
-        if has_unseen_exception(task):
-            self.failed_tasks.append(task)
+    def on_done(self, future: "asyncio.Future[Any]") -> None:
+        """Keep a failed future: whether somebody awaits it is known only at the end."""
+        if has_unseen_exception(future):
+            self.failed.append(future)
+
+
+class WatchedDebugInfo(defer.DebugInfo):
+    """State of a Deferred that has failed, which Twisted logs when the Deferred is deleted."""
+
+    def __init__(self) -> None:
+        _failed_deferreds.add(self)
+        owner = _calling_owner("twisted")
+        if owner is not None:
+            owner.failed_deferreds.append(self)
 
 
 def modules_of(traceback: TracebackType | None) -> Iterator[str]:
@@ -93,10 +147,10 @@ def modules_of(traceback: TracebackType | None) -> Iterator[str]:
         traceback = traceback.tb_next
 
 
-def has_unseen_exception(task: "asyncio.Task[Any]") -> bool:
-    """Return whether a task has an exception that nothing has asked for."""
-    # asyncio itself logs by this attribute, when the task is deleted.
-    return bool(getattr(task, "_log_traceback", False))
+def has_unseen_exception(future: "asyncio.Future[Any]") -> bool:
+    """Return whether a task or future has an exception that nothing has asked for."""
+    # asyncio itself logs by this attribute, when the future is deleted.
+    return bool(getattr(future, "_log_traceback", False))
 
 
 def _record(where: str, error: BaseException | None, attempt: Attempt | None = None) -> None:
@@ -108,13 +162,18 @@ def _record(where: str, error: BaseException | None, attempt: Attempt | None = N
         return
     owner = attempt.background if attempt else None
     if owner not in _open:
-        raised = [errors for errors in _open if errors.has_raised(error.__traceback__)]
-        exact = [errors for errors in raised if errors.has_raised_itself(error.__traceback__)]
-        candidates = exact or raised
+        candidates = _raisers(_open, error)
     else:
         candidates = [owner] if owner and owner.has_raised(error.__traceback__) else []
     for errors in candidates:
         errors.attempt.record_error(where, error)
+
+
+def _raisers(recorders: Iterable[BackgroundErrors], error: BaseException) -> list[BackgroundErrors]:
+    """Return the *recorders* whose project may have raised *error*."""
+    raised = [errors for errors in recorders if errors.has_raised(error.__traceback__)]
+    exact = [errors for errors in raised if errors.has_raised_itself(error.__traceback__)]
+    return exact or raised
 
 
 def _install_hooks(loop: asyncio.AbstractEventLoop) -> None:
@@ -122,6 +181,9 @@ def _install_hooks(loop: asyncio.AbstractEventLoop) -> None:
     if loop.get_task_factory() is _make_task:
         return
     loop.set_task_factory(_make_task)
+    hooked: Any = loop
+    hooked.create_future = partial(_make_future, loop)
+    setattr(defer, "DebugInfo", WatchedDebugInfo)  # noqa: B010
     former = loop.get_exception_handler()
 
     def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -150,14 +212,34 @@ def _install_hooks(loop: asyncio.AbstractEventLoop) -> None:
 
 def _make_task(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> "asyncio.Task[Any]":
     task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **kwargs)
-    attempt = current_attempt.get()
-    if attempt is not None and attempt.background is not None:
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_globals.get("__name__", "").startswith("asyncio"):
-            frame = frame.f_back
-        if frame is not None and attempt.background.owns(frame.f_globals.get("__name__", "")):
-            task.add_done_callback(attempt.background.on_task_done)
+    owner = _calling_owner("asyncio")
+    if owner is not None:
+        task.add_done_callback(owner.on_done)
     return task
+
+
+def _make_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Any]":
+    future: asyncio.Future[Any] = asyncio.Future(loop=loop)
+    owner = _calling_owner(*FUTURE_MODULES)
+    if owner is not None:
+        future.add_done_callback(owner.on_done)
+    return future
+
+
+def _calling_owner(*skipped: str) -> BackgroundErrors | None:
+    """Return the recorder of the current attempt if its project has called the caller.
+
+    Frames of modules whose names begin with one of *skipped* do not count.
+    """
+    attempt = current_attempt.get()
+    if attempt is None or attempt.background is None:
+        return None
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(skipped):
+        frame = frame.f_back
+    if frame is None or not attempt.background.owns(frame.f_globals.get("__name__", "")):
+        return None
+    return attempt.background
 
 
 def _on_twisted_event(event: Mapping[str, Any]) -> None:

@@ -174,6 +174,73 @@ CASES = {
     ),
     "task_that_fails": background("asyncio.create_task(self.fail())"),
     "task_that_fails_and_is_kept": background("self.task = asyncio.ensure_future(self.fail())"),
+    "gathering_that_fails_and_is_kept": background(
+        "self.kept = asyncio.gather(self.fail(), asyncio.sleep(0))"
+    ),
+    "future_of_an_executor_that_fails_and_is_kept": background(
+        "self.kept = asyncio.get_running_loop().run_in_executor(None, self.fail_now)"
+    ),
+    "future_of_a_library_call_that_fails_and_is_kept": Case(
+        BACKGROUND
+        % "        self.kept = asyncio.get_running_loop().run_in_executor(None, json.loads, '?')",
+        error="JSONDecodeError",
+    ),
+    "future_with_an_exception": background(
+        "self.kept = asyncio.get_running_loop().create_future()",
+        "self.kept.set_exception(ZeroDivisionError('in the background'))",
+    ),
+    "deferred_of_a_thread_that_fails_and_is_kept": background(
+        "from twisted.internet.threads import deferToThread",
+        "self.kept = deferToThread(self.fail_now)",
+    ),
+    "deferred_of_a_thread_that_fails": background(
+        "from twisted.internet.threads import deferToThread",
+        "deferToThread(self.fail_now)",
+    ),
+    "deferred_with_an_exception_that_is_kept": background(
+        "from twisted.internet.defer import Deferred",
+        "self.kept = Deferred()",
+        "self.kept.errback(ZeroDivisionError('in the background'))",
+    ),
+    "deferred_with_an_exception": background(
+        "from twisted.internet.defer import Deferred",
+        "Deferred().errback(ZeroDivisionError('in the background'))",
+    ),
+    "background_failures_that_the_spider_handles": Case(
+        """
+    async def parse(self, response):
+        from twisted.internet.defer import Deferred
+        from twisted.internet.threads import deferToThread
+
+        loop = asyncio.get_running_loop()
+        failed = loop.create_future()
+        failed.set_exception(ZeroDivisionError())
+        deferred = Deferred()
+        deferred.errback(ZeroDivisionError())
+        self.kept = [
+            asyncio.gather(self.fail(), self.fail()),
+            loop.run_in_executor(None, self.fail_now),
+            failed,
+            deferred,
+            deferToThread(self.fail_now),
+        ]
+        await asyncio.sleep(0.2)
+        for each in self.kept:
+            try:
+                await each
+            except ZeroDivisionError:
+                pass
+        yield {"id": "a"}
+
+    async def fail(self):
+        raise ZeroDivisionError
+
+    def fail_now(self):
+        raise ZeroDivisionError
+""",
+        state="loaded",
+        keys={"a"},
+    ),
     "task_group_member_that_the_spider_handles": Case(
         """
     async def parse(self, response):
