@@ -152,7 +152,7 @@ CASES = {
     "cut once": Case({"cut": True, "times": 1}),
     "closed once": Case({"close": True, "times": 1}),
     "500 for ever": Case({"status": 500}, r"500", {"SK/new": BROWSER}),
-    "cut for ever": Case({"cut": True}, r"dataloss|DataLoss|given up|cut", {"SK/new": BROWSER}),
+    "cut for ever": Case({"cut": True}, r"truncated|given up", {"SK/new": BROWSER}),
     "closed for ever": Case({"close": True}, r"requests? failed", {"SK/new": BROWSER}),
     "a page that asks to log in": Case(
         {"body": b"<html><body><h1>Please log in</h1></body></html>"},
