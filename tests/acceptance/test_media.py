@@ -140,7 +140,7 @@ def test_failed_image_leaves_no_link_and_fails_no_load(
         "media/failed/HTTP 404": 1,
         "media/failed/UnidentifiedImageError": 1,
         "media/failed/OSError": 1,
-        "media/failed/ResponseFailed": 1,
+        "media/failed/TruncatedResponse": 1,
         "media/failed/empty-content": 1,
     }
 

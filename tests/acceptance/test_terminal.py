@@ -18,7 +18,7 @@ from tests.support.fleet import Fleet
 from tests.support.project import Project
 from tests.support.source import Answer, Source
 from tests.support.terminal import COLUMNS, at_terminal
-from tests.support.waiting import rows, until
+from tests.support.waiting import free_port, rows, until
 
 SPIDER = """
 from catlog_scrapy.records import Record
@@ -376,7 +376,7 @@ def test_settings_of_up_reach_node_and_server(tmp_path: Path, source: Source) ->
     source.answers["/bad"] = Answer(b"4 5")
     try:
         out = project.scrapy(
-            "up", "--wait", "--port", "0", "--api-port", "0", "-s", "TONE=red",
+            "up", "--wait", "--port", str(free_port()), "--api-port", "0", "-s", "TONE=red",
             "-s", "CATLOG_NODE=ruby", "-s", "CATLOG_API_HOST=127.0.0.2",
         )  # fmt: skip
         assert "HTTP API http://127.0.0.2:" in out

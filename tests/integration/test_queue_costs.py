@@ -30,7 +30,7 @@ TABLES = ("catalog", "catalog_scheme_operation_instance", "instance_attempt")
 FINISHED, WAITING, GROWN = 20_000, 60, 2_000
 # Index entries that a call may read: those of a few instances, and dead ones since the
 # latest search for the head of the queue.
-MAX_ENTRIES = 100
+MAX_ENTRIES = 200
 
 
 @pytest.fixture(scope="module")
