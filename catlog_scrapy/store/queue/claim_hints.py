@@ -22,8 +22,6 @@ from catlog_scrapy.store.sql import Database, rows
 CLAIMS_PER_SEARCH = 32
 # Searches until the first heads are known, unless another transaction is open.
 FIRST_SEARCHES = 3
-# Sets of tags whose hints are kept.
-MAX_HINTS = 100
 FIND_HEADS = """
     SELECT * FROM catlog.find_queue_heads(
         :executor, CAST(:tags AS jsonb), CAST(:providers AS uuid[]), CAST(:heads AS bigint[]),
@@ -145,7 +143,5 @@ def claim_hints_of(
     key = executor, frozenset(tags)
     hints = _hints.setdefault(engine, {})
     if key not in hints:
-        if len(hints) >= MAX_HINTS:  # executors may name any tags
-            hints.clear()
         hints[key] = ClaimHints(*key)
     return hints[key]
