@@ -153,7 +153,10 @@ def publish_operations(connection: Connection, load: CatalogLoad) -> list[Operat
     """
     operations = operations_of(connection, load.id)
     lock_against_changes(connection, {kind for found in operations for kind in found.kinds})
-    prepared = [prepare_operation(connection, load, operation) for operation in operations]
+    definitions = all_kinds(connection)
+    prepared = [
+        prepare_operation(connection, load, operation, definitions) for operation in operations
+    ]
     marks = read_part_marks(connection, load.provider)
     return [
         publish_operation(connection, load, one, rivals=prepared, marks=marks) for one in prepared
@@ -161,10 +164,12 @@ def publish_operations(connection: Connection, load: CatalogLoad) -> list[Operat
 
 
 def prepare_operation(
-    connection: Connection, load: CatalogLoad, operation: PublishedOperation
+    connection: Connection,
+    load: CatalogLoad,
+    operation: PublishedOperation,
+    definitions: Mapping[str, KindDefinition],
 ) -> PreparedOperation:
     """Read the state of an operation and its readings."""
-    definitions = all_kinds(connection)
     kinds = [definitions[kind] for kind in operation.kinds]
     scope = open_scope(connection, load.provider, operation.scheme, operation.name, operation.kinds)
     cursor_range = None
