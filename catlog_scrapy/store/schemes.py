@@ -89,15 +89,18 @@ def _stored_schemes(connection: Connection) -> dict[UUID, list[SchemeDefinition]
     for found in rows(
         connection,
         f"""SELECT s.id, s.provider_id, s.name, s.version, s.max_errors, s.includes, s.after,
-               {IS_USED} AS used,
-               CASE WHEN {IS_USED} THEN ARRAY[]::text[] ELSE ARRAY(
+               frozen.used,
+               CASE WHEN frozen.used THEN ARRAY[]::text[] ELSE ARRAY(
                    SELECT o.name FROM catlog.catalog_scheme_operation o
                    WHERE o.scheme_id = s.id AND EXISTS (
                        SELECT 1 FROM catlog.catalog c
                        JOIN catlog.catalog_scheme_operation_instance i ON i.catalog_id = c.id
                        WHERE c.scheme_id = s.id AND i.operation_id = o.id)) END AS attempted,
                s.retired_at IS NOT NULL AS retired
-           FROM catlog.catalog_scheme s ORDER BY name, version""",
+           FROM catlog.catalog_scheme s
+           -- OFFSET 0 keeps the planner from looking twice.
+           CROSS JOIN LATERAL (SELECT {IS_USED} AS used OFFSET 0) AS frozen
+           ORDER BY name, version""",
     ):
         scheme = dict(found)
         id_, provider_id = scheme.pop("id"), scheme.pop("provider_id")

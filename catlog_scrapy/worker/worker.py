@@ -125,7 +125,6 @@ class Worker(AttemptRunner):
         if not self.running or time.monotonic() - self.maintained_at > MAINTENANCE_INTERVAL_S:
             done = await asyncio.to_thread(tick, self.engine, self.lease)
             self.maintained_at = time.monotonic()
-        self.outage = ""
         free = self.concurrency - len(self.running)
         claims = await asyncio.to_thread(self._claim, free) if free else []
         for claimed in claims:

@@ -14,7 +14,7 @@ from tests.acceptance.test_embedded_lifetime import DECLARATION, SPIDER
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Postgres
 from tests.support.project import Project
-from tests.support.waiting import rows
+from tests.support.waiting import rows, until
 
 
 @pytest.fixture
@@ -184,3 +184,24 @@ def test_a_bug_is_no_refusal(engine: Engine) -> None:
     with pytest.raises(Exception, match="does not exist") as caught, refusals_reported():
         rows(engine, "SELECT 1 FROM nowhere")
     assert not isinstance(caught.value, CatlogError)
+
+
+def test_worker_prints_an_outage_of_its_claims_once(engine: Engine, tmp_path: Path) -> None:
+    project = given_a_project(tmp_path, engine.url.render_as_string())
+    project.scrapy("apply")
+    definition = "SELECT pg_get_functiondef(CAST('catlog.claim_instances' AS regproc))"
+    ((function,),) = rows(engine, definition)
+    failing = function.replace(
+        "\nBEGIN\n",
+        "\nBEGIN\nPERFORM nextval('failed_claims');"
+        "RAISE 'the claim took too long' USING ERRCODE = 'query_canceled';\n",
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SEQUENCE failed_claims")
+        connection.exec_driver_sql(failing, execution_options={"no_parameters": True})
+    worker = project.start("work", "-s", "CATLOG_POLL=0.05")
+    claims = "SELECT last_value FROM failed_claims"
+    until(lambda: rows(engine, claims)[0][0] > 5)
+    worker.terminate()
+    printed, _ = worker.communicate()
+    assert printed.count("the claim took too long; waiting for it") == 1

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from catlog_scrapy.exceptions import NotFound, NotPossible
-from catlog_scrapy.store.publishing.publications import record_publication
+from catlog_scrapy.store.publishing.publications import next_time, record_publication
 from catlog_scrapy.store.publishing.publish import PUBLISH_LOCK
 from catlog_scrapy.store.publishing.scopes import read_sibling_numbers
 from catlog_scrapy.store.queue.catalog_states import OPEN_STATES
@@ -72,12 +72,6 @@ ROWS = f"""
     JOIN catlog.catalog_scheme_operation w ON w.id = i.operation_id
     JOIN catlog.catalog_scheme v ON v.id = w.scheme_id
     WHERE r.instance_id = i.id AND i.provider_id = :provider AND {ASKED}"""
-
-
-# Publications never go back in time, whatever the server's clock does.
-NOW = """
-    SELECT greatest(clock_timestamp(), max(published_at) + interval '1 microsecond')
-    FROM catlog.publication WHERE provider_id = :provider"""
 
 
 def reset(
@@ -185,7 +179,7 @@ def _reset(connection: Connection, values: Mapping[str, Any]) -> ResetCounts:
         )
     # Readers may hold copies of the deleted records.
     if done.records:
-        now = scalar(connection, NOW, **values)
+        now = scalar(connection, f"SELECT {next_time(':provider')}", **values)
         record_publication(connection, values["provider"], kinds, None, now)
     done.results = run(connection, ROWS.format(table="catalog_operation_instance_result"), **values)
     done.rejected = run(connection, ROWS.format(table="rejected_result"), **values)

@@ -29,7 +29,7 @@ class ChangeDetection:
     range of hashes from `:low` to `:high`, or those in `:ids`, whose results are at `:places`.
     """
 
-    def __init__(self, kind: KindDefinition, features: "Features", subset: Subset) -> None:
+    def __init__(self, kind: KindDefinition, features: Features, subset: Subset) -> None:
         self.kind = kind
         self.features = features
         self.subset = subset

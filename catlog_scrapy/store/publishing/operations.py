@@ -2,10 +2,11 @@
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg2.errors import ProgramLimitExceeded
@@ -91,6 +92,17 @@ class OperationChanges:
     changed_kinds: frozenset[str] = frozenset()
 
 
+class _MergedOperation(NamedTuple):
+    """Counts of the merge of all kinds, and the kinds whose readers see a change.
+
+    `is_outdated` says that a newer load had contradicted a result already.
+    """
+
+    counts: Mapping[str, int]
+    changed_kinds: frozenset[str]
+    is_outdated: bool
+
+
 class _ExplainedByDrops(Exception):
     """Records are missing because pipelines dropped them. Raised and caught in this module."""
 
@@ -153,7 +165,10 @@ def publish_operations(connection: Connection, load: CatalogLoad) -> list[Operat
     """
     operations = operations_of(connection, load.id)
     lock_against_changes(connection, {kind for found in operations for kind in found.kinds})
-    prepared = [prepare_operation(connection, load, operation) for operation in operations]
+    definitions = all_kinds(connection)
+    prepared = [
+        prepare_operation(connection, load, operation, definitions) for operation in operations
+    ]
     marks = read_part_marks(connection, load.provider)
     return [
         publish_operation(connection, load, one, rivals=prepared, marks=marks) for one in prepared
@@ -161,10 +176,12 @@ def publish_operations(connection: Connection, load: CatalogLoad) -> list[Operat
 
 
 def prepare_operation(
-    connection: Connection, load: CatalogLoad, operation: PublishedOperation
+    connection: Connection,
+    load: CatalogLoad,
+    operation: PublishedOperation,
+    definitions: Mapping[str, KindDefinition],
 ) -> PreparedOperation:
     """Read the state of an operation and its readings."""
-    definitions = all_kinds(connection)
     kinds = [definitions[kind] for kind in operation.kinds]
     scope = open_scope(connection, load.provider, operation.scheme, operation.name, operation.kinds)
     cursor_range = None
@@ -207,25 +224,24 @@ def publish_operation(
         return OperationChanges(counts, earliest)
     values = _merge_values(connection, load, prepared)
     merge_all = partial(_merge, connection, prepared, rivals=rivals, marks=marks)
-    tried = Counter(counts)
     try:
         with connection.begin_nested():
-            changed_kinds, is_outdated = merge_all(values, tried)
-        counts = tried
+            merged = merge_all(values)
     except _ExplainedByDrops as explained:
         values = replace(values, removes=False)
         counts["kept"] = explained.missing
-        changed_kinds, is_outdated = merge_all(values, counts)
+        merged = merge_all(values)
+    counts.update(merged.counts)
     if values.removes:
         set_marks(connection, scope.id, earliest, fresh)
     if values.leaves:
         delete_cursors(connection, scope.id, values.all_parts)
     # Of an outdated result it is unknown which load read the source later. The cursor then stays,
     # so that the next load reads the records again.
-    if prepared.cursor_range and not is_outdated:
+    if prepared.cursor_range and not merged.is_outdated:
         stays = {reading.part for reading in prepared.readings} - {r.part for r in fresh}
         move_cursors(connection, load.id, prepared.operation.id, scope.id, stays)
-    return OperationChanges(counts, earliest, changed_kinds)
+    return OperationChanges(counts, earliest, merged.changed_kinds)
 
 
 def _merge_values(
@@ -286,17 +302,16 @@ def _merge(
     connection: Connection,
     prepared: PreparedOperation,
     values: MergeValues,
-    counts: Counter[str],
     *,
     rivals: Sequence[PreparedOperation],
     marks: Sequence[PartMark],
-) -> tuple[frozenset[str], bool]:
-    """Merge the results into the records and add to *counts*.
+) -> _MergedOperation:
+    """Merge the results into the records of all kinds.
 
-    Returns the kinds whose readers see a change, and whether a result was outdated. Raises
-    PublishRefused, and _ExplainedByDrops for a load that should remove nothing.
+    Raises PublishRefused, and _ExplainedByDrops for a load that should remove nothing.
     """
     operation = prepared.operation
+    counts: Counter[str] = Counter()
     changed_kinds: set[str] = set()
     received, present, removed, outdated = 0, 0, 0, 0
     for kind in prepared.kinds:
@@ -307,26 +322,8 @@ def _merge(
             marks=[mark for mark in marks if mark.as_of > values.earliest],
             rivals=_rival_readings(kind, prepared, rivals),
         )
-        try:
+        with _refusals(operation, kind):
             merged = merge(connection, kind, prepared.fresh, others, values)
-        except UnknownKey as error:
-            raise PublishRefused(
-                f"{operation.name} yields Unchanged for a key without a record: the record was"
-                " never loaded; run a full load once."
-            ) from error
-        except exc.OperationalError as error:
-            if not isinstance(error.orig, ProgramLimitExceeded):
-                raise
-            raise PublishRefused(
-                f"{operation.name} has a record that PostgreSQL cannot hold: {reason(error)}."
-                " Shorten the fields in the spider, or declare fewer fields or indexes."
-            ) from error
-        except exc.DataError as error:
-            raise PublishRefused(
-                f"{operation.name} has a value that does not fit the table of {kind.name}:"
-                f" {reason(error)}. The record type has changed since; make a new catalog with"
-                " scrapy load."
-            ) from error
         received += merged.received
         present += merged.present
         removed += merged.changes["removed"] - merged.abandoned
@@ -359,7 +356,32 @@ def _merge(
         dropped=dropped,
         is_snapshot=values.removes,
     )
-    return frozenset(changed_kinds), outdated > 0
+    return _MergedOperation(counts, frozenset(changed_kinds), outdated > 0)
+
+
+@contextmanager
+def _refusals(operation: PublishedOperation, kind: KindDefinition) -> Iterator[None]:
+    """Raise PublishRefused for results of *kind* that cannot be merged, with the remedy."""
+    try:
+        yield
+    except UnknownKey as error:
+        raise PublishRefused(
+            f"{operation.name} yields Unchanged for a key without a record: the record was"
+            " never loaded; run a full load once."
+        ) from error
+    except exc.OperationalError as error:
+        if not isinstance(error.orig, ProgramLimitExceeded):
+            raise
+        raise PublishRefused(
+            f"{operation.name} has a record that PostgreSQL cannot hold: {reason(error)}."
+            " Shorten the fields in the spider, or declare fewer fields or indexes."
+        ) from error
+    except exc.DataError as error:
+        raise PublishRefused(
+            f"{operation.name} has a value that does not fit the table of {kind.name}:"
+            f" {reason(error)}. The record type has changed since; make a new catalog with"
+            " scrapy load."
+        ) from error
 
 
 def _rival_readings(

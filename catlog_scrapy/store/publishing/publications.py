@@ -9,6 +9,17 @@ from sqlalchemy import Connection
 from catlog_scrapy.store.sql import run
 
 
+def next_time(provider: str) -> str:
+    """Return the SQL expression of the time of the next publication.
+
+    *provider* is the SQL expression of the provider's id. Publications never go back in time,
+    whatever the server's clock does.
+    """
+    return f"""greatest(clock_timestamp(), (
+        SELECT max(published_at) + interval '1 microsecond' FROM catlog.publication
+        WHERE provider_id = {provider}))"""
+
+
 def record_publication(
     connection: Connection,
     provider: UUID,

@@ -14,7 +14,7 @@ from catlog_scrapy.exceptions import PublishRefused
 from catlog_scrapy.store.batch_errors import FAULTS
 from catlog_scrapy.store.lock_timeouts import set_statement_timeout
 from catlog_scrapy.store.publishing.operations import CatalogLoad, publish_operations
-from catlog_scrapy.store.publishing.publications import record_publication
+from catlog_scrapy.store.publishing.publications import next_time, record_publication
 from catlog_scrapy.store.queue.catalog_states import lock_catalog, stop_catalog, update_parent_state
 from catlog_scrapy.store.queue.results import purge_unfinished_attempts
 from catlog_scrapy.store.record_tables.indexes import changed_duplicate
@@ -187,9 +187,7 @@ def _lock_for_publishing(connection: Connection, catalog_id: UUID) -> CatalogLoa
                CASE WHEN c.as_of = c.due_at AND NOT (c.origin <> 'backfill' AND {IS_AHEAD})
                    THEN c.as_of END AS own_as_of, c.is_full,
                c.origin = 'backfill' AS is_backfill,
-               greatest(clock_timestamp(), (
-                   SELECT max(published_at) + interval '1 microsecond' FROM catlog.publication
-                   WHERE provider_id = c.provider_id)) AS now
+               {next_time("c.provider_id")} AS now
            FROM catlog.catalog c JOIN catlog.provider p ON p.id = c.provider_id
            WHERE c.id = :id AND c.state = 'publishing'""",
         id=catalog_id,

@@ -235,11 +235,10 @@ def _close(
         error=clean(error) if error else None,
         **_summary(report),
     )
-    if outcome not in ("released", "cancelled"):
+    if outcome not in ("released", "cancelled") and locked.catalog.first_error is None:
         run(
             connection,
-            """UPDATE catlog.catalog SET first_error = :error
-               WHERE id = :id AND first_error IS NULL""",
+            "UPDATE catlog.catalog SET first_error = :error WHERE id = :id",
             id=locked.catalog.id,
             error=clean(error or outcome),
         )

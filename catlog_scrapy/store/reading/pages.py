@@ -173,7 +173,7 @@ def _page_order(source: PageSource, query: PageQuery) -> tuple[OrderTerm, ...]:
     return tuple(term.reversed for term in order) if query.backwards else order
 
 
-def _rows_of(source: PageSource, branch: "Branch") -> str:
+def _rows_of(source: PageSource, branch: Branch) -> str:
     """Return the relation `t` of a branch's rows; of each part, the first in order."""
     where = where_clause(branch.conditions)
     if not source.parts:

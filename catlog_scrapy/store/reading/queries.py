@@ -103,7 +103,7 @@ class BoundedSession:
         with self._readable_errors(), self.connection.cursor() as cursor:
             names, source = self._bound(cursor, query)
             columns = sql.SQL(", ").join(
-                sql.SQL("{} AS {}").format(sql.Identifier(column(number)), sql.Identifier(name))
+                sql.SQL("{} AS {}").format(sql.Identifier(_column(number)), sql.Identifier(name))
                 for number, name in enumerate(names)
             )
             copied = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT WITH CSV HEADER")
@@ -125,7 +125,7 @@ class BoundedSession:
             raise NotPossible("the query has no columns; select at least one")
         cursor.execute(TYPE_NAMES, ([found.type_code for found in described],))
         types = dict(cursor.fetchall())
-        columns = [(column(n), types[found.type_code]) for n, found in enumerate(described)]
+        columns = [(_column(n), types[found.type_code]) for n, found in enumerate(described)]
         casts = ", ".join(f"CAST({name} AS {type_})" for name, type_ in columns)
         names = ", ".join(name for name, _ in columns)
         definition = ", ".join(f"{name} {type_}" for name, type_ in columns)
@@ -165,7 +165,7 @@ class BoundedSession:
         except psycopg2.Error as error:
             if self.connection.closed:
                 raise DatabaseUnavailable(f"the database failed: {first_line(error)}") from error
-            raise NotPossible(f"PostgreSQL refused the query: {refusal(error)}") from error
+            raise NotPossible(f"PostgreSQL refused the query: {_refusal(error)}") from error
 
 
 def is_query(statement: str) -> bool:
@@ -173,12 +173,12 @@ def is_query(statement: str) -> bool:
     return first_word(statement) in QUERY_WORDS
 
 
-def column(number: int) -> str:
-    """Return the name of a column behind the wall; names of users may be equal."""
+def _column(number: int) -> str:
+    """Return the name of a column of run_query; names that users gave may be equal."""
     return f"c{number}"
 
 
-def refusal(error: psycopg2.Error) -> str:
+def _refusal(error: psycopg2.Error) -> str:
     """Return PostgreSQL's message with its hint and the line of the statement."""
     diagnosis = error.diag
     lines = [diagnosis.message_primary or first_line(error)]

@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import orjson
-
 from catlog_scrapy.exceptions import NotFound
 from catlog_scrapy.store.sql import Database, Readable, row, rows, scalar
 
@@ -50,7 +48,7 @@ def attempt_outcome(engine: Engine, name: AttemptName) -> tuple[int, str | None]
 OPEN_INSTANCE = """
     SELECT 1 FROM catlog.catalog_scheme_operation_instance i
     JOIN catlog.catalog_scheme_operation o ON o.id = i.operation_id
-    WHERE o.executor = 'scrapy' AND o.tags <@ CAST(:tags AS jsonb)
+    WHERE o.executor = 'scrapy' AND o.tags <@ to_jsonb(CAST(:tags AS text[]))
       AND o.id <> ALL(CAST(:refused AS uuid[]))
       AND i.catalog_id <> ALL(CAST(:refused AS uuid[]))"""
 
@@ -72,7 +70,7 @@ def has_open_work(
                     OR EXISTS ({OPEN_INSTANCE} AND i.state = 'running' AND i.node IS NOT NULL)
                     AS work""",
                 refused=[str(id_) for id_ in refused],
-                tags=orjson.dumps(list(tags)).decode(),
+                tags=list(tags),
             )
         )
 

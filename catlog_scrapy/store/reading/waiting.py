@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Engine
 
 from catlog_scrapy.store.sql import rows
@@ -64,10 +63,10 @@ def unclaimable_operations(
                JOIN catlog.catalog_scheme s ON s.id = o.scheme_id
                JOIN catlog.provider p ON p.id = i.provider_id
                WHERE i.catalog_id = ANY(CAST(:catalogs AS uuid[])) AND i.state = 'new'
-                 AND (o.executor = 'external' OR NOT o.tags <@ CAST(:tags AS jsonb))
+                 AND (o.executor = 'external' OR NOT o.tags <@ to_jsonb(CAST(:tags AS text[])))
                ORDER BY 1""",
             catalogs=[str(catalog) for catalog in catalogs],
-            tags=orjson.dumps(list(tags)).decode(),
+            tags=list(tags),
         )
     return [_unclaimable(**operation) for operation in found]
 
