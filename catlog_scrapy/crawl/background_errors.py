@@ -181,9 +181,10 @@ def _install_hooks(loop: asyncio.AbstractEventLoop) -> None:
     if loop.get_task_factory() is _make_task:
         return
     loop.set_task_factory(_make_task)
-    hooked: Any = loop
-    hooked.create_future = partial(_make_future, loop)
-    setattr(defer, "DebugInfo", WatchedDebugInfo)  # noqa: B010
+    hooked_loop: Any = loop
+    hooked_loop.create_future = partial(_make_future, loop)
+    hooked_twisted: Any = defer
+    hooked_twisted.DebugInfo = WatchedDebugInfo
     former = loop.get_exception_handler()
 
     def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
