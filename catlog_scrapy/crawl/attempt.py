@@ -100,6 +100,10 @@ class Attempt:
         setattr(self.report, tolerance, getattr(self.report, tolerance) + 1)
         self.report.reasons.setdefault(tolerance, redact(reason))
 
+    def tolerates(self, tolerance: str) -> bool:
+        """Return whether the operation tolerates any failure that counts under *tolerance*."""
+        return bool(self.claim.limits.get("tolerate", {}).get(tolerance))
+
     def on_stop(self, close: Callable[[], None]) -> None:
         """Call *close* in the current event loop as soon as the crawl has to stop."""
         loop, context = asyncio.get_running_loop(), copy_context()
