@@ -50,8 +50,9 @@ class Attempt:
 
     `process_outputs` is the fast path of the crawl's items, if the crawl has one.
 
-    `received` counts responses, for `progress` only. `storing` counts the running calls to the
-    database. Both change only in the event loop.
+    `received` counts responses as they arrive and as they reach the spider, so it tells only
+    progress and whether any has arrived. `storing` counts the running calls to the database. Both
+    change only in the event loop.
     """
 
     def __init__(self, engine: Engine, claim: Claim, records: tuple[type[Record], ...]) -> None:

@@ -108,8 +108,9 @@ class OutcomeExtension:
             getattr(response, "request", None), "url", "start()"
         )
         error = failure.value or Exception(str(failure))
-        # start() has only the arguments, until it has requested something.
-        if response is None and not self.crawler.stats.get_value("scheduler/enqueued"):
+        # start() has only the arguments, until it has requested or itself downloaded something.
+        requested = self.crawler.stats.get_value("scheduler/enqueued") or self.attempt.received
+        if response is None and not requested:
             self.attempt.report.is_permanent = is_permanent(error)
         self.attempt.record_error(f"the spider, at {url}", error)
 
