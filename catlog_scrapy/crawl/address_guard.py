@@ -27,7 +27,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Parts of an argument that may be a host name.
 WORD = re.compile(r"[^\s/\\?#@:,;\"'<>()\[\]{}|=&]+")
-# Its addresses, such as 0.0.0.0, connect to this machine.
+# Its addresses, such as 0.0.0.0, connect to this machine, as does ::.
 THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 # Prefixes of IPv6 addresses that lead to an IPv4 address in their last bytes (RFC 6052, RFC 8215).
 TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
@@ -155,12 +155,7 @@ def network_of(address: Address) -> Network:
             return network_of(embedded)
         if address.is_site_local:
             return "private"
-    # 0.0.0.0 and :: connect to this machine.
-    if (
-        address.is_loopback
-        or address.is_unspecified
-        or address in ipaddress.ip_network("0.0.0.0/8")
-    ):
+    if address.is_loopback or address.is_unspecified or address in THIS_NETWORK:
         return "loopback"
     if address.is_link_local:
         return "link-local"

@@ -50,8 +50,9 @@ class Attempt:
 
     `process_outputs` is the fast path of the crawl's items, if the crawl has one.
 
-    `received` counts responses, for `progress` only. `storing` counts the running calls to the
-    database. Both change only in the event loop.
+    `received` counts responses as they arrive and as they reach the spider, so it tells only
+    progress and whether any has arrived. `storing` counts the running calls to the database. Both
+    change only in the event loop.
     """
 
     def __init__(self, engine: Engine, claim: Claim, records: tuple[type[Record], ...]) -> None:
@@ -99,6 +100,10 @@ class Attempt:
         """Count a failed request under *tolerance*, a field of the report."""
         setattr(self.report, tolerance, getattr(self.report, tolerance) + 1)
         self.report.reasons.setdefault(tolerance, redact(reason))
+
+    def tolerates(self, tolerance: str) -> bool:
+        """Return whether the operation tolerates any failure that counts under *tolerance*."""
+        return bool(self.claim.limits.get("tolerate", {}).get(tolerance))
 
     def on_stop(self, close: Callable[[], None]) -> None:
         """Call *close* in the current event loop as soon as the crawl has to stop."""

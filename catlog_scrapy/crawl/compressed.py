@@ -95,8 +95,9 @@ ERRORS = (zlib.error, OSError, lzma.LZMAError, zstd.ZstdError, brotli.error)
 def verify_body(body: bytes, codings: Sequence[str], max_bytes: int) -> bool:
     """Verify a body with its content *codings*, in the order in which the server applied them.
 
-    Returns whether the body marks its own end, so that it is certainly complete. A body of more
-    than *max_bytes* unpacked counts as not verified: Scrapy refuses it. Raises DamagedStream.
+    Returns whether the body marks its own end, so that it is certainly complete. A body or a file
+    of more than *max_bytes* unpacked counts as not verified: Scrapy refuses such a body, and a
+    small file may unpack to any size. Raises DamagedStream.
     """
     is_verified = False
     for coding in reversed(codings):
@@ -111,8 +112,11 @@ def verify_body(body: bytes, codings: Sequence[str], max_bytes: int) -> bool:
         body, is_verified = b"".join(unpacked), True
     for format_ in FILES:
         if body.startswith(format_.magic):
-            for _ in _unpack(format_, body):
-                pass
+            size = 0
+            for chunk in _unpack(format_, body):
+                size += len(chunk)
+                if 0 < max_bytes < size:
+                    return is_verified
             return True
     return is_verified
 

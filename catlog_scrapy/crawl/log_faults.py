@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+from typing import Any
 
 # Marks a handler that reports its fault only once.
 MARK = "_catlog_reports_once"
@@ -30,5 +31,6 @@ def report_faults_once(handler: logging.Handler) -> None:
             with contextlib.suppress(OSError):
                 sys.stderr.write(f"log lines are lost: {name}: {error.strerror}\n")
 
-    setattr(handler, "handleError", handle_error_once)  # noqa: B010  (mypy refuses an assignment)
+    hooked: Any = handler
+    hooked.handleError = handle_error_once
     setattr(handler, MARK, True)

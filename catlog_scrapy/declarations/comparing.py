@@ -126,27 +126,29 @@ def _field_changes(title: str, new: object, old: object) -> Iterator[Change]:
     """Yield a change for each field in which two dataclass instances differ."""
     for name, value in vars(new).items():
         before = getattr(old, name)
-        if name == "kinds" and value != before:
-            yield Change("~", f"{title}: record types")
-        elif name == "kinds" and _indexes(value) != _indexes(before):
-            yield Change("~", f"{title}: indexes")
-        elif name == "kinds" and _untracked(value) != _untracked(before):
-            yield Change("~", f"{title}: untracked fields")
+        if name == "kinds":
+            yield from _kind_changes(title, value, before)
         elif value != before or _types(value) != _types(before):
             yield Change("~", f"{title}: {name} {_format(before)} -> {_format(value)}")
 
 
-def _indexes(kinds: Iterable[KindDefinition]) -> list[object]:
-    return [(kind.indexes, kind.unique) for kind in kinds]
+def _kind_changes(
+    title: str, new: Sequence[KindDefinition], old: Sequence[KindDefinition]
+) -> Iterator[Change]:
+    """Yield the changes of an operation's kinds; equal kinds may differ in what is not frozen."""
+    if new != old:
+        yield Change("~", f"{title}: record types")
+        return
+    pairs = list(zip(new, old, strict=True))
+    if any((kind.indexes, kind.unique) != (known.indexes, known.unique) for kind, known in pairs):
+        yield Change("~", f"{title}: indexes")
+    if any(kind.untracked != known.untracked for kind, known in pairs):
+        yield Change("~", f"{title}: untracked fields")
 
 
 def _types(value: object) -> dict[str, type]:
     """Return the types of a table's values: the tolerance 1 is a count, and 1.0 is a share."""
     return {name: type(of) for name, of in value.items()} if isinstance(value, dict) else {}
-
-
-def _untracked(kinds: Iterable[KindDefinition]) -> list[object]:
-    return [kind.untracked for kind in kinds]
 
 
 def _format(value: object) -> str:

@@ -22,17 +22,8 @@ from catlog_scrapy.store.definitions import KindDefinition, OperationDefinition
 
 # Fields that say how to run a spider: an external executor would ignore them.
 SPIDER_ONLY_FIELDS = ("isolate", "refresh", "spider", "stall_timeout", "start_timeout")
-# Fields that declare the kinds of items without a record type.
-KIND_FIELDS = (
-    "kind",
-    "key",
-    "fields",
-    "index",
-    "unique",
-    "untracked",
-    "empty_is_null",
-    "kinds",
-)
+# Fields that declare the only kind of items without a record type; `kinds` declares several.
+KIND_FIELDS = ("kind", "key", "fields", "index", "unique", "untracked", "empty_is_null")
 # An external executor counts neither requests nor dropped items.
 SPIDER_ONLY_TOLERANCES = (
     "dropped",
@@ -115,13 +106,12 @@ def _find_spider(
     if operation.executor == "external":
         return None
     name, spiders = operation.spider_name, context.loader.list()
+    place = (*location, "spider") if operation.spider else location
     if name not in spiders:
-        place = (*location, "spider") if operation.spider else location
         context.add_mistake(place, f'unknown spider "{name}"; {suggest(name, spiders)}')
         return None
     spidercls = context.loader.load(name)
     if has_only_start_requests(spidercls):
-        place = (*location, "spider") if operation.spider else location
         context.add_mistake(
             place,
             f'the spider "{name}" has start_requests(), which Scrapy 2.19 does not call;'
@@ -136,12 +126,12 @@ def _check_kinds(
     operation: OperationTable,
     spidercls: type[Spider] | None,
 ) -> list[KindDefinition]:
-    """Return the kinds of the spider's record types, or else the declared kind."""
+    """Return the kinds of the spider's record types, or else the declared kinds."""
     spider = operation.spider_name
     own = record_types(spidercls) if spidercls else ()
     if not own:
         return _check_declared_kinds(context, location, operation, spidercls)
-    declared = [name for name in KIND_FIELDS if getattr(operation, name)]
+    declared = [name for name in (*KIND_FIELDS, "kinds") if getattr(operation, name)]
     if declared:
         context.add_mistake(
             location,
@@ -165,7 +155,7 @@ def _check_declared_kinds(
 ) -> list[KindDefinition]:
     """Return the kinds that `kind`, `key` and `fields`, or the tables `kinds`, declare."""
     if operation.kinds:
-        surplus = [name for name in KIND_FIELDS if name != "kinds" and getattr(operation, name)]
+        surplus = [name for name in KIND_FIELDS if getattr(operation, name)]
         if surplus:
             context.add_mistake(
                 location, f"kinds declares all kinds; remove {', '.join(surplus)}, or kinds"
@@ -175,7 +165,7 @@ def _check_declared_kinds(
         found = [_check_declared_kind(context, place, table) for place, table in places]
         return [kind for kind in found if kind]
     if operation.kind is not None and operation.key is not None:
-        given = {name: getattr(operation, name) for name in KIND_FIELDS if name != "kinds"}
+        given = {name: getattr(operation, name) for name in KIND_FIELDS}
         kind = _check_declared_kind(context, location, KindTable(**given))
         return [kind] if kind else []
     if operation.executor == "external":

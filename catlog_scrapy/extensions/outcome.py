@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from catlog_scrapy.crawl.attempt import Attempt, attempt_of
 from catlog_scrapy.crawl.background_errors import BackgroundErrors
+from catlog_scrapy.crawl.background_hooks import install_hooks
 from catlog_scrapy.crawl.downloads import Downloads
 from catlog_scrapy.crawl.log_faults import report_faults_once
 from catlog_scrapy.crawl.outcome_watch import OutcomeWatch
@@ -70,6 +71,7 @@ class OutcomeExtension:
         if not self.fast_path.is_before_middlewares:
             self.watch.guard_outputs()
         self.background.install()
+        install_hooks(asyncio.get_running_loop())
         manager: Any = self.crawler.signals
         manager.send_catch_log_async = self._around_signals(manager.send_catch_log_async)
         SIGNAL_LOGGER.addHandler(self.signal_errors)
@@ -108,8 +110,9 @@ class OutcomeExtension:
             getattr(response, "request", None), "url", "start()"
         )
         error = failure.value or Exception(str(failure))
-        # start() has only the arguments, until it has requested something.
-        if response is None and not self.crawler.stats.get_value("scheduler/enqueued"):
+        # start() has only the arguments, until it has requested or itself downloaded something.
+        requested = self.crawler.stats.get_value("scheduler/enqueued") or self.attempt.received
+        if response is None and not requested:
             self.attempt.report.is_permanent = is_permanent(error)
         self.attempt.record_error(f"the spider, at {url}", error)
 

@@ -25,8 +25,7 @@ class RobotsTxtMiddleware(robotstxt.RobotsTxtMiddleware):
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self.attempt = running_attempt(crawler)
-        tolerate = self.attempt.claim.limits.get("tolerate", {})
-        self.is_tolerant = bool(tolerate.get("unreachable_robots"))
+        self.is_tolerant = self.attempt.tolerates("unreachable_robots")
         self.unreachable: dict[str, str] = {}
 
     async def robot_parser(self, request: Request) -> RobotParser | None:

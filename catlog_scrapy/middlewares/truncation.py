@@ -45,7 +45,6 @@ class TruncationMiddleware:
     def __init__(self, crawler: Crawler) -> None:
         self.crawler = crawler
         self.attempt = running_attempt(crawler)
-        self.tolerate = self.attempt.claim.limits.get("tolerate", {})
         settings = crawler.settings
         self.max_bytes = settings.getint("DOWNLOAD_MAXSIZE")
         self.is_retrying = settings.getbool("RETRY_ENABLED")
@@ -77,7 +76,7 @@ class TruncationMiddleware:
         if again := self._retry(request, truncated):
             return again
         # A file would be kept for ever, so it has to be complete.
-        if self.tolerate.get(truncated.tolerance) and request.callback is not NO_CALLBACK:
+        if self.attempt.tolerates(truncated.tolerance) and request.callback is not NO_CALLBACK:
             self.attempt.record_error("a response", truncated)
             return response
         raise truncated

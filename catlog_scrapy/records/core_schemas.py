@@ -1,12 +1,16 @@
-"""Core schemas of pydantic: their parts, copies of them, and validators built from them alone."""
+"""Core schemas of pydantic: their parts, copies, changes, and validators built from them alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from pydantic_core import SchemaSerializer, SchemaValidator
+from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
 
 NOT_SCHEMAS = frozenset({"metadata", "default", "serialization"})
+# Types of core schemas whose different values are different names of members in JSON.
+DISTINCT_NAMES = frozenset({"str", "int", "float", "bool", "uuid", "date", "datetime", "decimal"})
+IS_SURROUNDED = "catlog_is_surrounded"
 
 
 def kind_of(schema: Any) -> str:
@@ -39,6 +43,56 @@ def copy_schema(schema: Any) -> Any:
         return schema
     skipped = NOT_SCHEMAS if kind_of(schema) else ()
     return {name: part if name in skipped else copy_schema(part) for name, part in schema.items()}
+
+
+def holds_any(schema: Any) -> bool:
+    """Return whether a core schema accepts values of any type, apart from models inside it."""
+    return _contains(schema, lambda part: part.get("type") == "any")
+
+
+def holds_loose_names(schema: Any) -> bool:
+    """Return whether a core schema accepts objects with members such as 1 and "1"."""
+    return _contains(schema, has_loose_names)
+
+
+def _contains(schema: Any, is_found: Callable[[Any], bool]) -> bool:
+    kind = kind_of(schema)
+    if kind in ("model", "dataclass"):
+        return False
+    return (bool(kind) and is_found(schema)) or any(
+        _contains(part, is_found) for part in parts_of(schema)
+    )
+
+
+def has_loose_names(schema: Mapping[str, Any]) -> bool:
+    """Return whether a core schema is that of an object with members such as 1 and "1"."""
+    if schema.get("type") != "dict":
+        return False
+    names = schema.get("keys_schema", {"type": "any"})
+    while "schema" in names:
+        names = names["schema"]
+    return names["type"] not in DISTINCT_NAMES
+
+
+def check_input(schema: dict[str, Any], check: Callable[[Any], Any]) -> None:
+    """Put *check* before the validation of a core schema, in place and only once."""
+    surround(schema, partial(core_schema.no_info_before_validator_function, check))
+
+
+def surround(schema: dict[str, Any], make: Callable[[Any], Mapping[str, Any]]) -> None:
+    """Replace a core schema by what *make* makes of it, in place and only once.
+
+    The schemas that several parts of a record type share are visited several times.
+    """
+    if schema.get("metadata", {}).get(IS_SURROUNDED):
+        return
+    inner = {**schema, "metadata": {**schema.get("metadata", {}), IS_SURROUNDED: True}}
+    outer = dict(make(inner))
+    for name in ("ref", "serialization"):
+        if name in inner:
+            outer[name] = inner.pop(name)
+    schema.clear()
+    schema.update(outer)
 
 
 def build_validator(schema: Any, config: Any) -> SchemaValidator:

@@ -8,15 +8,13 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from functools import partial
+from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
-IS_CHECKED = "catlog_is_checked"
 MICROSECONDS = {"seconds": 1_000_000, "milliseconds": 1_000}
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -120,7 +118,7 @@ class UnixTime:
         text = value.decode() if isinstance(value, bytes | bytearray) else str(value)
         try:
             return EPOCH + dt.timedelta(microseconds=round(Decimal(text) * MICROSECONDS[self.unit]))
-        except (ArithmeticError, InvalidOperation, ValueError):
+        except (ArithmeticError, ValueError):
             raise PydanticCustomError(
                 "unix_time", "the Unix time is out of range; the years 1 to 9999 are valid"
             ) from None
@@ -135,24 +133,3 @@ def require_distinct_members(value: Any, validate: Callable[[Any], Any]) -> Any:
             "several members of the object have one name, such as 1 and '1'; yield one of them",
         )
     return valid
-
-
-def check_input(schema: dict[str, Any], check: Callable[[Any], Any]) -> None:
-    """Put *check* before the validation of a core schema, in place and only once."""
-    surround(schema, partial(core_schema.no_info_before_validator_function, check))
-
-
-def surround(schema: dict[str, Any], make: Callable[[Any], Mapping[str, Any]]) -> None:
-    """Replace a core schema by what *make* makes of it, in place and only once.
-
-    The schemas that several parts of a record type share are visited several times.
-    """
-    if schema.get("metadata", {}).get(IS_CHECKED):
-        return
-    inner = {**schema, "metadata": {**schema.get("metadata", {}), IS_CHECKED: True}}
-    outer = dict(make(inner))
-    for name in ("ref", "serialization"):
-        if name in inner:
-            outer[name] = inner.pop(name)
-    schema.clear()
-    schema.update(outer)

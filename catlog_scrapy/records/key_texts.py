@@ -13,10 +13,10 @@ import orjson
 from pydantic_core import to_jsonable_python
 
 from catlog_scrapy.records.numbers import number_text
-from catlog_scrapy.records.unordered import stabilize
+from catlog_scrapy.records.stable_json import stabilize
 
-# Types whose values `str` writes in one way; a key of several such fields needs no conversion.
-PLAIN_TYPES = frozenset({"text", "bigint"})
+# SQL types whose values `str` writes in one way; a key of several such fields needs no conversion.
+PLAIN_KEY_TYPES = frozenset({"text", "bigint"})
 
 
 def key_text(values: Sequence[Any], types: Sequence[str]) -> str:

@@ -16,9 +16,11 @@ from catlog_scrapy.records.core_schemas import (
     build_serializer,
     build_validator,
     copy_schema,
+    holds_any,
+    holds_loose_names,
     model_of,
 )
-from catlog_scrapy.records.key_texts import PLAIN_TYPES, join_parts, key_part
+from catlog_scrapy.records.key_texts import PLAIN_KEY_TYPES, join_parts, key_part
 from catlog_scrapy.records.media import FilesOf, ImagesOf
 from catlog_scrapy.records.serialization import write_numbers_once, write_once
 from catlog_scrapy.records.sql_names import MAX_FIELDS, field_mistake, view_mistake
@@ -28,13 +30,8 @@ from catlog_scrapy.records.sql_types import (
     model_config_of,
     sql_type_of,
 )
+from catlog_scrapy.records.stable_json import require_distinct_names_inside, stabilize
 from catlog_scrapy.records.storable import NotStorable, is_suspect, require_storable
-from catlog_scrapy.records.unordered import (
-    holds_any,
-    holds_loose_names,
-    require_distinct_names_inside,
-    stabilize,
-)
 
 MAX_KEY_BYTES = 1000
 # Names of fields that a declaration lists without giving them a column.
@@ -136,7 +133,7 @@ class Record(BaseModel):
         )
         types = cls.column_types()
         cls.key_types = tuple(types[name] for name in cls.key_fields)
-        cls.has_plain_key = PLAIN_TYPES.issuperset(cls.key_types)
+        cls.has_plain_key = PLAIN_KEY_TYPES.issuperset(cls.key_types)
 
     @classmethod
     def _bound_shared_types(cls) -> None:

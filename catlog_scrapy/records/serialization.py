@@ -7,15 +7,9 @@ from typing import Any
 
 from pydantic_core import core_schema, to_json
 
-from catlog_scrapy.records.core_schemas import kind_of, parts_of
-from catlog_scrapy.records.inputs import surround
+from catlog_scrapy.records.core_schemas import has_loose_names, kind_of, parts_of, surround
 from catlog_scrapy.records.numbers import number_text
-from catlog_scrapy.records.unordered import (
-    has_loose_names,
-    iterate_stably,
-    require_distinct_names,
-    stabilize,
-)
+from catlog_scrapy.records.stable_json import iterate_stably, require_distinct_names, stabilize
 
 
 def write_once(

@@ -10,18 +10,16 @@ from uuid import UUID
 from pydantic import NaiveDatetime
 from pydantic_core import core_schema
 
-from catlog_scrapy.records.core_schemas import kind_of, parts_of
+from catlog_scrapy.records.core_schemas import check_input, kind_of, parts_of, surround
 from catlog_scrapy.records.inputs import (
     UnixTime,
-    check_input,
     require_date,
     require_distinct_members,
     require_duration,
     require_number,
     require_text_number,
-    surround,
 )
-from catlog_scrapy.records.unordered import sort_input
+from catlog_scrapy.records.stable_json import sort_input
 
 MAX_BIGINT = 2**63 - 1
 

@@ -69,6 +69,11 @@ PASSING = {
 """,
         "2 attempts failed",
     ),
+    "value_error_about_a_downloaded_response": case(
+        STARTS % "await self.crawler.engine.download_async(Request(self.base_url + '/ok'))\n"
+        "        raise KeyError('the page has no field of this name')",
+        "2 attempts failed",
+    ),
     "value_error_in_a_callback": case(
         """
     def parse(self, response):

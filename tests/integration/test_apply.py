@@ -1586,6 +1586,17 @@ def test_untracked_fields_may_change_at_any_time(shop: Shop) -> None:
     assert shop.apply() == []
 
 
+def test_apply_shows_indexes_and_untracked_fields_that_change_together(shop: Shop) -> None:
+    shop.apply()
+    shop.given_fields("price: Decimal | None = None", options='index="price", untracked="price"')
+    title = "~ operation acme/goods/goods"
+    assert shop.apply() == [
+        f"{title}: indexes",
+        f"{title}: untracked fields",
+        "+ index goods (price)",
+    ]
+
+
 def test_table_without_room_for_further_columns_is_refused(shop: Shop) -> None:
     shop.given_fields(*(f"a{number}: int = 0" for number in range(1000)))
     shop.apply()

@@ -3,19 +3,16 @@
 import dataclasses
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
-from catlog_scrapy.records.core_schemas import kind_of, parts_of
 from catlog_scrapy.records.numbers import number_text
 
 PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
-# Types of core schemas whose different values are different names of members in JSON.
-DISTINCT_NAMES = frozenset({"str", "int", "float", "bool", "uuid", "date", "datetime", "decimal"})
 
 
 def stabilize(value: Any) -> Any:
@@ -114,32 +111,3 @@ def sort_by_json(values: Iterable[Any]) -> list[Any]:
         return sorted(listed, key=lambda value: to_json(stabilize(value)))
     except ValueError:
         return listed
-
-
-def holds_any(schema: Any) -> bool:
-    """Return whether a core schema accepts values of any type, apart from models inside it."""
-    return _contains(schema, lambda part: part.get("type") == "any")
-
-
-def holds_loose_names(schema: Any) -> bool:
-    """Return whether a core schema accepts objects with members such as 1 and "1"."""
-    return _contains(schema, has_loose_names)
-
-
-def _contains(schema: Any, is_found: Callable[[Any], bool]) -> bool:
-    kind = kind_of(schema)
-    if kind in ("model", "dataclass"):
-        return False
-    return (bool(kind) and is_found(schema)) or any(
-        _contains(part, is_found) for part in parts_of(schema)
-    )
-
-
-def has_loose_names(schema: Mapping[str, Any]) -> bool:
-    """Return whether a core schema is that of an object with members such as 1 and "1"."""
-    if schema.get("type") != "dict":
-        return False
-    names = schema.get("keys_schema", {"type": "any"})
-    while "schema" in names:
-        names = names["schema"]
-    return names["type"] not in DISTINCT_NAMES
