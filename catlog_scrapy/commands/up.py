@@ -92,7 +92,7 @@ class Command(CatlogCommand):
             self.console.print(message, markup=False, soft_wrap=True)
             return 0
         environment = dict(os.environ)
-        if opts.port:
+        if opts.port is not None:
             environment["SCRAPYD_HTTP_PORT"] = str(opts.port)
         serve = [sys.executable, "-m", "scrapy", "serve"]
         if opts.api_port is not None:

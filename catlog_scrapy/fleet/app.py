@@ -21,6 +21,7 @@ from scrapyd.exceptions import ConfigError
 from twisted.application.service import Service
 from twisted.python.components import Componentized
 
+from catlog_scrapy.db.database_url import MAX_PORT
 from catlog_scrapy.db.refusals import refusals_reported
 from catlog_scrapy.exceptions import CatlogError
 from catlog_scrapy.fleet.node import NodeService
@@ -66,7 +67,7 @@ def application(config: Config) -> Componentized:
             config.cp.set("services", service, ours)
     raise_on_termination()
     address = os.getenv("SCRAPYD_BIND_ADDRESS") or config.get("bind_address", "127.0.0.1")
-    port = int(os.getenv("SCRAPYD_HTTP_PORT") or config.getint("http_port", 6800))
+    port = _port(config)
     _require_password(config, address)
     try:
         with refusals_reported():
@@ -125,6 +126,17 @@ class PidFile(Service):
         if self.is_mine:
             with suppress(OSError):
                 self.path.write_text(str(os.getpid()))
+
+
+def _port(config: Config) -> int:
+    """Return the node's port. Raises ConfigError for 0 too: the port is a part of the name."""
+    port = os.getenv("SCRAPYD_HTTP_PORT") or config.get("http_port", "6800")
+    if not port.isdecimal() or not 0 < int(port) <= MAX_PORT:
+        raise ConfigError(
+            f"scrapyd: the port {port!r} is not valid; use a number from 1 to {MAX_PORT}, in"
+            " http_port (or SCRAPYD_HTTP_PORT, or --port of scrapy up)"
+        )
+    return int(port)
 
 
 def _require_password(config: Config, address: str) -> None:

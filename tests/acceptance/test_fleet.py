@@ -291,6 +291,13 @@ def test_occupied_port_is_reported_in_a_line(project: Project, start: Callable[.
     assert "no nodes yet" in project.scrapy("nodes")
 
 
+@pytest.mark.parametrize("port", ["0", "70000"])
+def test_invalid_port_of_the_node_is_reported_in_a_line(project: Project, port: str) -> None:
+    up = project.scrapy("up", "--api-port", "0", "--port", port, code=1)
+    assert f"scrapyd: the port '{port}' is not valid; use a number from 1 to 65535" in up
+    assert "the node ended with exit status 1" in up
+
+
 def test_a_job_is_cancelled_from_another_node(
     engine: Engine, project: Project, start: Callable[..., Node], source: Source
 ) -> None:
