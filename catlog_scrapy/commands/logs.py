@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -117,13 +116,12 @@ def _open_log(attempt: Mapping[str, Any]) -> Iterator[Iterable[bytes]]:
 
 def _request(url: str) -> Request:
     """Return a request with the credentials of this project's nodes."""
+    # Imported only here: most logs are files of this machine.
     from scrapyd.config import Config
 
-    config = Config()
-    username, password = (
-        os.getenv(f"SCRAPYD_{name.upper()}") or config.get(name, "")
-        for name in ("username", "password")
-    )
+    from catlog_scrapy.fleet.credentials import credentials
+
+    username, password = credentials(Config())
     request = Request(url)
     if username and password:
         token = base64.b64encode(f"{username}:{password}".encode()).decode()

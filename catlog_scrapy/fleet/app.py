@@ -24,6 +24,7 @@ from twisted.python.components import Componentized
 from catlog_scrapy.db.database_url import MAX_PORT
 from catlog_scrapy.db.refusals import refusals_reported
 from catlog_scrapy.exceptions import CatlogError
+from catlog_scrapy.fleet.credentials import credentials
 from catlog_scrapy.fleet.node import NodeService
 from catlog_scrapy.readiness import notify_ready
 from catlog_scrapy.termination import Terminated, raise_on_termination
@@ -143,8 +144,7 @@ def _require_password(config: Config, address: str) -> None:
     """Raise ConfigError for a public address without password: clients may deploy code."""
     if not address or _is_loopback(address):
         return
-    names = ("username", "password")
-    if not all(os.getenv(f"SCRAPYD_{n.upper()}") or config.get(n, "") for n in names):
+    if not all(credentials(config)):
         raise ConfigError(
             f"scrapyd: bind_address {address} needs a password; set username and password (or"
             " SCRAPYD_USERNAME and SCRAPYD_PASSWORD), or bind to 127.0.0.1"
