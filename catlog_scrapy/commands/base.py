@@ -145,8 +145,12 @@ class CatlogCommand(ScrapyCommand):
 
     def fail(self, message: str, code: int = USAGE_ERROR) -> NoReturn:
         """Print *message* on stderr and exit with *code*."""
-        print(f"scrapy {self.name}: {message}", file=sys.stderr)  # noqa: T201
+        self.print_error(message)
         raise SystemExit(code)
+
+    def print_error(self, message: str) -> None:
+        """Print *message* on stderr."""
+        print(f"scrapy {self.name}: {message}", file=sys.stderr)  # noqa: T201
 
 
 def stop_signals() -> threading.Event:

@@ -77,7 +77,7 @@ class Command(CatlogCommand):
                     sys.stdout.write(line.decode("utf-8", "backslashreplace"))
         except NotPossible as error:
             sys.stdout.flush()
-            print(f"scrapy {self.name}: {error}", file=sys.stderr)  # noqa: T201
+            self.print_error(str(error))
             return True
         return False
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catlog_scrapy.commands.base import CatlogCommand
-from catlog_scrapy.console import print_text
+from catlog_scrapy.console import moment, print_text
 from catlog_scrapy.plurals import counted, duration
 from catlog_scrapy.store.queue.nodes import list_nodes
 from catlog_scrapy.store.reading.waiting import waiting_work
@@ -61,8 +61,7 @@ class Command(CatlogCommand):
         self.console.print(table)
         for node in found:
             if node["error"]:
-                at = node["error_at"].astimezone().isoformat(sep=" ", timespec="seconds")
-                line = f"{node['name']} at {at}: {node['error']}"
+                line = f"{node['name']} at {moment(node['error_at'])}: {node['error']}"
                 print_text(self.console, line)
 
     def _waiting(self, work: Mapping[str, Any]) -> None:

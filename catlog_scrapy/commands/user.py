@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.api.auth.passwords import MAX_PASSWORD_BYTES, Passwords
 from catlog_scrapy.commands.base import CatlogCommand
+from catlog_scrapy.console import moment
 from catlog_scrapy.exceptions import NotPossible
 from catlog_scrapy.models.access import ROLES
 from catlog_scrapy.store.access import users
@@ -87,7 +88,7 @@ class Command(CatlogCommand):
                 escape(user["name"]),
                 user["role"],
                 "enabled" if user["enabled"] else "[red]disabled[/]",
-                user["created_at"].astimezone().isoformat(sep=" ", timespec="seconds"),
+                moment(user["created_at"]),
             )
         self.console.print(table)
 
