@@ -2,11 +2,11 @@
 
 import math
 import re
-from functools import partial
 from pathlib import Path
 
 import orjson
 from psycopg2.errors import ReadOnlySqlTransaction
+from psycopg2.extensions import connection
 from sqlalchemy import (
     URL,
     Engine,
@@ -21,6 +21,7 @@ from catlog_scrapy.db.disk import is_full
 from catlog_scrapy.db.driver import (
     CONNECT_TIMEOUT_S,
     STATEMENT_TIMEOUT_S,
+    first_line,
     is_unavailable,
 )
 from catlog_scrapy.db.session import begin_session, connect_arguments
@@ -38,7 +39,6 @@ SCHEMA = "catlog"
 # Errors of an unreachable or overloaded database, not of a statement.
 UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 
-
 # Of a server that has ended, the client only says that its socket is missing or refuses.
 FAILED_SOCKET = re.compile(r'on socket "([^"]+)" failed')
 
@@ -48,8 +48,7 @@ def reason(error: Exception) -> str:
 
     A failed socket on a full disk gets the true reason.
     """
-    text_ = str(getattr(error, "orig", None) or error).strip()
-    first = text_.splitlines()[0] if text_ else type(error).__name__
+    first = first_line(getattr(error, "orig", None) or error)
     if socket := FAILED_SOCKET.search(first):
         folder = next((path for path in Path(socket[1]).parents if path.is_dir()), Path("/"))
         if is_full(folder):
@@ -90,11 +89,14 @@ def make_engine(
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
+
+    def set_up(made: connection, _: object) -> None:
+        begin_session(made, statement_timeout)
+        register_typecasters(made)
+
     # First of all: SQLAlchemy asks a new connection for its schema, which depends on search_path.
-    begin = partial(begin_session, statement_timeout=statement_timeout)
-    event.listen(engine, "connect", lambda made, _: begin(made), insert=True)
+    event.listen(engine, "connect", set_up, insert=True)
     event.listen(engine, "handle_error", _operational_error)
-    event.listen(engine, "connect", lambda connection, _: register_typecasters(connection))
     if connect_timeout:
         watch_connections(engine, statement_timeout + connect_timeout, connect_timeout)
     else:
