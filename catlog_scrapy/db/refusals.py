@@ -94,16 +94,16 @@ def refusals_reported() -> Iterator[None]:
 def refusal_of(error: Exception) -> CatlogError | None:
     """Return the error to report for a refusal of the database, or None for any other error."""
     driver_error = getattr(error, "orig", None) or error
-    message = first_line(driver_error)
     state = (isinstance(driver_error, psycopg2.Error) and driver_error.pgcode) or ""
     for code in (state, state[:2]):
         if code and (remedy := STATEMENT_REMEDIES.get(code)):
-            return NotPossible(f"the database refuses: {message}; {remedy}")
+            return NotPossible(f"the database refuses: {first_line(driver_error)}; {remedy}")
     # Imported only here: commands that only read do without SQLAlchemy.
-    from catlog_scrapy.db.engine import UNAVAILABLE
+    from catlog_scrapy.db.engine import UNAVAILABLE, reason
 
     if isinstance(error, UNAVAILABLE) or is_unavailable(driver_error):
         return DatabaseUnavailable(
-            f"the database failed: {message}; nothing was left half done, so run the command again"
+            f"the database failed: {reason(error)}; nothing was left half done, so run the command"
+            " again"
         )
     return None

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import exc
 
 from catlog_scrapy.db import embedded, engine
+from catlog_scrapy.db.refusals import refusal_of
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,9 @@ def test_missing_socket_names_a_full_disk(
         " directory"
     )
     error = exc.OperationalError("SELECT 1", {}, Exception(f"{said}\n\tIs the server running?"))
-    assert engine.reason(error) == said + expected.format(folder=tmp_path)
+    named = said + expected.format(folder=tmp_path)
+    assert engine.reason(error) == named
+    assert str(refusal_of(error)).startswith(f"the database failed: {named}; nothing was left")
 
 
 def test_other_reasons_do_not_look_at_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
