@@ -1,9 +1,11 @@
 """Items that a project's own pipelines drop: they never remove the records of former loads."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
-from sqlalchemy import Engine
+import pytest
 
 from tests.support.cases import Case, end_of, load_cases, run_cases
 from tests.support.project import Project
@@ -67,17 +69,9 @@ def body(numbers: range) -> bytes:
 class Shop:
     """Project with one spider behind *pipeline*, and its source."""
 
-    def __init__(
-        self,
-        folder: Path,
-        url: str,
-        source: RawSource,
-        pipeline: str,
-        *,
-        parse: str = "",
-        declared: str = "",
-    ) -> None:
+    def __init__(self, folder: Path, url: str, source: RawSource, pipeline: str, declared: str):
         self.source = source
+        parse = BATCHES if pipeline == "DropKnownBatches" else ""
         self.cases = {"goods": Case(CASE.format(pipeline=pipeline) + parse, declared=declared)}
         source.answers["/all"] = response(body(range(1000)))
         modules = {"shop/parts.py": PARTS}
@@ -92,80 +86,75 @@ class Shop:
         [(counts,)] = rows(self.engine, query)
         return dict(counts or {})
 
+    def error(self) -> str:
+        """Return the error of the last load."""
+        return end_of(self.engine, "goods").error
 
-def current(engine: Engine) -> int:
-    return len(end_of(engine, "goods").keys)
-
-
-def test_drops_of_known_items_remove_nothing(database_url: str, tmp_path: Path) -> None:
-    with RawSource() as source:
-        shop = Shop(tmp_path, database_url, source, "DropSeen")
-        for _ in range(2):
-            counts = shop.load()
-            assert (counts["kept"], "removed" in counts) == (400, False)
-            assert current(shop.engine) == 1000
-        shop.engine.dispose()
+    def current(self) -> int:
+        """Return the number of current records."""
+        return len(end_of(self.engine, "goods").keys)
 
 
-def test_few_removed_records_stay_beside_new_drops(database_url: str, tmp_path: Path) -> None:
-    with RawSource() as source:
-        shop = Shop(tmp_path, database_url, source, "DropSeen")
-        assert shop.load(range(990))["kept"] == 410
-        assert current(shop.engine) == 1000
-        shop.engine.dispose()
+@pytest.fixture
+def given_a_shop(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Shop]]:
+    """Return a function that loads a shop behind a pipeline once, and returns the shop."""
+    with RawSource() as source, ExitStack() as shops:
+
+        def make(pipeline: str, declared: str = "") -> Shop:
+            shop = Shop(tmp_path, database_url, source, pipeline, declared)
+            shops.callback(shop.engine.dispose)
+            return shop
+
+        yield make
+
+
+def test_drops_of_known_items_remove_nothing(given_a_shop: Callable[..., Shop]) -> None:
+    shop = given_a_shop("DropSeen")
+    for _ in range(2):
+        counts = shop.load()
+        assert (counts["kept"], "removed" in counts) == (400, False)
+        assert shop.current() == 1000
+
+
+def test_few_removed_records_stay_beside_new_drops(given_a_shop: Callable[..., Shop]) -> None:
+    shop = given_a_shop("DropSeen")
+    assert shop.load(range(990))["kept"] == 410
+    assert shop.current() == 1000
 
 
 def test_pipeline_that_always_drops_the_same_explains_nothing(
-    database_url: str, tmp_path: Path
+    given_a_shop: Callable[..., Shop],
 ) -> None:
-    with RawSource() as source:
-        shop = Shop(tmp_path, database_url, source, "DropOdd")
-        assert current(shop.engine) == 500
-        assert shop.load(range(980))["removed"] == 10
-        assert current(shop.engine) == 490
-        shop.engine.dispose()
+    shop = given_a_shop("DropOdd")
+    assert shop.current() == 500
+    assert shop.load(range(980))["removed"] == 10
+    assert shop.current() == 490
 
 
-def test_drops_explain_records_beyond_the_tolerance_too(database_url: str, tmp_path: Path) -> None:
-    with RawSource() as source:
-        shop = Shop(tmp_path, database_url, source, "DropSeen")
-        assert shop.load(range(700))["kept"] == 700
-        assert current(shop.engine) == 1000
-        shop.engine.dispose()
+def test_drops_explain_records_beyond_the_tolerance_too(given_a_shop: Callable[..., Shop]) -> None:
+    shop = given_a_shop("DropSeen")
+    assert shop.load(range(700))["kept"] == 700
+    assert shop.current() == 1000
 
 
-def test_refused_removals_name_the_drops(database_url: str, tmp_path: Path) -> None:
-    with RawSource() as source:
-        shop = Shop(tmp_path, database_url, source, "DropOdd")
-        shop.load(range(100))
-        error = end_of(shop.engine, "goods").error
-        assert "would remove 450 of 500 records, tolerated 0.5" in error
-        assert "its pipelines dropped 50 items. Look at what the load received" in error
-        assert current(shop.engine) == 500
-        shop.engine.dispose()
+def test_refused_removals_name_the_drops(given_a_shop: Callable[..., Shop]) -> None:
+    shop = given_a_shop("DropOdd")
+    shop.load(range(100))
+    assert "would remove 450 of 500 records, tolerated 0.5" in shop.error()
+    assert "its pipelines dropped 50 items. Look at what the load received" in shop.error()
+    assert shop.current() == 500
 
 
-def test_drops_of_known_batches_remove_nothing(database_url: str, tmp_path: Path) -> None:
-    with RawSource() as source:
-        shop = Shop(tmp_path, database_url, source, "DropKnownBatches", parse=BATCHES)
-        # Nine of ten batches are known; the last one is new.
-        counts = shop.load(range(100, 1100))
-        assert (counts["kept"], "removed" in counts) == (1000, False)
-        assert current(shop.engine) == 1100
-        shop.engine.dispose()
+def test_drops_of_known_batches_remove_nothing(given_a_shop: Callable[..., Shop]) -> None:
+    shop = given_a_shop("DropKnownBatches")
+    # Nine of ten batches are known; the last one is new.
+    counts = shop.load(range(100, 1100))
+    assert (counts["kept"], "removed" in counts) == (1000, False)
+    assert shop.current() == 1100
 
 
-def test_tolerance_counts_the_items_of_a_dropped_batch(database_url: str, tmp_path: Path) -> None:
-    with RawSource() as source:
-        shop = Shop(
-            tmp_path,
-            database_url,
-            source,
-            "DropKnownBatches",
-            parse=BATCHES,
-            declared="tolerate.dropped = 899",
-        )
-        shop.load(range(100, 1100))
-        assert "900 items dropped" in end_of(shop.engine, "goods").error
-        assert current(shop.engine) == 1000
-        shop.engine.dispose()
+def test_tolerance_counts_the_items_of_a_dropped_batch(given_a_shop: Callable[..., Shop]) -> None:
+    shop = given_a_shop("DropKnownBatches", "tolerate.dropped = 899")
+    shop.load(range(100, 1100))
+    assert "900 items dropped" in shop.error()
+    assert shop.current() == 1000
