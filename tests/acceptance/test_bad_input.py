@@ -5,7 +5,6 @@ One worker runs all cases; each test looks at what became of its own.
 
 import gzip
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +12,13 @@ import pytest
 from sqlalchemy import Engine, text
 
 from catlog_scrapy.db.engine import make_engine
+from tests.support.cases import Case, check_case, given_cases, queue_cases
 from tests.support.postgres import Postgres
-from tests.support.project import Project
 from tests.support.source import Answer, Source
 
-HEADER = """
-import json
-from typing import Any
-
-from catlog_scrapy.records import Batch, Record
-from scrapy import Request, Spider
-
-
-class {name}(Record, key="id", view="{view}"):
-    id: str
-    number: int | None = None
-    share: float | None = None
+FIELDS = """share: float | None = None
     text: str = ""
-    extra: dict[str, Any] = {{}}
-
-
-class Base(Spider):
-    record = {name}
-    base_url: str = ""
-    path: str = "/ok"
-
-    async def start(self):
-        yield Request(self.base_url + self.path)
-
-    def parse(self, response):
-        for item in json.loads(response.body):
-            yield item
-
-"""
-
-
-@dataclass
-class Case:
-    """Spider (the body of its class) and the expected end of its catalog."""
-
-    spider: str
-    state: str = "failed"
-    error: str = ""
-    keys: set[str] = field(default_factory=set)
-    rejected: str = ""
-    declared: str = ""
-
-
+    extra: dict[str, Any] = {}"""
 PAGES = """
     async def start(self):
         yield Request(self.base_url + "/page/1")
@@ -320,7 +279,7 @@ CASES = {
     "a_pipeline_that_is_cancelled": Case(
         'custom_settings = {"ITEM_PIPELINES": {"shop.parts.CancelledPipeline": 300}}',
         error="CancelledError",
-        declared='timeout = "3s"',
+        timeout="3s",
     ),
     "one_that_never_ends_to_start": Case(
         """
@@ -333,7 +292,7 @@ CASES = {
             yield {"id": str(number)}
 """,
         error="ran past its time limit",
-        declared='timeout = "2s"',
+        timeout="2s",
     ),
     "an_errback_that_raises": Case(
         """
@@ -405,12 +364,13 @@ CASES = {
         await asyncio.sleep(3600)
 """,
         error="ran past its time limit",
-        declared='timeout = "2s"',
+        timeout="2s",
     ),
     "one_that_always_fails": Case(
         'path = "/missing"',
         error="3 attempts failed; last error: ",
         declared='backoff = { base = "0.1s", cap = "0.2s" }',
+        scheme="max_errors = 3",
     ),
     "offsite_duplicate_and_too_deep_do_not_count": Case(
         """
@@ -527,33 +487,14 @@ def loaded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Run all cases once and return the database."""
     with postgres.clone() as url, Source("") as source:
         source.answers = answers()
-        project = given_a_project(tmp_path_factory.mktemp("bad"), url, source.url)
-        project.scrapy("apply")
+        folder = tmp_path_factory.mktemp("bad")
+        modules = {"shop/parts.py": PARTS}
+        project = given_cases(folder, url, source.url, CASES, modules=modules, fields=FIELDS)
         engine = make_engine(url)
-        with engine.begin() as connection:
-            connection.execute(text("UPDATE catlog.schedule SET next_due_at = now()"))
-        project.scrapy("schedule", "--once")
+        queue_cases(engine, CASES)
         project.scrapy("work", "--drain")
         yield engine
         engine.dispose()
-
-
-def given_a_project(folder: Path, url: str, base_url: str) -> Project:
-    project = Project(folder, url)
-    project.write("shop/parts.py", PARTS)
-    toml = [f'[provider]\nname = "cases"\nbase_url = "{base_url}"\n']
-    for name, case in CASES.items():
-        header = HEADER.format(name=name.title().replace("_", ""), view=name)
-        body = f"class Case(Base):\n    name = '{name}'\n    {case.spider.strip()}\n"
-        project.write(f"shop/spiders/{name}.py", header + body)
-        errors = 3 if name == "one_that_always_fails" else 1
-        toml.append(
-            f'[[scheme]]\nname = "{name}"\nmax_errors = {errors}\n'
-            f'[[scheme.operation]]\nname = "{name}"\n{case.declared}\n'
-            f'[[schedule]]\nname = "daily"\nscheme = "{name}"\ncron = "0 3 * * *"\n'
-        )
-    project.write("shop/providers/cases.toml", "\n".join(toml))
-    return project
 
 
 def one(engine: Engine, sql: str, **values: Any) -> Any:
@@ -563,18 +504,7 @@ def one(engine: Engine, sql: str, **values: Any) -> Any:
 
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_gives_state_and_error_of_the_catalog(loaded: Engine, name: str) -> None:
-    case = CASES[name]
-    with loaded.connect() as connection:
-        state, error = connection.execute(
-            text(
-                """SELECT c.state, c.error FROM catlog.catalog c
-                   JOIN catlog.catalog_scheme s ON s.id = c.scheme_id WHERE s.name = :name"""
-            ),
-            {"name": name},
-        ).one()
-        keys = set(connection.execute(text(f"SELECT id FROM public.{name}")).scalars())
-    assert (state, case.error in (error or "")) == (case.state, True), (state, error)
-    assert keys == case.keys
+    check_case(loaded, name, CASES[name])
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.rejected])

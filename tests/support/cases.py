@@ -50,7 +50,8 @@ class Case(Base):
 class Case:
     """Spider (the body of its class) and the expected end of its catalog.
 
-    `error` is a part of the catalog's error, `declared` more lines of its operation.
+    `error` is a part of the catalog's error, `rejected` of the reason of a rejected item;
+    `declared` has more lines of its operation.
     """
 
     spider: str = ""
@@ -59,6 +60,8 @@ class Case:
     keys: set[str] = field(default_factory=set)
     declared: str = ""
     scheme: str = "max_errors = 1"
+    timeout: str = "60s"
+    rejected: str = ""
 
 
 class End(NamedTuple):
@@ -70,6 +73,16 @@ class End(NamedTuple):
 
 
 def run_cases(
+    folder: Path, database_url: str, base_url: str, cases: Mapping[str, Case], **options: Any
+) -> Engine:
+    """Load each case once, by one worker, and return an engine; *options* of `given_cases`."""
+    project = given_cases(folder, database_url, base_url, cases, **options)
+    engine = make_engine(database_url)
+    load_cases(project, engine, cases)
+    return engine
+
+
+def given_cases(
     folder: Path,
     database_url: str,
     base_url: str,
@@ -79,8 +92,8 @@ def run_cases(
     modules: Mapping[str, str] | None = None,
     fields: str = "",
     provider: str = "",
-) -> Engine:
-    """Load each case once, by one worker, and return an engine on the database."""
+) -> Project:
+    """Write and apply a project with a scheme for each case."""
     project = Project(folder, database_url)
     with (folder / "shop/settings.py").open("a") as file:
         file.write(settings)
@@ -95,24 +108,27 @@ def run_cases(
         )
         toml.append(
             f'[[scheme]]\nname = "{name}"\n{case.scheme}\n'
-            f'[[scheme.operation]]\nname = "{name}"\ntimeout = "60s"\n{case.declared}\n'
+            f'[[scheme.operation]]\nname = "{name}"\ntimeout = "{case.timeout}"\n{case.declared}\n'
         )
     project.write("shop/providers/cases.toml", "\n".join(toml))
     project.scrapy("apply")
-    engine = make_engine(database_url)
-    load_cases(project, engine, cases)
-    return engine
+    return project
 
 
 def load_cases(project: Project, engine: Engine, names: Iterable[str]) -> None:
     """Load the cases of these names once more."""
-    for name in names:
-        catalogs.create(engine, "cases", name)
-    starting.start_waiting(engine)
+    queue_cases(engine, names)
     # Tracebacks of foreign code, such as threads of a spider, may be in the worker's output.
     worker = project.start("work", "--drain")
     out, err = worker.communicate()
     assert worker.returncode == 0, out + err
+
+
+def queue_cases(engine: Engine, names: Iterable[str]) -> None:
+    """Make a catalog for each of these cases, and start it."""
+    for name in names:
+        catalogs.create(engine, "cases", name)
+    starting.start_waiting(engine)
 
 
 def end_of(engine: Engine, name: str) -> End:
