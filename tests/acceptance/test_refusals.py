@@ -163,9 +163,9 @@ def test_wrong_password_is_explained(database_url: str) -> None:
             pass
         assert "Correct user and password in CATLOG_DATABASE_URL" in str(caught.value)
         assert "wrong" not in str(caught.value)
-        with pytest.raises(DatabaseUnavailable, match="Correct user and password"):  # noqa: SIM117
-            with open_database(pooler.url):
-                pass
+        refused = pytest.raises(DatabaseUnavailable, match="Correct user and password")
+        with refused, open_database(pooler.url):
+            pass
 
 
 def test_exhausted_connections_are_explained(engine: Engine, poor: str) -> None:

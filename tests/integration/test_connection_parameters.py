@@ -213,9 +213,9 @@ def test_database_of_another_encoding_is_refused_behind_pgbouncer(
 ) -> None:
     url, encoding = foreign
     remedy = f"encoding {encoding}, but catlog needs UTF8; create another: CREATE DATABASE"
-    with PgBouncer(url) as pooler, pytest.raises(ConfigurationError, match=remedy):  # noqa: SIM117
-        with open_database(pooler.url):
-            pass
+    refused = pytest.raises(ConfigurationError, match=remedy)
+    with PgBouncer(url) as pooler, refused, open_database(pooler.url):
+        pass
 
 
 def test_parameters_in_the_url_count(database_url: str) -> None:

@@ -170,9 +170,9 @@ def test_second_apply_is_refused_while_the_first_runs(pooled: Engine, pooler: Pg
         hasty = make_engine(pooler.url)
         with lock_timeouts.apply_lock(pooled):
             rows(pooled, "SELECT 1")
-            with pytest.raises(NotPossible, match="another scrapy apply is running"):  # noqa: SIM117
-                with lock_timeouts.apply_lock(hasty):
-                    pytest.fail("two at once")
+            running = pytest.raises(NotPossible, match="another scrapy apply is running")
+            with running, lock_timeouts.apply_lock(hasty):
+                pytest.fail("two at once")
         hasty.dispose()
     with lock_timeouts.apply_lock(other), ThreadPoolExecutor() as threads:
         waiting = threads.submit(lambda: rows(pooled, "SELECT 1"))

@@ -10,21 +10,16 @@ from catlog_scrapy.processes import is_alive, process_identity
 
 PRINT = "from catlog_scrapy.processes import process_identity; print(process_identity())"
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc")
 
-
-@linux
 def test_this_process_is_alive() -> None:
     assert is_alive(process_identity()) is True
 
 
-@linux
 def test_ended_process_is_not_alive() -> None:
     ended = subprocess.check_output([sys.executable, "-c", PRINT], text=True).strip()
     assert is_alive(ended) is False
 
 
-@linux
 def test_zombie_is_not_alive() -> None:
     child = subprocess.Popen([sys.executable, "-c", PRINT], stdout=subprocess.PIPE, text=True)
     assert child.stdout
@@ -35,7 +30,6 @@ def test_zombie_is_not_alive() -> None:
     child.stdout.close()
 
 
-@linux
 def test_later_process_with_the_same_id_is_another() -> None:
     place, pid, started_at = process_identity().split(" ")
     assert is_alive(f"{place} {pid} {int(started_at) - 1}") is False
