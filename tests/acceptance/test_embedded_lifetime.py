@@ -4,11 +4,9 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.error import URLError
 
 import psutil
 import pytest
@@ -20,57 +18,9 @@ from catlog_scrapy.file_locks import locked
 from catlog_scrapy.store.queue import catalogs
 from tests.support.embedded import end_servers, gone, kill, postmaster, starts
 from tests.support.forked import Command
+from tests.support.maker import answers, write_maker
 from tests.support.project import Project
 from tests.support.waiting import free_port, rows, until
-
-CONFIGURATION = """
-[settings]
-default = shop.settings
-
-[scrapyd]
-application = catlog_scrapy.fleet.app.application
-poll_interval = 0.2
-"""
-
-SPIDER = """
-import asyncio
-from pathlib import Path
-
-from catlog_scrapy.records import Record
-from scrapy import Spider
-
-
-class Thing(Record, key="number", view="things"):
-    number: int
-
-
-class Things(Spider):
-    name = "things"
-    record = Thing
-    hold: str = ""
-
-    async def start(self):
-        yield {"number": 1}
-        while self.hold and not Path(self.hold).exists():
-            await asyncio.sleep(0.05)
-        yield {"number": 2}
-"""
-
-DECLARATION = """
-[provider]
-name = "maker"
-
-[[scheme]]
-name = "things"
-max_errors = 50
-[[scheme.operation]]
-name = "things"
-[[schedule]]
-name = "always"
-scheme = "things"
-cron = "0 0 1 1 *"
-"""
-
 
 BEGUN = "SELECT 1 FROM catlog.instance_attempt WHERE outcome IS NULL"
 COMMANDS = ["work", "schedule", "serve", "node", "up", "load"]
@@ -82,9 +32,7 @@ class Shop:
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.project = Project(folder, None, CATLOG_HOME=str(self.home), CATLOG_GRACE="1")
-        self.project.write("scrapy.cfg", CONFIGURATION)
-        self.project.write("shop/spiders/things.py", SPIDER)
-        self.project.write("shop/providers/maker.toml", DECLARATION)
+        write_maker(self.project)
         with EmbeddedServer(self.home) as self.url:
             self.project.scrapy("apply")
         self.processes: list[Command | subprocess.Popen[bytes]] = []
@@ -164,12 +112,6 @@ class Shop:
             process.kill()
             process.communicate()
         end_servers(self.project.folder)
-
-
-def answers(url: str) -> bool:
-    with suppress(URLError, OSError), urllib.request.urlopen(url, timeout=60) as response:
-        return bool(response.status == 200)
-    return False
 
 
 @pytest.fixture

@@ -151,10 +151,7 @@ class Loop:
         self.faults: Counter[str] = Counter()
         self.slowest_s = 0.0
         self.sorts: dict[str, tuple[float, Callable[[], None]]] = {
-            "worker killed": (
-                3,
-                lambda: self.kill(self.chance.choice(["worker one", "worker two"])),
-            ),
+            "worker killed": (3, self.kill_worker),
             "scheduler killed": (1, lambda: self.kill("scheduler")),
             "API server killed": (1, lambda: self.kill("server")),
             "publisher killed": (2, self.kill_publisher),

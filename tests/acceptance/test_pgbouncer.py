@@ -3,9 +3,7 @@
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from sqlalchemy import Engine
 
 from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.store.queue import catalogs
-from tests.acceptance.test_embedded_lifetime import CONFIGURATION, DECLARATION, SPIDER
+from tests.support.maker import answers, write_maker
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Postgres
 from tests.support.project import Project
@@ -30,9 +28,7 @@ def empty(postgres: Postgres) -> Iterator[tuple[Project, Engine, Path]]:
         engine = make_engine(url)
         folder = postgres.home / f"project-{pooler.port}"
         project = Project(folder, pooler.url, CATLOG_HOME=str(folder / "home"), CATLOG_GRACE="1")
-        project.write("scrapy.cfg", CONFIGURATION)
-        project.write("shop/spiders/things.py", SPIDER)
-        project.write("shop/providers/maker.toml", DECLARATION)
+        write_maker(project)
         yield project, engine, folder
         engine.dispose()
 
@@ -84,9 +80,3 @@ def test_node_and_server_behind_pgbouncer(empty: tuple[Project, Engine, Path]) -
     out, err = up.communicate()
     assert up.returncode == 0, out + err
     assert rows(engine, "SELECT * FROM catlog.node_lease") == []
-
-
-def answers(url: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(url, timeout=60) as response:
-        return bool(response.status == 200)
-    return False

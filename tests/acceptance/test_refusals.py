@@ -10,7 +10,7 @@ from catlog_scrapy.db.engine import make_engine
 from catlog_scrapy.db.opening import open_database
 from catlog_scrapy.db.refusals import CONNECTION_REMEDIES, connection_remedy, refusals_reported
 from catlog_scrapy.exceptions import CatlogError, ConfigurationError, DatabaseUnavailable
-from tests.acceptance.test_embedded_lifetime import DECLARATION, SPIDER
+from tests.support.maker import DECLARATION, SPIDER
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Postgres
 from tests.support.project import Project
