@@ -6,8 +6,7 @@ import argparse
 import base64
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -71,10 +70,9 @@ class Command(CatlogCommand):
         heading = f"==> {title} attempt {attempt['attempt']}: {outcome} on {attempt['node']} <=="
         sys.stdout.write(f"{heading}\n")
         try:
-            with _open_log(attempt) as lines:
-                kept = deque(lines, opts.lines) if opts.lines else lines
-                for line in kept:
-                    sys.stdout.write(line.decode("utf-8", "backslashreplace"))
+            lines = _read_log(attempt)
+            for line in deque(lines, opts.lines) if opts.lines else lines:
+                sys.stdout.write(line.decode("utf-8", "backslashreplace"))
         except NotPossible as error:
             sys.stdout.flush()
             self.print_error(str(error))
@@ -82,13 +80,12 @@ class Command(CatlogCommand):
         return False
 
 
-@contextmanager
-def _open_log(attempt: Mapping[str, Any]) -> Iterator[Iterable[bytes]]:
-    """Open the log of an attempt here, or on its node. Raises NotPossible."""
+def _read_log(attempt: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the lines of an attempt's log, of this machine or its node. Raises NotPossible."""
     path = Path(attempt["log"])
     if path.is_file():
         with path.open("rb") as file:
-            yield file
+            yield from file
         return
     if not attempt["node_url"]:
         raise NotPossible(
@@ -98,7 +95,7 @@ def _open_log(attempt: Mapping[str, Any]) -> Iterator[Iterable[bytes]]:
     url = f"{attempt['node_url']}/logs/{quote(path.name)}"
     try:
         with urlopen(_request(url), timeout=NODE_TIMEOUT_S) as response:
-            yield response
+            yield from response
     except HTTPError as error:
         error.close()
         reason = {
