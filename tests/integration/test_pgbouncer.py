@@ -186,8 +186,7 @@ def test_killed_apply_frees_its_lock(pooled: Engine, pooler: PgBouncer) -> None:
     killed = make_engine(pooler.url)
     lock = lock_timeouts.apply_lock(killed)
     lock.__enter__()
-    for record in [killed.pool]:
-        record.dispose()
+    killed.pool.dispose()
     del lock  # its connection closes without a word to the server
     with lock_timeouts.apply_lock(pooled):
         pass
